@@ -1,0 +1,188 @@
+"""Soft Actor-Critic (Haarnoja et al. 2018, arXiv 1812.05905; post, section 4).
+
+Twin critics Q_1, Q_2 (one ensemble), a squashed Gaussian actor pi and a temperature alpha:
+
+    y       = r + gamma (min_j Q-_j(s', a') - alpha log pi(a'|s')),  a' ~ pi(.|s')
+    J_Q     = E [ sum_i (Q_i(s, a) - y)^2 / 2 ]                                        (4.19)
+    J_pi    = E [ alpha log pi(f(eps; s)|s) - min_i Q_i(s, f(eps; s)) ]                (4.23)
+    J_alpha = E [ -alpha (log pi(a|s) + H) ]                                           (4.3.2)
+    Q-      = tau Q + (1 - tau) Q-
+
+Each minimises its own objective by Adam, in this order, the later ones seeing the earlier
+ones' new parameters. The temperature is learned through log alpha, which keeps it positive; a
+fixed temperature is `alpha_learning_rate=0`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from purejaxrl_sac import envs, losses, networks
+from purejaxrl_sac.config import Config, ConfigError, static
+from purejaxrl_sac.distributions import squashed_gaussian
+from purejaxrl_sac.memory import uniform
+from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
+
+
+class SACState(NamedTuple):
+    actor_params: PyTree  # phi
+    critic_params: PyTree  # theta_i, leading axis [2]
+    target_params: PyTree  # theta-_i, leading axis [2]
+    log_alpha: jax.Array  # scalar
+    actor_opt_state: PyTree
+    critic_opt_state: PyTree
+    alpha_opt_state: PyTree
+
+
+def sac(config: SACConfig) -> tuple[Agent, Memory]:
+    """SAC with twin critics, a squashed Gaussian and an automatic or fixed temperature.
+
+    Actions and their log-probabilities are in canonical units, [-1, 1] per dimension.
+
+    Raises:
+        ConfigError: the environment's actions are discrete.
+    """
+    env = envs.bind(config.env, config.env_params)
+    if hasattr(env.action_space, "n"):
+        raise ConfigError(f"SAC needs continuous actions, but {env.name} has discrete: use dqn")
+    action_dim = env.action_space.shape[0]
+    features = networks.features(env.observation_space)
+
+    def torso() -> networks.MLP:
+        return networks.torso(env.observation_space, config.hidden_sizes, config.activation)
+
+    actor = networks.GaussianActor(torso(), action_dim)
+    critic = networks.ensemble(networks.Critic, 2)(torso())
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate)
+    )
+    alpha_optimizer = optax.adam(config.alpha_learning_rate)
+    target_entropy = config.target_entropy_per_dim * action_dim
+
+    def init(key: jax.Array, obs: jax.Array) -> SACState:
+        key_actor, key_critic = jax.random.split(key)
+        actor_params = actor.init(key_actor, features(obs))
+        action = jnp.zeros((obs.shape[0], action_dim))
+        critic_params = critic.init(key_critic, features(obs), action)
+        log_alpha = jnp.log(jnp.float32(config.alpha))
+        return SACState(
+            actor_params=actor_params,
+            critic_params=critic_params,
+            target_params=jax.tree.map(jnp.copy, critic_params),
+            log_alpha=log_alpha,
+            actor_opt_state=optimizer.init(actor_params),
+            critic_opt_state=optimizer.init(critic_params),
+            alpha_opt_state=alpha_optimizer.init(log_alpha),
+        )
+
+    def sample_action(key: jax.Array, params: PyTree, obs: jax.Array) -> tuple:
+        return squashed_gaussian(*actor.apply(params, obs)).sample_and_log_prob(seed=key)
+
+    def act(key: jax.Array, state: SACState, obs: jax.Array, step: jax.Array) -> tuple:
+        action, _ = sample_action(key, state.actor_params, features(obs))
+        return action, ()
+
+    def policy(key: jax.Array, state: SACState, obs: jax.Array) -> jax.Array:
+        mean, _ = actor.apply(state.actor_params, features(obs))
+        return jnp.tanh(mean)
+
+    def update(key: jax.Array, state: SACState, sample: Sample, count: jax.Array) -> tuple:
+        key_next, key_actor = jax.random.split(key)
+        batch = sample.transition
+        obs, next_obs = features(batch.obs), features(batch.next_obs)
+        alpha = jnp.exp(state.log_alpha)
+
+        next_action, next_log_prob = sample_action(key_next, state.actor_params, next_obs)
+        next_q = critic.apply(state.target_params, next_obs, next_action)
+        next_value = losses.soft_value(next_q, next_log_prob, alpha)
+        target = losses.td_target(batch.reward, batch.discount, config.gamma, next_value)
+
+        def critic_loss(params: PyTree) -> tuple[jax.Array, jax.Array]:
+            q = critic.apply(params, obs, batch.action)
+            return (sample.weight * losses.soft_critic(q, target)).mean(), q
+
+        (j_q, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic_params)
+        updates, critic_opt_state = optimizer.update(grads, state.critic_opt_state)
+        critic_params = optax.apply_updates(state.critic_params, updates)
+
+        def actor_loss(params: PyTree) -> tuple[jax.Array, jax.Array]:
+            action, log_prob = sample_action(key_actor, params, obs)
+            q = critic.apply(critic_params, obs, action)
+            return losses.soft_actor(q, log_prob, alpha).mean(), log_prob
+
+        (j_pi, log_prob), grads = jax.value_and_grad(actor_loss, has_aux=True)(state.actor_params)
+        updates, actor_opt_state = optimizer.update(grads, state.actor_opt_state)
+        actor_params = optax.apply_updates(state.actor_params, updates)
+
+        def temperature_loss(log_alpha: jax.Array) -> jax.Array:
+            return losses.temperature(jnp.exp(log_alpha), log_prob, target_entropy).mean()
+
+        grads = jax.grad(temperature_loss)(state.log_alpha)
+        updates, alpha_opt_state = alpha_optimizer.update(grads, state.alpha_opt_state)
+        log_alpha = optax.apply_updates(state.log_alpha, updates)
+
+        target_params = losses.track(
+            critic_params, state.target_params, config.tau, config.target_period, count
+        )
+        metrics = {
+            "critic_loss": j_q,
+            "actor_loss": j_pi,
+            "q": q.mean(),
+            "entropy": -log_prob.mean(),
+            "alpha": alpha,
+        }
+        state = SACState(
+            actor_params=actor_params,
+            critic_params=critic_params,
+            target_params=target_params,
+            log_alpha=log_alpha,
+            actor_opt_state=actor_opt_state,
+            critic_opt_state=critic_opt_state,
+            alpha_opt_state=alpha_opt_state,
+        )
+        return state, jnp.abs(target - q).mean(0), metrics
+
+    return Agent(init, act, policy, update), uniform(config.capacity, config.batch_size)
+
+
+@struct.dataclass
+class SACConfig(Config):
+    """Configuration of Soft Actor-Critic."""
+
+    algorithm: Callable = static(sac)
+    env: object = static("Pendulum-v1")
+    """Environment: a name, or any gymnax `Environment` object."""
+    total_steps: int = static(20_000)
+    """Environment steps over all parallel environments, warm-up included."""
+    warmup_steps: int = static(1_000)
+    """Environment steps of uniformly random actions before learning begins."""
+    batch_size: int = static(256)
+    """Transitions per gradient update."""
+    capacity: int = static(100_000)
+    """Transitions the replay memory keeps; a multiple of num_envs x rollout_length."""
+    hidden_sizes: tuple[int, ...] = static((64, 64))
+    """Units of each hidden layer, in the actor and in each critic."""
+    activation: str = static("relu")
+    """Activation function, by its name in flax.linen."""
+    learning_rate: float = 1e-3
+    """Step size of Adam, for the actor and the critics."""
+    gamma: float = 0.99
+    """Discount factor."""
+    tau: float = 0.005
+    """Share of theta that the target critics take over at each target update."""
+    target_period: int = 1
+    """Gradient updates between two target updates."""
+    alpha: float = 1.0
+    """Temperature at the start (for ever, where alpha_learning_rate is 0)."""
+    alpha_learning_rate: float = 1e-3
+    """Step size of Adam for log alpha; 0 keeps the temperature fixed."""
+    target_entropy_per_dim: float = -1.0
+    """Entropy that the temperature aims at, in nats per action dimension of width 2."""
+    max_grad_norm: float = float("inf")
+    """Global norm that gradients are clipped to, for the actor and for the critics."""

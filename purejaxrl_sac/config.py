@@ -1,0 +1,117 @@
+"""The fields every algorithm's configuration shares, and their checks."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+from flax import struct
+
+
+def static(default: Any) -> Any:
+    """A field that decides shapes or code: part of the compiled program, not of its data."""
+    return struct.field(pytree_node=False, default=default)
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run; the message is one line that says what to do."""
+
+
+@struct.dataclass
+class Config:
+    """What every run needs to say.
+
+    Fields made by `static` are shapes, counts and callables: changing one compiles a new
+    program. All others are traced numbers: `vmap` over them is a hyperparameter sweep.
+    """
+
+    algorithm: Callable = static(None)
+    """(config) -> (Agent, Memory); pass your own to fork an algorithm."""
+    env: Any = static("CartPole-v1")
+    """Environment: a name, or any gymnax `Environment` object."""
+    env_params: Any = None
+    """Parameters of the environment (a traced pytree); None for its defaults."""
+    total_steps: int = static(100_000)
+    """Environment steps over all parallel environments, warm-up included."""
+    num_envs: int = static(1)
+    """Parallel environments per seed."""
+    rollout_length: int = static(1)
+    """Steps each environment takes between learning phases."""
+    num_updates: int = static(1)
+    """Gradient updates in each learning phase."""
+    warmup_steps: int = static(0)
+    """Environment steps of uniformly random actions before learning begins."""
+
+    @property
+    def block(self) -> int:
+        """Environment steps per iteration, over all parallel environments."""
+        return self.num_envs * self.rollout_length
+
+    @property
+    def warmup_iterations(self) -> int:
+        """Warm-up in whole iterations: `warmup_steps` rounded up to blocks."""
+        return -(-self.warmup_steps // self.block)
+
+    @property
+    def iterations(self) -> int:
+        """Learning iterations that fit into `total_steps` after the warm-up."""
+        return self.total_steps // self.block - self.warmup_iterations
+
+
+POSITIVE = ("total_steps", "num_envs", "rollout_length", "num_updates", "batch_size", "capacity")
+UNIT_INTERVAL = ("gamma", "tau", "epsilon_start", "epsilon_end", "epsilon_fraction")
+NON_NEGATIVE = ("learning_rate", "alpha_learning_rate", "warmup_steps")
+ABOVE_ZERO = ("alpha", "max_grad_norm", "huber_delta", "target_period")
+
+
+def validate(config: Config) -> None:
+    """Checks every field that can be checked before anything is compiled.
+
+    Traced fields are checked where they are plain numbers (a tracer has no value yet).
+
+    Raises:
+        ConfigError: one line, with the field, its value and the way out.
+    """
+    names = [field.name for field in dataclasses.fields(config)]
+    numbers = {
+        name: value
+        for name in names
+        if isinstance(value := getattr(config, name), int | float) and not isinstance(value, bool)
+    }
+
+    def require(condition: Callable[[float], bool], fields: tuple[str, ...], what: str) -> None:
+        for name in fields:
+            if name in numbers and not condition(numbers[name]):
+                raise ConfigError(f"{name} is {numbers[name]}, but must be {what}")
+
+    for name in POSITIVE:
+        if name in names and not isinstance(getattr(config, name), int):
+            raise ConfigError(f"{name} is {getattr(config, name)!r}, but must be a whole number")
+    require(lambda x: x >= 1, POSITIVE, "at least 1")
+    require(lambda x: not math.isnan(x), tuple(numbers), "a number")
+    require(lambda x: 0 <= x <= 1, UNIT_INTERVAL, "between 0 and 1")
+    require(lambda x: x >= 0, NON_NEGATIVE, "zero or more")
+    require(lambda x: x > 0, ABOVE_ZERO, "greater than zero")
+
+    if any(size < 1 for size in getattr(config, "hidden_sizes", ())):
+        raise ConfigError(f"hidden_sizes is {config.hidden_sizes}, but every layer needs a unit")
+    if config.iterations < 1:
+        needed = (config.warmup_iterations + 1) * config.block
+        raise ConfigError(
+            f"total_steps is {config.total_steps}, but the warm-up and one iteration take"
+            f" {needed}: raise total_steps, or lower warmup_steps, num_envs or rollout_length"
+        )
+    if "capacity" in names:
+        if config.capacity % config.block:
+            raise ConfigError(
+                f"capacity is {config.capacity}, but must be a multiple of num_envs x"
+                f" rollout_length = {config.block}, for example"
+                f" {max(1, round(config.capacity / config.block)) * config.block}"
+            )
+        if config.batch_size > config.capacity:
+            raise ConfigError(
+                f"batch_size {config.batch_size} is larger than capacity {config.capacity}:"
+                " lower batch_size or raise capacity"
+            )

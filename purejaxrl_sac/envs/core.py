@@ -1,0 +1,178 @@
+"""gymnax environments as the loop sees them: vectorised, with actions in one unit.
+
+Agents live in canonical units: discrete actions are int32 in [0, A), continuous ones float32 in
+[-1, 1]. `Env.to_env` maps them to the environment's own bounds, and is applied in `Env.step`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.types import EnvState, PyTree, Transition
+
+
+class Env(NamedTuple):
+    """A gymnax environment with its parameters bound, as pure functions over N copies."""
+
+    reset: Callable  # (key, num_envs) -> EnvState
+    step: Callable  # (key, EnvState, action [N, ...]) -> EnvState, Transition [N], episodes
+    to_env: Callable  # (action [...]) -> the same action in the environment's units
+    random_action: Callable  # (key, num_envs) -> action [N, ...], uniform, canonical units
+    observation_space: Any  # gymnax space
+    action_space: Any  # gymnax space
+    name: str
+    max_steps: Any  # the time limit in steps; a tracer where env_params are traced
+
+
+def names() -> list[str]:
+    """The environments `make` knows by name."""
+    import gymnax  # costs seconds: only when an environment is asked for
+
+    return list(gymnax.registered_envs)
+
+
+@cache  # one object per name: environments are static arguments, hashed by identity
+def _make(name: str) -> Any:
+    import gymnax
+
+    if name not in gymnax.registered_envs:
+        near = difflib.get_close_matches(name, gymnax.registered_envs, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else "see `purejaxrl-sac list` for the names"
+        raise ConfigError(f"no environment is called {name}: {hint}")
+    return gymnax.make(name)[0]
+
+
+def make(env: Any) -> Any:
+    """The gymnax environment of that name; an environment object is returned as it is.
+
+    Raises:
+        ConfigError: no environment has this name (with the nearest one that exists).
+    """
+    return _make(env) if isinstance(env, str) else env
+
+
+def bind(env: Any, params: Any = None) -> Env:
+    """Binds an environment (name or object) to its parameters (None for the defaults).
+
+    Raises:
+        ConfigError: the name is unknown, or the action space is neither Discrete nor a
+            bounded Box.
+    """
+    from gymnax.environments import spaces
+
+    env = make(env)
+    with jax.ensure_compile_time_eval():  # spaces of untraced parameters are concrete
+        params = env.default_params if params is None else params
+        action_space = env.action_space(params)
+        observation_space = env.observation_space(params)
+
+    if isinstance(action_space, spaces.Discrete):
+
+        def to_env(action: jax.Array) -> jax.Array:
+            return action
+
+        def random_action(key: jax.Array, num_envs: int) -> jax.Array:
+            return jax.random.randint(key, (num_envs,), 0, action_space.n, jnp.int32)
+
+    elif isinstance(action_space, spaces.Box):
+        low, high = action_space.low, action_space.high
+        for bound in (low, high):
+            if not isinstance(bound, jax.core.Tracer) and not np.isfinite(bound).all():
+                raise ConfigError(
+                    f"{env.name} has unbounded actions ({action_space}), which cannot be rescaled"
+                    " from [-1, 1]: wrap it in an environment with finite bounds"
+                )
+
+        def to_env(action: jax.Array) -> jax.Array:
+            return (low + (action + 1) * 0.5 * (high - low)).astype(action_space.dtype)
+
+        def random_action(key: jax.Array, num_envs: int) -> jax.Array:
+            return jax.random.uniform(key, (num_envs, *action_space.shape), jnp.float32, -1, 1)
+
+    else:
+        raise ConfigError(f"{env.name} has actions of kind {action_space}: need Discrete or Box")
+
+    def reset(key: jax.Array, num_envs: int) -> EnvState:
+        obs, state = jax.vmap(env.reset, (0, None))(jax.random.split(key, num_envs), params)
+        zeros = jnp.zeros(num_envs)
+        return EnvState(_strong(state), _strong(obs), zeros, zeros.astype(jnp.int32))
+
+    def step(key: jax.Array, env_state: EnvState, action: jax.Array) -> tuple:
+        keys = jax.random.split(key, action.shape[0])
+        obs, state, reward, terminated, truncated, info = jax.vmap(env.step, (0, 0, 0, None))(
+            keys, env_state.state, to_env(action), params
+        )
+        reward = reward.astype(jnp.float32)
+        last = terminated | truncated
+        transition = Transition(
+            obs=env_state.obs,
+            action=action,
+            reward=reward,
+            discount=1 - terminated.astype(jnp.float32),
+            next_obs=info["final_observation"].astype(env_state.obs.dtype),
+            last=last,
+        )
+        returns = env_state.episode_return + reward
+        lengths = env_state.episode_length + 1
+        episodes = {
+            "episodes": last.astype(jnp.int32),
+            "returns": jnp.where(last, returns, 0),
+            "lengths": jnp.where(last, lengths, 0),
+        }
+        running = EnvState(
+            state=_strong(state),
+            obs=obs.astype(env_state.obs.dtype),
+            episode_return=jnp.where(last, 0, returns),
+            episode_length=jnp.where(last, 0, lengths),
+        )
+        return running, transition, episodes
+
+    return Env(
+        reset=reset,
+        step=step,
+        to_env=to_env,
+        random_action=random_action,
+        observation_space=observation_space,
+        action_space=action_space,
+        name=env.name,
+        max_steps=getattr(params, "max_steps_in_episode", None),
+    )
+
+
+def rollout(
+    env: Env, key: jax.Array, env_state: EnvState, step: jax.Array, *, length: int, actor: Callable
+) -> tuple[EnvState, tuple[Transition, dict]]:
+    """Steps N environments `length` times.
+
+    Args:
+        step: the clock at the first of these steps.
+        actor: (key, obs [N, ...], step) -> action [N, ...], extras.
+
+    Returns:
+        the environments' new state, and the transitions and episode figures, [T, N].
+    """
+
+    def body(env_state: EnvState, xs: tuple) -> tuple[EnvState, tuple]:
+        key, step = xs
+        key_act, key_step = jax.random.split(key)
+        action, extras = actor(key_act, env_state.obs, step)
+        env_state, transition, episodes = env.step(key_step, env_state, action)
+        return env_state, (transition._replace(extras=extras), episodes)
+
+    xs = (jax.random.split(key, length), step + jnp.arange(length))
+    return jax.lax.scan(body, env_state, xs)
+
+
+_strong: Callable[[PyTree], PyTree] = partial(
+    # environments mix Python scalars into their states; loops need one stable type
+    jax.tree.map,
+    lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)),
+)

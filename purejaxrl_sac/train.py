@@ -1,0 +1,144 @@
+"""The one loop: collect a rollout, remember it, learn from what is remembered, G times.
+
+`train` is `run` after `init`. All three are pure functions, to be jitted and vmapped by the
+caller; `run(2n)` equals `run(n)` twice, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+
+from purejaxrl_sac import envs
+from purejaxrl_sac.config import Config, validate
+from purejaxrl_sac.types import Agent, Memory, PyTree, TrainState
+
+
+def init(key: jax.Array, config: Config) -> TrainState:
+    """Builds a run and fills its memory with the warm-up's uniformly random actions.
+
+    Args:
+        key: PRNG key of this seed; it decides parameters, environments and everything after.
+        config: any algorithm's configuration.
+
+    Raises:
+        ConfigError: the configuration cannot run.
+    """
+    validate(config)
+    env, (agent, memory) = envs.bind(config.env, config.env_params), config.algorithm(config)
+    key, key_env, key_agent, key_warmup = jax.random.split(key, 4)
+    env_state = env.reset(key_env, config.num_envs)
+    agent_state = agent.init(key_agent, env_state.obs)
+
+    def random_action(key: jax.Array, obs: jax.Array, step: jax.Array) -> tuple[jax.Array, PyTree]:
+        _, extras = agent.act(key, agent_state, obs, step)
+        return env.random_action(key, config.num_envs), extras
+
+    collect = partial(envs.rollout, env, length=config.rollout_length, actor=random_action)
+    step = jnp.int32(0)
+    _, (rollout, _) = jax.eval_shape(collect, key, env_state, step)
+    state = TrainState(key, step, env_state, agent_state, memory.init(rollout))
+
+    def warm_up(state: TrainState, key: jax.Array) -> tuple[TrainState, None]:
+        return _remember(memory, config, state, collect(key, state.env, state.step))[0], None
+
+    keys = jax.random.split(key_warmup, config.warmup_iterations)
+    return jax.lax.scan(warm_up, state, keys)[0]
+
+
+def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState, dict]:
+    """Continues a run for `iterations` (a static number) iterations.
+
+    Returns:
+        the new state, and metrics with leading axis [iterations]: `episodes` that ended in the
+        iteration, the sums of their undiscounted `returns` and of their `lengths`, and the
+        agent's own metrics, averaged over the iteration's updates.
+    """
+    env, (agent, memory) = envs.bind(config.env, config.env_params), config.algorithm(config)
+
+    def iteration(state: TrainState, _: None) -> tuple[TrainState, dict]:
+        key, key_collect, key_draw, key_learn = jax.random.split(state.key, 4)
+        done = state.step // config.rollout_length - config.warmup_iterations
+
+        def act(key: jax.Array, obs: jax.Array, step: jax.Array) -> tuple[jax.Array, PyTree]:
+            return agent.act(key, state.agent, obs, step)
+
+        collected = envs.rollout(
+            env, key_collect, state.env, state.step, length=config.rollout_length, actor=act
+        )
+        state, episodes = _remember(memory, config, state._replace(key=key), collected)
+
+        def learn(carry: tuple, xs: tuple) -> tuple[tuple, dict]:
+            agent_state, memory_state = carry
+            key, count, draw = xs
+            sample = memory.sample(memory_state, draw)
+            agent_state, priority, metrics = agent.update(key, agent_state, sample, count)
+            return (agent_state, memory.revise(memory_state, sample, priority)), metrics
+
+        updates = config.num_updates
+        keys = jax.random.split(key_learn, updates)
+        counts = done * updates + jnp.arange(updates)
+        draws = memory.draw(key_draw, state.memory, state.step, updates)
+        (agent_state, memory_state), metrics = jax.lax.scan(
+            learn, (state.agent, state.memory), (keys, counts, draws)
+        )
+        metrics = jax.tree.map(lambda x: x.mean(0), metrics)
+        return state._replace(agent=agent_state, memory=memory_state), {**episodes, **metrics}
+
+    state = state._replace(step=_shared(state.step))
+    return jax.lax.scan(iteration, state, length=iterations)
+
+
+def train(key: jax.Array, config: Config) -> tuple[TrainState, dict]:
+    """A whole run: `init`, then `run` for as many iterations as `total_steps` allows."""
+    return run(init(key, config), config, config.iterations)
+
+
+def make_train(config: Config) -> Callable[[jax.Array], tuple[TrainState, dict]]:
+    """`train` as a function of the key alone: `jax.jit(jax.vmap(make_train(config)))(keys)`."""
+    validate(config)
+    return partial(train, config=config)
+
+
+def seed_axes(state: TrainState) -> TrainState:
+    """The in/out axes for vmapping over seeds, with the clock unbatched wherever it is a scalar.
+
+        axes = seed_axes(jax.eval_shape(init, key, config))
+        states = jax.vmap(init, (0, None), out_axes=axes)(keys, config)
+        states, metrics = jax.vmap(run, (axes, None, None), (axes, 0))(states, config, n)
+
+    A state that came out of a plain `vmap` has a copy of the clock per seed; its axes say so,
+    and `run` takes the copies for the one clock they are.
+    """
+    return TrainState(key=0, step=0 if jnp.ndim(state.step) else None, env=0, agent=0, memory=0)
+
+
+def _remember(
+    memory: Memory, config: Config, state: TrainState, collected: tuple
+) -> tuple[TrainState, dict]:
+    env_state, (rollout, episodes) = collected
+    state = state._replace(
+        step=state.step + config.rollout_length,
+        env=env_state,
+        memory=memory.add(state.memory, state.step, rollout),
+    )
+    return state, jax.tree.map(jnp.sum, episodes)
+
+
+@custom_vmap
+def _shared(step: jax.Array) -> jax.Array:
+    """The identity, except that vmap cannot batch it: all lanes of a run share one clock.
+
+    A batched clock would turn every write into the memory into a scatter and every comparison
+    with it into a select over whole arrays.
+    """
+    return step
+
+
+@_shared.def_vmap
+def _unbatch(axis_size: int, in_batched: list[bool], step: jax.Array) -> tuple[jax.Array, bool]:
+    return step[0] if in_batched[0] else step, False
