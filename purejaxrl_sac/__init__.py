@@ -1,1 +1,33 @@
+"""Q-learning to Soft Actor-Critic in pure JAX, each one compiled scan."""
+
+from purejaxrl_sac.agents import default_config
+from purejaxrl_sac.config import Config, ConfigError, validate
+from purejaxrl_sac.evaluate import evaluate, exploring_policy, policy, q_values
+from purejaxrl_sac.presets import preset
 from purejaxrl_sac.train import init, make_train, run, seed_axes, train
+from purejaxrl_sac.types import Agent, EnvState, Memory, Sample, TrainState, Transition
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Agent",
+    "Config",
+    "ConfigError",
+    "EnvState",
+    "Memory",
+    "Sample",
+    "TrainState",
+    "Transition",
+    "default_config",
+    "evaluate",
+    "exploring_policy",
+    "init",
+    "make_train",
+    "policy",
+    "preset",
+    "q_values",
+    "run",
+    "seed_axes",
+    "train",
+    "validate",
+]

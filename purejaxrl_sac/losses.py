@@ -9,8 +9,6 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_sac.types import PyTree
-
 
 def huber(error: jax.Array, delta: jax.Array | float) -> jax.Array:
     """1/2 e^2 where |e| <= delta, linear beyond (Huber 1964); delta = inf is the squared loss."""
@@ -57,9 +55,7 @@ def select_action(q: jax.Array, action: jax.Array) -> jax.Array:
     return jnp.take_along_axis(q, action[:, None], axis=-1).squeeze(-1)
 
 
-def soft_value(
-    q: jax.Array, log_prob: jax.Array, alpha: jax.Array | float
-) -> jax.Array:
+def soft_value(q: jax.Array, log_prob: jax.Array, alpha: jax.Array | float) -> jax.Array:
     """V(s) = min_i Q_i(s, a) - alpha log pi(a|s) for a ~ pi (post, 4.4 and 4.3.2).
 
     Args:
@@ -101,21 +97,3 @@ def temperature(
     """
     chex.assert_rank(log_prob, 1)
     return -alpha * jax.lax.stop_gradient(log_prob + target_entropy)
-
-
-def track(
-    params: PyTree,
-    target_params: PyTree,
-    tau: jax.Array | float,
-    period: jax.Array | int,
-    count: jax.Array,
-) -> PyTree:
-    """theta- <- tau theta + (1 - tau) theta- after every `period` updates (post, 2.3.3, 4.3.1).
-
-    A period of 1 with a small tau is Polyak averaging; tau = 1 with a long period is DQN's copy.
-
-    Args:
-        count: gradient updates made before this one.
-    """
-    step = jnp.where((count + 1) % period == 0, tau, 0.0)
-    return jax.tree.map(lambda x, y: jnp.where(step, (1 - step) * y + step * x, y), params, target_params)

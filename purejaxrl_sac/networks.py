@@ -54,15 +54,23 @@ class Head(nn.Module):
         return nn.Dense(self.num_outputs)(self.torso(x))
 
 
-class Critic(nn.Module):
-    """Q(s, a): observation and action side by side into a torso, [B] out."""
+class Critics(nn.Module):
+    """Q_1 .. Q_E(s, a): independent critics as one batched product, [E, B] out.
+
+    Observation and action go side by side into each critic's own torso. Parameters have a
+    leading axis [E].
+    """
 
     torso: nn.Module
+    size: int = 2
 
     @nn.compact
     def __call__(self, obs: jax.Array, action: jax.Array) -> jax.Array:
         x = jnp.concatenate([obs.reshape(obs.shape[0], -1), action], axis=-1)
-        return nn.Dense(1)(self.torso(x)).squeeze(-1)
+        # one input per critic, so that every product, backwards too, is batched over critics
+        x = jnp.broadcast_to(x, (self.size, *x.shape))
+        head = nn.vmap(Head, variable_axes={"params": 0}, split_rngs={"params": True})
+        return head(self.torso, 1)(x).squeeze(-1)
 
 
 class GaussianActor(nn.Module):
@@ -78,21 +86,6 @@ class GaussianActor(nn.Module):
         x = nn.Dense(2 * self.action_dim)(self.torso(obs))
         mean, log_std = jnp.split(x, 2, axis=-1)
         return mean, jnp.clip(log_std, self.log_std_min, self.log_std_max)
-
-
-def ensemble(module: type[nn.Module], size: int) -> type[nn.Module]:
-    """`size` independent copies of a network on the same input, as one batched product.
-
-    Parameters and outputs get a leading axis [size].
-    """
-    return nn.vmap(
-        module,
-        variable_axes={"params": 0},
-        split_rngs={"params": True},
-        in_axes=None,
-        out_axes=0,
-        axis_size=size,
-    )
 
 
 def features(space: Any) -> Callable[[jax.Array], jax.Array]:

@@ -15,7 +15,7 @@ from jax.custom_batching import custom_vmap
 
 from purejaxrl_sac import envs
 from purejaxrl_sac.config import Config, validate
-from purejaxrl_sac.types import Agent, Memory, PyTree, TrainState
+from purejaxrl_sac.types import Memory, PyTree, TrainState
 
 
 def init(key: jax.Array, config: Config) -> TrainState:

@@ -1,0 +1,39 @@
+"""The algorithms by name. Nothing is imported before it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+
+from purejaxrl_sac.config import Config, ConfigError
+
+# name -> module, configuration class, what it is
+ALGORITHMS = {
+    "dqn": ("dqn", "DQNConfig", "Deep Q-network (Mnih et al. 2015)"),
+    "double_dqn": ("dqn", "DQNConfig", "Double DQN (van Hasselt et al. 2016)"),
+    "sac": ("sac", "SACConfig", "Soft Actor-Critic (Haarnoja et al. 2018)"),
+}
+
+
+def default_config(algorithm: str) -> Config:
+    """The default configuration of a named algorithm.
+
+    Raises:
+        ConfigError: no algorithm has this name (with the nearest one that exists).
+    """
+    if algorithm not in ALGORITHMS:
+        near = difflib.get_close_matches(algorithm, ALGORITHMS, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(ALGORITHMS)}"
+        raise ConfigError(f"no algorithm is called {algorithm}: {hint}")
+    module_name, config_class, _ = ALGORITHMS[algorithm]
+    module = importlib.import_module(f"purejaxrl_sac.agents.{module_name}")
+    return getattr(module, config_class)(algorithm=getattr(module, algorithm))
+
+
+def name_of(config: Config) -> str:
+    """The name a configuration's algorithm is listed under, else the function's own."""
+    for name, (module_name, _, _) in ALGORITHMS.items():
+        module = importlib.import_module(f"purejaxrl_sac.agents.{module_name}")
+        if getattr(module, name) is config.algorithm:
+            return name
+    return getattr(config.algorithm, "__name__", type(config).__name__)

@@ -24,6 +24,7 @@ from purejaxrl_sac import envs, losses, networks
 from purejaxrl_sac.config import Config, ConfigError, static
 from purejaxrl_sac.exploration import epsilon_greedy, linear_schedule
 from purejaxrl_sac.memory import uniform
+from purejaxrl_sac.optimize import adam, track
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
 
 
@@ -48,9 +49,7 @@ def dqn(config: DQNConfig, bootstrap: Callable = losses.max_bootstrap) -> tuple[
     features = networks.features(env.observation_space)
     torso = networks.torso(env.observation_space, config.hidden_sizes, config.activation)
     network = networks.Head(torso, env.action_space.n)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate)
-    )
+    optimizer = adam(config.learning_rate, config.max_grad_norm)
 
     def init(key: jax.Array, obs: jax.Array) -> DQNState:
         params = network.init(key, features(obs))
@@ -85,9 +84,7 @@ def dqn(config: DQNConfig, bootstrap: Callable = losses.max_bootstrap) -> tuple[
         (value, (td_error, q)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        target_params = losses.track(
-            params, state.target_params, config.tau, config.target_period, count
-        )
+        target_params = track(params, state.target_params, config.tau, config.target_period, count)
         metrics = {"loss": value, "q": q}
         return DQNState(params, target_params, opt_state), jnp.abs(td_error), metrics
 

@@ -27,6 +27,7 @@ from purejaxrl_sac import envs, losses, networks
 from purejaxrl_sac.config import Config, ConfigError, static
 from purejaxrl_sac.distributions import squashed_gaussian
 from purejaxrl_sac.memory import uniform
+from purejaxrl_sac.optimize import adam, track
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
 
 
@@ -58,10 +59,8 @@ def sac(config: SACConfig) -> tuple[Agent, Memory]:
         return networks.torso(env.observation_space, config.hidden_sizes, config.activation)
 
     actor = networks.GaussianActor(torso(), action_dim)
-    critic = networks.ensemble(networks.Critic, 2)(torso())
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate)
-    )
+    critic = networks.Critics(torso(), 2)
+    optimizer = adam(config.learning_rate, config.max_grad_norm)
     alpha_optimizer = optax.adam(config.alpha_learning_rate)
     target_entropy = config.target_entropy_per_dim * action_dim
 
@@ -127,7 +126,7 @@ def sac(config: SACConfig) -> tuple[Agent, Memory]:
         updates, alpha_opt_state = alpha_optimizer.update(grads, state.alpha_opt_state)
         log_alpha = optax.apply_updates(state.log_alpha, updates)
 
-        target_params = losses.track(
+        target_params = track(
             critic_params, state.target_params, config.tau, config.target_period, count
         )
         metrics = {

@@ -1,7 +1,8 @@
 """gymnax environments as the loop sees them: vectorised, with actions in one unit.
 
 Agents live in canonical units: discrete actions are int32 in [0, A), continuous ones float32 in
-[-1, 1]. `Env.to_env` maps them to the environment's own bounds, and is applied in `Env.step`.
+[-1, 1]. `Env.to_env` maps them to the environment's own bounds; `rollout` applies it, and
+remembers the canonical action.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ class Env(NamedTuple):
     """A gymnax environment with its parameters bound, as pure functions over N copies."""
 
     reset: Callable  # (key, num_envs) -> EnvState
-    step: Callable  # (key, EnvState, action [N, ...]) -> EnvState, Transition [N], episodes
-    to_env: Callable  # (action [...]) -> the same action in the environment's units
+    step: Callable  # (key, EnvState, action [N, ...], own units) -> EnvState, Transition, episodes
+    to_env: Callable  # (canonical action [N, ...]) -> the same in the environment's units
     random_action: Callable  # (key, num_envs) -> action [N, ...], uniform, canonical units
     observation_space: Any  # gymnax space
     action_space: Any  # gymnax space
@@ -108,7 +109,7 @@ def bind(env: Any, params: Any = None) -> Env:
     def step(key: jax.Array, env_state: EnvState, action: jax.Array) -> tuple:
         keys = jax.random.split(key, action.shape[0])
         obs, state, reward, terminated, truncated, info = jax.vmap(env.step, (0, 0, 0, None))(
-            keys, env_state.state, to_env(action), params
+            keys, env_state.state, action, params
         )
         reward = reward.astype(jnp.float32)
         last = terminated | truncated
@@ -164,8 +165,8 @@ def rollout(
         key, step = xs
         key_act, key_step = jax.random.split(key)
         action, extras = actor(key_act, env_state.obs, step)
-        env_state, transition, episodes = env.step(key_step, env_state, action)
-        return env_state, (transition._replace(extras=extras), episodes)
+        env_state, transition, episodes = env.step(key_step, env_state, env.to_env(action))
+        return env_state, (transition._replace(action=action, extras=extras), episodes)
 
     xs = (jax.random.split(key, length), step + jnp.arange(length))
     return jax.lax.scan(body, env_state, xs)

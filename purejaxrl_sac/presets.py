@@ -1,0 +1,54 @@
+"""Tuned configurations per (algorithm, environment), as data.
+
+Tuned on seeds other than those that the README reports.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from purejaxrl_sac.agents import default_config
+from purejaxrl_sac.config import Config
+
+_CARTPOLE = {
+    "total_steps": 50_000,
+    "num_envs": 10,
+    "num_updates": 10,
+    "capacity": 50_000,
+    "warmup_steps": 1_000,
+    "learning_rate": 1e-3,
+    "tau": 0.02,
+    "target_period": 1,
+    "epsilon_fraction": 0.5,
+}
+
+PRESETS: dict[tuple[str, str], dict[str, Any]] = {
+    ("dqn", "CartPole-v1"): _CARTPOLE,
+    ("double_dqn", "CartPole-v1"): _CARTPOLE,
+    ("sac", "Pendulum-v1"): {
+        "total_steps": 10_000,
+        "capacity": 10_000,
+        "learning_rate": 3e-3,
+        "alpha_learning_rate": 3e-3,
+        "tau": 0.02,
+    },
+}
+
+
+def preset(algorithm: str, env: Any = None) -> Config:
+    """The tuned configuration for an algorithm on an environment.
+
+    Where none is tuned, the algorithm's defaults on that environment; where `env` is None, the
+    algorithm's defaults on its own default environment.
+
+    Args:
+        algorithm: a name; `purejaxrl-sac list` shows them.
+        env: a name or a gymnax `Environment` object.
+
+    Raises:
+        ConfigError: no algorithm has this name.
+    """
+    config = default_config(algorithm)
+    env = config.env if env is None else env
+    tuned = PRESETS.get((algorithm, env), {}) if isinstance(env, str) else {}
+    return config.replace(env=env, **tuned)
