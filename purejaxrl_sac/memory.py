@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from purejaxrl_sac.clock import write_rows
 from purejaxrl_sac.types import Memory, PyTree, Sample, Transition
 
 
@@ -45,7 +46,7 @@ def uniform(capacity: int, batch_size: int) -> Memory:
 
     def add(state: Transition, step: jax.Array, rollout: Transition) -> Transition:
         def write(ring: jax.Array, block: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_update_slice_in_dim(ring, block, step % ring.shape[0], axis=0)
+            return write_rows(ring, block, step % ring.shape[0])
 
         return jax.tree.map(write, state, rollout)
 

@@ -11,9 +11,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 
 from purejaxrl_sac import envs
+from purejaxrl_sac.clock import shared
 from purejaxrl_sac.config import Config, validate
 from purejaxrl_sac.types import Memory, PyTree, TrainState
 
@@ -89,7 +89,7 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
         metrics = jax.tree.map(lambda x: x.mean(0), metrics)
         return state._replace(agent=agent_state, memory=memory_state), {**episodes, **metrics}
 
-    state = state._replace(step=_shared(state.step))
+    state = state._replace(step=shared(state.step))
     return jax.lax.scan(iteration, state, length=iterations)
 
 
@@ -127,18 +127,3 @@ def _remember(
         memory=memory.add(state.memory, state.step, rollout),
     )
     return state, jax.tree.map(jnp.sum, episodes)
-
-
-@custom_vmap
-def _shared(step: jax.Array) -> jax.Array:
-    """The identity, except that vmap cannot batch it: all lanes of a run share one clock.
-
-    A batched clock would turn every write into the memory into a scatter and every comparison
-    with it into a select over whole arrays.
-    """
-    return step
-
-
-@_shared.def_vmap
-def _unbatch(axis_size: int, in_batched: list[bool], step: jax.Array) -> tuple[jax.Array, bool]:
-    return step[0] if in_batched[0] else step, False

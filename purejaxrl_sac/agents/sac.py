@@ -16,7 +16,7 @@ fixed temperature is `alpha_learning_rate=0`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -155,7 +155,7 @@ class SACConfig(Config):
     """Configuration of Soft Actor-Critic."""
 
     algorithm: Callable = static(sac)
-    env: object = static("Pendulum-v1")
+    env: Any = static("Pendulum-v1")
     """Environment: a name, or any gymnax `Environment` object."""
     total_steps: int = static(20_000)
     """Environment steps over all parallel environments, warm-up included."""

@@ -1,0 +1,5 @@
+import sys
+
+from purejaxrl_sac.cli import main
+
+sys.exit(main())

@@ -1,0 +1,106 @@
+"""Tiny environments whose values are known exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from gymnax.environments import environment, spaces
+
+
+@struct.dataclass
+class State:
+    sign: jax.Array
+    time: jax.Array
+
+
+@struct.dataclass
+class Params:
+    max_steps_in_episode: int = 1_000
+
+
+class Probe(environment.Environment):
+    """Observation [sign, time / horizon]; terminates after `horizon` steps (0: never).
+
+    Args:
+        reward: (sign, time, action) -> reward of the step taken at `time`.
+        signs: the starting signs, one drawn uniformly per episode.
+        action_space: Discrete(2) unless given.
+    """
+
+    def __init__(
+        self,
+        reward: Callable,
+        horizon: int = 1,
+        signs: tuple[float, ...] = (1.0,),
+        action_space: Any = None,
+        name: str = "Probe",
+    ) -> None:
+        super().__init__()
+        self.reward, self.horizon, self.signs = reward, horizon, jnp.array(signs)
+        self._space = action_space or spaces.Discrete(2)
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def default_params(self) -> Params:
+        return Params()
+
+    def reset_env(self, key: jax.Array, params: Params) -> tuple[jax.Array, State]:
+        state = State(jax.random.choice(key, self.signs), jnp.int32(0))
+        return self.get_obs(state), state
+
+    def step_env(self, key, state, action, params):
+        action = jnp.reshape(action, ())
+        reward = self.reward(state.sign, state.time, action)
+        state = State(state.sign, state.time + 1)
+        done = (state.time >= self.horizon) & (self.horizon > 0)
+        return self.get_obs(state), state, reward, done, {}
+
+    def get_obs(self, state: State, params=None, key=None) -> jax.Array:
+        return jnp.stack([state.sign, state.time / max(self.horizon, 1)])
+
+    def action_space(self, params=None) -> Any:
+        return self._space
+
+    def observation_space(self, params) -> spaces.Box:
+        return spaces.Box(-1000.0, 1000.0, (2,))
+
+
+CONTINUOUS = spaces.Box(-1.0, 1.0, (1,))
+
+
+class Counter(environment.Environment):
+    """Counts its steps over a whole run, so that every transition can be recognised.
+
+    Observation: (steps since the episode began) + 100 x (a start drawn per episode). It
+    terminates after 5 steps where the start is even and is truncated after 7 where it is odd.
+    """
+
+    @property
+    def default_params(self) -> Params:
+        return Params(max_steps_in_episode=7)
+
+    def reset_env(self, key, params):
+        state = State(jax.random.randint(key, (), 0, 50), jnp.int32(0))
+        return self.get_obs(state), state
+
+    def step_env(self, key, state, action, params):
+        state = State(state.sign, state.time + 1)
+        terminated = (state.time >= 5) & (state.sign % 2 == 0)
+        return self.get_obs(state), state, jnp.int32(3), terminated, {}
+
+    def get_obs(self, state, params=None, key=None):
+        return jnp.stack([state.time, state.sign]).astype(jnp.uint8)
+
+    def action_space(self, params=None):
+        return spaces.Discrete(3)
+
+    def observation_space(self, params):
+        return spaces.Box(0, 255, (2,), jnp.uint8)

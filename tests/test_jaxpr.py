@@ -1,0 +1,92 @@
+"""What the compiled loop may not contain: cond, work over the whole memory, a batched clock."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.extend import core
+
+import purejaxrl_sac as prl
+from tests.conftest import small
+
+CAPACITY = 7_776  # no other array is as large
+
+
+def equations(jaxpr):
+    for equation in jaxpr.eqns:
+        inner = [
+            sub.jaxpr if isinstance(sub, core.ClosedJaxpr) else sub
+            for value in equation.params.values()
+            for sub in (value if isinstance(value, tuple | list) else [value])
+            if isinstance(sub, core.ClosedJaxpr | core.Jaxpr)
+        ]
+        if inner:
+            for sub in inner:
+                yield from equations(sub)
+        else:
+            yield equation
+
+
+def traced(config, seeds, copied_clock=False):
+    keys = jax.random.split(jax.random.key(0), seeds)
+    axes = prl.seed_axes(jax.eval_shape(prl.init, keys[0], config))
+    state = jax.eval_shape(jax.vmap(prl.init, (0, None), axes), keys, config)
+    if copied_clock:
+        state = state._replace(step=jax.ShapeDtypeStruct((seeds,), jnp.int32))
+        axes = prl.seed_axes(state)
+
+    def run(state):
+        return jax.vmap(prl.run, (axes, None, None), (axes, 0))(state, config, 5)
+
+    return run, state
+
+
+@pytest.mark.parametrize("algorithm", ("dqn", "double_dqn", "sac"))
+def test_training_has_no_cond(algorithm):
+    config = small(algorithm)
+    jaxpr = jax.make_jaxpr(jax.vmap(prl.make_train(config)))(jax.random.split(jax.random.key(0)))
+    names = {equation.primitive.name for equation in equations(jaxpr.jaxpr)}
+    assert "dot_general" in names and "dynamic_update_slice" in names
+    assert not names & {"cond", "while", "top_k", "sort", "debug_callback", "io_callback"}
+
+
+@pytest.mark.parametrize("copied_clock", (False, True), ids=("fresh", "copied clock"))
+@pytest.mark.parametrize("seeds", (1, 4))
+@pytest.mark.parametrize("algorithm", ("dqn", "sac"))
+def test_nothing_but_the_insert_touches_the_whole_memory(algorithm, seeds, copied_clock):
+    run, state = traced(small(algorithm, capacity=CAPACITY), seeds, copied_clock)
+    allowed = {"dynamic_update_slice", "reshape", "squeeze", "broadcast_in_dim"}
+    inserts = 0
+    for equation in equations(jax.make_jaxpr(run)(state).jaxpr):
+        if any(var.aval.size >= seeds * CAPACITY for var in equation.outvars):
+            assert equation.primitive.name in allowed, equation
+            inserts += equation.primitive.name == "dynamic_update_slice"
+        assert equation.primitive.name != "scatter", "a batched clock makes writes scatters"
+    assert inserts == len(jax.tree.leaves(state.memory))
+
+
+@pytest.mark.parametrize("seeds", (1, 4))
+@pytest.mark.parametrize("algorithm", ("dqn", "sac"))
+def test_compiled_loop_holds_one_copy_of_the_memory(algorithm, seeds):
+    config = small(algorithm, capacity=CAPACITY)
+    run, state = traced(config, seeds)
+    compiled = jax.jit(run, donate_argnums=0).lower(state).compile()
+    rows = CAPACITY // config.num_envs
+    copies = re.findall(rf"= \S+\[(?:\d+,)*{rows},{config.num_envs}\S* copy\(", compiled.as_text())
+    assert not copies
+    memory = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.memory))
+    assert compiled.memory_analysis().temp_size_in_bytes < memory / 2
+
+
+@pytest.mark.parametrize("algorithm", ("dqn", "sac"))
+def test_resumed_vmapped_loop_is_the_fresh_one(algorithm):
+    def loop(copied_clock):
+        run, state = traced(small(algorithm), 4, copied_clock)
+        scans = [e for e in jax.make_jaxpr(run)(state).jaxpr.eqns if e.primitive.name == "scan"]
+        return str(scans[-1])
+
+    strip = lambda text: re.sub(r"\b[a-z]+:", ":", text)  # noqa: E731
+    body = lambda text: strip(text[text.index("jaxpr=") :])  # noqa: E731
+    assert len(body(loop(False))) == len(body(loop(True)))
+    assert body(loop(False)) == body(loop(True))

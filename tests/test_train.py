@@ -1,0 +1,212 @@
+"""The invariants of the loop."""
+
+import pickle
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import purejaxrl_sac as prl
+from tests.conftest import small
+
+ALGORITHMS = ("dqn", "double_dqn", "sac")
+SEEDS = 3
+
+
+def assert_equal(a, b):
+    """Bit for bit, keys included."""
+    unwrap = partial(
+        jax.tree.map,
+        lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x,
+    )
+    chex.assert_trees_all_equal(unwrap(a), unwrap(b))
+
+
+def differ(a, b):
+    return any(
+        not np.array_equal(x, y)
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+def vmapped_init(config):
+    keys = jax.random.split(jax.random.key(0), SEEDS)
+    axes = prl.seed_axes(jax.eval_shape(prl.init, keys[0], config))
+    return jax.jit(jax.vmap(prl.init, (0, None), axes))(keys, config), axes
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_run_composes_bit_for_bit(key, algorithm):
+    config = small(algorithm)
+    run = jax.jit(prl.run, static_argnums=2)
+    start = jax.jit(prl.init)(key, config)
+    middle, first = run(start, config, 6)
+    twice, second = run(middle, config, 6)
+    once, metrics = run(start, config, 12)
+    assert_equal(once, twice)
+    assert_equal(metrics, jax.tree.map(lambda *x: jnp.concatenate(x), first, second))
+    assert int(once.step) == (2 + 12) * config.rollout_length
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_train_is_run_after_init(key, algorithm):
+    config = small(algorithm)
+    trained = jax.jit(prl.train)(key, config)
+    state = jax.jit(prl.init)(key, config)
+    assert_equal(trained, jax.jit(prl.run, static_argnums=2)(state, config, config.iterations))
+    assert len(trained[1]["episodes"]) == config.iterations == 18
+    assert differ(trained[0].agent, state.agent)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_vmapped_run_composes_bit_for_bit(algorithm):
+    config = small(algorithm)
+    start, axes = vmapped_init(config)
+
+    @partial(jax.jit, static_argnums=1)
+    def run(state, iterations):
+        return jax.vmap(prl.run, (axes, None, None), (axes, 0))(state, config, iterations)
+
+    twice, _ = run(run(start, 5)[0], 5)
+    once, _ = run(start, 10)
+    assert_equal(once, twice)
+    assert once.step.shape == ()
+
+
+@pytest.mark.parametrize("algorithm", ("dqn", "sac"))
+def test_state_with_a_copied_clock_continues_the_same(algorithm):
+    config = small(algorithm)
+    start, axes = vmapped_init(config)
+    copied = start._replace(step=jnp.full(SEEDS, start.step))
+    both = prl.seed_axes(copied)
+    expected, _ = jax.vmap(prl.run, (axes, None, None), (axes, 0))(start, config, 3)
+    continued, _ = jax.vmap(prl.run, (both, None, None), (both, 0))(copied, config, 3)
+    assert continued.step.shape == (SEEDS,)
+    assert_equal(expected, continued._replace(step=continued.step[0]))
+
+
+@pytest.mark.parametrize("algorithm", ("dqn", "sac"))
+def test_eager_jit_and_vmap_agree(key, algorithm):
+    config = small(algorithm, total_steps=48)
+    jitted = jax.jit(prl.train)(key, config)
+    with jax.disable_jit():
+        eager = prl.train(key, config)
+    vmapped = jax.jit(jax.vmap(prl.make_train(config)))(key[None])
+    close = partial(chex.assert_trees_all_close, rtol=2e-4, atol=2e-5)
+    close(jitted[0].agent, eager[0].agent)
+    close(jitted[0].agent, jax.tree.map(lambda x: x[0], vmapped[0].agent))
+
+
+@pytest.mark.parametrize("algorithm", ("dqn", "sac"))
+def test_seeds_differ_in_parameters_actions_and_environments(algorithm):
+    state, _ = vmapped_init(small(algorithm))
+    for part in (state.agent[0], state.memory.action, state.env.obs, state.memory.obs):
+        leaves = [leaf for leaf in jax.tree.leaves(part) if np.ptp(leaf) > 0]
+        assert leaves
+        for leaf in leaves:
+            assert not np.array_equal(leaf[0], leaf[1])
+            assert not np.array_equal(leaf[1], leaf[2])
+
+
+def traced_fields(algorithm):
+    config = small(algorithm)
+    leaves = jax.tree_util.tree_flatten_with_path(config)[0]
+    return [path[0].name for path, _ in leaves]
+
+
+OTHER_VALUES = {
+    "target_period": 3,
+    "tau": 0.5,
+    "epsilon_start": 0.5,
+    "epsilon_end": 0.9,
+    "huber_delta": 0.01,
+    "max_grad_norm": 0.01,
+    "alpha_learning_rate": 0.1,
+}
+
+
+@pytest.mark.parametrize("algorithm", ("dqn", "sac"))
+def test_every_traced_hyperparameter_has_an_effect_and_a_sweep_lane_is_the_solo_run(key, algorithm):
+    config = small(algorithm, epsilon_end=0.1) if algorithm == "dqn" else small(algorithm)
+    names = traced_fields(algorithm)
+    assert "learning_rate" in names and "gamma" in names
+    variants = [
+        config.replace(**{name: OTHER_VALUES.get(name, 0.5 * getattr(config, name))})
+        for name in names
+    ]
+    lanes = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(v) for v in x]), config, *variants)
+    axes = jax.tree.map(lambda _: 0, config)
+    swept = jax.jit(jax.vmap(prl.train, in_axes=(None, axes)))(key, lanes)[0]
+    for lane, name in enumerate(names, start=1):
+        agent = jax.tree.map(lambda x, lane=lane: x[lane], swept.agent)
+        base = jax.tree.map(lambda x: x[0], swept.agent)
+        assert differ(agent[:2], base[:2]), f"{name} changes nothing"
+    for lane in (0, 1, len(names)):
+        solo = jax.jit(prl.train)(key, jax.tree.map(lambda x, lane=lane: x[lane], lanes))[0]
+        lane_agent = jax.tree.map(lambda x, lane=lane: x[lane], swept.agent)
+        chex.assert_trees_all_close(lane_agent, solo.agent, rtol=1e-3, atol=1e-4)
+
+
+def test_one_swept_field_with_the_others_shared(key):
+    config = small("dqn")
+    axes = jax.tree.map(lambda _: None, config).replace(learning_rate=0)
+    lanes = config.replace(learning_rate=jnp.array([1e-3, 1e-2]))
+    state, _ = jax.vmap(prl.train, in_axes=(None, axes))(key, lanes)
+    for lane, rate in enumerate((1e-3, 1e-2)):
+        solo, _ = jax.jit(prl.train)(key, config.replace(learning_rate=rate))
+        chex.assert_trees_all_close(
+            jax.tree.map(lambda x, lane=lane: x[lane], state.agent.params),
+            solo.agent.params,
+            rtol=1e-3,
+            atol=1e-4,
+        )
+
+
+@pytest.mark.parametrize("algorithm", ("dqn", "sac"))
+def test_states_pickle(key, algorithm):
+    config = small(algorithm)
+    state = jax.jit(prl.init)(key, config)
+    host = state._replace(key=jax.random.key_data(state.key))
+    copy = pickle.loads(pickle.dumps(host))
+    assert_equal(host, copy)
+    assert jax.tree.structure(host) == jax.tree.structure(copy)
+    assert_equal(
+        jax.jit(prl.run, static_argnums=2)(state, config, 2),
+        jax.jit(prl.run, static_argnums=2)(
+            copy._replace(key=jax.random.wrap_key_data(copy.key)), config, 2
+        ),
+    )
+
+
+def test_a_donated_state_is_used_up_and_continues_the_same(key):
+    config = small("sac")
+    state = jax.jit(prl.init)(key, config)
+    expected = jax.jit(prl.run, static_argnums=2)(state, config, 3)
+    donated = jax.jit(prl.run, static_argnums=2, donate_argnums=0)(state, config, 3)
+    assert_equal(expected, donated)
+    assert state.memory.obs.is_deleted()
+
+
+def test_episode_metrics_count_every_episode(key):
+    config = small("dqn", total_steps=2_400)
+    state, metrics = jax.jit(prl.train)(key, config)
+    learned = config.iterations * config.block
+    running = int(state.env.episode_length.sum())
+    before = jax.jit(prl.init)(key, config).env.episode_length.sum()
+    assert int(metrics["lengths"].sum()) + running - int(before) == learned
+    assert int(metrics["episodes"].sum()) > 10
+    np.testing.assert_allclose(metrics["returns"], metrics["lengths"])  # CartPole pays 1 a step
+
+
+def test_warm_up_is_random_and_counts(key):
+    config = small("sac", num_envs=4, rollout_length=1, warmup_steps=401, capacity=1_000)
+    config = config.replace(total_steps=408)
+    state = jax.jit(prl.init)(key, config)
+    assert int(state.step) == config.warmup_iterations == 101
+    actions = np.asarray(state.memory.action[:101])
+    assert abs(actions.mean()) < 0.1
+    assert abs(actions.std() - 1 / np.sqrt(3)) < 0.05
+    assert config.iterations == 1
