@@ -7,7 +7,9 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -26,7 +28,7 @@ purejaxrl-sac: reinforcement learning as one compiled scan
 
 for example
   purejaxrl-sac train sac --env Pendulum-v1 --seeds 8
-  purejaxrl-sac train double_dqn --env CartPole-v1 --steps 50000 --learning-rate 1e-3 --out runs/demo
+  purejaxrl-sac train double_dqn --env CartPole-v1 --steps 50000 --tau 0.01 --out runs/demo
 """
 
 
@@ -50,6 +52,8 @@ class TrainOptions:
     """Compile anew, instead of keeping compiled programs between calls."""
     quiet: bool = False
     """Print the final summary only."""
+    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Further loggers, beside metrics.jsonl."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -98,6 +102,7 @@ def train(options: TrainOptions) -> None:
 
     from purejaxrl_sac.agents import name_of
     from purejaxrl_sac.experiment import runner
+    from purejaxrl_sac.experiment.loggers import LOGGERS
     from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 
     config, console = options.config, Console()
@@ -107,8 +112,11 @@ def train(options: TrainOptions) -> None:
     config.algorithm(config)  # an algorithm refuses an environment before anything is written
     algorithm = name_of(config)
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    directory = runner.RunDirectory(options.out or Path("runs") / f"{algorithm}-{config.env}-{stamp}")
+    directory = runner.RunDirectory(
+        options.out or Path("runs") / f"{algorithm}-{config.env}-{stamp}"
+    )
     directory.write_config(config, options.seeds, options.seed)
+    logs = [directory.write_chunk, *(LOGGERS[name](directory.path) for name in options.log)]
     if not options.no_cache:
         use_compilation_cache()
 
@@ -133,7 +141,8 @@ def train(options: TrainOptions) -> None:
 
     def on_chunk(progress: runner.Progress) -> None:
         nonlocal told
-        directory.write_chunk(progress)
+        for log in logs:
+            log(progress)
         share = progress.steps / progress.total_steps
         left = (progress.total_steps - progress.steps) * options.seeds / progress.rate
         line = f"{progress.rate:,.0f} environment steps/s, {left:.0f} s left, return "
@@ -143,8 +152,8 @@ def train(options: TrainOptions) -> None:
             told = share
             say(f"{share:4.0%}  step {progress.steps:,}  {line}", soft_wrap=True)
 
-    def interval(scores) -> str:
-        known = scores[[score == score for score in scores]]
+    def interval(scores: np.ndarray) -> str:
+        known = scores[np.isfinite(scores)]
         if len(known) == 0:
             return "no episode ended yet"
         if len(known) == 1:
@@ -175,7 +184,9 @@ def train(options: TrainOptions) -> None:
     if result.evaluation is not None:
         scores = result.evaluation.mean(1)[~last.failed]
         if len(scores):
-            rows[f"greedy return, IQM [95 % interval], {options.episodes} episodes"] = interval(scores)
+            rows[f"greedy return, IQM [95 % interval], {options.episodes} episodes"] = interval(
+                scores
+            )
             rows["greedy return, worst and best seed"] = f"{scores.min():.1f}, {scores.max():.1f}"
         summary["greedy_returns"] = [float(score) for score in result.evaluation.mean(1)]
     if last.failed.any():

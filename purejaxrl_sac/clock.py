@@ -2,7 +2,7 @@
 
 All seeds and sweep lanes of a vmapped run are at the same step. If vmap gave each lane a clock
 of its own, every write into a memory would become a scatter and every comparison with the clock
-a select over whole arrays. These two functions carry vmap rules that prevent it.
+a select over whole arrays. These functions carry vmap rules that prevent it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
+
+from purejaxrl_sac.types import PyTree
 
 
 @custom_vmap
@@ -23,6 +25,26 @@ def shared(step: jax.Array) -> jax.Array:
 @shared.def_vmap
 def _unbatch(axis_size: int, in_batched: list[bool], step: jax.Array) -> tuple[jax.Array, bool]:
     return step[0] if in_batched[0] else step, False
+
+
+@custom_vmap
+def separate(tree: PyTree) -> PyTree:
+    """The identity, except that vmap gives each lane its own copy of every array.
+
+    What begins as a constant (a counter, a time) stays unbatched in a fresh run, but comes back
+    batched when a run is continued: another program, which rounds differently. So that a run
+    continues bit for bit, it begins in the form in which it continues.
+    """
+    return tree
+
+
+@separate.def_vmap
+def _batch(axis_size: int, in_batched: tuple[PyTree], tree: PyTree) -> tuple[PyTree, PyTree]:
+    def lanes(x: jax.Array, batched: bool) -> jax.Array:
+        return x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
+
+    everywhere = jax.tree.map(lambda _: True, in_batched[0])
+    return jax.tree.map(lanes, tree, in_batched[0]), everywhere
 
 
 def write_rows(ring: jax.Array, block: jax.Array, row: jax.Array) -> jax.Array:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from flax import struct
@@ -60,10 +61,18 @@ class Config:
         return self.total_steps // self.block - self.warmup_iterations
 
 
+ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "leaky_relu", "softplus", "sigmoid")
 POSITIVE = ("total_steps", "num_envs", "rollout_length", "num_updates", "batch_size", "capacity")
 UNIT_INTERVAL = ("gamma", "tau", "epsilon_start", "epsilon_end", "epsilon_fraction")
 NON_NEGATIVE = ("learning_rate", "alpha_learning_rate", "warmup_steps")
 ABOVE_ZERO = ("alpha", "max_grad_norm", "huber_delta", "target_period")
+
+
+def unknown(kind: str, name: str, known: Iterable[str], otherwise: str = "") -> ConfigError:
+    """The error for a name that does not exist, with the nearest one that does."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]}?" if near else otherwise or f"choose from {', '.join(known)}"
+    return ConfigError(f"no {kind} is called {name}: {hint}")
 
 
 def validate(config: Config) -> None:
@@ -97,6 +106,8 @@ def validate(config: Config) -> None:
 
     if any(size < 1 for size in getattr(config, "hidden_sizes", ())):
         raise ConfigError(f"hidden_sizes is {config.hidden_sizes}, but every layer needs a unit")
+    if "activation" in names and config.activation not in ACTIVATIONS:
+        raise unknown("activation", config.activation, ACTIVATIONS)
     if config.iterations < 1:
         needed = (config.warmup_iterations + 1) * config.block
         raise ConfigError(

@@ -60,6 +60,7 @@ def evaluate(
     config: Config,
     state: TrainState,
     episodes: int = 128,
+    *,
     policy: Callable[[Config, TrainState], Policy] = policy,
     max_steps: int | None = None,
 ) -> jax.Array:

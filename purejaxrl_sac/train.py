@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac import envs
-from purejaxrl_sac.clock import shared
+from purejaxrl_sac.clock import separate, shared
 from purejaxrl_sac.config import Config, validate
 from purejaxrl_sac.types import Memory, PyTree, TrainState
 
@@ -89,7 +89,7 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
         metrics = jax.tree.map(lambda x: x.mean(0), metrics)
         return state._replace(agent=agent_state, memory=memory_state), {**episodes, **metrics}
 
-    state = state._replace(step=shared(state.step))
+    state = separate(state)._replace(step=shared(state.step))
     return jax.lax.scan(iteration, state, length=iterations)
 
 

@@ -23,7 +23,9 @@ class Params:
 
 
 class Probe(environment.Environment):
-    """Observation [sign, time / horizon]; terminates after `horizon` steps (0: never).
+    """Observation [sign, time / horizon]; terminates after `horizon` steps.
+
+    With horizon 0 it never terminates and its time cannot be seen.
 
     Args:
         reward: (sign, time, action) -> reward of the step taken at `time`.
@@ -64,7 +66,8 @@ class Probe(environment.Environment):
         return self.get_obs(state), state, reward, done, {}
 
     def get_obs(self, state: State, params=None, key=None) -> jax.Array:
-        return jnp.stack([state.sign, state.time / max(self.horizon, 1)])
+        time = state.time / self.horizon if self.horizon else 0.0 * state.time
+        return jnp.stack([state.sign, time])
 
     def action_space(self, params=None) -> Any:
         return self._space

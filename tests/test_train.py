@@ -76,6 +76,17 @@ def test_vmapped_run_composes_bit_for_bit(algorithm):
     assert once.step.shape == ()
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_vmapped_train_is_vmapped_run_after_vmapped_init(algorithm):
+    config = small(algorithm)
+    start, axes = vmapped_init(config)
+    run = jax.vmap(prl.run, (axes, None, None), (axes, 0))
+    expected = jax.jit(run, static_argnums=2)(start, config, config.iterations)
+    keys = jax.random.split(jax.random.key(0), SEEDS)
+    state, metrics = jax.jit(jax.vmap(prl.make_train(config)))(keys)
+    assert_equal(expected, (state._replace(step=state.step[0]), metrics))
+
+
 @pytest.mark.parametrize("algorithm", ("dqn", "sac"))
 def test_state_with_a_copied_clock_continues_the_same(algorithm):
     config = small(algorithm)

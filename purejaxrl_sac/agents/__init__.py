@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 
-from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.config import Config, unknown
 
 # name -> module, configuration class, what it is
 ALGORITHMS = {
@@ -22,9 +21,7 @@ def default_config(algorithm: str) -> Config:
         ConfigError: no algorithm has this name (with the nearest one that exists).
     """
     if algorithm not in ALGORITHMS:
-        near = difflib.get_close_matches(algorithm, ALGORITHMS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(ALGORITHMS)}"
-        raise ConfigError(f"no algorithm is called {algorithm}: {hint}")
+        raise unknown("algorithm", algorithm, ALGORITHMS)
     module_name, config_class, _ = ALGORITHMS[algorithm]
     module = importlib.import_module(f"purejaxrl_sac.agents.{module_name}")
     return getattr(module, config_class)(algorithm=getattr(module, algorithm))

@@ -7,7 +7,6 @@ remembers the canonical action.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.config import ConfigError, unknown
 from purejaxrl_sac.types import EnvState, PyTree, Transition
 
 
@@ -45,9 +44,8 @@ def _make(name: str) -> Any:
     import gymnax
 
     if name not in gymnax.registered_envs:
-        near = difflib.get_close_matches(name, gymnax.registered_envs, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else "see `purejaxrl-sac list` for the names"
-        raise ConfigError(f"no environment is called {name}: {hint}")
+        names = gymnax.registered_envs
+        raise unknown("environment", name, names, "see `purejaxrl-sac list` for the names")
     return gymnax.make(name)[0]
 
 

@@ -1,0 +1,330 @@
+"""Agents against values that are known exactly: probes, truncation, and SAC's gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import envs, losses
+from purejaxrl_sac.agents.dqn import double_dqn
+from purejaxrl_sac.agents.sac import sac
+from purejaxrl_sac.distributions import squashed_gaussian
+from purejaxrl_sac.networks import Critics, GaussianActor, torso
+from purejaxrl_sac.types import Sample, Transition
+from tests.probes import CONTINUOUS, Counter, Params, Probe
+
+DQNS = ("dqn", "double_dqn")
+GAMMA = 0.9
+
+
+def trained(algorithm, env, updates=1_000, **changes):
+    """A short training run: four environments, four updates per iteration."""
+    config = prl.default_config(algorithm).replace(
+        env=env,
+        num_envs=4,
+        rollout_length=2,
+        num_updates=4,
+        warmup_steps=200,
+        total_steps=200 + 2 * updates,
+        capacity=1_000,
+        batch_size=64,
+        hidden_sizes=(32, 32),
+        learning_rate=3e-3,
+        gamma=GAMMA,
+        tau=0.05,
+        target_period=1,
+        **changes,
+    )
+    return config, jax.jit(prl.train)(jax.random.key(0), config)[0]
+
+
+def cold(**changes):
+    """SAC next to temperature zero, where soft values are values."""
+    return {"alpha": 1e-6, "alpha_learning_rate": 0.0, **changes}
+
+
+def obs(*rows):
+    return jnp.array(rows, jnp.float32)
+
+
+def critic_values(config, state, obs, action):
+    """SAC's twin values of [N, 1] actions, [2, N]."""
+    network = Critics(torso(envs.bind(config.env).observation_space, (32, 32), "relu"), 2)
+    return network.apply(state.agent.critic_params, obs, action)
+
+
+@pytest.mark.parametrize("algorithm", DQNS)
+def test_dqn_learns_a_constant_value(algorithm):
+    env = Probe(lambda sign, time, action: 1.0)
+    config, state = trained(algorithm, env, 300)
+    np.testing.assert_allclose(prl.q_values(config, state, obs([1, 0])), [[1, 1]], atol=0.05)
+
+
+@pytest.mark.parametrize("algorithm", DQNS)
+def test_dqn_learns_a_value_that_depends_on_the_observation(algorithm):
+    env = Probe(lambda sign, time, action: sign, signs=(-1.0, 1.0))
+    config, state = trained(algorithm, env, 500)
+    q = prl.q_values(config, state, obs([-1, 0], [1, 0]))
+    np.testing.assert_allclose(q, [[-1, -1], [1, 1]], atol=0.1)
+
+
+@pytest.mark.parametrize("algorithm", DQNS)
+def test_dqn_discounts_a_reward_one_step_away(algorithm):
+    env = Probe(lambda sign, time, action: 1.0 * (time == 1), horizon=2)
+    config, state = trained(algorithm, env)
+    q = prl.q_values(config, state, obs([1, 0], [1, 0.5]))
+    np.testing.assert_allclose(q, [[GAMMA, GAMMA], [1, 1]], atol=0.05)
+
+
+@pytest.mark.parametrize("algorithm", DQNS)
+def test_dqn_learns_a_value_that_depends_on_the_action(algorithm):
+    env = Probe(lambda sign, time, action: 2.0 * action - 1)
+    config, state = trained(algorithm, env, 500)
+    np.testing.assert_allclose(prl.q_values(config, state, obs([1, 0])), [[-1, 1]], atol=0.1)
+
+
+@pytest.mark.parametrize("algorithm", DQNS)
+def test_dqn_learns_which_action_suits_which_observation(algorithm):
+    env = Probe(lambda sign, time, action: sign * (2.0 * action - 1), signs=(-1.0, 1.0))
+    config, state = trained(algorithm, env, 1_000)
+    seen = obs([-1, 0], [1, 0])
+    q = prl.q_values(config, state, seen)
+    np.testing.assert_allclose(q, [[1, -1], [-1, 1]], atol=0.15)
+    action = prl.policy(config, state)(jax.random.key(0), seen)
+    np.testing.assert_array_equal(action, [0, 1])
+    assert (prl.evaluate(jax.random.key(1), config, state, 32, max_steps=5) == 1).all()
+
+
+@pytest.mark.parametrize("algorithm", DQNS)
+def test_a_time_limit_bootstraps_in_dqn(algorithm):
+    env = Probe(lambda sign, time, action: 1, horizon=0)
+    config, state = trained(algorithm, env, 3_000, env_params=Params(max_steps_in_episode=3))
+    q = prl.q_values(config, state, obs([1, 0]))
+    np.testing.assert_allclose(q, jnp.full((1, 2), 1 / (1 - GAMMA)), rtol=0.05)
+
+
+def test_a_time_limit_bootstraps_in_sac():
+    env = Probe(lambda sign, time, action: 1, horizon=0, action_space=CONTINUOUS)
+    params = Params(max_steps_in_episode=3)
+    config, state = trained("sac", env, 3_000, env_params=params, **cold())
+    q = critic_values(config, state, obs([1, 0]), jnp.zeros((1, 1)))
+    np.testing.assert_allclose(q, jnp.full((2, 1), 1 / (1 - GAMMA)), rtol=0.05)
+
+
+def test_sac_learns_constant_and_observed_values():
+    env = Probe(lambda sign, time, action: 2 + sign, signs=(-1.0, 1.0), action_space=CONTINUOUS)
+    config, state = trained("sac", env, 500, **cold())
+    q = critic_values(config, state, obs([-1, 0], [1, 0]), jnp.zeros((2, 1)))
+    np.testing.assert_allclose(q, [[1, 3], [1, 3]], atol=0.2)
+
+
+def test_sac_discounts_a_reward_one_step_away():
+    env = Probe(lambda sign, time, _: 1.0 * (time == 1), horizon=2, action_space=CONTINUOUS)
+    config, state = trained("sac", env, **cold())
+    q = critic_values(config, state, obs([1, 0], [1, 0.5]), jnp.zeros((2, 1)))
+    np.testing.assert_allclose(q, [[GAMMA, 1]] * 2, atol=0.1)
+
+
+def test_sac_finds_the_best_action_for_each_observation():
+    env = Probe(
+        lambda sign, time, action: -((action - 0.5 * sign) ** 2),
+        signs=(-1.0, 1.0),
+        action_space=CONTINUOUS,
+    )
+    config, state = trained("sac", env, 1_500, **cold())
+    seen = obs([-1, 0], [1, 0])
+    action = prl.policy(config, state)(jax.random.key(0), seen)
+    np.testing.assert_allclose(action, [[-0.5], [0.5]], atol=0.1)
+    q = critic_values(config, state, seen, action)
+    np.testing.assert_allclose(q, np.zeros((2, 2)), atol=0.05)
+
+
+def test_automatic_temperature_holds_the_entropy_at_its_target():
+    env = Probe(lambda sign, time, action: -10 * action**2, action_space=CONTINUOUS)
+    config, state = trained(
+        "sac", env, 3_000, alpha=1.0, alpha_learning_rate=1e-2, target_entropy_per_dim=-0.5
+    )
+    network = GaussianActor(torso(envs.bind(env).observation_space, (32, 32), "relu"), 1)
+    params = network.apply(state.agent.actor_params, jnp.tile(obs([1, 0]), (4_096, 1)))
+    _, log_prob = squashed_gaussian(*params).sample_and_log_prob(seed=jax.random.key(5))
+    np.testing.assert_allclose(-log_prob.mean(), -0.5, atol=0.1)
+    # before squashing, pi = N(0, alpha / 20) has entropy 1/2 log(pi e alpha / 10)
+    np.testing.assert_allclose(
+        jnp.exp(state.agent.log_alpha), 10 * np.exp(2 * -0.5) / (np.pi * np.e), rtol=0.25
+    )
+
+
+def test_a_fixed_temperature_stays():
+    env = Probe(lambda sign, time, action: action, action_space=CONTINUOUS)
+    _, state = trained("sac", env, 100, alpha=0.3, alpha_learning_rate=0.0)
+    assert state.agent.log_alpha == jnp.log(jnp.float32(0.3))
+
+
+def one_update(**changes):
+    """SAC's state before and after one update on a made-up batch, with its key."""
+    env = Probe(lambda sign, time, action: action, action_space=CONTINUOUS)
+    config = prl.default_config("sac").replace(env=env, hidden_sizes=(16, 16), **changes)
+    agent, _ = sac(config)
+    keys = jax.random.split(jax.random.key(3), 5)
+    states = jax.random.normal(keys[0], (2, 32, 2))
+    batch = Transition(
+        obs=states[0],
+        action=jax.random.uniform(keys[1], (32, 1), minval=-1),
+        reward=jax.random.normal(keys[2], (32,)),
+        discount=(jnp.arange(32) % 4 > 0).astype(jnp.float32),
+        next_obs=states[1],
+        last=jnp.zeros(32, bool),
+    )
+    before = agent.init(keys[3], states[0])
+    # targets unlike the critics, so that a mix-up of the two would show
+    before = before._replace(target_params=agent.init(keys[4], states[0]).critic_params)
+    key = jax.random.key(9)
+    after, priority, metrics = agent.update(key, before, Sample(batch, jnp.float32(1)), 0)
+    features = torso(envs.bind(env).observation_space, (16, 16), "relu")
+    return before, after, batch, key, GaussianActor(features, 1), Critics(features, 2), metrics
+
+
+def adam_gradient(opt_state):
+    """The gradient that Adam saw in its first update, flat: its first moment over 1 - b1."""
+    moments = [leaf for leaf in jax.tree.leaves(opt_state) if leaf.ndim == 1]
+    return moments[0] / 0.1
+
+
+def flat(tree):
+    return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)])
+
+
+def test_sac_critic_gradient_is_equation_4_20():
+    before, after, batch, key, actor, critics, _ = one_update(alpha=0.4)
+    key_next, _ = jax.random.split(key)
+    distribution = squashed_gaussian(*actor.apply(before.actor_params, batch.next_obs))
+    action, log_prob = distribution.sample_and_log_prob(seed=key_next)
+    next_q = critics.apply(before.target_params, batch.next_obs, action).min(0)
+    y = batch.reward + 0.99 * batch.discount * (next_q - 0.4 * log_prob)
+    q, pullback = jax.vjp(
+        lambda params: critics.apply(params, batch.obs, batch.action), before.critic_params
+    )
+    (expected,) = pullback((q - y) / 32)  # grad Q (Q - y), averaged over the batch
+    np.testing.assert_allclose(
+        adam_gradient(after.critic_opt_state), flat(expected), rtol=1e-3, atol=1e-6
+    )
+
+
+def test_sac_actor_gradient_is_equation_4_24():
+    alpha = 0.4
+    before, after, batch, key, actor, critics, _ = one_update(alpha=alpha)
+    _, key_actor = jax.random.split(key)
+    mean, log_std = actor.apply(before.actor_params, batch.obs)
+    u = squashed_gaussian(mean, log_std).distribution.sample(seed=key_actor)
+    epsilon = (u - mean) / jnp.exp(log_std)
+
+    def f(params):  # a = f_phi(epsilon; s)
+        mean, log_std = actor.apply(params, batch.obs)
+        return jnp.tanh(mean + jnp.exp(log_std) * epsilon)
+
+    def log_pi(params, action):  # log pi_phi(a|s), written out for a given action
+        mean, log_std = actor.apply(params, batch.obs)
+        z = (jnp.arctanh(action) - mean) / jnp.exp(log_std)
+        log_normal = -0.5 * z**2 - log_std - 0.5 * jnp.log(2 * jnp.pi)
+        return (log_normal - jnp.log1p(-(action**2))).sum(-1)
+
+    def q(action):
+        return critics.apply(after.critic_params, batch.obs, action).min(0)
+
+    action, push = jax.vjp(f, before.actor_params)
+    direct = jax.grad(lambda params: log_pi(params, action).mean())(before.actor_params)
+    da_log_pi = jax.grad(lambda a: log_pi(before.actor_params, a).mean())(action)
+    da_q = jax.grad(lambda a: q(a).mean())(action)
+    (through_action,) = push(alpha * da_log_pi - da_q)
+    expected = alpha * flat(direct) + flat(through_action)
+    np.testing.assert_allclose(adam_gradient(after.actor_opt_state), expected, rtol=2e-2, atol=2e-5)
+
+
+def test_sac_actor_gradient_against_finite_differences():
+    before, after, batch, key, actor, critics, _ = one_update(alpha=0.4)
+    _, key_actor = jax.random.split(key)
+
+    def objective(params):
+        distribution = squashed_gaussian(*actor.apply(params, batch.obs))
+        action, log_prob = distribution.sample_and_log_prob(seed=key_actor)
+        q = critics.apply(after.critic_params, batch.obs, action)
+        return losses.soft_actor(q, log_prob, 0.4).mean()
+
+    leaves, tree = jax.tree.flatten(before.actor_params)
+    keys = jax.random.split(jax.random.key(4), len(leaves))
+    direction = jax.tree.unflatten(
+        tree, [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+    )
+    step = 3e-4
+
+    def at(t):
+        return objective(jax.tree.map(lambda x, d: x + t * d, before.actor_params, direction))
+
+    slope = (at(step) - at(-step)) / (2 * step)
+    np.testing.assert_allclose(
+        jnp.vdot(adam_gradient(after.actor_opt_state), flat(direction)), slope, rtol=2e-2
+    )
+
+
+def test_sac_temperature_gradient():
+    _, after, *_, metrics = one_update(alpha=0.4, target_entropy_per_dim=-0.7)
+    # d/d log alpha of -alpha (log pi + H) is -alpha (log pi + H)
+    expected = -0.4 * (-metrics["entropy"] - 0.7)
+    moment = next(x for x in jax.tree.leaves(after.alpha_opt_state) if x.dtype == jnp.float32)
+    np.testing.assert_allclose(moment / 0.1, expected, rtol=1e-4)
+
+
+def test_twin_critics_are_independent():
+    before, *_ = one_update()
+    for leaf in jax.tree.leaves(before.critic_params):
+        assert leaf.shape[0] == 2
+        if leaf.ndim > 2:
+            assert not np.allclose(leaf[0], leaf[1])
+
+
+def test_double_dqn_uses_the_online_network_to_choose():
+    """On one batch with unlike networks, the two targets differ where the choices differ."""
+    env = Probe(lambda sign, time, action: action)
+    config = prl.default_config("dqn").replace(env=env, hidden_sizes=(16,), learning_rate=0.0)
+    states = jax.random.normal(jax.random.key(0), (2, 64, 2))
+    batch = Transition(
+        states[0], jnp.zeros(64, jnp.int32), jnp.zeros(64), jnp.ones(64), states[1], jnp.ones(64)
+    )
+    agent, _ = double_dqn(config)
+    state = agent.init(jax.random.key(1), states[0])
+    other = agent.init(jax.random.key(2), states[0])
+    state = state._replace(target_params=other.params)
+    _, priority, _ = agent.update(jax.random.key(3), state, Sample(batch, jnp.float32(1)), 0)
+    online, target = agent.q_values(state, states[1]), agent.q_values(other, states[1])
+    expected = 0.99 * target[jnp.arange(64), online.argmax(-1)]
+    q = agent.q_values(state, states[0])[:, 0]
+    np.testing.assert_allclose(priority, jnp.abs(expected - q), rtol=1e-4, atol=1e-5)
+    assert (online.argmax(-1) != target.argmax(-1)).any()
+
+
+def test_importance_weights_scale_the_loss():
+    env = Probe(lambda sign, time, action: action)
+    config = prl.default_config("dqn").replace(env=env, hidden_sizes=(16,))
+    agent, _ = config.algorithm(config)
+    states = jax.random.normal(jax.random.key(0), (8, 2))
+    ones = jnp.ones(8)
+    batch = Transition(states, jnp.zeros(8, jnp.int32), ones, ones, states, ones)
+    state = agent.init(jax.random.key(1), states)
+
+    def gradient(weight):
+        after, _, metrics = agent.update(jax.random.key(2), state, Sample(batch, weight), 0)
+        return adam_gradient(after.opt_state), metrics["loss"]
+
+    (full, loss), (half, half_loss) = gradient(ones), gradient(0.5 * ones)
+    np.testing.assert_allclose(half, 0.5 * full, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(half_loss, 0.5 * loss, rtol=1e-5)
+
+
+def test_uint8_observations_train(key):
+    config = prl.default_config("dqn").replace(
+        env=Counter(), total_steps=400, warmup_steps=40, capacity=100, batch_size=16
+    )
+    state, metrics = jax.jit(prl.train)(key, config)
+    assert state.memory.obs.dtype == jnp.uint8
+    assert jnp.isfinite(metrics["loss"]).all()

@@ -1,0 +1,194 @@
+"""The command line as a user meets it."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from PIL import Image
+
+from purejaxrl_sac import cli
+from purejaxrl_sac.experiment import plot, record, runner, statistics
+from tests.conftest import small
+
+SHORT = ["--steps=400", "--warmup-steps=100", "--capacity=400", "--batch-size=8"]
+
+
+def failing(capsys, *arguments):
+    """The one line on standard error, after checking that it is one and the status is 2."""
+    assert cli.main(list(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1 and out == ""
+    return err
+
+
+def test_train_leaves_a_complete_run(tmp_path, capsys):
+    out = tmp_path / "deep" / "run"
+    arguments = ["train", "double_dqn", "--env", "CartPole-v1", "--seeds", "3", *SHORT]
+    assert cli.main([*arguments, "--out", str(out), "--learning-rate", "2e-3", "--no-cache"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("compiled in", "environment steps/s", "s left", "return", "greedy return"):
+        assert words in shown
+    document = json.loads((out / "config.json").read_text())
+    config = record.config_from_dict(document["config"])
+    assert config.learning_rate == 2e-3 and config.hidden_sizes == (64, 64)
+    assert document["seeds"] == 3 and document["versions"]["jax"] == jax.__version__
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["steps"] == 400 and len(rows[-1]["loss"]) == 3
+    assert [row["steps"] for row in rows] == sorted({row["steps"] for row in rows})
+    summary = json.loads((out / "summary.json").read_text())
+    assert len(summary["greedy_returns"]) == 3 and summary["failed_seeds"] == []
+    assert Image.open(out / "curve.png").size[0] > 500
+    params = ocp.StandardCheckpointer().restore(out / "agent")
+    assert all(leaf.shape[0] == 3 for leaf in jax.tree.leaves(params))
+
+
+def test_an_existing_directory_is_left_alone(tmp_path, capsys):
+    (tmp_path / "note").write_text("mine")
+    error = failing(capsys, "train", "dqn", *SHORT, "--out", str(tmp_path))
+    assert "exists already" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["note"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "no command is called trian"),
+        (["train", "sacc"], "did you mean sac?"),
+        (["train", "dqn", "--env", "CartPole"], "did you mean CartPole-v1?"),
+        (["train", "sac", "--env", "CartPole-v1"], "SAC needs continuous actions"),
+        (["train", "dqn", "--env", "Pendulum-v1"], "DQN needs discrete actions"),
+        (["train", "dqn", "--batch-size", "99999"], "is larger than capacity"),
+        (["train", "dqn", "--capacity", "10001"], "must be a multiple of"),
+        (["train", "dqn", "--steps", "100"], "total_steps is 100, but the warm-up"),
+        (["train", "dqn", "--num-envs", "0"], "num_envs is 0"),
+        (["train", "dqn", "--seeds", "0"], "must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(arguments, message, capsys, tmp_path):
+    if len(arguments) > 1:
+        arguments = [*arguments, "--out", str(tmp_path / "run")]
+    assert message in failing(capsys, *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_unwritable_directory(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    error = failing(capsys, "train", "dqn", *SHORT, "--out", str(tmp_path / "file" / "run"))
+    assert "cannot make" in error
+
+
+@pytest.mark.parametrize("arguments", ([], ["--help"], ["train"], ["train", "--help"]))
+def test_help(arguments, capsys):
+    assert cli.main(arguments) == 0
+    assert "purejaxrl-sac train ALGORITHM" in capsys.readouterr().out
+
+
+def test_every_field_is_a_flag_with_help(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["train", "sac", "--help"])
+    assert exit_.value.code == 0
+    shown = capsys.readouterr().out
+    for field in ("learning-rate", "num-envs", "tau", "total-steps", "hidden-sizes", "seeds"):
+        assert f"--{field}" in shown
+    assert "Discount factor." in shown and "--env-params" not in shown
+
+
+def test_help_and_flags_do_not_import_environments():
+    code = (
+        "import sys; from purejaxrl_sac.cli import main, parse; main(['--help']);"
+        "parse('sac', ['--seeds', '3']); sys.exit('gymnax' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_module_is_the_command(capsys):
+    done = subprocess.run(
+        [sys.executable, "-m", "purejaxrl_sac", "train", "nothing"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and "no algorithm is called nothing" in done.stderr
+
+
+def test_list(capsys):
+    assert cli.main(["list"]) == 0
+    shown = capsys.readouterr().out
+    assert "double_dqn" in shown and "Breakout-MinAtar" in shown
+
+
+def test_flags_choose_the_preset_of_their_environment():
+    assert cli.parse("sac", ["--env=Pendulum-v1"]).config.total_steps == 10_000
+    options = cli.parse("dqn", ["--env", "Acrobot-v1", "--steps=7000", "--tau", "0.5"])
+    assert options.config.env == "Acrobot-v1"
+    assert (options.config.total_steps, options.config.tau) == (7_000, 0.5)
+    assert options.config.algorithm.__name__ == "dqn"
+
+
+@pytest.mark.parametrize(("iterations", "chunks"), [(980, 50), (997, 50), (1, 9), (7, 3)])
+def test_chunks_cover_the_run_with_at_most_two_programs(iterations, chunks):
+    lengths = runner.chunk_lengths(iterations, chunks)
+    assert sum(lengths) == iterations and len(set(lengths)) <= 2
+    assert len(lengths) <= 2 * chunks + 1
+
+
+def test_chunked_run_is_the_plain_run(key):
+    import purejaxrl_sac as prl
+
+    config = small("sac")
+    result = runner.train_seeds(key, config, 2, chunks=4, episodes=3)
+    keys = jax.random.split(jax.random.split(key)[0], 2)
+    state, metrics = jax.jit(jax.vmap(prl.train, (0, None)))(keys, config)
+    for ours, plain in zip(
+        jax.tree.leaves(result.state.agent), jax.tree.leaves(state.agent), strict=True
+    ):
+        np.testing.assert_array_equal(ours, plain)
+    assert result.evaluation.shape == (2, 3)
+    alpha = np.mean([chunk.metrics["alpha"] for chunk in result.history], axis=0)
+    lengths = runner.chunk_lengths(config.iterations, 4)
+    if len(set(lengths)) == 1:
+        np.testing.assert_allclose(alpha, metrics["alpha"].mean(1), rtol=1e-5)
+
+
+def test_a_seed_that_diverges_is_named(key):
+    config = small("dqn", learning_rate=1e30)
+    result = runner.train_seeds(key, config, 2, chunks=4, episodes=2)
+    assert result.history[-1].failed.all()
+
+
+def test_iqm_and_interval_by_hand():
+    scores = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1_000.0])
+    assert statistics.iqm(scores) == 3.5
+    low, high = statistics.bootstrap_interval(scores)
+    assert low < 3.5 < high
+    np.testing.assert_allclose(statistics.bootstrap_interval(np.full((5, 3), 2.0)), 2)
+    assert statistics.iqm(np.stack([scores, scores], 1)).shape == (2,)
+
+
+def test_bootstrap_interval_covers_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for trial in range(200):
+        low, high = statistics.bootstrap_interval(
+            rng.normal(size=30), lambda x: x.mean(0), seed=trial,
+            resamples=500,
+        )  # fmt: skip
+        hits += low <= 0 <= high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_forward_fill():
+    nan = np.nan
+    filled = plot.forward_fill(np.array([[nan, 1.0, nan, 2.0], [3.0, nan, nan, nan]]))
+    np.testing.assert_array_equal(filled, [[nan, 1, 1, 2], [3, 3, 3, 3]])
+
+
+def test_curve_of_one_seed_and_of_unfinished_episodes(tmp_path):
+    steps = np.arange(1, 5) * 100
+    plot.learning_curve(steps, np.full((1, 4), np.nan), "nothing yet", tmp_path / "a.png")
+    plot.learning_curve(steps, np.arange(4.0)[None], "one", tmp_path / "b.png")
+    assert (tmp_path / "a.png").stat().st_size > 1_000 < (tmp_path / "b.png").stat().st_size

@@ -1,0 +1,76 @@
+"""Bad input gets one line, before anything is compiled."""
+
+import jax
+import pytest
+
+import purejaxrl_sac as prl
+from purejaxrl_sac.experiment import record
+from tests.conftest import small
+from tests.probes import Counter
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_envs": 0}, "num_envs is 0, but must be at least 1"),
+        ({"rollout_length": -1}, "rollout_length is -1"),
+        ({"batch_size": 2.5}, "batch_size is 2.5, but must be a whole number"),
+        ({"batch_size": 97}, "batch_size 97 is larger than capacity 96"),
+        ({"capacity": 100}, "capacity is 100, but must be a multiple .* = 12, for example 96"),
+        ({"total_steps": 30}, "total_steps is 30, but the warm-up and one iteration take 36"),
+        ({"gamma": 1.5}, "gamma is 1.5, but must be between 0 and 1"),
+        ({"learning_rate": -1e-3}, "learning_rate is -0.001, but must be zero or more"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan, but must be a number"),
+        ({"huber_delta": 0.0}, "huber_delta is 0.0, but must be greater than zero"),
+        ({"target_period": 0}, "target_period is 0, but must be"),
+        ({"hidden_sizes": (32, 0)}, "every layer needs a unit"),
+        ({"activation": "rellu"}, "no activation is called rellu: did you mean relu"),
+    ],
+)
+def test_one_clear_line(changes, message):
+    config = small("dqn", **changes)
+    for start in (prl.make_train, lambda c: prl.init(jax.random.key(0), c)):
+        with pytest.raises(prl.ConfigError, match=message) as error:
+            start(config)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("algorithm", "env"), [("sac", "CartPole-v1"), ("dqn", "Pendulum-v1")])
+def test_the_wrong_kind_of_action(algorithm, env):
+    with pytest.raises(prl.ConfigError, match=r"needs (continuous|discrete) actions.*: use"):
+        prl.init(jax.random.key(0), prl.preset(algorithm, env))
+
+
+def test_unknown_algorithm():
+    with pytest.raises(prl.ConfigError, match=r"did you mean double_dqn\?"):
+        prl.preset("doubledqn")
+
+
+def test_traced_numbers_do_not_break_validation():
+    prl.validate(small("dqn").replace(learning_rate=jax.numpy.float32(-1)))
+    jax.eval_shape(prl.init, jax.random.key(0), small("sac"))
+
+
+@pytest.mark.parametrize("algorithm", ("dqn", "double_dqn", "sac"))
+def test_configurations_survive_json(algorithm):
+    import json
+
+    config = small(algorithm, gamma=0.9)
+    data = json.loads(json.dumps(record.config_to_dict(config), allow_nan=False))
+    assert record.config_from_dict(data) == config
+    assert data["algorithm"] == algorithm
+
+
+def test_what_json_cannot_bring_back_is_refused():
+    data = record.config_to_dict(small("dqn", env_params=Counter().default_params))
+    with pytest.raises(prl.ConfigError, match="build the configuration in Python"):
+        record.config_from_dict(data)
+    with pytest.raises(prl.ConfigError, match="another format"):
+        record.config_from_dict({"schema": 0})
+
+
+def test_a_preset_is_a_configuration_for_its_environment():
+    assert prl.preset("sac").env == "Pendulum-v1"
+    assert prl.preset("dqn", "Acrobot-v1").env == "Acrobot-v1"
+    env = Counter()
+    assert prl.preset("dqn", env).env is env

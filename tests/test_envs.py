@@ -1,0 +1,130 @@
+"""Every gymnax environment through the same functions, and what is done to actions."""
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnax.environments import spaces
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import envs, networks
+from tests.probes import Counter, Probe
+
+NAMES = [name for name in gymnax.registered_envs if not name.startswith("MNIST")]  # downloads
+
+
+def play(env, length=12, num_envs=3, seed=0):
+    def actor(key, obs, step):
+        return env.random_action(key, num_envs), ()
+
+    key_reset, key_roll = jax.random.split(jax.random.key(seed))
+    state = env.reset(key_reset, num_envs)
+    return state, *envs.rollout(
+        env, key_roll, state, jnp.int32(0), length=length, actor=actor
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_gymnax_environment_rolls_out(name):
+    env = envs.bind(name)
+    start, state, (rollout, episodes) = jax.jit(play, static_argnums=0)(env)
+    types = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)  # noqa: E731
+    assert types(start) == types(state)
+    assert rollout.obs.shape == rollout.next_obs.shape == (12, *start.obs.shape)
+    assert rollout.obs.dtype == rollout.next_obs.dtype == start.obs.dtype
+    assert rollout.reward.dtype == rollout.discount.dtype == jnp.float32
+    assert rollout.last.dtype == bool and rollout.last.shape == (12, 3)
+    assert ((rollout.discount == 1) | rollout.last).all()
+    assert int(episodes["episodes"].sum()) == int(rollout.last.sum())
+    assert networks.features(env.observation_space)(start.obs).dtype == jnp.float32
+    running = np.asarray(~rollout.last[:-1])
+    before, after = np.asarray(rollout.next_obs[:-1]), np.asarray(rollout.obs[1:])
+    np.testing.assert_array_equal(before[running], after[running])
+
+
+@pytest.mark.parametrize("name", ["FrozenLake-misc", "Catch-bsuite", "Breakout-MinAtar"])
+def test_dqn_trains_on_discrete_flat_and_image_observations(name, key):
+    config = prl.preset("dqn", name).replace(
+        total_steps=120, warmup_steps=40, num_envs=4, capacity=80, batch_size=8
+    )
+    state, metrics = jax.jit(prl.train)(key, config)
+    assert jnp.isfinite(metrics["loss"]).all()
+    env = envs.bind(name)
+    assert state.memory.obs.dtype == state.env.obs.dtype
+    q = prl.q_values(config, state, state.env.obs)
+    assert q.shape == (4, env.action_space.n)
+
+
+def bounded(low, high, shape):
+    return Probe(lambda *_: 0.0, action_space=spaces.Box(low, high, shape))
+
+
+def test_actions_are_rescaled_per_dimension():
+    env = envs.bind(bounded(jnp.array([-1.0, 0.0]), jnp.array([3.0, 10.0]), (2,)))
+    action = jnp.array([[-1.0, -1.0], [1.0, 1.0], [0.0, 0.5]])
+    np.testing.assert_allclose(env.to_env(action), [[-1, 0], [3, 10], [1, 7.5]])
+    env = envs.bind(bounded(-2.0, 6.0, (3,)))
+    np.testing.assert_allclose(env.to_env(jnp.full((1, 3), 0.5)), np.full((1, 3), 4))
+    random = envs.bind("Pendulum-v1").random_action(jax.random.key(0), 1_000)
+    assert random.shape == (1_000, 1) and -1 <= random.min() < -0.9 and 0.9 < random.max() <= 1
+
+
+def test_bounds_may_depend_on_traced_parameters():
+    env = envs.make("Pendulum-v1")
+    limits = jnp.array([1.0, 5.0])
+
+    def torque(limit):
+        params = env.default_params.replace(max_torque=limit)
+        return envs.bind(env, params).to_env(jnp.ones((1, 1)))
+
+    np.testing.assert_allclose(jax.vmap(torque)(limits).ravel(), limits)
+
+
+def test_environment_parameters_sweep():
+    env = envs.make("Pendulum-v1")
+    config = prl.preset("sac").replace(
+        total_steps=60, warmup_steps=40, capacity=60, batch_size=4, hidden_sizes=(4,)
+    )
+    lanes = config.replace(
+        env_params=jax.tree.map(jnp.asarray, env.default_params).replace(g=jnp.array([1.0, 10.0]))
+    )
+    axes = jax.tree.map(lambda _: None, lanes)
+    axes = axes.replace(env_params=axes.env_params.replace(g=0))
+    state, _ = jax.vmap(prl.train, in_axes=(None, axes))(jax.random.key(0), lanes)
+    assert not np.allclose(state.memory.next_obs[0, 0], state.memory.next_obs[1, 0])
+
+
+def test_the_buffer_remembers_canonical_actions_and_the_environment_gets_its_own():
+    env = Probe(lambda sign, time, action: action, action_space=spaces.Box(2.0, 4.0, (1,)))
+    _, _, (rollout, _) = play(envs.bind(env))
+    np.testing.assert_allclose(rollout.reward, 3 + rollout.action[..., 0], rtol=1e-6)
+
+
+def test_infinite_bounds_are_refused():
+    with pytest.raises(prl.ConfigError, match="unbounded actions"):
+        envs.bind(bounded(-jnp.inf, jnp.inf, (1,)))
+
+
+def test_unknown_names_get_the_nearest():
+    with pytest.raises(prl.ConfigError, match=r"did you mean CartPole-v1\?"):
+        envs.make("cartpole-v1")
+    with pytest.raises(prl.ConfigError, match="purejaxrl-sac list"):
+        envs.make("zzzzzz")
+
+
+def test_one_object_per_name_and_objects_as_they_are():
+    assert envs.make("CartPole-v1") is envs.make("CartPole-v1")
+    env = Counter()
+    assert envs.make(env) is env
+
+
+def test_episode_returns_and_lengths():
+    _, state, (rollout, episodes) = play(envs.bind(Counter()), length=40)
+    ends = np.asarray(rollout.last)
+    assert ends.any()
+    np.testing.assert_array_equal(episodes["returns"], 3 * np.asarray(episodes["lengths"]))
+    np.testing.assert_array_equal(
+        np.unique(np.asarray(episodes["lengths"])[ends]), [5, 7]
+    )  # fmt: skip
+    assert int(episodes["lengths"].sum() + state.episode_length.sum()) == 40 * 3

@@ -1,0 +1,94 @@
+"""Policies, values and returns out of a training state."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnax.environments import spaces
+
+import purejaxrl_sac as prl
+from tests.conftest import small
+from tests.probes import CONTINUOUS, Params, Probe
+
+
+def test_returns_are_undiscounted_sums_of_first_episodes(key):
+    env = Probe(lambda sign, time, action: sign + time, horizon=3, signs=(-1.0, 2.0))
+    config = small("dqn").replace(env=env, total_steps=48)
+    state = jax.jit(prl.init)(key, config)
+    returns = prl.evaluate(key, config, state, episodes=64, max_steps=10)
+    assert returns.shape == (64,) and returns.dtype == jnp.float32
+    assert set(np.asarray(returns).tolist()) == {0.0, 9.0}
+
+
+def test_the_time_limit_bounds_an_episode(key):
+    env = Probe(lambda *_: 1.0, horizon=0)
+    config = small("dqn").replace(env=env, env_params=Params(max_steps_in_episode=9))
+    state = jax.jit(prl.init)(key, config)
+    assert (prl.evaluate(key, config, state, 4) == 9).all()
+
+
+def test_evaluation_needs_a_known_time_limit(key):
+    config = small("dqn")
+    state = jax.jit(prl.init)(key, config)
+
+    class Endless(Probe):
+        @property
+        def default_params(self):
+            return ()
+
+        def is_truncated(self, state, params):
+            return jnp.array(False)
+
+    with pytest.raises(prl.ConfigError, match="pass max_steps"):
+        prl.evaluate(key, config.replace(env=Endless(lambda *_: 1.0)), state, 4)
+
+
+def test_policies_give_actions_in_the_environments_units(key):
+    env = Probe(lambda *_: 0.0, action_space=spaces.Box(10.0, 20.0, (1,)))
+    config = small("sac").replace(env=env)
+    state = jax.jit(prl.init)(key, config)
+    obs = jax.random.normal(key, (50, 2))
+    for make in (prl.policy, prl.exploring_policy):
+        action = jax.jit(make(config, state))(key, obs)
+        assert action.shape == (50, 1)
+        assert (action > 10).all() and (action < 20).all()
+
+
+def test_greedy_is_deterministic_and_exploring_is_not(key):
+    config = small("sac")
+    state = jax.jit(prl.init)(key, config)
+    keys, obs = jax.random.split(key), jnp.zeros((3, 3))
+    greedy, exploring = prl.policy(config, state), prl.exploring_policy(config, state)
+    np.testing.assert_array_equal(greedy(keys[0], obs), greedy(keys[1], obs))
+    assert not np.allclose(exploring(keys[0], obs), exploring(keys[1], obs))
+    same = prl.evaluate(key, config, state, 3, policy=prl.exploring_policy)
+    assert not np.allclose(same, prl.evaluate(key, config, state, 3))
+    np.testing.assert_array_equal(
+        prl.evaluate(key, config, state, 3), prl.evaluate(key, config, state, 3)
+    )
+
+
+def test_q_values_and_policy_agree(key):
+    config = small("double_dqn")
+    state = jax.jit(prl.init)(key, config)
+    obs = jax.random.normal(key, (20, 4))
+    q = prl.q_values(config, state, obs)
+    assert q.shape == (20, 2)
+    np.testing.assert_array_equal(prl.policy(config, state)(key, obs), q.argmax(-1))
+
+
+def test_continuous_agents_have_no_table_of_values(key):
+    env = Probe(lambda *_: 0.0, action_space=CONTINUOUS)
+    config = small("sac").replace(env=env)
+    with pytest.raises(prl.ConfigError, match="q_values"):
+        prl.q_values(config, jax.jit(prl.init)(key, config), jnp.zeros((1, 2)))
+
+
+def test_seeds_evaluate_side_by_side(key):
+    config = small("dqn")
+    state, _ = jax.jit(jax.vmap(prl.make_train(config)))(jax.random.split(key, 3))
+    play = jax.vmap(lambda s: prl.evaluate(key, config, s, 5), in_axes=(prl.seed_axes(state),))
+    returns = play(state)
+    assert returns.shape == (3, 5)
+    one = jax.tree.map(lambda x: x[1], state)
+    np.testing.assert_allclose(prl.evaluate(key, config, one, 5), returns[1])

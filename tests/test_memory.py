@@ -1,0 +1,127 @@
+"""What the memories hold, transition for transition."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from purejaxrl_sac import envs
+from purejaxrl_sac.clock import shared, write_rows
+from purejaxrl_sac.memory import latest, uniform
+from purejaxrl_sac.types import Transition
+from tests.probes import Counter
+
+T, N, CAPACITY = 4, 3, 36
+
+
+def rollout(start):
+    """A rollout whose every entry says which row and environment it is."""
+    index = (start + jnp.arange(T))[:, None] * N + jnp.arange(N)
+    f = index.astype(jnp.float32)
+    obs = jnp.stack([index, index], -1).astype(jnp.uint8)
+    return Transition(obs, index, f, f, obs + 1, index % 2 == 0)
+
+
+def filled(rollouts, add=None):
+    memory = uniform(CAPACITY, 64)
+    state = memory.init(jax.eval_shape(rollout, 0))
+    for i in range(rollouts):
+        state = (add or memory.add)(state, jnp.int32(i * T), rollout(i * T))
+    return memory, state
+
+
+@pytest.mark.parametrize("rollouts", (1, 2, 3, 4, 7))
+def test_holds_exactly_the_last_transitions(rollouts):
+    _, state = filled(rollouts)
+    assert state.obs.dtype == jnp.uint8 and state.last.dtype == bool
+    total = rollouts * T * N
+    kept = sorted(np.asarray(state.action).ravel()[: min(total, CAPACITY)].tolist())
+    if total < CAPACITY:
+        assert kept == list(range(total))
+    else:
+        assert kept == list(range(total - CAPACITY, total))
+
+
+def test_samples_whole_transitions_and_only_filled_rows():
+    memory, state = filled(2)
+    batch = memory.draw(jax.random.key(0), state, jnp.int32(2 * T), 5)
+    assert batch.obs.shape == (5, 64, 2) and batch.obs.dtype == jnp.uint8
+    np.testing.assert_array_equal(batch.obs[..., 0], batch.action)
+    np.testing.assert_array_equal(batch.next_obs, batch.obs + 1)
+    np.testing.assert_array_equal(batch.reward, batch.action)
+    assert set(np.asarray(batch.action).ravel().tolist()) == set(range(2 * T * N))
+    sample = memory.sample(state, jax.tree.map(lambda x: x[0], batch))
+    assert sample.transition.reward.shape == (64,) and sample.weight == 1
+    assert memory.revise(state, sample, sample.transition.reward) is state
+
+
+def test_sampling_is_uniform():
+    memory, state = filled(7)
+    batch = memory.draw(jax.random.key(1), state, jnp.int32(7 * T), 500)
+    counts = np.bincount(np.asarray(batch.action).ravel() % CAPACITY, minlength=CAPACITY)
+    expected = 500 * 64 / CAPACITY
+    assert ((counts - expected) ** 2 / expected).sum() < 66.6  # chi2(35) at 0.1 %
+
+
+def test_latest_is_the_rollout():
+    memory = latest()
+    state = memory.init(jax.eval_shape(rollout, 0))
+    state = memory.add(state, jnp.int32(0), rollout(8))
+    draw = memory.draw(jax.random.key(0), state, jnp.int32(4), 1)
+    chex.assert_trees_all_equal(memory.sample(state, draw).transition, rollout(8))
+
+
+def test_write_rows_is_one_update_slice_under_nested_vmap():
+    ring, block = jnp.zeros((2, 5, 8, 3)), jnp.ones((2, 5, 2, 3))
+    write = jax.vmap(jax.vmap(write_rows, (0, 0, None)), (0, 0, None))
+    expected = ring.at[:, :, 4:6].set(1)
+    np.testing.assert_array_equal(write(ring, block, jnp.int32(4)), expected)
+    jaxpr = str(jax.make_jaxpr(write)(ring, block, jnp.int32(4)))
+    assert "dynamic_update_slice" in jaxpr and "scatter" not in jaxpr
+    one_ring = jax.vmap(write_rows, (None, 0, None))(ring[0, 0], block[0], jnp.int32(4))
+    np.testing.assert_array_equal(one_ring, expected[0])
+    with pytest.raises(ValueError, match="the same in every lane"):
+        jax.vmap(write_rows)(ring[0], block[0], jnp.arange(5))
+
+
+def test_the_shared_clock_cannot_be_batched():
+    doubled = jax.vmap(jax.vmap(lambda s: shared(s) * 2))
+    np.testing.assert_array_equal(doubled(jnp.full((2, 3), 7)), jnp.full((2, 3), 14))
+    step = jax.vmap(shared, out_axes=None)(jnp.full(3, 7))
+    assert step.shape == () and step == 7
+
+
+def test_buffer_after_wrap_around_holds_true_successors():
+    """A real environment through the loop: terminations, truncations, resets, wrap-around."""
+    env = envs.bind(Counter())
+    memory, length, n = uniform(60, 8), 5, 4
+
+    def actor(key, obs, step):
+        return jnp.zeros(n, jnp.int32), ()
+
+    env_state, step, state, history = env.reset(jax.random.key(0), n), 0, None, []
+    for key in jax.random.split(jax.random.key(1), 10):
+        env_state, (block, _) = envs.rollout(
+            env, key, env_state, jnp.int32(step), length=length, actor=actor
+        )
+        if state is None:
+            state = memory.init(jax.eval_shape(lambda b=block: b))
+        state = memory.add(state, jnp.int32(step), block)
+        history.append(block)
+        step += length
+    everything = jax.tree.map(lambda *x: np.concatenate(x), *history)  # [50, 4]
+    oldest_first = (step + np.arange(15)) % 15
+    for ours, all_rows in zip(state, everything, strict=True):
+        if len(all_rows):
+            np.testing.assert_array_equal(np.asarray(ours)[oldest_first], all_rows[-15:])
+    assert state.obs.dtype == jnp.uint8 and state.reward.dtype == jnp.float32
+    obs, following = np.asarray(everything.obs, int), np.asarray(everything.next_obs, int)
+    assert (following[..., 0] == obs[..., 0] + 1).all()  # also where the episode ended
+    assert (following[..., 1] == obs[..., 1]).all()
+    last, discount = np.asarray(everything.last), np.asarray(everything.discount)
+    even = obs[..., 1] % 2 == 0
+    assert (last == np.where(even, following[..., 0] == 5, following[..., 0] == 7)).all()
+    assert (discount == np.where(last & even, 0, 1)).all()  # a time limit bootstraps
+    assert (last & even).any() and (last & ~even).any()
+    assert (everything.reward == 3).all()
