@@ -1,5 +1,6 @@
 """Q-learning to Soft Actor-Critic in pure JAX, each one compiled scan."""
 
+from purejaxrl_sac import envs
 from purejaxrl_sac.agents import default_config
 from purejaxrl_sac.config import Config, ConfigError, validate
 from purejaxrl_sac.evaluate import evaluate, exploring_policy, policy, q_values
@@ -19,6 +20,7 @@ __all__ = [
     "TrainState",
     "Transition",
     "default_config",
+    "envs",
     "evaluate",
     "exploring_policy",
     "init",

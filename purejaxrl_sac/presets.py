@@ -17,8 +17,9 @@ _CARTPOLE = {
     "capacity": 50_000,
     "warmup_steps": 1_000,
     "learning_rate": 1e-3,
-    "tau": 0.02,
+    "tau": 0.005,
     "target_period": 1,
+    "epsilon_end": 0.02,
     "epsilon_fraction": 0.5,
 }
 

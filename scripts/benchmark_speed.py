@@ -1,0 +1,193 @@
+"""Speed of the whole loop against its floor and, on request, against a peer.
+
+    python scripts/benchmark_speed.py                     # ours and the floor
+    python scripts/benchmark_speed.py --peer rejax        # the same work by rejax 0.1.3 beside it
+    python scripts/benchmark_speed.py --seeds 1 64 1024   # on an accelerator
+
+One JSON line per row. `us` is microseconds per iteration and seed, the median over `--rounds`;
+an iteration is one environment step and one update, with networks of 64 x 64. Compilation is
+timed apart. The floor is the same work without the loop: the environment and policy alone, plus
+the updates alone on one fixed batch. Everything in a row, the peer included, takes turns within
+each round, so that a noisy machine is noisy to all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import envs
+
+WARMUP = 256
+WORK = {  # algorithm -> environment, batch size, iterations timed for one seed
+    "dqn": ("CartPole-v1", 128, 4_000),
+    "sac": ("Pendulum-v1", 256, 1_000),
+}
+
+
+def configuration(algorithm: str, capacity: int, iterations: int) -> prl.Config:
+    env, batch_size, _ = WORK[algorithm]
+    config = prl.default_config(algorithm).replace(env=env, hidden_sizes=(64, 64))
+    return config.replace(
+        batch_size=batch_size,
+        capacity=capacity,
+        warmup_steps=WARMUP,
+        total_steps=WARMUP + iterations,
+    )
+
+
+def over_seeds(function: Callable, seeds: int) -> Callable:
+    """The function itself for one seed, vmapped over everything for more."""
+    return function if seeds == 1 else jax.vmap(function)
+
+
+def timer(function: Callable, *arguments: Any) -> tuple[Callable[[], float], float]:
+    """Compiles; returns a function that runs once and tells its seconds, and compile seconds."""
+    began = time.perf_counter()
+    compiled = jax.jit(function).lower(*arguments).compile()
+    compile_seconds = time.perf_counter() - began
+
+    def once() -> float:
+        began = time.perf_counter()
+        jax.block_until_ready(compiled(*arguments))
+        return time.perf_counter() - began
+
+    once()
+    return once, compile_seconds
+
+
+def ours(algorithm: str, seeds: int, capacity: int, iterations: int) -> dict[str, tuple]:
+    """Timers of the whole run and of the two parts of its floor."""
+    config = configuration(algorithm, capacity, iterations)
+    env = envs.bind(config.env)
+    agent, memory = config.algorithm(config)
+    keys = jax.random.split(jax.random.key(0), seeds)
+    keys = keys[0] if seeds == 1 else keys
+    state = jax.jit(over_seeds(partial(prl.init, config=config), seeds))(keys)
+
+    def environment(key: jax.Array, state: prl.TrainState) -> Any:
+        """The rollouts of a run without memory or learning."""
+
+        def actor(key: jax.Array, obs: jax.Array, step: jax.Array) -> tuple:
+            return agent.act(key, state.agent, obs, step)
+
+        env_state, (_, episodes) = envs.rollout(
+            env, key, state.env, jnp.int32(WARMUP), length=iterations, actor=actor
+        )
+        return env_state, jax.tree.map(jnp.sum, episodes)
+
+    def update(key: jax.Array, state: prl.TrainState) -> Any:
+        """The updates of a run, all on one batch."""
+        draw = memory.draw(key, state.memory, jnp.int32(WARMUP), 1)
+        sample = memory.sample(state.memory, jax.tree.map(lambda x: x[0], draw))
+
+        def body(agent_state: Any, xs: tuple) -> tuple:
+            key, count = xs
+            agent_state, _, metrics = agent.update(key, agent_state, sample, count)
+            return agent_state, metrics
+
+        xs = (jax.random.split(key, iterations), jnp.arange(iterations))
+        return jax.lax.scan(body, state.agent, xs)
+
+    return {
+        "run": timer(over_seeds(prl.make_train(config), seeds), keys),
+        "environment": timer(over_seeds(environment, seeds), keys, state),
+        "update": timer(over_seeds(update, seeds), keys, state),
+    }
+
+
+class Peer:
+    """rejax 0.1.3 in a process and an environment of its own (it needs gymnax < 1)."""
+
+    def __init__(self, directory: Path) -> None:
+        python = directory / "bin" / "python"
+        if not python.exists():
+            venv.create(directory, with_pip=True)
+            install = [python, "-m", "pip", "install", "-q", "rejax==0.1.3", "gymnax<1"]
+            subprocess.run([*install, f"jax=={jax.__version__}"], check=True)
+        worker = Path(__file__).parent / "peers" / "rejax_worker.py"
+        self.process = subprocess.Popen(
+            [python, worker], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, **question: Any) -> float:
+        print(json.dumps(question), file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())["seconds"]
+
+    def prepare(self, algorithm: str, seeds: int, capacity: int, iterations: int) -> tuple:
+        env, batch_size, _ = WORK[algorithm]
+        compile_seconds = self.ask(
+            algorithm=algorithm,
+            env=env,
+            batch_size=batch_size,
+            seeds=seeds,
+            capacity=capacity,
+            warmup=WARMUP,
+            iterations=iterations,
+        )
+        return partial(self.ask), compile_seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--algorithms", nargs="+", default=list(WORK), choices=list(WORK))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--buffers", nargs="+", type=int, default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--peer", choices=["rejax"])
+    parser.add_argument(
+        "--peer-environment", type=Path, default=Path(tempfile.gettempdir()) / "purejaxrl-rejax"
+    )
+    options = parser.parse_args()
+    peer = Peer(options.peer_environment) if options.peer else None
+    device = jax.devices()[0]
+    for algorithm in options.algorithms:
+        for seeds in options.seeds:
+            for capacity in options.buffers:
+                iterations = max(200, WORK[algorithm][2] // (seeds if seeds < 16 else 16))
+                work = (algorithm, seeds, capacity, iterations)
+                timers = ours(*work)
+                if peer:
+                    timers["peer"] = peer.prepare(*work)
+                seconds: dict[str, list[float]] = {name: [] for name in timers}
+                for _ in range(options.rounds):
+                    for name, (once, _) in timers.items():
+                        seconds[name].append(once())
+                us = {
+                    name: statistics.median(times) / iterations / seeds * 1e6
+                    for name, times in seconds.items()
+                }
+                floor = us["environment"] + us["update"]
+                row = {
+                    "algorithm": algorithm,
+                    "seeds": seeds,
+                    "buffer": capacity,
+                    "us": round(us["run"], 2),
+                    "floor_us": round(floor, 2),
+                    "floor_ratio": round(us["run"] / floor, 3),
+                    "steps_per_second": round(1e6 / us["run"]),
+                    "compile_s": round(timers["run"][1], 2),
+                    "device": f"{jax.device_count()} x {device.device_kind}",
+                }
+                if peer:
+                    row[f"{options.peer}_us"] = round(us["peer"], 2)
+                    row[f"times_{options.peer}"] = round(us["peer"] / us["run"], 2)
+                print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

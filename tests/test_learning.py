@@ -1,0 +1,35 @@
+"""Scores that a reader of the README should get. Seeds are none of those used for tuning."""
+
+import jax
+import numpy as np
+import pytest
+
+import purejaxrl_sac as prl
+from purejaxrl_sac.experiment.statistics import iqm
+
+SEEDS = 16
+
+
+def greedy_returns(config, episodes):
+    keys = jax.random.split(jax.random.key(20), SEEDS)
+    state, _ = jax.jit(jax.vmap(prl.make_train(config)))(keys)
+    # start states of its own for each seed: what a start can earn varies more than the seeds do
+    keys = jax.random.split(jax.random.key(21), SEEDS)
+    play = jax.vmap(lambda key, state: prl.evaluate(key, config, state, episodes))
+    scores = np.asarray(jax.jit(play)(keys, state)).mean(1)
+    print(f"IQM {iqm(scores):.1f}, worst {scores.min():.1f}, all {np.sort(scores).round(1)}")
+    return scores
+
+
+@pytest.mark.slow
+def test_double_dqn_learns_cartpole():
+    config = prl.preset("double_dqn", "CartPole-v1")
+    assert config.total_steps <= 50_000
+    assert iqm(greedy_returns(config, 128)) >= 475
+
+
+@pytest.mark.slow
+def test_sac_learns_pendulum():
+    config = prl.preset("sac", "Pendulum-v1")
+    assert config.total_steps <= 10_000
+    assert iqm(greedy_returns(config, 1_024)) >= -145
