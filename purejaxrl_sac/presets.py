@@ -31,7 +31,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "capacity": 10_000,
         "learning_rate": 3e-3,
         "alpha_learning_rate": 3e-3,
-        "tau": 0.02,
+        "tau": 0.01,
     },
 }
 
