@@ -24,7 +24,7 @@ def shared(step: jax.Array) -> jax.Array:
 
 @shared.def_vmap
 def _unbatch(axis_size: int, in_batched: list[bool], step: jax.Array) -> tuple[jax.Array, bool]:
-    return step[0] if in_batched[0] else step, False
+    return shared(step[0]) if in_batched[0] else step, False
 
 
 @custom_vmap
@@ -44,7 +44,7 @@ def _batch(axis_size: int, in_batched: tuple[PyTree], tree: PyTree) -> tuple[PyT
         return x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
 
     everywhere = jax.tree.map(lambda _: True, in_batched[0])
-    return jax.tree.map(lanes, tree, in_batched[0]), everywhere
+    return separate(jax.tree.map(lanes, tree, in_batched[0])), everywhere
 
 
 def write_rows(ring: jax.Array, block: jax.Array, row: jax.Array) -> jax.Array:

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Callable, Iterable
+from numbers import Integral, Real
 from typing import Any
 
 from flax import struct
@@ -65,6 +66,7 @@ ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "leaky_relu", "softplus", 
 POSITIVE = ("total_steps", "num_envs", "rollout_length", "num_updates", "batch_size", "capacity")
 UNIT_INTERVAL = ("gamma", "tau", "epsilon_start", "epsilon_end", "epsilon_fraction")
 NON_NEGATIVE = ("learning_rate", "alpha_learning_rate", "warmup_steps")
+FINITE = ("learning_rate", "alpha_learning_rate", "alpha", "target_entropy_per_dim")
 ABOVE_ZERO = ("alpha", "max_grad_norm", "huber_delta", "target_period")
 
 
@@ -87,7 +89,7 @@ def validate(config: Config) -> None:
     numbers = {
         name: value
         for name in names
-        if isinstance(value := getattr(config, name), int | float) and not isinstance(value, bool)
+        if isinstance(value := getattr(config, name), Real) and not isinstance(value, bool)
     }
 
     def require(condition: Callable[[float], bool], fields: tuple[str, ...], what: str) -> None:
@@ -95,14 +97,18 @@ def validate(config: Config) -> None:
             if name in numbers and not condition(numbers[name]):
                 raise ConfigError(f"{name} is {numbers[name]}, but must be {what}")
 
-    for name in POSITIVE:
-        if name in names and not isinstance(getattr(config, name), int):
+    for name in (*POSITIVE, "warmup_steps"):
+        if name in names and not isinstance(getattr(config, name), Integral):
             raise ConfigError(f"{name} is {getattr(config, name)!r}, but must be a whole number")
     require(lambda x: x >= 1, POSITIVE, "at least 1")
     require(lambda x: not math.isnan(x), tuple(numbers), "a number")
     require(lambda x: 0 <= x <= 1, UNIT_INTERVAL, "between 0 and 1")
     require(lambda x: x >= 0, NON_NEGATIVE, "zero or more")
     require(lambda x: x > 0, ABOVE_ZERO, "greater than zero")
+    require(math.isfinite, FINITE, "finite")
+    require(lambda x: x < 2**31, ("capacity",), "less than 2**31: lower it")
+    if config.total_steps // config.num_envs >= 2**31:
+        raise ConfigError("each environment may take less than 2**31 steps: lower total_steps")
 
     if any(size < 1 for size in getattr(config, "hidden_sizes", ())):
         raise ConfigError(f"hidden_sizes is {config.hidden_sizes}, but every layer needs a unit")

@@ -44,7 +44,7 @@ def preset(algorithm: str, env: Any = None) -> Config:
 
     Args:
         algorithm: a name; `purejaxrl-sac list` shows them.
-        env: a name or a gymnax `Environment` object.
+        env: a name, or a gymnax `Environment` object, for which nothing is tuned.
 
     Raises:
         ConfigError: no algorithm has this name.

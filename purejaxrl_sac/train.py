@@ -15,7 +15,17 @@ import jax.numpy as jnp
 from purejaxrl_sac import envs
 from purejaxrl_sac.clock import separate, shared
 from purejaxrl_sac.config import Config, validate
-from purejaxrl_sac.types import Memory, PyTree, TrainState
+from purejaxrl_sac.types import Agent, Memory, PyTree, TrainState
+
+
+def build(config: Config) -> tuple[envs.Env, Agent, Memory]:
+    """The environment, agent and memory of a configuration, after checking it.
+
+    Raises:
+        ConfigError: the configuration cannot run.
+    """
+    validate(config)
+    return envs.bind(config.env, config.env_params), *config.algorithm(config)
 
 
 def init(key: jax.Array, config: Config) -> TrainState:
@@ -28,15 +38,15 @@ def init(key: jax.Array, config: Config) -> TrainState:
     Raises:
         ConfigError: the configuration cannot run.
     """
-    validate(config)
-    env, (agent, memory) = envs.bind(config.env, config.env_params), config.algorithm(config)
+    env, agent, memory = build(config)
     key, key_env, key_agent, key_warmup = jax.random.split(key, 4)
     env_state = env.reset(key_env, config.num_envs)
     agent_state = agent.init(key_agent, env_state.obs)
 
     def random_action(key: jax.Array, obs: jax.Array, step: jax.Array) -> tuple[jax.Array, PyTree]:
-        _, extras = agent.act(key, agent_state, obs, step)
-        return env.random_action(key, config.num_envs), extras
+        key_act, key_action = jax.random.split(key)
+        _, extras = agent.act(key_act, agent_state, obs, step)  # for its shape: nobody reads it
+        return env.random_action(key_action, config.num_envs), extras
 
     collect = partial(envs.rollout, env, length=config.rollout_length, actor=random_action)
     step = jnp.int32(0)
@@ -58,7 +68,7 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
         iteration, the sums of their undiscounted `returns` and of their `lengths`, and the
         agent's own metrics, averaged over the iteration's updates.
     """
-    env, (agent, memory) = envs.bind(config.env, config.env_params), config.algorithm(config)
+    env, agent, memory = build(config)
 
     def iteration(state: TrainState, _: None) -> tuple[TrainState, dict]:
         key, key_collect, key_draw, key_learn = jax.random.split(state.key, 4)
@@ -99,8 +109,12 @@ def train(key: jax.Array, config: Config) -> tuple[TrainState, dict]:
 
 
 def make_train(config: Config) -> Callable[[jax.Array], tuple[TrainState, dict]]:
-    """`train` as a function of the key alone: `jax.jit(jax.vmap(make_train(config)))(keys)`."""
-    validate(config)
+    """`train` as a function of the key alone: `jax.jit(jax.vmap(make_train(config)))(keys)`.
+
+    Raises:
+        ConfigError: the configuration cannot run.
+    """
+    build(config)
     return partial(train, config=config)
 
 

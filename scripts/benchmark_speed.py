@@ -33,6 +33,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import envs
 
 WARMUP = 256
+PEER_LIMIT = 100_000  # rejax samples in O(capacity): minutes per row beyond this buffer
 WORK = {  # algorithm -> environment, batch size, iterations timed for one seed
     "dqn": ("CartPole-v1", 128, 4_000),
     "sac": ("Pendulum-v1", 256, 1_000),
@@ -139,7 +140,7 @@ class Peer:
             warmup=WARMUP,
             iterations=iterations,
         )
-        return partial(self.ask), compile_seconds
+        return self.ask, compile_seconds
 
 
 def main() -> None:
@@ -161,7 +162,8 @@ def main() -> None:
                 iterations = max(200, WORK[algorithm][2] // (seeds if seeds < 16 else 16))
                 work = (algorithm, seeds, capacity, iterations)
                 timers = ours(*work)
-                if peer:
+                beside = peer is not None and capacity <= PEER_LIMIT
+                if beside:
                     timers["peer"] = peer.prepare(*work)
                 seconds: dict[str, list[float]] = {name: [] for name in timers}
                 for _ in range(options.rounds):
@@ -183,7 +185,7 @@ def main() -> None:
                     "compile_s": round(timers["run"][1], 2),
                     "device": f"{jax.device_count()} x {device.device_kind}",
                 }
-                if peer:
+                if beside:
                     row[f"{options.peer}_us"] = round(us["peer"], 2)
                     row[f"times_{options.peer}"] = round(us["peer"] / us["run"], 2)
                 print(json.dumps(row), flush=True)

@@ -66,13 +66,46 @@ def test_an_existing_directory_is_left_alone(tmp_path, capsys):
         (["train", "dqn", "--steps", "100"], "total_steps is 100, but the warm-up"),
         (["train", "dqn", "--num-envs", "0"], "num_envs is 0"),
         (["train", "dqn", "--seeds", "0"], "must be at least 1"),
+        (["train", "dqn", "--seed", "-1"], "seed is -1, but must be between"),
+        (["train", "dqn", "--seed", "4294967296"], "seed is 4294967296, but must be"),
+        (["train", "dqn", "--gamma", "high"], "--gamma"),
+        (["train", "dqn", "--target-period", "1.5"], "--target-period"),
+        (["train", "dqn", "--gama", "0.9"], "--gama"),
+        (["train", "dqn", "--log", "paper"], "paper"),
+        (["train", "dqn", "--capacity", "100000000000"], "less than 2**31"),
+        (["list", "everything"], "list takes no arguments"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(arguments, message, capsys, tmp_path):
-    if len(arguments) > 1:
+    if arguments[0] == "train":
         arguments = [*arguments, "--out", str(tmp_path / "run")]
     assert message in failing(capsys, *arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_value_is_one_line(capsys):
+    assert "--env" in failing(capsys, "train", "dqn", "--env")
+
+
+def test_a_missing_logger_leaves_nothing(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    out = str(tmp_path / "run")
+    error = failing(capsys, "train", "dqn", *SHORT, "--log", "tensorboard", "--out", out)
+    assert "pip install 'purejaxrl_sac[log]'" in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensorboard(tmp_path):
+    pytest.importorskip("tensorboardX")
+    out = tmp_path / "run"
+    flags = ["--log", "tensorboard", "--out", str(out), "--quiet"]
+    assert cli.main(["train", "dqn", *SHORT, *flags]) == 0
+    assert list(out.glob("events.out.tfevents.*"))
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == "0.1.0"
 
 
 def test_unwritable_directory(capsys, tmp_path):
@@ -123,7 +156,9 @@ def test_list(capsys):
 
 def test_flags_choose_the_preset_of_their_environment():
     assert cli.parse("sac", ["--env=Pendulum-v1"]).config.total_steps == 10_000
-    options = cli.parse("dqn", ["--env", "Acrobot-v1", "--steps=7000", "--tau", "0.5"])
+    flags = ["--env", "CartPole-v1", "--env", "Acrobot-v1", "--steps=7000", "--tau", "0.5"]
+    options = cli.parse("dqn", flags)
+    assert options.config.capacity == 10_000  # nothing of CartPole's preset
     assert options.config.env == "Acrobot-v1"
     assert (options.config.total_steps, options.config.tau) == (7_000, 0.5)
     assert options.config.algorithm.__name__ == "dqn"

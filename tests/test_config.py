@@ -22,6 +22,9 @@ from tests.probes import Counter
         ({"learning_rate": -1e-3}, "learning_rate is -0.001, but must be zero or more"),
         ({"learning_rate": float("nan")}, "learning_rate is nan, but must be a number"),
         ({"huber_delta": 0.0}, "huber_delta is 0.0, but must be greater than zero"),
+        ({"warmup_steps": 20.0}, "warmup_steps is 20.0, but must be a whole number"),
+        ({"capacity": 12 * 10**9}, "capacity is 12000000000, but must be less than"),
+        ({"learning_rate": float("inf")}, "learning_rate is inf, but must be finite"),
         ({"target_period": 0}, "target_period is 0, but must be"),
         ({"hidden_sizes": (32, 0)}, "every layer needs a unit"),
         ({"activation": "rellu"}, "no activation is called rellu: did you mean relu"),
@@ -37,13 +40,20 @@ def test_one_clear_line(changes, message):
 
 @pytest.mark.parametrize(("algorithm", "env"), [("sac", "CartPole-v1"), ("dqn", "Pendulum-v1")])
 def test_the_wrong_kind_of_action(algorithm, env):
-    with pytest.raises(prl.ConfigError, match=r"needs (continuous|discrete) actions.*: use"):
-        prl.init(jax.random.key(0), prl.preset(algorithm, env))
+    for start in (prl.make_train, lambda c: prl.init(jax.random.key(0), c)):
+        with pytest.raises(prl.ConfigError, match=r"needs (continuous|discrete) actions.*: use"):
+            start(prl.preset(algorithm, env))
 
 
 def test_unknown_algorithm():
     with pytest.raises(prl.ConfigError, match=r"did you mean double_dqn\?"):
         prl.preset("doubledqn")
+
+
+def test_whole_numbers_of_other_kinds_are_welcome():
+    import numpy as np
+
+    prl.validate(small("dqn", batch_size=np.int64(8)))
 
 
 def test_traced_numbers_do_not_break_validation():

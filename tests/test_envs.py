@@ -53,7 +53,7 @@ def test_dqn_trains_on_discrete_flat_and_image_observations(name, key):
     env = envs.bind(name)
     assert state.memory.obs.dtype == state.env.obs.dtype
     q = prl.q_values(config, state, state.env.obs)
-    assert q.shape == (4, env.action_space.n)
+    assert q.shape == (4, env.num_actions)
 
 
 def bounded(low, high, shape):
@@ -104,6 +104,37 @@ def test_the_buffer_remembers_canonical_actions_and_the_environment_gets_its_own
 def test_infinite_bounds_are_refused():
     with pytest.raises(prl.ConfigError, match="unbounded actions"):
         envs.bind(bounded(-jnp.inf, jnp.inf, (1,)))
+
+
+class Tensor(Probe):
+    """Actions of any shape; the reward is nan unless they arrive in it."""
+
+    def step_env(self, key, state, action, params):
+        reward = action.sum() if action.shape == self._space.shape else jnp.nan
+        return self.get_obs(state), state, reward, jnp.array(False), {}
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (2, 3)])
+def test_actions_of_any_shape(shape, key):
+    env = Tensor(None, action_space=spaces.Box(-2.0, 2.0, shape))
+    config = prl.preset("sac", env).replace(
+        total_steps=30, warmup_steps=20, capacity=30, batch_size=4, hidden_sizes=(4,)
+    )
+    state, metrics = jax.jit(prl.train)(key, config)
+    assert jnp.isfinite(metrics["critic_loss"]).all()
+    assert prl.policy(config, state)(key, state.env.obs).shape == (1, *shape)
+
+
+@pytest.mark.parametrize("name", ["FourRooms-misc", "MetaMaze-misc"])
+def test_environments_may_be_made_inside_a_trace(name):
+    envs.core._make.cache_clear()
+    jax.eval_shape(lambda key: envs.bind(name).reset(key, 2), jax.random.key(0))
+    jax.jit(lambda key: envs.bind(name).reset(key, 2))(jax.random.key(0))
+
+
+def test_what_is_no_environment_is_refused():
+    with pytest.raises(prl.ConfigError, match=r"env is a tuple.*the first"):
+        envs.make(gymnax.make("CartPole-v1"))
 
 
 def test_unknown_names_get_the_nearest():

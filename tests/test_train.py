@@ -99,9 +99,26 @@ def test_state_with_a_copied_clock_continues_the_same(algorithm):
     assert_equal(expected, continued._replace(step=continued.step[0]))
 
 
+def test_a_nested_vmapped_state_continues_bit_for_bit():
+    """Sweep x seeds, with a clock per lane of both, as plain vmaps leave it."""
+    config = small("sac")
+    keys = jax.random.split(jax.random.key(0), (2, SEEDS))
+    nest = lambda f: jax.vmap(jax.vmap(f))  # noqa: E731
+    start = jax.jit(nest(partial(prl.init, config=config)))(keys)
+    assert start.step.shape == (2, SEEDS)
+    run = jax.jit(lambda state, n: nest(lambda s: prl.run(s, config, n))(state), static_argnums=1)
+    once = run(start, 6)[0]
+    assert_equal(once, run(run(start, 3)[0], 3)[0])
+    short = config.replace(total_steps=8 * config.block)
+    assert_equal(once, jax.jit(nest(prl.make_train(short)))(keys)[0])
+    jaxpr = str(jax.make_jaxpr(run, static_argnums=1)(start, 6))
+    assert "dynamic_update_slice" in jaxpr
+    assert "scatter" not in jaxpr
+
+
 @pytest.mark.parametrize("algorithm", ("dqn", "sac"))
 def test_eager_jit_and_vmap_agree(key, algorithm):
-    config = small(algorithm, total_steps=48)
+    config = small(algorithm, num_envs=2, rollout_length=2, warmup_steps=4, total_steps=16)
     jitted = jax.jit(prl.train)(key, config)
     with jax.disable_jit():
         eager = prl.train(key, config)

@@ -44,11 +44,11 @@ def dqn(config: DQNConfig, bootstrap: Callable = losses.max_bootstrap) -> tuple[
         ConfigError: the environment's actions are continuous.
     """
     env = envs.bind(config.env, config.env_params)
-    if not hasattr(env.action_space, "n"):
+    if env.num_actions is None:
         raise ConfigError(f"DQN needs discrete actions, but {env.name} has continuous: use sac")
     features = networks.features(env.observation_space)
     torso = networks.torso(env.observation_space, config.hidden_sizes, config.activation)
-    network = networks.Head(torso, env.action_space.n)
+    network = networks.Head(torso, env.num_actions)
     optimizer = adam(config.learning_rate, config.max_grad_norm)
 
     def init(key: jax.Array, obs: jax.Array) -> DQNState:
@@ -59,7 +59,8 @@ def dqn(config: DQNConfig, bootstrap: Callable = losses.max_bootstrap) -> tuple[
         return network.apply(state.params, features(obs))
 
     def act(key: jax.Array, state: DQNState, obs: jax.Array, step: jax.Array) -> tuple:
-        progress = step * config.num_envs / (config.epsilon_fraction * config.total_steps)
+        decay_steps = config.epsilon_fraction * (config.total_steps / config.num_envs)
+        progress = step / jnp.maximum(decay_steps, 1)
         epsilon = linear_schedule(config.epsilon_start, config.epsilon_end, progress)
         return epsilon_greedy(key, q_values(state, obs), epsilon), ()
 
@@ -82,7 +83,7 @@ def dqn(config: DQNConfig, bootstrap: Callable = losses.max_bootstrap) -> tuple[
             return loss, (td_error, q.mean())
 
         (value, (td_error, q)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state)
         params = optax.apply_updates(state.params, updates)
         target_params = track(params, state.target_params, config.tau, config.target_period, count)
         metrics = {"loss": value, "q": q}

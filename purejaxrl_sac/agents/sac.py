@@ -50,24 +50,23 @@ def sac(config: SACConfig) -> tuple[Agent, Memory]:
         ConfigError: the environment's actions are discrete.
     """
     env = envs.bind(config.env, config.env_params)
-    if hasattr(env.action_space, "n"):
+    if env.action_dim is None:
         raise ConfigError(f"SAC needs continuous actions, but {env.name} has discrete: use dqn")
-    action_dim = env.action_space.shape[0]
     features = networks.features(env.observation_space)
 
     def torso() -> networks.MLP:
         return networks.torso(env.observation_space, config.hidden_sizes, config.activation)
 
-    actor = networks.GaussianActor(torso(), action_dim)
+    actor = networks.GaussianActor(torso(), env.action_dim)
     critic = networks.Critics(torso(), 2)
     optimizer = adam(config.learning_rate, config.max_grad_norm)
     alpha_optimizer = optax.adam(config.alpha_learning_rate)
-    target_entropy = config.target_entropy_per_dim * action_dim
+    target_entropy = config.target_entropy_per_dim * env.action_dim
 
     def init(key: jax.Array, obs: jax.Array) -> SACState:
         key_actor, key_critic = jax.random.split(key)
         actor_params = actor.init(key_actor, features(obs))
-        action = jnp.zeros((obs.shape[0], action_dim))
+        action = jnp.zeros((obs.shape[0], env.action_dim))
         critic_params = critic.init(key_critic, features(obs), action)
         log_alpha = jnp.log(jnp.float32(config.alpha))
         return SACState(

@@ -1,12 +1,13 @@
 """gymnax environments as the loop sees them: vectorised, with actions in one unit.
 
-Agents live in canonical units: discrete actions are int32 in [0, A), continuous ones float32 in
-[-1, 1]. `Env.to_env` maps them to the environment's own bounds; `rollout` applies it, and
-remembers the canonical action.
+Agents live in canonical units: discrete actions are int32 in [0, A), continuous ones flat
+float32 vectors in [-1, 1]. `Env.to_env` maps them to the environment's own bounds and shape;
+`rollout` applies it, and remembers the canonical action.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -27,7 +28,8 @@ class Env(NamedTuple):
     to_env: Callable  # (canonical action [N, ...]) -> the same in the environment's units
     random_action: Callable  # (key, num_envs) -> action [N, ...], uniform, canonical units
     observation_space: Any  # gymnax space
-    action_space: Any  # gymnax space
+    num_actions: int | None  # A, where actions are discrete
+    action_dim: int | None  # numbers per action, where they are continuous
     name: str
     max_steps: Any  # the time limit in steps; a tracer where env_params are traced
 
@@ -46,7 +48,11 @@ def _make(name: str) -> Any:
     if name not in gymnax.registered_envs:
         names = gymnax.registered_envs
         raise unknown("environment", name, names, "see `purejaxrl-sac list` for the names")
-    return gymnax.make(name)[0]
+    try:
+        with jax.ensure_compile_time_eval():  # some compute constants as they are made
+            return gymnax.make(name)[0]
+    except Exception as error:  # MNISTBandit, for one, downloads its data
+        raise ConfigError(f"cannot make {name}: {str(error).splitlines()[0]}") from error
 
 
 def make(env: Any) -> Any:
@@ -55,7 +61,13 @@ def make(env: Any) -> Any:
     Raises:
         ConfigError: no environment has this name (with the nearest one that exists).
     """
-    return _make(env) if isinstance(env, str) else env
+    env = _make(env) if isinstance(env, str) else env
+    if not hasattr(env, "default_params"):
+        raise ConfigError(
+            f"env is a {type(env).__name__}, but must be a name or a gymnax Environment:"
+            " gymnax.make gives (env, params), of which env is the first"
+        )
+    return env
 
 
 def bind(env: Any, params: Any = None) -> Env:
@@ -73,7 +85,9 @@ def bind(env: Any, params: Any = None) -> Env:
         action_space = env.action_space(params)
         observation_space = env.observation_space(params)
 
+    num_actions = action_dim = None
     if isinstance(action_space, spaces.Discrete):
+        num_actions = action_space.n
 
         def to_env(action: jax.Array) -> jax.Array:
             return action
@@ -82,7 +96,8 @@ def bind(env: Any, params: Any = None) -> Env:
             return jax.random.randint(key, (num_envs,), 0, action_space.n, jnp.int32)
 
     elif isinstance(action_space, spaces.Box):
-        low, high = action_space.low, action_space.high
+        low, high, shape = action_space.low, action_space.high, action_space.shape
+        action_dim = math.prod(shape)
         for bound in (low, high):
             if not isinstance(bound, jax.core.Tracer) and not np.isfinite(bound).all():
                 raise ConfigError(
@@ -91,10 +106,11 @@ def bind(env: Any, params: Any = None) -> Env:
                 )
 
         def to_env(action: jax.Array) -> jax.Array:
+            action = action.reshape(-1, *shape)
             return (low + (action + 1) * 0.5 * (high - low)).astype(action_space.dtype)
 
         def random_action(key: jax.Array, num_envs: int) -> jax.Array:
-            return jax.random.uniform(key, (num_envs, *action_space.shape), jnp.float32, -1, 1)
+            return jax.random.uniform(key, (num_envs, action_dim), jnp.float32, -1, 1)
 
     else:
         raise ConfigError(f"{env.name} has actions of kind {action_space}: need Discrete or Box")
@@ -140,7 +156,8 @@ def bind(env: Any, params: Any = None) -> Env:
         to_env=to_env,
         random_action=random_action,
         observation_space=observation_space,
-        action_space=action_space,
+        num_actions=num_actions,
+        action_dim=action_dim,
         name=env.name,
         max_steps=getattr(params, "max_steps_in_episode", None),
     )

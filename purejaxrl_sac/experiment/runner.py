@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ class Progress(NamedTuple):
 
     steps: int  # environment steps of each seed so far
     total_steps: int  # environment steps of each seed at the end
-    seconds: float  # since the first chunk began; compilation and warm-up not counted
+    seconds: float  # spent in chunks; compilation, warm-up and the host's work not counted
     rate: float  # environment steps per second, over all seeds, warm-up not counted
     episode_return: np.ndarray  # mean over the episodes that ended in the chunk; nan if none
     episode_length: np.ndarray
@@ -101,10 +102,12 @@ def train_seeds(
     history: list[Progress] = []
     failed, latest = np.zeros(seeds, bool), np.full(seeds, np.nan)
     warmup = config.warmup_iterations * config.block
-    began = time.perf_counter()
+    seconds = 0.0
     total = (config.warmup_iterations + config.iterations) * config.block
     for length in lengths:
-        state, metrics = programs[length](state, config)
+        began = time.perf_counter()
+        state, metrics = jax.block_until_ready(programs[length](state, config))
+        seconds += time.perf_counter() - began
         metrics = {name: np.asarray(value) for name, value in metrics.items()}
         failed = failed | ~np.all([np.isfinite(value) for value in metrics.values()], axis=0)
         ended = metrics.pop("episodes")
@@ -112,7 +115,7 @@ def train_seeds(
             episode_return = metrics.pop("returns") / ended
             episode_length = metrics.pop("lengths") / ended
         latest = np.where(np.isnan(episode_return), latest, episode_return)
-        steps, seconds = int(state.step) * config.num_envs, time.perf_counter() - began
+        steps = int(state.step) * config.num_envs
         progress = Progress(
             steps=steps,
             total_steps=total,
@@ -126,16 +129,16 @@ def train_seeds(
         )
         history.append(progress)
         on_chunk(progress)
-    train_seconds = time.perf_counter() - began
 
     def play(key: jax.Array, state: TrainState) -> jax.Array:
         return evaluate(key, config, state, episodes)
 
-    try:
-        evaluation = np.asarray(jax.jit(jax.vmap(play, (None, axes)))(key_eval, state))
+    try:  # start states of its own for each seed: the interval is to include their luck
+        keys = jax.random.split(key_eval, seeds)
+        evaluation = np.asarray(jax.jit(jax.vmap(play, (0, axes)))(keys, state))
     except ConfigError:  # an environment without a time limit
         evaluation = None
-    return Result(state, history, evaluation, compile_seconds, train_seconds)
+    return Result(state, history, evaluation, compile_seconds, seconds)
 
 
 def _chunk(state: TrainState, config: Config, iterations: int) -> tuple[TrainState, dict]:
@@ -165,6 +168,11 @@ class RunDirectory:
         except OSError as error:
             raise ConfigError(f"cannot make {self.path}: {error.strerror}") from None
 
+    def remove_if_unused(self) -> None:
+        """Takes the directory away again, unless some training has been written down."""
+        if not (self.path / "metrics.jsonl").exists():
+            shutil.rmtree(self.path)
+
     def write_config(self, config: Config, seeds: int, seed: int) -> None:
         """`config.json`: everything needed to run this again."""
         device = jax.devices()[0]
@@ -189,7 +197,7 @@ class RunDirectory:
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
 
-    def write_result(self, result: Result, summary: dict, title: str) -> None:
+    def write_result(self, result: Result, summary: dict[str, str], title: str) -> None:
         """The agents' final states (`agent/`), `curve.png` and `summary.json`."""
         import orbax.checkpoint as ocp  # costs a second: only once a run has ended
 
@@ -198,7 +206,14 @@ class RunDirectory:
         steps = np.array([progress.steps for progress in result.history])
         returns = np.stack([progress.episode_return for progress in result.history], axis=1)
         plot.learning_curve(steps, returns, title, self.path / "curve.png")
-        (self.path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        document = {
+            **summary,
+            "failed_seeds": np.flatnonzero(result.history[-1].failed).tolist(),
+            "greedy_returns": None,
+        }
+        if result.evaluation is not None:
+            document["greedy_returns"] = _listed(result.evaluation.mean(1))
+        (self.path / "summary.json").write_text(json.dumps(document, indent=2) + "\n")
 
 
 def _listed(values: np.ndarray) -> list[float | None]:
@@ -206,5 +221,11 @@ def _listed(values: np.ndarray) -> list[float | None]:
 
 
 def key_from_seed(seed: int) -> jax.Array:
-    """The root key of a whole number."""
+    """The root key of a whole number.
+
+    Raises:
+        ConfigError: the number does not fit into 32 bits.
+    """
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed is {seed}, but must be between 0 and 2**32 - 1")
     return jax.random.key(jnp.uint32(seed))

@@ -39,7 +39,10 @@ def bootstrap_interval(
     """
     scores = np.asarray(scores)
     index = np.random.default_rng(seed).integers(len(scores), size=(resamples, len(scores)))
-    values = statistic(scores[index.T])  # [runs, resamples, ...] -> [resamples, ...]
     tail = 50 * (1 - confidence)
-    low, high = np.percentile(values, [tail, 100 - tail], axis=0)
+    points = scores.reshape(len(scores), -1).T
+    ends = [  # point by point: all at once would take runs x resamples x points of memory
+        np.percentile(statistic(point[index.T]), [tail, 100 - tail]) for point in points
+    ]
+    low, high = np.transpose(ends).reshape(2, *scores.shape[1:])
     return low, high
