@@ -51,7 +51,7 @@ class TrainOptions:
     """Root key from which every seed's key is split."""
     out: Path | None = None
     """Run directory, which must not exist yet; runs/ALGORITHM-ENV-TIME if not given."""
-    episodes: int = 128
+    episodes: int = 512
     """Greedy evaluation episodes per seed at the end."""
     no_cache: bool = False
     """Compile anew, instead of keeping compiled programs between calls."""

@@ -14,7 +14,7 @@ from purejaxrl_sac import cli
 from purejaxrl_sac.experiment import plot, record, runner, statistics
 from tests.conftest import small
 
-SHORT = ["--steps=400", "--warmup-steps=100", "--capacity=400", "--batch-size=8"]
+SHORT = ["--steps=400", "--warmup-steps=100", "--capacity=400", "--batch-size=8", "--episodes=16"]
 
 
 def failing(capsys, *arguments):
