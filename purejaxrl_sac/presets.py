@@ -28,6 +28,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("double_dqn", "CartPole-v1"): _CARTPOLE,
     ("sac", "Pendulum-v1"): {
         "total_steps": 10_000,
+        "num_updates": 2,
         "capacity": 10_000,
         "learning_rate": 3e-3,
         "alpha_learning_rate": 3e-3,
