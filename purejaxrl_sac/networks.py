@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -103,8 +102,3 @@ def torso(space: Any, hidden_sizes: Sequence[int], activation: str) -> nn.Module
     mlp = MLP(tuple(hidden_sizes), getattr(nn, activation))
     is_image = not hasattr(space, "n") and len(space.shape) == 3
     return nn.Sequential([CNN(activation=getattr(nn, activation)), mlp]) if is_image else mlp
-
-
-def count(params: Any) -> int:
-    """How many numbers a pytree of parameters holds."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
