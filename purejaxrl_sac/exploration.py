@@ -1,4 +1,7 @@
-"""How discrete agents explore."""
+"""How discrete agents explore: policies as probabilities pi(a|s) out of Q(s, .), and their draws.
+
+Actions of value -inf do not exist: no policy takes one.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,63 @@ def linear_schedule(
     return start + (end - start) * jnp.clip(fraction, 0, 1)
 
 
-def epsilon_greedy(key: jax.Array, q: jax.Array, epsilon: jax.Array | float) -> jax.Array:
+def sample(key: jax.Array, probabilities: jax.Array) -> jax.Array:
+    """An action for each environment, drawn independently.
+
+    Args:
+        probabilities: [N, A].
+
+    Returns:
+        actions, [N] int32; never one whose probability is 0.
+    """
+    cumulative = probabilities.cumsum(-1)
+    u = jax.random.uniform(key, cumulative.shape[:-1]) * cumulative[..., -1]
+    return (cumulative <= u[..., None]).sum(-1).astype(jnp.int32)
+
+
+def greedy(q: jax.Array) -> jax.Array:
+    """All probability on argmax_a Q(s, a), shared evenly between equals; [..., A] to [..., A]."""
+    best = q == q.max(-1, keepdims=True)
+    return best / best.sum(-1, keepdims=True)
+
+
+def epsilon_greedy(q: jax.Array, epsilon: jax.Array | float) -> jax.Array:
     """A random action with probability epsilon, else argmax_a Q(s, a) (post, section 1.4).
 
     Args:
-        q: [N, A]; each of the N environments tosses its own coin.
+        q: [..., A].
 
     Returns:
-        actions, [N] int32.
+        probabilities, [..., A].
     """
-    key_coin, key_action = jax.random.split(key)
-    num_envs, num_actions = q.shape
-    explore = jax.random.uniform(key_coin, (num_envs,)) < epsilon
-    random = jax.random.randint(key_action, (num_envs,), 0, num_actions)
-    return jnp.where(explore, random, q.argmax(-1)).astype(jnp.int32)
+    legal = q > -jnp.inf
+    return epsilon * legal / legal.sum(-1, keepdims=True) + (1 - epsilon) * greedy(q)
+
+
+def boltzmann(q: jax.Array, alpha: jax.Array | float) -> jax.Array:
+    """pi(a|s) = exp(Q(s, a) / alpha) / Z(s): the energy-based policy (post, section 4.1.1).
+
+    Args:
+        q: [..., A].
+        alpha: the temperature.
+
+    Returns:
+        probabilities, [..., A].
+    """
+    return jax.nn.softmax(q / alpha, axis=-1)
+
+
+def upper_confidence(q: jax.Array, visits: jax.Array, bonus: jax.Array | float) -> jax.Array:
+    """Greedy in Q(s, a) + c sqrt(ln N(s) / N(s, a)): UCB1 (Auer et al. 2002); untried comes first.
+
+    Args:
+        q, visits: [..., A].
+        bonus: c.
+
+    Returns:
+        probabilities, [..., A].
+    """
+    total = visits.sum(-1, keepdims=True)
+    width = jnp.sqrt(jnp.log(jnp.maximum(total, 1)) / jnp.maximum(visits, 1))
+    optimistic = jnp.where(visits == 0, jnp.inf, q + bonus * width)
+    return greedy(jnp.where(q > -jnp.inf, optimistic, -jnp.inf))

@@ -51,8 +51,30 @@ def double_bootstrap(q_online: jax.Array, q_target: jax.Array) -> jax.Array:
 
 def select_action(q: jax.Array, action: jax.Array) -> jax.Array:
     """Q(s, a): picks action [B] out of q [B, A]."""
-    chex.assert_rank([q, action], [2, 1])
-    return jnp.take_along_axis(q, action[:, None], axis=-1).squeeze(-1)
+    chex.assert_equal_shape_prefix([q, action], action.ndim)
+    return jnp.take_along_axis(q, action[..., None], axis=-1).squeeze(-1)
+
+
+def expected_value(q: jax.Array, pi: jax.Array) -> jax.Array:
+    """V(s) = E_pi[Q(s, a)] (post, section 1.1); actions never taken may have any value.
+
+    Args:
+        q, pi: [B, A]; pi are probabilities.
+    """
+    chex.assert_equal_shape([q, pi])
+    return jnp.where(pi > 0, pi * q, 0).sum(-1)
+
+
+def log_sum_exp(q: jax.Array, alpha: jax.Array | float) -> jax.Array:
+    """V(s) = alpha log sum_a exp(Q(s, a) / alpha): the soft maximum (Haarnoja et al. 2017).
+
+    It is E_pi[Q(s, a) - alpha log pi(a|s)] (post, 4.4) for pi = softmax(Q / alpha), and between
+    max_a Q(s, a) and max_a Q(s, a) + alpha log A.
+
+    Args:
+        q: [B, A]; alpha: the temperature, above 0.
+    """
+    return alpha * jax.nn.logsumexp(q / alpha, axis=-1)
 
 
 def soft_value(q: jax.Array, log_prob: jax.Array, alpha: jax.Array | float) -> jax.Array:

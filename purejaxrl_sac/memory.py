@@ -1,4 +1,4 @@
-"""Memories: the rollout just collected, and uniform experience replay (post, section 2.3.2)."""
+"""Memories: the rollout just collected (alone or with what followed), and uniform experience replay (post, section 2.3.2)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,31 @@ def latest() -> Memory:
         sample=lambda state, draw: Sample(state, jnp.float32(1)),
         revise=lambda state, sample, priority: state,
     )
+
+
+def latest_with_next_action() -> Memory:
+    """The last T transitions whose next action is known: the last rollout, one step late.
+
+    `extras` is the action that was then taken in the next step [T, N], meaningless where `last`.
+    The run's very first row has no predecessor and weight 0. For SARSA.
+    """
+
+    def init(rollout: Transition) -> Transition:  # the step before, and the rollout
+        return jax.tree.map(lambda x: jnp.zeros((x.shape[0] + 1, *x.shape[1:]), x.dtype), rollout)
+
+    def add(state: Transition, step: jax.Array, rollout: Transition) -> Transition:
+        return jax.tree.map(lambda old, new: jnp.concatenate([old[-1:], new]), state, rollout)
+
+    def draw(key: jax.Array, state: Transition, step: jax.Array, num_updates: int) -> jax.Array:
+        length = state.reward.shape[0] - 1
+        weight = (step - length + jnp.arange(length) > 0).astype(jnp.float32)
+        return jnp.broadcast_to(weight[:, None], (num_updates, length, 1))
+
+    def sample(state: Transition, draw: jax.Array) -> Sample:
+        rows = jax.tree.map(lambda x: x[:-1], state)
+        return Sample(rows._replace(extras=state.action[1:]), draw)
+
+    return Memory(init, add, draw, sample, lambda state, sample, priority: state)
 
 
 def uniform(capacity: int, batch_size: int) -> Memory:

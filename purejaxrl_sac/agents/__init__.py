@@ -8,6 +8,12 @@ from purejaxrl_sac.config import Config, unknown
 
 # name -> module, configuration class, what it is
 ALGORITHMS = {
+    "q_learning": ("q_learning", "TabularConfig", "Q-learning (Watkins 1989)"),
+    "double_q_learning": ("q_learning", "TabularConfig", "Double Q-learning (van Hasselt 2010)"),
+    "sarsa": ("q_learning", "TabularConfig", "SARSA (Rummery & Niranjan 1994)"),
+    "expected_sarsa": ("q_learning", "TabularConfig", "Expected SARSA (van Seijen et al. 2009)"),
+    "soft_q_learning": ("q_learning", "SoftQLearningConfig", "soft Q-learning with a table"),
+    "q_lambda": ("q_learning", "QLambdaConfig", "Watkins's Q(lambda) (Watkins 1989)"),
     "dqn": ("dqn", "DQNConfig", "Deep Q-network (Mnih et al. 2015)"),
     "double_dqn": ("dqn", "DQNConfig", "Double DQN (van Hasselt et al. 2016)"),
     "sac": ("sac", "SACConfig", "Soft Actor-Critic (Haarnoja et al. 2018)"),

@@ -20,9 +20,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from purejaxrl_sac import envs, losses, networks
+from purejaxrl_sac import envs, exploration, losses, networks
 from purejaxrl_sac.config import Config, ConfigError, static
-from purejaxrl_sac.exploration import epsilon_greedy, linear_schedule
 from purejaxrl_sac.memory import uniform
 from purejaxrl_sac.optimize import adam, track
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
@@ -61,8 +60,9 @@ def dqn(config: DQNConfig, bootstrap: Callable = losses.max_bootstrap) -> tuple[
     def act(key: jax.Array, state: DQNState, obs: jax.Array, step: jax.Array) -> tuple:
         decay_steps = config.epsilon_fraction * (config.total_steps / config.num_envs)
         progress = step / jnp.maximum(decay_steps, 1)
-        epsilon = linear_schedule(config.epsilon_start, config.epsilon_end, progress)
-        return epsilon_greedy(key, q_values(state, obs), epsilon), ()
+        epsilon = exploration.linear_schedule(config.epsilon_start, config.epsilon_end, progress)
+        pi = exploration.epsilon_greedy(q_values(state, obs), epsilon)
+        return exploration.sample(key, pi), ()
 
     def policy(key: jax.Array, state: DQNState, obs: jax.Array) -> jax.Array:
         return q_values(state, obs).argmax(-1).astype(jnp.int32)

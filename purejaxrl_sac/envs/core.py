@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_sac.config import ConfigError, unknown
+from purejaxrl_sac.mdp import NAMED
 from purejaxrl_sac.types import EnvState, PyTree, Transition
 
 
@@ -30,6 +31,7 @@ class Env(NamedTuple):
     observation_space: Any  # gymnax space
     num_actions: int | None  # A, where actions are discrete
     action_dim: int | None  # numbers per action, where they are continuous
+    legal: jax.Array | None  # [S, A] bool: the actions that exist, where not all do everywhere
     name: str
     max_steps: Any  # the time limit in steps; a tracer where env_params are traced
 
@@ -38,19 +40,20 @@ def names() -> list[str]:
     """The environments `make` knows by name."""
     import gymnax  # costs seconds: only when an environment is asked for
 
-    return list(gymnax.registered_envs)
+    return [*gymnax.registered_envs, *NAMED]
 
 
 @cache  # one object per name: environments are static arguments, hashed by identity
 def _make(name: str) -> Any:
     import gymnax
 
-    if name not in gymnax.registered_envs:
-        names = gymnax.registered_envs
-        raise unknown("environment", name, names, "see `purejaxrl-sac list` for the names")
+    from purejaxrl_sac.envs import tabular
+
+    if name not in names():
+        raise unknown("environment", name, names(), "see `purejaxrl-sac list` for the names")
     try:
         with jax.ensure_compile_time_eval():  # some compute constants as they are made
-            return gymnax.make(name)[0]
+            return tabular.named(name) if name in NAMED else gymnax.make(name)[0]
     except Exception as error:  # MNISTBandit, for one, downloads its data
         raise ConfigError(f"cannot make {name}: {str(error).splitlines()[0]}") from error
 
@@ -158,6 +161,7 @@ def bind(env: Any, params: Any = None) -> Env:
         observation_space=observation_space,
         num_actions=num_actions,
         action_dim=action_dim,
+        legal=getattr(params, "legal", None),
         name=env.name,
         max_steps=getattr(params, "max_steps_in_episode", None),
     )

@@ -1,0 +1,245 @@
+"""Tabular learning: Q-learning and its relatives (post, section 1).
+
+All of them move Q(s, a) towards a target by a step size beta (the post's alpha, which from its
+section 4 on is the temperature),
+
+    Q(s, a) <- Q(s, a) + beta [ r + gamma V(s') - Q(s, a) ]                     (post, 1.2.2)
+
+and differ in V alone:
+
+    Q-learning             max_a' Q(s', a')                              (Watkins 1989)
+    Double Q-learning      Q_B(s', argmax_a' Q_A(s', a'))                (van Hasselt 2010)
+    SARSA                  Q(s', a'), a' the action taken next           (Rummery & Niranjan 1994)
+    Expected SARSA         E_pi[Q(s', a')], pi the exploring policy      (van Seijen et al. 2009)
+    soft Q-learning        alpha log sum_a' exp(Q(s', a') / alpha)       (Haarnoja et al. 2017)
+
+Step sizes are beta(s, a) = learning_rate / n(s, a)^omega, n being the visits to (s, a): constant
+for omega = 0, and Robbins and Monro's (post, section 1.5) for 1/2 < omega <= 1.
+
+Where k of an iteration's transitions fall on one cell, the cell moves 1 - (1 - beta)^k of the
+way to their mean target, which is the weight that k updates in turn would give them. None is
+lost, their order does not matter, and no number of parallel environments can overshoot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from purejaxrl_sac import envs, exploration, losses
+from purejaxrl_sac.config import Config, ConfigError, static, unknown
+from purejaxrl_sac.mdp import check_discount
+from purejaxrl_sac.memory import latest, latest_with_next_action
+from purejaxrl_sac.returns import lambda_returns
+from purejaxrl_sac.types import Agent, Memory, Sample, Transition
+
+
+class QTable(NamedTuple):
+    q: jax.Array  # [K, S, A]: K independent estimates; -inf where an action does not exist
+    visits: jax.Array  # [K, S, A] int32: updates that each cell has had
+
+
+class Successor(NamedTuple):
+    """What a bootstrap may use of s'; B stands for [T, N]."""
+
+    q: jax.Array  # [B, A] Q(s', .) of the table being updated
+    other: jax.Array  # [B, A] Q(s', .) of the other table; the same one where there is one
+    pi: jax.Array  # [B, A] the exploring policy at s'
+
+
+def epsilon_greedy(config: TabularConfig, q: jax.Array, visits: jax.Array, step: jax.Array):
+    """epsilon_start to epsilon_end over the first epsilon_fraction of total_steps."""
+    decay_steps = config.epsilon_fraction * (config.total_steps / config.num_envs)
+    progress = step / jnp.maximum(decay_steps, 1)
+    epsilon = exploration.linear_schedule(config.epsilon_start, config.epsilon_end, progress)
+    return exploration.epsilon_greedy(q, epsilon)
+
+
+# name -> (config, q [B, A], visits [B, A], step) -> probabilities [B, A]
+EXPLORE = {
+    "epsilon_greedy": epsilon_greedy,
+    "boltzmann": lambda config, q, visits, step: exploration.boltzmann(q, config.alpha),
+    "ucb": lambda config, q, visits, step: exploration.upper_confidence(q, visits, config.bonus),
+    "greedy": lambda config, q, visits, step: exploration.greedy(q),
+}
+
+
+def one_step(config: TabularConfig, batch: Transition, next_value: jax.Array, q: jax.Array):
+    """r + gamma V(s')."""
+    return losses.td_target(batch.reward, batch.discount, config.gamma, next_value)
+
+
+def watkins(config: QLambdaConfig, batch: Transition, next_value: jax.Array, q: jax.Array):
+    """Watkins's Q(lambda): lambda-returns that end where an action was not greedy.
+
+    Args:
+        q: [T, N, A] Q(s, .) when the update begins.
+    """
+    greedy = losses.select_action(q, batch.action) == q.max(-1)
+    trace = config.lambda_ * jnp.roll(greedy, -1, axis=0) * ~batch.last
+    return lambda_returns(batch.reward, batch.discount, next_value, trace, config.gamma)
+
+
+def tabular(
+    config: TabularConfig,
+    bootstrap: Callable,
+    *,
+    tables: int = 1,
+    targets: Callable = one_step,
+    memory: Memory | None = None,
+    explore: Callable | None = None,
+) -> tuple[Agent, Memory]:
+    """Temporal-difference learning of a table.
+
+    Args:
+        bootstrap: (config, Successor, Transition) -> V(s') [T, N].
+        tables: K; with more than one, each update goes to one of them by lot.
+        targets: (config, Transition, V(s') [T, N], Q(s, .) [T, N, A]) -> targets [T, N].
+        memory: what updates learn from; `latest()` if not given.
+        explore: as in `EXPLORE`; None for the one that the configuration names.
+
+    Raises:
+        ConfigError: observations are not a finite number of states, actions are continuous, the
+            exploration has an unknown name, or gamma is 1 where episodes need not end.
+    """
+    env = envs.bind(config.env, config.env_params)
+    num_states = getattr(env.observation_space, "n", None)
+    if num_states is None or env.num_actions is None:
+        kind = "observations" if num_states is None else "actions"
+        raise ConfigError(
+            f"a table needs finitely many states and actions, but {env.name} has continuous {kind}:"
+            " use dqn or sac, or an environment such as frozen_lake"
+        )
+    mdp = getattr(envs.make(config.env), "mdp", None)
+    if mdp is not None:
+        check_discount(mdp, config.gamma)
+    if explore is None:
+        if config.exploration not in EXPLORE:
+            raise unknown("exploration", config.exploration, EXPLORE)
+        explore = EXPLORE[config.exploration]
+
+    def init(key: jax.Array, obs: jax.Array) -> QTable:
+        shape = (tables, num_states, env.num_actions)
+        q = jnp.full(shape, config.initial_value, jnp.float32)
+        q = q if env.legal is None else jnp.where(env.legal, q, -jnp.inf)
+        return QTable(q, jnp.zeros(shape, jnp.int32))
+
+    def q_values(state: QTable, obs: jax.Array) -> jax.Array:
+        return state.q[:, obs].mean(0)
+
+    def exploring(state: QTable, obs: jax.Array, step: jax.Array) -> jax.Array:
+        return explore(config, q_values(state, obs), state.visits[:, obs].sum(0), step)
+
+    def act(key: jax.Array, state: QTable, obs: jax.Array, step: jax.Array) -> tuple:
+        return exploration.sample(key, exploring(state, obs, step)), ()
+
+    def policy(key: jax.Array, state: QTable, obs: jax.Array) -> jax.Array:
+        return q_values(state, obs).argmax(-1).astype(jnp.int32)
+
+    def update(key: jax.Array, state: QTable, sample: Sample, count: jax.Array) -> tuple:
+        batch = sample.transition
+        table = jax.random.randint(key, batch.reward.shape, 0, tables) if tables > 1 else 0
+        other = (table + 1) % tables
+        iteration = config.warmup_iterations + count // config.num_updates + 1
+        pi = exploring(state, batch.next_obs, iteration * config.rollout_length)
+        following = Successor(state.q[table, batch.next_obs], state.q[other, batch.next_obs], pi)
+        q = state.q[table, batch.obs]
+        target = targets(config, batch, bootstrap(config, following, batch), q)
+        td_error = target - losses.select_action(q, batch.action)
+
+        cell = (table, batch.obs, batch.action)
+        counted = jnp.broadcast_to(sample.weight > 0, td_error.shape)
+        visits = state.visits.at[cell].add(counted.astype(jnp.int32))
+        n = jnp.maximum(visits[cell], 1)
+        k = jnp.maximum(n - state.visits[cell], 1)
+        beta = config.learning_rate * n**-config.omega
+        share = -jnp.expm1(k * jnp.log1p(-beta)) / k  # of each of the k
+        q_table = state.q.at[cell].add(sample.weight * share * td_error)
+        metrics = {"td_error": jnp.abs(td_error).mean(), "q": (target - td_error).mean()}
+        return QTable(q_table, visits), jnp.abs(td_error), metrics
+
+    return Agent(init, act, policy, update, q_values), memory or latest()
+
+
+def _sarsa(config: TabularConfig, following: Successor, batch: Transition) -> jax.Array:
+    # after a time limit no action was taken in s': its expectation stands in
+    expected = losses.expected_value(following.q, following.pi)
+    return jnp.where(batch.last, expected, losses.select_action(following.q, batch.extras))
+
+
+def sarsa(config: TabularConfig) -> tuple[Agent, Memory]:
+    """SARSA: updates wait one step, until a' is known."""
+    return tabular(config, _sarsa, memory=latest_with_next_action())
+
+
+q_learning = partial(
+    tabular,
+    bootstrap=lambda config, following, batch: losses.max_bootstrap(following.q, following.other),
+)
+double_q_learning = partial(
+    tabular,
+    bootstrap=lambda config, following, batch: losses.double_bootstrap(
+        following.q, following.other
+    ),
+    tables=2,
+)
+expected_sarsa = partial(
+    tabular,
+    bootstrap=lambda config, following, batch: losses.expected_value(following.q, following.pi),
+)
+soft_q_learning = partial(
+    tabular,
+    bootstrap=lambda config, following, batch: losses.log_sum_exp(following.q, config.alpha),
+)
+q_lambda = partial(q_learning, targets=watkins)
+
+
+@struct.dataclass
+class TabularConfig(Config):
+    """Configuration of tabular learning."""
+
+    env: object = static("FrozenLake-misc")
+    """Environment with Discrete observations: a name, or any gymnax `Environment` object."""
+    exploration: str = static("epsilon_greedy")
+    """How to explore: epsilon_greedy, boltzmann (softmax(Q / alpha)), ucb or greedy."""
+    learning_rate: float = 0.1
+    """Step size beta of a cell's first update."""
+    omega: float = 0.0
+    """The step size falls as 1 / visits^omega: 0 is constant, Robbins-Monro is in (0.5, 1]."""
+    gamma: float = 0.99
+    """Discount factor."""
+    initial_value: float = 0.0
+    """Q(s, a) at the beginning; above what can be earned it makes the agent try everything."""
+    epsilon_start: float = 1.0
+    """Probability of a random action at the first step."""
+    epsilon_end: float = 0.05
+    """Probability of a random action once the schedule has ended."""
+    epsilon_fraction: float = 0.2
+    """Share of total_steps over which epsilon falls, in a straight line."""
+    alpha: float = 0.1
+    """Temperature, of Boltzmann exploration and of soft Q-learning."""
+    bonus: float = 1.0
+    """c, the width of the confidence bounds of ucb exploration."""
+
+
+@struct.dataclass
+class SoftQLearningConfig(TabularConfig):
+    """Configuration of tabular soft Q-learning: it explores by its own soft policy."""
+
+    exploration: str = static("boltzmann")
+    """How to explore: epsilon_greedy, boltzmann (softmax(Q / alpha)), ucb or greedy."""
+
+
+@struct.dataclass
+class QLambdaConfig(TabularConfig):
+    """Configuration of Watkins's Q(lambda), whose traces reach to the end of a rollout."""
+
+    rollout_length: int = static(16)
+    """Steps each environment takes between learning phases: how far a trace can reach."""
+    lambda_: float = 0.8
+    """Weight of the return over the next value; 0 is Q-learning."""

@@ -1,0 +1,241 @@
+"""Exact answers for finite MDPs: what every learned value can be held against.
+
+Everything is built of one backup and four ways to value a state,
+
+    Q(s, a) = r(s, a) + gamma sum_s' P(s'|s, a) V(s')                                (post, 4.5)
+
+    V(s) = max_a Q(s, a)                                 optimality                  (post, 1.2.1)
+    V(s) = E_pi[Q(s, a)]                                 expectation                 (post, 1.1)
+    V(s) = E_pi[Q(s, a) - alpha log pi(a|s)]             soft expectation            (post, 4.4)
+    V(s) = alpha log sum_a exp(Q(s, a) / alpha)          soft optimality
+
+with V = 0 in terminal states. Functions are compiled, and vmap over MDPs, gamma, alpha and
+policies. Q is -inf for actions that do not exist. Precision is that of JAX: single, unless
+`jax_enable_x64` is set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from purejaxrl_sac import losses
+from purejaxrl_sac.exploration import boltzmann
+from purejaxrl_sac.mdp import MDP, check_discount
+
+Scalar = jax.Array | float
+
+
+def compiled(solve: Callable, static: str | None = None) -> Callable:
+    """Compiles a function of (mdp, gamma, ...), which first makes sure that values are finite."""
+    program = jax.jit(solve, static_argnames=static)
+
+    @wraps(solve)
+    def checked(mdp: MDP, gamma: Scalar, *args: Any, **kwargs: Any) -> Any:
+        check_discount(mdp, gamma)
+        return program(mdp, gamma, *args, **kwargs)
+
+    return checked
+
+
+def backup(mdp: MDP, gamma: Scalar, v: jax.Array) -> jax.Array:
+    """Q(s, a) = r(s, a) + gamma E[V(s')]; v [S] to [S, A] (post, 4.3 and 4.5)."""
+    q = mdp.r + gamma * jnp.asarray(mdp.P) @ jnp.where(mdp.terminal, 0, v)
+    return jnp.where(mdp.legal, jnp.where(mdp.terminal[:, None], 0, q), -jnp.inf)
+
+
+def optimality(mdp: MDP, gamma: Scalar, q: jax.Array) -> jax.Array:
+    """T Q(s, a) = E[r + gamma max_a' Q(s', a')], q [S, A] (post, sections 1.2.1 and 1.3)."""
+    return backup(mdp, gamma, q.max(-1))
+
+
+def expectation(mdp: MDP, gamma: Scalar, pi: jax.Array, q: jax.Array) -> jax.Array:
+    """T_pi Q(s, a) = E[r + gamma E_pi Q(s', a')], pi and q [S, A] (post, 4.5)."""
+    return backup(mdp, gamma, losses.expected_value(q, pi))
+
+
+def soft_expectation(
+    mdp: MDP, gamma: Scalar, alpha: Scalar, pi: jax.Array, q: jax.Array
+) -> jax.Array:
+    """T_pi Q(s, a) = r + gamma E[E_pi(Q(s', a') - alpha log pi(a'|s'))] (post, 4.3 and 4.4)."""
+    return backup(mdp, gamma, losses.expected_value(q, pi) + alpha * entropy(pi))
+
+
+def soft_optimality(mdp: MDP, gamma: Scalar, alpha: Scalar, q: jax.Array) -> jax.Array:
+    """T Q(s, a) = r + gamma E[alpha log sum_a' exp(Q(s', a') / alpha)] (Haarnoja et al. 2017)."""
+    return backup(mdp, gamma, losses.log_sum_exp(q, alpha))
+
+
+def entropy(pi: jax.Array) -> jax.Array:
+    """H(pi(.|s)) = -sum_a pi(a|s) log pi(a|s) in nats, pi [..., A] to [...] (post, 4.6)."""
+    return jax.scipy.special.entr(pi).sum(-1)
+
+
+def fixed_point(
+    operator: Callable[[jax.Array], jax.Array],
+    start: jax.Array,
+    tolerance: float = 0.0,
+    max_iterations: int = 100_000,
+) -> jax.Array:
+    """Applies an operator until its result changes by no more than `tolerance`.
+
+    The operator being a gamma-contraction, the result is within gamma / (1 - gamma) times the
+    last change of the fixed point.
+
+    Args:
+        tolerance: in sup norm; 0 goes on until rounding leaves nothing to change.
+    """
+
+    def unfinished(carry: tuple) -> jax.Array:
+        _, change, i = carry
+        return (change > tolerance) & (i < max_iterations)
+
+    def apply(carry: tuple) -> tuple:
+        q, _, i = carry
+        following = operator(q)
+        change = jnp.max(jnp.where(following == q, 0, jnp.abs(following - q)))  # -inf == -inf
+        return following, change, i + 1
+
+    start = jnp.asarray(start, jnp.result_type(float))
+    return jax.lax.while_loop(unfinished, apply, (start, jnp.inf, 0))[0]
+
+
+@compiled
+def value_iteration(mdp: MDP, gamma: Scalar) -> jax.Array:
+    """Q*, [S, A]: the fixed point of the Bellman optimality operator (post, section 1.3).
+
+    Raises:
+        ConfigError: gamma is 1 and some state leads to no terminal one.
+    """
+    return fixed_point(lambda q: optimality(mdp, gamma, q), jnp.zeros(mdp.legal.shape))
+
+
+@compiled
+def soft_value_iteration(mdp: MDP, gamma: Scalar, alpha: Scalar) -> jax.Array:
+    """The soft Q*, [S, A]: the fixed point of the soft optimality operator.
+
+    Args:
+        alpha: the temperature, above 0.
+
+    Raises:
+        ConfigError: gamma is 1 and some state leads to no terminal one.
+    """
+    return fixed_point(lambda q: soft_optimality(mdp, gamma, alpha, q), jnp.zeros(mdp.legal.shape))
+
+
+def policy_evaluation(mdp: MDP, gamma: Scalar, pi: jax.Array) -> jax.Array:
+    """V^pi, [S], by solving V = r_pi + gamma P_pi V (post, 4.5).
+
+    Args:
+        pi: [S, A] probabilities.
+
+    Raises:
+        ConfigError: gamma is 1 and the policy does not always terminate.
+    """
+    return soft_policy_evaluation(mdp, gamma, 0.0, pi)
+
+
+def soft_policy_evaluation(mdp: MDP, gamma: Scalar, alpha: Scalar, pi: jax.Array) -> jax.Array:
+    """The soft V^pi, [S], which repeated backups converge to, by a solve (post, Lemma 1).
+
+    Args:
+        alpha: the temperature: the reward gains alpha times the policy's entropy.
+        pi: [S, A] probabilities.
+
+    Raises:
+        ConfigError: gamma is 1 and the policy does not always terminate.
+    """
+    check_discount(mdp, gamma, pi)
+    return _evaluate(mdp, gamma, alpha, pi)
+
+
+@jax.jit
+def _evaluate(mdp: MDP, gamma: Scalar, alpha: Scalar, pi: jax.Array) -> jax.Array:
+    pi = jnp.asarray(pi)
+    running = 1.0 - jnp.asarray(mdp.terminal)
+    r_pi = running * ((pi * mdp.r).sum(-1) + alpha * entropy(pi))
+    P_pi = running[:, None] * jnp.einsum("sa,sat->st", pi, mdp.P) * running
+    return jnp.linalg.solve(jnp.eye(len(r_pi)) - gamma * P_pi, r_pi)
+
+
+def uniform_policy(mdp: MDP) -> jax.Array:
+    """The policy that takes every action that exists equally often, [S, A]."""
+    legal = jnp.asarray(mdp.legal)
+    return legal / legal.sum(-1, keepdims=True)
+
+
+@compiled
+def policy_iteration(mdp: MDP, gamma: Scalar) -> tuple[jax.Array, jax.Array]:
+    """Q* and an optimal policy, both [S, A]: evaluate by a solve, improve, until values stop rising.
+
+    It begins with the uniformly random policy, which terminates wherever any policy does.
+
+    Raises:
+        ConfigError: gamma is 1 and some state leads to no terminal one.
+    """
+
+    def q_of(pi: jax.Array) -> jax.Array:
+        return backup(mdp, gamma, _evaluate(mdp, gamma, 0.0, pi))
+
+    def improve(carry: tuple) -> tuple:
+        q, _, total, _ = carry
+        pi = jax.nn.one_hot(q.argmax(-1), q.shape[-1])
+        q = q_of(pi)
+        risen = q.max(-1).sum()
+        # not "until the policy stays": rounding may swap equals for ever
+        return q, pi, risen, risen > total
+
+    pi = uniform_policy(mdp)
+    carry = (q_of(pi), pi, -jnp.inf, jnp.bool_(True))
+    q, pi, *_ = jax.lax.while_loop(lambda carry: carry[-1], improve, carry)
+    return q, pi
+
+
+def soft_policy_improvement(q: jax.Array, alpha: Scalar) -> jax.Array:
+    """pi = argmin KL(pi || exp(Q / alpha) / Z), that is softmax(Q / alpha) (post, Lemma 2)."""
+    return boltzmann(q, alpha)
+
+
+@partial(compiled, static="rounds")
+def soft_policy_iteration(
+    mdp: MDP, gamma: Scalar, alpha: Scalar, rounds: int = 100
+) -> tuple[jax.Array, jax.Array]:
+    """Lemmas 1 and 2 in turn, from the uniformly random policy on (post, Theorem 1).
+
+    Args:
+        alpha: the temperature, above 0.
+        rounds: how many evaluations and improvements; a number known at compile time.
+
+    Returns:
+        the policy of each round and its soft Q^pi, both [rounds, S, A].
+
+    Raises:
+        ConfigError: gamma is 1 and some state leads to no terminal one.
+    """
+
+    def round(pi: jax.Array, _: None) -> tuple[jax.Array, tuple]:
+        q = backup(mdp, gamma, _evaluate(mdp, gamma, alpha, pi))
+        return soft_policy_improvement(q, alpha), (pi, q)
+
+    return jax.lax.scan(round, uniform_policy(mdp), length=rounds)[1]
+
+
+@partial(jax.jit, static_argnames="horizon")
+def finite_horizon_evaluation(
+    mdp: MDP, gamma: Scalar, pi: jax.Array, horizon: int
+) -> jax.Array:
+    """The expected return of `horizon` steps, [S]: what an episode limit leaves of V^pi.
+
+    Args:
+        pi: [S, A] probabilities.
+        horizon: steps; a number known at compile time.
+    """
+
+    def step(_: int, v: jax.Array) -> jax.Array:
+        return losses.expected_value(backup(mdp, gamma, v), pi)
+
+    return jax.lax.fori_loop(0, horizon, step, jnp.zeros(mdp.start.shape))

@@ -1,0 +1,161 @@
+"""Finite MDPs as gymnax environments. Observations are the numbers of the states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from gymnax.environments import environment, spaces
+
+from purejaxrl_sac import mdp as mdps
+from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.mdp import MDP
+
+
+@struct.dataclass
+class State:
+    position: jax.Array  # int32
+    time: jax.Array  # int32
+
+
+@struct.dataclass
+class Params:
+    """An MDP as tables to sample from. K successors per (s, a), M start states."""
+
+    successor: jax.Array  # [S, A, K] int32
+    cumulative: jax.Array  # [S, A, K] sums of P(successor | s, a) up to here
+    reward: jax.Array  # [S, A, K]
+    noise: jax.Array  # [S, A]
+    terminal: jax.Array  # [S] bool
+    legal: jax.Array  # [S, A] bool
+    start: jax.Array  # [M] int32
+    start_cumulative: jax.Array  # [M]
+    max_steps_in_episode: int | jax.Array = 100
+
+
+class Tabular(environment.Environment):
+    """Steps an MDP, with a time limit.
+
+    Raises:
+        ConfigError: the arrays are not an MDP.
+    """
+
+    def __init__(self, mdp: MDP, name: str = "MDP", max_steps: int = 100) -> None:
+        super().__init__()
+        mdps.validate(mdp)
+        if max_steps < 1:
+            raise ConfigError(f"max_steps is {max_steps}, but must be at least 1")
+        self.mdp, self._name, self._max_steps = mdp, name, max_steps
+        self._params = tables(mdp, max_steps)
+        # what is certain needs no random numbers
+        self._branches = self._params.successor.shape[-1] > 1
+        self._noisy = bool(np.any(self._params.noise))
+        self._scatters = self._params.start.shape[-1] > 1
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def default_params(self) -> Params:
+        return self._params
+
+    @property
+    def num_actions(self) -> int:
+        return self.mdp.P.shape[1]
+
+    def reset_env(self, key: jax.Array, params: Params) -> tuple[jax.Array, State]:
+        position = params.start[0]
+        if self._scatters:
+            position = params.start[_choose(jax.random.uniform(key), params.start_cumulative)]
+        return position, State(position, jnp.int32(0))
+
+    def step_env(self, key: jax.Array, state: State, action: jax.Array, params: Params) -> tuple:
+        cell = (state.position, action)
+        key_successor, key_noise = jax.random.split(key) if self._noisy else (key, None)
+        k = 0
+        if self._branches:
+            k = _choose(jax.random.uniform(key_successor), params.cumulative[cell])
+        position, reward = params.successor[*cell, k], params.reward[*cell, k]
+        if self._noisy:
+            reward += params.noise[cell] * jax.random.normal(key_noise)
+        state = State(position, state.time + 1)
+        return position, state, reward, params.terminal[position], {}
+
+    def is_terminated(self, state: State, params: Params) -> jax.Array:
+        return params.terminal[state.position]
+
+    def observe(self, key: jax.Array, state: State, action: Any, params: Params) -> jax.Array:
+        return state.position
+
+    def action_space(self, params: Params | None = None) -> spaces.Discrete:
+        return spaces.Discrete(self.num_actions)
+
+    def observation_space(self, params: Params) -> spaces.Discrete:
+        return spaces.Discrete(len(self.mdp.P))
+
+    def state_space(self, params: Params) -> spaces.Dict:
+        time = spaces.Discrete(params.max_steps_in_episode + 1)
+        return spaces.Dict({"position": self.observation_space(params), "time": time})
+
+
+def tables(mdp: MDP, max_steps: int, successors: int | None = None) -> Params:
+    """The environment parameters of an MDP; of several, stacked, they are lanes for `vmap`.
+
+    Args:
+        max_steps: the time limit.
+        successors: K, if more than this MDP needs: all that are stacked need the same.
+    """
+    P = np.asarray(mdp.P, np.float64)
+    width = max(successors or 0, int((P > 0).sum(-1).max()))
+    order = np.argsort(P <= 0, axis=-1, kind="stable")[..., :width]  # possible ones first
+    starts = np.flatnonzero(np.asarray(mdp.start) > 0)
+    return Params(
+        successor=jnp.array(order, jnp.int32),
+        cumulative=jnp.array(np.take_along_axis(P, order, -1).cumsum(-1), jnp.float32),
+        reward=jnp.array(np.take_along_axis(np.asarray(mdp.R), order, -1), jnp.float32),
+        noise=jnp.array(mdp.noise, jnp.float32),
+        terminal=jnp.array(mdp.terminal),
+        legal=jnp.array(mdp.legal),
+        start=jnp.array(starts, jnp.int32),
+        start_cumulative=jnp.array(np.asarray(mdp.start)[starts].cumsum(), jnp.float32),
+        max_steps_in_episode=max_steps,
+    )
+
+
+def _choose(u: jax.Array, cumulative: jax.Array) -> jax.Array:
+    """The index that u in [0, 1) falls on; never one whose probability is 0."""
+    return (cumulative <= u * cumulative[-1]).sum()
+
+
+def named(name: str) -> Tabular:
+    """The environment of an MDP in `purejaxrl_sac.mdp.NAMED`."""
+    build, max_steps = mdps.NAMED[name]
+    return Tabular(build(), name, max_steps)
+
+
+def exact(env: Any) -> MDP | None:
+    """The MDP behind an environment object: a `Tabular`'s own, or that of gymnax's FrozenLake.
+
+    Returns:
+        None where it is not known.
+    """
+    from gymnax.environments.misc.frozen_lake import FrozenLake
+
+    if isinstance(env, Tabular):
+        return env.mdp
+    if not isinstance(env, FrozenLake):
+        return None
+    rows = ["".join("SFHG"[tile] for tile in row) for row in np.asarray(env.desc)]
+    goal, hole, frozen = np.asarray(env.reward_schedule).tolist()
+    straight = env.success_rate if env.is_slippery else 1.0
+    side = (1 - straight) / 2
+    return mdps.from_map(
+        rows,
+        rewards={"G": goal, "H": hole, "F": frozen, "S": frozen},
+        turn=(straight, side, 0, side),
+        moves=mdps.LEFT_DOWN_RIGHT_UP,
+    )
