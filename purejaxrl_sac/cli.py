@@ -123,7 +123,7 @@ def train(options: TrainOptions) -> None:
     """Trains, shows progress, and leaves everything in the run directory."""
     import jax
 
-    from purejaxrl_sac.experiment import display, runner
+    from purejaxrl_sac.experiment import display, exact, runner
     from purejaxrl_sac.experiment.loggers import LOGGERS
 
     config = options.config
@@ -161,6 +161,9 @@ def train(options: TrainOptions) -> None:
     finally:
         directory.remove_if_unused()
     rows = display.summary(result)
+    mdp = exact.finite_mdp(config)
+    if mdp is not None:
+        rows |= exact.report(config, result.state, mdp, title, directory.path)
     directory.write_result(result, rows, title)
     rows["written to"] = str(directory.path)
     shown.console.print(display.table(title, rows))

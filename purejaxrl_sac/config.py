@@ -64,9 +64,12 @@ class Config:
 
 ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "leaky_relu", "softplus", "sigmoid")
 POSITIVE = ("total_steps", "num_envs", "rollout_length", "num_updates", "batch_size", "capacity")
-UNIT_INTERVAL = ("gamma", "tau", "epsilon_start", "epsilon_end", "epsilon_fraction")
-NON_NEGATIVE = ("learning_rate", "alpha_learning_rate", "warmup_steps")
-FINITE = ("learning_rate", "alpha_learning_rate", "alpha", "target_entropy_per_dim")
+UNIT_INTERVAL = ("gamma", "tau", "epsilon_start", "epsilon_end", "epsilon_fraction", "trace_decay")
+NON_NEGATIVE = ("learning_rate", "alpha_learning_rate", "warmup_steps", "omega", "bonus")
+FINITE = (
+    "learning_rate", "alpha_learning_rate", "alpha", "target_entropy_per_dim", "omega", "bonus",
+    "initial_value",
+)  # fmt: skip
 ABOVE_ZERO = ("alpha", "max_grad_norm", "huber_delta", "target_period")
 
 

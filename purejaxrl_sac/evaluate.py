@@ -95,9 +95,9 @@ def evaluate(
 
     def body(carry: tuple, key: jax.Array) -> tuple[tuple, None]:
         env_state, returns, running = carry
-        key_act, key_step = jax.random.split(key)
-        action = choose(key_act, env_state.obs)
-        env_state, transition, _ = env.step(key_step, env_state, action)
+        keys = jax.random.split(key, 1 + episodes)
+        action = choose(keys[0], env_state.obs)
+        env_state, transition, _ = env.step(keys[1:], env_state, action)
         returns += jnp.where(running, transition.reward, 0)
         return (env_state, returns, running & ~transition.last), None
 

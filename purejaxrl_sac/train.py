@@ -6,6 +6,7 @@ caller; `run(2n)` equals `run(n)` twice, bit for bit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -48,15 +49,17 @@ def init(key: jax.Array, config: Config) -> TrainState:
         _, extras = agent.act(key_act, agent_state, obs, step)  # for its shape: nobody reads it
         return env.random_action(key_action, config.num_envs), extras
 
-    collect = partial(envs.rollout, env, length=config.rollout_length, actor=random_action)
+    collect = partial(envs.rollout, env, actor=random_action)
+    block = (config.rollout_length, 1 + config.num_envs)
+    keys = jax.random.split(key_warmup, (config.warmup_iterations, *block))
     step = jnp.int32(0)
-    _, (rollout, _) = jax.eval_shape(collect, key, env_state, step)
+    spec = jax.ShapeDtypeStruct(block, key.dtype)
+    _, (rollout, _) = jax.eval_shape(collect, spec, env_state, step)
     state = TrainState(key, step, env_state, agent_state, memory.init(rollout))
 
-    def warm_up(state: TrainState, key: jax.Array) -> tuple[TrainState, None]:
-        return _remember(memory, config, state, collect(key, state.env, state.step))[0], None
+    def warm_up(state: TrainState, keys: jax.Array) -> tuple[TrainState, None]:
+        return _remember(memory, config, state, collect(keys, state.env, state.step))[0], None
 
-    keys = jax.random.split(key_warmup, config.warmup_iterations)
     return jax.lax.scan(warm_up, state, keys)[0]
 
 
@@ -71,15 +74,13 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
     env, agent, memory = build(config)
 
     def iteration(state: TrainState, _: None) -> tuple[TrainState, dict]:
-        key, key_collect, key_draw, key_learn = jax.random.split(state.key, 4)
+        key, key_draw, keys_learn, keys_collect = _keys(state.key, config)
         done = state.step // config.rollout_length - config.warmup_iterations
 
         def act(key: jax.Array, obs: jax.Array, step: jax.Array) -> tuple[jax.Array, PyTree]:
             return agent.act(key, state.agent, obs, step)
 
-        collected = envs.rollout(
-            env, key_collect, state.env, state.step, length=config.rollout_length, actor=act
-        )
+        collected = envs.rollout(env, keys_collect, state.env, state.step, act)
         state, episodes = _remember(memory, config, state._replace(key=key), collected)
 
         def learn(carry: tuple, xs: tuple) -> tuple[tuple, dict]:
@@ -89,12 +90,10 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
             agent_state, priority, metrics = agent.update(key, agent_state, sample, count)
             return (agent_state, memory.revise(memory_state, sample, priority)), metrics
 
-        updates = config.num_updates
-        keys = jax.random.split(key_learn, updates)
-        counts = done * updates + jnp.arange(updates)
-        draws = memory.draw(key_draw, state.memory, state.step, updates)
+        counts = done * config.num_updates + jnp.arange(config.num_updates)
+        draws = memory.draw(key_draw, state.memory, state.step, config.num_updates)
         (agent_state, memory_state), metrics = jax.lax.scan(
-            learn, (state.agent, state.memory), (keys, counts, draws)
+            learn, (state.agent, state.memory), (keys_learn, counts, draws)
         )
         metrics = jax.tree.map(lambda x: x.mean(0), metrics)
         return state._replace(agent=agent_state, memory=memory_state), {**episodes, **metrics}
@@ -129,6 +128,17 @@ def seed_axes(state: TrainState) -> TrainState:
     and `run` takes the copies for the one clock they are.
     """
     return TrainState(key=0, step=0 if jnp.ndim(state.step) else None, env=0, agent=0, memory=0)
+
+
+def _keys(key: jax.Array, config: Config) -> tuple[jax.Array, ...]:
+    """The keys of an iteration: the next one's, the draw's, the updates' [G], rollout's [T, 1 + N].
+
+    Out of one call, because each call is a good part of what a small iteration costs.
+    """
+    block = (config.rollout_length, 1 + config.num_envs)
+    keys = jax.random.split(key, 2 + config.num_updates + math.prod(block))
+    learn, collect = keys[2 : 2 + config.num_updates], keys[2 + config.num_updates :]
+    return keys[0], keys[1], learn, collect.reshape(block)
 
 
 def _remember(

@@ -108,9 +108,8 @@ def ours(algorithm: str, seeds: int, capacity: int, iterations: int) -> dict[str
         def actor(key: jax.Array, obs: jax.Array, step: jax.Array) -> tuple:
             return agent.act(key, state.agent, obs, step)
 
-        env_state, (_, episodes) = envs.rollout(
-            env, key, state.env, jnp.int32(WARMUP), length=iterations, actor=actor
-        )
+        keys = jax.random.split(key, (iterations, 2))
+        env_state, (_, episodes) = envs.rollout(env, keys, state.env, jnp.int32(WARMUP), actor)
         return env_state, jax.tree.map(jnp.sum, episodes)
 
     def update(key: jax.Array, state: prl.TrainState) -> Any:

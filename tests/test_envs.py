@@ -20,9 +20,8 @@ def play(env, length=12, num_envs=3, seed=0):
 
     key_reset, key_roll = jax.random.split(jax.random.key(seed))
     state = env.reset(key_reset, num_envs)
-    return state, *envs.rollout(
-        env, key_roll, state, jnp.int32(0), length=length, actor=actor
-    )  # fmt: skip
+    keys = jax.random.split(key_roll, (length, 1 + num_envs))
+    return state, *envs.rollout(env, keys, state, jnp.int32(0), actor)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -102,9 +102,8 @@ def test_buffer_after_wrap_around_holds_true_successors():
 
     env_state, step, state, history = env.reset(jax.random.key(0), n), 0, None, []
     for key in jax.random.split(jax.random.key(1), 10):
-        env_state, (block, _) = envs.rollout(
-            env, key, env_state, jnp.int32(step), length=length, actor=actor
-        )
+        keys = jax.random.split(key, (length, 1 + n))
+        env_state, (block, _) = envs.rollout(env, keys, env_state, jnp.int32(step), actor)
         if state is None:
             state = memory.init(jax.eval_shape(lambda b=block: b))
         state = memory.add(state, jnp.int32(step), block)

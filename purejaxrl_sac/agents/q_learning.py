@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +81,7 @@ def watkins(config: QLambdaConfig, batch: Transition, next_value: jax.Array, q: 
         q: [T, N, A] Q(s, .) when the update begins.
     """
     greedy = losses.select_action(q, batch.action) == q.max(-1)
-    trace = config.lambda_ * jnp.roll(greedy, -1, axis=0) * ~batch.last
+    trace = config.trace_decay * jnp.roll(greedy, -1, axis=0) * ~batch.last
     return lambda_returns(batch.reward, batch.discount, next_value, trace, config.gamma)
 
 
@@ -105,7 +105,8 @@ def tabular(
 
     Raises:
         ConfigError: observations are not a finite number of states, actions are continuous, the
-            exploration has an unknown name, or gamma is 1 where episodes need not end.
+            exploration has an unknown name, learning_rate is above 1, or gamma is 1 where
+            episodes need not end.
     """
     env = envs.bind(config.env, config.env_params)
     num_states = getattr(env.observation_space, "n", None)
@@ -114,6 +115,10 @@ def tabular(
         raise ConfigError(
             f"a table needs finitely many states and actions, but {env.name} has continuous {kind}:"
             " use dqn or sac, or an environment such as frozen_lake"
+        )
+    if isinstance(config.learning_rate, float | int) and config.learning_rate > 1:
+        raise ConfigError(
+            f"learning_rate is {config.learning_rate}, but a table's must be between 0 and 1"
         )
     mdp = getattr(envs.make(config.env), "mdp", None)
     if mdp is not None:
@@ -156,7 +161,8 @@ def tabular(
         counted = jnp.broadcast_to(sample.weight > 0, td_error.shape)
         visits = state.visits.at[cell].add(counted.astype(jnp.int32))
         n = jnp.maximum(visits[cell], 1)
-        k = jnp.maximum(n - state.visits[cell], 1)
+        # what can only be 1 is not counted: it would cost a copy of the table
+        k = jnp.maximum(n - state.visits[cell], 1) if td_error.size > 1 else 1
         beta = config.learning_rate * n**-config.omega
         share = -jnp.expm1(k * jnp.log1p(-beta)) / k  # of each of the k
         q_table = state.q.at[cell].add(sample.weight * share * td_error)
@@ -203,7 +209,7 @@ q_lambda = partial(q_learning, targets=watkins)
 class TabularConfig(Config):
     """Configuration of tabular learning."""
 
-    env: object = static("FrozenLake-misc")
+    env: Any = static("FrozenLake-misc")
     """Environment with Discrete observations: a name, or any gymnax `Environment` object."""
     exploration: str = static("epsilon_greedy")
     """How to explore: epsilon_greedy, boltzmann (softmax(Q / alpha)), ucb or greedy."""
@@ -241,5 +247,5 @@ class QLambdaConfig(TabularConfig):
 
     rollout_length: int = static(16)
     """Steps each environment takes between learning phases: how far a trace can reach."""
-    lambda_: float = 0.8
-    """Weight of the return over the next value; 0 is Q-learning."""
+    trace_decay: float = 0.8
+    """lambda: weight of the return over the next value; 0 is Q-learning."""

@@ -25,7 +25,7 @@ class Env(NamedTuple):
     """A gymnax environment with its parameters bound, as pure functions over N copies."""
 
     reset: Callable  # (key, num_envs) -> EnvState
-    step: Callable  # (key, EnvState, action [N, ...], own units) -> EnvState, Transition, episodes
+    step: Callable  # (keys [N], EnvState, action [N, ...], own units) -> EnvState, Transition, ...
     to_env: Callable  # (canonical action [N, ...]) -> the same in the environment's units
     random_action: Callable  # (key, num_envs) -> action [N, ...], uniform, canonical units
     observation_space: Any  # gymnax space
@@ -38,19 +38,24 @@ class Env(NamedTuple):
 
 def names() -> list[str]:
     """The environments `make` knows by name."""
-    import gymnax  # costs seconds: only when an environment is asked for
+    return [*_gymnax().registered_envs, *NAMED]
 
-    return [*gymnax.registered_envs, *NAMED]
+
+def _gymnax() -> Any:
+    # costs seconds: only when an environment is asked for; and its modules compute constants as
+    # they are imported, which must not be tracers
+    with jax.ensure_compile_time_eval():
+        import gymnax
+    return gymnax
 
 
 @cache  # one object per name: environments are static arguments, hashed by identity
 def _make(name: str) -> Any:
-    import gymnax
-
-    from purejaxrl_sac.envs import tabular
-
+    gymnax = _gymnax()
     if name not in names():
         raise unknown("environment", name, names(), "see `purejaxrl-sac list` for the names")
+    from purejaxrl_sac.envs import tabular
+
     try:
         with jax.ensure_compile_time_eval():  # some compute constants as they are made
             return tabular.named(name) if name in NAMED else gymnax.make(name)[0]
@@ -80,9 +85,7 @@ def bind(env: Any, params: Any = None) -> Env:
         ConfigError: the name is unknown, or the action space is neither Discrete nor a
             bounded Box.
     """
-    from gymnax.environments import spaces
-
-    env = make(env)
+    spaces, env = _gymnax().environments.spaces, make(env)
     with jax.ensure_compile_time_eval():  # spaces of untraced parameters are concrete
         params = env.default_params if params is None else params
         action_space = env.action_space(params)
@@ -123,8 +126,7 @@ def bind(env: Any, params: Any = None) -> Env:
         zeros = jnp.zeros(num_envs)
         return EnvState(_strong(state), _strong(obs), zeros, zeros.astype(jnp.int32))
 
-    def step(key: jax.Array, env_state: EnvState, action: jax.Array) -> tuple:
-        keys = jax.random.split(key, action.shape[0])
+    def step(keys: jax.Array, env_state: EnvState, action: jax.Array) -> tuple:
         obs, state, reward, terminated, truncated, info = jax.vmap(env.step, (0, 0, 0, None))(
             keys, env_state.state, action, params
         )
@@ -168,11 +170,12 @@ def bind(env: Any, params: Any = None) -> Env:
 
 
 def rollout(
-    env: Env, key: jax.Array, env_state: EnvState, step: jax.Array, *, length: int, actor: Callable
+    env: Env, keys: jax.Array, env_state: EnvState, step: jax.Array, actor: Callable
 ) -> tuple[EnvState, tuple[Transition, dict]]:
-    """Steps N environments `length` times.
+    """Steps N environments T times.
 
     Args:
+        keys: [T, 1 + N], in each step one for the actor and one for every environment.
         step: the clock at the first of these steps.
         actor: (key, obs [N, ...], step) -> action [N, ...], extras.
 
@@ -181,14 +184,12 @@ def rollout(
     """
 
     def body(env_state: EnvState, xs: tuple) -> tuple[EnvState, tuple]:
-        key, step = xs
-        key_act, key_step = jax.random.split(key)
-        action, extras = actor(key_act, env_state.obs, step)
-        env_state, transition, episodes = env.step(key_step, env_state, env.to_env(action))
+        keys, step = xs
+        action, extras = actor(keys[0], env_state.obs, step)
+        env_state, transition, episodes = env.step(keys[1:], env_state, env.to_env(action))
         return env_state, (transition._replace(action=action, extras=extras), episodes)
 
-    xs = (jax.random.split(key, length), step + jnp.arange(length))
-    return jax.lax.scan(body, env_state, xs)
+    return jax.lax.scan(body, env_state, (keys, step + jnp.arange(len(keys))))
 
 
 _strong: Callable[[PyTree], PyTree] = partial(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -66,6 +67,21 @@ class Tabular(environment.Environment):
     @property
     def num_actions(self) -> int:
         return self.mdp.P.shape[1]
+
+    @partial(jax.jit, static_argnames="self")
+    def step(self, key: jax.Array, state: State, action: Any, params: Params | None = None) -> tuple:
+        """As gymnax's own, but without a key for the reset where the start is certain.
+
+        Random numbers are most of what a step of a small MDP costs.
+        """
+        params = self.default_params if params is None else params
+        key_step, key_reset = jax.random.split(key) if self._scatters else (key, key)
+        final_obs, ended, reward, terminated, _ = self.step_env(key_step, state, action, params)
+        truncated = self.is_truncated(ended, params)
+        _, begun = self.reset_env(key_reset, params)
+        state = jax.tree.map(partial(jnp.where, terminated | truncated), begun, ended)
+        info = {"terminated": terminated, "truncated": truncated, "final_observation": final_obs}
+        return state.position, state, reward, terminated, truncated, info
 
     def reset_env(self, key: jax.Array, params: Params) -> tuple[jax.Array, State]:
         position = params.start[0]

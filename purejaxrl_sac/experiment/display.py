@@ -17,9 +17,9 @@ def with_interval(scores: np.ndarray, resamples: int = 2_000) -> str:
     if len(known) == 0:
         return "no episode ended yet"
     if len(known) == 1:
-        return f"{known[0]:.1f}"
+        return f"{known[0]:.4g}"
     low, high = bootstrap_interval(known, resamples=resamples)
-    return f"{iqm(known):.1f} [{low:.1f}, {high:.1f}]"
+    return f"{iqm(known):.4g} [{low:.4g}, {high:.4g}]"
 
 
 class Display:
@@ -81,7 +81,7 @@ def summary(result: runner.Result) -> dict[str, str]:
     if result.evaluation is not None:
         scores = result.evaluation.mean(1)[~failed]
         rows["greedy return, IQM [95 % interval]"] = with_interval(scores)
-        rows["greedy return, worst and best seed"] = f"{scores.min():.1f}, {scores.max():.1f}"
+        rows["greedy return, worst and best seed"] = f"{scores.min():.4g}, {scores.max():.4g}"
     return rows
 
 
