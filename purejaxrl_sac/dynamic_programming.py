@@ -170,7 +170,7 @@ def uniform_policy(mdp: MDP) -> jax.Array:
 
 @compiled
 def policy_iteration(mdp: MDP, gamma: Scalar) -> tuple[jax.Array, jax.Array]:
-    """Q* and an optimal policy, both [S, A]: evaluate by a solve, improve, until values stop rising.
+    """Q* and an optimal policy, both [S, A]: evaluate by a solve, improve, until values stay.
 
     It begins with the uniformly random policy, which terminates wherever any policy does.
 
@@ -225,9 +225,7 @@ def soft_policy_iteration(
 
 
 @partial(jax.jit, static_argnames="horizon")
-def finite_horizon_evaluation(
-    mdp: MDP, gamma: Scalar, pi: jax.Array, horizon: int
-) -> jax.Array:
+def finite_horizon_evaluation(mdp: MDP, gamma: Scalar, pi: jax.Array, horizon: int) -> jax.Array:
     """The expected return of `horizon` steps, [S]: what an episode limit leaves of V^pi.
 
     Args:

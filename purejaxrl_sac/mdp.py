@@ -324,7 +324,7 @@ def taxi() -> MDP:
     -1 a step, -10 for picking up or dropping off where that is wrong, 20 for the delivery, which
     ends the episode. Actions south, north, east, west, pick up, drop off. States are
     ((row x 5 + column) x 5 + passenger) x 4 + destination, passenger 4 being in the taxi.
-    Gymnasium's Taxi-v3.
+    Gymnasium's Taxi-v4.
     """
     stands = ((0, 0), (0, 4), (4, 0), (4, 3))
     walls = {((i, j), (i, j + 1)) for i, j in ((0, 1), (1, 1), (3, 0), (4, 0), (3, 2), (4, 2))}

@@ -1,4 +1,4 @@
-"""Memories: the rollout just collected (alone or with what followed), and uniform experience replay (post, section 2.3.2)."""
+"""Memories: the rollout just collected, and uniform experience replay (post, section 2.3.2)."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import pytest
 
@@ -9,9 +11,12 @@ def key():
     return jax.random.key(0)
 
 
+ENVS = {"sac": "Pendulum-v1", "dqn": "CartPole-v1", "double_dqn": "CartPole-v1"}
+
+
 def small(algorithm, **changes):
     """A preset cut down to a few iterations, several environments and updates each."""
-    env = "Pendulum-v1" if algorithm == "sac" else "CartPole-v1"
+    config = prl.preset(algorithm, ENVS.get(algorithm, "frozen_lake"))
     sizes = {
         "total_steps": 240,
         "num_envs": 3,
@@ -22,4 +27,6 @@ def small(algorithm, **changes):
         "batch_size": 8,
         "hidden_sizes": (8, 8),
     }
-    return prl.preset(algorithm, env).replace(**{**sizes, **changes})
+    known = {field.name for field in dataclasses.fields(config)}
+    sizes = {name: value for name, value in sizes.items() if name in known}
+    return config.replace(**{**sizes, **changes})

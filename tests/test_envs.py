@@ -39,7 +39,8 @@ def test_every_gymnax_environment_rolls_out(name):
     assert networks.features(env.observation_space)(start.obs).dtype == jnp.float32
     running = np.asarray(~rollout.last[:-1])
     before, after = np.asarray(rollout.next_obs[:-1]), np.asarray(rollout.obs[1:])
-    np.testing.assert_array_equal(before[running], after[running])
+    # the compiler may compute one observation twice, an ulp apart
+    np.testing.assert_allclose(before[running], after[running], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["FrozenLake-misc", "Catch-bsuite", "Breakout-MinAtar"])

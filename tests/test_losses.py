@@ -10,7 +10,7 @@ from scipy import stats
 
 from purejaxrl_sac import losses
 from purejaxrl_sac.distributions import squashed_gaussian
-from purejaxrl_sac.exploration import epsilon_greedy, linear_schedule
+from purejaxrl_sac.exploration import linear_schedule
 from purejaxrl_sac.optimize import adam, track
 
 Q_ONLINE = jnp.array([[1.0, 3.0, 2.0], [0.0, -1.0, 5.0]])
@@ -130,15 +130,6 @@ def test_gradients_are_finite_at_saturation():
         grads = jax.grad(loss, (0, 1))(jnp.full((8, 2), mean), jnp.zeros((8, 2)))
         chex.assert_tree_all_finite(grads)
         assert jnp.abs(grads[1]).sum() > 0
-
-
-def test_epsilon_greedy_tosses_a_coin_per_environment():
-    q = jnp.tile(jnp.array([[0.0, 1.0, 0.0, 0.0]]), (4_000, 1))
-    action = epsilon_greedy(jax.random.key(0), q, 0.4)
-    assert action.dtype == jnp.int32
-    share = np.bincount(action, minlength=4) / 4_000
-    np.testing.assert_allclose(share, [0.1, 0.7, 0.1, 0.1], atol=4 * np.sqrt(0.25 / 4_000))
-    assert (epsilon_greedy(jax.random.key(0), q, 0.0) == 1).all()
 
 
 def test_linear_schedule():

@@ -69,7 +69,9 @@ class Tabular(environment.Environment):
         return self.mdp.P.shape[1]
 
     @partial(jax.jit, static_argnames="self")
-    def step(self, key: jax.Array, state: State, action: Any, params: Params | None = None) -> tuple:
+    def step(
+        self, key: jax.Array, state: State, action: Any, params: Params | None = None
+    ) -> tuple:
         """As gymnax's own, but without a key for the reset where the start is certain.
 
         Random numbers are most of what a step of a small MDP costs.

@@ -53,7 +53,13 @@ def values(mdp: MDP, q: np.ndarray, title: str, path: Path | None = None) -> Fig
 
 
 def episode(
-    key: jax.Array, mdp: MDP, q: np.ndarray, policy: Policy, title: str, path: Path, steps: int = 100
+    key: jax.Array,
+    mdp: MDP,
+    q: np.ndarray,
+    policy: Policy,
+    title: str,
+    path: Path,
+    steps: int = 100,
 ) -> None:
     """One episode on the map, as a GIF of at most `steps` moves.
 
@@ -132,7 +138,10 @@ def _paper(axes: Axes, grid: Grid, title: str) -> None:
 def _heat_map(axes: Axes, mdp: MDP, q: np.ndarray, title: str) -> AxesImage:
     grid = mdp.grid
     blank = np.array(  # nobody ever chooses an action there
-        [end or grid.rows[i][j] == "C" for (i, j), end in zip(grid.position, mdp.terminal, strict=True)]
+        [
+            end or grid.rows[i][j] == "C"
+            for (i, j), end in zip(grid.position, mdp.terminal, strict=True)
+        ]
     )
     v = np.where(blank, np.nan, q.max(-1))
     image = np.full((len(grid.rows), len(grid.rows[0])), np.nan)

@@ -72,7 +72,7 @@ def report(config: Config, state: TrainState, mdp: MDP, title: str, path: Path) 
     if mdp.grid is not None:
         first = jax.tree.map(lambda x: x[0], state._replace(step=None))._replace(step=state.step)
         choose = jax.jit(policy(config, first))
-        draw.episode(jax.random.key(0), mdp, q[0], choose, title, path / "episode.gif")
+        draw.episode(jax.random.key(0), mdp, q[0], choose, title=title, path=path / "episode.gif")
     gamma = float(config.gamma)
     return {
         "greedy return, exact, IQM [95 % interval]": with_interval(greedy_returns(config, mdp, q)),

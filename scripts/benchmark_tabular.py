@@ -1,0 +1,112 @@
+"""Q-learning on FrozenLake: environment steps per second, against a plain loop over gymnasium.
+
+    python scripts/benchmark_tabular.py
+
+One JSON line per row: millions of environment steps per second over all seeds, each with one
+update, the median over `--rounds`. Compilation is timed apart; our rows and the loop take turns
+within each round, so that a noisy machine is noisy to all. The loop is what a user writes in
+NumPy: one environment, one step, one update at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+
+import gymnasium
+import jax
+import numpy as np
+
+import purejaxrl_sac as prl
+
+LOOP_STEPS = 20_000
+ROWS = (  # environment, seeds, parallel environments per seed, rollout length
+    ("frozen_lake", 1, 1, 1),
+    ("frozen_lake", 1_024, 1, 1),
+    ("frozen_lake", 1_024, 1, 8),
+    ("frozen_lake", 1_024, 8, 1),
+    ("FrozenLake-misc", 1_024, 1, 1),
+    ("taxi", 1_024, 1, 1),
+)
+
+
+class Ours:
+    """A run that goes on from round to round, as chunks of a long run do."""
+
+    def __init__(self, env: str, seeds: int, num_envs: int, rollout_length: int) -> None:
+        iterations = 20_000 if seeds == 1 else 800 // (num_envs * rollout_length)
+        config = prl.default_config("q_learning").replace(
+            env=env, num_envs=num_envs, rollout_length=rollout_length, total_steps=2**30
+        )
+        keys = jax.random.split(jax.random.key(0), seeds)
+        axes = prl.seed_axes(jax.eval_shape(prl.init, keys[0], config))
+
+        def chunk(state: prl.TrainState) -> tuple:
+            run = jax.vmap(lambda state: prl.run(state, config, iterations), (axes,), (axes, 0))
+            state, metrics = run(state)
+            return state, jax.tree.map(lambda x: x.sum(1), metrics)
+
+        self.state = jax.jit(jax.vmap(prl.init, (0, None), axes))(keys, config)
+        began = time.perf_counter()
+        self.program = jax.jit(chunk, donate_argnums=0).lower(self.state).compile()
+        self.compile_s = time.perf_counter() - began
+        self.steps = seeds * iterations * config.block
+        self.rate()
+
+    def rate(self) -> float:
+        """Steps per second of one chunk."""
+        began = time.perf_counter()
+        self.state, _ = jax.block_until_ready(self.program(self.state))
+        return self.steps / (time.perf_counter() - began)
+
+
+def loop_rate(epsilon: float = 0.1, learning_rate: float = 0.1, gamma: float = 0.99) -> float:
+    """Steps per second of Q-learning in NumPy on gymnasium's FrozenLake."""
+    env = gymnasium.make("FrozenLake-v1")
+    rng, q = np.random.default_rng(0), np.zeros((16, 4))
+    state, _ = env.reset(seed=0)
+    began = time.perf_counter()
+    for _ in range(LOOP_STEPS):
+        if rng.random() < epsilon:
+            action = rng.integers(4)
+        else:
+            action = rng.choice(np.flatnonzero(q[state] == q[state].max()))
+        successor, reward, terminated, truncated, _ = env.step(int(action))
+        target = reward + gamma * (not terminated) * q[successor].max()
+        q[state, action] += learning_rate * (target - q[state, action])
+        state = env.reset()[0] if terminated or truncated else successor
+    return LOOP_STEPS / (time.perf_counter() - began)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+
+    runs = [Ours(*row) for row in ROWS]
+    rates = [[loop_rate(), *(run.rate() for run in runs)] for _ in range(options.rounds)]
+    loop, *ours = (statistics.median(column) for column in zip(*rates))
+    device = f"{len(jax.devices())} x {jax.devices()[0].device_kind}"
+    print(
+        json.dumps(
+            {"loop": "NumPy and gymnasium", "million_steps_per_second": round(loop / 1e6, 4)}
+        )
+    )
+    for (env, seeds, num_envs, rollout_length), run, rate in zip(ROWS, runs, ours):
+        row = {
+            "env": env,
+            "seeds": seeds,
+            "num_envs": num_envs,
+            "rollout_length": rollout_length,
+            "million_steps_per_second": round(rate / 1e6, 2),
+            "times_the_loop": round(rate / loop),
+            "compile_s": round(run.compile_s, 1),
+            "device": device,
+        }
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

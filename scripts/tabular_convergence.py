@@ -1,0 +1,136 @@
+"""Tabular learning against the exact fixed points, over steps (post, section 1.5).
+
+    python scripts/tabular_convergence.py                 # writes tabular_convergence.png
+
+Robbins-Monro step sizes 1 / visits^omega. Q-learning and Double Q-learning are held against Q*,
+soft Q-learning against the soft Q*, SARSA at a fixed epsilon against the exact values of the
+policy that is epsilon-greedy in its own values, all by the largest error over (s, a) in units of
+the largest value. SARSA with epsilon falling to 0 stops trying what is not greedy, so there it is
+the value of the start states that is held against V*. Printed are means over the seeds and their
+standard errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, NullFormatter
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import dynamic_programming as dp
+from purejaxrl_sac import exploration
+from purejaxrl_sac import mdp as mdps
+
+GAMMA, ALPHA, EPSILON = 0.9, 0.1, 0.3
+ENVIRONMENTS = ("frozen_lake", "chain", "garnet")
+ANYTHING = {"epsilon_start": 1.0, "epsilon_end": 1.0}  # off-policy: uniformly random actions
+VARIANTS = {  # name -> algorithm, changes of its configuration
+    "Q-learning": ("q_learning", ANYTHING),
+    "Double Q-learning": ("double_q_learning", ANYTHING),
+    "soft Q-learning": (
+        "soft_q_learning",
+        {**ANYTHING, "exploration": "epsilon_greedy", "alpha": ALPHA},
+    ),
+    "SARSA": ("sarsa", {"epsilon_start": EPSILON, "epsilon_end": EPSILON}),
+    "SARSA, epsilon to 0": (
+        "sarsa",
+        {"epsilon_start": 1.0, "epsilon_end": 0.0, "epsilon_fraction": 0.9},
+    ),
+}
+
+
+def fixed_point(variant: str, mdp: mdps.MDP) -> np.ndarray:
+    """What the variant is to converge to, [S, A]."""
+    if variant == "soft Q-learning":
+        return np.asarray(dp.soft_value_iteration(mdp, GAMMA, ALPHA))
+    if variant == "SARSA":
+        zeros = jnp.zeros(mdp.legal.shape)
+        return np.asarray(
+            dp.fixed_point(
+                lambda q: dp.expectation(mdp, GAMMA, exploration.epsilon_greedy(q, EPSILON), q),
+                zeros,
+            )
+        )
+    return np.asarray(dp.value_iteration(mdp, GAMMA))
+
+
+def errors(
+    variant: str, env: str, steps: int, seeds: int, points: int = 20, omega: float = 0.6
+) -> tuple[np.ndarray, np.ndarray]:
+    """Relative errors while learning.
+
+    Returns:
+        environment steps [points + 1], errors [points + 1, seeds].
+    """
+    algorithm, changes = VARIANTS[variant]
+    config = prl.default_config(algorithm).replace(
+        env=env,
+        total_steps=steps,
+        num_envs=8,
+        gamma=GAMMA,
+        learning_rate=1.0,
+        omega=omega,
+        **changes,
+    )
+    mdp = mdps.NAMED[env][0]()
+    exact = fixed_point(variant, mdp)
+    states, terminal, scale = jnp.arange(len(exact)), jnp.asarray(mdp.terminal), np.abs(exact).max()
+
+    def error(state: prl.TrainState) -> jax.Array:
+        q = prl.q_values(config, state, states)
+        if variant == "SARSA, epsilon to 0":
+            return jnp.abs((q.max(-1) - exact.max(-1)) @ mdp.start) / scale
+        return jnp.where(terminal[:, None], 0, jnp.abs(q - exact)).max() / scale
+
+    def train(key: jax.Array) -> jax.Array:
+        def chunk(state: prl.TrainState, _: None) -> tuple:
+            state, _ = prl.run(state, config, config.iterations // points)
+            return state, error(state)
+
+        start = prl.init(key, config)
+        _, after = jax.lax.scan(chunk, start, length=points)
+        return jnp.concatenate([error(start)[None], after])
+
+    keys = jax.random.split(jax.random.key(0), seeds)
+    found = np.asarray(jax.jit(jax.vmap(train))(keys)).T
+    return np.linspace(0, steps, points + 1), found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=800_000)
+    parser.add_argument("--out", type=Path, default=Path("tabular_convergence.png"))
+    options = parser.parse_args()
+
+    figure = Figure(figsize=(10, 3.6), dpi=150, layout="constrained")
+    for axes, env in zip(figure.subplots(1, len(ENVIRONMENTS), sharey=True), ENVIRONMENTS):
+        for variant in VARIANTS:
+            steps, found = errors(variant, env, options.steps, options.seeds)
+            mean = found.mean(1)
+            standard_error = found.std(1, ddof=1) / np.sqrt(options.seeds)
+            shown = ", ".join(
+                f"{step / 1000:.0f}k {m:.4f} +- {e:.4f}"
+                for step, m, e in zip(steps[5::5], mean[5::5], standard_error[5::5])
+            )
+            print(f"{env:12} {variant:20} {shown}", flush=True)
+            axes.plot(steps[1:], mean[1:], label=variant)
+            low, high = mean - 2 * standard_error, mean + 2 * standard_error
+            axes.fill_between(steps[1:], low[1:], high[1:], alpha=0.3)
+        axes.set(xscale="log", yscale="log", xlabel="environment steps", title=env)
+        axes.xaxis.set_major_formatter(EngFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.grid(alpha=0.2)
+    figure.axes[0].set_ylabel("error / largest value")
+    figure.axes[0].legend(frameon=False, fontsize=7)
+    figure.savefig(options.out)
+    print(f"written to {options.out}")
+
+
+if __name__ == "__main__":
+    main()
