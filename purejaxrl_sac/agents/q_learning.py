@@ -120,9 +120,11 @@ def tabular(
         raise ConfigError(
             f"learning_rate is {config.learning_rate}, but a table's must be between 0 and 1"
         )
-    mdp = getattr(envs.make(config.env), "mdp", None)
-    if mdp is not None:
-        check_discount(mdp, config.gamma)
+    made = envs.make(config.env)
+    if getattr(made, "mdp", None) is not None:
+        check_discount(made.mdp, config.gamma)
+    params = made.default_params if config.env_params is None else config.env_params
+    legal = getattr(params, "legal", True)  # [S, A], where some actions do not exist
     if explore is None:
         if config.exploration not in EXPLORE:
             raise unknown("exploration", config.exploration, EXPLORE)
@@ -130,8 +132,7 @@ def tabular(
 
     def init(key: jax.Array, obs: jax.Array) -> QTable:
         shape = (tables, num_states, env.num_actions)
-        q = jnp.full(shape, config.initial_value, jnp.float32)
-        q = q if env.legal is None else jnp.where(env.legal, q, -jnp.inf)
+        q = jnp.where(legal, jnp.full(shape, config.initial_value, jnp.float32), -jnp.inf)
         return QTable(q, jnp.zeros(shape, jnp.int32))
 
     def q_values(state: QTable, obs: jax.Array) -> jax.Array:

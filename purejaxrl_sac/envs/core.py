@@ -31,7 +31,6 @@ class Env(NamedTuple):
     observation_space: Any  # gymnax space
     num_actions: int | None  # A, where actions are discrete
     action_dim: int | None  # numbers per action, where they are continuous
-    legal: jax.Array | None  # [S, A] bool: the actions that exist, where not all do everywhere
     name: str
     max_steps: Any  # the time limit in steps; a tracer where env_params are traced
 
@@ -163,7 +162,6 @@ def bind(env: Any, params: Any = None) -> Env:
         observation_space=observation_space,
         num_actions=num_actions,
         action_dim=action_dim,
-        legal=getattr(params, "legal", None),
         name=env.name,
         max_steps=getattr(params, "max_steps_in_episode", None),
     )

@@ -57,6 +57,7 @@ def episode(
     mdp: MDP,
     q: np.ndarray,
     policy: Policy,
+    *,
     title: str,
     path: Path,
     steps: int = 100,

@@ -1,0 +1,265 @@
+"""Finite MDPs: against independent descriptions, as environments, and when they make no sense."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import dynamic_programming as dp
+from purejaxrl_sac import envs, mdp
+from purejaxrl_sac.envs.tabular import Tabular, exact, tables
+from scripts import named_mdps
+
+
+@pytest.mark.parametrize("name", named_mdps.GYMNASIUM)
+def test_every_transition_is_gymnasiums(name):
+    assert named_mdps.largest_difference(name) < 1e-12
+
+
+@pytest.mark.parametrize("slippery", (True, False))
+def test_every_transition_is_gymnaxs(slippery):
+    ours, found = named_mdps.gymnax_frozen_lake(slippery, "4x4")
+    sigmas, reward_error, ends = named_mdps.compare(ours, found)
+    assert sigmas < 5 and reward_error == 0 and ends
+
+
+def test_four_rooms_is_gymnaxs():
+    ours, found = named_mdps.gymnax_four_rooms()
+    sigmas, reward_error, ends = named_mdps.compare(ours, found)
+    assert sigmas < 5 and reward_error < 1e-6 and ends
+    assert len(ours.P) == 104
+    assert ours.grid.position[int(np.argmax(ours.start))] == (4, 1)
+
+
+def test_the_mdp_behind_gymnaxs_frozen_lake():
+    for kwargs, expected in (
+        ({}, mdp.frozen_lake()),
+        ({"map_name": "8x8", "is_slippery": False}, mdp.frozen_lake(8, slippery=False)),
+    ):
+        import gymnax
+
+        found = exact(gymnax.make("FrozenLake-misc", **kwargs)[0])
+        np.testing.assert_allclose(found.P, expected.P, atol=1e-7)
+        np.testing.assert_allclose(found.R, expected.R, atol=1e-7)
+        np.testing.assert_array_equal(found.terminal, expected.terminal)
+    assert exact(envs.make("CartPole-v1")) is None
+    assert exact(envs.make("taxi")) is envs.make("taxi").mdp
+
+
+@pytest.mark.parametrize("name", mdp.NAMED)
+def test_named_mdps_are_sound(name):
+    build, max_steps = mdp.NAMED[name]
+    found = build()
+    mdp.validate(found)
+    assert max_steps >= 10
+    terminal = np.asarray(found.terminal)
+    np.testing.assert_array_equal(np.asarray(found.P)[terminal, :, terminal], 1)
+    assert (np.asarray(found.R)[terminal] == 0).all()
+
+
+def test_hand_written_counts():
+    lake = mdp.frozen_lake()
+    assert lake.terminal.sum() == 5 and lake.start[0] == 1
+    # from 14, down: left to 13, down stays, right to the goal, a third each
+    np.testing.assert_allclose(lake.P[14, 1, [13, 14, 15]], 1 / 3)
+    assert lake.r[14, 1] == pytest.approx(1 / 3) and lake.R[14, 1, 15] == 1
+
+    cliff = mdp.cliff_walking()
+    assert cliff.P[36, 1, 36] == 1 and cliff.r[36, 1] == -100 and cliff.r[36, 0] == -1
+    assert cliff.P[35, 2, 47] == 1 and cliff.terminal[47] and cliff.terminal.sum() == 1
+
+    taxi = mdp.taxi()
+    assert (taxi.start > 0).sum() == 300
+    assert sorted(np.unique(taxi.r[~taxi.terminal])) == [-10, -1, 20]
+    assert (taxi.r == 20).sum() == 4  # one for each destination
+
+    chain = mdp.chain()
+    np.testing.assert_allclose(chain.r, [[0.4, 1.6]] * 4 + [[8.4, 3.6]])
+    np.testing.assert_allclose(chain.P[2, 0], [0.2, 0, 0, 0.8, 0])
+
+    sea = mdp.deep_sea(10)
+    assert dp.value_iteration(sea, 1.0)[0].max() == pytest.approx(0.99, abs=1e-6)
+    assert (sea.r == 0).sum() == 100 + 2 and sea.r[99, 1] == pytest.approx(0.999)
+    assert sea.P[0, 1, 11] == 1 and sea.P[0, 0, 10] == 1 and sea.P[90, 0, 100] == 1
+
+    bias = mdp.maximization_bias()
+    assert bias.legal.sum() == 2 + 10 + 10
+    np.testing.assert_allclose(bias.r[1], -0.1)
+    assert (bias.noise[1] == 1).all() and (bias.noise[[0, 2]] == 0).all()
+    assert bias.P[0, 0, 1] == bias.P[0, 1, 2] == 1
+    assert dp.value_iteration(bias, 1.0)[0, 0] == pytest.approx(-0.1)
+
+
+def test_garnets_are_random_and_vmap():
+    many = jax.vmap(lambda key: mdp.garnet(key, 12, 3, 4, terminal=2))(
+        jax.random.split(jax.random.key(0), 5)
+    )
+    np.testing.assert_allclose(many.P.sum(-1), 1, atol=1e-6)
+    inner = np.asarray(many.P)[:, :10]
+    assert ((inner > 0).sum(-1) == 4).all()
+    assert not np.allclose(inner[0], inner[1])
+    mdp.validate(jax.tree.map(lambda x: x[0], many))
+
+
+def test_your_own_map():
+    found = mdp.from_map(
+        """
+        S.G
+        .#C
+        """,
+        rewards={"G": 5.0, "C": -3.0, ".": -1.0},
+    )
+    assert found.P.shape == (5, 4, 5)
+    assert found.P[1, 1, 2] == 1 and found.R[1, 1, 2] == 5 and found.terminal[2]
+    assert found.P[1, 2, 1] == 1 and found.R[1, 2, 1] == -1  # into the wall
+    assert found.grid.position == ((0, 0), (0, 1), (0, 2), (1, 0), (1, 2))
+    onto_cliff = mdp.from_map("SG .C", rewards={"C": -3.0}).P[2, 1]
+    np.testing.assert_array_equal(onto_cliff, [1, 0, 0, 0])  # back to the start
+
+
+TWO = np.array([[[0.5, 0.5]], [[0.0, 1.0]]])
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: mdp.make(0.9 * TWO, np.zeros((2, 1))), r"P\[0, 0\] sums to 0.9 .*sum to 1"),
+        (lambda: mdp.make([[[1.5, -0.5]], TWO[1]], np.zeros((2, 1))), "smallest entry -0.5"),
+        (lambda: mdp.make(TWO[0], np.zeros((2, 1))), r"must be \[S, A, S\]"),
+        (lambda: mdp.make(TWO, np.zeros((3, 1))), r"R has shape \(3, 1\)"),
+        (lambda: mdp.make(TWO, np.full((2, 1), np.nan)), "rewards must be finite"),
+        (lambda: mdp.make(TWO, np.zeros((2, 1)), start=2), "start is state 2, but the states are"),
+        (lambda: mdp.make(TWO, np.zeros((2, 1)), start=[0, 0]), "need a state to begin in"),
+        (lambda: mdp.make(TWO, np.zeros((2, 1)), start=[1]), r"start has shape \(1,\)"),
+        (
+            lambda: mdp.make(TWO, np.zeros((2, 1)), start=1, terminal=[1]),
+            "state 1 is a start and terminal",
+        ),
+        (
+            lambda: mdp.make(TWO, np.zeros((2, 1)), legal=np.zeros((2, 1))),
+            "state 0 has no legal action",
+        ),
+        (lambda: mdp.from_map("SX FG"), "row 0 of the map has the letter 'X': use S start"),
+        (lambda: mdp.from_map("SF G"), "make all of one length"),
+        (lambda: mdp.from_map("FF FG"), "the map has no S"),
+        (lambda: mdp.from_map("S#G"), "no G can be reached from the S in row 0, column 0"),
+        (lambda: mdp.from_map("SHG"), "no G can be reached"),
+        (lambda: mdp.from_map("SG", rewards={"g": 1}), "rewards has the letter 'g'"),
+        (lambda: mdp.from_map("SG", turn=(0.5, 0, 0, 0)), "four probabilities"),
+        (lambda: Tabular(mdp.chain(), max_steps=0), "max_steps is 0"),
+        (lambda: dp.value_iteration(mdp.chain(), 1.0), "gamma is 1, but from state 0 no terminal"),
+        (lambda: dp.soft_value_iteration(mdp.chain(), 1.0, 0.1), "lower gamma"),
+        (lambda: dp.value_iteration(mdp.chain(), 1.1), "gamma is 1.1, but must be between"),
+        (
+            lambda: dp.policy_evaluation(mdp.cliff_walking(), 1.0, np.eye(4)[[3] * 48]),
+            "the policy never terminates",
+        ),
+        (lambda: envs.make("clif_walking"), "did you mean cliff_walking"),
+    ],
+)
+def test_one_clear_line(build, message):
+    with pytest.raises(prl.ConfigError, match=message) as error:
+        build()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("algorithm", ("q_learning", "sarsa"))
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"env": "CartPole-v1"}, "finitely many states.* CartPole-v1 has continuous observations"),
+        ({"env": "chain", "gamma": 1.0}, "gamma is 1, but from state 0"),
+        ({"learning_rate": 1.5}, "learning_rate is 1.5, but a table's must be between 0 and 1"),
+        ({"exploration": "boltzman"}, "did you mean boltzmann"),
+        ({"omega": -1.0}, "omega is -1.0, but must be zero or more"),
+        ({"alpha": 0.0}, "alpha is 0.0, but must be greater than zero"),
+    ],
+)
+def test_bad_tabular_configurations(algorithm, changes, message):
+    config = prl.default_config(algorithm).replace(**changes)
+    with pytest.raises(prl.ConfigError, match=message) as error:
+        prl.make_train(config)
+    assert "\n" not in str(error.value)
+
+
+def play(env, steps, num_envs=64):
+    bound = envs.bind(env)
+
+    def actor(key, obs, step):
+        return bound.random_action(key, num_envs), ()
+
+    keys = jax.random.split(jax.random.key(1), (steps, 1 + num_envs))
+    start = bound.reset(jax.random.key(0), num_envs)
+    return jax.jit(envs.rollout, static_argnums=(0, 4))(bound, keys, start, 0, actor)[1][0]
+
+
+@pytest.mark.parametrize("name", ("frozen_lake", "taxi", "chain", "garnet", "maximization_bias"))
+def test_the_environment_steps_the_mdp(name):
+    """Frequencies of the successors, rewards, starts, ends, the time limit and the true successor."""
+    found = mdp.NAMED[name][0]()
+    env = Tabular(found, name, max_steps=7)
+    rows = play(env, 2_000)
+    s, a, t = (np.asarray(x) for x in (rows.obs, rows.action, rows.next_obs))
+    P = np.asarray(found.P)
+    assert (P[s, a, t] > 0).all()
+    counts = np.zeros(P.shape)
+    np.add.at(counts, (s, a, t), 1)
+    tried = counts.sum(-1, keepdims=True)
+    error = np.sqrt(np.maximum(P * (1 - P), 1e-9) * tried) + 1e-6
+    assert (np.abs(counts - tried * P) / error).max() < 5.5
+
+    noise = np.asarray(found.noise)[s, a]
+    gap = np.asarray(rows.reward) - np.asarray(found.R)[s, a, t]
+    np.testing.assert_allclose(gap[noise == 0], 0, atol=1e-6)
+    if (noise > 0).any():
+        z = (gap / np.maximum(noise, 1e-9))[noise > 0]
+        assert abs(z.mean()) < 5 / np.sqrt(len(z)) and abs(z.std() - 1) < 5 / np.sqrt(len(z))
+
+    terminal = np.asarray(found.terminal)[t]
+    np.testing.assert_array_equal(rows.discount, 1 - terminal)
+    begins = np.vstack([np.ones((1, 64), bool), np.asarray(rows.last)[:-1]])
+    assert (np.asarray(found.start)[s[begins]] > 0).all()
+    np.testing.assert_array_equal(t[:-1][~begins[1:]], s[1:][~begins[1:]])
+    lengths = np.diff(np.flatnonzero(np.asarray(rows.last)[:, 0]))
+    assert lengths.max() <= 7 and np.asarray(rows.last)[terminal].all()
+    if not terminal.any():
+        assert (lengths == 7).all()
+
+
+def test_random_starts_follow_their_distribution():
+    rows = play(Tabular(mdp.make(TWO, np.zeros((2, 1)), start=[0.25, 0.75]), max_steps=1), 500)
+    assert np.asarray(rows.obs == 1).mean() == pytest.approx(0.75, abs=5 * np.sqrt(0.19 / 32_000))
+
+
+def test_environments_vmap_over_stacked_mdps(key):
+    """A run on each of several random MDPs in one program, each as if it were alone."""
+    many = jax.vmap(mdp.garnet)(jax.random.split(key, 3))
+    each = [jax.tree.map(lambda x, i=i: x[i], many) for i in range(3)]
+    params = [tables(found, max_steps=20) for found in each]
+    stacked = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(v) for v in x]), *params)
+    config = prl.default_config("q_learning").replace(
+        env=Tabular(each[0], "garnet", 20), total_steps=500, gamma=0.9
+    )
+    lanes = config.replace(env_params=stacked)
+    axes = jax.tree.map(lambda _: None, lanes).replace(
+        env_params=jax.tree.map(lambda _: 0, stacked)
+    )
+    state, _ = jax.jit(jax.vmap(prl.train, (None, axes)))(key, lanes)
+    assert not np.allclose(state.agent.q[0], state.agent.q[1])
+    for lane, one in enumerate(params):
+        solo, _ = jax.jit(prl.train)(key, config.replace(env_params=one))
+        np.testing.assert_allclose(state.agent.q[lane], solo.agent.q, rtol=1e-4, atol=1e-5)
+
+
+def test_gymnax_may_be_imported_inside_a_trace():
+    import subprocess
+    import sys
+
+    code = (
+        "import jax, purejaxrl_sac as prl\n"
+        "config = prl.default_config('q_learning').replace(total_steps=20)\n"
+        "jax.jit(prl.init)(jax.random.key(0), config)\n"
+        "jax.jit(prl.train)(jax.random.key(0), config)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
