@@ -46,6 +46,19 @@ def test_train_leaves_a_complete_run(tmp_path, capsys):
     assert all(leaf.shape[0] == 3 for leaf in jax.tree.leaves(params))
 
 
+def test_a_finite_mdp_is_also_drawn_and_judged_exactly(tmp_path, capsys):
+    for env, files in (("FrozenLake-misc", 2), ("cliff_walking", 2), ("maximization_bias", 1)):
+        out = tmp_path / env
+        arguments = ["train", "q_learning", "--env", env, "--steps", "3000", "--seeds", "2"]
+        assert cli.main([*arguments, "--quiet", "--episodes", "8", "--out", str(out)]) == 0
+        shown = capsys.readouterr().out
+        assert "greedy return, exact" in shown and "optimal for gamma" in shown
+        assert Image.open(out / "values.png").size[0] > 500
+        assert (out / "episode.gif").exists() == (files == 2)
+        if files == 2:
+            assert Image.open(out / "episode.gif").n_frames > 1
+
+
 def test_an_existing_directory_is_left_alone(tmp_path, capsys):
     (tmp_path / "note").write_text("mine")
     error = failing(capsys, "train", "dqn", *SHORT, "--out", str(tmp_path))
@@ -61,6 +74,9 @@ def test_an_existing_directory_is_left_alone(tmp_path, capsys):
         (["train", "dqn", "--env", "CartPole"], "did you mean CartPole-v1?"),
         (["train", "sac", "--env", "CartPole-v1"], "SAC needs continuous actions"),
         (["train", "dqn", "--env", "Pendulum-v1"], "DQN needs discrete actions"),
+        (["train", "q_learning", "--env", "CartPole-v1"], "needs finitely many states"),
+        (["train", "sarsa", "--env", "chain", "--gamma", "1"], "values diverge"),
+        (["train", "q_learning", "--exploration", "ubc"], "did you mean ucb?"),
         (["train", "dqn", "--batch-size", "99999"], "is larger than capacity"),
         (["train", "dqn", "--capacity", "10001"], "must be a multiple of"),
         (["train", "dqn", "--steps", "100"], "total_steps is 100, but the warm-up"),

@@ -4,6 +4,7 @@ import jax
 import pytest
 
 import purejaxrl_sac as prl
+from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.experiment import record
 from tests.conftest import small
 from tests.probes import Counter
@@ -61,7 +62,7 @@ def test_traced_numbers_do_not_break_validation():
     jax.eval_shape(prl.init, jax.random.key(0), small("sac"))
 
 
-@pytest.mark.parametrize("algorithm", ("dqn", "double_dqn", "sac"))
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_configurations_survive_json(algorithm):
     import json
 

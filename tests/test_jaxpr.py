@@ -51,6 +51,15 @@ def test_training_has_no_cond(algorithm):
     assert not names & {"cond", "while", "top_k", "sort", "debug_callback", "io_callback"}
 
 
+@pytest.mark.parametrize("algorithm", ("q_learning", "double_q_learning", "sarsa", "q_lambda"))
+def test_tabular_training_updates_its_tables_in_two_scatters(algorithm):
+    config = small(algorithm)
+    jaxpr = jax.make_jaxpr(jax.vmap(prl.make_train(config)))(jax.random.split(jax.random.key(0)))
+    names = {equation.primitive.name for equation in equations(jaxpr.jaxpr)}
+    assert not {"cond", "while", "sort", "debug_callback", "io_callback"} & names
+    assert str(jaxpr).count("scatter-add[") == 2  # values and visits
+
+
 @pytest.mark.parametrize("copied_clock", (False, True), ids=("fresh", "copied clock"))
 @pytest.mark.parametrize("seeds", (1, 4))
 @pytest.mark.parametrize("algorithm", ("dqn", "sac"))

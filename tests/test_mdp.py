@@ -196,7 +196,7 @@ def play(env, steps, num_envs=64):
 
 @pytest.mark.parametrize("name", ("frozen_lake", "taxi", "chain", "garnet", "maximization_bias"))
 def test_the_environment_steps_the_mdp(name):
-    """Frequencies of the successors, rewards, starts, ends, the time limit and the true successor."""
+    """Frequencies of successors, rewards, starts, ends, the time limit and the true successor."""
     found = mdp.NAMED[name][0]()
     env = Tabular(found, name, max_steps=7)
     rows = play(env, 2_000)

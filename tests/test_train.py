@@ -12,7 +12,7 @@ import pytest
 import purejaxrl_sac as prl
 from tests.conftest import small
 
-ALGORITHMS = ("dqn", "double_dqn", "sac")
+ALGORITHMS = ("dqn", "double_dqn", "sac", "double_q_learning", "sarsa")
 SEEDS = 3
 
 
@@ -145,6 +145,10 @@ def traced_fields(algorithm):
     return [path[0].name for path, _ in leaves]
 
 
+def config_explores_without_epsilon(config):
+    return getattr(config, "exploration", "epsilon_greedy") != "epsilon_greedy"
+
+
 OTHER_VALUES = {
     "target_period": 3,
     "tau": 0.5,
@@ -153,13 +157,31 @@ OTHER_VALUES = {
     "huber_delta": 0.01,
     "max_grad_norm": 0.01,
     "alpha_learning_rate": 0.1,
+    "omega": 0.5,
+    "initial_value": 1.0,
 }
+GARNET = {"env": "garnet", "epsilon_end": 0.1, "epsilon_fraction": 0.8, "bonus": 5.0}
 
 
-@pytest.mark.parametrize("algorithm", ("dqn", "sac"))
-def test_every_traced_hyperparameter_has_an_effect_and_a_sweep_lane_is_the_solo_run(key, algorithm):
-    config = small(algorithm, epsilon_end=0.1) if algorithm == "dqn" else small(algorithm)
-    names = traced_fields(algorithm)
+@pytest.mark.parametrize(
+    ("algorithm", "changes", "unused"),
+    [
+        ("dqn", {"epsilon_end": 0.1}, ()),
+        ("sac", {}, ()),
+        ("q_lambda", GARNET, ("alpha", "bonus")),
+        ("q_learning", {**GARNET, "exploration": "boltzmann"}, ("bonus",)),
+        ("q_learning", {**GARNET, "exploration": "ucb"}, ("alpha",)),
+        ("soft_q_learning", GARNET, ("bonus",)),
+        ("expected_sarsa", GARNET, ("alpha", "bonus")),
+    ],
+)
+def test_every_traced_hyperparameter_has_an_effect_and_a_sweep_lane_is_the_solo_run(
+    key, algorithm, changes, unused
+):
+    config = small(algorithm, **changes)
+    names = [name for name in traced_fields(algorithm) if name not in unused]
+    if config_explores_without_epsilon(config):
+        names = [name for name in names if not name.startswith("epsilon")]
     assert "learning_rate" in names and "gamma" in names
     variants = [
         config.replace(**{name: OTHER_VALUES.get(name, 0.5 * getattr(config, name))})

@@ -1,0 +1,59 @@
+"""Pictures of tables."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import dynamic_programming as dp
+from purejaxrl_sac import mdp
+from purejaxrl_sac.experiment import draw, exact
+
+
+@pytest.mark.parametrize("name", mdp.NAMED)
+def test_every_named_mdp_can_be_drawn(name, tmp_path):
+    found = mdp.NAMED[name][0]()
+    q = dp.value_iteration(found, 0.9)
+    figure = draw.values(found, q, name, tmp_path / "values.png")
+    assert Image.open(tmp_path / "values.png").size[0] > 500
+    arrows = sum(
+        text.arrow_patch is not None
+        for text in figure.axes[0].texts
+        if hasattr(text, "arrow_patch")
+    )
+    if name == "frozen_lake_not_slippery":  # each of 11 cells has one or two ways as short
+        assert 11 <= arrows <= 22
+    if name == "taxi":  # several states in one place: a table
+        assert arrows == 0
+
+
+def test_an_episode_follows_the_policy(tmp_path):
+    cliff = mdp.cliff_walking()
+    q = np.asarray(dp.value_iteration(cliff, 0.99))
+
+    def policy(key, obs):
+        return q[obs].argmax(-1)
+
+    states, rewards, over = draw.walk(jax.random.key(0), cliff, policy, 100)
+    assert len(rewards) == 13 and sum(rewards) == -13 and over
+    assert states[0] == 36 and states[-1] == 47
+    path = tmp_path / "episode.gif"
+    draw.episode(jax.random.key(0), cliff, q, policy, title="cliff", path=path)
+    assert Image.open(path).n_frames >= 14
+    with pytest.raises(prl.ConfigError, match="no grid to draw"):
+        draw.episode(jax.random.key(0), mdp.chain(), q, policy, title="", path=path)
+    with pytest.raises(prl.ConfigError, match=r"q has shape \(48, 4\), but the MDP \(5, 2\)"):
+        draw.values(mdp.chain(), q, "")
+
+
+def test_exact_returns_of_greedy_policies():
+    config = prl.default_config("q_learning").replace(env="FrozenLake-misc")
+    found = exact.finite_mdp(config)
+    assert exact.optimal_return(config, found) == pytest.approx(0.740, abs=5e-4)
+    q = np.stack([np.asarray(dp.value_iteration(found, 0.99)), np.zeros((16, 4))])
+    optimal, random = exact.greedy_returns(config, found, q)
+    assert optimal == pytest.approx(0.740, abs=5e-4)
+    assert random == pytest.approx(0.0139, abs=5e-4)  # uniformly random moves
+    assert exact.finite_mdp(prl.default_config("dqn")) is None
+    assert exact.finite_mdp(prl.preset("sac", "Pendulum-v1")) is None

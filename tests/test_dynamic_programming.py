@@ -1,0 +1,205 @@
+"""Bellman operators, exact values, and the post's lemmas, over random MDPs."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from purejaxrl_sac import dynamic_programming as dp
+from purejaxrl_sac import exploration, losses, mdp
+
+SEEDS = st.integers(0, 2**31 - 1)
+GAMMAS = st.floats(0, 1)
+ALPHAS = st.floats(0.01, 5)
+SIZES = st.sampled_from([(3, 2, 1), (6, 3, 2), (12, 4, 5)])  # few: each is a program to compile
+
+
+def random_case(seed, size):
+    """A random MDP with a terminal state, a policy and two tables."""
+    keys = jax.random.split(jax.random.key(seed), 4)
+    found = mdp.garnet(keys[0], *size, terminal=1)
+    states, actions, _ = size
+    pi = jax.random.dirichlet(keys[1], jnp.ones(actions), (states,))
+    q1, q2 = 5 * jax.random.normal(keys[2], (2, states, actions))
+    return found, pi, q1, q2
+
+
+def sup(x):
+    return float(jnp.abs(x).max())
+
+
+@settings(max_examples=100, deadline=None)
+@given(SEEDS, SIZES, GAMMAS, ALPHAS)
+def test_the_operators_contract_by_gamma(seed, size, gamma, alpha):
+    found, pi, q1, q2 = random_case(seed, size)
+    bound = gamma * sup(q1 - q2) + 2e-5
+    for operator in (
+        lambda q: dp.optimality(found, gamma, q),
+        lambda q: dp.expectation(found, gamma, pi, q),
+        lambda q: dp.soft_optimality(found, gamma, alpha, q),
+        lambda q: dp.soft_expectation(found, gamma, alpha, pi, q),
+    ):
+        assert sup(operator(q1) - operator(q2)) <= bound
+        # no better constant exists: shifted tables without terminal states attain it
+        endless = found.replace(terminal=jnp.zeros_like(found.terminal))
+    shift = dp.optimality(endless, gamma, q1 + 1) - dp.optimality(endless, gamma, q1)
+    np.testing.assert_allclose(shift, gamma, atol=1e-4)
+
+
+@settings(max_examples=100, deadline=None)
+@given(SEEDS, SIZES, st.floats(0.001, 5))
+def test_the_soft_maximum_is_between_max_and_max_plus_alpha_log_actions(seed, size, alpha):
+    found, _, q, _ = random_case(seed, size)
+    v, hard = losses.log_sum_exp(q, alpha), q.max(-1)
+    slack = 1e-5 * (1 + sup(q))
+    assert (v >= hard - slack).all()
+    assert (v <= hard + alpha * np.log(size[1]) + slack).all()
+    soft, optimal = dp.soft_optimality(found, 0.9, alpha, q), dp.optimality(found, 0.9, q)
+    assert sup(soft - optimal) <= 0.9 * alpha * np.log(size[1]) + slack
+
+
+@settings(max_examples=50, deadline=None)
+@given(SEEDS, SIZES, ALPHAS)
+def test_the_soft_value_is_the_soft_expectation_of_its_policy(seed, size, alpha):
+    """alpha log sum exp(Q / alpha) = E_pi[Q - alpha log pi] for pi = softmax(Q / alpha)."""
+    _, other, q, _ = random_case(seed, size)
+    pi = dp.soft_policy_improvement(q, alpha)
+    v = losses.expected_value(q, pi) + alpha * dp.entropy(pi)
+    np.testing.assert_allclose(losses.log_sum_exp(q, alpha), v, rtol=1e-4, atol=1e-4)
+    # and no policy has more: pi minimises the divergence of Lemma 2
+    assert (losses.expected_value(q, other) + alpha * dp.entropy(other) <= v + 1e-3).all()
+
+
+def test_soft_values_tend_to_hard_ones():
+    lake = mdp.frozen_lake()
+    hard = dp.value_iteration(lake, 0.9)
+    alphas = jnp.array([1.0, 0.1, 0.01, 0.001, 0.0001])
+    soft = jax.vmap(lambda alpha: dp.soft_value_iteration(lake, 0.9, alpha))(alphas)
+    gaps = np.abs(soft - hard).max((1, 2))
+    assert (np.diff(gaps) < 0).all()
+    assert gaps[-1] < 1e-3
+    assert (gaps <= alphas * np.log(4) / (1 - 0.9) + 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "gamma", "value"),
+    [
+        ("frozen_lake", 0.99, 0.5420259),
+        ("frozen_lake", 0.95, 0.180472),
+        ("frozen_lake", 0.9, 0.068891),
+        ("cliff_walking", 1.0, -13.0),
+        ("cliff_walking", 0.99, -12.2479),
+    ],
+)
+def test_known_values(name, gamma, value):
+    found = mdp.NAMED[name][0]()
+    start = int(np.argmax(found.start))
+    tolerance = 1e-5 if name == "frozen_lake" else 1e-4
+    assert dp.value_iteration(found, gamma)[start].max() == pytest.approx(value, abs=tolerance)
+    q, _ = dp.policy_iteration(found, gamma)
+    assert q[start].max() == pytest.approx(value, abs=tolerance)
+
+
+def test_known_action_values_of_frozen_lake():
+    q = dp.value_iteration(mdp.frozen_lake(), 0.99)
+    np.testing.assert_allclose(q[0], [0.542026, 0.527762, 0.527762, 0.522342], atol=1e-5)
+
+
+def test_known_soft_value_of_frozen_lake():
+    q = dp.soft_value_iteration(mdp.frozen_lake(), 0.99, 0.1)
+    assert losses.log_sum_exp(q, 0.1)[0] == pytest.approx(2.471032, abs=1e-5)
+
+
+def test_what_a_time_limit_leaves():
+    lake = mdp.frozen_lake()
+    _, pi = dp.policy_iteration(lake, 0.99)
+    assert dp.policy_evaluation(lake, 1.0, pi)[0] == pytest.approx(14 / 17, abs=1e-5)
+    assert dp.finite_horizon_evaluation(lake, 1.0, pi, 100)[0] == pytest.approx(0.740, abs=5e-4)
+    assert dp.finite_horizon_evaluation(lake, 1.0, pi, 5)[0] == 0  # six moves at least
+    forever = dp.finite_horizon_evaluation(lake, 0.9, pi, 500)
+    np.testing.assert_allclose(forever, dp.policy_evaluation(lake, 0.9, pi), atol=1e-6)
+
+
+def hundred_mdps():
+    many = jax.vmap(mdp.garnet)(jax.random.split(jax.random.key(0), 100))
+    return jax.tree.map(lambda x: np.asarray(x, float) if x.dtype.kind == "f" else x, many)
+
+
+def test_three_ways_agree_on_a_hundred_random_mdps():
+    with jax.enable_x64(True):
+        many = hundred_mdps()
+        by_values = jax.vmap(lambda m: dp.value_iteration(m, 0.99))(many)
+        by_policy, pi = jax.vmap(lambda m: dp.policy_iteration(m, 0.99))(many)
+        solved = jax.vmap(lambda m, p: dp.policy_evaluation(m, 0.99, p))(many, pi)
+        assert by_values.dtype == jnp.float64
+        np.testing.assert_allclose(by_values, by_policy, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(solved, by_values.max(-1), rtol=1e-9, atol=1e-9)
+    single = jax.vmap(lambda m: dp.value_iteration(m, 0.99))(many)
+    np.testing.assert_allclose(single, by_values, rtol=1e-4, atol=1e-3)
+
+
+def test_lemma_1_repeated_backups_reach_the_soft_value():
+    found, pi, q, _ = random_case(3, (12, 4, 5))
+    exact = dp.backup(found, 0.9, dp.soft_policy_evaluation(found, 0.9, 0.3, pi))
+    gaps = []
+    for _ in range(200):
+        gaps.append(sup(q - exact))
+        q = dp.soft_expectation(found, 0.9, 0.3, pi, q)
+    assert gaps[-1] < 1e-4
+    assert all(after <= 0.9 * before + 1e-4 for before, after in itertools.pairwise(gaps))
+
+
+@settings(max_examples=100, deadline=None)
+@given(SEEDS, SIZES, st.floats(0, 0.98), ALPHAS)
+def test_lemma_2_improvement_never_lowers_a_value(seed, size, gamma, alpha):
+    found, pi, *_ = random_case(seed, size)
+    before = dp.backup(found, gamma, dp.soft_policy_evaluation(found, gamma, alpha, pi))
+    better = dp.soft_policy_improvement(before, alpha)
+    after = dp.backup(found, gamma, dp.soft_policy_evaluation(found, gamma, alpha, better))
+    assert (after >= before - 1e-5 * (1 + sup(before))).all()
+
+
+def test_theorem_1_soft_policy_iteration_reaches_soft_value_iteration():
+    with jax.enable_x64(True):
+        many = hundred_mdps()
+        exact = jax.vmap(lambda m: dp.soft_value_iteration(m, 0.95, 0.2))(many)
+        pis, qs = jax.vmap(lambda m: dp.soft_policy_iteration(m, 0.95, 0.2, rounds=30))(many)
+        np.testing.assert_allclose(qs[:, -1], exact, rtol=1e-9, atol=1e-9)
+        assert (np.diff(qs, axis=1) >= -1e-9).all()
+        assert np.abs(qs[:, 0] - exact).max() > 1
+        np.testing.assert_allclose(pis[:, 0], 0.25)
+        np.testing.assert_allclose(pis[:, -1], jax.nn.softmax(exact / 0.2, -1), atol=1e-9)
+
+
+def test_everything_vmaps_over_gamma_alpha_and_mdps():
+    lake = mdp.frozen_lake()
+    gammas = jnp.array([0.9, 0.95, 0.99])
+    swept = jax.vmap(lambda gamma: dp.value_iteration(lake, gamma))(gammas)
+    for lane, gamma in enumerate((0.9, 0.95, 0.99)):
+        np.testing.assert_allclose(swept[lane], dp.value_iteration(lake, gamma), atol=1e-6)
+    solved = jax.vmap(lambda g, a: dp.soft_policy_iteration(lake, g, a, rounds=20)[1][-1])(
+        gammas, jnp.array([0.1, 0.2, 0.3])
+    )
+    np.testing.assert_allclose(solved[2], dp.soft_value_iteration(lake, 0.99, 0.3), atol=1e-4)
+
+
+def test_actions_that_do_not_exist_are_never_optimal():
+    bias = mdp.maximization_bias()
+    for q in (dp.value_iteration(bias, 1.0), dp.soft_value_iteration(bias, 1.0, 0.1)):
+        assert (q[0, 2:] == -jnp.inf).all() and jnp.isfinite(q[0, :2]).all()
+    soft = dp.soft_value_iteration(bias, 1.0, 0.1)
+    assert soft[0, 0] == pytest.approx(-0.1 + 0.1 * np.log(10), abs=1e-6)
+    q, pi = dp.policy_iteration(bias, 1.0)
+    np.testing.assert_allclose(pi[0], np.eye(10)[1])
+    assert exploration.boltzmann(soft, 0.1)[0, 2:].sum() == 0
+
+
+def test_the_entropy_bonus_by_hand():
+    """One state that ends at once: soft V is the entropy of a fair coin."""
+    found = mdp.make(np.tile([0.0, 1.0], (2, 2, 1)), np.zeros((2, 2)), terminal=[1])
+    v = dp.soft_policy_evaluation(found, 0.9, 2.0, jnp.full((2, 2), 0.5))
+    np.testing.assert_allclose(v, [2 * np.log(2), 0], rtol=1e-6)
