@@ -23,7 +23,42 @@ _CARTPOLE = {
     "epsilon_fraction": 0.5,
 }
 
+_LAKE = {
+    "total_steps": 200_000,
+    "learning_rate": 0.5,
+    "omega": 0.5,
+    "epsilon_end": 0.2,
+    "epsilon_fraction": 0.8,
+}
+_CLIFF = {"total_steps": 100_000, "learning_rate": 0.5, "epsilon_end": 0.1}
+_SOFT = {"exploration": "epsilon_greedy", "alpha": 0.01}
+
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
+    **{
+        (algorithm, env): {**_LAKE, **extra}
+        for env in ("FrozenLake-misc", "frozen_lake")
+        for algorithm, extra in {
+            "q_learning": {},
+            "double_q_learning": {"total_steps": 400_000},
+            "sarsa": {"epsilon_end": 0.05},
+            "expected_sarsa": {"epsilon_end": 0.05},
+            "soft_q_learning": _SOFT,
+            "q_lambda": {},
+        }.items()
+    },
+    ("q_learning", "frozen_lake_8x8"): {"total_steps": 500_000, "initial_value": 0.5},
+    ("q_learning", "cliff_walking"): _CLIFF,
+    ("double_q_learning", "cliff_walking"): {**_CLIFF, "total_steps": 400_000},
+    ("sarsa", "cliff_walking"): {"total_steps": 50_000},
+    ("expected_sarsa", "cliff_walking"): {"total_steps": 50_000},
+    ("soft_q_learning", "cliff_walking"): {**_CLIFF, **_SOFT},
+    ("q_lambda", "cliff_walking"): _CLIFF,
+    ("q_learning", "taxi"): {
+        "total_steps": 200_000,
+        "learning_rate": 1.0,
+        "epsilon_end": 0.1,
+        "epsilon_fraction": 0.8,
+    },
     ("dqn", "CartPole-v1"): _CARTPOLE,
     ("double_dqn", "CartPole-v1"): _CARTPOLE,
     ("sac", "Pendulum-v1"): {

@@ -11,6 +11,8 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import dynamic_programming as dp
 from purejaxrl_sac import envs, exploration, mdp
 from purejaxrl_sac.agents.q_learning import QTable, q_learning
+from purejaxrl_sac.experiment import exact
+from purejaxrl_sac.experiment.statistics import iqm
 from purejaxrl_sac.memory import latest_with_next_action
 from purejaxrl_sac.returns import lambda_returns
 from scripts import maximization_bias, overestimation, tabular_convergence
@@ -325,6 +327,26 @@ def test_overestimation_has_its_closed_form(kind):
         assert abs(double) < 4.5 * double_error
         least, tight = overestimation.smallest_overestimation(jax.random.key(m), m, 10_000)
         assert least >= 1 - 5e-3 and tight == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "env", "share"),
+    [
+        ("q_learning", "FrozenLake-misc", 0.99),
+        ("soft_q_learning", "FrozenLake-misc", 0.99),
+        ("q_lambda", "FrozenLake-misc", 0.99),
+        ("q_learning", "cliff_walking", 1.01),  # of -13, so more is worse
+        ("q_learning", "taxi", 0.99),
+    ],
+)
+def test_presets_find_optimal_policies(algorithm, env, share):
+    config = prl.preset(algorithm, env)
+    found = exact.finite_mdp(config)
+    keys = jax.random.split(jax.random.key(20), 16)
+    train = jax.vmap(prl.make_train(config))
+    q = np.asarray(jax.jit(lambda keys: train(keys)[0].agent.q.mean(1))(keys))
+    earned = iqm(exact.greedy_returns(config, found, q))
+    assert earned >= share * exact.optimal_return(config, found)
 
 
 def test_deep_agents_have_the_same_ground_truth(key):

@@ -240,6 +240,8 @@ class SoftQLearningConfig(TabularConfig):
 
     exploration: str = static("boltzmann")
     """How to explore: epsilon_greedy, boltzmann (softmax(Q / alpha)), ucb or greedy."""
+    alpha: float = 0.01
+    """Temperature: a step is worth up to alpha log A more than its reward, which adds up."""
 
 
 @struct.dataclass
