@@ -8,7 +8,7 @@ from purejaxrl_sac.presets import preset
 from purejaxrl_sac.train import init, make_train, run, seed_axes, train
 from purejaxrl_sac.types import Agent, EnvState, Memory, Sample, TrainState, Transition
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Agent",
