@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
+import purejaxrl_sac as prl
 from purejaxrl_sac import cli
 from purejaxrl_sac.experiment import plot, record, runner, statistics
 from tests.conftest import small
@@ -121,7 +122,7 @@ def test_tensorboard(tmp_path):
 
 def test_version(capsys):
     assert cli.main(["--version"]) == 0
-    assert capsys.readouterr().out.strip() == "0.1.0"
+    assert capsys.readouterr().out.strip() == prl.__version__
 
 
 def test_unwritable_directory(capsys, tmp_path):
