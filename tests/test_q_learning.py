@@ -254,8 +254,12 @@ def test_every_exploration_solves_a_small_lake(name, key):
     assert prl.evaluate(jax.random.key(1), config, state, 16).mean() == 1
 
 
-def test_missing_actions_are_never_taken_and_leave_no_nan(key):
-    config = prl.default_config("double_q_learning").replace(
+@pytest.mark.parametrize("algorithm", ("double_q_learning", "sarsa", "soft_q_learning"))
+@pytest.mark.parametrize("seed", range(3))
+def test_missing_actions_are_never_taken_and_leave_no_nan(algorithm, seed):
+    """Not even by the last transition of a warm-up of random actions, which SARSA learns from."""
+    key = jax.random.key(seed)
+    config = prl.default_config(algorithm).replace(
         env="maximization_bias", total_steps=3_000, num_envs=3, warmup_steps=30, gamma=1.0
     )
     state, metrics = jax.jit(prl.train)(key, config)

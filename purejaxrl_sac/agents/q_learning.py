@@ -156,10 +156,11 @@ def tabular(
         following = Successor(state.q[table, batch.next_obs], state.q[other, batch.next_obs], pi)
         q = state.q[table, batch.obs]
         target = targets(config, batch, bootstrap(config, following, batch), q)
-        td_error = target - losses.select_action(q, batch.action)
+        taken = losses.select_action(q, batch.action)
+        counted = (sample.weight > 0) & (taken > -jnp.inf)  # a warm-up may try what does not exist
+        td_error = jnp.where(counted, target - taken, 0)
 
         cell = (table, batch.obs, batch.action)
-        counted = jnp.broadcast_to(sample.weight > 0, td_error.shape)
         visits = state.visits.at[cell].add(counted.astype(jnp.int32))
         n = jnp.maximum(visits[cell], 1)
         # what can only be 1 is not counted: it would cost a copy of the table
@@ -167,7 +168,7 @@ def tabular(
         beta = config.learning_rate * n**-config.omega
         share = -jnp.expm1(k * jnp.log1p(-beta)) / k  # of each of the k
         q_table = state.q.at[cell].add(sample.weight * share * td_error)
-        metrics = {"td_error": jnp.abs(td_error).mean(), "q": (target - td_error).mean()}
+        metrics = {"td_error": jnp.abs(td_error).mean(), "q": jnp.where(counted, taken, 0).mean()}
         return QTable(q_table, visits), jnp.abs(td_error), metrics
 
     return Agent(init, act, policy, update, q_values), memory or latest()

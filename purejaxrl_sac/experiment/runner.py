@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxrl_sac.config import Config, ConfigError, validate
+from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.evaluate import evaluate
 from purejaxrl_sac.experiment import plot, record
-from purejaxrl_sac.train import init, run, seed_axes
+from purejaxrl_sac.train import build, init, run, seed_axes
 from purejaxrl_sac.types import TrainState
 
 
@@ -84,7 +84,7 @@ def train_seeds(
     """
     if seeds < 1:
         raise ConfigError(f"seeds is {seeds}, but must be at least 1")
-    validate(config)
+    build(config)
     key_train, key_eval = jax.random.split(key)
     keys = jax.random.split(key_train, seeds)
     axes = seed_axes(jax.eval_shape(init, keys[0], config))
