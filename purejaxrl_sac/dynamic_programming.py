@@ -22,8 +22,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from purejaxrl_sac import losses
+from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.exploration import boltzmann
 from purejaxrl_sac.mdp import MDP, check_discount
 
@@ -31,12 +33,15 @@ Scalar = jax.Array | float
 
 
 def compiled(solve: Callable, static: str | None = None) -> Callable:
-    """Compiles a function of (mdp, gamma, ...), which first makes sure that values are finite."""
+    """Compiles a function of (mdp, gamma[, alpha]), which first checks that values are finite."""
     program = jax.jit(solve, static_argnames=static)
 
     @wraps(solve)
     def checked(mdp: MDP, gamma: Scalar, *args: Any, **kwargs: Any) -> Any:
         check_discount(mdp, gamma)
+        alpha = kwargs.get("alpha", args[0] if args else 1.0)
+        if not isinstance(alpha, jax.core.Tracer) and not np.min(alpha) > 0:
+            raise ConfigError(f"alpha is {alpha}, but must be greater than zero")
         return program(mdp, gamma, *args, **kwargs)
 
     return checked
@@ -168,16 +173,23 @@ def uniform_policy(mdp: MDP) -> jax.Array:
     return legal / legal.sum(-1, keepdims=True)
 
 
-@compiled
 def policy_iteration(mdp: MDP, gamma: Scalar) -> tuple[jax.Array, jax.Array]:
     """Q* and an optimal policy, both [S, A]: evaluate by a solve, improve, until values stay.
 
-    It begins with the uniformly random policy, which terminates wherever any policy does.
+    Args:
+        gamma: below 1. At 1, among policies as good as each other may be some that never
+            terminate, for which the equations have no one solution; `value_iteration` needs none.
 
     Raises:
-        ConfigError: gamma is 1 and some state leads to no terminal one.
+        ConfigError: gamma is not below 1.
     """
+    if not isinstance(gamma, jax.core.Tracer) and np.max(gamma) >= 1:
+        raise ConfigError(f"policy iteration needs gamma < 1, not {gamma}: use value_iteration")
+    return _policy_iteration(mdp, gamma)
 
+
+@compiled
+def _policy_iteration(mdp: MDP, gamma: Scalar) -> tuple[jax.Array, jax.Array]:
     def q_of(pi: jax.Array) -> jax.Array:
         return backup(mdp, gamma, _evaluate(mdp, gamma, 0.0, pi))
 

@@ -77,11 +77,13 @@ def make(
     Raises:
         ConfigError: the arrays are not an MDP.
     """
-    P = np.array(P, np.float64)
+    try:
+        P, R, noise = (np.array(x, np.float64) for x in (P, R, noise))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"P, R and noise must be arrays of numbers: {error}") from None
     if P.ndim != 3 or P.shape[0] != P.shape[2]:
         raise ConfigError(f"P has shape {P.shape}, but must be [S, A, S]")
     num_states, num_actions, _ = P.shape
-    R = np.array(R, np.float64)
     R = R[:, :, None] if R.shape == (num_states, num_actions) else R
     if R.shape not in (P.shape, (num_states, num_actions, 1)):
         raise ConfigError(
@@ -92,6 +94,10 @@ def make(
 
     terminal = np.asarray(terminal)
     if terminal.dtype != bool:
+        if terminal.size and (terminal.min() < 0 or terminal.max() >= num_states):
+            raise ConfigError(
+                f"terminal has state {terminal.max()}, but the states are 0 to {num_states - 1}"
+            )
         terminal = np.isin(np.arange(num_states), terminal)
     legal = np.ones((num_states, num_actions), bool) if legal is None else np.array(legal, bool)
     if np.ndim(start) == 0:
@@ -138,8 +144,11 @@ def validate(mdp: MDP) -> None:
             f"P[{state}, {action}] sums to {row.sum():.6g} with smallest entry {row.min():.3g}, but"
             " must be probabilities that sum to 1"
         )
-    if not (np.isfinite(R).all() and np.isfinite(np.asarray(mdp.noise)).all()):
+    if not np.isfinite(R).all():
         raise ConfigError("rewards must be finite numbers")
+    noise = np.asarray(mdp.noise)
+    if not (np.isfinite(noise).all() and (noise >= 0).all()):
+        raise ConfigError("noise must be finite and zero or more: it is a standard deviation")
     if not (np.isclose(start.sum(), 1, atol=1e-5) and (start >= 0).all()):
         raise ConfigError(
             f"start sums to {start.sum():.6g}, but must be probabilities that sum to 1: episodes"
@@ -162,17 +171,23 @@ def check_discount(mdp: MDP, gamma: Any, pi: Array | None = None) -> None:
         pi: [S, A], to ask it of this policy rather than of any.
 
     Raises:
-        ConfigError: gamma is 1 and some state never gets to a terminal one, or gamma is not in
-            [0, 1].
+        ConfigError: gamma is 1 and some state never gets to a terminal one, gamma is not in
+            [0, 1], or pi is not a policy.
     """
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((mdp, gamma, pi))):
         return
     gamma = np.max(gamma)
     if not 0 <= gamma <= 1:
         raise ConfigError(f"gamma is {gamma}, but must be between 0 and 1")
+    if pi is not None:
+        pi = np.asarray(pi)
+        if pi.shape != mdp.legal.shape:
+            raise ConfigError(f"pi has shape {pi.shape}, but must be {mdp.legal.shape}")
+        if not ((pi >= 0).all() and np.allclose(pi.sum(-1), 1, atol=1e-4)):
+            raise ConfigError("every row of pi must be probabilities that sum to 1")
     if gamma < 1 or np.ndim(mdp.P) > 3:
         return
-    allowed = np.asarray(mdp.legal) if pi is None else np.asarray(pi) > 0
+    allowed = np.asarray(mdp.legal) if pi is None else pi > 0
     edges = ((np.asarray(mdp.P) > 0) & allowed[:, :, None]).any(1)
     lost = ~_reaches(edges, np.asarray(mdp.terminal))
     if lost.any():
@@ -218,23 +233,14 @@ def from_map(
     Raises:
         ConfigError: the picture or the probabilities make no sense.
     """
-    rows = tuple(rows.split() if isinstance(rows, str) else rows)
+    rows = _checked_map(rows)
     rewards = {"G": 1.0} if rewards is None else rewards
-    if not rows or len({len(row) for row in rows}) != 1:
-        raise ConfigError(f"the map has rows of {sorted({len(r) for r in rows})} letters: make all"
-                          " of one length")  # fmt: skip
-    for i, row in enumerate(rows):
-        for letter in row:
-            if letter not in "S.FGHC#":
-                raise ConfigError(f"row {i} of the map has the letter {letter!r}: use {LETTERS}")
     for letter in rewards:
         if letter not in "S.FGHC":
             raise ConfigError(f"rewards has the letter {letter!r}: use {LETTERS}")
     cells = [(i, j) for i, row in enumerate(rows) for j, x in enumerate(row) if x != "#"]
     letters = np.array([rows[i][j] for i, j in cells])
     starts = letters == "S"
-    if not starts.any():
-        raise ConfigError("the map has no S: episodes need a place to start")
     if len(turn) != 4 or min(turn) < 0 or not np.isclose(sum(turn), 1):
         raise ConfigError(f"turn is {turn}, but must be four probabilities that sum to 1")
 
@@ -264,6 +270,22 @@ def from_map(
     return make(P, R, start=start, terminal=terminal, grid=grid)
 
 
+def _checked_map(rows: str | Sequence[str]) -> tuple[str, ...]:
+    rows = tuple(rows.split() if isinstance(rows, str) else rows)
+    if not rows:
+        raise ConfigError(f"the map is empty: use {LETTERS}")
+    if len({len(row) for row in rows}) != 1:
+        lengths = sorted({len(row) for row in rows})
+        raise ConfigError(f"the map has rows of {lengths} letters: make all of one length")
+    for i, row in enumerate(rows):
+        for letter in row:
+            if letter not in "S.FGHC#":
+                raise ConfigError(f"row {i} of the map has the letter {letter!r}: use {LETTERS}")
+    if "S" not in "".join(rows):
+        raise ConfigError("the map has no S: episodes need a place to start")
+    return rows
+
+
 FROZEN_LAKE = {
     4: "SFFF FHFH FFFH HFFG",
     8: "SFFFFFFF FFFFFFFF FFFHFFFF FFFFFHFF FFFHFFFF FHHFFFHF FHFFHFHF FFFHFFFG",
@@ -276,6 +298,8 @@ def frozen_lake(size: int = 4, slippery: bool = True) -> MDP:
     On slippery ice a move goes as meant or to either side, with probability 1/3 each. Gymnasium's
     FrozenLake-v1 and gymnax's FrozenLake-misc.
     """
+    if size not in FROZEN_LAKE:
+        raise ConfigError(f"there is no FrozenLake of size {size}: use 4 or 8, or from_map")
     turn = (1 / 3, 1 / 3, 0, 1 / 3) if slippery else (1, 0, 0, 0)
     return from_map(FROZEN_LAKE[size], turn=turn, moves=LEFT_DOWN_RIGHT_UP)
 

@@ -39,11 +39,12 @@ def main() -> None:
         mdp = mdps.NAMED[name][0]()
         start = int(np.argmax(mdp.start))
         by_values = dp.value_iteration(mdp, gamma)[start].max()
-        q, pi = dp.policy_iteration(mdp, gamma)
-        # the policy of a state nobody reaches need not terminate: the solve is for gamma < 1
-        solved = dp.policy_evaluation(mdp, gamma, pi)[start] if gamma < 1 else q[start].max()
-        print(f"{name:14} gamma {gamma:<5} V*(s0): value iteration {by_values:.7f}, policy"
-              f" iteration {q[start].max():.7f}, solve {solved:.7f}, known {known}")  # fmt: skip
+        print(f"{name:14} gamma {gamma:<5} V*(s0): value iteration {by_values:.7f}", end="")
+        if gamma < 1:
+            q, pi = dp.policy_iteration(mdp, gamma)
+            solved = dp.policy_evaluation(mdp, gamma, pi)[start]
+            print(f", policy iteration {q[start].max():.7f}, solve {solved:.7f}", end="")
+        print(f", known {known}")
 
     mdp = mdps.frozen_lake()
     soft = dp.soft_value_iteration(mdp, 0.99, 0.1)

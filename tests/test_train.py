@@ -157,7 +157,7 @@ OTHER_VALUES = {
     "huber_delta": 0.01,
     "max_grad_norm": 0.01,
     "alpha_learning_rate": 0.1,
-    "omega": 0.5,
+    "omega": 0.8,
     "initial_value": 1.0,
 }
 GARNET = {"env": "garnet", "epsilon_end": 0.1, "epsilon_fraction": 0.8, "bonus": 5.0}
