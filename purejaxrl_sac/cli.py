@@ -20,7 +20,6 @@ import purejaxrl_sac
 from purejaxrl_sac.agents import ALGORITHMS, name_of
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.presets import PRESETS, preset
-from purejaxrl_sac.train import build
 
 USAGE = f"""\
 purejaxrl-sac: reinforcement learning as one compiled scan
@@ -130,7 +129,7 @@ def train(options: TrainOptions) -> None:
     if options.seeds < 1 or options.episodes < 1:
         raise ConfigError("seeds and episodes must be at least 1")
     key = runner.key_from_seed(options.seed)
-    build(config)
+    mdp = exact.finite_mdp(config)
     if not options.no_cache:
         use_compilation_cache()
     algorithm = name_of(config)
@@ -161,10 +160,11 @@ def train(options: TrainOptions) -> None:
     finally:
         directory.remove_if_unused()
     rows = display.summary(result)
-    mdp = exact.finite_mdp(config)
-    if mdp is not None:
-        rows |= exact.report(config, result.state, mdp, title, directory.path)
-    directory.write_result(result, rows, title)
+    try:
+        if mdp is not None:
+            rows |= exact.report(config, result.state, mdp, title, directory.path)
+    finally:  # whatever cannot be drawn, the run is kept
+        directory.write_result(result, rows, title)
     rows["written to"] = str(directory.path)
     shown.console.print(display.table(title, rows))
 

@@ -27,7 +27,7 @@ import numpy as np
 from purejaxrl_sac import losses
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.exploration import boltzmann
-from purejaxrl_sac.mdp import MDP, check_discount
+from purejaxrl_sac.mdp import MDP, check_discount, check_policy
 
 Scalar = jax.Array | float
 
@@ -42,7 +42,14 @@ def compiled(solve: Callable, static: str | None = None) -> Callable:
         alpha = kwargs.get("alpha", args[0] if args else 1.0)
         if not isinstance(alpha, jax.core.Tracer) and not np.min(alpha) > 0:
             raise ConfigError(f"alpha is {alpha}, but must be greater than zero")
-        return program(mdp, gamma, *args, **kwargs)
+        values = program(mdp, gamma, *args, **kwargs)
+        leaves = jax.tree.leaves(values)
+        if any(not isinstance(x, jax.core.Tracer) and np.isnan(x).any() for x in leaves):
+            raise ConfigError(
+                f"values do not settle at gamma {gamma}: lower it, unless they are finite and"
+                " jax_enable_x64 helps"
+            )
+        return values
 
     return checked
 
@@ -89,10 +96,14 @@ def fixed_point(
     """Applies an operator until its result changes by no more than `tolerance`.
 
     The operator being a gamma-contraction, the result is within gamma / (1 - gamma) times the
-    last change of the fixed point.
+    last change of the fixed point. Where values are many times larger than what one application
+    adds, as with gamma near 1, single precision stops adding too early: set `jax_enable_x64`.
 
     Args:
         tolerance: in sup norm; 0 goes on until rounding leaves nothing to change.
+
+    Returns:
+        the fixed point; nan where `max_iterations` were not enough.
     """
 
     def unfinished(carry: tuple) -> jax.Array:
@@ -106,7 +117,10 @@ def fixed_point(
         return following, change, i + 1
 
     start = jnp.asarray(start, jnp.result_type(float))
-    return jax.lax.while_loop(unfinished, apply, (start, jnp.inf, 0))[0]
+    q, change, _ = jax.lax.while_loop(unfinished, apply, (start, jnp.inf, 0))
+    largest = jnp.max(jnp.abs(jnp.where(jnp.isfinite(q), q, 0)))
+    settled = change <= jnp.maximum(tolerance, 4 * jnp.finfo(q.dtype).eps * largest)
+    return jnp.where(settled, q, jnp.nan)
 
 
 @compiled
@@ -154,6 +168,7 @@ def soft_policy_evaluation(mdp: MDP, gamma: Scalar, alpha: Scalar, pi: jax.Array
     Raises:
         ConfigError: gamma is 1 and the policy does not always terminate.
     """
+    check_policy(mdp, pi)
     check_discount(mdp, gamma, pi)
     return _evaluate(mdp, gamma, alpha, pi)
 
@@ -236,15 +251,22 @@ def soft_policy_iteration(
     return jax.lax.scan(round, uniform_policy(mdp), length=rounds)[1]
 
 
-@partial(jax.jit, static_argnames="horizon")
 def finite_horizon_evaluation(mdp: MDP, gamma: Scalar, pi: jax.Array, horizon: int) -> jax.Array:
     """The expected return of `horizon` steps, [S]: what an episode limit leaves of V^pi.
 
     Args:
         pi: [S, A] probabilities.
         horizon: steps; a number known at compile time.
-    """
 
+    Raises:
+        ConfigError: pi is not a policy.
+    """
+    check_policy(mdp, pi)
+    return _finite_horizon(mdp, gamma, pi, int(horizon))
+
+
+@partial(jax.jit, static_argnums=3)
+def _finite_horizon(mdp: MDP, gamma: Scalar, pi: jax.Array, horizon: int) -> jax.Array:
     def step(_: int, v: jax.Array) -> jax.Array:
         return losses.expected_value(backup(mdp, gamma, v), pi)
 

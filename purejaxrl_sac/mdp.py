@@ -8,6 +8,7 @@ S is the number of states, A the number of actions. `make` builds an MDP from ar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -43,7 +44,8 @@ class MDP:
     noise: Array
     """Standard deviation of Gaussian noise on the reward, [S, A]."""
     legal: Array
-    """Which actions exist, [S, A] bool; a missing one has value -inf and does nothing."""
+    """Which actions exist, [S, A] bool; a missing one has value -inf and does nothing. In
+    terminal states all do."""
     grid: Grid | None = static(None)
     """How to draw it; None if it is not a map."""
 
@@ -93,14 +95,26 @@ def make(
     R = np.array(np.broadcast_to(R, P.shape))
 
     terminal = np.asarray(terminal)
+    if terminal.dtype == bool and terminal.shape != (num_states,):
+        raise ConfigError(f"terminal has shape {terminal.shape}, but must be {(num_states,)}")
     if terminal.dtype != bool:
+        if terminal.size and not np.issubdtype(terminal.dtype, np.integer):
+            raise ConfigError("terminal must be indices of states, or [S] bool")
         if terminal.size and (terminal.min() < 0 or terminal.max() >= num_states):
             raise ConfigError(
                 f"terminal has state {terminal.max()}, but the states are 0 to {num_states - 1}"
             )
         terminal = np.isin(np.arange(num_states), terminal)
-    legal = np.ones((num_states, num_actions), bool) if legal is None else np.array(legal, bool)
+    shape = (num_states, num_actions)
+    legal = np.ones(shape, bool) if legal is None else np.array(legal, bool)
+    if legal.shape != shape:
+        raise ConfigError(f"legal has shape {legal.shape}, but must be {shape}")
+    legal[terminal] = True  # whatever is done there, nothing happens
+    if noise.shape not in ((), shape):
+        raise ConfigError(f"noise has shape {noise.shape}, but must be a number or {shape}")
     if np.ndim(start) == 0:
+        if not isinstance(start, Integral):
+            raise ConfigError(f"start is {start!r}, but must be a state's number, or [S]")
         if not 0 <= start < num_states:
             raise ConfigError(f"start is state {start}, but the states are 0 to {num_states - 1}")
         start = np.arange(num_states) == start
@@ -157,7 +171,9 @@ def validate(mdp: MDP) -> None:
     if (start[terminal] > 0).any():
         state = np.flatnonzero((start > 0) & terminal)[0]
         raise ConfigError(f"state {state} is a start and terminal at once: choose another start")
-    stuck = ~legal.any(-1) & ~terminal
+    if mdp.grid is not None and len(mdp.grid.position) != num_states:
+        raise ConfigError(f"grid has {len(mdp.grid.position)} positions for {num_states} states")
+    stuck = ~legal.any(-1)
     if stuck.any():
         raise ConfigError(f"state {np.flatnonzero(stuck)[0]} has no legal action: give it one")
 
@@ -171,23 +187,17 @@ def check_discount(mdp: MDP, gamma: Any, pi: Array | None = None) -> None:
         pi: [S, A], to ask it of this policy rather than of any.
 
     Raises:
-        ConfigError: gamma is 1 and some state never gets to a terminal one, gamma is not in
-            [0, 1], or pi is not a policy.
+        ConfigError: gamma is 1 and some state never gets to a terminal one, or gamma is not in
+            [0, 1].
     """
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((mdp, gamma, pi))):
         return
     gamma = np.max(gamma)
     if not 0 <= gamma <= 1:
         raise ConfigError(f"gamma is {gamma}, but must be between 0 and 1")
-    if pi is not None:
-        pi = np.asarray(pi)
-        if pi.shape != mdp.legal.shape:
-            raise ConfigError(f"pi has shape {pi.shape}, but must be {mdp.legal.shape}")
-        if not ((pi >= 0).all() and np.allclose(pi.sum(-1), 1, atol=1e-4)):
-            raise ConfigError("every row of pi must be probabilities that sum to 1")
     if gamma < 1 or np.ndim(mdp.P) > 3:
         return
-    allowed = np.asarray(mdp.legal) if pi is None else pi > 0
+    allowed = np.asarray(mdp.legal) if pi is None else np.asarray(pi) > 0
     edges = ((np.asarray(mdp.P) > 0) & allowed[:, :, None]).any(1)
     lost = ~_reaches(edges, np.asarray(mdp.terminal))
     if lost.any():
@@ -196,6 +206,24 @@ def check_discount(mdp: MDP, gamma: Any, pi: Array | None = None) -> None:
             f"gamma is 1, but from state {np.flatnonzero(lost)[0]} {who}, so that values diverge:"
             " lower gamma"
         )
+
+
+def check_policy(mdp: MDP, pi: Array) -> None:
+    """Checks that pi [S, A] is a policy of this MDP; what is traced passes.
+
+    Raises:
+        ConfigError: one line that says why not.
+    """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((mdp, pi))):
+        return
+    pi, legal = np.asarray(pi), np.asarray(mdp.legal)
+    if pi.shape != legal.shape:
+        raise ConfigError(f"pi has shape {pi.shape}, but must be {legal.shape}")
+    if not ((pi >= 0).all() and np.allclose(pi.sum(-1), 1, atol=1e-4)):
+        raise ConfigError("every row of pi must be probabilities that sum to 1")
+    if (pi[~legal] > 0).any():
+        state, action = np.argwhere((pi > 0) & ~legal)[0]
+        raise ConfigError(f"pi takes action {action} in state {state}, where it does not exist")
 
 
 def _reaches(edges: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -236,12 +264,14 @@ def from_map(
     rows = _checked_map(rows)
     rewards = {"G": 1.0} if rewards is None else rewards
     for letter in rewards:
-        if letter not in "S.FGHC":
+        if letter not in set("S.FGHC"):
             raise ConfigError(f"rewards has the letter {letter!r}: use {LETTERS}")
     cells = [(i, j) for i, row in enumerate(rows) for j, x in enumerate(row) if x != "#"]
     letters = np.array([rows[i][j] for i, j in cells])
     starts = letters == "S"
-    if len(turn) != 4 or min(turn) < 0 or not np.isclose(sum(turn), 1):
+    if np.shape(moves) != (4, 2):
+        raise ConfigError(f"moves has shape {np.shape(moves)}, but must be four (rows, columns)")
+    if np.shape(turn) != (4,) or min(turn) < 0 or not np.isclose(sum(turn), 1):
         raise ConfigError(f"turn is {turn}, but must be four probabilities that sum to 1")
 
     number = {cell: state for state, cell in enumerate(cells)}
@@ -271,7 +301,10 @@ def from_map(
 
 
 def _checked_map(rows: str | Sequence[str]) -> tuple[str, ...]:
-    rows = tuple(rows.split() if isinstance(rows, str) else rows)
+    try:
+        rows = tuple(rows.split() if isinstance(rows, str) else ("".join(row) for row in rows))
+    except TypeError:
+        raise ConfigError(f"the map must be text, or a list of its rows: use {LETTERS}") from None
     if not rows:
         raise ConfigError(f"the map is empty: use {LETTERS}")
     if len({len(row) for row in rows}) != 1:
@@ -279,7 +312,7 @@ def _checked_map(rows: str | Sequence[str]) -> tuple[str, ...]:
         raise ConfigError(f"the map has rows of {lengths} letters: make all of one length")
     for i, row in enumerate(rows):
         for letter in row:
-            if letter not in "S.FGHC#":
+            if letter not in set("S.FGHC#"):
                 raise ConfigError(f"row {i} of the map has the letter {letter!r}: use {LETTERS}")
     if "S" not in "".join(rows):
         raise ConfigError("the map has no S: episodes need a place to start")
@@ -451,7 +484,14 @@ def garnet(
 
     Args:
         terminal: how many states, the last ones, are terminal.
+
+    Raises:
+        ConfigError: more branches than states, or nothing but terminal states.
     """
+    if not 1 <= branching <= states or not 0 <= terminal < states:
+        raise ConfigError(
+            f"a garnet of {states} states cannot have branching {branching} and {terminal} terminal"
+        )
     key_successor, key_cut, key_reward = jax.random.split(key, 3)
     keys = jax.random.split(key_successor, (states, actions))
 

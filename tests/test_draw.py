@@ -52,8 +52,10 @@ def test_exact_returns_of_greedy_policies():
     found = exact.finite_mdp(config)
     assert exact.optimal_return(config, found) == pytest.approx(0.740, abs=5e-4)
     q = np.stack([np.asarray(dp.value_iteration(found, 0.99)), np.zeros((16, 4))])
-    optimal, random = exact.greedy_returns(config, found, q)
+    optimal, left = exact.greedy_returns(config, found, q)
     assert optimal == pytest.approx(0.740, abs=5e-4)
-    assert random == pytest.approx(0.0139, abs=5e-4)  # uniformly random moves
+    assert left == 0  # the first of equals, always, gets nowhere
+    whole = config.replace(env="frozen_lake_not_slippery", gamma=1.0)
+    assert exact.optimal_return(whole, exact.finite_mdp(whole)) == 1  # ties that lead nowhere
     assert exact.finite_mdp(prl.default_config("dqn")) is None
     assert exact.finite_mdp(prl.preset("sac", "Pendulum-v1")) is None

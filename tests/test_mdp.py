@@ -142,6 +142,31 @@ TWO = np.array([[[0.5, 0.5]], [[0.0, 1.0]]])
         ),
         (lambda: mdp.make(TWO, np.zeros((2, 1)), terminal=[5]), "terminal has state 5, but"),
         (lambda: mdp.make(TWO, np.zeros((2, 1)), noise=-1.0), "it is a standard deviation"),
+        (
+            lambda: mdp.make(TWO, np.zeros((2, 1)), terminal=np.array([[True]])),
+            "terminal has shape",
+        ),
+        (lambda: mdp.make(TWO, np.zeros((2, 1)), terminal=[0.5]), "indices of states"),
+        (lambda: mdp.make(TWO, np.zeros((2, 1)), legal=np.ones(3)), "legal has shape"),
+        (lambda: mdp.make(TWO, np.zeros((2, 1)), noise=np.ones(2)), "noise has shape"),
+        (lambda: mdp.make(TWO, np.zeros((2, 1)), start=0.5), "must be a state's number"),
+        (lambda: mdp.make(TWO, np.zeros((2, 1)), grid=mdp.cliff_walking().grid), "48 positions"),
+        (lambda: mdp.from_map("SG", moves=((0, 1),) * 3), "moves has shape"),
+        (lambda: mdp.from_map("SG", turn=0.8), "four probabilities"),
+        (lambda: mdp.from_map("SG", rewards={"S.": 1}), "rewards has the letter 'S.'"),
+        (lambda: mdp.from_map([1, 2]), "must be text"),
+        (lambda: Tabular("cliff_walking"), "Tabular needs an MDP"),
+        (lambda: mdp.garnet(jax.random.key(0), 3, 2, branching=5), "cannot have branching 5"),
+        (
+            lambda: dp.finite_horizon_evaluation(
+                mdp.maximization_bias(), 1.0, np.full((3, 10), 0.1), 5
+            ),
+            "pi takes action 2 in state 0, where it does not exist",
+        ),
+        (
+            lambda: dp.value_iteration(mdp.from_map("S.G", rewards={".": 1, "S": 1}), 1.0),
+            "values do not settle at gamma 1.0",
+        ),
         (lambda: mdp.make("two", 1), "must be arrays of numbers"),
         (lambda: mdp.frozen_lake(5), "no FrozenLake of size 5: use 4 or 8"),
         (lambda: mdp.from_map(""), "the map is empty"),
@@ -238,6 +263,22 @@ def test_the_environment_steps_the_mdp(name):
     assert lengths.max() <= 7 and np.asarray(rows.last)[terminal].all()
     if not terminal.any():
         assert (lengths == 7).all()
+
+
+def test_the_parameters_decide_not_the_mdp_that_the_environment_was_made_of():
+    env = Tabular(mdp.frozen_lake(slippery=False), max_steps=7)
+    bound = envs.bind(env, tables(mdp.frozen_lake(), 7))
+    start = bound.reset(jax.random.key(0), 300)
+    right = jnp.full(300, 2)
+    after, *_ = bound.step(jax.random.split(jax.random.key(1), 300), start, right)
+    assert set(np.unique(after.obs)) == {0, 1, 4}
+
+
+def test_terminal_states_need_no_legal_action():
+    found = mdp.make(TWO, np.ones((2, 1)), terminal=[1], legal=[[True], [False]])
+    assert found.legal.all()
+    config = prl.default_config("soft_q_learning").replace(env=Tabular(found), total_steps=50)
+    assert jnp.isfinite(jax.jit(prl.train)(jax.random.key(0), config)[0].agent.q).all()
 
 
 def test_random_starts_follow_their_distribution():

@@ -19,7 +19,7 @@ from scripts import maximization_bias, overestimation, tabular_convergence
 
 GAMMA, BETA = 0.9, 0.1
 Q = np.array([[1.0, 2.0], [3.0, 0.5], [4.0, 7.0], [0.0, 0.0], [0.0, 0.0]], np.float32)
-OTHER = np.array([[5.0, -2.0], [1.0, 0.7], [2.0, 9.0], [0.0, 0.0], [0.0, 0.0]], np.float32)
+OTHER = np.array([[5.0, -2.0], [0.7, 1.0], [2.0, 9.0], [0.0, 0.0], [0.0, 0.0]], np.float32)
 
 
 def agent_of(algorithm, **changes):
@@ -90,7 +90,7 @@ def test_double_q_learning_values_the_best_of_one_table_by_the_other():
         q, visits, _ = updated("double_q_learning", rows(ONE), tables=(Q, OTHER), key=key)
         table = int(visits[1].sum())
         changed.add(table)
-        # the best action in state 1 is 0 for both tables; each is valued by the other one
+        # in state 1 each table has another favourite, which the other one values lower
         own, other = ((Q, OTHER), (OTHER, Q))[table]
         target = 2 + GAMMA * other[1, own[1].argmax()]
         assert q[table, 0, 1] == pytest.approx(own[0, 1] + BETA * (target - own[0, 1]), rel=1e-5)
@@ -138,6 +138,16 @@ def test_step_sizes_fall_with_visits():
         sample = rows((0, 1, reward, 0.0, 3, True))
         q, *_ = updated("q_learning", sample, (q[0],), n, learning_rate=1.0, omega=1.0)
     assert q[0, 0, 1] == pytest.approx(5.0)
+
+
+def test_falling_step_sizes_with_several_rows_on_one_cell_are_nearly_those_of_updates_in_turn():
+    """beta = 1 / n averages, so that the weight of k targets after n others is k / (n + k)."""
+    for n, k in ((8, 8), (100, 8), (50, 3), (20, 1)):
+        ten = rows(*[(0, 1, 10.0, 0.0, 3, True)] * k)
+        zero = (np.zeros_like(Q),)
+        for one in (1, 1.0):  # a whole number too
+            q, *_ = updated("q_learning", ten, zero, n, learning_rate=1.0, omega=one)
+            assert q[0, 0, 1] == pytest.approx(10 * k / (n + k), rel=0.03)
 
 
 def test_rows_without_weight_change_nothing():
@@ -320,11 +330,17 @@ def test_the_maximisation_bias_is_the_books():
 
 @pytest.mark.parametrize("kind", overestimation.ERRORS)
 def test_overestimation_has_its_closed_form(kind):
-    known = {("uniform", 5): 4 / 6, ("normal", 2): 0.5642, ("normal", 5): 1.1630}
+    known = {
+        ("uniform", 2): 1 / 3,
+        ("uniform", 5): 4 / 6,
+        ("uniform", 10): 9 / 11,
+        ("normal", 2): 0.5642,
+        ("normal", 5): 1.1630,
+    }
     known[("normal", 10)] = 1.5388
     for m in (2, 5, 10):
         exact = overestimation.expected_maximum(kind, m)
-        assert exact == pytest.approx(known.get((kind, m), exact), abs=1e-4)
+        assert exact == pytest.approx(known[kind, m], abs=1e-4)
         found = overestimation.estimate(jax.random.key(m), kind, m, 100_000)
         (single, error), (double, double_error) = found["single"], found["double"]
         assert abs(single - exact) < 4.5 * error

@@ -17,7 +17,8 @@ Step sizes are beta(s, a) = learning_rate / n(s, a)^omega, n being the visits to
 for omega = 0, and Robbins and Monro's (post, section 1.5) for 1/2 < omega <= 1.
 
 Where k of an iteration's transitions fall on one cell, the cell moves 1 - (1 - beta)^k of the
-way to their mean target, which is the weight that k updates in turn would give them. None is
+way to their mean target: the weight that k updates in turn would give them, exactly where beta is
+constant, nearly where it falls (beta is then that of the middle one of the k visits). None is
 lost, their order does not matter, and no number of parallel environments can overshoot.
 """
 
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -116,12 +118,12 @@ def tabular(
             f"a table needs finitely many states and actions, but {env.name} has continuous {kind}:"
             " use dqn or sac, or an environment such as frozen_lake"
         )
-    if isinstance(config.learning_rate, float | int) and config.learning_rate > 1:
+    if isinstance(config.learning_rate, Real) and config.learning_rate > 1:
         raise ConfigError(
             f"learning_rate is {config.learning_rate}, but a table's must be between 0 and 1"
         )
     made = envs.make(config.env)
-    if getattr(made, "mdp", None) is not None:
+    if config.env_params is None and getattr(made, "mdp", None) is not None:
         check_discount(made.mdp, config.gamma)
     params = made.default_params if config.env_params is None else config.env_params
     legal = getattr(params, "legal", True)  # [S, A], where some actions do not exist
@@ -162,10 +164,10 @@ def tabular(
 
         cell = (table, batch.obs, batch.action)
         visits = state.visits.at[cell].add(counted.astype(jnp.int32))
-        n = jnp.maximum(visits[cell], 1)
+        n = jnp.maximum(visits[cell], 1).astype(jnp.float32)
         # what can only be 1 is not counted: it would cost a copy of the table
         k = jnp.maximum(n - state.visits[cell], 1) if td_error.size > 1 else 1
-        beta = config.learning_rate * n**-config.omega
+        beta = config.learning_rate * (n - (k - 1) / 2) ** -config.omega
         share = -jnp.expm1(k * jnp.log1p(-beta)) / k  # of each of the k
         q_table = state.q.at[cell].add(sample.weight * share * td_error)
         metrics = {"td_error": jnp.abs(td_error).mean(), "q": jnp.where(counted, taken, 0).mean()}

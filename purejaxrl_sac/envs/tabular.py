@@ -29,7 +29,7 @@ class Params:
     successor: jax.Array  # [S, A, K] int32
     cumulative: jax.Array  # [S, A, K] sums of P(successor | s, a) up to here
     reward: jax.Array  # [S, A, K]
-    noise: jax.Array  # [S, A]
+    noise: jax.Array | None  # [S, A]; None where rewards are certain
     terminal: jax.Array  # [S] bool
     legal: jax.Array  # [S, A] bool
     start: jax.Array  # [M] int32
@@ -46,15 +46,13 @@ class Tabular(environment.Environment):
 
     def __init__(self, mdp: MDP, name: str = "MDP", max_steps: int = 100) -> None:
         super().__init__()
+        if not isinstance(mdp, MDP):
+            raise ConfigError(f"Tabular needs an MDP, not a {type(mdp).__name__}: see mdp.make")
         mdps.validate(mdp)
         if max_steps < 1:
             raise ConfigError(f"max_steps is {max_steps}, but must be at least 1")
         self.mdp, self._name, self._max_steps = mdp, name, max_steps
         self._params = tables(mdp, max_steps)
-        # what is certain needs no random numbers
-        self._branches = self._params.successor.shape[-1] > 1
-        self._noisy = bool(np.any(self._params.noise))
-        self._scatters = self._params.start.shape[-1] > 1
 
     @property
     def name(self) -> str:
@@ -77,7 +75,7 @@ class Tabular(environment.Environment):
         Random numbers are most of what a step of a small MDP costs.
         """
         params = self.default_params if params is None else params
-        key_step, key_reset = jax.random.split(key) if self._scatters else (key, key)
+        key_step, key_reset = jax.random.split(key) if _scatters(params) else (key, key)
         final_obs, ended, reward, terminated, _ = self.step_env(key_step, state, action, params)
         truncated = self.is_truncated(ended, params)
         _, begun = self.reset_env(key_reset, params)
@@ -87,18 +85,19 @@ class Tabular(environment.Environment):
 
     def reset_env(self, key: jax.Array, params: Params) -> tuple[jax.Array, State]:
         position = params.start[0]
-        if self._scatters:
+        if _scatters(params):
             position = params.start[_choose(jax.random.uniform(key), params.start_cumulative)]
         return position, State(position, jnp.int32(0))
 
     def step_env(self, key: jax.Array, state: State, action: jax.Array, params: Params) -> tuple:
         cell = (state.position, action)
-        key_successor, key_noise = jax.random.split(key) if self._noisy else (key, None)
+        # what is certain needs no random numbers
+        key_successor, key_noise = (key, None) if params.noise is None else jax.random.split(key)
         k = 0
-        if self._branches:
+        if params.successor.shape[-1] > 1:
             k = _choose(jax.random.uniform(key_successor), params.cumulative[cell])
         position, reward = params.successor[*cell, k], params.reward[*cell, k]
-        if self._noisy:
+        if params.noise is not None:
             reward += params.noise[cell] * jax.random.normal(key_noise)
         state = State(position, state.time + 1)
         return position, state, reward, params.terminal[position], {}
@@ -121,7 +120,7 @@ class Tabular(environment.Environment):
 
 
 def tables(mdp: MDP, max_steps: int, successors: int | None = None) -> Params:
-    """The environment parameters of an MDP; of several, stacked, they are lanes for `vmap`.
+    """The environment parameters of one MDP; those of several, stacked, are lanes for `vmap`.
 
     Args:
         max_steps: the time limit.
@@ -135,13 +134,17 @@ def tables(mdp: MDP, max_steps: int, successors: int | None = None) -> Params:
         successor=jnp.array(order, jnp.int32),
         cumulative=jnp.array(np.take_along_axis(P, order, -1).cumsum(-1), jnp.float32),
         reward=jnp.array(np.take_along_axis(np.asarray(mdp.R), order, -1), jnp.float32),
-        noise=jnp.array(mdp.noise, jnp.float32),
+        noise=jnp.array(mdp.noise, jnp.float32) if np.any(mdp.noise) else None,
         terminal=jnp.array(mdp.terminal),
         legal=jnp.array(mdp.legal),
         start=jnp.array(starts, jnp.int32),
         start_cumulative=jnp.array(np.asarray(mdp.start)[starts].cumsum(), jnp.float32),
         max_steps_in_episode=max_steps,
     )
+
+
+def _scatters(params: Params) -> bool:
+    return params.start.shape[-1] > 1
 
 
 def _choose(u: jax.Array, cumulative: jax.Array) -> jax.Array:

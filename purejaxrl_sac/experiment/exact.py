@@ -14,7 +14,6 @@ from purejaxrl_sac.config import Config
 from purejaxrl_sac.evaluate import policy, q_values
 from purejaxrl_sac.experiment import draw
 from purejaxrl_sac.experiment.display import with_interval
-from purejaxrl_sac.exploration import greedy
 from purejaxrl_sac.mdp import MDP
 from purejaxrl_sac.train import build, seed_axes
 from purejaxrl_sac.types import TrainState
@@ -49,7 +48,8 @@ def greedy_returns(config: Config, mdp: MDP, q: np.ndarray) -> np.ndarray:
     horizon = int(envs.bind(config.env).max_steps)
 
     def earned(q: jax.Array) -> jax.Array:
-        return dp.finite_horizon_evaluation(mdp, 1.0, greedy(q), horizon) @ mdp.start
+        pi = jax.nn.one_hot(q.argmax(-1), q.shape[-1])  # the first of equals, as the agent does
+        return dp.finite_horizon_evaluation(mdp, 1.0, pi, horizon) @ mdp.start
 
     flat = jnp.asarray(q).reshape(-1, *q.shape[-2:])
     return np.asarray(jax.lax.map(earned, flat)).reshape(q.shape[:-2])
@@ -57,7 +57,8 @@ def greedy_returns(config: Config, mdp: MDP, q: np.ndarray) -> np.ndarray:
 
 def optimal_return(config: Config, mdp: MDP) -> float:
     """What a policy that is optimal for the configuration's gamma earns, likewise."""
-    q = np.asarray(dp.value_iteration(mdp, config.gamma))
+    # at 1, some of the actions that tie for the best lead nowhere; just below, none does
+    q = np.asarray(dp.value_iteration(mdp, min(float(config.gamma), 0.9999)))
     return float(greedy_returns(config, mdp, q))
 
 
