@@ -5,6 +5,8 @@ Actions of value -inf do not exist: no policy takes one.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -14,6 +16,13 @@ def linear_schedule(
 ) -> jax.Array:
     """From `start` to `end` in a straight line; `fraction` of the way, held at `end` beyond 1."""
     return start + (end - start) * jnp.clip(fraction, 0, 1)
+
+
+def annealed_epsilon(config: Any, step: jax.Array) -> jax.Array:
+    """Epsilon at `step` of each environment: it falls over epsilon_fraction of total_steps."""
+    decay_steps = config.epsilon_fraction * (config.total_steps / config.num_envs)
+    progress = step / jnp.maximum(decay_steps, 1)
+    return linear_schedule(config.epsilon_start, config.epsilon_end, progress)
 
 
 def sample(key: jax.Array, probabilities: jax.Array) -> jax.Array:

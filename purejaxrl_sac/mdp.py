@@ -372,9 +372,6 @@ def four_rooms() -> MDP:
     return from_map(FOUR_ROOMS, turn=(2 / 3, 1 / 9, 1 / 9, 1 / 9))
 
 
-TAXI = ("R:.|.:.G", "........", "........", "........", "........")
-
-
 def taxi() -> MDP:
     """Taxi (Dietterich 2000): fetch the passenger at one of four stands, bring it to another.
 

@@ -58,9 +58,7 @@ def dqn(config: DQNConfig, bootstrap: Callable = losses.max_bootstrap) -> tuple[
         return network.apply(state.params, features(obs))
 
     def act(key: jax.Array, state: DQNState, obs: jax.Array, step: jax.Array) -> tuple:
-        decay_steps = config.epsilon_fraction * (config.total_steps / config.num_envs)
-        progress = step / jnp.maximum(decay_steps, 1)
-        epsilon = exploration.linear_schedule(config.epsilon_start, config.epsilon_end, progress)
+        epsilon = exploration.annealed_epsilon(config, step)
         pi = exploration.epsilon_greedy(q_values(state, obs), epsilon)
         return exploration.sample(key, pi), ()
 

@@ -54,17 +54,11 @@ class Successor(NamedTuple):
     pi: jax.Array  # [B, A] the exploring policy at s'
 
 
-def epsilon_greedy(config: TabularConfig, q: jax.Array, visits: jax.Array, step: jax.Array):
-    """epsilon_start to epsilon_end over the first epsilon_fraction of total_steps."""
-    decay_steps = config.epsilon_fraction * (config.total_steps / config.num_envs)
-    progress = step / jnp.maximum(decay_steps, 1)
-    epsilon = exploration.linear_schedule(config.epsilon_start, config.epsilon_end, progress)
-    return exploration.epsilon_greedy(q, epsilon)
-
-
 # name -> (config, q [B, A], visits [B, A], step) -> probabilities [B, A]
 EXPLORE = {
-    "epsilon_greedy": epsilon_greedy,
+    "epsilon_greedy": lambda config, q, visits, step: exploration.epsilon_greedy(
+        q, exploration.annealed_epsilon(config, step)
+    ),
     "boltzmann": lambda config, q, visits, step: exploration.boltzmann(q, config.alpha),
     "ucb": lambda config, q, visits, step: exploration.upper_confidence(q, visits, config.bonus),
     "greedy": lambda config, q, visits, step: exploration.greedy(q),
