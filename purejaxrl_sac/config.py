@@ -61,16 +61,28 @@ class Config:
         """Learning iterations that fit into `total_steps` after the warm-up."""
         return self.total_steps // self.block - self.warmup_iterations
 
+    def step_at(self, count: Any) -> Any:
+        """Steps that each environment has taken when update `count` (from 0) is made."""
+        iteration = self.warmup_iterations + count // self.num_updates + 1
+        return iteration * self.rollout_length
+
 
 ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "leaky_relu", "softplus", "sigmoid")
-POSITIVE = ("total_steps", "num_envs", "rollout_length", "num_updates", "batch_size", "capacity")
-UNIT_INTERVAL = ("gamma", "tau", "epsilon_start", "epsilon_end", "epsilon_fraction", "trace_decay")
+COMPUTE_DTYPES = ("float32", "bfloat16")
+COUNTS = (
+    "total_steps", "num_envs", "rollout_length", "num_updates", "batch_size", "capacity",
+    "n_step", "num_atoms", "num_quantiles", "num_epochs",
+)  # fmt: skip
+UNIT_INTERVAL = (
+    "gamma", "tau", "epsilon_start", "epsilon_end", "epsilon_fraction", "trace_decay", "cvar",
+    "priority_exponent", "importance_exponent", "munchausen", "learning_rate_end",
+)  # fmt: skip
 NON_NEGATIVE = ("learning_rate", "alpha_learning_rate", "warmup_steps", "omega", "bonus")
 FINITE = (
     "learning_rate", "alpha_learning_rate", "alpha", "target_entropy_per_dim", "omega", "bonus",
-    "initial_value",
+    "initial_value", "v_min", "v_max", "munchausen_min",
 )  # fmt: skip
-ABOVE_ZERO = ("alpha", "max_grad_norm", "huber_delta", "target_period")
+ABOVE_ZERO = ("alpha", "max_grad_norm", "huber_delta", "target_period", "cvar")
 
 
 def unknown(kind: str, name: str, known: Iterable[str], otherwise: str = "") -> ConfigError:
@@ -100,19 +112,22 @@ def validate(config: Config) -> None:
             if name in numbers and not condition(numbers[name]):
                 raise ConfigError(f"{name} is {numbers[name]}, but must be {what}")
 
-    for name in (*POSITIVE, "warmup_steps"):
+    for name in (*COUNTS, "warmup_steps"):
         if name in names and not isinstance(getattr(config, name), Integral):
             raise ConfigError(f"{name} is {getattr(config, name)!r}, but must be a whole number")
-    require(lambda x: x >= 1, POSITIVE, "at least 1")
+    require(lambda x: x >= 1, COUNTS, "at least 1")
     require(lambda x: not math.isnan(x), tuple(numbers), "a number")
     require(lambda x: 0 <= x <= 1, UNIT_INTERVAL, "between 0 and 1")
     require(lambda x: x >= 0, NON_NEGATIVE, "zero or more")
     require(lambda x: x > 0, ABOVE_ZERO, "greater than zero")
     require(math.isfinite, FINITE, "finite")
+    require(lambda x: x <= 0, ("munchausen_min",), "zero or less")
     require(lambda x: x < 2**31, ("capacity",), "less than 2**31: lower it")
     if config.total_steps // config.num_envs >= 2**31:
         raise ConfigError("each environment may take less than 2**31 steps: lower total_steps")
 
+    if getattr(config, "compute_dtype", "float32") not in COMPUTE_DTYPES:
+        raise unknown("compute_dtype", config.compute_dtype, COMPUTE_DTYPES)
     if any(size < 1 for size in getattr(config, "hidden_sizes", ())):
         raise ConfigError(f"hidden_sizes is {config.hidden_sizes}, but every layer needs a unit")
     if "activation" in names and config.activation not in ACTIVATIONS:
@@ -134,4 +149,24 @@ def validate(config: Config) -> None:
             raise ConfigError(
                 f"batch_size {config.batch_size} is larger than capacity {config.capacity}:"
                 " lower batch_size or raise capacity"
+            )
+        rows = config.capacity // config.num_envs
+        if getattr(config, "n_step", 1) > rows:
+            raise ConfigError(
+                f"n_step is {config.n_step}, but the memory keeps {rows} steps of each of"
+                f" {config.num_envs} environments: lower n_step or raise capacity"
+            )
+    if "v_min" in numbers and "v_max" in numbers and config.v_min >= config.v_max:
+        raise ConfigError(f"v_min is {config.v_min}, but must be less than v_max = {config.v_max}")
+    if getattr(config, "num_atoms", 2) < 2:
+        raise ConfigError("num_atoms is 1, but a distribution needs at least 2")
+    if "num_quantiles" in names and not math.isfinite(numbers.get("huber_delta", 1)):
+        raise ConfigError("huber_delta is inf, but quantiles need a finite one, for example 1")
+    if "num_epochs" in names:
+        minibatches = config.num_updates // config.num_epochs
+        if config.num_updates % config.num_epochs or config.block % minibatches:
+            raise ConfigError(
+                f"num_updates is {config.num_updates}, but must be num_epochs = {config.num_epochs}"
+                f" times a number of minibatches that divides num_envs x rollout_length ="
+                f" {config.block}"
             )

@@ -29,26 +29,6 @@ def td_target(
     return jax.lax.stop_gradient(reward + gamma * discount * next_value)
 
 
-def max_bootstrap(q_online: jax.Array, q_target: jax.Array) -> jax.Array:
-    """max_a' Q(s', a'; theta-): Q-learning and DQN (Mnih et al. 2015; post, 2.3.3).
-
-    Args:
-        q_online, q_target: Q(s', .) by the online and the target network, [B, A].
-    """
-    chex.assert_equal_shape([q_online, q_target])
-    return q_target.max(-1)
-
-
-def double_bootstrap(q_online: jax.Array, q_target: jax.Array) -> jax.Array:
-    """Q(s', argmax_a' Q(s', a'; theta); theta-): Double DQN (van Hasselt 2016; post, 2.8.3).
-
-    Args:
-        q_online, q_target: Q(s', .) by the online and the target network, [B, A].
-    """
-    chex.assert_equal_shape([q_online, q_target])
-    return select_action(q_target, q_online.argmax(-1))
-
-
 def select_action(q: jax.Array, action: jax.Array) -> jax.Array:
     """Q(s, a): picks action [B] out of q [B, A]."""
     chex.assert_equal_shape_prefix([q, action], action.ndim)
@@ -75,6 +55,70 @@ def log_sum_exp(q: jax.Array, alpha: jax.Array | float) -> jax.Array:
         q: [B, A]; alpha: the temperature, above 0.
     """
     return alpha * jax.nn.logsumexp(q / alpha, axis=-1)
+
+
+def munchausen(
+    q: jax.Array, action: jax.Array, alpha: jax.Array | float, least: jax.Array | float
+) -> jax.Array:
+    """[alpha log pi(a|s)] clipped to least .. 0, pi = softmax(Q / alpha) (Vieillard et al. 2020).
+
+    Munchausen DQN adds a share of it to the reward (arXiv 2007.14430, equation 2).
+
+    Args:
+        q: [B, A]; action: [B]; alpha: the temperature; least: the lower bound, below 0.
+    """
+    log_pi = jax.nn.log_softmax(q / alpha, axis=-1)
+    return jnp.clip(alpha * select_action(log_pi, action), least, 0)
+
+
+def categorical_projection(value: jax.Array, probability: jax.Array, atoms: jax.Array) -> jax.Array:
+    """Shares each value's probability between the atoms beside it (Bellemare et al. 2017, eq. 7).
+
+    Values beyond the support count as its ends; between them, the expectation is kept.
+
+    Args:
+        value, probability: [B, L], a distribution over any values.
+        atoms: [K], evenly spaced and rising.
+
+    Returns:
+        probabilities of the atoms, [B, K].
+    """
+    chex.assert_equal_shape([value, probability])
+    chex.assert_rank(atoms, 1)
+    position = (jnp.clip(value, atoms[0], atoms[-1]) - atoms[0]) / (atoms[1] - atoms[0])
+    distance = jnp.abs(position[:, None, :] - jnp.arange(len(atoms))[:, None])
+    shares = jnp.clip(1 - distance, 0, 1) * probability[:, None, :]
+    return jax.lax.stop_gradient(shares.sum(-1))
+
+
+def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """-sum_k target_k log softmax(logits)_k; [B, K] and [B, K] to [B]."""
+    chex.assert_equal_shape([logits, target])
+    return -(target * jax.nn.log_softmax(logits)).sum(-1)
+
+
+def entropy(probability: jax.Array) -> jax.Array:
+    """-sum_k p_k log p_k; [..., K] to [...]."""
+    return jax.scipy.special.entr(probability).sum(-1)
+
+
+def quantile_huber(
+    quantiles: jax.Array, fraction: jax.Array, target: jax.Array, kappa: jax.Array | float
+) -> jax.Array:
+    """Quantile regression, smoothed near zero (Dabney et al. 2018, arXiv 1710.10044, eq. 10).
+
+    With u_ij = target_j - theta_i, the sum over i and mean over j of
+
+        |tau_i - 1{u_ij < 0}| huber(u_ij, kappa) / kappa.
+
+    Args:
+        quantiles: theta, [B, K]; fraction: tau, [K] or [B, K]; target: [B, L].
+        kappa: above 0.
+    """
+    chex.assert_rank([quantiles, target], 2)
+    u = jax.lax.stop_gradient(target)[:, None, :] - quantiles[:, :, None]
+    weight = jnp.abs(fraction[..., None] - (u < 0))
+    return (weight * huber(u, kappa) / kappa).mean(-1).sum(-1)
 
 
 def soft_value(q: jax.Array, log_prob: jax.Array, alpha: jax.Array | float) -> jax.Array:

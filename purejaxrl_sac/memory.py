@@ -1,12 +1,11 @@
-"""Memories: the rollout just collected, and uniform experience replay (post, section 2.3.2)."""
+"""Memories: the rollout just collected, whole or in minibatches, and uniform experience replay."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_sac.clock import write_rows
-from purejaxrl_sac.types import Memory, PyTree, Sample, Transition
+from purejaxrl_sac.types import Index, Memory, PyTree, Sample, Storage, Transition
 
 
 def zeros(spec: PyTree) -> PyTree:
@@ -50,46 +49,45 @@ def latest_with_next_action() -> Memory:
     return Memory(init, add, draw, sample, lambda state, sample, priority: state)
 
 
-def uniform(capacity: int, batch_size: int) -> Memory:
-    """Replays the last `capacity` transitions uniformly, with replacement.
+def minibatches(num_epochs: int, num_minibatches: int) -> Memory:
+    """The last rollout, cut into equal minibatches anew in every epoch: on-policy learning.
 
-    The state is a Transition of [rows, N, ...] arrays, rows = capacity / N, used as a ring. A
-    rollout is written as one block, which never wraps because T divides rows; a batch costs
-    O(batch_size), whatever the capacity.
-
-    Args:
-        capacity: transitions kept, over all parallel environments; a multiple of T x N.
-        batch_size: B, transitions per sample.
+    Each of num_epochs x num_minibatches updates gets T x N / num_minibatches transitions.
     """
 
-    def init(rollout: Transition) -> Transition:
-        def ring(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-            num_envs = leaf.shape[1]
-            return jnp.zeros((capacity // num_envs, num_envs, *leaf.shape[2:]), leaf.dtype)
+    def draw(key: jax.Array, state: Transition, step: jax.Array, num_updates: int) -> jax.Array:
+        rows = jnp.arange(state.reward.size)
+        shuffled = [jax.random.permutation(k, rows) for k in jax.random.split(key, num_epochs)]
+        return jnp.stack(shuffled).reshape(num_epochs * num_minibatches, -1)
 
-        return jax.tree.map(ring, rollout)
+    def sample(state: Transition, draw: jax.Array) -> Sample:
+        def gather(x: jax.Array) -> jax.Array:
+            return x.reshape(-1, *x.shape[2:]).at[draw].get(mode="promise_in_bounds")
 
-    def add(state: Transition, step: jax.Array, rollout: Transition) -> Transition:
-        def write(ring: jax.Array, block: jax.Array) -> jax.Array:
-            return write_rows(ring, block, step % ring.shape[0])
+        return Sample(jax.tree.map(gather, state), jnp.float32(1))
 
-        return jax.tree.map(write, state, rollout)
+    return latest()._replace(draw=draw, sample=sample)
 
-    def draw(key: jax.Array, state: Transition, step: jax.Array, num_updates: int) -> Transition:
-        rows, num_envs = state.reward.shape
-        filled = jnp.minimum(step, rows) * num_envs
-        index = jax.random.randint(key, (num_updates, batch_size), 0, filled)
 
-        def gather(ring: jax.Array) -> jax.Array:  # one gather serves every update
-            flat = ring.reshape(rows * num_envs, *ring.shape[2:])
-            return flat.at[index].get(mode="promise_in_bounds")
+def uniform(storage: Storage, batch_size: int) -> Memory:
+    """Replays what `storage` holds uniformly, with replacement (post, section 2.3.2).
 
-        return jax.tree.map(gather, state)
+    Args:
+        batch_size: B, transitions per sample.
+    """
+    num_envs = storage.num_envs
+    rows = storage.capacity // num_envs
+
+    def draw(key: jax.Array, state: PyTree, step: jax.Array, num_updates: int) -> Sample:
+        stored = jnp.minimum(step, rows)
+        drawn = jax.random.randint(key, (num_updates, batch_size), 0, stored * num_envs)
+        index = Index(step - stored + drawn // num_envs, drawn % num_envs)
+        return storage.read(state, step, index)  # one gather serves every update
 
     return Memory(
-        init=init,
-        add=add,
+        init=storage.init,
+        add=storage.add,
         draw=draw,
-        sample=lambda state, draw: Sample(draw, jnp.float32(1)),
+        sample=lambda state, draw: draw,
         revise=lambda state, sample, priority: state,
     )

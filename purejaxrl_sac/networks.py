@@ -3,43 +3,171 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from purejaxrl_sac.config import ConfigError
+
 Activation = Callable[[jax.Array], jax.Array]
 
 
+def no_norm() -> Activation:
+    """The norm of a network without one."""
+    return lambda x: x
+
+
 class MLP(nn.Module):
-    """[B, ...] -> [B, hidden_sizes[-1]]; everything after the batch axis is flattened."""
+    """[..., F] -> [..., hidden_sizes[-1]]."""
 
     hidden_sizes: Sequence[int]
     activation: Activation = nn.relu
+    dense: Callable[..., nn.Module] = nn.Dense
+    norm: Callable[[], Activation] = no_norm
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = x.reshape(x.shape[0], -1)
         for size in self.hidden_sizes:
-            x = self.activation(nn.Dense(size)(x))
+            x = self.activation(self.norm()(self.dense(size)(x)))
         return x
 
 
 class CNN(nn.Module):
-    """[B, H, W, C] -> [B, F]: one 3x3 convolution of 16 filters, the MinAtar network.
+    """Convolutions over images: [B, H, W, C] -> [B, F]; follow it with an MLP."""
 
-    Source: Young & Tian 2019, "MinAtar", section 3; follow it with an MLP.
-    """
-
-    features: Sequence[int] = (16,)
+    layers: Sequence[tuple[int, int, int]]  # filters, width of the kernel, stride
     activation: Activation = nn.relu
+    conv: Callable[..., nn.Module] = nn.Conv
+    norm: Callable[[], Activation] = no_norm
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        for features in self.features:
-            x = self.activation(nn.Conv(features, (3, 3), padding="VALID")(x))
-        return x.reshape(x.shape[0], -1)
+        for filters, width, stride in self.layers:
+            conv = self.conv(filters, (width, width), strides=stride, padding="VALID")
+            x = self.activation(self.norm()(conv(x)))
+        return flat(x)
+
+
+class NoisyDense(nn.Module):
+    """A linear layer with factorised Gaussian noise (Fortunato et al. 2018, arXiv 1706.10295).
+
+    y = (mu_w + sigma_w * f(e) f(e')^T) x + mu_b + sigma_b * f(e'),   f(e) = sgn(e) sqrt|e|
+
+    Each row of the leading axis has its own noise, shared along the axes between: environments
+    explore independently. Without a "noise" key there is none.
+    """
+
+    features: int
+    dtype: Any = None
+    sigma: float = 0.5
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width = x.shape[-1]
+        bound = width**-0.5
+
+        def around_zero(key: jax.Array, shape: Sequence[int]) -> jax.Array:
+            return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+        deviation = nn.initializers.constant(self.sigma * bound)
+        mu_w = self.param("mu_w", around_zero, (width, self.features))
+        mu_b = self.param("mu_b", around_zero, (self.features,))
+        sigma_w = self.param("sigma_w", deviation, (width, self.features))
+        sigma_b = self.param("sigma_b", deviation, (self.features,))
+        dtype = self.dtype or jnp.float32
+        x, mu_w, mu_b, sigma_w, sigma_b = (
+            value.astype(dtype) for value in (x, mu_w, mu_b, sigma_w, sigma_b)
+        )
+        y = x @ mu_w + mu_b
+        if not self.has_rng("noise"):
+            return y
+        lead = (x.shape[0],) + (1,) * (x.ndim - 2)
+        noise = jax.random.normal(self.make_rng("noise"), (*lead, width + self.features), dtype)
+        noise = jnp.sign(noise) * jnp.sqrt(jnp.abs(noise))
+        into, out = noise[..., :width], noise[..., width:]
+        return y + ((x * into) @ sigma_w + sigma_b) * out
+
+
+class Linear(nn.Module):
+    """K numbers for each of A actions: [..., F] -> [..., A, K]."""
+
+    mlp: Callable[[], nn.Module]
+    dense: Callable[..., nn.Module]
+    num_actions: int
+    num_outputs: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        z = self.dense(self.num_actions * self.num_outputs)(self.mlp()(x))
+        return z.reshape(*x.shape[:-1], self.num_actions, self.num_outputs)
+
+
+class Dueling(nn.Module):
+    """Q(s, a) = V(s) + A(s, a) - mean_a' A(s, a'), from a stream each (Wang et al. 2016, eq. 9)."""
+
+    mlp: Callable[[], nn.Module]
+    dense: Callable[..., nn.Module]
+    num_actions: int
+    num_outputs: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        value = Linear(self.mlp, self.dense, 1, self.num_outputs, name="value")(x)
+        advantage = Linear(
+            self.mlp, self.dense, self.num_actions, self.num_outputs, name="advantage"
+        )(x)
+        return value + advantage - advantage.mean(-2, keepdims=True)
+
+
+class QNetwork(nn.Module):
+    """[B, *obs_shape] -> [B, A, K] float32: a torso and a stream on it."""
+
+    torso: nn.Module
+    stream: nn.Module
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.stream(self.torso(x)).astype(jnp.float32)
+
+
+class Quantiles(NamedTuple):
+    value: jax.Array  # [B, A, K]: the return's quantiles
+    fraction: jax.Array  # [B, K]: at these fractions tau, in (0, 1)
+
+
+class ImplicitQuantileNetwork(nn.Module):
+    """[B, *obs_shape] -> Quantiles at K random fractions (Dabney et al. 2018, arXiv 1806.06923).
+
+    The torso's features are multiplied by relu(Dense(cos(pi i tau))), i = 0 .. 63. Without a
+    "tau" key, fractions are the midpoints of K equal parts, distorted by `distortion`: the
+    expectation over them is what the policy maximises.
+    """
+
+    torso: nn.Module
+    stream: nn.Module  # with one output per action
+    num_quantiles: int
+    distortion: Activation
+    dense: Callable[..., nn.Module] = nn.Dense
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> Quantiles:
+        features = self.torso(x)
+        shape = (features.shape[0], self.num_quantiles)
+        if self.has_rng("tau"):
+            fraction = jax.random.uniform(self.make_rng("tau"), shape)
+        else:
+            fraction = jnp.broadcast_to(self.distortion(midpoints(self.num_quantiles)), shape)
+        cosines = jnp.cos(jnp.pi * jnp.arange(64) * fraction[..., None])
+        embedding = nn.relu(self.dense(features.shape[-1])(cosines))
+        value = self.stream(features[:, None] * embedding).squeeze(-1)  # [B, K, A]
+        return Quantiles(value.swapaxes(1, 2).astype(jnp.float32), fraction)
+
+
+def midpoints(count: int) -> jax.Array:
+    """The middles of `count` equal parts of [0, 1]."""
+    return (jnp.arange(count) + 0.5) / count
 
 
 class Head(nn.Module):
@@ -97,8 +225,89 @@ def features(space: Any) -> Callable[[jax.Array], jax.Array]:
     return lambda obs: obs.astype(jnp.float32)
 
 
-def torso(space: Any, hidden_sizes: Sequence[int], activation: str) -> nn.Module:
-    """The usual torso for a gymnax observation space: images [H, W, C] pass a CNN first."""
-    mlp = MLP(tuple(hidden_sizes), getattr(nn, activation))
-    is_image = not hasattr(space, "n") and len(space.shape) == 3
-    return nn.Sequential([CNN(activation=getattr(nn, activation)), mlp]) if is_image else mlp
+def flat(x: jax.Array) -> jax.Array:
+    """[B, ...] -> [B, F]."""
+    return x.reshape(x.shape[0], -1)
+
+
+MINATAR = ((16, 3, 1),)
+"""The convolution of Young & Tian 2019, "MinAtar", section 3."""
+NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+"""The convolutions of Mnih et al. 2015, for images of 36 x 36 and more."""
+
+
+def convolutions(space: Any) -> Sequence[tuple[int, int, int]]:
+    """The usual ones for a gymnax observation space: none unless it is of images [H, W, C]."""
+    if hasattr(space, "n") or len(space.shape) != 3:
+        return ()
+    return NATURE if min(space.shape[:2]) >= 36 else MINATAR
+
+
+def torso(
+    space: Any,
+    hidden_sizes: Sequence[int],
+    activation: str,
+    *,
+    layers: Callable[[Any], Sequence[tuple[int, int, int]]] = convolutions,
+    dense: Callable[..., nn.Module] = nn.Dense,
+    conv: Callable[..., nn.Module] = nn.Conv,
+    norm: Callable[[], Activation] = no_norm,
+) -> nn.Module:
+    """The usual torso for a gymnax observation space: [B, *obs_shape] -> [B, F].
+
+    Args:
+        layers: space -> the convolutions before the MLP; (), and observations are flattened.
+
+    Raises:
+        ConfigError: convolutions on observations that are not images, or are too small.
+    """
+    activate = getattr(nn, activation)
+    mlp = MLP(tuple(hidden_sizes), activate, dense, norm)
+    if not (filters := tuple(layers(space))):
+        return nn.Sequential([flat, mlp])
+    shape = getattr(space, "shape", ())
+    if hasattr(space, "n") or len(shape) != 3:
+        raise ConfigError(
+            f"a CNN needs images [H, W, C], but observations are of shape {shape}: leave the"
+            " convolutions out"
+        )
+    size = min(shape[:2])
+    for _, width, stride in filters:
+        size = (size - width) // stride + 1
+    if size < 1:
+        raise ConfigError(f"images of {shape[:2]} are too small for convolutions {filters}")
+    return nn.Sequential([CNN(filters, activate, conv, norm), mlp])
+
+
+def q_network(
+    config: Any,
+    space: Any,
+    num_actions: int,
+    num_outputs: int,
+    *,
+    stream: type[nn.Module] = Linear,
+    network: Callable[..., nn.Module] = QNetwork,
+    dense: Callable[..., nn.Module] = nn.Dense,
+    norm: Callable[..., Activation] | None = None,
+    layers: Callable[[Any], Sequence[tuple[int, int, int]]] = convolutions,
+) -> nn.Module:
+    """Builds a network for Q(s, .) from its parts; the stream has the last hidden layer.
+
+    Args:
+        config: hidden_sizes, activation and compute_dtype, in which everything but the
+            parameters (always float32) is computed.
+        stream: `Linear` or `Dueling`.
+        network: how torso and stream go together.
+        dense: `nn.Dense` or `NoisyDense`.
+        norm: before every activation, such as `nn.LayerNorm`.
+        layers: the convolutions, as in `torso`.
+    """
+    dtype = jnp.dtype(config.compute_dtype)
+    dense = partial(dense, dtype=dtype)
+    conv = partial(nn.Conv, dtype=dtype)
+    norm = partial(norm, dtype=dtype) if norm else no_norm
+    below, last = config.hidden_sizes[:-1], config.hidden_sizes[-1:]
+    kinds = {"dense": dense, "norm": norm}
+    features = torso(space, below, config.activation, layers=layers, conv=conv, **kinds)
+    mlp = partial(MLP, tuple(last), getattr(nn, config.activation), **kinds)
+    return network(features, stream(mlp, dense, num_actions, num_outputs))

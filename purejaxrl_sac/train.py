@@ -55,10 +55,12 @@ def init(key: jax.Array, config: Config) -> TrainState:
     step = jnp.int32(0)
     spec = jax.ShapeDtypeStruct(block, key.dtype)
     _, (rollout, _) = jax.eval_shape(collect, spec, env_state, step)
-    state = TrainState(key, step, env_state, agent_state, memory.init(rollout))
+    _, remembered = jax.eval_shape(agent.observe, agent_state, rollout)
+    state = TrainState(key, step, env_state, agent_state, memory.init(remembered))
 
     def warm_up(state: TrainState, keys: jax.Array) -> tuple[TrainState, None]:
-        return _remember(memory, config, state, collect(keys, state.env, state.step))[0], None
+        collected = collect(keys, state.env, state.step)
+        return _remember(agent, memory, config, state, collected)[0], None
 
     return jax.lax.scan(warm_up, state, keys)[0]
 
@@ -81,7 +83,7 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
             return agent.act(key, state.agent, obs, step)
 
         collected = envs.rollout(env, keys_collect, state.env, state.step, act)
-        state, episodes = _remember(memory, config, state._replace(key=key), collected)
+        state, episodes = _remember(agent, memory, config, state._replace(key=key), collected)
 
         def learn(carry: tuple, xs: tuple) -> tuple[tuple, dict]:
             agent_state, memory_state = carry
@@ -142,12 +144,14 @@ def _keys(key: jax.Array, config: Config) -> tuple[jax.Array, ...]:
 
 
 def _remember(
-    memory: Memory, config: Config, state: TrainState, collected: tuple
+    agent: Agent, memory: Memory, config: Config, state: TrainState, collected: tuple
 ) -> tuple[TrainState, dict]:
     env_state, (rollout, episodes) = collected
+    agent_state, rollout = agent.observe(state.agent, rollout)
     state = state._replace(
         step=state.step + config.rollout_length,
         env=env_state,
+        agent=agent_state,
         memory=memory.add(state.memory, state.step, rollout),
     )
     return state, jax.tree.map(jnp.sum, episodes)

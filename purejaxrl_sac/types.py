@@ -26,12 +26,24 @@ class Transition(NamedTuple):
     extras: PyTree = ()  # what `Agent.act` wants remembered (log-probabilities, values)
 
 
+class Index(NamedTuple):
+    """Which transitions: what environment `env` did at its `time`-th step, of any shape [...]."""
+
+    time: jax.Array  # [...] int32, counted by the one clock
+    env: jax.Array  # [...] int32
+
+
 class Sample(NamedTuple):
     """What a memory hands to `Agent.update`."""
 
     transition: Transition  # leading axes [B] from a replay memory, [T, N] from `latest`
-    weight: jax.Array  # importance weights that broadcast against the leading axes
+    weight: jax.Array  # weights of the rows, which broadcast against the leading axes
     index: PyTree = ()  # where the rows live, for `Memory.revise`; () if nobody asks
+
+
+def unchanged(state: PyTree, rollout: Transition) -> tuple[PyTree, Transition]:
+    """`Agent.observe` of an agent that remembers its rollouts as they are."""
+    return state, rollout
 
 
 class Agent(NamedTuple):
@@ -42,6 +54,8 @@ class Agent(NamedTuple):
     policy: Callable  # (key, state, obs [N, ...]) -> action [N, ...]             (evaluation)
     update: Callable  # (key, state, Sample, count) -> state, priority [B], metrics
     q_values: Callable | None = None  # (state, obs [N, ...]) -> [N, A], where actions are discrete
+    observe: Callable = unchanged  # (state, rollout [T, N]) -> state, rollout to remember: targets,
+    # advantages and running statistics are made here, once per rollout
 
 
 class Memory(NamedTuple):
@@ -56,6 +70,19 @@ class Memory(NamedTuple):
     draw: Callable  # (key, state, step, G) -> draws, leading axis G: what G updates can share
     sample: Callable  # (state, draw) -> Sample
     revise: Callable  # (state, Sample, priority [B]) -> state
+
+
+class Storage(NamedTuple):
+    """Where a replay memory keeps its transitions, and how it reads them; see `Memory` on `step`.
+
+    Rows age in place: of the R rows there is room for, those of times step - R .. step - 1 exist.
+    """
+
+    init: Callable  # (rollout: Transition of [T, N] shape structs) -> state
+    add: Callable  # (state, step, rollout [T, N]) -> state
+    read: Callable  # (state, step, Index [...]) -> Sample of [...]; weight 0 where lost
+    capacity: int  # transitions kept, over all parallel environments: rows x N
+    num_envs: int  # N
 
 
 class EnvState(NamedTuple):

@@ -9,6 +9,7 @@ import pytest
 from purejaxrl_sac import envs
 from purejaxrl_sac.clock import shared, write_rows
 from purejaxrl_sac.memory import latest, uniform
+from purejaxrl_sac.storage import ring
 from purejaxrl_sac.types import Transition
 from tests.probes import Counter
 
@@ -24,7 +25,7 @@ def rollout(start):
 
 
 def filled(rollouts, add=None):
-    memory = uniform(CAPACITY, 64)
+    memory = uniform(ring(CAPACITY, N), 64)
     state = memory.init(jax.eval_shape(rollout, 0))
     for i in range(rollouts):
         state = (add or memory.add)(state, jnp.int32(i * T), rollout(i * T))
@@ -95,7 +96,7 @@ def test_the_shared_clock_cannot_be_batched():
 def test_buffer_after_wrap_around_holds_true_successors():
     """A real environment through the loop: terminations, truncations, resets, wrap-around."""
     env = envs.bind(Counter())
-    memory, length, n = uniform(60, 8), 5, 4
+    memory, length, n = uniform(ring(60, 4), 8), 5, 4
 
     def actor(key, obs, step):
         return jnp.zeros(n, jnp.int32), ()

@@ -16,6 +16,18 @@ ALGORITHMS = {
     "q_lambda": ("q_learning", "QLambdaConfig", "Watkins's Q(lambda) (Watkins 1989)"),
     "dqn": ("dqn", "DQNConfig", "Deep Q-network (Mnih et al. 2015)"),
     "double_dqn": ("dqn", "DQNConfig", "Double DQN (van Hasselt et al. 2016)"),
+    "dueling_dqn": ("dqn", "DQNConfig", "DQN with a dueling network (Wang et al. 2016)"),
+    "noisy_dqn": ("dqn", "NoisyDQNConfig", "DQN with a noisy network (Fortunato et al. 2018)"),
+    "n_step_dqn": ("dqn", "NStepDQNConfig", "DQN with n-step returns (Sutton 1988)"),
+    "per_dqn": ("dqn", "PrioritizedDQNConfig", "DQN, prioritised replay (Schaul et al. 2016)"),
+    "expected_dqn": ("dqn", "DQNConfig", "DQN with the target of Expected SARSA"),
+    "soft_dqn": ("dqn", "SoftDQNConfig", "soft Q-learning with a network (Haarnoja et al. 2017)"),
+    "munchausen_dqn": ("dqn", "MunchausenDQNConfig", "Munchausen DQN (Vieillard et al. 2020)"),
+    "c51": ("distributional", "C51Config", "C51, categorical DQN (Bellemare et al. 2017)"),
+    "qr_dqn": ("distributional", "QRDQNConfig", "QR-DQN, quantile regression (Dabney et al. 2018)"),
+    "iqn": ("distributional", "IQNConfig", "IQN, implicit quantiles (Dabney et al. 2018)"),
+    "rainbow": ("distributional", "RainbowConfig", "Rainbow (Hessel et al. 2018)"),
+    "pqn": ("pqn", "PQNConfig", "PQN, Q(lambda) without replay (Gallici et al. 2025)"),
     "sac": ("sac", "SACConfig", "Soft Actor-Critic (Haarnoja et al. 2018)"),
 }
 

@@ -147,8 +147,7 @@ def tabular(
         batch = sample.transition
         table = jax.random.randint(key, batch.reward.shape, 0, tables) if tables > 1 else 0
         other = (table + 1) % tables
-        iteration = config.warmup_iterations + count // config.num_updates + 1
-        pi = exploring(state, batch.next_obs, iteration * config.rollout_length)
+        pi = exploring(state, batch.next_obs, config.step_at(count))
         following = Successor(state.q[table, batch.next_obs], state.q[other, batch.next_obs], pi)
         q = state.q[table, batch.obs]
         target = targets(config, batch, bootstrap(config, following, batch), q)

@@ -28,6 +28,7 @@ from purejaxrl_sac.config import Config, ConfigError, static
 from purejaxrl_sac.distributions import squashed_gaussian
 from purejaxrl_sac.memory import uniform
 from purejaxrl_sac.optimize import adam, track
+from purejaxrl_sac.storage import ring
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
 
 
@@ -146,7 +147,8 @@ def sac(config: SACConfig) -> tuple[Agent, Memory]:
         )
         return state, jnp.abs(target - q).mean(0), metrics
 
-    return Agent(init, act, policy, update), uniform(config.capacity, config.batch_size)
+    memory = uniform(ring(config.capacity, config.num_envs), config.batch_size)
+    return Agent(init, act, policy, update), memory
 
 
 @struct.dataclass

@@ -1,0 +1,100 @@
+"""What the outputs of a Q-network mean: a number, a histogram or quantiles of the return.
+
+A head is a function config -> Head: how many outputs each action has, the expectation Q(s, a)
+of what they describe, and the loss against the return of the successor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from purejaxrl_sac import losses
+from purejaxrl_sac.networks import Quantiles, midpoints
+from purejaxrl_sac.types import PyTree
+
+
+class Head(NamedTuple):
+    """Outputs are what the network returns: [B, A, K], or a pytree of its own."""
+
+    num_outputs: int  # K
+    expectation: Callable  # outputs -> Q(s, .) [B, A]
+    loss: Callable  # (outputs at s, action [B], outputs at s', pi(.|s') [B, A], backup)
+    # -> loss [B], priority [B], metrics; backup maps returns from s' on [B, K] to those from s on
+
+
+def scalar(config: Any) -> Head:
+    """The expected return itself, by a Huber or (delta = inf) squared loss."""
+
+    def loss(
+        outputs: jax.Array, action: jax.Array, following: jax.Array, pi: jax.Array, backup: Callable
+    ) -> tuple[jax.Array, jax.Array, dict]:
+        td_error = (backup(mix(pi, following)) - chosen(outputs, action)).squeeze(-1)
+        return losses.huber(td_error, config.huber_delta), jnp.abs(td_error), {}
+
+    return Head(1, lambda outputs: outputs.squeeze(-1), loss)
+
+
+def categorical(config: Any) -> Head:
+    """C51: probabilities of `num_atoms` returns (Bellemare et al. 2017, arXiv 1707.06887).
+
+    Its priority is what the loss falls short of its minimum, KL(target || prediction), as in
+    Rainbow (Hessel et al. 2018). Its metrics say between which values the expected targets lie:
+    outside v_min .. v_max the support cannot hold them.
+    """
+    atoms = jnp.linspace(config.v_min, config.v_max, config.num_atoms)
+
+    def loss(
+        outputs: jax.Array, action: jax.Array, following: jax.Array, pi: jax.Array, backup: Callable
+    ) -> tuple[jax.Array, jax.Array, dict]:
+        probability = mix(pi, jax.nn.softmax(following))
+        value = backup(jnp.broadcast_to(atoms, probability.shape))
+        target = losses.categorical_projection(value, probability, atoms)
+        cross_entropy = losses.cross_entropy(chosen(outputs, action), target)
+        expected = (probability * value).sum(-1)
+        metrics = {"target_min": expected.min(), "target_max": expected.max()}
+        return cross_entropy, cross_entropy - losses.entropy(target), metrics
+
+    return Head(config.num_atoms, lambda outputs: jax.nn.softmax(outputs) @ atoms, loss)
+
+
+def quantile(config: Any) -> Head:
+    """QR-DQN: the return's quantiles at K midpoints (Dabney et al. 2018, arXiv 1710.10044)."""
+    fraction = midpoints(config.num_quantiles)
+
+    def loss(
+        outputs: jax.Array, action: jax.Array, following: jax.Array, pi: jax.Array, backup: Callable
+    ) -> tuple[jax.Array, jax.Array, dict]:
+        return _regress(config, chosen(outputs, action), fraction, backup(mix(pi, following)))
+
+    return Head(config.num_quantiles, lambda outputs: outputs.mean(-1), loss)
+
+
+def implicit_quantile(config: Any) -> Head:
+    """IQN: quantiles at the fractions that the network was asked for (arXiv 1806.06923)."""
+
+    def loss(
+        outputs: Quantiles, action: jax.Array, following: Quantiles, pi: jax.Array, backup: Callable
+    ) -> tuple[jax.Array, jax.Array, dict]:
+        target = backup(mix(pi, following.value))
+        return _regress(config, chosen(outputs.value, action), outputs.fraction, target)
+
+    return Head(1, lambda outputs: outputs.value.mean(-1), loss)
+
+
+def mix(pi: jax.Array, outputs: jax.Array) -> jax.Array:
+    """sum_a pi(a|s) Z(s, a): the outputs of one action where pi is greedy; [B, A, K] to [B, K]."""
+    return (pi[..., None] * outputs).sum(-2)
+
+
+def chosen(outputs: jax.Array, action: jax.Array) -> jax.Array:
+    """The outputs of action [B]; [B, A, K] to [B, K]."""
+    return jnp.take_along_axis(outputs, action[:, None, None], axis=1).squeeze(1)
+
+
+def _regress(config: Any, quantiles: jax.Array, fraction: PyTree, target: jax.Array) -> tuple:
+    loss = losses.quantile_huber(quantiles, fraction, target, config.huber_delta)
+    return loss, jnp.abs(target.mean(-1) - quantiles.mean(-1)), {}

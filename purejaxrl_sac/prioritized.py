@@ -1,0 +1,135 @@
+"""Prioritised experience replay (Schaul et al. 2016, arXiv 1511.05952), proportional.
+
+A transition of priority p is drawn with probability P(i) = p_i^omega / sum_k p_k^omega, and its
+gradient weighted by (N P(i))^-beta, relative to the largest weight of its batch. (omega is the
+paper's alpha, which is the temperature here.)
+
+The p^omega are the leaves of a tree that sums `FAN_OUT` children into a parent. A parent is always
+the sum of its children anew, never the old sum plus a difference: no rounding error outlives
+the next write. A draw goes down from the root and chooses among children by their own sums, with
+a random number for each level: a child of priority zero has no chance, whatever was rounded.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from purejaxrl_sac.exploration import linear_schedule
+from purejaxrl_sac.types import Index, Memory, PyTree, Sample, Storage, Transition
+
+FAN_OUT = 64  # scripts/benchmark_priorities.py compares
+SMALLEST = 1e-6  # added to every priority, so that none is zero
+
+Tree = tuple[
+    jax.Array, ...
+]  # sums from the leaves [C] upwards, each level padded to whole families
+
+
+def empty_tree(capacity: int, fan_out: int = FAN_OUT) -> Tree:
+    """A tree of `capacity` leaves, all zero."""
+    levels, size = [], capacity
+    while True:
+        families = -(-size // fan_out)
+        levels.append(jnp.zeros(families * fan_out))
+        if families == 1:
+            return tuple(levels)
+        size = families
+
+
+def write_tree(tree: Tree, leaf: jax.Array, value: jax.Array, fan_out: int = FAN_OUT) -> Tree:
+    """Sets leaves [B] to values [B], the largest where a leaf comes twice, and renews their sums."""
+    leaves = tree[0].at[leaf].set(0).at[leaf].max(value)
+    levels = [leaves]
+    for above in tree[1:]:
+        leaf = leaf // fan_out
+        families = levels[-1].reshape(-1, fan_out)
+        levels.append(above.at[leaf].set(families.at[leaf].get(mode="promise_in_bounds").sum(-1)))
+    return tuple(levels)
+
+
+def draw_leaves(
+    tree: Tree, uniform: jax.Array, fan_out: int = FAN_OUT
+) -> tuple[jax.Array, jax.Array]:
+    """Draws leaves in proportion to their values.
+
+    Args:
+        uniform: [B, number of levels], each in [0, 1).
+
+    Returns:
+        leaves [B] int32, and their probabilities [B].
+    """
+    chosen = jnp.zeros(uniform.shape[:1], jnp.int32)
+    probability = jnp.ones(uniform.shape[:1])
+    for level, u in zip(reversed(tree), uniform.T, strict=True):
+        family = level.reshape(-1, fan_out).at[chosen].get(mode="promise_in_bounds")
+        cumulative = family.cumsum(-1)
+        total = cumulative[:, -1]
+        child = (cumulative <= (u * total)[:, None]).sum(-1)
+        mass = jnp.take_along_axis(family, child[:, None], -1).squeeze(-1)
+        probability *= mass / total
+        chosen = (chosen * fan_out + child).astype(jnp.int32)
+    return chosen, probability
+
+
+class Prioritized(NamedTuple):
+    storage: PyTree
+    tree: Tree  # p^omega of every row
+    largest: jax.Array  # the largest p so far, which new transitions are given
+
+
+class Draw(NamedTuple):
+    uniform: jax.Array  # [B, number of levels]
+    step: jax.Array  # the clock when the update takes place
+
+
+def prioritized(
+    storage: Storage,
+    batch_size: int,
+    omega: jax.Array | float,
+    beta: jax.Array | float,
+    total_steps: int,
+) -> Memory:
+    """Replays what `storage` holds, what surprised most the most often.
+
+    Args:
+        batch_size: B.
+        omega: how much priorities count, from 0 (uniform) to 1.
+        beta: how much of the bias is corrected at first; it rises in a line to 1 at the end.
+        total_steps: environment steps after which that is, over all environments.
+    """
+    num_envs = storage.num_envs
+    rows = storage.capacity // num_envs
+
+    def init(rollout: Transition) -> Prioritized:
+        return Prioritized(storage.init(rollout), empty_tree(storage.capacity), jnp.float32(1))
+
+    def add(state: Prioritized, step: jax.Array, rollout: Transition) -> Prioritized:
+        count = rollout.reward.size
+        leaf = step % rows * num_envs + jnp.arange(count)
+        value = jnp.broadcast_to(state.largest**omega, count)
+        tree = write_tree(state.tree, leaf, value)
+        return state._replace(storage=storage.add(state.storage, step, rollout), tree=tree)
+
+    def draw(key: jax.Array, state: Prioritized, step: jax.Array, num_updates: int) -> Draw:
+        uniform = jax.random.uniform(key, (num_updates, batch_size, len(state.tree)))
+        return Draw(uniform, jnp.broadcast_to(step, num_updates))
+
+    def sample(state: Prioritized, draw: Draw) -> Sample:
+        leaf, probability = draw_leaves(state.tree, draw.uniform)
+        row, step = leaf // num_envs, draw.step
+        index = Index(step - 1 - (step - 1 - row) % rows, leaf % num_envs)
+        read = storage.read(state.storage, step, index)
+        stored = jnp.minimum(step, rows) * num_envs
+        exponent = linear_schedule(beta, 1, step * num_envs / total_steps)
+        weight = (stored * probability) ** -exponent
+        return read._replace(weight=read.weight * weight / weight.max(), index=leaf)
+
+    def revise(state: Prioritized, sample: Sample, priority: jax.Array) -> Prioritized:
+        priority = jnp.abs(priority) + SMALLEST
+        tree = write_tree(state.tree, sample.index, priority**omega)
+        return state._replace(tree=tree, largest=jnp.maximum(state.largest, priority.max()))
+
+    return Memory(init, add, draw, sample, revise)
