@@ -35,19 +35,44 @@ class MLP(nn.Module):
         return x
 
 
+class Conv(nn.Module):
+    """A convolution as one matrix product over patches: [B, H, W, C] -> [B, H', W', features].
+
+    The same numbers as `nn.Conv` without padding, and 1.5 to 2.5 times as fast on a CPU where
+    seeds are vmapped: a convolution with kernels of their own for each seed is slow there.
+    """
+
+    features: int
+    width: int
+    stride: int = 1
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        def across(size: int, offset: int) -> slice:
+            return slice(offset, size - self.width + offset + 1, self.stride)
+
+        height, breadth = x.shape[1:3]
+        patches = [
+            x[:, across(height, i), across(breadth, j)]
+            for i in range(self.width)
+            for j in range(self.width)
+        ]
+        return nn.Dense(self.features, dtype=self.dtype)(jnp.concatenate(patches, axis=-1))
+
+
 class CNN(nn.Module):
     """Convolutions over images: [B, H, W, C] -> [B, F]; follow it with an MLP."""
 
     layers: Sequence[tuple[int, int, int]]  # filters, width of the kernel, stride
     activation: Activation = nn.relu
-    conv: Callable[..., nn.Module] = nn.Conv
+    conv: Callable[..., nn.Module] = Conv
     norm: Callable[[], Activation] = no_norm
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for filters, width, stride in self.layers:
-            conv = self.conv(filters, (width, width), strides=stride, padding="VALID")
-            x = self.activation(self.norm()(conv(x)))
+            x = self.activation(self.norm()(self.conv(filters, width, stride)(x)))
         return flat(x)
 
 
@@ -56,8 +81,8 @@ class NoisyDense(nn.Module):
 
     y = (mu_w + sigma_w * f(e) f(e')^T) x + mu_b + sigma_b * f(e'),   f(e) = sgn(e) sqrt|e|
 
-    Each row of the leading axis has its own noise, shared along the axes between: environments
-    explore independently. Without a "noise" key there is none.
+    One call draws one noise, for all rows alike; vmap it over keys for rows with noises of their
+    own. Without a "noise" key there is none.
     """
 
     features: int
@@ -84,10 +109,9 @@ class NoisyDense(nn.Module):
         y = x @ mu_w + mu_b
         if not self.has_rng("noise"):
             return y
-        lead = (x.shape[0],) + (1,) * (x.ndim - 2)
-        noise = jax.random.normal(self.make_rng("noise"), (*lead, width + self.features), dtype)
+        noise = jax.random.normal(self.make_rng("noise"), (width + self.features,), dtype)
         noise = jnp.sign(noise) * jnp.sqrt(jnp.abs(noise))
-        into, out = noise[..., :width], noise[..., width:]
+        into, out = noise[:width], noise[width:]
         return y + ((x * into) @ sigma_w + sigma_b) * out
 
 
@@ -250,7 +274,7 @@ def torso(
     *,
     layers: Callable[[Any], Sequence[tuple[int, int, int]]] = convolutions,
     dense: Callable[..., nn.Module] = nn.Dense,
-    conv: Callable[..., nn.Module] = nn.Conv,
+    conv: Callable[..., nn.Module] = Conv,
     norm: Callable[[], Activation] = no_norm,
 ) -> nn.Module:
     """The usual torso for a gymnax observation space: [B, *obs_shape] -> [B, F].
@@ -304,7 +328,7 @@ def q_network(
     """
     dtype = jnp.dtype(config.compute_dtype)
     dense = partial(dense, dtype=dtype)
-    conv = partial(nn.Conv, dtype=dtype)
+    conv = partial(Conv, dtype=dtype)
     norm = partial(norm, dtype=dtype) if norm else no_norm
     below, last = config.hidden_sizes[:-1], config.hidden_sizes[-1:]
     kinds = {"dense": dense, "norm": norm}

@@ -174,7 +174,12 @@ def dqn(
 
     def act(key: jax.Array, state: DQNState, obs: jax.Array, step: jax.Array) -> tuple:
         key_action, key_noise = jax.random.split(key)
-        q = expectation(state.params, obs, noise=key_noise)
+
+        def noisy(key: jax.Array, obs: jax.Array) -> jax.Array:
+            return expectation(state.params, obs[None], noise=key).squeeze(0)
+
+        # each environment explores by a noise of its own
+        q = jax.vmap(noisy)(jax.random.split(key_noise, len(obs)), obs)
         return exploration.sample(key_action, explore(config, q, step)), ()
 
     def policy(key: jax.Array, state: DQNState, obs: jax.Array) -> jax.Array:
