@@ -132,6 +132,18 @@ def validate(config: Config) -> None:
         raise ConfigError(f"hidden_sizes is {config.hidden_sizes}, but every layer needs a unit")
     if "activation" in names and config.activation not in ACTIVATIONS:
         raise unknown("activation", config.activation, ACTIVATIONS)
+    _check_counts(config)
+    if "v_min" in numbers and "v_max" in numbers and config.v_min >= config.v_max:
+        raise ConfigError(f"v_min is {config.v_min}, but must be less than v_max = {config.v_max}")
+    if getattr(config, "num_atoms", 2) < 2:
+        raise ConfigError("num_atoms is 1, but a distribution needs at least 2")
+    if "num_quantiles" in names and not math.isfinite(numbers.get("huber_delta", 1)):
+        raise ConfigError("huber_delta is inf, but quantiles need a finite one, for example 1")
+
+
+def _check_counts(config: Config) -> None:
+    """What static numbers must be to each other."""
+    names = [field.name for field in dataclasses.fields(config)]
     if config.iterations < 1:
         needed = (config.warmup_iterations + 1) * config.block
         raise ConfigError(
@@ -156,12 +168,6 @@ def validate(config: Config) -> None:
                 f"n_step is {config.n_step}, but the memory keeps {rows} steps of each of"
                 f" {config.num_envs} environments: lower n_step or raise capacity"
             )
-    if "v_min" in numbers and "v_max" in numbers and config.v_min >= config.v_max:
-        raise ConfigError(f"v_min is {config.v_min}, but must be less than v_max = {config.v_max}")
-    if getattr(config, "num_atoms", 2) < 2:
-        raise ConfigError("num_atoms is 1, but a distribution needs at least 2")
-    if "num_quantiles" in names and not math.isfinite(numbers.get("huber_delta", 1)):
-        raise ConfigError("huber_delta is inf, but quantiles need a finite one, for example 1")
     if "num_epochs" in names:
         minibatches = config.num_updates // config.num_epochs
         if config.num_updates % config.num_epochs or config.block % minibatches:

@@ -23,6 +23,19 @@ _CARTPOLE = {
     "epsilon_fraction": 0.5,
 }
 
+_PQN_MINATAR = {
+    "total_steps": 10_000_000,
+    "num_envs": 128,
+    "rollout_length": 32,
+    "num_updates": 64,
+    "num_epochs": 2,
+    "hidden_sizes": (128,),
+    "learning_rate": 5e-4,
+    "trace_decay": 0.65,
+    "epsilon_fraction": 0.1,
+}
+_MINATAR = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+
 _LAKE = {
     "total_steps": 200_000,
     "learning_rate": 0.5,
@@ -61,6 +74,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("dqn", "CartPole-v1"): _CARTPOLE,
     ("double_dqn", "CartPole-v1"): _CARTPOLE,
+    **{("pqn", f"{game}-MinAtar"): _PQN_MINATAR for game in _MINATAR},
     ("sac", "Pendulum-v1"): {
         "total_steps": 10_000,
         "num_updates": 2,

@@ -40,7 +40,7 @@ def empty_tree(capacity: int, fan_out: int = FAN_OUT) -> Tree:
 
 
 def write_tree(tree: Tree, leaf: jax.Array, value: jax.Array, fan_out: int = FAN_OUT) -> Tree:
-    """Sets leaves [B] to values [B], the largest where a leaf comes twice, and renews their sums."""
+    """Sets leaves [B] to values [B], to the largest where one comes twice, and renews the sums."""
     leaves = tree[0].at[leaf].set(0).at[leaf].max(value)
     levels = [leaves]
     for above in tree[1:]:

@@ -32,9 +32,10 @@ class PQNState(NamedTuple):
     opt_state: PyTree
 
 
-def pqn(
-    config: PQNConfig, network: Callable = partial(networks.q_network, norm=nn.LayerNorm)
-) -> tuple[Agent, Memory]:
+normalized_network = partial(networks.q_network, norm=nn.LayerNorm)
+
+
+def pqn(config: PQNConfig, *, network: Callable = normalized_network) -> tuple[Agent, Memory]:
     """PQN. An iteration is num_epochs passes over the rollout in num_minibatches each.
 
     Args:
