@@ -137,7 +137,7 @@ def train(options: TrainOptions) -> None:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     default = Path("runs") / f"{algorithm}-{config.env}-{stamp}"
     directory = runner.RunDirectory(options.out or default)
-    shown = display.Display(Console(), options.seeds, options.quiet)
+    shown = display.Display(Console(), config, options.seeds, options.quiet)
     try:
         directory.write_config(config, options.seeds, options.seed)
         logs = [directory.write_chunk, *(LOGGERS[name](directory.path) for name in options.log)]
@@ -159,7 +159,7 @@ def train(options: TrainOptions) -> None:
             )
     finally:
         directory.remove_if_unused()
-    rows = display.summary(result)
+    rows = display.summary(config, result)
     try:
         if mdp is not None:
             rows |= exact.report(config, result.state, mdp, title, directory.path)

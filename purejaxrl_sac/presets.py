@@ -19,9 +19,8 @@ _CARTPOLE = {
     "learning_rate": 1e-3,
     "tau": 0.005,
     "target_period": 1,
-    "epsilon_end": 0.02,
-    "epsilon_fraction": 0.5,
 }
+_EPSILON = {"epsilon_end": 0.02, "epsilon_fraction": 0.5}
 
 _PQN_MINATAR = {
     "total_steps": 10_000_000,
@@ -72,8 +71,22 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "epsilon_end": 0.1,
         "epsilon_fraction": 0.8,
     },
-    ("dqn", "CartPole-v1"): _CARTPOLE,
-    ("double_dqn", "CartPole-v1"): _CARTPOLE,
+    **{
+        (algorithm, "CartPole-v1"): {**_CARTPOLE, **extra}
+        for algorithm, extra in {
+            "dqn": _EPSILON,
+            "double_dqn": _EPSILON,
+            "dueling_dqn": _EPSILON,
+            "n_step_dqn": _EPSILON,
+            "per_dqn": _EPSILON,
+            "munchausen_dqn": _EPSILON,
+            "qr_dqn": _EPSILON,
+            "iqn": _EPSILON,
+            "c51": {**_EPSILON, "v_max": 110.0},
+            "noisy_dqn": {},
+            "rainbow": {"v_max": 110.0},
+        }.items()
+    },
     **{("pqn", f"{game}-MinAtar"): _PQN_MINATAR for game in _MINATAR},
     ("sac", "Pendulum-v1"): {
         "total_steps": 10_000,

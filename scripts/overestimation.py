@@ -43,8 +43,8 @@ def estimate(key: jax.Array, kind: str, m: int, trials: int) -> dict[str, tuple[
     """Mean and standard error of the two estimators' targets; the truth is 0."""
     q, other = ERRORS[kind](key, (2, trials, m))
     targets = {
-        "single": losses.max_bootstrap(q, q),
-        "double": losses.double_bootstrap(q, other),
+        "single": q.max(-1),
+        "double": losses.select_action(other, q.argmax(-1)),
     }
     return {
         name: (float(value.mean()), float(value.std() / np.sqrt(trials)))

@@ -4,6 +4,7 @@ import jax
 import pytest
 
 import purejaxrl_sac as prl
+from purejaxrl_sac.agents import ALGORITHMS
 
 
 @pytest.fixture
@@ -11,7 +12,11 @@ def key():
     return jax.random.key(0)
 
 
-ENVS = {"sac": "Pendulum-v1", "dqn": "CartPole-v1", "double_dqn": "CartPole-v1"}
+ENVS = {"sac": "Pendulum-v1"} | {
+    name: "CartPole-v1"
+    for name, (module, *_) in ALGORITHMS.items()
+    if module in {"dqn", "distributional", "pqn"}
+}
 
 
 def small(algorithm, **changes):
@@ -22,6 +27,7 @@ def small(algorithm, **changes):
         "num_envs": 3,
         "rollout_length": 4,
         "num_updates": 2,
+        "num_epochs": 1,
         "warmup_steps": 24,
         "capacity": 96,
         "batch_size": 8,

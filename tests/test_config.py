@@ -1,10 +1,14 @@
 """Bad input gets one line, before anything is compiled."""
 
+from functools import partial
+
 import jax
 import pytest
 
 import purejaxrl_sac as prl
+from purejaxrl_sac import networks
 from purejaxrl_sac.agents import ALGORITHMS
+from purejaxrl_sac.agents.dqn import dqn
 from purejaxrl_sac.experiment import record
 from tests.conftest import small
 from tests.probes import Counter
@@ -32,7 +36,41 @@ from tests.probes import Counter
     ],
 )
 def test_one_clear_line(changes, message):
-    config = small("dqn", **changes)
+    refused(small("dqn", **changes), message)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "changes", "message"),
+    [
+        ("c51", {"v_min": 3.0, "v_max": 3.0}, "v_min is 3.0, but must be less than v_max = 3.0"),
+        ("rainbow", {"v_max": -1.0}, "v_min is 0.0, but must be less than v_max = -1.0"),
+        ("c51", {"v_max": float("inf")}, "v_max is inf, but must be finite"),
+        ("c51", {"num_atoms": 1}, "num_atoms is 1, but a distribution needs at least 2"),
+        ("n_step_dqn", {"n_step": 0}, "n_step is 0, but must be at least 1"),
+        ("n_step_dqn", {"n_step": 33}, "n_step is 33, but the memory keeps 32 steps of each of 3"),
+        ("per_dqn", {"priority_exponent": 1.1}, "priority_exponent is 1.1, but must be between"),
+        ("rainbow", {"importance_exponent": -0.1}, "importance_exponent is -0.1, but must be"),
+        ("qr_dqn", {"huber_delta": float("inf")}, "huber_delta is inf, but quantiles need a"),
+        ("qr_dqn", {"num_quantiles": 0}, "num_quantiles is 0, but must be at least 1"),
+        ("iqn", {"cvar": 0.0}, "cvar is 0.0, but must be greater than zero"),
+        ("munchausen_dqn", {"munchausen_min": 0.1}, "munchausen_min is 0.1, but must be zero or"),
+        ("munchausen_dqn", {"alpha": 0.0}, "alpha is 0.0, but must be greater than zero"),
+        ("dqn", {"compute_dtype": "float61"}, "no compute_dtype is called float61: did you mean"),
+        ("pqn", {"num_updates": 3, "num_epochs": 2}, "num_updates is 3, but must be num_epochs ="),
+        ("pqn", {"num_updates": 5}, "a number of minibatches that divides .* = 12"),
+    ],
+)
+def test_one_clear_line_for_every_part(algorithm, changes, message):
+    refused(small(algorithm, **changes), message)
+
+
+def test_a_cnn_on_flat_observations():
+    network = partial(networks.q_network, layers=lambda space: networks.MINATAR)
+    message = r"a CNN needs images \[H, W, C\], but observations are of shape \(4,\)"
+    refused(small("dqn", algorithm=partial(dqn, network=network)), message)
+
+
+def refused(config, message):
     for start in (prl.make_train, lambda c: prl.init(jax.random.key(0), c)):
         with pytest.raises(prl.ConfigError, match=message) as error:
             start(config)

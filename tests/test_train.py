@@ -12,7 +12,7 @@ import pytest
 import purejaxrl_sac as prl
 from tests.conftest import small
 
-ALGORITHMS = ("dqn", "double_dqn", "sac", "double_q_learning", "sarsa")
+ALGORITHMS = ("dqn", "rainbow", "pqn", "sac", "double_q_learning", "sarsa")
 SEEDS = 3
 
 
@@ -48,7 +48,7 @@ def test_run_composes_bit_for_bit(key, algorithm):
     once, metrics = run(start, config, 12)
     assert_equal(once, twice)
     assert_equal(metrics, jax.tree.map(lambda *x: jnp.concatenate(x), first, second))
-    assert int(once.step) == (2 + 12) * config.rollout_length
+    assert int(once.step) == (config.warmup_iterations + 12) * config.rollout_length
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -57,7 +57,7 @@ def test_train_is_run_after_init(key, algorithm):
     trained = jax.jit(prl.train)(key, config)
     state = jax.jit(prl.init)(key, config)
     assert_equal(trained, jax.jit(prl.run, static_argnums=2)(state, config, config.iterations))
-    assert len(trained[1]["episodes"]) == config.iterations == 18
+    assert len(trained[1]["episodes"]) == config.iterations >= 18
     assert differ(trained[0].agent, state.agent)
 
 
@@ -159,6 +159,10 @@ OTHER_VALUES = {
     "alpha_learning_rate": 0.1,
     "omega": 0.8,
     "initial_value": 1.0,
+    "v_max": 50.0,
+    "v_min": -10.0,
+    "munchausen_min": -0.001,
+    "learning_rate_end": 1.0,
 }
 GARNET = {"env": "garnet", "epsilon_end": 0.1, "epsilon_fraction": 0.8, "bonus": 5.0}
 
@@ -167,6 +171,12 @@ GARNET = {"env": "garnet", "epsilon_end": 0.1, "epsilon_fraction": 0.8, "bonus":
     ("algorithm", "changes", "unused"),
     [
         ("dqn", {"epsilon_end": 0.1}, ()),
+        ("munchausen_dqn", {"epsilon_end": 0.1, "munchausen_min": -0.1}, ()),
+        ("soft_dqn", {"alpha": 1.0}, ()),
+        ("qr_dqn", {"epsilon_end": 0.1}, ()),
+        ("iqn", {"epsilon_end": 0.1, "cvar": 0.5}, ()),
+        ("rainbow", {}, ()),
+        ("pqn", {"epsilon_end": 0.1}, ()),
         ("sac", {}, ()),
         ("q_lambda", GARNET, ("alpha", "bonus")),
         ("q_learning", {**GARNET, "exploration": "boltzmann"}, ("bonus",)),

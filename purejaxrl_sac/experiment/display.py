@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from purejaxrl_sac.config import Config
 from purejaxrl_sac.experiment import runner
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 
@@ -25,9 +26,9 @@ def with_interval(scores: np.ndarray, resamples: int = 2_000) -> str:
 class Display:
     """A progress bar on a terminal, a line every tenth of the run elsewhere, or nothing."""
 
-    def __init__(self, console: Console, seeds: int, quiet: bool) -> None:
-        self.console, self.seeds, self.quiet = console, seeds, quiet
-        self.told = 0.0
+    def __init__(self, console: Console, config: Config, seeds: int, quiet: bool) -> None:
+        self.console, self.config, self.seeds, self.quiet = console, config, seeds, quiet
+        self.told, self.warned = 0.0, False
         self.bar = Progress(
             TextColumn("{task.percentage:3.0f} %"),
             BarColumn(),
@@ -45,6 +46,9 @@ class Display:
         self.say(f"compiled in {seconds:.1f} s")
 
     def on_chunk(self, progress: runner.Progress) -> None:
+        if not self.warned and (warning := outside_support(self.config, progress)):
+            self.warned = True
+            self.say(f"[yellow]step {progress.steps:,}: {warning}[/]")
         share = progress.steps / progress.total_steps
         due = share >= self.told + 0.1 or share == 1
         if self.quiet or not (self.console.is_terminal or due):
@@ -61,7 +65,20 @@ class Display:
             self.say(f"{share:4.0%}  step {progress.steps:,}  {line}")
 
 
-def summary(result: runner.Result) -> dict[str, str]:
+def outside_support(config: Config, progress: runner.Progress) -> str:
+    """A warning where a categorical agent expects returns that its atoms cannot hold, else ''."""
+    if "target_min" not in progress.metrics:
+        return ""
+    low, high = progress.metrics["target_min"].min(), progress.metrics["target_max"].max()
+    if config.v_min <= low and high <= config.v_max:
+        return ""
+    return (
+        f"returns of {low:.4g} to {high:.4g} are expected, outside v_min .. v_max ="
+        f" {config.v_min:g} .. {config.v_max:g}: widen it"
+    )
+
+
+def summary(config: Config, result: runner.Result) -> dict[str, str]:
     """The figures of a finished run, in words; seeds that diverged are named and left out."""
     last = result.history[-1]
     failed = last.failed
@@ -72,6 +89,8 @@ def summary(result: runner.Result) -> dict[str, str]:
         "training": f"{result.train_seconds:.1f} s",
         "environment steps per second": f"{last.rate:,.0f}",
     }
+    if warning := outside_support(config, last):
+        rows["warning"] = warning
     if failed.any():
         seeds = ", ".join(str(seed) for seed in np.flatnonzero(failed))
         rows["seeds with nan or infinite losses, left out"] = seeds

@@ -1,0 +1,106 @@
+"""How far DQN's values lie above what its policy earns, and how far Double DQN's (post, 2.8.2).
+
+    python scripts/overestimation_dqn.py                  # writes overestimation_dqn.png
+
+A random MDP with noisy rewards, small enough to be solved exactly: over a run, the mean over
+states of max_a Q(s, a; theta), of the true value of the policy that is greedy in it, and of the
+best value there is. Overestimation is the first minus the second. Networks are the same, and so is
+everything but the bootstrap. Printed are the last fifth of the run's, as interquartile means over
+seeds with 95 % bootstrap intervals.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import dynamic_programming as dp
+from purejaxrl_sac import exploration, mdp
+from purejaxrl_sac.envs.tabular import Tabular
+from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
+
+GAMMA, STATES, ACTIONS, NOISE = 0.9, 20, 10, 3.0
+ALGORITHMS = {"dqn": "tab:orange", "double_dqn": "tab:blue"}
+
+
+def noisy_mdp() -> mdp.MDP:
+    """A garnet whose rewards have a standard deviation of `NOISE` around their means."""
+    made = mdp.garnet(jax.random.key(7), STATES, ACTIONS, branching=3)
+    return made.replace(noise=jnp.full((STATES, ACTIONS), NOISE))
+
+
+def configuration(algorithm: str, total_steps: int) -> prl.Config:
+    return prl.default_config(algorithm).replace(
+        env=Tabular(noisy_mdp(), name="noisy garnet", max_steps=50),
+        total_steps=total_steps,
+        num_envs=5,
+        num_updates=5,
+        capacity=2_000,
+        batch_size=64,
+        learning_rate=1e-3,
+        gamma=GAMMA,
+        target_period=50,
+        epsilon_end=0.1,
+    )
+
+
+def measure(config: prl.Config, seeds: int, points: int) -> tuple[np.ndarray, ...]:
+    """Steps [points], and per seed the estimated and the true values, [seeds, points]."""
+    made, chunk = noisy_mdp(), config.iterations // points
+
+    def values(state: prl.TrainState) -> tuple[jax.Array, jax.Array]:
+        q = prl.q_values(config, state, jnp.arange(STATES))
+        truth = dp.policy_evaluation(made, GAMMA, exploration.greedy(q))
+        return q.max(-1).mean(), truth.mean()
+
+    def train(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def step(state: prl.TrainState, _: None) -> tuple[prl.TrainState, tuple]:
+            state, _ = prl.run(state, config, chunk)
+            return state, values(state)
+
+        return jax.lax.scan(step, prl.init(key, config), length=points)[1]
+
+    estimate, truth = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), seeds))
+    steps = (config.warmup_iterations + chunk * np.arange(1, points + 1)) * config.block
+    return steps, np.asarray(estimate), np.asarray(truth)
+
+
+def main(arguments: list[str] | None = None) -> dict[str, tuple[float, float, float]]:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=30_000)
+    parser.add_argument("--points", type=int, default=40)
+    parser.add_argument("--out", type=Path, default=Path("overestimation_dqn.png"))
+    options = parser.parse_args(arguments)
+    figure = Figure(figsize=(6.4, 4), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    found = {}
+    for algorithm, color in ALGORITHMS.items():
+        config = configuration(algorithm, options.steps)
+        steps, estimate, truth = measure(config, options.seeds, options.points)
+        name = algorithm.replace("_", " ").replace("dqn", "DQN")
+        for values, style, what in ((estimate, "-", "estimates"), (truth, "--", "earns")):
+            axes.fill_between(steps, *bootstrap_interval(values), color=color, alpha=0.25)
+            axes.plot(steps, iqm(values), style, color=color, label=f"{name} {what}")
+        tail = (estimate - truth)[:, -max(1, options.points // 5) :].mean(1)
+        low, high = bootstrap_interval(tail)
+        found[algorithm] = (float(iqm(tail)), float(low), float(high))
+        print(f"{name}: overestimation {iqm(tail):.2f} [{low:.2f}, {high:.2f}]")
+    best = float(dp.value_iteration(noisy_mdp(), GAMMA).max(-1).mean())
+    axes.axhline(best, color="black", linewidth=0.8, label="best possible")
+    axes.set(xlabel="environment steps", ylabel="value, mean over states")
+    axes.set_title(f"{STATES} states, {ACTIONS} actions, rewards with noise of {NOISE:g}")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(options.out)
+    return found
+
+
+if __name__ == "__main__":
+    main()
