@@ -6,9 +6,17 @@ from purejaxrl_sac.config import Config, ConfigError, validate
 from purejaxrl_sac.evaluate import evaluate, exploring_policy, policy, q_values
 from purejaxrl_sac.presets import preset
 from purejaxrl_sac.train import init, make_train, run, seed_axes, train
-from purejaxrl_sac.types import Agent, EnvState, Memory, Sample, TrainState, Transition
+from purejaxrl_sac.types import (
+    Agent,
+    EnvState,
+    Memory,
+    Sample,
+    Storage,
+    TrainState,
+    Transition,
+)
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "Agent",
@@ -17,6 +25,7 @@ __all__ = [
     "EnvState",
     "Memory",
     "Sample",
+    "Storage",
     "TrainState",
     "Transition",
     "default_config",

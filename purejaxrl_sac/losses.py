@@ -85,7 +85,8 @@ def categorical_projection(value: jax.Array, probability: jax.Array, atoms: jax.
     """
     chex.assert_equal_shape([value, probability])
     chex.assert_rank(atoms, 1)
-    position = (jnp.clip(value, atoms[0], atoms[-1]) - atoms[0]) / (atoms[1] - atoms[0])
+    share = (jnp.clip(value, atoms[0], atoms[-1]) - atoms[0]) / (atoms[-1] - atoms[0])
+    position = share * (len(atoms) - 1)
     distance = jnp.abs(position[:, None, :] - jnp.arange(len(atoms))[:, None])
     shares = jnp.clip(1 - distance, 0, 1) * probability[:, None, :]
     return jax.lax.stop_gradient(shares.sum(-1))

@@ -22,6 +22,42 @@ _CARTPOLE = {
 }
 _EPSILON = {"epsilon_end": 0.02, "epsilon_fraction": 0.5}
 
+_ACROBOT = {
+    "total_steps": 100_000,
+    "num_envs": 10,
+    "num_updates": 5,
+    "capacity": 50_000,
+    "warmup_steps": 1_000,
+    "learning_rate": 6e-4,
+    "target_period": 250,
+    "epsilon_end": 0.05,
+}
+_MOUNTAIN_CAR = {
+    "total_steps": 120_000,
+    "num_envs": 8,
+    "num_updates": 8,
+    "rollout_length": 2,
+    "capacity": 48_000,
+    "warmup_steps": 2_000,
+    "hidden_sizes": (256, 256),
+    "learning_rate": 1e-3,
+    "gamma": 0.98,
+    "target_period": 600,
+    "epsilon_end": 0.07,
+}
+_MINATAR = {  # an update every four steps, as in Young & Tian 2019
+    "total_steps": 1_000_000,
+    "num_envs": 4,
+    "num_updates": 1,
+    "capacity": 100_000,
+    "warmup_steps": 5_000,
+    "batch_size": 32,
+    "hidden_sizes": (128,),
+    "learning_rate": 2.5e-4,
+    "target_period": 1_000,
+}
+_SEEN = {"epsilon_end": 0.05, "epsilon_fraction": 0.1}
+_RAINBOW = {"learning_rate": 1e-4, "v_max": 30.0}
 _PQN_MINATAR = {
     "total_steps": 10_000_000,
     "num_envs": 128,
@@ -33,7 +69,7 @@ _PQN_MINATAR = {
     "trace_decay": 0.65,
     "epsilon_fraction": 0.1,
 }
-_MINATAR = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 
 _LAKE = {
     "total_steps": 200_000,
@@ -87,7 +123,24 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
             "rainbow": {"v_max": 110.0},
         }.items()
     },
-    **{("pqn", f"{game}-MinAtar"): _PQN_MINATAR for game in _MINATAR},
+    ("pqn", "CartPole-v1"): {"total_steps": 500_000},
+    **{
+        (algorithm, f"{game}-MinAtar"): settings
+        for game in GAMES
+        for algorithm, settings in {
+            "dqn": {**_MINATAR, **_SEEN},
+            "double_dqn": {**_MINATAR, **_SEEN},
+            "munchausen_dqn": {**_MINATAR, **_SEEN},
+            "qr_dqn": {**_MINATAR, **_SEEN},
+            "rainbow": {**_MINATAR, **_RAINBOW},
+            "pqn": _PQN_MINATAR,
+        }.items()
+    },
+    ("dqn", "Acrobot-v1"): _ACROBOT,
+    ("double_dqn", "Acrobot-v1"): _ACROBOT,
+    ("qr_dqn", "Acrobot-v1"): _ACROBOT,
+    ("dqn", "MountainCar-v0"): _MOUNTAIN_CAR,
+    ("qr_dqn", "MountainCar-v0"): _MOUNTAIN_CAR,
     ("sac", "Pendulum-v1"): {
         "total_steps": 10_000,
         "num_updates": 2,

@@ -7,7 +7,7 @@ paper's alpha, which is the temperature here.)
 The p^omega are the leaves of a tree that sums `FAN_OUT` children into a parent. A parent is always
 the sum of its children anew, never the old sum plus a difference: no rounding error outlives
 the next write. A draw goes down from the root and chooses among children by their own sums, with
-a random number for each level: a child of priority zero has no chance, whatever was rounded.
+a random number for each level, and never takes one of priority zero, whatever was rounded.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def draw_leaves(
         family = level.reshape(-1, fan_out).at[chosen].get(mode="promise_in_bounds")
         cumulative = family.cumsum(-1)
         total = cumulative[:, -1]
-        child = (cumulative <= (u * total)[:, None]).sum(-1)
+        possible = (cumulative > (u * total)[:, None]) & (family > 0)
+        # none is left where a parallel sum rounded its end to less than its middle
+        child = jnp.where(possible.any(-1), possible.argmax(-1), family.argmax(-1))
         mass = jnp.take_along_axis(family, child[:, None], -1).squeeze(-1)
         probability *= mass / total
         chosen = (chosen * fan_out + child).astype(jnp.int32)
@@ -123,7 +125,7 @@ def prioritized(
         index = Index(step - 1 - (step - 1 - row) % rows, leaf % num_envs)
         read = storage.read(state.storage, step, index)
         stored = jnp.minimum(step, rows) * num_envs
-        exponent = linear_schedule(beta, 1, step * num_envs / total_steps)
+        exponent = linear_schedule(beta, 1, step / (total_steps / num_envs))
         weight = (stored * probability) ** -exponent
         return read._replace(weight=read.weight * weight / weight.max(), index=leaf)
 

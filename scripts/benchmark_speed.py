@@ -3,10 +3,11 @@
     python scripts/benchmark_speed.py                     # ours and the floor
     python scripts/benchmark_speed.py --peer rejax        # the same work by rejax 0.1.3 beside it
     python scripts/benchmark_speed.py --seeds 1 64 1024   # on an accelerator
+    python scripts/benchmark_speed.py --algorithms pqn    # the preset on Breakout-MinAtar
 
 One JSON line per row. `us` is microseconds per iteration and seed, the median over `--rounds`;
-an iteration is one environment step and one update, with networks of 64 x 64. Compilation is
-timed apart. The floor is the same work without the loop: the environment and policy alone, plus
+an iteration is one environment step and one update, with networks of 64 x 64 (PQN's is a whole
+rollout and all its epochs). Compilation is timed apart. The floor is the same work without the loop: the environment and policy alone, plus
 the updates alone on one fixed batch. Everything in a row, the peer included, takes turns within
 each round, so that a noisy machine is noisy to all. Our run goes on from round to round, as
 chunks of a long run do; the peer's starts anew each time, which costs it about one percent.
@@ -37,19 +38,28 @@ WARMUP = 256
 PEER_LIMIT = 100_000  # rejax samples in O(capacity): minutes per row beyond this buffer
 WORK = {  # algorithm -> environment, batch size, iterations timed for one seed
     "dqn": ("CartPole-v1", 128, 4_000),
+    "per_dqn": ("CartPole-v1", 128, 4_000),
+    "c51": ("CartPole-v1", 128, 2_000),
+    "qr_dqn": ("CartPole-v1", 128, 2_000),
+    "rainbow": ("CartPole-v1", 128, 1_000),
     "sac": ("Pendulum-v1", 256, 1_000),
+    "pqn": ("Breakout-MinAtar", 128, 5),
 }
+PEERS = ("dqn", "sac")  # what rejax has of these
 
 
 def configuration(algorithm: str, capacity: int) -> prl.Config:
     env, batch_size, _ = WORK[algorithm]
+    total_steps = 2**30  # the run goes on from round to round
+    if algorithm == "pqn":
+        return prl.preset(algorithm, env).replace(total_steps=total_steps)
     return prl.default_config(algorithm).replace(
         env=env,
         hidden_sizes=(64, 64),
         batch_size=batch_size,
         capacity=capacity,
         warmup_steps=WARMUP,
-        total_steps=2**30,  # the run goes on from round to round
+        total_steps=total_steps,
     )
 
 
@@ -108,7 +118,7 @@ def ours(algorithm: str, seeds: int, capacity: int, iterations: int) -> dict[str
         def actor(key: jax.Array, obs: jax.Array, step: jax.Array) -> tuple:
             return agent.act(key, state.agent, obs, step)
 
-        keys = jax.random.split(key, (iterations, 2))
+        keys = jax.random.split(key, (iterations * config.rollout_length, 1 + config.num_envs))
         env_state, (_, episodes) = envs.rollout(env, keys, state.env, jnp.int32(WARMUP), actor)
         return env_state, jax.tree.map(jnp.sum, episodes)
 
@@ -122,7 +132,8 @@ def ours(algorithm: str, seeds: int, capacity: int, iterations: int) -> dict[str
             agent_state, _, metrics = agent.update(key, agent_state, sample, count)
             return agent_state, metrics
 
-        xs = (jax.random.split(key, iterations), jnp.arange(iterations))
+        updates = iterations * config.num_updates
+        xs = (jax.random.split(key, updates), jnp.arange(updates))
         return jax.lax.scan(body, state.agent, xs)
 
     return {
@@ -179,11 +190,13 @@ def main() -> None:
     device = jax.devices()[0]
     for algorithm in options.algorithms:
         for seeds in options.seeds:
-            for capacity in options.buffers:
-                iterations = max(200, WORK[algorithm][2] // (seeds if seeds < 16 else 16))
+            for capacity in options.buffers if algorithm != "pqn" else [0]:
+                timed = WORK[algorithm][2]
+                iterations = max(min(timed, 200), timed // (seeds if seeds < 16 else 16))
+                block = configuration(algorithm, capacity).block
                 work = (algorithm, seeds, capacity, iterations)
                 timers = ours(*work)
-                beside = peer is not None and capacity <= PEER_LIMIT
+                beside = peer is not None and algorithm in PEERS and capacity <= PEER_LIMIT
                 if beside:
                     timers["peer"] = peer.prepare(*work)
                 seconds: dict[str, list[float]] = {name: [] for name in timers}
@@ -202,7 +215,7 @@ def main() -> None:
                     "us": round(us["run"], 2),
                     "floor_us": round(floor, 2),
                     "floor_ratio": round(us["run"] / floor, 3),
-                    "steps_per_second": round(1e6 / us["run"]),
+                    "steps_per_second": round(block * 1e6 / us["run"]),
                     "compile_s": round(timers["run"][1], 2),
                     "device": f"{jax.device_count()} x {device.device_kind}",
                 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment, spaces
+
+import purejaxrl_sac as prl
+
+GAMMA = 0.9
 
 
 @struct.dataclass
@@ -107,3 +112,40 @@ class Counter(environment.Environment):
 
     def observation_space(self, params):
         return spaces.Box(0, 255, (2,), jnp.uint8)
+
+
+def trained(algorithm, env, updates=1_000, **changes):
+    """A short training run: four environments, four updates per iteration."""
+    config = prl.default_config(algorithm)
+    sizes = {
+        "warmup_steps": 200,
+        "capacity": 1_000,
+        "batch_size": 64,
+        "tau": 0.05,
+        "target_period": 1,
+        "v_min": -2.0,
+        "v_max": 12.0,
+        "epsilon_end": 0.2,
+        "num_epochs": 1,
+    }
+    known = {field.name for field in dataclasses.fields(config)}
+    config = config.replace(
+        env=env,
+        num_envs=4,
+        rollout_length=2,
+        num_updates=4,
+        hidden_sizes=(32, 32),
+        learning_rate=3e-3,
+        gamma=GAMMA,
+        **{name: value for name, value in sizes.items() if name in known},
+    )
+    config = config.replace(**changes)
+    updates_per_step = config.num_updates / config.block
+    config = config.replace(total_steps=config.warmup_steps + int(updates / updates_per_step))
+    return config, jax.jit(prl.train)(jax.random.key(0), config)[0]
+
+
+def adam_gradient(opt_state):
+    """The gradient that Adam saw in its first update, flat: its first moment over 1 - b1."""
+    moments = [leaf for leaf in jax.tree.leaves(opt_state) if leaf.ndim == 1]
+    return moments[0] / 0.1

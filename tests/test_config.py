@@ -67,7 +67,7 @@ def test_one_clear_line_for_every_part(algorithm, changes, message):
 def test_a_cnn_on_flat_observations():
     network = partial(networks.q_network, layers=lambda space: networks.MINATAR)
     message = r"a CNN needs images \[H, W, C\], but observations are of shape \(4,\)"
-    refused(small("dqn", algorithm=partial(dqn, network=network)), message)
+    refused(small("dqn").replace(algorithm=partial(dqn, network=network)), message)
 
 
 def refused(config, message):

@@ -42,7 +42,7 @@ def traced(config, seeds, copied_clock=False):
     return run, state
 
 
-@pytest.mark.parametrize("algorithm", ("dqn", "double_dqn", "sac"))
+@pytest.mark.parametrize("algorithm", ("dqn", "rainbow", "iqn", "sac"))
 def test_training_has_no_cond(algorithm):
     config = small(algorithm)
     jaxpr = jax.make_jaxpr(jax.vmap(prl.make_train(config)))(jax.random.split(jax.random.key(0)))
@@ -76,7 +76,22 @@ def test_nothing_but_the_insert_touches_the_whole_memory(algorithm, seeds, copie
 
 
 @pytest.mark.parametrize("seeds", (1, 4))
-@pytest.mark.parametrize("algorithm", ("dqn", "sac"))
+def test_prioritised_replay_touches_the_whole_memory_in_scatters_alone(seeds):
+    run, state = traced(small("rainbow", capacity=CAPACITY, num_atoms=5), seeds)
+    moves = {
+        "dynamic_update_slice",
+        "reshape",
+        "squeeze",
+        "broadcast_in_dim",
+        "convert_element_type",
+    }
+    for equation in equations(jax.make_jaxpr(run)(state).jaxpr):
+        if any(var.aval.size >= seeds * CAPACITY for var in equation.outvars):
+            assert equation.primitive.name in moves | {"scatter", "scatter-max"}, equation
+
+
+@pytest.mark.parametrize("seeds", (1, 4))
+@pytest.mark.parametrize("algorithm", ("dqn", "rainbow", "sac"))
 def test_compiled_loop_holds_one_copy_of_the_memory(algorithm, seeds):
     config = small(algorithm, capacity=CAPACITY)
     run, state = traced(config, seeds)
@@ -88,7 +103,7 @@ def test_compiled_loop_holds_one_copy_of_the_memory(algorithm, seeds):
     assert compiled.memory_analysis().temp_size_in_bytes < memory / 2
 
 
-@pytest.mark.parametrize("algorithm", ("dqn", "sac"))
+@pytest.mark.parametrize("algorithm", ("dqn", "rainbow", "sac"))
 def test_resumed_vmapped_loop_is_the_fresh_one(algorithm):
     """The loop inside a fresh `train`, after `init`, and over a state with a copied clock."""
     config = small(algorithm, total_steps=12 * (2 + 5))  # five iterations after the warm-up
@@ -103,3 +118,16 @@ def test_resumed_vmapped_loop_is_the_fresh_one(algorithm):
     assert "dynamic_update_slice" in fresh
     assert loop(*continued) == fresh
     assert loop(*copied) == fresh
+
+
+@pytest.mark.parametrize("seeds", (1, 2))
+def test_images_stored_once_are_never_copied(seeds):
+    """Their memory is half of what a ring would take, and the compiled loop adds little to it."""
+    config = small("dqn", env="Breakout-MinAtar", capacity=CAPACITY)
+    run, state = traced(config, seeds)
+    images = [leaf for leaf in jax.tree.leaves(state.memory) if leaf.shape[-3:] == (10, 10, 4)]
+    ring = 2 * seeds * CAPACITY * 10 * 10 * 4
+    assert sum(leaf.size for leaf in images) < 0.55 * ring
+    compiled = jax.jit(run, donate_argnums=0).lower(state).compile()
+    memory = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.memory))
+    assert compiled.memory_analysis().temp_size_in_bytes < memory / 10

@@ -1,14 +1,17 @@
 """Equations against hand-computed values, rlax, and closed forms."""
 
+from types import SimpleNamespace
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import rlax
-from scipy import stats
+from scipy import special, stats
 
 from purejaxrl_sac import losses
+from purejaxrl_sac.agents import dqn
 from purejaxrl_sac.distributions import squashed_gaussian
 from purejaxrl_sac.exploration import linear_schedule
 from purejaxrl_sac.optimize import adam, track
@@ -26,9 +29,43 @@ def random(shape, seed=0):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
+def value(bootstrap, q, target, pi=None, **fields):
+    """V(s') as a bootstrap has it."""
+    successor = dqn.Successor(q, target, q if pi is None else pi)
+    pi, bonus = bootstrap(SimpleNamespace(**fields), successor)
+    return losses.expected_value(target, pi) + bonus
+
+
 def test_bootstraps_by_hand(transform):
-    np.testing.assert_allclose(transform(losses.max_bootstrap)(Q_ONLINE, Q_TARGET), [9, 8])
-    np.testing.assert_allclose(transform(losses.double_bootstrap)(Q_ONLINE, Q_TARGET), [4, 2])
+    pi = jnp.array([[0.5, 0.5, 0], [0.25, 0.25, 0.5]])
+
+    def all_of_them(q, target, pi):
+        return [
+            value(bootstrap, q, target, pi, alpha=2.0)
+            for bootstrap in (dqn.maximum, dqn.double, dqn.expected, dqn.soft)
+        ]
+
+    log_sum_exp = [2 * np.log(np.exp(row).sum()) for row in ([3.5, 2, 4.5], [0.5, 4, 1])]
+    expected = [[9, 8], [4, 2], [5.5, 3.25], log_sum_exp]
+    values = transform(all_of_them)(Q_ONLINE, Q_TARGET, pi)
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
+
+
+def test_equals_share_the_bootstrap_of_the_network_that_chooses():
+    q, target = jnp.array([[2.0, 2.0, 1.0]]), jnp.array([[10.0, 20.0, 90.0]])
+    np.testing.assert_allclose(value(dqn.double, q, target), [15])
+    np.testing.assert_allclose(value(dqn.maximum, target, q), [2])
+
+
+@pytest.mark.parametrize("alpha", (1e-3, 0.1, 1.0, 50.0))
+def test_the_soft_bootstrap_is_log_sum_exp(alpha):
+    q, target = random((32, 5)), 3 * random((32, 5), 1)
+    ours = value(dqn.soft, q, target, alpha=alpha)
+    np.testing.assert_allclose(ours, losses.log_sum_exp(target, alpha), rtol=1e-5, atol=1e-5)
+    float64 = alpha * special.logsumexp(np.asarray(target, np.float64) / alpha, axis=-1)
+    np.testing.assert_allclose(ours, float64, rtol=1e-5, atol=1e-5)
+    assert (ours >= target.max(-1) - 1e-5).all()
+    assert (ours <= target.max(-1) + alpha * np.log(5) + 1e-4).all()
 
 
 def test_td_target_by_hand(transform):
@@ -38,20 +75,19 @@ def test_td_target_by_hand(transform):
     np.testing.assert_allclose(y, [6, 2])
 
 
-@pytest.mark.parametrize("double", (False, True))
-def test_td_errors_agree_with_rlax(double):
+@pytest.mark.parametrize("bootstrap", (dqn.maximum, dqn.double, dqn.expected))
+def test_td_errors_agree_with_rlax(bootstrap):
     q, q_online, q_target = random((32, 4)), random((32, 4), 1), random((32, 4), 2)
     action = jax.random.randint(jax.random.key(3), (32,), 0, 4)
     reward, discount = random((32,), 4), jnp.arange(32) % 3 / 2.0
-    if double:
-        theirs = jax.vmap(rlax.double_q_learning)(
-            q, action, reward, 0.9 * discount, q_target, q_online
-        )
-        bootstrap = losses.double_bootstrap
-    else:
-        theirs = jax.vmap(rlax.q_learning)(q, action, reward, 0.9 * discount, q_target)
-        bootstrap = losses.max_bootstrap
-    target = losses.td_target(reward, discount, 0.9, bootstrap(q_online, q_target))
+    pi = jax.nn.softmax(random((32, 4), 5))
+    theirs, more = {
+        dqn.maximum: (rlax.q_learning, ()),
+        dqn.double: (rlax.double_q_learning, (q_online,)),
+        dqn.expected: (rlax.expected_sarsa, (pi,)),
+    }[bootstrap]
+    theirs = jax.vmap(theirs)(q, action, reward, 0.9 * discount, q_target, *more)
+    target = losses.td_target(reward, discount, 0.9, value(bootstrap, q_online, q_target, pi))
     ours = target - losses.select_action(q, action)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
@@ -68,6 +104,172 @@ def test_huber_without_limit_is_the_squared_loss():
     x = jnp.array([-300.0, -1.0, 0.0, 2.0])
     np.testing.assert_allclose(losses.huber(x, jnp.inf), 0.5 * x**2)
     np.testing.assert_allclose(jax.vmap(jax.grad(lambda x: losses.huber(x, jnp.inf)))(x), x)
+
+
+def test_munchausen_by_hand(transform):
+    q = jnp.array([[np.log(3.0), 0.0], [0.0, 2 * np.log(3.0)], [0.0, 9.0]], jnp.float32)
+    action = jnp.array([0, 0, 0])
+    # alpha log pi: log 3/4, log 1/10, and about -9, which is cut off
+    expected = [np.log(0.75), np.log(0.1), -4]
+    ours = transform(losses.munchausen)(q, action, 1.0, -4.0)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
+    np.testing.assert_allclose(transform(losses.munchausen)(q, action, 1.0, -0.2), [-0.2] * 3)
+
+
+def test_munchausen_scales_with_the_temperature():
+    q, action = random((16, 4)), jnp.arange(16) % 4
+    one = losses.munchausen(q, action, 1.0, -jnp.inf)
+    np.testing.assert_allclose(losses.munchausen(7 * q, action, 7.0, -jnp.inf), 7 * one, rtol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", (1e-30, 1e-3, 0.03))
+def test_munchausen_is_finite_where_probabilities_underflow(alpha):
+    q = jnp.array([[0.0, 1e4], [-jnp.inf, 1.0], [5.0, 5.0]])
+    for least in (-1.0, -1e6):
+        bonus = losses.munchausen(q, jnp.array([0, 0, 1]), alpha, least)
+        expected = [max(least, -1e4), least, -alpha * np.log(2)]
+        np.testing.assert_allclose(bonus, expected, rtol=1e-5)
+
+
+def test_munchausen_reward_by_hand():
+    config = SimpleNamespace(alpha=1.0, munchausen=0.9, munchausen_min=-1.0)
+    batch = SimpleNamespace(reward=jnp.array([2.0, 2.0]), action=jnp.array([0, 1]))
+    q = jnp.array([[np.log(3.0), 0.0], [9.0, 0.0]], jnp.float32)
+    expected = [2 + 0.9 * np.log(0.75), 2 - 0.9]
+    np.testing.assert_allclose(dqn.munchausen_reward(config, batch, q), expected, rtol=1e-5)
+    np.testing.assert_array_equal(dqn.plain_reward(config, batch, q), [2, 2])
+
+
+def test_categorical_projection_by_hand(transform):
+    atoms = jnp.array([0.0, 1.0, 2.0])
+    rows = [  # values, probabilities, what becomes of them
+        ([0.25, 1.0, 1.5], [0.4, 0.2, 0.4], [0.3, 0.1 + 0.2 + 0.2, 0.2]),
+        ([-5.0, 2.0, 9.0], [0.5, 0.25, 0.25], [0.5, 0, 0.5]),
+        ([0.0, 0.0, 1.0], [0.25, 0.25, 0.5], [0.5, 0.5, 0]),
+    ]
+    value, probability, expected = (jnp.array(column) for column in zip(*rows, strict=True))
+    ours = transform(losses.categorical_projection)(value, probability, atoms)
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+SUPPORTS = ((-1.0, 1.0, 2), (0.0, 200.0, 51), (-10.0, 10.0, 51), (-100.0, 100.0, 601))
+
+
+@pytest.mark.parametrize("support", SUPPORTS)
+@pytest.mark.parametrize("count", (1, 8, 51))
+def test_categorical_projection_agrees_with_rlax(support, count):
+    atoms = jnp.linspace(*support)
+    probability = jax.nn.softmax(random((16, count)))
+    value = atoms[0] + (atoms[-1] - atoms[0]) * (0.5 + 0.7 * random((16, count), 1))
+    theirs = jax.vmap(rlax.categorical_l2_project, (0, 0, None))(value, probability, atoms)
+    ours = losses.categorical_projection(value, probability, atoms)
+    assert ours.shape == (16, support[2])
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("support", SUPPORTS)
+def test_categorical_projection_keeps_mass_and_mean_inside_its_support(support):
+    atoms = jnp.linspace(*support)
+    low, high = support[:2]
+    probability = jax.nn.softmax(random((16, 20)))
+    value = jax.random.uniform(jax.random.key(1), (16, 20), minval=low, maxval=high)
+    ours = losses.categorical_projection(value, probability, atoms)
+    np.testing.assert_allclose(ours.sum(-1), 1, rtol=1e-5)
+    mean = (probability * value).sum(-1)
+    np.testing.assert_allclose(ours @ atoms, mean, atol=1e-5 * (high - low))
+    beyond = losses.categorical_projection(3 * value - low - high, probability, atoms)
+    np.testing.assert_allclose(beyond.sum(-1), 1, rtol=1e-5)
+    clipped = (probability * jnp.clip(3 * value - low - high, low, high)).sum(-1)
+    np.testing.assert_allclose(beyond @ atoms, clipped, atol=1e-5 * (high - low))
+
+
+@pytest.mark.parametrize("support", SUPPORTS)
+def test_the_projection_of_the_atoms_is_themselves(support):
+    atoms = jnp.linspace(*support)
+    identity = jnp.eye(len(atoms))
+    value = jnp.broadcast_to(atoms, identity.shape)
+    ours = losses.categorical_projection(value, identity, atoms)
+    np.testing.assert_allclose(ours, identity, atol=1e-4)
+
+
+def test_cross_entropy_and_entropy_by_hand(transform):
+    logits = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])) + 3
+    target = jnp.array([[0.0, 1.0, 0.0], [0.5, 0.0, 0.5]])
+    expected = [np.log(4), -0.5 * (np.log(0.1) + np.log(0.8))]
+    np.testing.assert_allclose(transform(losses.cross_entropy)(logits, target), expected, rtol=1e-5)
+    np.testing.assert_allclose(transform(losses.entropy)(target), [0, np.log(2)], atol=1e-6)
+
+
+def test_cross_entropy_and_entropy_agree_with_scipy_and_rlax():
+    logits, target = 3 * random((16, 5)), jax.nn.softmax(random((16, 5), 1))
+    prediction = special.softmax(np.asarray(logits, np.float64), axis=-1)
+    ours = losses.cross_entropy(logits, target) - losses.entropy(target)
+    np.testing.assert_allclose(ours, stats.entropy(target, prediction, axis=-1), rtol=1e-4)
+    theirs = jax.vmap(rlax.categorical_cross_entropy)(target, logits)
+    np.testing.assert_allclose(losses.cross_entropy(logits, target), theirs, rtol=1e-5)
+
+
+def test_quantile_huber_by_hand(transform):
+    quantiles, fraction = jnp.array([[0.0, 2.0]]), jnp.array([0.25, 0.75])
+    target = jnp.array([[1.0, -1.0, 4.0]])
+    # u_0 = 1, -1, 4 and u_1 = -1, -3, 2; huber with kappa 2 gives 1/2, 1/2, 6 and 1/2, 4, 2
+    first = (0.25 * 0.5 + 0.75 * 0.5 + 0.25 * 6) / 2
+    second = (0.25 * 0.5 + 0.25 * 4 + 0.75 * 2) / 2
+    ours = transform(losses.quantile_huber)(quantiles, fraction, target, 2.0)
+    np.testing.assert_allclose(ours, [(first + second) / 3], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kappa", (0.3, 1.0, 4.0))
+@pytest.mark.parametrize("shapes", ((8, 8), (5, 16), (1, 3)))
+def test_quantile_huber_agrees_with_rlax(kappa, shapes):
+    """rlax leaves the loss undivided by kappa."""
+    quantiles, target = random((16, shapes[0])), 2 * random((16, shapes[1]), 1)
+    shared = jnp.linspace(0.05, 0.95, shapes[0])
+    own = jax.random.uniform(jax.random.key(2), (16, shapes[0]))
+    for fraction, axis in ((shared, None), (own, 0)):
+        theirs = jax.vmap(rlax.quantile_regression_loss, (0, axis, 0, None))(
+            quantiles, fraction, target, kappa
+        )
+        ours = losses.quantile_huber(quantiles, fraction, target, kappa)
+        np.testing.assert_allclose(ours, theirs / kappa, rtol=1e-5)
+
+
+def test_quantile_huber_with_a_small_kappa_is_quantile_regression():
+    quantiles, target = random((16, 4)), random((16, 7), 1)
+    fraction = jnp.array([0.1, 0.4, 0.6, 0.9])
+    theirs = jax.vmap(rlax.quantile_regression_loss, (0, None, 0))(quantiles, fraction, target)
+    ours = losses.quantile_huber(quantiles, fraction, target, 1e-5)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+
+
+def test_the_minimiser_of_quantile_huber_is_the_quantile():
+    """Its gradient in theta is the empirical distribution at theta, less tau."""
+    target = np.sort(np.asarray(random((1, 99))))
+    fraction = jnp.array([0.105, 0.505, 0.905])
+
+    def loss(theta):
+        return losses.quantile_huber(theta, fraction, target, 1e-6).sum()
+
+    between = (target[:, [9, 49, 89]] + target[:, [10, 50, 90]]) / 2
+    shares = np.array([10, 50, 90]) / 99
+    np.testing.assert_allclose(jax.grad(loss)(between)[0], shares - fraction, atol=1e-4)
+    below, above = target[:, [9, 49, 89]] - 0.01, target[:, [10, 50, 90]] + 0.01
+    assert (jax.grad(loss)(below) < 0).all() and (jax.grad(loss)(above) > 0).all()
+    np.testing.assert_allclose(loss(target[:, [10, 49, 89]]), loss(between), rtol=0.02)
+
+
+def test_nothing_is_differentiated_through_a_target():
+    probability = jax.nn.softmax(random((4, 5)))
+    gradients = (
+        jax.grad(lambda y: losses.quantile_huber(random((4, 3)), jnp.ones(3) / 2, y, 1.0).sum()),
+        jax.grad(lambda y: losses.td_target(y, y, 0.9, y).sum()),
+        jax.grad(
+            lambda y: (losses.categorical_projection(y, probability, jnp.arange(3.0))[:, 1]).sum()
+        ),
+    )
+    for gradient in gradients:
+        shape = (4, 5)
+        np.testing.assert_array_equal(gradient(random(shape, 1)), jnp.zeros(shape))
 
 
 def test_soft_losses_by_hand(transform):
@@ -89,7 +291,7 @@ def test_temperature_rises_while_entropy_is_below_its_target():
 
 def test_ranks_are_checked():
     with pytest.raises(AssertionError):
-        losses.max_bootstrap(jnp.zeros((2, 3)), jnp.zeros((2, 4)))
+        losses.expected_value(jnp.zeros((2, 3)), jnp.zeros((2, 4)))
     with pytest.raises(AssertionError):
         losses.td_target(jnp.zeros(2), jnp.zeros((2, 1)), 0.9, jnp.zeros(2))
 

@@ -8,7 +8,7 @@ import pytest
 
 from purejaxrl_sac import envs
 from purejaxrl_sac.clock import shared, write_rows
-from purejaxrl_sac.memory import latest, uniform
+from purejaxrl_sac.memory import latest, minibatches, uniform
 from purejaxrl_sac.storage import ring
 from purejaxrl_sac.types import Transition
 from tests.probes import Counter
@@ -46,20 +46,21 @@ def test_holds_exactly_the_last_transitions(rollouts):
 
 def test_samples_whole_transitions_and_only_filled_rows():
     memory, state = filled(2)
-    batch = memory.draw(jax.random.key(0), state, jnp.int32(2 * T), 5)
+    draws = memory.draw(jax.random.key(0), state, jnp.int32(2 * T), 5)
+    batch = draws.transition
     assert batch.obs.shape == (5, 64, 2) and batch.obs.dtype == jnp.uint8
     np.testing.assert_array_equal(batch.obs[..., 0], batch.action)
     np.testing.assert_array_equal(batch.next_obs, batch.obs + 1)
     np.testing.assert_array_equal(batch.reward, batch.action)
     assert set(np.asarray(batch.action).ravel().tolist()) == set(range(2 * T * N))
-    sample = memory.sample(state, jax.tree.map(lambda x: x[0], batch))
-    assert sample.transition.reward.shape == (64,) and sample.weight == 1
+    sample = memory.sample(state, jax.tree.map(lambda x: x[0], draws))
+    assert sample.transition.reward.shape == (64,) and (sample.weight == 1).all()
     assert memory.revise(state, sample, sample.transition.reward) is state
 
 
 def test_sampling_is_uniform():
     memory, state = filled(7)
-    batch = memory.draw(jax.random.key(1), state, jnp.int32(7 * T), 500)
+    batch = memory.draw(jax.random.key(1), state, jnp.int32(7 * T), 500).transition
     counts = np.bincount(np.asarray(batch.action).ravel() % CAPACITY, minlength=CAPACITY)
     expected = 500 * 64 / CAPACITY
     assert ((counts - expected) ** 2 / expected).sum() < 66.6  # chi2(35) at 0.1 %
@@ -71,6 +72,45 @@ def test_latest_is_the_rollout():
     state = memory.add(state, jnp.int32(0), rollout(8))
     draw = memory.draw(jax.random.key(0), state, jnp.int32(4), 1)
     chex.assert_trees_all_equal(memory.sample(state, draw).transition, rollout(8))
+
+
+def in_minibatches(num_epochs, num_minibatches, key=0, start=8):
+    memory = minibatches(num_epochs, num_minibatches)
+    state = memory.init(jax.eval_shape(rollout, 0))
+    state = memory.add(state, jnp.int32(0), rollout(start))
+    draws = memory.draw(jax.random.key(key), state, jnp.int32(T), num_epochs * num_minibatches)
+    return jax.vmap(memory.sample, (None, 0))(state, draws)
+
+
+@pytest.mark.parametrize("num_minibatches", (1, 2, 6, T * N))
+def test_minibatches_cover_every_transition_once_an_epoch(num_minibatches):
+    sample = in_minibatches(3, num_minibatches)
+    action = np.asarray(sample.transition.action)
+    assert action.shape == (3 * num_minibatches, T * N // num_minibatches)
+    everything = np.sort(rollout(8).action.ravel())
+    for epoch in action.reshape(3, T * N):
+        np.testing.assert_array_equal(np.sort(epoch), everything)
+    assert (sample.weight == 1).all()
+
+
+def test_minibatches_are_cut_anew_in_every_epoch_and_by_every_key():
+    first, again, other = (in_minibatches(4, 3, key).transition.action for key in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    epochs = np.concatenate([first, other]).reshape(8, T * N)
+    assert len({tuple(epoch) for epoch in epochs}) == 8
+    cuts = np.sort(np.reshape(first, (4, 3, T)), axis=-1)
+    assert len({tuple(cut.ravel()) for cut in cuts}) == 4
+
+
+def test_fields_stay_together_in_minibatches():
+    batch = in_minibatches(2, 3).transition
+    chex.assert_shape(batch.obs, (6, 4, 2))
+    np.testing.assert_array_equal(batch.obs[..., 0], batch.action)
+    np.testing.assert_array_equal(batch.next_obs, batch.obs + 1)
+    np.testing.assert_array_equal(batch.reward, batch.action)
+    np.testing.assert_array_equal(batch.discount, batch.action)
+    np.testing.assert_array_equal(batch.last, batch.action % 2 == 0)
+    assert batch.obs.dtype == jnp.uint8 and batch.last.dtype == bool
 
 
 def test_write_rows_is_one_update_slice_under_nested_vmap():

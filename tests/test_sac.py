@@ -1,42 +1,16 @@
-"""Agents against values that are known exactly: probes, truncation, and SAC's gradients."""
+"""SAC against values that are known exactly: probes, truncation, and its gradients."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs, losses
-from purejaxrl_sac.agents.dqn import double_dqn
 from purejaxrl_sac.agents.sac import sac
 from purejaxrl_sac.distributions import squashed_gaussian
 from purejaxrl_sac.networks import Critics, GaussianActor, torso
 from purejaxrl_sac.types import Sample, Transition
-from tests.probes import CONTINUOUS, Counter, Params, Probe
-
-DQNS = ("dqn", "double_dqn")
-GAMMA = 0.9
-
-
-def trained(algorithm, env, updates=1_000, **changes):
-    """A short training run: four environments, four updates per iteration."""
-    config = prl.default_config(algorithm).replace(
-        env=env,
-        num_envs=4,
-        rollout_length=2,
-        num_updates=4,
-        warmup_steps=200,
-        total_steps=200 + 2 * updates,
-        capacity=1_000,
-        batch_size=64,
-        hidden_sizes=(32, 32),
-        learning_rate=3e-3,
-        gamma=GAMMA,
-        tau=0.05,
-        target_period=1,
-        **changes,
-    )
-    return config, jax.jit(prl.train)(jax.random.key(0), config)[0]
+from tests.probes import CONTINUOUS, GAMMA, Params, Probe, adam_gradient, trained
 
 
 def cold(**changes):
@@ -52,56 +26,6 @@ def critic_values(config, state, obs, action):
     """SAC's twin values of [N, 1] actions, [2, N]."""
     network = Critics(torso(envs.bind(config.env).observation_space, (32, 32), "relu"), 2)
     return network.apply(state.agent.critic_params, obs, action)
-
-
-@pytest.mark.parametrize("algorithm", DQNS)
-def test_dqn_learns_a_constant_value(algorithm):
-    env = Probe(lambda sign, time, action: 1.0)
-    config, state = trained(algorithm, env, 300)
-    np.testing.assert_allclose(prl.q_values(config, state, obs([1, 0])), [[1, 1]], atol=0.05)
-
-
-@pytest.mark.parametrize("algorithm", DQNS)
-def test_dqn_learns_a_value_that_depends_on_the_observation(algorithm):
-    env = Probe(lambda sign, time, action: sign, signs=(-1.0, 1.0))
-    config, state = trained(algorithm, env, 500)
-    q = prl.q_values(config, state, obs([-1, 0], [1, 0]))
-    np.testing.assert_allclose(q, [[-1, -1], [1, 1]], atol=0.1)
-
-
-@pytest.mark.parametrize("algorithm", DQNS)
-def test_dqn_discounts_a_reward_one_step_away(algorithm):
-    env = Probe(lambda sign, time, action: 1.0 * (time == 1), horizon=2)
-    config, state = trained(algorithm, env)
-    q = prl.q_values(config, state, obs([1, 0], [1, 0.5]))
-    np.testing.assert_allclose(q, [[GAMMA, GAMMA], [1, 1]], atol=0.05)
-
-
-@pytest.mark.parametrize("algorithm", DQNS)
-def test_dqn_learns_a_value_that_depends_on_the_action(algorithm):
-    env = Probe(lambda sign, time, action: 2.0 * action - 1)
-    config, state = trained(algorithm, env, 500)
-    np.testing.assert_allclose(prl.q_values(config, state, obs([1, 0])), [[-1, 1]], atol=0.1)
-
-
-@pytest.mark.parametrize("algorithm", DQNS)
-def test_dqn_learns_which_action_suits_which_observation(algorithm):
-    env = Probe(lambda sign, time, action: sign * (2.0 * action - 1), signs=(-1.0, 1.0))
-    config, state = trained(algorithm, env, 1_000)
-    seen = obs([-1, 0], [1, 0])
-    q = prl.q_values(config, state, seen)
-    np.testing.assert_allclose(q, [[1, -1], [-1, 1]], atol=0.15)
-    action = prl.policy(config, state)(jax.random.key(0), seen)
-    np.testing.assert_array_equal(action, [0, 1])
-    assert (prl.evaluate(jax.random.key(1), config, state, 32, max_steps=5) == 1).all()
-
-
-@pytest.mark.parametrize("algorithm", DQNS)
-def test_a_time_limit_bootstraps_in_dqn(algorithm):
-    env = Probe(lambda sign, time, action: 1, horizon=0)
-    config, state = trained(algorithm, env, 3_000, env_params=Params(max_steps_in_episode=3))
-    q = prl.q_values(config, state, obs([1, 0]))
-    np.testing.assert_allclose(q, jnp.full((1, 2), 1 / (1 - GAMMA)), rtol=0.05)
 
 
 def test_a_time_limit_bootstraps_in_sac():
@@ -183,12 +107,6 @@ def one_update(**changes):
     after, priority, metrics = agent.update(key, before, Sample(batch, jnp.float32(1)), 0)
     features = torso(envs.bind(env).observation_space, (16, 16), "relu")
     return before, after, batch, key, GaussianActor(features, 1), Critics(features, 2), metrics
-
-
-def adam_gradient(opt_state):
-    """The gradient that Adam saw in its first update, flat: its first moment over 1 - b1."""
-    moments = [leaf for leaf in jax.tree.leaves(opt_state) if leaf.ndim == 1]
-    return moments[0] / 0.1
 
 
 def flat(tree):
@@ -281,50 +199,3 @@ def test_twin_critics_are_independent():
         assert leaf.shape[0] == 2
         if leaf.ndim > 2:
             assert not np.allclose(leaf[0], leaf[1])
-
-
-def test_double_dqn_uses_the_online_network_to_choose():
-    """On one batch with unlike networks, the two targets differ where the choices differ."""
-    env = Probe(lambda sign, time, action: action)
-    config = prl.default_config("dqn").replace(env=env, hidden_sizes=(16,), learning_rate=0.0)
-    states = jax.random.normal(jax.random.key(0), (2, 64, 2))
-    batch = Transition(
-        states[0], jnp.zeros(64, jnp.int32), jnp.zeros(64), jnp.ones(64), states[1], jnp.ones(64)
-    )
-    agent, _ = double_dqn(config)
-    state = agent.init(jax.random.key(1), states[0])
-    other = agent.init(jax.random.key(2), states[0])
-    state = state._replace(target_params=other.params)
-    _, priority, _ = agent.update(jax.random.key(3), state, Sample(batch, jnp.float32(1)), 0)
-    online, target = agent.q_values(state, states[1]), agent.q_values(other, states[1])
-    expected = 0.99 * target[jnp.arange(64), online.argmax(-1)]
-    q = agent.q_values(state, states[0])[:, 0]
-    np.testing.assert_allclose(priority, jnp.abs(expected - q), rtol=1e-4, atol=1e-5)
-    assert (online.argmax(-1) != target.argmax(-1)).any()
-
-
-def test_importance_weights_scale_the_loss():
-    env = Probe(lambda sign, time, action: action)
-    config = prl.default_config("dqn").replace(env=env, hidden_sizes=(16,))
-    agent, _ = config.algorithm(config)
-    states = jax.random.normal(jax.random.key(0), (8, 2))
-    ones = jnp.ones(8)
-    batch = Transition(states, jnp.zeros(8, jnp.int32), ones, ones, states, ones)
-    state = agent.init(jax.random.key(1), states)
-
-    def gradient(weight):
-        after, _, metrics = agent.update(jax.random.key(2), state, Sample(batch, weight), 0)
-        return adam_gradient(after.opt_state), metrics["loss"]
-
-    (full, loss), (half, half_loss) = gradient(ones), gradient(0.5 * ones)
-    np.testing.assert_allclose(half, 0.5 * full, rtol=1e-5, atol=1e-8)
-    np.testing.assert_allclose(half_loss, 0.5 * loss, rtol=1e-5)
-
-
-def test_uint8_observations_train(key):
-    config = prl.default_config("dqn").replace(
-        env=Counter(), total_steps=400, warmup_steps=40, capacity=100, batch_size=16
-    )
-    state, metrics = jax.jit(prl.train)(key, config)
-    assert state.memory.obs.dtype == jnp.uint8
-    assert jnp.isfinite(metrics["loss"]).all()

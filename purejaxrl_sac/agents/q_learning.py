@@ -182,12 +182,12 @@ def sarsa(config: TabularConfig) -> tuple[Agent, Memory]:
 
 q_learning = partial(
     tabular,
-    bootstrap=lambda config, following, batch: losses.max_bootstrap(following.q, following.other),
+    bootstrap=lambda config, following, batch: following.q.max(-1),
 )
 double_q_learning = partial(
     tabular,
-    bootstrap=lambda config, following, batch: losses.double_bootstrap(
-        following.q, following.other
+    bootstrap=lambda config, following, batch: losses.select_action(
+        following.other, following.q.argmax(-1)
     ),
     tables=2,
 )

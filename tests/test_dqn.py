@@ -1,0 +1,295 @@
+"""The DQN family against values that are known exactly."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import dynamic_programming as dp
+from purejaxrl_sac import mdp
+from purejaxrl_sac.agents import ALGORITHMS, distributional
+from purejaxrl_sac.agents import dqn as parts
+from purejaxrl_sac.envs.tabular import Tabular
+from purejaxrl_sac.types import Sample, Transition
+from tests.probes import GAMMA, Counter, Params, Probe, adam_gradient, trained
+
+FAMILY = [
+    name for name, (module, *_) in ALGORITHMS.items() if module in {"dqn", "distributional", "pqn"}
+]
+SHARP = {
+    "soft_dqn": {"alpha": 1e-3},
+    "munchausen_dqn": {"alpha": 1e-3, "munchausen": 0.0},
+    "qr_dqn": {"num_quantiles": 8},
+    "iqn": {"num_quantiles": 8},
+}
+ON_POLICY = {"n_step_dqn", "expected_dqn", "pqn"}
+MANY = {"num_envs": 16, "rollout_length": 8, "num_updates": 4}  # transitions for the on-policy
+
+
+def settings(algorithm, **changes):
+    """What makes an algorithm's fixed point that of Q-learning."""
+    on_policy = {"epsilon_end": 0.02} if algorithm in ON_POLICY else {}
+    many = MANY if algorithm == "pqn" else {}
+    return {**SHARP.get(algorithm, {}), **on_policy, **many, **changes}
+
+
+def obs(*rows):
+    return jnp.array(rows, jnp.float32)
+
+
+@pytest.mark.parametrize("algorithm", FAMILY)
+def test_learns_what_to_do_where_and_discounts_it(algorithm):
+    """The reward comes in the second step, and which action earns it depends on the sign."""
+    env = Probe(
+        lambda sign, time, action: (time == 1) * (1 + sign * (2.0 * action - 1)),
+        horizon=2,
+        signs=(-1.0, 1.0),
+    )
+    config, state = trained(algorithm, env, 1_500, **settings(algorithm))
+    seen = obs([-1, 0], [1, 0], [-1, 0.5], [1, 0.5])
+    q = prl.q_values(config, state, seen)
+    np.testing.assert_allclose(q.max(-1), [2 * GAMMA, 2 * GAMMA, 2, 2], rtol=0.1)
+    action = prl.policy(config, state)(jax.random.key(0), seen)
+    np.testing.assert_array_equal(action[2:], [0, 1])
+    assert (prl.evaluate(jax.random.key(1), config, state, 32, max_steps=5) == 2).all()
+
+
+@pytest.mark.parametrize("algorithm", FAMILY)
+def test_a_time_limit_bootstraps(algorithm):
+    env = Probe(lambda sign, time, action: 1, horizon=0)
+    changes = settings(algorithm, env_params=Params(max_steps_in_episode=3))
+    config, state = trained(algorithm, env, 3_000, **changes)
+    q = prl.q_values(config, state, obs([1, 0]))
+    np.testing.assert_allclose(q, jnp.full((1, 2), 1 / (1 - GAMMA)), rtol=0.07)
+
+
+MDP = mdp.garnet(jax.random.key(3), states=6, actions=3, branching=2)
+LAW = np.asarray(MDP.P).ravel()  # P(s'|s, a) of every (s, a, s')
+
+
+def everything():
+    """Every (s, a, s') as a batch of transitions, [S x A x S]."""
+    state, action, following = (x.ravel() for x in np.indices(MDP.P.shape, dtype=np.int32))
+    ones = jnp.ones(LAW.shape)
+    return Transition(state, action, jnp.ravel(MDP.R), ones, following, ones == 0)
+
+
+def fixed_point(algorithm, updates=3_000, **changes):
+    """Q(s, .) after updates on exact expectations, of a network that is linear in one-hot states.
+
+    There is nothing random in the data: each transition has its probability as weight.
+    """
+    config = prl.default_config(algorithm)
+    known = {"tau": 0.05, "target_period": 1, "v_min": -5.0, "v_max": 20.0, "num_atoms": 51}
+    known = {name: value for name, value in known.items() if hasattr(config, name)}
+    config = config.replace(
+        env=Tabular(MDP), gamma=GAMMA, hidden_sizes=(), learning_rate=2e-2, **known
+    ).replace(**changes)
+    agent, _ = config.algorithm(config)
+    batch = everything()
+
+    def learn(state, xs):
+        key, count = xs
+        _, seen = agent.observe(state, jax.tree.map(lambda x: jnp.asarray(x)[None], batch))
+        seen = jax.tree.map(lambda x: x[0], seen)
+        return agent.update(key, state, Sample(seen, jnp.float32(LAW)), count)[0], None
+
+    def run(key):
+        keys = jax.random.split(key, updates)
+        state = agent.init(keys[0], batch.obs)
+        state, _ = jax.lax.scan(learn, state, (keys, jnp.arange(updates)))
+        return agent.q_values(state, jnp.arange(len(MDP.P)))
+
+    return np.asarray(jax.jit(run)(jax.random.key(1)))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "changes", "atol"),
+    (
+        ("dqn", {}, 0.02),
+        ("double_dqn", {}, 0.02),
+        ("dueling_dqn", {}, 0.02),
+        ("munchausen_dqn", {"alpha": 1e-4, "munchausen": 0.0}, 0.02),
+        ("soft_dqn", {"alpha": 1e-4}, 0.02),
+        ("expected_dqn", {"epsilon_start": 0.0, "epsilon_end": 0.0}, 0.02),
+        ("c51", {}, 0.05),
+        ("qr_dqn", {"num_quantiles": 32, "huber_delta": 0.1}, 0.1),
+        ("pqn", {"trace_decay": 0.0, "total_steps": 2_048 * 1_000}, 0.02),
+    ),
+)
+def test_the_fixed_point_is_the_optimal_value(algorithm, changes, atol):
+    optimal = dp.value_iteration(MDP, GAMMA)
+    np.testing.assert_allclose(fixed_point(algorithm, **changes), optimal, atol=atol)
+
+
+@pytest.mark.parametrize("alpha", (0.1, 1.0, 5.0))
+def test_soft_dqn_finds_the_soft_optimal_value(alpha):
+    optimal = dp.soft_value_iteration(MDP, GAMMA, alpha)
+    found = fixed_point("soft_dqn", alpha=alpha, learning_rate=0.02 * max(1, alpha))
+    np.testing.assert_allclose(found, optimal, rtol=2e-3, atol=0.02)
+
+
+def test_expected_dqn_evaluates_the_policy_that_explores():
+    value = dp.policy_evaluation(MDP, GAMMA, dp.uniform_policy(MDP))
+    q = dp.backup(MDP, GAMMA, value)
+    found = fixed_point("expected_dqn", epsilon_start=1.0, epsilon_end=1.0)
+    np.testing.assert_allclose(found, q, atol=0.02)
+
+
+def munchausen_value_iteration(alpha, share, least):
+    """Q <- r + m [alpha log pi(a|s)] + gamma P E_pi[Q - alpha log pi], in double precision."""
+    P, r = np.asarray(MDP.P, float), np.asarray((MDP.P * MDP.R).sum(-1), float)
+    q = np.zeros(r.shape)
+    for _ in range(2_000):
+        scaled = (q - q.max(-1, keepdims=True)) / alpha
+        log_pi = scaled - np.log(np.exp(scaled).sum(-1, keepdims=True))
+        value = (np.exp(log_pi) * (q - alpha * log_pi)).sum(-1)
+        before, q = q, r + share * np.clip(alpha * log_pi, least, 0) + GAMMA * P @ value
+    np.testing.assert_allclose(q, before, atol=1e-9)
+    return q
+
+
+@pytest.mark.parametrize(("alpha", "share", "least"), ((0.03, 0.9, -1.0), (0.5, 0.6, -0.4)))
+def test_munchausen_dqn_finds_its_own_fixed_point(alpha, share, least):
+    changes = {"alpha": alpha, "munchausen": share, "munchausen_min": least}
+    expected = munchausen_value_iteration(alpha, share, least)
+    np.testing.assert_allclose(fixed_point("munchausen_dqn", **changes), expected, atol=0.03)
+    assert np.abs(expected - np.asarray(dp.value_iteration(MDP, GAMMA))).max() > 0.5
+
+
+def test_c51_learns_the_distribution_not_only_its_mean():
+    """From B (one step, reward 0 or 1 evenly) and from A (reward 1, then B): exact histograms."""
+    P = np.zeros((4, 1, 4))
+    P[0, 0, 1] = 1
+    P[1, 0, 2:] = 0.5
+    P[2:, 0, [2, 3]] = np.eye(2)
+    R = np.zeros((4, 1, 4))
+    R[0], R[1, 0, 3] = 1, 1
+    made = Tabular(mdp.make(P, R, terminal=[2, 3]))
+    config = prl.default_config("c51").replace(
+        env=made, gamma=0.5, hidden_sizes=(), num_atoms=5, v_min=0.0, v_max=2.0,
+        learning_rate=1e-2, tau=0.05, target_period=1,
+    )  # fmt: skip
+    agent, _ = config.algorithm(config)
+    batch = Transition(
+        obs=jnp.array([0, 1, 1]),
+        action=jnp.zeros(3, jnp.int32),
+        reward=jnp.array([1.0, 0, 1]),
+        discount=jnp.array([1.0, 0, 0]),
+        next_obs=jnp.array([1, 2, 3]),
+        last=jnp.array([False, True, True]),
+    )
+
+    def learn(state, count):
+        sample = Sample(batch, jnp.array([2.0, 1, 1]))
+        return agent.update(jax.random.key(0), state, sample, count)[0], None
+
+    state = agent.init(jax.random.key(1), batch.obs)
+    state, _ = jax.lax.scan(learn, state, jnp.arange(4_000))
+    logits = state.params["params"]["stream"]
+    kernel = jax.tree.leaves(logits)
+    bias, weight = sorted(kernel, key=jnp.ndim)
+    p = jax.nn.softmax(weight[:2] + bias)
+    expected = [[0, 0, 0.5, 0.5, 0], [0.5, 0, 0.5, 0, 0]]  # 1 or 1.5; 0 or 1
+    np.testing.assert_allclose(p, expected, atol=0.02)
+
+
+@pytest.mark.parametrize("risk", (1.0, 0.25))
+def test_iqn_acts_on_the_worst_outcomes_if_asked_to(risk):
+    """A safe 0.4, or 0 or 1 evenly: better on average, worse in the worst quarter."""
+    env = Tabular(
+        mdp.make(
+            np.array([[[0, 1, 0], [0, 0.5, 0.5]], [[0, 1, 0]] * 2, [[0, 0, 1]] * 2]),
+            np.array([[[0, 0.4, 0], [0, 0, 1]], [[0] * 3] * 2, [[0] * 3] * 2]),
+            terminal=[1, 2],
+        )
+    )
+    config, state = trained(
+        "iqn", env, 2_000, cvar=risk, epsilon_end=1.0, huber_delta=0.05, num_quantiles=8
+    )
+    q = prl.q_values(config, state, jnp.zeros(1, jnp.int32))[0]
+    np.testing.assert_allclose(q, [0.4, 0.5 if risk == 1 else 0], atol=0.1)
+    action = prl.policy(config, state)(jax.random.key(0), jnp.zeros(1, jnp.int32))
+    assert action[0] == (risk == 1)
+
+
+def one_update(algorithm, changes=None, weight=None, **state_changes):
+    """State before and after one update on a made-up batch, and what the update returned."""
+    env = Probe(lambda sign, time, action: action)
+    config = prl.default_config(algorithm).replace(env=env, hidden_sizes=(16,), **(changes or {}))
+    states = jax.random.normal(jax.random.key(0), (2, 64, 2))
+    batch = Transition(
+        obs=states[0],
+        action=jnp.arange(64) % 2,
+        reward=jax.random.normal(jax.random.key(4), (64,)),
+        discount=(jnp.arange(64) % 4 > 0).astype(jnp.float32),
+        next_obs=states[1],
+        last=jnp.arange(64) % 4 == 0,
+    )
+    agent, _ = config.algorithm(config)
+    state = agent.init(jax.random.key(1), states[0])
+    other = agent.init(jax.random.key(2), states[0])
+    state = state._replace(**{"target_params": other.params, **state_changes})
+    sample = Sample(batch, jnp.float32(1) if weight is None else weight)
+    after, priority, metrics = agent.update(jax.random.key(3), state, sample, jnp.int32(0))
+    return agent, state, other, batch, after, priority, metrics
+
+
+def test_double_dqn_uses_the_online_network_to_choose():
+    agent, state, other, batch, _, priority, _ = one_update("double_dqn")
+    online, target = (agent.q_values(x, batch.next_obs) for x in (state, other))
+    assert (online.argmax(-1) != target.argmax(-1)).any()
+    chosen = target[jnp.arange(64), online.argmax(-1)]
+    expected = batch.reward + 0.99 * batch.discount * chosen
+    q = agent.q_values(state, batch.obs)[jnp.arange(64), batch.action]
+    np.testing.assert_allclose(priority, jnp.abs(expected - q), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", ("dqn", "c51", "qr_dqn", "iqn"))
+def test_importance_weights_scale_the_loss(algorithm):
+    def gradient(weight):
+        *_, after, _, metrics = one_update(algorithm, weight=weight)
+        return adam_gradient(after.opt_state), metrics["loss"]
+
+    (full, loss), (half, half_loss) = gradient(jnp.ones(64)), gradient(jnp.full(64, 0.5))
+    np.testing.assert_allclose(half, 0.5 * full, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(half_loss, 0.5 * loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", ("dqn", "c51", "qr_dqn", "iqn", "munchausen_dqn", "rainbow"))
+def test_the_target_network_is_used(algorithm):
+    agent, state, *_, first, _, _ = one_update(algorithm)
+    *_, second, _, _ = one_update(algorithm, target_params=state.params)
+    assert not np.allclose(adam_gradient(first.opt_state), adam_gradient(second.opt_state))
+
+
+def test_noisy_environments_explore_independently():
+    env = Probe(lambda sign, time, action: action)
+    config = prl.default_config("noisy_dqn").replace(env=env)
+    agent, _ = config.algorithm(config)
+    same = jnp.ones((512, 2))
+    state = agent.init(jax.random.key(1), same)
+    action, _ = agent.act(jax.random.key(2), state, same, jnp.int32(0))
+    assert 0 < action.mean() < 1
+    again, _ = agent.act(jax.random.key(3), state, same, jnp.int32(0))
+    assert (action != again).any()
+    greedy = agent.policy(jax.random.key(2), state, same)
+    assert (greedy == greedy[0]).all()
+
+
+def test_rainbow_is_its_parts():
+    """Switched off one by one, Rainbow's parts leave C51."""
+    keywords = distributional.rainbow.keywords
+    assert set(keywords) == {"network", "head", "bootstrap", "explore", "storage", "memory"}
+    assert keywords["bootstrap"] is parts.double
+    assert keywords["storage"] is parts.n_step_storage
+
+
+def test_uint8_observations_train(key):
+    config = prl.default_config("dqn").replace(
+        env=Counter(), total_steps=400, warmup_steps=40, capacity=100, batch_size=16
+    )
+    state, metrics = jax.jit(prl.train)(key, config)
+    assert state.memory.obs.dtype == jnp.uint8
+    assert jnp.isfinite(metrics["loss"]).all()

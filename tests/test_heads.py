@@ -1,0 +1,242 @@
+"""What network outputs mean: expectations and losses against rlax and hand-computed values."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import rlax
+
+from purejaxrl_sac import exploration, heads, losses
+from purejaxrl_sac.networks import Quantiles, midpoints
+
+B, A, GAMMA = 16, 3, 0.9
+CONFIG = SimpleNamespace(
+    huber_delta=1.0, num_atoms=11, v_min=-2.0, v_max=3.0, num_quantiles=8, munchausen=0.9
+)
+HEADS = ("scalar", "categorical", "quantile", "implicit_quantile")
+ATOMS = jnp.linspace(-2.0, 3.0, 11)
+
+REWARD = jax.random.normal(jax.random.key(0), (B,))
+DISCOUNT = (jnp.arange(B) % 4 > 0).astype(jnp.float32)
+ACTION = jnp.arange(B) % A
+
+
+def backup(value, discount=DISCOUNT):
+    return jax.vmap(partial(losses.td_target, REWARD, discount, GAMMA), 1, 1)(value)
+
+
+def random(shape, seed):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def made(name):
+    """A head and outputs at s and s' as its network gives them."""
+    head = getattr(heads, name)(CONFIG)
+    if name != "implicit_quantile":
+        shape = (B, A, head.num_outputs)
+        return head, random(shape, 1), random(shape, 2)
+    fraction = jax.random.uniform(jax.random.key(3), (B, 8))
+    return (
+        head,
+        Quantiles(random((B, A, 8), 1), fraction),
+        Quantiles(random((B, A, 5), 2), fraction[:, :5]),
+    )
+
+
+def one_hot(action):
+    return jax.nn.one_hot(action, A)
+
+
+def test_how_many_outputs_each_action_has():
+    assert [made(name)[0].num_outputs for name in HEADS] == [1, 11, 8, 1]
+
+
+def test_expectations_by_hand():
+    scalar = heads.scalar(CONFIG).expectation(jnp.array([[[2.0], [-1.0]]]))
+    np.testing.assert_array_equal(scalar, [[2, -1]])
+    config = SimpleNamespace(v_min=0.0, v_max=4.0, num_atoms=3, num_quantiles=4)
+    logits = jnp.log(jnp.array([[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]])) + 7
+    categorical = heads.categorical(config).expectation(logits)
+    np.testing.assert_allclose(categorical, [[1.5, 3.4]], rtol=1e-6)
+    quantiles = jnp.array([[[0.0, 1.0, 2.0, 5.0], [1.0, 1.0, 1.0, -1.0]]])
+    np.testing.assert_array_equal(heads.quantile(config).expectation(quantiles), [[2, 0.5]])
+    implicit = heads.implicit_quantile(config).expectation(Quantiles(quantiles, midpoints(4)))
+    np.testing.assert_array_equal(implicit, [[2, 0.5]])
+
+
+def test_mix_and_chosen_by_hand():
+    outputs = jnp.arange(12.0).reshape(2, 3, 2)
+    pi = jnp.array([[0, 1.0, 0], [0.5, 0.25, 0.25]])
+    np.testing.assert_array_equal(heads.mix(pi, outputs), [[2, 3], [7.5, 8.5]])
+    np.testing.assert_array_equal(heads.chosen(outputs, jnp.array([2, 0])), [[4, 5], [6, 7]])
+
+
+def test_scalar_loss_is_huber_of_the_td_error_that_rlax_has():
+    head, outputs, following = made("scalar")
+    pi = exploration.greedy(head.expectation(following))
+    loss, priority, metrics = head.loss(outputs, ACTION, following, pi, backup)
+    error = jax.vmap(rlax.q_learning)(
+        outputs[..., 0], ACTION, REWARD, GAMMA * DISCOUNT, following[..., 0]
+    )
+    assert (jnp.abs(error) > 1).any() and (jnp.abs(error) < 1).any()
+    np.testing.assert_allclose(loss, rlax.huber_loss(error, 1.0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(priority, jnp.abs(error), rtol=1e-5, atol=1e-6)
+    assert metrics == {}
+
+
+@pytest.mark.parametrize("double", (False, True))
+def test_categorical_loss_agrees_with_rlax(double):
+    head, outputs, following = made("categorical")
+    selector = random((B, A), 4) if double else head.expectation(following)
+    loss, _, _ = head.loss(outputs, ACTION, following, exploration.greedy(selector), backup)
+    learning = rlax.categorical_double_q_learning if double else rlax.categorical_q_learning
+    more = (selector,) if double else ()
+    theirs = jax.vmap(learning, (None, 0, 0, 0, 0, None, 0, *(0 for _ in more)))(
+        ATOMS, outputs, ACTION, REWARD, GAMMA * DISCOUNT, ATOMS, following, *more
+    )
+    np.testing.assert_allclose(loss, theirs, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ("quantile", "implicit_quantile"))
+@pytest.mark.parametrize("kappa", (0.5, 2.0))
+def test_quantile_loss_agrees_with_rlax(name, kappa):
+    """rlax has quantiles before actions, and does not divide by kappa."""
+    _, outputs, following = made(name)
+    head = getattr(heads, name)(SimpleNamespace(num_quantiles=8, huber_delta=kappa))
+    selector = random((B, A), 4)
+    loss, _, _ = head.loss(outputs, ACTION, following, exploration.greedy(selector), backup)
+    if name == "quantile":
+        outputs = Quantiles(outputs, jnp.broadcast_to((jnp.arange(8) + 0.5) / 8, (B, 8)))
+        following = Quantiles(following, outputs.fraction)
+    theirs = jax.vmap(rlax.quantile_q_learning, (0, 0, 0, 0, 0, 0, 0, None))(
+        outputs.value.swapaxes(1, 2),
+        outputs.fraction,
+        ACTION,
+        REWARD,
+        GAMMA * DISCOUNT,
+        selector[:, None],
+        following.value.swapaxes(1, 2),
+        kappa,
+    )
+    np.testing.assert_allclose(loss, theirs / kappa, rtol=1e-4)
+
+
+def test_categorical_loss_and_its_metrics_by_hand():
+    config = SimpleNamespace(v_min=0.0, v_max=2.0, num_atoms=3)
+    head = heads.categorical(config)
+    outputs = jnp.log(jnp.array([[[0.5, 0.25, 0.25]], [[0.5, 0.25, 0.25]]]))
+    following = jnp.log(jnp.array([[[0.25, 0.5, 0.25]], [[0.25, 0.5, 0.25]]]))
+
+    def halve(value):  # 0, 1/2, 1 and -6, -5, -4
+        return jnp.stack([value[0] / 2, value[1] - 6])
+
+    loss, priority, metrics = head.loss(
+        outputs, jnp.array([0, 0]), following, jnp.ones((2, 1)), halve
+    )
+    target = np.array([[0.5, 0.5, 0], [1, 0, 0]])  # 1/2 is shared evenly; all is below 0
+    log_p = np.log([0.5, 0.25, 0.25])
+    np.testing.assert_allclose(loss, -(target @ log_p), rtol=1e-5)
+    np.testing.assert_allclose(priority, -(target @ log_p) - [np.log(2), 0], rtol=1e-5)
+    np.testing.assert_allclose(metrics["target_min"], -5)
+    np.testing.assert_allclose(metrics["target_max"], 0.5)
+
+
+def test_categorical_targets_beyond_the_support_are_seen_in_the_metrics():
+    head, outputs, following = made("categorical")
+    pi = exploration.greedy(head.expectation(following))
+
+    def inflated(value):
+        return 100 * backup(value)
+
+    expected = 100 * (REWARD + GAMMA * DISCOUNT * head.expectation(following).max(-1))
+    *_, metrics = head.loss(outputs, ACTION, following, pi, inflated)
+    np.testing.assert_allclose(metrics["target_min"], expected.min(), rtol=1e-4)
+    np.testing.assert_allclose(metrics["target_max"], expected.max(), rtol=1e-4)
+
+
+def test_categorical_priority_is_the_divergence_and_zero_for_a_perfect_prediction():
+    head, outputs, following = made("categorical")
+    pi = one_hot(ACTION)
+
+    def still(value):
+        return value
+
+    _, priority, _ = head.loss(outputs, ACTION, following, pi, still)
+    p, q = (np.asarray(jax.nn.softmax(heads.chosen(x, ACTION))) for x in (following, outputs))
+    np.testing.assert_allclose(priority, (p * np.log(p / q)).sum(-1), rtol=1e-3, atol=1e-5)
+    assert (priority > 0.01).all()
+    perfect, priority, _ = head.loss(following, ACTION, following, pi, still)
+    np.testing.assert_allclose(priority, 0, atol=1e-5)
+    assert (perfect > 0.5).all()  # the loss itself stays at the entropy
+
+
+@pytest.mark.parametrize("name", ("quantile", "implicit_quantile"))
+def test_quantile_priorities_are_the_errors_of_the_means(name):
+    head, outputs, following = made(name)
+    pi = jax.nn.softmax(random((B, A), 4))
+    _, priority, metrics = head.loss(outputs, ACTION, following, pi, backup)
+    value = losses.expected_value(head.expectation(following), pi)
+    q = losses.select_action(head.expectation(outputs), ACTION)
+    expected = jnp.abs(REWARD + GAMMA * DISCOUNT * value - q)
+    np.testing.assert_allclose(priority, expected, rtol=1e-4, atol=1e-5)
+    assert metrics == {}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_gradients_flow_into_the_chosen_outputs_only(name):
+    head, outputs, following = made(name)
+    pi = jax.nn.softmax(random((B, A), 4))
+
+    def loss(outputs, following, pi):
+        return head.loss(outputs, ACTION, following, pi, backup)[0].sum()
+
+    chosen, target, policy = jax.grad(loss, (0, 1, 2))(outputs, following, pi)
+    if name == "implicit_quantile":
+        chosen, target = chosen.value, target.value
+    flows = np.abs(chosen).max(-1) > 0
+    np.testing.assert_array_equal(flows, np.asarray(one_hot(ACTION), bool))
+    assert not target.any() and not policy.any()
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_successor_counts_only_where_the_episode_goes_on(name):
+    head, outputs, following = made(name)
+    other = jax.tree.map(lambda x: x[::-1], following)
+    pi = one_hot(ACTION)
+    ours, theirs = (head.loss(outputs, ACTION, x, pi, backup) for x in (following, other))
+    for index in range(2):
+        same = np.isclose(ours[index], theirs[index], rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(same, DISCOUNT == 0)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_learns_the_mean_of_the_returns_by_gradient_descent(name):
+    """Rewards 0 and 1 evenly, no successor: Q = 1/2, whatever stands for it."""
+    head, outputs, following = made(name)
+    reward = (jnp.arange(B) % 2).astype(jnp.float32)
+    first = jax.tree.map(lambda x: x[:1], outputs)
+
+    def loss(value):
+        everywhere = jax.tree.map(lambda x: jnp.broadcast_to(x, (B, *x.shape[1:])), value)
+        zero = jnp.zeros(B, jnp.int32)
+
+        def ended(value):
+            return jnp.broadcast_to(reward[:, None], value.shape)
+
+        return head.loss(everywhere, zero, following, one_hot(zero), ended)[0].mean()
+
+    def descend(value, _):
+        gradient = jax.grad(loss)(value)
+        if name == "implicit_quantile":
+            gradient = gradient._replace(fraction=jnp.zeros_like(gradient.fraction))
+        return jax.tree.map(lambda x, g: x - 0.3 * g, value, gradient), None
+
+    if name == "implicit_quantile":
+        first = first._replace(fraction=midpoints(8)[None])
+    learned, _ = jax.lax.scan(descend, first, length=2_000)
+    np.testing.assert_allclose(head.expectation(learned)[0, 0], 0.5, atol=0.01)
+    untouched = head.expectation(first)[0, 1:]
+    np.testing.assert_array_equal(head.expectation(learned)[0, 1:], untouched)

@@ -1,0 +1,357 @@
+"""Layers against flax and their definitions, and what networks are put together."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnax.environments import spaces
+
+from purejaxrl_sac import networks
+from purejaxrl_sac.agents.distributional import implicit_network
+from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.networks import (
+    MINATAR,
+    MLP,
+    NATURE,
+    Conv,
+    Dueling,
+    ImplicitQuantileNetwork,
+    Linear,
+    NoisyDense,
+    QNetwork,
+    midpoints,
+)
+
+CONFIG = SimpleNamespace(
+    hidden_sizes=(16, 8), activation="relu", compute_dtype="float32", num_quantiles=5, cvar=1.0
+)
+VECTOR, IMAGE = spaces.Box(-1, 1, (6,)), spaces.Box(0, 1, (10, 10, 4))
+
+
+def random(shape, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+@pytest.mark.parametrize(
+    ("shape", "filters", "width", "stride"),
+    (
+        ((10, 10, 4), 16, 3, 1),
+        ((9, 7, 2), 5, 3, 2),
+        ((6, 6, 1), 3, 6, 1),
+        ((36, 37, 4), 32, 8, 4),
+        ((20, 20, 32), 64, 4, 2),
+        ((9, 9, 64), 64, 3, 1),
+    ),
+)
+def test_conv_is_the_flax_convolution_without_padding(shape, filters, width, stride):
+    x = random((2, *shape))
+    ours = Conv(filters, width, stride)
+    params = ours.init(jax.random.key(1), x)["params"]["Dense_0"]
+    bias = random((filters,), 2)
+    theirs = nn.Conv(filters, (width, width), stride, padding="VALID")
+    kernel = params["kernel"].reshape(width, width, shape[-1], filters)
+    expected = theirs.apply({"params": {"kernel": kernel, "bias": bias}}, x)
+    y = ours.apply({"params": {"Dense_0": {**params, "bias": bias}}}, x)
+    assert y.shape == expected.shape
+    np.testing.assert_allclose(y, expected, atol=1e-4)
+
+
+def test_conv_starts_like_the_flax_convolution():
+    x = random((1, 10, 10, 4))
+    kernel = Conv(64, 3).init(jax.random.key(1), x)["params"]["Dense_0"]["kernel"]
+    theirs = nn.Conv(64, (3, 3)).init(jax.random.key(1), x)["params"]["kernel"]
+    assert kernel.size == theirs.size
+    np.testing.assert_allclose(kernel.std(), theirs.std(), rtol=0.05)
+
+
+def test_dueling_is_the_value_plus_advantages_of_mean_zero():
+    mlp, x = partial(MLP, (8,)), random((5, 6))
+    network = Dueling(mlp, nn.Dense, num_actions=3, num_outputs=4)
+    params = network.init(jax.random.key(1), x)["params"]
+    assert set(params) == {"value", "advantage"}
+    q = network.apply({"params": params}, x)
+    value = Linear(mlp, nn.Dense, 1, 4).apply({"params": params["value"]}, x)
+    advantage = Linear(mlp, nn.Dense, 3, 4).apply({"params": params["advantage"]}, x)
+    assert q.shape == advantage.shape == (5, 3, 4) and value.shape == (5, 1, 4)
+    centred = np.asarray(advantage) - np.mean(advantage, axis=1, keepdims=True)
+    np.testing.assert_allclose(q, value + centred, atol=1e-5)
+    np.testing.assert_allclose(q.mean(1), value[:, 0], atol=1e-5)
+    assert jnp.abs(advantage.mean(1)).max() > 0.01
+
+
+def noisy(features=3, width=6, rows=4):
+    layer, x = NoisyDense(features), random((rows, width))
+    params = layer.init(jax.random.key(1), x)["params"]
+    params["sigma_b"] = params["sigma_b"] * 1.5  # so that the two can be told apart
+    return partial(layer.apply, {"params": params}), x, params
+
+
+def test_noisy_dense_without_a_key_is_dense():
+    apply, x, params = noisy()
+    np.testing.assert_allclose(apply(x), x @ params["mu_w"] + params["mu_b"], rtol=1e-5, atol=1e-6)
+
+
+def test_noisy_dense_has_factorised_noise_around_its_mean():
+    """E|e| = sqrt(2 / pi), so one unit's variance is s_w^2 |x|^2 2 / pi + s_b^2 sqrt(2 / pi)."""
+    apply, x, params = noisy()
+    keys = jax.random.split(jax.random.key(2), 20_000)
+    y = jax.jit(jax.vmap(lambda key: apply(x, rngs={"noise": key})))(keys)
+    spread = jnp.sqrt(2 / jnp.pi)
+    s_w, s_b = params["sigma_w"][0, 0], params["sigma_b"][0]
+    variance = s_w**2 * (x**2).sum(-1) * spread**2 + s_b**2 * spread
+    expected = jnp.broadcast_to(variance[:, None], y.shape[1:])
+    np.testing.assert_allclose(y.var(0), expected, rtol=0.08)
+    error = (y.mean(0) - apply(x)) / jnp.sqrt(expected / len(keys))
+    assert jnp.abs(error).max() < 5
+
+
+def test_noisy_dense_adds_an_outer_product_of_rank_one():
+    apply, _, params = noisy(features=5, width=7)
+    rows = jnp.concatenate([jnp.zeros((1, 7)), jnp.eye(7)])  # the biases, and the weights
+    noise = apply(rows, rngs={"noise": jax.random.key(4)}) - apply(rows)
+    into_out = (noise[1:] - noise[0]) / params["sigma_w"]
+    out = noise[0] / params["sigma_b"]
+    singular = np.linalg.svd(np.asarray(into_out), compute_uv=False)
+    assert singular[0] > 0.1 and singular[1] < 1e-4 * singular[0]
+    np.testing.assert_allclose(into_out[0] / into_out[0, 0], out / out[0], rtol=1e-3)
+
+
+def test_one_call_is_one_noise_and_rows_under_vmap_have_their_own():
+    apply, x, _ = noisy()
+    same = jnp.broadcast_to(x[0], x.shape)
+
+    def draw(key, x):
+        return apply(x, rngs={"noise": key})
+
+    key = jax.random.key(3)
+    y = draw(key, same)
+    np.testing.assert_allclose(y, jnp.broadcast_to(y[0], y.shape), rtol=1e-6)
+    np.testing.assert_array_equal(draw(key, same), y)
+    rows = jax.vmap(draw)(jax.random.split(key, len(x)), same)
+    assert len(np.unique(np.asarray(rows)[:, 0])) == len(x)
+
+
+@pytest.mark.parametrize(("width", "features"), ((4, 2_000), (400, 50)))
+def test_noisy_dense_starts_as_fortunato_et_al_say(width, features):
+    """mu ~ U(-1/sqrt p, 1/sqrt p) and sigma = 0.5/sqrt p, for p inputs."""
+    x = jnp.zeros((1, width))
+    params = NoisyDense(features).init(jax.random.key(0), x)["params"]
+    bound = 1 / np.sqrt(width)
+    for name in ("mu_w", "mu_b"):
+        mu = np.asarray(params[name])
+        assert np.abs(mu).max() <= bound
+        np.testing.assert_allclose(np.abs(mu).max(), bound, rtol=0.1)
+        np.testing.assert_allclose(np.abs(mu).mean(), bound / 2, rtol=0.2)
+        assert mu.min() < -0.8 * bound and mu.max() > 0.8 * bound
+    for name in ("sigma_w", "sigma_b"):
+        np.testing.assert_allclose(params[name], np.full(params[name].shape, bound / 2), rtol=1e-6)
+    assert params["mu_w"].shape == (width, features) and params["mu_b"].shape == (features,)
+
+
+def scaled_first_layer(variables, factor):
+    """The same parameters with the first layer's multiplied by a factor."""
+    flat = jax.tree_util.tree_flatten_with_path(variables)[0]
+    first = next(path for path, leaf in flat if leaf.ndim == 2 and leaf.shape[0] == 6)
+
+    def scale(path, leaf):
+        return leaf * factor if path[:-1] == first[:-1] else leaf
+
+    return jax.tree_util.tree_map_with_path(scale, variables)
+
+
+def test_layer_norm_makes_the_first_layer_invariant_to_scale():
+    x = random((7, 6))
+    changes = []
+    for norm in (nn.LayerNorm, None):
+        network = networks.q_network(CONFIG, VECTOR, 3, 1, norm=norm)
+        variables = network.init(jax.random.key(0), x)
+        scaled = scaled_first_layer(variables, 50.0)
+        change = network.apply(scaled, x) - network.apply(variables, x)
+        changes.append(float(jnp.abs(change).max()))
+    assert changes[0] < 1e-3 < 1 < changes[1]
+
+
+def test_layer_norm_comes_before_every_activation():
+    seen = []
+
+    class Spy(nn.LayerNorm):
+        def __call__(self, x):
+            y = super().__call__(x)
+            seen.append((x, y))
+            return y
+
+    for space, count in ((VECTOR, 2), (IMAGE, 3)):
+        seen.clear()
+        x = random((7, *space.shape))
+        network = networks.q_network(CONFIG, space, 3, 1, norm=Spy)
+        network.init(jax.random.key(0), x)
+        assert len(seen) == count
+        for before, y in seen:
+            assert (before < 0).any()
+            np.testing.assert_allclose(y.mean(-1), jnp.zeros(y.shape[:-1]), atol=1e-4)
+            np.testing.assert_allclose(y.std(-1), jnp.ones(y.shape[:-1]), atol=0.05)
+
+
+KINDS = {
+    "plain": networks.q_network,
+    "dueling": partial(networks.q_network, stream=Dueling),
+    "noisy": partial(networks.q_network, dense=NoisyDense),
+    "normalized": partial(networks.q_network, norm=nn.LayerNorm),
+    "implicit": implicit_network,
+}
+
+
+def outputs(kind, space, num_outputs=1, **changes):
+    config = SimpleNamespace(**{**vars(CONFIG), **changes})
+    network = KINDS[kind](config, space, 3, num_outputs)
+    x = random((7, *space.shape))
+    variables = network.init(jax.random.key(1), x)
+    return variables, network.apply(variables, x)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("space", (VECTOR, IMAGE))
+def test_bfloat16_is_only_computed_in(kind, space):
+    plain, full = outputs(kind, space)
+    variables, half = outputs(kind, space, compute_dtype="bfloat16")
+    for leaf, other in zip(jax.tree.leaves(variables), jax.tree.leaves(plain), strict=True):
+        assert leaf.dtype == jnp.float32
+        np.testing.assert_array_equal(leaf, other)
+    if kind == "implicit":
+        full, half = full.value, half.value
+    assert half.dtype == full.dtype == jnp.float32
+    error = jnp.abs(half - full).max() / jnp.abs(full).max()
+    assert 1e-5 < error < 0.05
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_there_are_so_many_numbers_for_each_action(kind):
+    count = 1 if kind == "implicit" else 4
+    _, y = outputs(kind, VECTOR, count)
+    assert (y.value if kind == "implicit" else y).shape == (7, 3, 5 if kind == "implicit" else 4)
+
+
+def test_the_hidden_sizes_are_those_of_the_configuration():
+    for sizes in ((), (16,), (16, 8), (16, 8, 4)):
+        variables, _ = outputs("plain", VECTOR, 2, hidden_sizes=sizes)
+        kernels = [leaf.shape for leaf in jax.tree.leaves(variables) if leaf.ndim == 2]
+        expected = list(zip((6, *sizes), (*sizes, 6), strict=True))
+        assert sorted(kernels) == sorted(expected)
+
+
+def iqn(distortion=lambda fraction: fraction, num_quantiles=5):
+    mlp = partial(MLP, (8,))
+    network = ImplicitQuantileNetwork(
+        MLP((16,)), Linear(mlp, nn.Dense, 3, 1), num_quantiles, distortion
+    )
+    x = random((7, 6))
+    return network, network.init(jax.random.key(1), x), x
+
+
+def test_iqn_draws_fractions_of_its_own_for_every_row():
+    network, variables, x = iqn(num_quantiles=64)
+    quantiles = network.apply(variables, x, rngs={"tau": jax.random.key(2)})
+    assert quantiles.value.shape == (7, 3, 64) and quantiles.fraction.shape == (7, 64)
+    fraction = np.asarray(quantiles.fraction)
+    assert (fraction >= 0).all() and (fraction < 1).all()
+    assert len(np.unique(fraction)) > 440
+    np.testing.assert_allclose(fraction.mean(), 0.5, atol=0.06)
+    again = network.apply(variables, x, rngs={"tau": jax.random.key(3)})
+    assert (again.fraction != quantiles.fraction).all()
+
+
+def test_iqn_without_a_key_takes_the_midpoints_which_the_distortion_bends():
+    np.testing.assert_allclose(midpoints(5), [0.1, 0.3, 0.5, 0.7, 0.9], rtol=1e-6)
+    network, variables, x = iqn()
+    plain = network.apply(variables, x)
+    expected = jnp.broadcast_to(midpoints(5), (7, 5))
+    np.testing.assert_allclose(plain.fraction, expected)
+    risk_averse, _, _ = iqn(lambda fraction: 0.25 * fraction)
+    bent = risk_averse.apply(variables, x)
+    np.testing.assert_allclose(bent.fraction, 0.25 * expected)
+    assert (bent.value != plain.value).any()
+    key = {"tau": jax.random.key(2)}  # what is learned from is never bent
+    learned = (n.apply(variables, x, rngs=key).fraction for n in (network, risk_averse))
+    np.testing.assert_array_equal(*learned)
+
+
+def test_cvar_is_the_distortion_of_the_implicit_network():
+    x = random((2, 6))
+    config = SimpleNamespace(**{**vars(CONFIG), "cvar": 0.2})
+    network = implicit_network(config, VECTOR, 3, 1)
+    y = network.apply(network.init(jax.random.key(0), x), x)
+    np.testing.assert_allclose(y.fraction[0], 0.2 * midpoints(5), rtol=1e-6)
+
+
+def test_iqn_values_are_the_stream_of_features_times_cosine_embeddings():
+    network, variables, x = iqn()
+    params = variables["params"]
+    y = network.apply(variables, x, rngs={"tau": jax.random.key(2)})
+    features = np.asarray(MLP((16,)).apply({"params": params["torso"]}, x))
+    cosines = np.cos(np.pi * np.arange(64) * np.asarray(y.fraction)[..., None])
+    dense = params["Dense_0"]
+    embedding = np.maximum(cosines @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"]), 0)
+    stream = Linear(partial(MLP, (8,)), nn.Dense, 3, 1)
+    value = stream.apply({"params": params["stream"]}, features[:, None] * embedding)
+    np.testing.assert_allclose(y.value, value[..., 0].swapaxes(1, 2), atol=1e-5)
+
+
+def test_each_quantile_depends_on_its_own_fraction_only():
+    network, variables, x = iqn()
+    other, _, _ = iqn(lambda fraction: fraction.at[2].set(0.99))
+    change = jnp.abs(network.apply(variables, x).value - other.apply(variables, x).value)
+    assert (change[..., 2] > 0).all()
+    np.testing.assert_allclose(change[..., [0, 1, 3, 4]], jnp.zeros((7, 3, 4)), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", ((4,), (4, 4), ()))
+def test_a_cnn_needs_images(shape):
+    space = spaces.Box(-1, 1, shape)
+    with pytest.raises(ConfigError, match=r"a CNN needs images \[H, W, C\], but") as error:
+        networks.torso(space, (8,), "relu", layers=lambda space: MINATAR)
+    assert "\n" not in str(error.value) and str(shape) in str(error.value)
+
+
+def test_a_cnn_cannot_read_a_discrete_observation():
+    with pytest.raises(ConfigError, match="a CNN needs images"):
+        networks.torso(spaces.Discrete(5), (8,), "relu", layers=lambda space: MINATAR)
+
+
+def test_images_may_be_too_small_for_their_convolutions():
+    def torso(size, layers):
+        space = spaces.Box(0, 1, (*size, 1))
+        return networks.torso(space, (8,), "relu", layers=lambda space: layers)
+
+    for size, layers in (((2, 2), MINATAR), ((35, 35), NATURE), ((84, 20), NATURE)):
+        with pytest.raises(ConfigError, match="are too small for convolutions") as error:
+            torso(size, layers)
+        assert "\n" not in str(error.value) and str(size) in str(error.value)
+    for size, layers in (((3, 3), MINATAR), ((36, 36), NATURE)):
+        network = torso(size, layers)
+        x = jax.ShapeDtypeStruct((1, *size, 1), jnp.float32)
+        assert jax.eval_shape(network.init_with_output, jax.random.key(0), x)[0].shape == (1, 8)
+
+
+def test_convolutions_follow_the_observations():
+    shapes = {(84, 84, 4): NATURE, (36, 40, 1): NATURE, (84, 35, 4): MINATAR, (10, 10, 4): MINATAR}
+    for shape, layers in shapes.items():
+        assert networks.convolutions(spaces.Box(0, 255, shape)) == layers
+    for space in (VECTOR, spaces.Box(0, 1, (84, 84)), spaces.Discrete(7)):
+        assert networks.convolutions(space) == ()
+
+
+def test_atari_images_are_read_by_the_convolutions_of_nature():
+    space = spaces.Box(0, 255, (84, 84, 4))
+    config = SimpleNamespace(**{**vars(CONFIG), "hidden_sizes": (512,)})
+    network = networks.q_network(config, space, 6, 1)
+    x = jax.ShapeDtypeStruct((2, 84, 84, 4), jnp.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), x)
+    kernels = sorted(leaf.shape for leaf in jax.tree.leaves(variables) if leaf.ndim == 2)
+    expected = [(8 * 8 * 4, 32), (4 * 4 * 32, 64), (3 * 3 * 64, 64), (7 * 7 * 64, 512), (512, 6)]
+    assert kernels == sorted(expected)
+    assert jax.eval_shape(network.apply, variables, x).shape == (2, 6, 1)
+    assert isinstance(network, QNetwork)

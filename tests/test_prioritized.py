@@ -1,0 +1,412 @@
+"""Prioritised replay: a tree whose sums are exact, and draws, weights and times by definition."""
+
+from functools import partial
+from itertools import pairwise
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from purejaxrl_sac.prioritized import (
+    FAN_OUT,
+    SMALLEST,
+    draw_leaves,
+    empty_tree,
+    prioritized,
+    write_tree,
+)
+from purejaxrl_sac.storage import n_step, once, ring
+from purejaxrl_sac.types import Transition
+
+TREES = pytest.mark.parametrize(
+    ("capacity", "fan_out"),
+    ((1, 64), (63, 64), (64, 64), (65, 64), (5_000, 64), (65, 2), (100, 4), (5_000, 16)),
+)
+BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
+
+
+def tree_of(values, fan_out=FAN_OUT):
+    values = jnp.asarray(values, jnp.float32)
+    return write_tree(empty_tree(len(values), fan_out), jnp.arange(len(values)), values, fan_out)
+
+
+def expect_sums(tree, fan_out):
+    for below, above in pairwise(tree):
+        sums = np.asarray(below, np.float64).reshape(-1, fan_out).sum(-1)
+        np.testing.assert_allclose(above[: len(sums)], sums, rtol=1e-6)
+        assert not np.asarray(above)[len(sums) :].any()
+    assert len(tree[-1]) == fan_out
+
+
+@TREES
+def test_sums_are_exact_after_random_writes_of_which_the_largest_wins(capacity, fan_out):
+    rng = np.random.default_rng(0)
+    tree, expected = empty_tree(capacity, fan_out), np.zeros(capacity, np.float32)
+    write = jax.jit(partial(write_tree, fan_out=fan_out))
+    for _ in range(20):
+        leaf = rng.integers(0, capacity, 50)
+        value = rng.uniform(0, 3, 50).astype(np.float32) * (rng.random(50) < 0.8)
+        tree = write(tree, leaf, value)
+        expected[leaf] = 0
+        np.maximum.at(expected, leaf, value)
+        np.testing.assert_array_equal(tree[0][:capacity], expected)
+        expect_sums(tree, fan_out)
+    assert not tree[0][capacity:].any()
+
+
+def test_a_tree_is_as_high_as_it_must_be():
+    heights = [len(empty_tree(capacity)) for capacity in (1, 64, 65, 4_096, 4_097)]
+    assert heights == [1, 1, 2, 2, 3]
+    assert [len(level) for level in empty_tree(70, 4)] == [72, 20, 8, 4]
+
+
+def uniform(tree, count, seed=0):
+    return jax.random.uniform(jax.random.key(seed), (count, len(tree)))
+
+
+@TREES
+def test_leaves_are_drawn_in_proportion(capacity, fan_out):
+    rng = np.random.default_rng(1)
+    values = rng.exponential(size=capacity) * (rng.random(capacity) < 0.7)
+    values[0] = 1
+    tree = tree_of(values, fan_out)
+    count = 200_000
+    leaf, probability = jax.jit(partial(draw_leaves, fan_out=fan_out))(tree, uniform(tree, count))
+    assert leaf.dtype == jnp.int32
+    np.testing.assert_allclose(probability, values[leaf] / values.sum(), rtol=1e-4)
+    counts = np.bincount(leaf, minlength=capacity)
+    assert len(counts) == capacity and not counts[values == 0].any()
+    expected = count * values / values.sum()
+    often = expected > 5
+    counts = np.append(counts[often], counts[~often].sum())
+    expected = np.append(expected[often], expected[~often].sum())
+    if (capacity > 1) and expected[-1] == 0:
+        counts, expected = counts[:-1], expected[:-1]
+    deviation = ((counts - expected) ** 2 / np.maximum(expected, 1e-9)).sum()
+    assert deviation <= stats.chi2.ppf(0.9999, max(len(counts) - 1, 1))
+
+
+def corners(tree):
+    """Uniform numbers of which each level has 0, the largest below 1 and a random one."""
+    choices = np.meshgrid(*[range(3)] * len(tree), indexing="ij")
+    choices = np.tile(np.stack([c.ravel() for c in choices], -1), (100, 1))
+    rng = np.random.default_rng(2)
+    anywhere = rng.random(choices.shape, np.float32)
+    return jnp.asarray(np.choose(choices, (np.float32(0), BELOW_ONE, anywhere)))
+
+
+@TREES
+def test_what_is_zero_is_never_drawn(capacity, fan_out):
+    rng = np.random.default_rng(3)
+    draw = jax.jit(partial(draw_leaves, fan_out=fan_out))
+    for attempt in range(10):
+        values = (10 ** rng.uniform(-6, 6, capacity)).astype(np.float32)
+        values[rng.random(capacity) < 0.2 * (attempt % 5)] = 0
+        values[rng.integers(capacity)] = 1e-6
+        tree = tree_of(values, fan_out)
+        leaf, probability = draw(tree, corners(tree))
+        assert (leaf < capacity).all() and (values[leaf] > 0).all()
+        assert (probability > 0).all()
+
+
+@pytest.mark.parametrize("count", (8, 37, 64))
+def test_what_is_zero_is_not_drawn_at_the_very_edge_of_its_neighbours(count):
+    """Uniform numbers a few roundings around every cumulative sum."""
+    rng = np.random.default_rng(4)
+    draw = jax.jit(jax.vmap(draw_leaves))
+    values = (10 ** rng.uniform(-1, 1, (200, 64))).astype(np.float32)
+    values[rng.random(values.shape) < 0.5] = 0
+    values[:, count:] = 0
+    values[:, 0] += 1e-3
+    trees = (jnp.asarray(values),)
+    edges = np.cumsum(values, -1, dtype=np.float64)
+    edges = (edges / edges[:, -1:]).astype(np.float32)
+    near = [np.minimum(edges * np.float32(1 + k * 2**-23), BELOW_ONE) for k in range(-3, 4)]
+    numbers = jnp.asarray(np.concatenate(near, -1)[..., None])
+    leaf, _ = draw(trees, numbers)
+    assert (np.take_along_axis(values, np.asarray(leaf), -1) > 0).all()
+    assert len(np.unique(leaf)) == count
+
+
+def test_draws_at_zero_and_just_below_one_are_the_first_and_the_last():
+    values = np.zeros(200, np.float32)
+    values[[70, 71, 150]] = 1e-6, 5, 1e-3
+    tree = tree_of(values)
+    leaf, _ = draw_leaves(tree, jnp.array([[0, 0], [BELOW_ONE, BELOW_ONE]]))
+    np.testing.assert_array_equal(leaf, [70, 150])
+
+
+def test_ten_million_writes_leave_no_rounding_error():
+    """Priorities from 1e-6 to 1e6: in a running sum, what is large would drown what is small."""
+    capacity, batch = 5_000, 100
+    rng = np.random.default_rng(5)
+    leaves = jnp.asarray(rng.integers(0, capacity, (997, batch)))
+    values = 10 ** rng.uniform(-6, 6, leaves.shape) * (rng.random(leaves.shape) < 0.9)
+    values = jnp.asarray(values, jnp.float32)
+
+    def write(tree, count):
+        leaf = (leaves[count % 997] + count) % capacity
+        return write_tree(tree, leaf, values[count % 997]), None
+
+    tree, _ = jax.lax.scan(write, empty_tree(capacity), jnp.arange(100_000))
+    written = np.asarray(tree[0], np.float64)
+    np.testing.assert_allclose(np.asarray(tree[-1], np.float64).sum(), written.sum(), rtol=1e-5)
+    expect_sums(tree, FAN_OUT)
+    assert 0.05 < (written[:capacity] == 0).mean() < 0.15
+    for numbers in (uniform(tree, 100_000), corners(tree)):
+        leaf, _ = draw_leaves(tree, numbers)
+        assert (written[leaf] > 0).all()
+
+
+LENGTH, NUM_ENVS, ROWS = 2, 3, 8
+CAPACITY = ROWS * NUM_ENVS
+
+
+def rollout(start, length=LENGTH):
+    """A rollout whose every entry says which time and environment it is."""
+    time = jnp.broadcast_to(start + jnp.arange(length)[:, None], (length, NUM_ENVS))
+    env = jnp.broadcast_to(jnp.arange(NUM_ENVS), (length, NUM_ENVS))
+    obs = jnp.stack([time, env], -1).astype(jnp.int32)
+    ones = jnp.ones((length, NUM_ENVS))
+    return Transition(obs, env, time * 10.0 + env, ones, obs + jnp.array([1, 0]), ones == 0)
+
+
+def memory_of(omega=1.0, beta=0.5, batch_size=16, total_steps=600, storage=None):
+    storage = storage or ring(CAPACITY, NUM_ENVS)
+    return prioritized(storage, batch_size, omega, beta, total_steps)
+
+
+def filled(memory, rollouts, start=0, state=None):
+    state = state or memory.init(jax.eval_shape(rollout, 0))
+    for i in range(start, start + rollouts):
+        state = memory.add(state, jnp.int32(i * LENGTH), rollout(i * LENGTH))
+    return state
+
+
+def drawn(memory, state, step, key=0, num_updates=1):
+    draws = memory.draw(jax.random.key(key), state, jnp.int32(step), num_updates)
+    samples = [
+        memory.sample(state, jax.tree.map(lambda x, i=i: x[i], draws)) for i in range(num_updates)
+    ]
+    return samples[0] if num_updates == 1 else samples
+
+
+def revised(memory, state, leaf, priority):
+    sample = drawn(memory, state, LENGTH)
+    return memory.revise(state, sample._replace(index=jnp.asarray(leaf)), jnp.asarray(priority))
+
+
+@pytest.mark.parametrize("rollouts", (1, 3, 4, 5, 6, 11))
+def test_leaves_are_read_at_the_times_at_which_they_were_written(rollouts):
+    memory = memory_of(batch_size=512)
+    state, step = filled(memory, rollouts), rollouts * LENGTH
+    sample = drawn(memory, state, step)
+    time, env = np.asarray(sample.transition.obs).T
+    np.testing.assert_array_equal(sample.index, time % ROWS * NUM_ENVS + env)
+    expected = {(t, e) for t in range(max(0, step - ROWS), step) for e in range(NUM_ENVS)}
+    assert set(zip(time.tolist(), env.tolist(), strict=True)) == expected
+    np.testing.assert_array_equal(sample.transition.reward, 10 * time + env)
+
+
+def test_draws_are_in_proportion_to_the_powers_of_the_priorities():
+    memory = memory_of(omega=0.6, batch_size=4_096)
+    state = filled(memory, 4)
+    priority = np.linspace(0.1, 5, CAPACITY)
+    state = revised(memory, state, np.arange(CAPACITY), priority)
+    samples = drawn(memory, state, ROWS, num_updates=20)
+    counts = np.bincount(np.concatenate([s.index for s in samples]), minlength=CAPACITY)
+    expected = counts.sum() * priority**0.6 / (priority**0.6).sum()
+    assert ((counts - expected) ** 2 / expected).sum() < stats.chi2.ppf(0.999, CAPACITY - 1)
+
+
+@pytest.mark.parametrize("rollouts", (2, 4, 7))
+def test_importance_weights_by_hand(rollouts):
+    """(N P(i))^-beta over the largest of the batch; beta = 0.5 + 0.5 step N_envs / total."""
+    memory = memory_of(omega=0.5, beta=0.5, batch_size=8, total_steps=60)
+    step = rollouts * LENGTH
+    state = filled(memory, rollouts)
+    stored = min(step, ROWS) * NUM_ENVS
+    priority = 1.0 + np.arange(stored) ** 2
+    state = revised(memory, state, np.arange(stored), priority)
+    sample = drawn(memory, state, step)
+    power = (priority + SMALLEST) ** 0.5
+    probability = (power / power.sum())[sample.index]
+    beta = 0.5 + 0.5 * step * NUM_ENVS / 60
+    weight = (stored * probability) ** -beta
+    np.testing.assert_allclose(sample.weight, weight / weight.max(), rtol=1e-4)
+    assert sample.weight.min() < 0.9
+
+
+@pytest.mark.parametrize(
+    ("step", "beta"), ((8, 0.424), (50, 0.55), (100, 0.7), (200, 1.0), (10_000, 1.0))
+)
+def test_beta_rises_in_a_line_to_one_at_the_last_step(step, beta):
+    memory = memory_of(beta=0.4, batch_size=64, total_steps=200 * NUM_ENVS)
+    state = revised(memory, filled(memory, 4), np.arange(CAPACITY), np.arange(1.0, CAPACITY + 1))
+    draw = memory.draw(jax.random.key(0), state, jnp.int32(step), 1)
+    sample = memory.sample(state, jax.tree.map(lambda x: x[0], draw))
+    priority = np.asarray(sample.index) + 1.0
+    np.testing.assert_allclose(sample.weight, (priority / priority.min()) ** -beta, rtol=1e-4)
+
+
+@pytest.mark.parametrize("total_steps", (2**31 - 1, 2**33))
+def test_beta_rises_over_very_long_runs(total_steps):
+    memory = memory_of(beta=0.0, batch_size=64, total_steps=total_steps)
+    state = revised(memory, filled(memory, 4), np.arange(CAPACITY), np.arange(1.0, CAPACITY + 1))
+    step = min(total_steps // NUM_ENVS, 2**31 - 1)
+    draw = memory.draw(jax.random.key(0), state, jnp.int32(step), 1)
+    sample = memory.sample(state, jax.tree.map(lambda x: x[0], draw))
+    priority = np.asarray(sample.index) + 1.0
+    beta = step * NUM_ENVS / total_steps
+    np.testing.assert_allclose(sample.weight, (priority / priority.min()) ** -beta, rtol=1e-3)
+
+
+def test_new_transitions_have_the_largest_priority_so_far():
+    memory = memory_of(omega=0.5)
+    state = filled(memory, 1)
+    np.testing.assert_array_equal(state.tree[0][:6], np.ones(6))
+    state = revised(memory, state, [0, 1], [0.01, 0.25])
+    assert state.largest == 1
+    state = filled(memory, 1, 1, state)
+    np.testing.assert_allclose(state.tree[0][:12], [0.1, 0.5, *[1] * 10], rtol=1e-3)
+    state = revised(memory, state, [3], [9.0])
+    state = revised(memory, state, [3], [4.0])
+    state = filled(memory, 1, 2, state)
+    expected = [0.1, 0.5, 1, 2, *[1] * 8, *[3] * 6, *[0] * 6]
+    np.testing.assert_allclose(state.tree[0][:CAPACITY], expected, rtol=1e-3)
+    np.testing.assert_allclose(state.largest, 9, rtol=1e-5)
+
+
+def test_a_transition_that_replaces_another_does_not_inherit_its_priority():
+    memory = memory_of()
+    state = revised(memory, filled(memory, 4), np.arange(CAPACITY), np.full(CAPACITY, 0.1))
+    state = filled(memory, 1, 4, state)
+    expected = np.where(np.arange(CAPACITY) < LENGTH * NUM_ENVS, 1, 0.1)
+    np.testing.assert_allclose(state.tree[0][:CAPACITY], expected, rtol=1e-4)
+    expect_sums(state.tree, FAN_OUT)
+
+
+def test_revising_takes_magnitudes_and_leaves_nothing_at_zero():
+    memory = memory_of(omega=1.0)
+    state = revised(memory, filled(memory, 1), [0, 1, 2, 2], [-3.0, 0.0, -0.5, 0.25])
+    expected = [3 + SMALLEST, SMALLEST, 0.5 + SMALLEST, 1, 1, 1]
+    np.testing.assert_allclose(state.tree[0][:6], expected, rtol=1e-6)
+    np.testing.assert_allclose(state.largest, 3, rtol=1e-5)
+
+
+def test_revising_what_was_sampled_changes_just_that():
+    memory = memory_of(batch_size=4)
+    before = filled(memory, 4)
+    sample = drawn(memory, before, ROWS)
+    after = memory.revise(before, sample, jnp.array([0.1, 0.2, 0.3, 0.4]))
+    changed = np.flatnonzero(np.asarray(after.tree[0] != before.tree[0]))
+    assert set(changed) == set(np.asarray(sample.index).tolist())
+    chex.assert_trees_all_equal(after.storage, before.storage)
+
+
+def test_without_omega_replay_is_uniform_and_weights_are_one():
+    memory = memory_of(omega=0.0, batch_size=4_096)
+    state = revised(memory, filled(memory, 4), np.arange(CAPACITY), np.arange(CAPACITY) ** 3.0)
+    state = filled(memory, 1, 4, state)
+    samples = drawn(memory, state, ROWS + LENGTH, num_updates=10)
+    counts = np.bincount(np.concatenate([s.index for s in samples]), minlength=CAPACITY)
+    expected = counts.sum() / CAPACITY
+    assert ((counts - expected) ** 2 / expected).sum() < stats.chi2.ppf(0.999, CAPACITY - 1)
+    for sample in samples:
+        np.testing.assert_allclose(sample.weight, np.ones(4_096), rtol=1e-5)
+
+
+def test_updates_of_one_iteration_see_what_the_earlier_ones_revised():
+    memory = memory_of(batch_size=64)
+    state = filled(memory, 4)
+    draws = memory.draw(jax.random.key(0), state, jnp.int32(ROWS), 2)
+    first, second = (jax.tree.map(lambda x, i=i: x[i], draws) for i in range(2))
+    state = revised(memory, state, np.arange(CAPACITY), np.where(np.arange(CAPACITY) == 7, 1e6, 0))
+    for draw in (first, second):
+        np.testing.assert_array_equal(memory.sample(state, draw).index, np.full(64, 7))
+    assert (first.uniform != second.uniform).all()
+
+
+def test_seeds_under_vmap_have_trees_of_their_own():
+    memory = memory_of(batch_size=32)
+    keys = jax.random.split(jax.random.key(0), 3)
+    blocks = [rollout(i * LENGTH) for i in range(5)]
+    favourite = jnp.array([2, 11, 23])
+
+    def run(key, favourite, step):
+        state = memory.init(jax.eval_shape(rollout, 0))
+        for i, block in enumerate(blocks):
+            state = memory.add(state, step + i * LENGTH, block)
+        draw = jax.tree.map(lambda x: x[0], memory.draw(key, state, step + 5 * LENGTH, 1))
+        sample = memory.sample(state, draw)
+        priority = jnp.where(jnp.arange(CAPACITY) == favourite, 1e6, 1e-3)
+        everything = sample._replace(index=jnp.arange(CAPACITY))
+        state = memory.revise(state, everything, priority)
+        return state, sample, memory.sample(state, draw)
+
+    batched = jax.jit(jax.vmap(run, (0, 0, None)))(keys, favourite, jnp.int32(0))
+    for seed in range(3):
+        alone = jax.jit(run)(keys[seed], favourite[seed], jnp.int32(0))
+        ours = jax.tree.map(lambda x, seed=seed: x[seed], batched)
+        chex.assert_trees_all_close(ours, alone, rtol=1e-5)
+        assert (ours[2].index == favourite[seed]).all()
+    before = np.asarray(batched[1].index)
+    assert (before[0] != before[1]).any() and (before[1] != before[2]).any()
+
+
+def stream(start, length):
+    """Every fifth step of environment e truncates, and every seventh terminates."""
+    block = rollout(start, length)
+    time, env = block.obs[..., 0], block.obs[..., 1]
+    cut, ended = (time + env) % 5 == 4, (time + env) % 7 == 6
+    return block._replace(discount=1 - ended.astype(jnp.float32), last=cut | ended)
+
+
+@pytest.mark.parametrize("lossy", (False, True))
+def test_prioritises_n_steps_of_observations_that_are_kept_once(lossy):
+    n, gamma, num_rows = 3, 0.5, 40
+    length = 1 if lossy else 4
+    boundaries = 1 if lossy else 120
+    storage = n_step(once(num_rows * NUM_ENVS, NUM_ENVS, boundaries), n, gamma)
+    memory = memory_of(batch_size=512, total_steps=10**6, beta=1.0, storage=storage)
+    state = memory.init(jax.eval_shape(lambda: stream(0, length)))
+    add = jax.jit(memory.add)
+    for step in range(0, 100, length):
+        state = add(state, jnp.int32(step), stream(step, length))
+    sample = drawn(memory, state, 100)
+    batch = jax.tree.map(np.asarray, sample.transition)
+    time, env = batch.obs.T
+    everything = jax.tree.map(np.asarray, stream(0, 100))
+    last, discount = everything.last, everything.discount
+    steps = np.array(
+        [
+            next((k for k in range(1, n) if last[t + k - 1, e] or t + k == 100), n)
+            for t, e in zip(time, env, strict=True)
+        ]
+    )
+    end = time + steps - 1
+    reward = [
+        sum(gamma**k * everything.reward[t + k, e] for k in range(count))
+        for t, e, count in zip(time, env, steps, strict=True)
+    ]
+    np.testing.assert_allclose(batch.reward, reward, rtol=1e-5)
+    np.testing.assert_allclose(batch.discount, gamma ** (steps - 1) * discount[end, env])
+    cut = last & (discount > 0)
+    newer = np.cumsum(cut.ravel()[::-1])[::-1].reshape(cut.shape)
+    kept = ~(cut & (newer > max(boundaries, length * NUM_ENVS)))[end, env]
+    np.testing.assert_array_equal(sample.weight, kept)  # all priorities are equal
+    assert kept.all() != lossy
+    goes_on = kept & (batch.discount > 0)
+    expected = everything.next_obs[end, env]
+    np.testing.assert_array_equal(batch.next_obs[goes_on], expected[goes_on])
+    assert {1, 2, 3} == set(steps) and time.min() == 60
+
+
+def test_its_size_is_that_of_the_leaves_and_little_more():
+    memory = memory_of()
+    tree = memory.init(jax.eval_shape(rollout, 0)).tree
+    assert [len(level) for level in tree] == [64]
+    assert sum(len(level) for level in empty_tree(100_000)) < 1.02 * 100_000

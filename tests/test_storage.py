@@ -1,0 +1,346 @@
+"""Where transitions live: every stored index against a history kept in NumPy."""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import rlax
+
+from purejaxrl_sac.memory import uniform
+from purejaxrl_sac.storage import n_step, once, ring
+from purejaxrl_sac.types import Index, Sample, Transition
+
+ROWS, GAMMA = 8, 0.9
+
+
+def history(length, num_envs, ends=0.35, terminates=0.5, seed=0):
+    """A stream [length, N] in which every observation is an id of its own.
+
+    Where an episode ends, the next row's observation is not the true successor.
+    """
+    rng = np.random.default_rng(seed)
+    shape = (length, num_envs)
+    last = rng.random(shape) < ends
+    terminated = last & (rng.random(shape) < terminates)
+    ids = iter(range(1, 10_000))
+    obs, next_obs = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    for env in range(num_envs):
+        current = next(ids)
+        for time in range(length):
+            obs[time, env], next_obs[time, env] = current, next(ids)
+            current = next(ids) if last[time, env] else next_obs[time, env]
+    return Transition(
+        obs=np.stack([obs, -obs], -1),
+        action=rng.integers(0, 5, shape).astype(np.int32),
+        reward=rng.normal(size=shape).astype(np.float32),
+        discount=1 - terminated.astype(np.float32),
+        next_obs=np.stack([next_obs, -next_obs], -1),
+        last=last,
+        extras={"value": rng.normal(size=(*shape, 3)).astype(np.float32)},
+    )
+
+
+class Stored(NamedTuple):
+    """What a storage gives back for every index that it must hold, [stored, N]."""
+
+    time: np.ndarray  # [stored, N]
+    env: np.ndarray
+    sample: Sample
+
+
+def replayed(storage, stream, length):
+    """Writes the stream in rollouts of `length`; yields all that can be read after each."""
+    rows, num_envs = storage.capacity // storage.num_envs, storage.num_envs
+    blocks = [
+        jax.tree.map(lambda x, t=t: jnp.asarray(x[t : t + length]), stream)
+        for t in range(0, len(stream.reward), length)
+    ]
+    state = storage.init(jax.eval_shape(lambda: blocks[0]))
+    add, read = jax.jit(storage.add), jax.jit(storage.read)
+    for count, block in enumerate(blocks):
+        state = add(state, jnp.int32(count * length), block)
+        step = (count + 1) * length
+        time, env = np.indices((rows, num_envs), np.int32)
+        time = np.maximum(time + step - rows, 0)
+        sample = read(state, jnp.int32(step), Index(jnp.asarray(time), jnp.asarray(env)))
+        stored = Stored(time, env, sample)
+        first = max(0, rows - step)  # before it, there was nothing yet
+        yield step, jax.tree.map(lambda x, first=first: np.asarray(x)[first:], stored)
+
+
+def expect_equal(stored, stream, next_obs_where=None):
+    expected = jax.tree.map(lambda x: x[stored.time, stored.env], stream)
+    ours = stored.sample.transition
+    if next_obs_where is not None:
+        where = next_obs_where(expected)
+        np.testing.assert_array_equal(ours.next_obs[where], expected.next_obs[where])
+        ours, expected = ours._replace(next_obs=()), expected._replace(next_obs=())
+    chex.assert_trees_all_equal(ours, expected)
+    chex.assert_trees_all_equal_dtypes(ours, expected)
+
+
+def goes_on(expected):
+    return expected.discount > 0
+
+
+LAYOUTS = pytest.mark.parametrize(("length", "num_envs"), ((1, 1), (1, 3), (4, 1), (4, 3)))
+KINDS = pytest.mark.parametrize("kind", (ring, once))
+
+
+@LAYOUTS
+def test_a_ring_gives_back_the_last_rows_as_they_were(length, num_envs):
+    stream = history(5 * ROWS, num_envs)
+    seen = []
+    for _, stored in replayed(ring(ROWS * num_envs, num_envs), stream, length):
+        expect_equal(stored, stream)
+        assert (stored.sample.weight == 1).all()
+        np.testing.assert_array_equal(stored.sample.index.time, stored.time)
+        seen.append(len(stored.time))
+    assert seen[0] == length and seen.count(ROWS) > 3 * ROWS // length
+
+
+@LAYOUTS
+def test_once_gives_back_the_same_wherever_there_is_a_successor(length, num_envs):
+    stream = history(5 * ROWS, num_envs)
+    cut = stream.last & (stream.discount > 0)
+    assert cut.any() and (stream.discount == 0).any()
+    storage = once(ROWS * num_envs, num_envs, boundaries=ROWS * num_envs)
+    for _, stored in replayed(storage, stream, length):
+        expect_equal(stored, stream, goes_on)
+        assert (stored.sample.weight == 1).all()
+
+
+@pytest.mark.parametrize("always", ("terminated", "truncated", "neither"))
+def test_once_when_every_step_ends_an_episode_or_none_does(always):
+    stream = history(4 * ROWS, 3, ends=0)
+    if always != "neither":
+        last = np.ones_like(stream.last)
+        discount = np.full_like(stream.discount, always == "truncated")
+        obs = stream.obs + 20_000  # nothing follows anything
+        stream = stream._replace(last=last, discount=discount, obs=obs)
+    for _, stored in replayed(once(ROWS * 3, 3, boundaries=ROWS * 3), stream, 4):
+        expect_equal(stored, stream, goes_on)
+        assert (stored.sample.weight == 1).all()
+
+
+@pytest.mark.parametrize("length", (1, 4))
+@pytest.mark.parametrize("boundaries", (1, 9, 24))
+def test_exactly_the_oldest_boundaries_are_lost(length, boundaries):
+    num_envs = 3
+    stream = history(6 * ROWS, num_envs, ends=0.7, terminates=0.1)
+    cut = stream.last & (stream.discount > 0)
+    room, lost = max(boundaries, length * num_envs), 0
+    for step, stored in replayed(once(ROWS * num_envs, num_envs, boundaries), stream, length):
+        newer = np.cumsum(cut[:step].ravel()[::-1])[::-1].reshape(step, num_envs)
+        kept = ~(cut[:step] & (newer > room))[stored.time, stored.env]
+        np.testing.assert_array_equal(stored.sample.weight, kept)
+        expect_equal(stored, stream, lambda x, kept=kept: goes_on(x) & kept)
+        lost += (~kept).sum()
+    assert (lost > 0) == (boundaries < 24)
+
+
+def test_boundaries_have_room_for_a_rollout_and_by_default_a_sixteenth():
+    def room(capacity, length, **boundaries):
+        stream = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, history(length, 4)))
+        return len(once(capacity, 4, **boundaries).init(stream).boundary)
+
+    assert room(640, 2) == 40
+    assert room(64, 2) == 8
+    assert room(64, 8, boundaries=5) == 32
+    assert room(640, 2, boundaries=100) == 100
+
+
+def size(tree):
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def images(length, num_envs, dtype):
+    shape = (length, num_envs)
+    image = jax.ShapeDtypeStruct((*shape, 10, 10, 4), dtype)
+    number, flag = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape, bool)
+    action = jax.ShapeDtypeStruct(shape, jnp.int32)
+    return Transition(image, action, number, number, image, flag)
+
+
+@pytest.mark.parametrize("dtype", (jnp.uint8, bool, jnp.float32))
+def test_once_takes_half_the_memory_for_images_and_keeps_their_dtype(dtype):
+    rollout = images(1, 4, dtype)
+    states = [jax.eval_shape(kind(16_000, 4).init, rollout) for kind in (ring, once)]
+    share = size(states[1]) / size(states[0])
+    assert 0.5 < share < 0.57
+    assert states[1].rows.obs.dtype == states[1].boundary.dtype == states[0].obs.dtype == dtype
+    read = jax.eval_shape(
+        once(16_000, 4).read,
+        states[1],
+        jnp.int32(8),
+        Index(jnp.zeros(3, jnp.int32), jnp.zeros(3, jnp.int32)),
+    )
+    assert read.transition.obs.dtype == read.transition.next_obs.dtype == dtype
+    assert read.transition.next_obs.shape == (3, 10, 10, 4) and read.weight.shape == (3,)
+
+
+@KINDS
+@pytest.mark.parametrize("n", (1, 3))
+def test_works_under_jit_and_vmap_over_seeds(kind, n):
+    streams = [history(3 * ROWS, 3, seed=seed) for seed in range(4)]
+    storage = n_step(kind(ROWS * 3, 3), n, GAMMA)
+    batched = jax.tree.map(lambda *x: jnp.stack(x), *streams)
+    state = jax.vmap(storage.init)(jax.tree.map(lambda x: x[:, :4], batched))
+    add = jax.jit(jax.vmap(storage.add, (0, None, 0)))
+    for t in range(0, 3 * ROWS, 4):
+        state = add(state, jnp.int32(t), jax.tree.map(lambda x, t=t: x[:, t : t + 4], batched))
+    time, env = np.meshgrid(np.arange(2 * ROWS, 3 * ROWS), np.arange(3), indexing="ij")
+    index = Index(jnp.asarray(time), jnp.asarray(env))
+    read = jax.jit(jax.vmap(storage.read, (0, None, None)))(state, jnp.int32(3 * ROWS), index)
+    for seed, stream in enumerate(streams):
+        alone = [stored for _, stored in replayed(storage, stream, 4)][-1]
+        ours = jax.tree.map(lambda x, seed=seed: x[seed], read.transition)
+        chex.assert_trees_all_close(ours, alone.sample.transition, rtol=1e-6)
+
+
+@KINDS
+def test_writing_is_one_block_and_reading_is_a_gather(kind):
+    """Nothing the size of the memory is made, whatever is read of it."""
+    rollout = images(1, 4, jnp.uint8)
+    storage = kind(16_000, 4)
+    state = jax.eval_shape(storage.init, rollout)
+    index = Index(*[jax.ShapeDtypeStruct((32,), jnp.int32)] * 2)
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    read = jax.jit(storage.read).lower(state, step, index).compile().memory_analysis()
+    assert read.temp_size_in_bytes + read.output_size_in_bytes < 1e6 < size(state)
+
+
+def looked_ahead(stream, time, env, newest, n):
+    """n steps from (time, env) by the definition: reward, discount, next_obs, last, steps."""
+    reward, steps = np.float64(0), 0
+    while steps < n:
+        now = time + steps
+        reward += np.float64(GAMMA) ** steps * stream.reward[now, env]
+        steps += 1
+        if stream.last[now, env] or now == newest:
+            break
+    end = time + steps - 1
+    discount = np.float64(GAMMA) ** (steps - 1) * stream.discount[end, env]
+    return reward, discount, stream.next_obs[end, env], stream.last[end, env], steps
+
+
+@KINDS
+@pytest.mark.parametrize("n", (1, 3, 5, ROWS))
+@LAYOUTS
+def test_n_steps_against_a_slow_loop(kind, n, length, num_envs):
+    stream = history(4 * ROWS, num_envs, seed=n)
+    more = {"boundaries": ROWS * num_envs} if kind is once else {}
+    storage = n_step(kind(ROWS * num_envs, num_envs, **more), n, GAMMA)
+    taken = set()
+    for step, stored in replayed(storage, stream, length):
+        ours = stored.sample.transition
+        plain = jax.tree.map(lambda x, s=stored: x[s.time, s.env], stream)
+        for name in ("obs", "action", "extras"):
+            chex.assert_trees_all_equal(getattr(ours, name), getattr(plain, name))
+        rows = [
+            looked_ahead(stream, time, env, step - 1, n)
+            for time, env in zip(stored.time.flat, stored.env.flat, strict=True)
+        ]
+        reward, discount, next_obs, last, steps = map(np.array, zip(*rows, strict=True))
+        shape = stored.time.shape
+        np.testing.assert_allclose(ours.reward, reward.reshape(shape), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(ours.discount, discount.reshape(shape), rtol=1e-6)
+        np.testing.assert_array_equal(ours.last, last.reshape(shape))
+        there = discount.reshape(shape) > 0 if kind is once else np.ones(shape, bool)
+        expected = next_obs.reshape(*shape, 2)
+        np.testing.assert_array_equal(ours.next_obs[there], expected[there])
+        assert (stored.sample.weight == 1).all()
+        taken |= set(steps.tolist())
+    assert {1, min(n, 3)} <= taken <= set(range(1, n + 1))
+
+
+def test_one_step_is_the_storage_itself():
+    stream = history(3 * ROWS, 3)
+    plain = replayed(ring(ROWS * 3, 3), stream, 4)
+    one = replayed(n_step(ring(ROWS * 3, 3), 1, GAMMA), stream, 4)
+    for (_, ours), (_, theirs) in zip(one, plain, strict=True):
+        chex.assert_trees_all_equal(ours.sample, theirs.sample)
+
+
+@KINDS
+@pytest.mark.parametrize("n", (2, 5))
+def test_n_step_targets_agree_with_rlax_while_no_episode_ends(kind, n):
+    stream = history(ROWS, 1, ends=0)
+    *_, (_, stored) = replayed(n_step(kind(ROWS, 1), n, GAMMA), stream, 4)
+
+    def value(obs):
+        return np.sin(np.asarray(obs[..., 0], np.float32))
+
+    ours = stored.sample.transition
+    target = ours.reward + GAMMA * ours.discount * value(ours.next_obs)
+    theirs = rlax.n_step_bootstrapped_returns(
+        jnp.asarray(stream.reward[:, 0]),
+        jnp.full(ROWS, GAMMA),
+        jnp.asarray(value(stream.next_obs)[:, 0]),
+        n,
+    )
+    np.testing.assert_allclose(target[:, 0], theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_n_steps_by_hand():
+    last = np.array([[0, 0, 1, 0, 1, 0]], bool).T
+    stream = history(6, 1)._replace(
+        reward=np.float32([[1, 2, 4, 8, 16, 32]]).T,
+        last=last,
+        discount=np.float32([[1, 1, 0, 1, 1, 1]]).T,
+    )
+    *_, (_, stored) = replayed(n_step(ring(6, 1), 3, 0.5), stream, 2)
+    ours = stored.sample.transition
+    np.testing.assert_array_equal(ours.reward[:, 0], [1 + 1 + 1, 2 + 2, 4, 8 + 8, 16, 32])
+    np.testing.assert_array_equal(ours.discount[:, 0], [0, 0, 0, 0.5, 1, 1])
+    np.testing.assert_array_equal(ours.last[:, 0], [1, 1, 1, 1, 1, 0])
+    end = [2, 2, 2, 4, 4, 5]
+    np.testing.assert_array_equal(ours.next_obs[:, 0], stream.next_obs[end, 0])
+
+
+def test_n_steps_to_a_lost_boundary_have_weight_zero():
+    num_envs, n = 3, 3
+    stream = history(6 * ROWS, num_envs, terminates=0)
+    lost = 0
+    for step, stored in replayed(n_step(once(24, num_envs, 1), n, GAMMA), stream, 1):
+        newer = np.cumsum(stream.last[:step].ravel()[::-1])[::-1].reshape(step, num_envs)
+        gone = stream.last[:step] & (newer > num_envs)  # room for one rollout
+        steps = [
+            looked_ahead(stream, time, env, step - 1, n)[-1]
+            for time, env in zip(stored.time.flat, stored.env.flat, strict=True)
+        ]
+        end = stored.time + np.reshape(steps, stored.time.shape) - 1
+        np.testing.assert_array_equal(stored.sample.weight, ~gone[end, stored.env])
+        lost += gone[end, stored.env].sum()
+    assert lost > 0
+
+
+def test_gamma_may_be_traced():
+    stream = history(ROWS, 1, ends=0)
+    state = jax.tree.map(jnp.asarray, stream)
+    index = Index(jnp.int32([0]), jnp.int32([0]))
+
+    def reward(gamma):
+        return n_step(ring(ROWS, 1), 3, gamma).read(state, jnp.int32(ROWS), index).transition.reward
+
+    first = stream.reward[:3, 0]
+    rewards = jax.jit(jax.vmap(reward))(jnp.array([0.0, 0.5, 1.0]))[:, 0]
+    expected = [first[0], first[0] + first[1] / 2 + first[2] / 4, first.sum()]
+    np.testing.assert_allclose(rewards, expected, rtol=1e-5)
+
+
+@KINDS
+def test_uniform_replay_draws_only_what_is_stored(kind):
+    stream = history(3 * ROWS, 3, ends=0)
+    storage = kind(ROWS * 3, 3)
+    memory = uniform(storage, 256)
+    state = memory.init(jax.eval_shape(lambda: jax.tree.map(lambda x: jnp.asarray(x[:4]), stream)))
+    for t in range(0, 3 * ROWS, 4):
+        block = jax.tree.map(lambda x, t=t: jnp.asarray(x[t : t + 4]), stream)
+        state = memory.add(state, jnp.int32(t), block)
+        sample = memory.draw(jax.random.key(t), state, jnp.int32(t + 4), 2)
+        there = stream.obs[max(0, t + 4 - ROWS) : t + 4, :, 0].ravel()
+        assert set(np.unique(sample.transition.obs[..., 0])) == set(there)
