@@ -7,10 +7,11 @@
 
 One JSON line per row. `us` is microseconds per iteration and seed, the median over `--rounds`;
 an iteration is one environment step and one update, with networks of 64 x 64 (PQN's is a whole
-rollout and all its epochs). Compilation is timed apart. The floor is the same work without the loop: the environment and policy alone, plus
-the updates alone on one fixed batch. Everything in a row, the peer included, takes turns within
-each round, so that a noisy machine is noisy to all. Our run goes on from round to round, as
-chunks of a long run do; the peer's starts anew each time, which costs it about one percent.
+rollout and all its epochs). Compilation is timed apart. The floor is the same work without the
+loop: the environment and policy alone, plus the updates alone on one fixed batch. Everything in a
+row, the peer included, takes turns within each round, so that a noisy machine is noisy to all. Our
+run goes on from round to round, as chunks of a long run do; the peer's starts anew each time, which
+costs it about one percent.
 """
 
 from __future__ import annotations
