@@ -47,6 +47,17 @@ def test_train_leaves_a_complete_run(tmp_path, capsys):
     assert all(leaf.shape[0] == 3 for leaf in jax.tree.leaves(params))
 
 
+@pytest.mark.parametrize("v_max", (2.0, 200.0))
+def test_returns_outside_the_support_are_warned_of_with_their_range(tmp_path, capsys, v_max):
+    arguments = ["train", "c51", *SHORT, "--v-max", str(v_max), "--learning-rate", "0.01"]
+    assert cli.main([*arguments, "--out", str(tmp_path / "run")]) == 0
+    outside = v_max < 100
+    warning = "outside v_min .. v_max = 0 .. 2: widen it"
+    assert (warning in " ".join(capsys.readouterr().out.split())) == outside
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert ("warning" in summary) == outside
+
+
 def test_a_finite_mdp_is_also_drawn_and_judged_exactly(tmp_path, capsys):
     for env, files in (("FrozenLake-misc", 2), ("cliff_walking", 2), ("maximization_bias", 1)):
         out = tmp_path / env

@@ -91,7 +91,7 @@ def test_prioritised_replay_touches_the_whole_memory_in_scatters_alone(seeds):
 
 
 @pytest.mark.parametrize("seeds", (1, 4))
-@pytest.mark.parametrize("algorithm", ("dqn", "rainbow", "sac"))
+@pytest.mark.parametrize("algorithm", ("dqn", "per_dqn", "sac"))
 def test_compiled_loop_holds_one_copy_of_the_memory(algorithm, seeds):
     config = small(algorithm, capacity=CAPACITY)
     run, state = traced(config, seeds)
@@ -103,7 +103,7 @@ def test_compiled_loop_holds_one_copy_of_the_memory(algorithm, seeds):
     assert compiled.memory_analysis().temp_size_in_bytes < memory / 2
 
 
-@pytest.mark.parametrize("algorithm", ("dqn", "rainbow", "sac"))
+@pytest.mark.parametrize("algorithm", ("dqn", "per_dqn", "sac"))
 def test_resumed_vmapped_loop_is_the_fresh_one(algorithm):
     """The loop inside a fresh `train`, after `init`, and over a state with a copied clock."""
     config = small(algorithm, total_steps=12 * (2 + 5))  # five iterations after the warm-up

@@ -6,6 +6,7 @@ import pytest
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.experiment.statistics import iqm
+from scripts import overestimation_dqn
 
 SEEDS = 16
 
@@ -26,6 +27,21 @@ def test_double_dqn_learns_cartpole():
     config = prl.preset("double_dqn", "CartPole-v1")
     assert config.total_steps <= 50_000
     assert iqm(greedy_returns(config, 128)) >= 475
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ("per_dqn", "munchausen_dqn", "c51", "qr_dqn", "rainbow"))
+def test_the_family_learns_cartpole(algorithm):
+    config = prl.preset(algorithm, "CartPole-v1")
+    assert config.total_steps <= 100_000
+    assert iqm(greedy_returns(config, 128)) >= 475
+
+
+@pytest.mark.slow
+def test_double_dqn_overestimates_less_than_dqn(tmp_path):
+    found = overestimation_dqn.main(["--seeds", "16", "--out", str(tmp_path / "curve.png")])
+    (dqn, low, _), (double, _, high) = found["dqn"], found["double_dqn"]
+    assert dqn > low > 0 and double < dqn and high < dqn
 
 
 @pytest.mark.slow

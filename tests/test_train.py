@@ -12,7 +12,7 @@ import pytest
 import purejaxrl_sac as prl
 from tests.conftest import small
 
-ALGORITHMS = ("dqn", "rainbow", "pqn", "sac", "double_q_learning", "sarsa")
+ALGORITHMS = ("per_dqn", "pqn", "sac", "double_q_learning", "sarsa")
 SEEDS = 3
 
 
@@ -172,8 +172,6 @@ GARNET = {"env": "garnet", "epsilon_end": 0.1, "epsilon_fraction": 0.8, "bonus":
     [
         ("dqn", {"epsilon_end": 0.1}, ()),
         ("munchausen_dqn", {"epsilon_end": 0.1, "munchausen_min": -0.1}, ()),
-        ("soft_dqn", {"alpha": 1.0}, ()),
-        ("qr_dqn", {"epsilon_end": 0.1}, ()),
         ("iqn", {"epsilon_end": 0.1, "cvar": 0.5}, ()),
         ("rainbow", {}, ()),
         ("pqn", {"epsilon_end": 0.1}, ()),
