@@ -100,6 +100,8 @@ def validate(config: Config) -> None:
     Raises:
         ConfigError: one line, with the field, its value and the way out.
     """
+    if config.algorithm is None:
+        raise ConfigError(f"a {type(config).__name__} has no algorithm: give it one, algorithm=...")
     names = [field.name for field in dataclasses.fields(config)]
     numbers = {
         name: value

@@ -51,7 +51,9 @@ def q_values(config: Config, state: TrainState, obs: jax.Array) -> jax.Array:
     """
     agent, _ = config.algorithm(config)
     if agent.q_values is None:
-        raise ConfigError("this algorithm has no table of action values: q_values needs dqn")
+        raise ConfigError(
+            "this algorithm has no values of discrete actions: q_values needs one such as dqn"
+        )
     return agent.q_values(state.agent, obs)
 
 

@@ -22,8 +22,9 @@ class Head(NamedTuple):
 
     num_outputs: int  # K
     expectation: Callable  # outputs -> Q(s, .) [B, A]
-    loss: Callable  # (outputs at s, action [B], outputs at s', pi(.|s') [B, A], backup)
-    # -> loss [B], priority [B], metrics; backup maps returns from s' on [B, K] to those from s on
+    # (outputs at s, action [B], outputs at s', pi(.|s') [B, A], backup) -> loss [B], priority [B],
+    # metrics; backup maps the returns from s' on, [B, K], to those from s on
+    loss: Callable
 
 
 def scalar(config: Any) -> Head:
@@ -74,7 +75,10 @@ def quantile(config: Any) -> Head:
 
 
 def implicit_quantile(config: Any) -> Head:
-    """IQN: quantiles at the fractions that the network was asked for (arXiv 1806.06923)."""
+    """IQN: quantiles at the fractions that the network was asked for (arXiv 1806.06923).
+
+    It needs a network that gives `Quantiles`: `agents.distributional.implicit_network`.
+    """
 
     def loss(
         outputs: Quantiles, action: jax.Array, following: Quantiles, pi: jax.Array, backup: Callable

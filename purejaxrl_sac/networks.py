@@ -116,7 +116,11 @@ class NoisyDense(nn.Module):
 
 
 class Linear(nn.Module):
-    """K numbers for each of A actions: [..., F] -> [..., A, K]."""
+    """K numbers for each of A actions: [..., F] -> [..., A, K].
+
+    The output layer is of float32 whatever the others are: near 100, bfloat16 has steps of 1/2,
+    and most actions would be equal.
+    """
 
     mlp: Callable[[], nn.Module]
     dense: Callable[..., nn.Module]
@@ -125,7 +129,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        z = self.dense(self.num_actions * self.num_outputs)(self.mlp()(x))
+        z = self.dense(self.num_actions * self.num_outputs, dtype=jnp.float32)(self.mlp()(x))
         return z.reshape(*x.shape[:-1], self.num_actions, self.num_outputs)
 
 
@@ -147,13 +151,14 @@ class Dueling(nn.Module):
 
 
 class QNetwork(nn.Module):
-    """[B, *obs_shape] -> [B, A, K] float32: a torso and a stream on it."""
+    """[B, *obs_shape] -> [B, A, K]: a torso and a stream on it."""
 
     torso: nn.Module
     stream: nn.Module
+    dense: Callable[..., nn.Module] = nn.Dense  # for networks with layers of their own
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.stream(self.torso(x)).astype(jnp.float32)
+        return self.stream(self.torso(x))
 
 
 class Quantiles(NamedTuple):
@@ -171,9 +176,9 @@ class ImplicitQuantileNetwork(nn.Module):
 
     torso: nn.Module
     stream: nn.Module  # with one output per action
-    num_quantiles: int
-    distortion: Activation
     dense: Callable[..., nn.Module] = nn.Dense
+    num_quantiles: int = 32
+    distortion: Activation = lambda fraction: fraction
 
     @nn.compact
     def __call__(self, x: jax.Array) -> Quantiles:
@@ -182,11 +187,11 @@ class ImplicitQuantileNetwork(nn.Module):
         if self.has_rng("tau"):
             fraction = jax.random.uniform(self.make_rng("tau"), shape)
         else:
-            fraction = jnp.broadcast_to(self.distortion(midpoints(self.num_quantiles)), shape)
+            fraction = self.distortion(midpoints(self.num_quantiles))[None]  # the same in all rows
         cosines = jnp.cos(jnp.pi * jnp.arange(64) * fraction[..., None])
         embedding = nn.relu(self.dense(features.shape[-1])(cosines))
         value = self.stream(features[:, None] * embedding).squeeze(-1)  # [B, K, A]
-        return Quantiles(value.swapaxes(1, 2).astype(jnp.float32), fraction)
+        return Quantiles(value.swapaxes(1, 2), jnp.broadcast_to(fraction, shape))
 
 
 def midpoints(count: int) -> jax.Array:
@@ -318,8 +323,8 @@ def q_network(
     """Builds a network for Q(s, .) from its parts; the stream has the last hidden layer.
 
     Args:
-        config: hidden_sizes, activation and compute_dtype, in which everything but the
-            parameters (always float32) is computed.
+        config: hidden_sizes, activation and compute_dtype, in which the hidden layers compute;
+            parameters and the output layer are always float32.
         stream: `Linear` or `Dueling`.
         network: how torso and stream go together.
         dense: `nn.Dense` or `NoisyDense`.
@@ -334,4 +339,4 @@ def q_network(
     kinds = {"dense": dense, "norm": norm}
     features = torso(space, below, config.activation, layers=layers, conv=conv, **kinds)
     mlp = partial(MLP, tuple(last), getattr(nn, config.activation), **kinds)
-    return network(features, stream(mlp, dense, num_actions, num_outputs))
+    return network(features, stream(mlp, dense, num_actions, num_outputs), dense)

@@ -45,7 +45,7 @@ _MOUNTAIN_CAR = {
     "target_period": 600,
     "epsilon_end": 0.07,
 }
-_MINATAR = {  # an update every four steps, as in Young & Tian 2019
+_MINATAR = {  # sizes and step size of Young & Tian 2019, but an update every four steps
     "total_steps": 1_000_000,
     "num_envs": 4,
     "num_updates": 1,
@@ -56,7 +56,7 @@ _MINATAR = {  # an update every four steps, as in Young & Tian 2019
     "learning_rate": 2.5e-4,
     "target_period": 1_000,
 }
-_SEEN = {"epsilon_end": 0.05, "epsilon_fraction": 0.1}
+_MINATAR_EPSILON = {"epsilon_end": 0.05, "epsilon_fraction": 0.1}
 _RAINBOW = {"learning_rate": 1e-4, "v_max": 30.0}
 _PQN_MINATAR = {
     "total_steps": 10_000_000,
@@ -128,10 +128,10 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         (algorithm, f"{game}-MinAtar"): settings
         for game in GAMES
         for algorithm, settings in {
-            "dqn": {**_MINATAR, **_SEEN},
-            "double_dqn": {**_MINATAR, **_SEEN},
-            "munchausen_dqn": {**_MINATAR, **_SEEN},
-            "qr_dqn": {**_MINATAR, **_SEEN},
+            "dqn": {**_MINATAR, **_MINATAR_EPSILON},
+            "double_dqn": {**_MINATAR, **_MINATAR_EPSILON},
+            "munchausen_dqn": {**_MINATAR, **_MINATAR_EPSILON},
+            "qr_dqn": {**_MINATAR, **_MINATAR_EPSILON},
             "rainbow": {**_MINATAR, **_RAINBOW},
             "pqn": _PQN_MINATAR,
         }.items()

@@ -20,12 +20,11 @@ import jax.numpy as jnp
 from purejaxrl_sac.exploration import linear_schedule
 from purejaxrl_sac.types import Index, Memory, PyTree, Sample, Storage, Transition
 
-FAN_OUT = 8  # the fastest of 2 to 1,024: scripts/benchmark_priorities.py
+FAN_OUT = 8  # the fastest of 2 to 1,024 on a CPU: scripts/benchmark_priorities.py
 SMALLEST = 1e-6  # added to every priority, so that none is zero
 
-Tree = tuple[
-    jax.Array, ...
-]  # sums from the leaves [C] upwards, each level padded to whole families
+# sums from the leaves [C] upwards, each level padded to whole families
+Tree = tuple[jax.Array, ...]
 
 
 def empty_tree(capacity: int, fan_out: int = FAN_OUT) -> Tree:
@@ -130,7 +129,8 @@ def prioritized(
         return read._replace(weight=read.weight * weight / weight.max(), index=leaf)
 
     def revise(state: Prioritized, sample: Sample, priority: jax.Array) -> Prioritized:
-        priority = jnp.abs(priority) + SMALLEST
+        # what is lost has weight 0 and no TD error that means anything: it sinks to the bottom
+        priority = jnp.where(sample.weight > 0, jnp.abs(priority), 0) + SMALLEST
         tree = write_tree(state.tree, sample.index, priority**omega)
         return state._replace(tree=tree, largest=jnp.maximum(state.largest, priority.max()))
 

@@ -59,7 +59,8 @@ def once(capacity: int, num_envs: int, boundaries: int | None = None) -> Storage
 
     def init(rollout: Transition) -> Once:
         length = rollout.reward.shape[0]
-        room = max(boundaries or capacity // 16, length * num_envs)
+        wanted = capacity // 16 if boundaries is None else boundaries
+        room = max(wanted, length * num_envs)
         obs = rollout.obs
         # T rows more, so that the newest observation overwrites none that is still needed
         kept = _empty(rows + length, rollout._replace(next_obs=()))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from purejaxrl_sac import envs
 from purejaxrl_sac.clock import separate, shared
-from purejaxrl_sac.config import Config, validate
+from purejaxrl_sac.config import Config, ConfigError, validate
 from purejaxrl_sac.types import Agent, Memory, PyTree, TrainState
 
 
@@ -26,7 +26,16 @@ def build(config: Config) -> tuple[envs.Env, Agent, Memory]:
         ConfigError: the configuration cannot run.
     """
     validate(config)
-    return envs.bind(config.env, config.env_params), *config.algorithm(config)
+    env = envs.bind(config.env, config.env_params)
+    try:
+        return env, *config.algorithm(config)
+    except AttributeError as error:
+        if error.obj is not config:
+            raise
+        raise ConfigError(
+            f"the algorithm needs a field {error.name}, which a {type(config).__name__} does not"
+            " have: derive your configuration from the class that has it"
+        ) from None
 
 
 def init(key: jax.Array, config: Config) -> TrainState:

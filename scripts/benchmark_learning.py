@@ -62,7 +62,11 @@ def main() -> None:
     options = parser.parse_args()
     try:
         config = prl.preset(options.algorithm, options.env).replace(**dict(options.set))
-        prl.validate(config)
+        prl.make_train(config)
+        if options.seeds < 1:
+            raise prl.ConfigError("seeds must be at least 1")
+        if prl.envs.bind(config.env, config.env_params).max_steps is None:
+            raise prl.ConfigError(f"{options.env} has no time limit, so there is no greedy return")
     except (prl.ConfigError, TypeError) as error:
         sys.exit(f"error: {error}")
 
@@ -82,8 +86,6 @@ def main() -> None:
         key_from_seed(options.root), config, options.seeds, episodes=episodes, on_chunk=show
     )
     print(file=sys.stderr)
-    if result.evaluation is None:
-        sys.exit(f"error: {options.env} has no time limit, so there is no greedy return")
     scores = result.evaluation.mean(1)
     low, high = bootstrap_interval(scores)
     device = jax.devices()[0]

@@ -184,10 +184,10 @@ def test_list(capsys):
 
 def test_flags_choose_the_preset_of_their_environment():
     assert cli.parse("sac", ["--env=Pendulum-v1"]).config.total_steps == 10_000
-    flags = ["--env", "CartPole-v1", "--env", "Acrobot-v1", "--steps=7000", "--tau", "0.5"]
+    flags = ["--env", "CartPole-v1", "--env", "Catch-bsuite", "--steps=7000", "--tau", "0.5"]
     options = cli.parse("dqn", flags)
     assert options.config.capacity == 10_000  # nothing of CartPole's preset
-    assert options.config.env == "Acrobot-v1"
+    assert options.config.env == "Catch-bsuite"
     assert (options.config.total_steps, options.config.tau) == (7_000, 0.5)
     assert options.config.algorithm.__name__ == "dqn"
 

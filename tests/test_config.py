@@ -4,12 +4,15 @@ from functools import partial
 
 import jax
 import pytest
+from flax import struct
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import networks
 from purejaxrl_sac.agents import ALGORITHMS
-from purejaxrl_sac.agents.dqn import dqn
+from purejaxrl_sac.agents.distributional import QRDQNConfig, c51, qr_dqn
+from purejaxrl_sac.agents.dqn import NStep, dqn
 from purejaxrl_sac.experiment import record
+from purejaxrl_sac.presets import PRESETS
 from tests.conftest import small
 from tests.probes import Counter
 
@@ -68,6 +71,26 @@ def test_a_cnn_on_flat_observations():
     network = partial(networks.q_network, layers=lambda space: networks.MINATAR)
     message = r"a CNN needs images \[H, W, C\], but observations are of shape \(4,\)"
     refused(small("dqn").replace(algorithm=partial(dqn, network=network)), message)
+
+
+def test_a_part_whose_fields_are_missing():
+    refused(small("dqn").replace(algorithm=c51), "needs a field v_min, which a DQNConfig does not")
+
+
+def test_a_configuration_put_together_has_no_algorithm_until_it_is_given_one():
+    @struct.dataclass
+    class Both(NStep, QRDQNConfig):
+        pass
+
+    refused(Both(), "a Both has no algorithm: give it one, algorithm=...")
+    prl.make_train(Both(algorithm=qr_dqn))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_preset_can_run(algorithm):
+    for name, env in PRESETS:
+        if name == algorithm:
+            prl.make_train(prl.preset(name, env))
 
 
 def refused(config, message):

@@ -1,5 +1,8 @@
 """The DQN family against values that are known exactly."""
 
+from functools import partial
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,11 +10,12 @@ import pytest
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import dynamic_programming as dp
-from purejaxrl_sac import mdp
+from purejaxrl_sac import mdp, networks
 from purejaxrl_sac.agents import ALGORITHMS, distributional
 from purejaxrl_sac.agents import dqn as parts
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.types import Sample, Transition
+from tests.conftest import small
 from tests.probes import GAMMA, Counter, Params, Probe, adam_gradient, trained
 
 FAMILY = [
@@ -278,12 +282,40 @@ def test_noisy_environments_explore_independently():
     assert (greedy == greedy[0]).all()
 
 
-def test_rainbow_is_its_parts():
-    """Switched off one by one, Rainbow's parts leave C51."""
-    keywords = distributional.rainbow.keywords
-    assert set(keywords) == {"network", "head", "bootstrap", "explore", "storage", "memory"}
-    assert keywords["bootstrap"] is parts.double
-    assert keywords["storage"] is parts.n_step_storage
+def test_rainbow_with_its_parts_switched_off_is_c51(key):
+    off = {
+        "network": networks.q_network,
+        "bootstrap": parts.maximum,
+        "explore": parts.epsilon_greedy,
+        "storage": parts.replay_storage,
+        "memory": parts.uniform_replay,
+    }
+    assert {*off, "head"} == set(distributional.rainbow.keywords)
+    config = small("c51")
+    c51 = jax.jit(prl.train)(key, config)[0].agent
+    plain = config.replace(algorithm=partial(distributional.rainbow, **off))
+    chex.assert_trees_all_equal(jax.jit(prl.train)(key, plain)[0].agent, c51)
+
+
+def test_selection_target_and_loss_have_noises_of_their_own():
+    """With one key for all, a noisy network would be judged by the noise that chose for it."""
+    config = small("noisy_dqn").replace(algorithm=partial(parts.noisy_dqn, bootstrap=parts.double))
+    agent, memory = config.algorithm(config)
+    state = jax.jit(prl.init)(jax.random.key(0), config)
+    draws = memory.draw(jax.random.key(1), state.memory, state.step, 1)
+    sample = memory.sample(state.memory, jax.tree.map(lambda x: x[0], draws))
+    drawn = []
+    normal = jax.random.normal
+
+    def spy(key, *arguments):
+        drawn.append(tuple(jax.random.key_data(key).tolist()))
+        return normal(key, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch, jax.disable_jit():
+        patch.setattr(jax.random, "normal", spy)
+        agent.update(jax.random.key(2), state.agent, sample, jnp.int32(0))
+    layers = 3
+    assert len(set(drawn)) == 3 * layers  # of Q(s, a), Q(s', .) and Q-(s', .)
 
 
 def test_uint8_observations_train(key):

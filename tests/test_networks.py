@@ -213,6 +213,21 @@ def outputs(kind, space, num_outputs=1, **changes):
     return variables, network.apply(variables, x)
 
 
+def test_bfloat16_does_not_make_actions_equal():
+    """Near 100 it has steps of 1/2."""
+    config = SimpleNamespace(**{**vars(CONFIG), "compute_dtype": "bfloat16"})
+    for stream in (networks.Linear, networks.Dueling):
+        model = networks.q_network(config, VECTOR, 2, 1, stream=stream)
+        x = jax.random.normal(jax.random.key(0), (64, 6))
+        params = jax.tree.map(
+            lambda leaf: leaf + 100.0 * (leaf.shape in {(1,), (2,)}),  # output biases
+            model.init(jax.random.key(1), x),
+        )
+        q = model.apply(params, x).squeeze(-1)
+        assert 80 < q.mean() < 220
+        assert (q[:, 0] != q[:, 1]).all()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("space", (VECTOR, IMAGE))
 def test_bfloat16_is_only_computed_in(kind, space):

@@ -58,8 +58,8 @@ def test_sums_are_exact_after_random_writes_of_which_the_largest_wins(capacity, 
 
 
 def test_a_tree_is_as_high_as_it_must_be():
-    heights = [len(empty_tree(capacity)) for capacity in (1, 64, 65, 4_096, 4_097)]
-    assert heights == [1, 1, 2, 2, 3]
+    heights = [len(empty_tree(capacity)) for capacity in (1, 8, 9, 64, 65, 10**6)]
+    assert heights == [1, 1, 2, 2, 3, 7]
     assert [len(level) for level in empty_tree(70, 4)] == [72, 20, 8, 4]
 
 
@@ -116,7 +116,7 @@ def test_what_is_zero_is_never_drawn(capacity, fan_out):
 def test_what_is_zero_is_not_drawn_at_the_very_edge_of_its_neighbours(count):
     """Uniform numbers a few roundings around every cumulative sum."""
     rng = np.random.default_rng(4)
-    draw = jax.jit(jax.vmap(draw_leaves))
+    draw = jax.jit(jax.vmap(partial(draw_leaves, fan_out=64)))
     values = (10 ** rng.uniform(-1, 1, (200, 64))).astype(np.float32)
     values[rng.random(values.shape) < 0.5] = 0
     values[:, count:] = 0
@@ -135,7 +135,7 @@ def test_draws_at_zero_and_just_below_one_are_the_first_and_the_last():
     values = np.zeros(200, np.float32)
     values[[70, 71, 150]] = 1e-6, 5, 1e-3
     tree = tree_of(values)
-    leaf, _ = draw_leaves(tree, jnp.array([[0, 0], [BELOW_ONE, BELOW_ONE]]))
+    leaf, _ = draw_leaves(tree, jnp.array([[0] * len(tree), [BELOW_ONE] * len(tree)]))
     np.testing.assert_array_equal(leaf, [70, 150])
 
 
@@ -404,9 +404,14 @@ def test_prioritises_n_steps_of_observations_that_are_kept_once(lossy):
     np.testing.assert_array_equal(batch.next_obs[goes_on], expected[goes_on])
     assert {1, 2, 3} == set(steps) and time.min() == 60
 
+    revised = memory.revise(state, sample, jnp.where(kept, 0.5, 50.0))
+    assert revised.largest == 1  # what is lost surprises nobody
+    lost = np.asarray(sample.index)[~kept]
+    np.testing.assert_allclose(np.asarray(revised.tree[0])[lost], SMALLEST, rtol=1e-5)
+
 
 def test_its_size_is_that_of_the_leaves_and_little_more():
     memory = memory_of()
     tree = memory.init(jax.eval_shape(rollout, 0)).tree
-    assert [len(level) for level in tree] == [64]
-    assert sum(len(level) for level in empty_tree(100_000)) < 1.02 * 100_000
+    assert [len(level) for level in tree] == [24, 8]
+    assert sum(len(level) for level in empty_tree(100_000)) < 1.15 * 100_000

@@ -87,7 +87,10 @@ def plain_reward(config: Config, batch: Transition, q: jax.Array) -> jax.Array:
 
 
 def munchausen_reward(config: Munchausen, batch: Transition, q: jax.Array) -> jax.Array:
-    """r + m [alpha log pi(a|s)], clipped: Munchausen RL (Vieillard et al. 2020, equation 2)."""
+    """r + m [alpha log pi(a|s)], clipped: Munchausen RL (Vieillard et al. 2020, equation 2).
+
+    Where a transition is of several steps, the term is that of the first action alone.
+    """
     log_policy = losses.munchausen(q, batch.action, config.alpha, config.munchausen_min)
     return batch.reward + config.munchausen * log_policy
 
@@ -154,8 +157,8 @@ def dqn(
     env = envs.bind(config.env, config.env_params)
     if env.num_actions is None:
         raise ConfigError(f"DQN needs discrete actions, but {env.name} has continuous: use sac")
-    head = head(config)
-    model = network(config, env.observation_space, env.num_actions, head.num_outputs)
+    meaning = head(config)
+    model = network(config, env.observation_space, env.num_actions, meaning.num_outputs)
     features = networks.features(env.observation_space)
     optimizer = adam(config.learning_rate, config.max_grad_norm)
 
@@ -167,7 +170,7 @@ def dqn(
         return model.apply(params, features(obs), rngs=keys)
 
     def expectation(params: PyTree, obs: jax.Array, **keys: jax.Array) -> jax.Array:
-        return head.expectation(outputs(params, obs, **keys))
+        return meaning.expectation(outputs(params, obs, **keys))
 
     def q_values(state: DQNState, obs: jax.Array) -> jax.Array:
         return expectation(state.params, obs)
@@ -187,7 +190,7 @@ def dqn(
 
     def update(key: jax.Array, state: DQNState, sample: Sample, count: jax.Array) -> tuple:
         batch = sample.transition
-        key_loss, key_online, key_target, key_tau = jax.random.split(key, 4)
+        key_loss, key_online, key_target, key_tau, key_tau_target = jax.random.split(key, 5)
         q = expectation(state.params, batch.next_obs, noise=key_online)
         successor = Successor(
             q=q,
@@ -195,7 +198,9 @@ def dqn(
             pi=explore(config, q, config.step_at(count)),
         )
         pi, bonus = bootstrap(config, successor)
-        following = outputs(state.target_params, batch.next_obs, noise=key_target, tau=key_tau)
+        following = outputs(
+            state.target_params, batch.next_obs, noise=key_target, tau=key_tau_target
+        )
         earned = reward(config, batch, expectation(state.target_params, batch.obs))
 
         def backup(value: jax.Array) -> jax.Array:  # [B, K], the returns from s' on
@@ -203,9 +208,9 @@ def dqn(
             return jax.vmap(target, 1, 1)(value + jnp.reshape(bonus, (-1, 1)))
 
         def loss(params: PyTree) -> tuple[jax.Array, tuple]:
-            predicted = outputs(params, batch.obs, noise=key_loss, tau=key_loss)
-            loss, priority, metrics = head.loss(predicted, batch.action, following, pi, backup)
-            q = losses.select_action(head.expectation(predicted), batch.action).mean()
+            predicted = outputs(params, batch.obs, noise=key_loss, tau=key_tau)
+            loss, priority, metrics = meaning.loss(predicted, batch.action, following, pi, backup)
+            q = losses.select_action(meaning.expectation(predicted), batch.action).mean()
             return (sample.weight * loss).mean(), (priority, {"q": q, **metrics})
 
         (value, (priority, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
@@ -234,7 +239,6 @@ munchausen_dqn = partial(dqn, bootstrap=soft, reward=munchausen_reward)
 class ReplayConfig(Config):
     """What all of the family share. Each part that needs more has a class with its fields."""
 
-    algorithm: Callable = static(dqn)
     warmup_steps: int = static(1_000)
     """Environment steps of uniformly random actions before learning begins."""
     batch_size: int = static(128)
@@ -246,7 +250,7 @@ class ReplayConfig(Config):
     activation: str = static("relu")
     """Activation function, by its name in flax.linen."""
     compute_dtype: str = static("float32")
-    """What networks compute in: float32 or bfloat16; parameters are always float32."""
+    """What hidden layers compute in, float32 or bfloat16; parameters are always float32."""
     learning_rate: float = 1e-3
     """Step size of Adam."""
     gamma: float = 0.99
@@ -318,6 +322,8 @@ class Prioritized(ReplayConfig):
 @struct.dataclass
 class DQNConfig(Scalar, EpsilonGreedy):
     """Configuration of DQN, Double DQN and dueling DQN."""
+
+    algorithm: Callable = static(dqn)
 
 
 @struct.dataclass

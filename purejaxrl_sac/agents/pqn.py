@@ -39,7 +39,7 @@ def pqn(config: PQNConfig, *, network: Callable = normalized_network) -> tuple[A
     """PQN. An iteration is num_epochs passes over the rollout in num_minibatches each.
 
     Args:
-        network: as for `dqn`.
+        network: as for `dqn`, without noisy layers, for whose noise there is no key here.
 
     Raises:
         ConfigError: the environment's actions are continuous, or the rollout or num_updates
@@ -118,7 +118,7 @@ class PQNConfig(Config):
     activation: str = static("relu")
     """Activation function, by its name in flax.linen."""
     compute_dtype: str = static("float32")
-    """What networks compute in: float32 or bfloat16; parameters are always float32."""
+    """What hidden layers compute in, float32 or bfloat16; parameters are always float32."""
     learning_rate: float = 1e-3
     """Step size of Adam at first."""
     learning_rate_end: float = 0.0

@@ -67,9 +67,11 @@ class Display:
 
 def outside_support(config: Config, progress: runner.Progress) -> str:
     """A warning where a categorical agent expects returns that its atoms cannot hold, else ''."""
-    if "target_min" not in progress.metrics:
+    known = ~progress.failed
+    if "target_min" not in progress.metrics or not known.any():
         return ""
-    low, high = progress.metrics["target_min"].min(), progress.metrics["target_max"].max()
+    low = progress.metrics["target_min"][known].min()
+    high = progress.metrics["target_max"][known].max()
     if config.v_min <= low and high <= config.v_max:
         return ""
     return (
