@@ -261,7 +261,10 @@ def test_the_hidden_sizes_are_those_of_the_configuration():
 def iqn(distortion=lambda fraction: fraction, num_quantiles=5):
     mlp = partial(MLP, (8,))
     network = ImplicitQuantileNetwork(
-        MLP((16,)), Linear(mlp, nn.Dense, 3, 1), num_quantiles, distortion
+        MLP((16,)),
+        Linear(mlp, nn.Dense, 3, 1),
+        num_quantiles=num_quantiles,
+        distortion=distortion,
     )
     x = random((7, 6))
     return network, network.init(jax.random.key(1), x), x

@@ -196,7 +196,9 @@ def drawn(memory, state, step, key=0, num_updates=1):
 
 def revised(memory, state, leaf, priority):
     sample = drawn(memory, state, LENGTH)
-    return memory.revise(state, sample._replace(index=jnp.asarray(leaf)), jnp.asarray(priority))
+    leaf, priority = jnp.asarray(leaf), jnp.asarray(priority)
+    sample = sample._replace(index=leaf, weight=jnp.ones(leaf.shape))
+    return memory.revise(state, sample, priority)
 
 
 @pytest.mark.parametrize("rollouts", (1, 3, 4, 5, 6, 11))
@@ -343,7 +345,7 @@ def test_seeds_under_vmap_have_trees_of_their_own():
         draw = jax.tree.map(lambda x: x[0], memory.draw(key, state, step + 5 * LENGTH, 1))
         sample = memory.sample(state, draw)
         priority = jnp.where(jnp.arange(CAPACITY) == favourite, 1e6, 1e-3)
-        everything = sample._replace(index=jnp.arange(CAPACITY))
+        everything = sample._replace(index=jnp.arange(CAPACITY), weight=jnp.ones(CAPACITY))
         state = memory.revise(state, everything, priority)
         return state, sample, memory.sample(state, draw)
 

@@ -160,6 +160,7 @@ OTHER_VALUES = {
     "omega": 0.8,
     "initial_value": 1.0,
     "v_max": 50.0,
+    "cvar": 0.01,
     "v_min": -10.0,
     "munchausen_min": -0.001,
     "learning_rate_end": 1.0,
@@ -172,7 +173,7 @@ GARNET = {"env": "garnet", "epsilon_end": 0.1, "epsilon_fraction": 0.8, "bonus":
     [
         ("dqn", {"epsilon_end": 0.1}, ()),
         ("munchausen_dqn", {"epsilon_end": 0.1, "munchausen_min": -0.1}, ()),
-        ("iqn", {"epsilon_end": 0.1, "cvar": 0.5}, ()),
+        ("iqn", {"epsilon_end": 0.1, "learning_rate": 0.01}, ()),
         ("rainbow", {}, ()),
         ("pqn", {"epsilon_end": 0.1}, ()),
         ("sac", {}, ()),
