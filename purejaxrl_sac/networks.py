@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,8 +10,10 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.types import PyTree
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -81,8 +84,8 @@ class NoisyDense(nn.Module):
 
     y = (mu_w + sigma_w * f(e) f(e')^T) x + mu_b + sigma_b * f(e'),   f(e) = sgn(e) sqrt|e|
 
-    One call draws one noise, for all rows alike; vmap it over keys for rows with noises of their
-    own. Without a "noise" key there is none.
+    The noise e is a variable of the collection "noise", see `draw_noise`, and the same for all
+    rows of a call. Without that collection there is none.
     """
 
     features: int
@@ -107,12 +110,32 @@ class NoisyDense(nn.Module):
             value.astype(dtype) for value in (x, mu_w, mu_b, sigma_w, sigma_b)
         )
         y = x @ mu_w + mu_b
-        if not self.has_rng("noise"):
+        if not self.has_variable("noise", "f"):
             return y
-        noise = jax.random.normal(self.make_rng("noise"), (width + self.features,), dtype)
-        noise = jnp.sign(noise) * jnp.sqrt(jnp.abs(noise))
+        noise = self.get_variable("noise", "f").astype(dtype)
         into, out = noise[:width], noise[width:]
         return y + ((x * into) @ sigma_w + sigma_b) * out
+
+
+def draw_noise(key: jax.Array, params: PyTree) -> PyTree:
+    """Noise for every `NoisyDense` of a network, as a collection: `{**params, **draw_noise(...)}`.
+
+    Drawn at once, because each call of a random number generator costs as much as a small layer.
+
+    Returns:
+        {"noise": ...} with f(e), [inputs + outputs] for each layer; empty where none is noisy.
+    """
+    layers = [
+        (path[:-1], sum(x.shape))
+        for path, x in flatten_dict(params["params"]).items()
+        if path[-1] == "sigma_w"
+    ]
+    sizes = [size for _, size in layers]
+    noise = jax.random.normal(key, (sum(sizes),))
+    noise = jnp.sign(noise) * jnp.sqrt(jnp.abs(noise))
+    parts = jnp.split(noise, list(itertools.accumulate(sizes))[:-1])
+    named = {(*path, "f"): part for (path, _), part in zip(layers, parts, strict=False)}
+    return {"noise": unflatten_dict(named)}
 
 
 class Linear(nn.Module):
@@ -242,6 +265,67 @@ class GaussianActor(nn.Module):
         x = nn.Dense(2 * self.action_dim)(self.torso(obs))
         mean, log_std = jnp.split(x, 2, axis=-1)
         return mean, jnp.clip(log_std, self.log_std_min, self.log_std_max)
+
+
+def orthogonal(scale: float) -> Callable[..., nn.Module]:
+    """Dense layers that start orthogonal, which on-policy methods are known to need."""
+    return partial(nn.Dense, kernel_init=nn.initializers.orthogonal(scale))
+
+
+class Logits(nn.Module):
+    """[B, F] -> [B, A], almost zero at first: every action is as likely as any other."""
+
+    num_actions: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return orthogonal(0.01)(self.num_actions)(x)
+
+
+class Gaussian(nn.Module):
+    """[B, F] -> mean and log standard deviation, [B, action_dim] each; the latter a constant."""
+
+    action_dim: int
+    log_std: float = 0.0  # at first
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mean = orthogonal(0.01)(self.action_dim)(x)
+        at_first = nn.initializers.constant(self.log_std)
+        log_std = self.param("log_std", at_first, (self.action_dim,))
+        return mean, jnp.broadcast_to(log_std, mean.shape)
+
+
+class ActorCritic(nn.Module):
+    """[B, *obs_shape] -> the actor's outputs, and V(s) [B]. The torsos may be one and the same."""
+
+    actor_torso: nn.Module
+    critic_torso: nn.Module
+    head: nn.Module
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> tuple:
+        value = orthogonal(1.0)(1)(self.critic_torso(obs))
+        return self.head(self.actor_torso(obs)), value.squeeze(-1)
+
+
+def separate(config: Any, space: Any, policy: Any) -> nn.Module:
+    """Actor and critic that share nothing.
+
+    Args:
+        config: hidden_sizes and activation.
+        policy: a `distributions.Policy`.
+    """
+    kinds = {"dense": orthogonal(2**0.5)}
+    torsos = [torso(space, config.hidden_sizes, config.activation, **kinds) for _ in range(2)]
+    return ActorCritic(*torsos, policy.head())
+
+
+def shared(config: Any, space: Any, policy: Any) -> nn.Module:
+    """Actor and critic on one torso; arguments as for `separate`."""
+    kinds = {"dense": orthogonal(2**0.5)}
+    both = torso(space, config.hidden_sizes, config.activation, **kinds)
+    return ActorCritic(both, both, policy.head())
 
 
 def features(space: Any) -> Callable[[jax.Array], jax.Array]:

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from purejaxrl_sac.config import Config
 from purejaxrl_sac.types import PyTree
 
 
 def adam(
-    learning_rate: jax.Array | float, max_grad_norm: jax.Array | float
+    learning_rate: jax.Array | float | optax.Schedule, max_grad_norm: jax.Array | float
 ) -> optax.GradientTransformation:
     """Adam after clipping gradients to a global norm (inf: no clipping), on one flat vector.
 
@@ -19,6 +20,27 @@ def adam(
     """
     return optax.flatten(
         optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate))
+    )
+
+
+def rmsprop(
+    learning_rate: jax.Array | float | optax.Schedule, max_grad_norm: jax.Array | float
+) -> optax.GradientTransformation:
+    """RMSProp as A3C has it, with the clipping and flattening of `adam`."""
+    return optax.flatten(
+        optax.chain(
+            optax.clip_by_global_norm(max_grad_norm),
+            optax.rmsprop(learning_rate, decay=0.99, eps=1e-5),
+        )
+    )
+
+
+def linear_decay(config: Config) -> optax.Schedule:
+    """Step size over the updates of a run: from `learning_rate` to `learning_rate_end` of it."""
+    return optax.linear_schedule(
+        config.learning_rate,
+        config.learning_rate * config.learning_rate_end,
+        config.iterations * config.num_updates,
     )
 
 

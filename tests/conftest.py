@@ -15,7 +15,7 @@ def key():
 ENVS = {"sac": "Pendulum-v1"} | {
     name: "CartPole-v1"
     for name, (module, *_) in ALGORITHMS.items()
-    if module in {"dqn", "distributional", "pqn"}
+    if module in {"dqn", "distributional", "pqn", "a2c", "ppo"}
 }
 
 

@@ -314,8 +314,7 @@ def test_selection_target_and_loss_have_noises_of_their_own():
     with pytest.MonkeyPatch.context() as patch, jax.disable_jit():
         patch.setattr(jax.random, "normal", spy)
         agent.update(jax.random.key(2), state.agent, sample, jnp.int32(0))
-    layers = 3
-    assert len(set(drawn)) == 3 * layers  # of Q(s, a), Q(s', .) and Q-(s', .)
+    assert len(set(drawn)) == 3  # of Q(s, a), Q(s', .) and Q-(s', .)
 
 
 def test_uint8_observations_train(key):

@@ -23,6 +23,7 @@ from purejaxrl_sac.networks import (
     Linear,
     NoisyDense,
     QNetwork,
+    draw_noise,
     midpoints,
 )
 
@@ -87,10 +88,15 @@ def noisy(features=3, width=6, rows=4):
     layer, x = NoisyDense(features), random((rows, width))
     params = layer.init(jax.random.key(1), x)["params"]
     params["sigma_b"] = params["sigma_b"] * 1.5  # so that the two can be told apart
-    return partial(layer.apply, {"params": params}), x, params
+
+    def apply(x, key=None):
+        noise = {} if key is None else draw_noise(key, {"params": params})
+        return layer.apply({"params": params, **noise}, x)
+
+    return apply, x, params
 
 
-def test_noisy_dense_without_a_key_is_dense():
+def test_noisy_dense_without_noise_is_dense():
     apply, x, params = noisy()
     np.testing.assert_allclose(apply(x), x @ params["mu_w"] + params["mu_b"], rtol=1e-5, atol=1e-6)
 
@@ -99,7 +105,7 @@ def test_noisy_dense_has_factorised_noise_around_its_mean():
     """E|e| = sqrt(2 / pi), so one unit's variance is s_w^2 |x|^2 2 / pi + s_b^2 sqrt(2 / pi)."""
     apply, x, params = noisy()
     keys = jax.random.split(jax.random.key(2), 20_000)
-    y = jax.jit(jax.vmap(lambda key: apply(x, rngs={"noise": key})))(keys)
+    y = jax.jit(jax.vmap(lambda key: apply(x, key)))(keys)
     spread = jnp.sqrt(2 / jnp.pi)
     s_w, s_b = params["sigma_w"][0, 0], params["sigma_b"][0]
     variance = s_w**2 * (x**2).sum(-1) * spread**2 + s_b**2 * spread
@@ -112,7 +118,7 @@ def test_noisy_dense_has_factorised_noise_around_its_mean():
 def test_noisy_dense_adds_an_outer_product_of_rank_one():
     apply, _, params = noisy(features=5, width=7)
     rows = jnp.concatenate([jnp.zeros((1, 7)), jnp.eye(7)])  # the biases, and the weights
-    noise = apply(rows, rngs={"noise": jax.random.key(4)}) - apply(rows)
+    noise = apply(rows, jax.random.key(4)) - apply(rows)
     into_out = (noise[1:] - noise[0]) / params["sigma_w"]
     out = noise[0] / params["sigma_b"]
     singular = np.linalg.svd(np.asarray(into_out), compute_uv=False)
@@ -120,12 +126,25 @@ def test_noisy_dense_adds_an_outer_product_of_rank_one():
     np.testing.assert_allclose(into_out[0] / into_out[0, 0], out / out[0], rtol=1e-3)
 
 
+def test_every_layer_has_a_noise_of_its_own_out_of_one_draw():
+    network = networks.q_network(CONFIG, VECTOR, 2, 4, stream=networks.Dueling, dense=NoisyDense)
+    params = network.init(jax.random.key(0), jnp.zeros((1, 6)))
+    noise = draw_noise(jax.random.key(1), params)
+    layers = jax.tree.leaves(noise)
+    assert sorted(len(layer) for layer in layers) == sorted([6 + 16, 16 + 8, 16 + 8, 8 + 4, 8 + 8])
+    assert len(np.unique(np.concatenate(layers))) == sum(len(layer) for layer in layers)
+    jaxpr = str(jax.make_jaxpr(lambda key: draw_noise(key, params))(jax.random.key(1)))
+    assert jaxpr.count("random_bits") == 1
+    plain = networks.q_network(CONFIG, VECTOR, 2, 4).init(jax.random.key(0), jnp.zeros((1, 6)))
+    assert draw_noise(jax.random.key(1), plain) == {"noise": {}}
+
+
 def test_one_call_is_one_noise_and_rows_under_vmap_have_their_own():
     apply, x, _ = noisy()
     same = jnp.broadcast_to(x[0], x.shape)
 
     def draw(key, x):
-        return apply(x, rngs={"noise": key})
+        return apply(x, key)
 
     key = jax.random.key(3)
     y = draw(key, same)

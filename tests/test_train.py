@@ -163,7 +163,7 @@ OTHER_VALUES = {
     "cvar": 0.01,
     "v_min": -10.0,
     "munchausen_min": -0.001,
-    "learning_rate_end": 1.0,
+    "learning_rate_end": 0.5,
 }
 GARNET = {"env": "garnet", "epsilon_end": 0.1, "epsilon_fraction": 0.8, "bonus": 5.0}
 

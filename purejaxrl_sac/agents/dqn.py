@@ -37,7 +37,7 @@ from flax import struct
 from purejaxrl_sac import envs, exploration, heads, losses, networks
 from purejaxrl_sac.config import Config, ConfigError, static
 from purejaxrl_sac.memory import uniform
-from purejaxrl_sac.optimize import adam, track
+from purejaxrl_sac.optimize import adam, linear_decay, track
 from purejaxrl_sac.prioritized import prioritized
 from purejaxrl_sac.storage import n_step, once, ring
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample, Storage, Transition
@@ -160,14 +160,15 @@ def dqn(
     meaning = head(config)
     model = network(config, env.observation_space, env.num_actions, meaning.num_outputs)
     features = networks.features(env.observation_space)
-    optimizer = adam(config.learning_rate, config.max_grad_norm)
+    optimizer = adam(linear_decay(config), config.max_grad_norm)
 
     def init(key: jax.Array, obs: jax.Array) -> DQNState:
         params = model.init(key, features(obs))
         return DQNState(params, jax.tree.map(jnp.copy, params), optimizer.init(params))
 
     def outputs(params: PyTree, obs: jax.Array, **keys: jax.Array) -> PyTree:
-        return model.apply(params, features(obs), rngs=keys)
+        noise = networks.draw_noise(keys["noise"], params) if "noise" in keys else {}
+        return model.apply({**params, **noise}, features(obs), rngs=keys)
 
     def expectation(params: PyTree, obs: jax.Array, **keys: jax.Array) -> jax.Array:
         return meaning.expectation(outputs(params, obs, **keys))
@@ -252,7 +253,9 @@ class ReplayConfig(Config):
     compute_dtype: str = static("float32")
     """What hidden layers compute in, float32 or bfloat16; parameters are always float32."""
     learning_rate: float = 1e-3
-    """Step size of Adam."""
+    """Step size of Adam at first."""
+    learning_rate_end: float = 1.0
+    """Share of the step size that is left at the end, after falling in a straight line."""
     gamma: float = 0.99
     """Discount factor."""
     tau: float = 1.0

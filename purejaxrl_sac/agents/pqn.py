@@ -22,7 +22,7 @@ from flax import struct
 from purejaxrl_sac import envs, exploration, losses, networks
 from purejaxrl_sac.config import Config, ConfigError, static
 from purejaxrl_sac.memory import minibatches
-from purejaxrl_sac.optimize import adam
+from purejaxrl_sac.optimize import adam, linear_decay
 from purejaxrl_sac.returns import lambda_returns
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample, Transition
 
@@ -50,12 +50,7 @@ def pqn(config: PQNConfig, *, network: Callable = normalized_network) -> tuple[A
         raise ConfigError(f"PQN needs discrete actions, but {env.name} has continuous: use sac")
     model = network(config, env.observation_space, env.num_actions, 1)
     features = networks.features(env.observation_space)
-    decay = optax.linear_schedule(
-        config.learning_rate,
-        config.learning_rate * config.learning_rate_end,
-        config.iterations * config.num_updates,
-    )
-    optimizer = adam(decay, config.max_grad_norm)
+    optimizer = adam(linear_decay(config), config.max_grad_norm)
 
     def q(params: PyTree, obs: jax.Array) -> jax.Array:
         return model.apply(params, features(obs)).squeeze(-1)
