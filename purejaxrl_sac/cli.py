@@ -19,6 +19,7 @@ from rich.table import Table
 import purejaxrl_sac
 from purejaxrl_sac.agents import ALGORITHMS, name_of
 from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.normalize import WRAPPERS
 from purejaxrl_sac.presets import PRESETS, preset
 
 USAGE = f"""\
@@ -56,6 +57,8 @@ class TrainOptions:
     """Compile anew, instead of keeping compiled programs between calls."""
     quiet: bool = False
     """Print the final summary only."""
+    normalize: tuple[Literal["observations", "rewards"], ...] = ()
+    """What is divided by its running standard deviation; observations lose their mean as well."""
     log: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Further loggers, beside metrics.jsonl."""
 
@@ -99,14 +102,15 @@ def parse(algorithm: str, flags: list[str]) -> TrainOptions:
         bases=(TrainOptions,),
         namespace={"__doc__": TrainOptions.__doc__},
     )
+    names = tuple(name for name, wrap in WRAPPERS.items() if wrap in config.wrappers)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
+            chosen = tyro.cli(
                 options,
                 prog=f"purejaxrl-sac train {algorithm}",
                 args=flags,
-                default=options(config=config),
+                default=options(config=config, normalize=names),
                 config=(tyro.conf.SuppressFixed, tyro.conf.FlagCreatePairsOff),
             )
     except SystemExit as stop:
@@ -116,6 +120,8 @@ def parse(algorithm: str, flags: list[str]) -> TrainOptions:
         words = [line for line in lines if line and not line.startswith("For full helptext")]
         hint = f"see purejaxrl-sac train {algorithm} --help"
         raise ConfigError(f"{'; '.join(words[1:])} ({hint})") from None
+    wrappers = tuple(WRAPPERS[name] for name in chosen.normalize)
+    return dataclasses.replace(chosen, config=chosen.config.replace(wrappers=wrappers))
 
 
 def train(options: TrainOptions) -> None:

@@ -45,6 +45,8 @@ class Config:
     """Gradient updates in each learning phase."""
     warmup_steps: int = static(0)
     """Environment steps of uniformly random actions before learning begins."""
+    wrappers: tuple[Callable, ...] = static(())
+    """What the agent is wrapped in, the first innermost, such as `normalize.observations`."""
 
     @property
     def block(self) -> int:
@@ -75,12 +77,15 @@ COUNTS = (
 )  # fmt: skip
 UNIT_INTERVAL = (
     "gamma", "tau", "epsilon_start", "epsilon_end", "epsilon_fraction", "trace_decay", "cvar",
-    "priority_exponent", "importance_exponent", "munchausen", "learning_rate_end",
+    "priority_exponent", "importance_exponent", "munchausen", "learning_rate_end", "clip_ratio",
 )  # fmt: skip
-NON_NEGATIVE = ("learning_rate", "alpha_learning_rate", "warmup_steps", "omega", "bonus")
+NON_NEGATIVE = (
+    "learning_rate", "alpha_learning_rate", "warmup_steps", "omega", "bonus", "value_coef",
+    "entropy_coef",
+)  # fmt: skip
 FINITE = (
     "learning_rate", "alpha_learning_rate", "alpha", "target_entropy_per_dim", "omega", "bonus",
-    "initial_value", "v_min", "v_max", "munchausen_min",
+    "initial_value", "v_min", "v_max", "munchausen_min", "value_coef", "entropy_coef",
 )  # fmt: skip
 ABOVE_ZERO = ("alpha", "max_grad_norm", "huber_delta", "target_period", "cvar")
 

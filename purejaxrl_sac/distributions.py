@@ -1,10 +1,17 @@
-"""The squashed Gaussian policy of SAC."""
+"""Policies as distributions: what the outputs of actors mean."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
 import distrax
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from purejaxrl_sac import networks
 
 
 def squashed_gaussian(mean: jax.Array, log_std: jax.Array) -> distrax.Transformed:
@@ -20,3 +27,49 @@ def squashed_gaussian(mean: jax.Array, log_std: jax.Array) -> distrax.Transforme
     """
     gaussian = distrax.MultivariateNormalDiag(mean, jnp.exp(log_std))
     return distrax.Transformed(gaussian, distrax.Block(distrax.Tanh(), 1))
+
+
+class Policy(NamedTuple):
+    """What an actor's outputs mean, to methods that need pi(a|s) of actions taken before.
+
+    They draw a sample and take the action that it stands for, and they remember the sample: its
+    probability is what they differentiate. Where several samples stand for one action, or the
+    densities of the two differ by a factor, neither depends on the actor's parameters.
+    """
+
+    head: Callable[[], nn.Module]  # [B, F] -> outputs
+    distribution: Callable  # outputs -> distrax distribution of samples
+    action: Callable  # samples -> canonical actions
+
+
+def categorical(env: Any) -> Policy:
+    """pi(a|s) = softmax(logits), for discrete actions."""
+    head = partial(networks.Logits, env.num_actions)
+    return Policy(head, lambda logits: distrax.Categorical(logits, dtype=jnp.int32), lambda a: a)
+
+
+def clipped_gaussian(env: Any) -> Policy:
+    """N(mean(s), std^2 I) clipped to the bounds: what lies beyond is the bound itself.
+
+    The standard deviation is a parameter of its own, the same in all states. Entropies are those
+    of the Gaussian before clipping.
+    """
+    return _gaussian(env, lambda sample: jnp.clip(sample, -1, 1))
+
+
+def tanh_gaussian(env: Any) -> Policy:
+    """tanh of N(mean(s), std^2 I): as `clipped_gaussian`, but smoothly bounded."""
+    return _gaussian(env, jnp.tanh)
+
+
+def usual(env: Any) -> Policy:
+    """`categorical` where actions are discrete, `clipped_gaussian` where they are continuous."""
+    return categorical(env) if env.num_actions else clipped_gaussian(env)
+
+
+def _gaussian(env: Any, bound: Callable) -> Policy:
+    def distribution(outputs: tuple) -> distrax.Distribution:
+        mean, log_std = outputs
+        return distrax.MultivariateNormalDiag(mean, jnp.exp(log_std))
+
+    return Policy(partial(networks.Gaussian, env.action_dim), distribution, bound)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from purejaxrl_sac import envs
 from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.train import build
 from purejaxrl_sac.types import TrainState
 
 Policy = Callable[[jax.Array, jax.Array], jax.Array]
@@ -23,7 +24,7 @@ def policy(config: Config, state: TrainState) -> Policy:
     Returns:
         (key, obs [N, ...]) -> actions [N, ...] in the environment's own units.
     """
-    env, (agent, _) = envs.bind(config.env, config.env_params), config.algorithm(config)
+    env, agent, _ = build(config)
     return lambda key, obs: env.to_env(agent.policy(key, state.agent, obs))
 
 
@@ -32,7 +33,7 @@ def exploring_policy(config: Config, state: TrainState) -> Policy:
 
     Arguments and result as for `policy`.
     """
-    env, (agent, _) = envs.bind(config.env, config.env_params), config.algorithm(config)
+    env, agent, _ = build(config)
     return lambda key, obs: env.to_env(agent.act(key, state.agent, obs, state.step)[0])
 
 
@@ -49,7 +50,7 @@ def q_values(config: Config, state: TrainState, obs: jax.Array) -> jax.Array:
     Raises:
         ConfigError: the agent has no values of discrete actions.
     """
-    agent, _ = config.algorithm(config)
+    _, agent, _ = build(config)
     if agent.q_values is None:
         raise ConfigError(
             "this algorithm has no values of discrete actions: q_values needs one such as dqn"

@@ -28,7 +28,10 @@ def build(config: Config) -> tuple[envs.Env, Agent, Memory]:
     validate(config)
     env = envs.bind(config.env, config.env_params)
     try:
-        return env, *config.algorithm(config)
+        agent, memory = config.algorithm(config)
+        for wrap in config.wrappers:
+            agent = wrap(config, agent)
+        return env, agent, memory
     except AttributeError as error:
         if error.obj is not config:
             raise

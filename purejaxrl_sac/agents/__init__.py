@@ -28,6 +28,9 @@ ALGORITHMS = {
     "iqn": ("distributional", "IQNConfig", "IQN, implicit quantiles (Dabney et al. 2018)"),
     "rainbow": ("distributional", "RainbowConfig", "Rainbow (Hessel et al. 2018)"),
     "pqn": ("pqn", "PQNConfig", "PQN, Q(lambda) without replay (Gallici et al. 2025)"),
+    "a2c": ("a2c", "ActorCriticConfig", "Advantage actor-critic (Mnih et al. 2016)"),
+    "reinforce": ("a2c", "ReinforceConfig", "REINFORCE with a baseline (Williams 1992)"),
+    "ppo": ("ppo", "PPOConfig", "Proximal policy optimisation (Schulman et al. 2017)"),
     "sac": ("sac", "SACConfig", "Soft Actor-Critic (Haarnoja et al. 2018)"),
 }
 

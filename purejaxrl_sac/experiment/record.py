@@ -11,6 +11,7 @@ import numpy as np
 
 from purejaxrl_sac.agents import ALGORITHMS, default_config, name_of
 from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.normalize import WRAPPERS
 
 SCHEMA = 1
 
@@ -34,28 +35,35 @@ def config_to_dict(config: Config) -> dict:
     """
     name = name_of(config)
     if name not in ALGORITHMS:
-        function = config.algorithm
-        name = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', name)}"
+        name = _own(config.algorithm, name)
+    listed = {function: name for name, function in WRAPPERS.items()}
+    wrappers = [listed.get(wrapper) or _own(wrapper) for wrapper in config.wrappers]
     env = config.env if isinstance(config.env, str) else config.env.name
-    plain = _plain(config.replace(algorithm=None, env=env))
-    return {**plain, "schema": SCHEMA, "algorithm": name}
+    plain = _plain(config.replace(algorithm=None, wrappers=(), env=env))
+    return {**plain, "schema": SCHEMA, "algorithm": name, "wrappers": wrappers}
+
+
+def _own(function: Any, name: str = "") -> str:
+    return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', name)}"
 
 
 def config_from_dict(data: dict) -> Config:
     """The configuration that `config_to_dict` wrote down.
 
     Raises:
-        ConfigError: written by another schema version, or it has env_params or an algorithm of
-            your own, which plain data cannot bring back.
+        ConfigError: written by another schema version, or it has env_params, an algorithm or a
+            wrapper of your own, which plain data cannot bring back.
     """
     data = dict(data)
     if data.pop("schema", None) != SCHEMA:
         raise ConfigError(f"this configuration was written in another format than {SCHEMA}")
     algorithm = data.pop("algorithm")
-    if algorithm not in ALGORITHMS or data["env_params"] is not None:
+    wrappers = data.pop("wrappers", ())
+    own = algorithm not in ALGORITHMS or data["env_params"] is not None
+    if own or not set(wrappers) <= set(WRAPPERS):
         raise ConfigError(
-            f"{algorithm} on {data['env']} used an algorithm or env_params of your own: build the"
-            " configuration in Python"
+            f"{algorithm} on {data['env']} used an algorithm, wrappers or env_params of your own:"
+            " build the configuration in Python"
         )
     config = default_config(algorithm)
     like = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
@@ -64,7 +72,7 @@ def config_from_dict(data: dict) -> Config:
             data[name] = tuple(value)
         elif isinstance(like[name], float):
             data[name] = float(value)
-    return config.replace(**data)
+    return config.replace(**data, wrappers=tuple(WRAPPERS[name] for name in wrappers))
 
 
 def versions() -> dict[str, str]:

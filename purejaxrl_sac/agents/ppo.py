@@ -1,0 +1,67 @@
+"""PPO (Schulman et al. 2017, arXiv 1707.06347): actor-critic that reuses its rollouts.
+
+Epochs of minibatches over each rollout, with an objective that stops rewarding the policy for
+moving further than a factor 1 +- epsilon from the one that collected it:
+
+    J_pi = -E [ min( w A, clip(w, 1 - epsilon, 1 + epsilon) A ) ],    w = pi(a|s) / pi_old(a|s)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from purejaxrl_sac import networks, optimize
+from purejaxrl_sac.agents.a2c import ActorCriticConfig, actor_critic, standardized
+from purejaxrl_sac.config import static
+from purejaxrl_sac.memory import minibatches
+from purejaxrl_sac.types import Memory
+
+
+def clipped_surrogate(
+    config: PPOConfig, log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array
+) -> jax.Array:
+    """-min(w A, clip(w, 1 - epsilon, 1 + epsilon) A) (Schulman et al. 2017, equation 7)."""
+    ratio = jnp.exp(log_prob - old_log_prob)
+    clipped = jnp.clip(ratio, 1 - config.clip_ratio, 1 + config.clip_ratio)
+    return -jnp.minimum(ratio * advantage, clipped * advantage)
+
+
+def epochs(config: PPOConfig) -> Memory:
+    """Passes over the rollout, each in minibatches shuffled anew."""
+    return minibatches(config.num_epochs, config.num_updates // config.num_epochs)
+
+
+ppo = partial(
+    actor_critic,
+    network=networks.separate,
+    objective=clipped_surrogate,
+    normalize=standardized,
+    optimizer=optimize.adam,
+    memory=epochs,
+)
+
+
+@struct.dataclass
+class PPOConfig(ActorCriticConfig):
+    """Configuration of PPO."""
+
+    algorithm: Callable = static(ppo)
+    num_envs: int = static(8)
+    """Parallel environments per seed."""
+    rollout_length: int = static(128)
+    """Steps each environment takes between learning phases."""
+    num_updates: int = static(16)
+    """Gradient updates in each learning phase: num_epochs times the number of minibatches."""
+    num_epochs: int = static(4)
+    """Passes over each rollout."""
+    learning_rate: float = 2.5e-4
+    """Step size of Adam at first."""
+    trace_decay: float = 0.95
+    """lambda: weight of the return over the next value; 0 is the TD error."""
+    clip_ratio: float = 0.2
+    """epsilon: how far pi may move from the policy that collected the rollout, as a ratio."""
