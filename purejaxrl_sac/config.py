@@ -73,7 +73,8 @@ ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "leaky_relu", "softplus", 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 COUNTS = (
     "total_steps", "num_envs", "rollout_length", "num_updates", "batch_size", "capacity",
-    "n_step", "num_atoms", "num_quantiles", "num_epochs",
+    "n_step", "num_atoms", "num_quantiles", "num_epochs", "num_particles",
+    "num_actions",
 )  # fmt: skip
 UNIT_INTERVAL = (
     "gamma", "tau", "epsilon_start", "epsilon_end", "epsilon_fraction", "trace_decay", "cvar",

@@ -57,6 +57,20 @@ def log_sum_exp(q: jax.Array, alpha: jax.Array | float) -> jax.Array:
     return alpha * jax.nn.logsumexp(q / alpha, axis=-1)
 
 
+def importance_soft_value(
+    q: jax.Array, log_density: jax.Array | float, alpha: jax.Array | float
+) -> jax.Array:
+    """V(s) = alpha log E_{a ~ q'}[ exp(Q(s, a) / alpha) / q'(a) ] (Haarnoja et al. 2017, eq. 10).
+
+    Args:
+        q: [B, K], of K actions drawn from a proposal q'.
+        log_density: log q'(a), [B, K] or one for all.
+        alpha: the temperature, above 0.
+    """
+    chex.assert_rank(q, 2)
+    return alpha * (jax.nn.logsumexp(q / alpha - log_density, axis=-1) - jnp.log(q.shape[-1]))
+
+
 def munchausen(
     q: jax.Array, action: jax.Array, alpha: jax.Array | float, least: jax.Array | float
 ) -> jax.Array:

@@ -252,6 +252,18 @@ class Critics(nn.Module):
         return head(self.torso, 1)(x).squeeze(-1)
 
 
+class Sampler(nn.Module):
+    """f(xi; s): noise [B, action_dim] to samples [B, action_dim] of any distribution."""
+
+    torso: nn.Module
+    action_dim: int
+
+    @nn.compact
+    def __call__(self, obs: jax.Array, noise: jax.Array) -> jax.Array:
+        x = jnp.concatenate([flat(obs), noise], axis=-1)
+        return nn.Dense(self.action_dim)(self.torso(x))
+
+
 class GaussianActor(nn.Module):
     """pi(a|s) before squashing: mean and log standard deviation, each [B, action_dim]."""
 

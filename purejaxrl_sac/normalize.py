@@ -116,7 +116,7 @@ def observations(config: Config, agent: Agent) -> Agent:
 
 
 def rewards(config: Config, agent: Agent) -> Agent:
-    """r / standard deviation of the discounted returns so far (Engstrom et al. 2020, 2005.12729)."""
+    """r / standard deviation of the discounted returns so far (Engstrom et al. 2020)."""
 
     def scale(state: Scaled, transition: Transition) -> Transition:
         reward = transition.reward / deviation(state.used)

@@ -21,6 +21,14 @@ _CARTPOLE = {
     "target_period": 1,
 }
 _EPSILON = {"epsilon_end": 0.02, "epsilon_fraction": 0.5}
+_LONGER = {  # for those whose policies still swing at 50k steps
+    "total_steps": 100_000,
+    "learning_rate": 5e-4,
+    "learning_rate_end": 0.1,
+    "tau": 0.01,
+    "epsilon_end": 0.05,
+    "epsilon_fraction": 0.2,
+}
 
 _ACROBOT = {
     "total_steps": 100_000,
@@ -110,13 +118,13 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     **{
         (algorithm, "CartPole-v1"): {**_CARTPOLE, **extra}
         for algorithm, extra in {
-            "dqn": _EPSILON,
-            "double_dqn": _EPSILON,
-            "dueling_dqn": _EPSILON,
+            "dqn": _LONGER,
+            "double_dqn": _LONGER,
+            "dueling_dqn": _LONGER,
             "n_step_dqn": _EPSILON,
             "per_dqn": _EPSILON,
             "munchausen_dqn": _EPSILON,
-            "qr_dqn": _EPSILON,
+            "qr_dqn": {**_EPSILON, "num_quantiles": 10},
             "iqn": _EPSILON,
             "c51": {**_EPSILON, "v_max": 110.0},
             "noisy_dqn": {},
@@ -136,6 +144,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
             "pqn": _PQN_MINATAR,
         }.items()
     },
+    ("soft_dqn", "DeepSea-bsuite"): {"total_steps": 20_000},
     ("dqn", "Acrobot-v1"): _ACROBOT,
     ("double_dqn", "Acrobot-v1"): _ACROBOT,
     ("qr_dqn", "Acrobot-v1"): _ACROBOT,

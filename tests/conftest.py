@@ -12,7 +12,7 @@ def key():
     return jax.random.key(0)
 
 
-ENVS = {"sac": "Pendulum-v1"} | {
+ENVS = {"sac": "Pendulum-v1", "soft_q": "multi_goal", "soft_dqn": "CartPole-v1"} | {
     name: "CartPole-v1"
     for name, (module, *_) in ALGORITHMS.items()
     if module in {"dqn", "distributional", "pqn", "a2c", "ppo"}

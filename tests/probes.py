@@ -114,7 +114,7 @@ class Counter(environment.Environment):
         return spaces.Box(0, 255, (2,), jnp.uint8)
 
 
-def trained(algorithm, env, updates=1_000, **changes):
+def trained(algorithm, env, updates=1_000, /, **changes):
     """A short training run: four environments, four updates per iteration."""
     config = prl.default_config(algorithm)
     sizes = {

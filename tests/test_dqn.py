@@ -18,9 +18,8 @@ from purejaxrl_sac.types import Sample, Transition
 from tests.conftest import small
 from tests.probes import GAMMA, Counter, Params, Probe, adam_gradient, trained
 
-FAMILY = [
-    name for name, (module, *_) in ALGORITHMS.items() if module in {"dqn", "distributional", "pqn"}
-]
+MODULES = {"dqn", "distributional", "pqn"}
+FAMILY = ["soft_dqn", *(name for name, (module, *_) in ALGORITHMS.items() if module in MODULES)]
 SHARP = {
     "soft_dqn": {"alpha": 1e-3},
     "munchausen_dqn": {"alpha": 1e-3, "munchausen": 0.0},

@@ -21,7 +21,11 @@ ALGORITHMS = {
     "n_step_dqn": ("dqn", "NStepDQNConfig", "DQN with n-step returns (Sutton 1988)"),
     "per_dqn": ("dqn", "PrioritizedDQNConfig", "DQN, prioritised replay (Schaul et al. 2016)"),
     "expected_dqn": ("dqn", "DQNConfig", "DQN with the target of Expected SARSA"),
-    "soft_dqn": ("dqn", "SoftDQNConfig", "soft Q-learning with a network (Haarnoja et al. 2017)"),
+    "soft_dqn": (
+        "soft_q",
+        "SoftDQNConfig",
+        "soft Q-learning, discrete (Haarnoja et al. 2017)",
+    ),
     "munchausen_dqn": ("dqn", "MunchausenDQNConfig", "Munchausen DQN (Vieillard et al. 2020)"),
     "c51": ("distributional", "C51Config", "C51, categorical DQN (Bellemare et al. 2017)"),
     "qr_dqn": ("distributional", "QRDQNConfig", "QR-DQN, quantile regression (Dabney et al. 2018)"),
@@ -31,6 +35,7 @@ ALGORITHMS = {
     "a2c": ("a2c", "ActorCriticConfig", "Advantage actor-critic (Mnih et al. 2016)"),
     "reinforce": ("a2c", "ReinforceConfig", "REINFORCE with a baseline (Williams 1992)"),
     "ppo": ("ppo", "PPOConfig", "Proximal policy optimisation (Schulman et al. 2017)"),
+    "soft_q": ("soft_q", "SoftQConfig", "soft Q-learning, continuous (Haarnoja et al. 2017)"),
     "sac": ("sac", "SACConfig", "Soft Actor-Critic (Haarnoja et al. 2018)"),
 }
 

@@ -232,7 +232,6 @@ noisy_dqn = partial(dqn, network=noisy_network, explore=greedy)
 n_step_dqn = partial(dqn, storage=n_step_storage)
 per_dqn = partial(dqn, memory=prioritized_replay)
 expected_dqn = partial(dqn, bootstrap=expected)
-soft_dqn = partial(dqn, bootstrap=soft, explore=boltzmann)
 munchausen_dqn = partial(dqn, bootstrap=soft, reward=munchausen_reward)
 
 
@@ -348,13 +347,6 @@ class PrioritizedDQNConfig(Prioritized, DQNConfig):
     """Configuration of DQN with prioritised replay."""
 
     algorithm: Callable = static(per_dqn)
-
-
-@struct.dataclass
-class SoftDQNConfig(Soft, Scalar):
-    """Configuration of soft DQN: it explores by its own soft policy."""
-
-    algorithm: Callable = static(soft_dqn)
 
 
 @struct.dataclass

@@ -20,6 +20,8 @@ from purejaxrl_sac.config import ConfigError, unknown
 from purejaxrl_sac.mdp import NAMED
 from purejaxrl_sac.types import EnvState, PyTree, Transition
 
+MULTI_GOAL = "multi_goal"  # the environment of soft Q-learning, see `envs.multigoal`
+
 
 class Env(NamedTuple):
     """A gymnax environment with its parameters bound, as pure functions over N copies."""
@@ -37,7 +39,7 @@ class Env(NamedTuple):
 
 def names() -> list[str]:
     """The environments `make` knows by name."""
-    return [*_gymnax().registered_envs, *NAMED]
+    return [*_gymnax().registered_envs, *NAMED, MULTI_GOAL]
 
 
 def _gymnax() -> Any:
@@ -53,10 +55,12 @@ def _make(name: str) -> Any:
     gymnax = _gymnax()
     if name not in names():
         raise unknown("environment", name, names(), "see `purejaxrl-sac list` for the names")
-    from purejaxrl_sac.envs import tabular
+    from purejaxrl_sac.envs import multigoal, tabular
 
     try:
         with jax.ensure_compile_time_eval():  # some compute constants as they are made
+            if name == MULTI_GOAL:
+                return multigoal.MultiGoal()
             return tabular.named(name) if name in NAMED else gymnax.make(name)[0]
     except Exception as error:  # MNISTBandit, for one, downloads its data
         raise ConfigError(f"cannot make {name}: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,114 @@
+"""One policy for four goals: soft Q-learning's, beside one that always gives the same answer.
+
+    python scripts/multi_goal.py                  # writes multi_goal.png
+
+The point mass of Haarnoja et al. 2017 (arXiv 1702.08165, figure 3) starts between four goals that
+are equally good. Left, soft Q-learning's policy: paths from the middle over the reward's distance
+term; centre, what it knows of the middle: Q(s, a) with actions drawn from the sampler; right,
+the deterministic policy of a SAC with a small fixed temperature. Printed is how often each seed
+of each ends at each goal, and how many goals it reaches (at least one episode in fifty).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import envs, networks
+from purejaxrl_sac.envs.multigoal import GOALS, MultiGoal, goal_reached
+
+NAMES = ("right", "left", "top", "bottom")
+EPISODES = 200
+SOFT, SAC = "soft Q-learning", "SAC, its mean"
+
+
+def paths(config: prl.Config, state: prl.TrainState, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Positions [T + 1, EPISODES, 2], nan after an episode's end, and the goal of each, or -1."""
+    env = envs.bind(config.env)
+    policy = prl.policy(config, state)
+    key_start, key_steps = jax.random.split(key)
+    start = env.reset(key_start, EPISODES)
+    keys = jax.random.split(key_steps, (env.max_steps, 1 + EPISODES))
+
+    def actor(key: jax.Array, obs: jax.Array, step: jax.Array) -> tuple[jax.Array, tuple]:
+        return policy(key, obs), ()
+
+    _, (rollout, _) = envs.rollout(env, keys, start, jnp.int32(0), actor)
+    over = jnp.cumsum(rollout.last, axis=0) - rollout.last > 0  # steps of the next episode
+    places = jnp.where(over[..., None], jnp.nan, rollout.next_obs)
+    end = rollout.last.argmax(0)
+    goal = goal_reached(rollout.next_obs[end, jnp.arange(EPISODES)])
+    return jnp.concatenate([start.obs[None], places]), goal
+
+
+def draw_paths(axes: Axes, places: np.ndarray, goal: np.ndarray, title: str) -> None:
+    grid = np.linspace(-MultiGoal.size, MultiGoal.size, 141)
+    x, y = np.meshgrid(grid, grid)
+    distance = np.square(np.stack([x, y], -1)[..., None, :] - GOALS).sum(-1).min(-1)
+    axes.contour(x, y, -distance, 20, cmap="Greys", linewidths=0.6)
+    for path, end in zip(places[:, :60].swapaxes(0, 1), goal[:60], strict=True):
+        axes.plot(*path.T, color=f"C{end}" if end >= 0 else "black", linewidth=0.8, alpha=0.7)
+    axes.plot(*GOALS.T, "r*", markersize=10)
+    axes.set(xlim=(-7, 7), ylim=(-7, 7), aspect="equal", title=title, xlabel="x", ylabel="y")
+
+
+def draw_actions(axes: Axes, config: prl.Config, state: prl.TrainState) -> None:
+    """Q(0, a) over all actions, and draws from the sampler."""
+    space = envs.bind(config.env).observation_space
+    torso = networks.torso(space, config.hidden_sizes, config.activation)
+    grid = jnp.linspace(-1, 1, 61)
+    x, y = jnp.meshgrid(grid, grid)
+    action = jnp.stack([x.ravel(), y.ravel()], -1)
+    q = networks.Critics(torso, 1).apply(state.agent.critic_params, jnp.zeros_like(action), action)
+    mesh = axes.contourf(x, y, q.reshape(x.shape), 24, cmap="viridis")
+    axes.figure.colorbar(mesh, ax=axes, shrink=0.8, label="Q(0, a)")
+    drawn = prl.policy(config, state)(jax.random.key(2), jnp.zeros((300, 2)))
+    axes.plot(*drawn.T, "w.", markersize=3)
+    axes.set(aspect="equal", title="Q(0, a), and actions drawn", xlabel="a_x", ylabel="a_y")
+
+
+def main(arguments: list[str] | None = None) -> dict[str, list[int]]:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--out", type=Path, default=Path("multi_goal.png"))
+    options = parser.parse_args(arguments)
+    configs = {
+        SOFT: prl.preset("soft_q", "multi_goal"),
+        SAC: prl.preset("sac", "multi_goal").replace(
+            alpha=0.1, alpha_learning_rate=0.0, capacity=10_000
+        ),
+    }
+    figure = Figure(figsize=(14, 4.4), dpi=130, layout="constrained")
+    left, centre, right = figure.subplots(1, 3)
+    panels, reached = {SOFT: left, SAC: right}, {}
+    for name, config in configs.items():
+        config = config.replace(total_steps=options.steps)
+        keys = jax.random.split(jax.random.key(0), options.seeds)
+        states, _ = jax.jit(jax.vmap(prl.make_train(config)))(keys)
+        reached[name] = []
+        for seed in range(options.seeds):
+            state = jax.tree.map(lambda x, seed=seed: x[seed], states)
+            places, goal = (np.asarray(x) for x in paths(config, state, jax.random.key(1)))
+            counts = [int((goal == end).sum()) for end in range(4)]
+            reached[name].append(sum(count >= EPISODES // 50 for count in counts))
+            said = ", ".join(f"{end} {n}" for end, n in zip(NAMES, counts, strict=True))
+            missed = EPISODES - sum(counts)
+            print(f"{name}, seed {seed}: {said}, none {missed}; goals {reached[name][-1]}")
+            if seed == 0:
+                draw_paths(panels[name], places, goal, name)
+            if seed == 0 and name == SOFT:
+                draw_actions(centre, config, state)
+    figure.savefig(options.out)
+    return reached
+
+
+if __name__ == "__main__":
+    main()

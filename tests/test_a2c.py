@@ -1,0 +1,311 @@
+"""Actor-critic against hand-computed numbers, rlax, and exact gradients and values."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import rlax
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import distributions, envs, mdp, networks
+from purejaxrl_sac import dynamic_programming as dp
+from purejaxrl_sac.agents import a2c, ppo
+from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.envs.tabular import Tabular
+from purejaxrl_sac.types import Sample, Transition
+from tests.conftest import small
+from tests.probes import CONTINUOUS, GAMMA, Params, Probe, trained
+
+ON_POLICY = ("a2c", "reinforce", "ppo")
+MANY = {
+    "num_envs": 32,
+    "rollout_length": 8,
+    "entropy_coef": 0.0,
+    "learning_rate": 1e-2,
+    "learning_rate_end": 0.1,
+    "hidden_sizes": (32,),
+    "max_grad_norm": 10.0,
+}
+
+
+def values(config, state, obs):
+    """V(s), through what the agent remembers of its actions."""
+    agent, _ = config.algorithm(config)
+    return agent.act(jax.random.key(0), state.agent, obs, jnp.int32(0))[1].value
+
+
+def obs(*rows):
+    return jnp.array(rows, jnp.float32)
+
+
+# what it learns
+
+
+@pytest.mark.parametrize("algorithm", ON_POLICY)
+def test_learns_what_to_do_where_and_discounts_it(algorithm):
+    env = Probe(
+        lambda sign, time, action: (time == 1) * (1 + sign * (2.0 * action - 1)),
+        horizon=2,
+        signs=(-1.0, 1.0),
+    )
+    config, state = trained(algorithm, env, 1_000, **MANY)
+    seen = obs([-1, 0], [1, 0], [-1, 0.5], [1, 0.5])
+    np.testing.assert_allclose(values(config, state, seen), [2 * GAMMA, 2 * GAMMA, 2, 2], rtol=0.1)
+    action = prl.policy(config, state)(jax.random.key(0), seen)
+    np.testing.assert_array_equal(action[2:], [0, 1])
+
+
+@pytest.mark.parametrize("trace_decay", (0.0, 0.9, 1.0))
+@pytest.mark.parametrize("algorithm", ON_POLICY)
+def test_a_time_limit_bootstraps(algorithm, trace_decay):
+    env = Probe(lambda sign, time, action: 1, horizon=0)
+    changes = {**MANY, "env_params": Params(max_steps_in_episode=3), "trace_decay": trace_decay}
+    config, state = trained(algorithm, env, 1_000, **changes)
+    np.testing.assert_allclose(values(config, state, obs([1, 0])), 1 / (1 - GAMMA), rtol=0.07)
+
+
+@pytest.mark.parametrize("policy", (distributions.clipped_gaussian, distributions.tanh_gaussian))
+def test_continuous_actions_find_the_best_for_each_observation(policy):
+    env = Probe(
+        lambda sign, time, action: -jnp.square(action - 0.5 * sign),
+        signs=(-1.0, 1.0),
+        action_space=CONTINUOUS,
+    )
+    algorithm = partial(a2c.actor_critic, policy=policy, optimizer=prl.optimize.adam)
+    config, state = trained("a2c", env, 1_500, **MANY, algorithm=algorithm)
+    action = prl.policy(config, state)(jax.random.key(0), obs([-1, 0], [1, 0]))
+    np.testing.assert_allclose(action.ravel(), [-0.5, 0.5], atol=0.1)
+
+
+# advantages
+
+
+def rollout_of(config, key, steps=12, num_envs=3):
+    """A rollout of random rewards with terminations and truncations in the middle of it."""
+    keys = jax.random.split(key, 4)
+    shape = (steps, num_envs)
+    seen = jax.random.normal(keys[0], (steps + 1, num_envs, 4))
+    ends = jax.random.randint(keys[1], shape, 0, 6)  # 0 terminates, 1 truncates
+    last = ends <= 1
+    elsewhere = jax.random.normal(keys[2], (*shape, 4))
+    agent, _ = config.algorithm(config)
+    state = agent.init(keys[3], seen[0])
+    action, choice = jax.vmap(partial(agent.act, keys[3], state, step=0))(seen[:-1])
+    return (
+        agent,
+        state,
+        Transition(
+            obs=seen[:-1],
+            action=action,
+            reward=jax.random.normal(keys[3], shape),
+            discount=(ends != 0).astype(jnp.float32),
+            next_obs=jnp.where(last[..., None], elsewhere, seen[1:]),
+            last=last,
+            extras=choice,
+        ),
+    )
+
+
+@pytest.mark.parametrize("trace_decay", (0.0, 0.7, 1.0))
+@pytest.mark.parametrize("algorithm", ON_POLICY)
+def test_advantages_are_rlax_s_within_episodes(algorithm, trace_decay):
+    config = small(algorithm, trace_decay=trace_decay, gamma=0.9)
+    agent, state, rollout = rollout_of(config, jax.random.key(3))
+    assert (rollout.last & (rollout.discount == 1)).any() and (rollout.discount == 0).any()
+    _, observed = agent.observe(state, rollout)
+    choice = observed.extras
+    after = agent.act(jax.random.key(0), state, rollout.next_obs.reshape(-1, 4), 0)[1].value
+    after = np.asarray(after).reshape(rollout.reward.shape)
+    expected = np.zeros(rollout.reward.shape)
+    for env in range(expected.shape[1]):
+        ends = [*np.flatnonzero(rollout.last[:, env]), len(expected) - 1]
+        start = 0
+        for end in dict.fromkeys(ends):  # each stretch of one episode on its own
+            rows = (slice(start, end + 1), env)
+            baseline = np.append(choice.value[rows], after[end, env])
+            expected[rows] = rlax.truncated_generalized_advantage_estimation(
+                rollout.reward[rows], 0.9 * rollout.discount[rows], trace_decay, baseline
+            )
+            start = end + 1
+    np.testing.assert_allclose(choice.advantage, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(choice.target, expected + choice.value, rtol=1e-4, atol=1e-5)
+
+
+def test_advantages_by_hand():
+    """V is 10 everywhere; three steps of which the second is the last, by time or for good."""
+    config = small("a2c", trace_decay=0.5, gamma=0.9)
+    agent, state, rollout = rollout_of(config, jax.random.key(0), steps=3, num_envs=2)
+    params = jax.tree.map(jnp.zeros_like, state.params)
+    critic = {**params["params"]["Dense_0"], "bias": jnp.full(1, 10.0)}
+    state = state._replace(params={"params": {**params["params"], "Dense_0": critic}})
+    rollout = rollout._replace(
+        reward=jnp.array([[1.0, 1], [2, 2], [4, 4]]),
+        discount=jnp.array([[1.0, 1], [0, 1], [1, 1]]),
+        last=jnp.array([[False, False], [True, True], [False, False]]),
+        extras=rollout.extras._replace(value=jnp.full((3, 2), 10.0)),
+    )
+    # delta_t = r + 0.9 d 10 - 10, A_t = delta_t + 0.45 A_{t+1} within the episode
+    terminated, truncated, beyond = 2 - 10, 2 + 9 - 10, 4 + 9 - 10
+    first = 1 + 9 - 10
+    expected = [
+        [first + 0.45 * terminated, first + 0.45 * truncated],
+        [terminated, truncated],
+        [beyond, beyond],
+    ]
+    _, observed = agent.observe(state, rollout)
+    np.testing.assert_allclose(observed.extras.advantage, expected, rtol=1e-5)
+
+
+# objectives
+
+
+def test_clipped_surrogate_by_hand():
+    config = small("ppo", clip_ratio=0.2)
+    ratio = jnp.array([1.5, 0.5, 1.5, 0.5, 1.1])
+    advantage = jnp.array([2.0, 2.0, -2.0, -2.0, 3.0])
+    surrogate = ppo.clipped_surrogate(config, jnp.log(ratio), jnp.zeros(5), advantage)
+    np.testing.assert_allclose(surrogate, [-2.4, -1.0, 3.0, 1.6, -3.3], rtol=1e-6)
+    theirs = rlax.clipped_surrogate_pg_loss(ratio, advantage, 0.2)
+    np.testing.assert_allclose(surrogate.mean(), theirs, rtol=1e-6)
+
+
+def test_ppo_begins_as_the_policy_gradient():
+    log_prob, advantage = jnp.array([-0.3, -2.0]), jnp.array([1.5, -0.7])
+    config = small("ppo")
+
+    def slope(objective):
+        return jax.grad(lambda x: objective(config, x, log_prob, advantage).sum())(log_prob)
+
+    np.testing.assert_allclose(slope(ppo.clipped_surrogate), slope(a2c.policy_gradient))
+    assert jnp.isclose(ppo.standardized(advantage).std(), 1, atol=1e-5)
+
+
+def test_a2c_gradient_is_rlax_s():
+    config = small("a2c", entropy_coef=0.03, value_coef=0.7)
+    agent, state, rollout = rollout_of(config, jax.random.key(1))
+    _, observed = agent.observe(state, rollout)
+    choice = observed.extras
+    env = envs.bind(config.env)
+    model = networks.shared(config, env.observation_space, distributions.usual(env))
+
+    def theirs(params):
+        logits, value = model.apply(params, rollout.obs.reshape(-1, 4))
+        ones = jnp.ones(logits.shape[0])
+        actions, advantage = choice.sample.ravel(), choice.advantage.ravel()
+        error = 0.5 * jnp.square(choice.target.ravel() - value).mean()
+        return (
+            rlax.policy_gradient_loss(logits, actions, advantage, ones)
+            + 0.03 * rlax.entropy_loss(logits, ones)
+            + 0.7 * error
+        )
+
+    step = partial(a2c.actor_critic, optimizer=lambda rate, norm: optax.sgd(1.0))
+    plain, _ = step(config)
+    found = plain.init(jax.random.key(0), rollout.obs[0])._replace(params=state.params)
+    moved, _, _ = plain.update(jax.random.key(0), found, Sample(observed, jnp.float32(1)), 0)
+    ours = jax.tree.map(lambda x, y: x - y, state.params, moved.params)
+    for x, y in zip(
+        jax.tree.leaves(ours), jax.tree.leaves(jax.grad(theirs)(state.params)), strict=True
+    ):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+
+
+# exact answers
+
+MDP = mdp.garnet(jax.random.key(3), states=6, actions=3, branching=2)
+LINEAR = {"env": Tabular(MDP), "gamma": 0.9, "hidden_sizes": (), "entropy_coef": 0.0}
+
+
+def some_policy(key):
+    """Parameters of a linear actor-critic with a policy that is not uniform, and that policy."""
+    logits = jax.random.normal(key, (6, 3))
+    pi = jax.nn.softmax(logits)
+    value = dp.policy_evaluation(MDP, 0.9, pi)
+    params = {
+        "head": {"Dense_0": {"kernel": logits, "bias": jnp.zeros(3)}},
+        "Dense_0": {"kernel": value[:, None], "bias": jnp.zeros(1)},
+    }
+    return {"params": params}, pi, value
+
+
+@pytest.mark.parametrize("trace_decay", (0.0, 0.8, 1.0))
+def test_the_gradient_points_where_the_exact_one_does(trace_decay):
+    """sum_s d(s) sum_a grad pi(a|s) A(s, a), d over the rollout's steps, A by a linear solve."""
+    params, pi, value = some_policy(jax.random.key(5))
+    config = prl.default_config("a2c").replace(
+        **LINEAR, trace_decay=trace_decay, value_coef=0.0, num_envs=8_192, rollout_length=8
+    )
+    agent, _ = a2c.actor_critic(config, optimizer=lambda rate, norm: optax.sgd(1.0))
+    env = envs.bind(config.env)
+
+    @jax.jit
+    def estimate(key):
+        key_reset, key_rollout = jax.random.split(key)
+        start = env.reset(key_reset, config.num_envs)
+        state = agent.init(key, start.obs)._replace(params=params)
+        keys = jax.random.split(key_rollout, (8, 1 + config.num_envs))
+        act = lambda key, obs, step: agent.act(key, state, obs, step)
+        _, (rollout, _) = envs.rollout(env, keys, start, jnp.int32(0), act)
+        state, observed = agent.observe(state, rollout)
+        moved, _, _ = agent.update(key, state, Sample(observed, jnp.float32(1)), jnp.int32(0))
+        return (
+            moved.params["params"]["head"]["Dense_0"]["kernel"]
+            - params["params"]["head"]["Dense_0"]["kernel"]
+        )
+
+    P_pi = jnp.einsum("sa,sat->st", pi, MDP.P)
+    visits, total = jnp.asarray(MDP.start), 0
+    for _ in range(8):
+        total, visits = total + visits / 8, visits @ P_pi
+    advantage = dp.backup(MDP, 0.9, value) - value[:, None]
+
+    def objective(logits):
+        return (total[:, None] * jax.nn.softmax(logits) * advantage).sum()
+
+    exact = jax.grad(objective)(params["params"]["head"]["Dense_0"]["kernel"])
+    found = estimate(jax.random.key(7))
+    cosine = (exact * found).sum() / jnp.sqrt(jnp.square(exact).sum() * jnp.square(found).sum())
+    assert cosine > 0.99, cosine
+    np.testing.assert_allclose(jnp.linalg.norm(found), jnp.linalg.norm(exact), rtol=0.1)
+
+
+def test_the_critic_of_a_frozen_policy_is_exact():
+    params, pi, value = some_policy(jax.random.key(5))
+    frozen = partial(
+        a2c.actor_critic,
+        objective=lambda config, log_prob, old, advantage: 0 * advantage,
+        optimizer=prl.optimize.adam,
+    )
+    config = prl.default_config("a2c").replace(
+        **LINEAR, algorithm=frozen, num_envs=64, learning_rate=0.05, max_grad_norm=1e3,
+        total_steps=64 * 8 * 2_000,
+    )  # fmt: skip
+    state = prl.init(jax.random.key(0), config)
+    actor = {**state.agent.params["params"], "head": params["params"]["head"]}
+    state = state._replace(agent=state.agent._replace(params={"params": actor}))
+    state, _ = jax.jit(prl.run, static_argnums=2)(state, config, config.iterations)
+    found = values(config, state, jnp.arange(6))
+    np.testing.assert_allclose(found, value, atol=0.05 * float(jnp.abs(value).max()))
+
+
+# bad input
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "changes", "complaint"),
+    (
+        ("ppo", {"num_updates": 6, "num_epochs": 4}, "times a number of minibatches that divides"),
+        ("ppo", {"num_updates": 12, "num_epochs": 4, "num_envs": 8}, "divides num_envs x rollout"),
+        ("a2c", {"trace_decay": 1.5}, "trace_decay is 1.5, but must be between 0 and 1"),
+        ("a2c", {"gamma": -0.1}, "gamma is -0.1, but must be between 0 and 1"),
+        ("soft_q", {"alpha": 0.0}, "alpha is 0.0, but must be greater than zero"),
+        ("ppo", {"clip_ratio": 2.0}, "clip_ratio is 2.0, but must be between 0 and 1"),
+        ("a2c", {"entropy_coef": -1.0}, "entropy_coef is -1.0, but must be zero or more"),
+    ),
+)
+def test_bad_configurations_are_named(algorithm, changes, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        prl.make_train(prl.default_config(algorithm).replace(**changes))

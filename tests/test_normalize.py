@@ -1,0 +1,132 @@
+"""Running statistics: exact, in step with the loop, and out of the memory's way."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import normalize
+from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.experiment.record import config_from_dict, config_to_dict
+from tests.conftest import small
+from tests.probes import GAMMA, Params, Probe, trained
+
+BOTH = (normalize.observations, normalize.rewards)
+
+
+def test_moments_are_those_of_all_values_together():
+    values = 1e3 + 5 * jax.random.normal(jax.random.key(0), (1_000, 3))
+    moments = normalize.nothing_seen((3,))
+    np.testing.assert_array_equal(normalize.deviation(moments), 1)
+    for part in jnp.split(values, (1, 10, 400)):
+        moments = normalize.include(moments, part)
+    np.testing.assert_allclose(moments.mean, values.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(normalize.deviation(moments), values.std(0), rtol=1e-4)
+    assert moments.count == 1_000
+
+
+def test_an_iteration_uses_the_statistics_of_those_before_it(key):
+    config = small("ppo", wrappers=(normalize.observations,), warmup_steps=0)
+    state = prl.init(key, config)
+    assert state.agent.seen.count == 0
+    for iteration in range(3):
+        before = state.agent.seen
+        state, _ = prl.run(state, config, 1)
+        assert state.agent.used.count == 12 * (iteration + 1)
+        assert state.agent.seen.count == before.count + 12
+        chex.assert_trees_all_equal(state.agent.used, state.agent.seen)
+
+
+def test_all_of_an_iteration_is_scaled_alike(key):
+    """PPO's ratio is 1 at an iteration's first update, though that rollout moves the statistics."""
+    config = small("ppo", wrappers=BOTH, num_updates=1, learning_rate=0.1)
+    state, metrics = jax.jit(prl.run, static_argnums=2)(prl.init(key, config), config, 8)
+    np.testing.assert_allclose(metrics["kl"], 0, atol=1e-6)
+
+
+def test_the_agent_sees_standard_observations_and_the_memory_raw_ones(key):
+    config = small("dqn", wrappers=BOTH, total_steps=1_200)
+    seen = {}
+
+    def spy(config, agent):
+        def observe(state, rollout):
+            jax.debug.callback(lambda obs: seen.setdefault("obs", []).append(obs), rollout.obs)
+            return agent.observe(state, rollout)
+
+        return agent._replace(observe=observe)
+
+    spied = config.replace(wrappers=(spy, *BOTH))
+    state, _ = jax.jit(prl.train)(key, spied)
+    obs = np.concatenate([np.reshape(x, (-1, 4)) for x in seen["obs"][-20:]])
+    assert (np.abs(obs) <= normalize.LIMIT).all() and 0.3 < obs.std() < 3
+    rows = state.memory.transition if hasattr(state.memory, "transition") else state.memory
+    rewards = [x for x in jax.tree.leaves(rows) if x.dtype == jnp.float32 and x.ndim == 2]
+    assert any((np.asarray(x) == 1).all() for x in rewards)  # CartPole pays 1, unscaled
+
+
+def test_rewards_are_divided_by_the_deviation_of_returns(key):
+    env = Probe(lambda sign, time, action: 4.0, horizon=3)
+    config = small("a2c", env=env, wrappers=(normalize.rewards,), gamma=0.5)
+    state, _ = prl.train(key, config)
+    returns = np.array([4, 4 + 2, 4 + 2 + 1])  # of every episode, over and over
+    scaled = state.agent.agent.seen if hasattr(state.agent.agent, "seen") else state.agent.seen
+    count = int(scaled.count)
+    expected = np.tile(returns, count)[: count // 3].std()  # 3 environments in step
+    np.testing.assert_allclose(normalize.deviation(scaled), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("algorithm", ("a2c", "dqn", "sac"))
+def test_values_are_in_units_of_the_deviation(algorithm):
+    """A reward of 1000 for ever is worth 1000 / (1 - gamma) / deviation, also across time limits."""
+    from tests.probes import CONTINUOUS
+
+    kind = {"action_space": CONTINUOUS} if algorithm == "sac" else {}
+    env = Probe(lambda sign, time, action: 1e3, horizon=0, **kind)
+    changes = {"env_params": Params(max_steps_in_episode=4), "wrappers": (normalize.rewards,)}
+    if algorithm == "sac":
+        changes |= {"alpha": 1e-6, "alpha_learning_rate": 0.0}
+    config, state = trained(algorithm, env, 2_000, **changes)
+    worth = 1e3 / (1 - GAMMA) / normalize.deviation(state.agent.used)
+    if algorithm == "dqn":
+        found = prl.q_values(config, state, jnp.array([[1.0, 0.0]]))
+        np.testing.assert_allclose(found, jnp.full((1, 2), worth), rtol=0.1)
+    assert np.isfinite(jax.tree.leaves(state.agent.agent)[0]).all()
+
+
+def test_a_wrapped_run_composes_and_keeps_one_clock():
+    config = small("dqn", wrappers=BOTH)
+    keys = jax.random.split(jax.random.key(0), 2)
+    axes = prl.seed_axes(jax.eval_shape(prl.init, keys[0], config))
+    states = jax.vmap(prl.init, (0, None), axes)(keys, config)
+    run = jax.jit(jax.vmap(prl.run, (axes, None, None), (axes, 0)), static_argnums=2)
+    once, _ = run(states, config, 6)
+    twice, _ = run(run(states, config, 3)[0], config, 3)
+    chex.assert_trees_all_equal(once, twice)
+    assert once.step.shape == ()
+
+
+def test_evaluation_scales_and_learns_nothing(key):
+    config = small("ppo", wrappers=BOTH)
+    state, _ = prl.train(key, config)
+    assert prl.evaluate(key, config, state, 8).shape == (8,)
+    assert prl.policy(config, state)(key, jnp.zeros((5, 4))).shape == (5,)
+
+
+def test_wrappers_are_written_down_and_read_back():
+    config = prl.preset("ppo", "CartPole-v1").replace(wrappers=BOTH)
+    written = config_to_dict(config)
+    assert written["wrappers"] == ["observations", "rewards"]
+    assert config_from_dict(written).wrappers == BOTH
+    own = config_to_dict(config.replace(wrappers=(normalize._next,)))
+    with pytest.raises(ConfigError, match="of your own"):
+        config_from_dict(own)
+
+
+def test_images_are_not_normalised():
+    config = prl.default_config("dqn").replace(
+        env="frozen_lake", wrappers=(normalize.observations,)
+    )
+    with pytest.raises(ConfigError, match="observations that are floats"):
+        prl.make_train(config)
