@@ -81,16 +81,15 @@ def main(arguments: list[str] | None = None) -> dict[str, list[int]]:
     parser.add_argument("--out", type=Path, default=Path("multi_goal.png"))
     options = parser.parse_args(arguments)
     configs = {
-        SOFT: prl.preset("soft_q", "multi_goal"),
+        SOFT: prl.preset("soft_q", "multi_goal").replace(total_steps=options.steps),
         SAC: prl.preset("sac", "multi_goal").replace(
-            alpha=0.1, alpha_learning_rate=0.0, capacity=10_000
+            total_steps=options.steps, alpha=0.1, alpha_learning_rate=0.0, capacity=10_000
         ),
     }
     figure = Figure(figsize=(14, 4.4), dpi=130, layout="constrained")
     left, centre, right = figure.subplots(1, 3)
     panels, reached = {SOFT: left, SAC: right}, {}
     for name, config in configs.items():
-        config = config.replace(total_steps=options.steps)
         keys = jax.random.split(jax.random.key(0), options.seeds)
         states, _ = jax.jit(jax.vmap(prl.make_train(config)))(keys)
         reached[name] = []

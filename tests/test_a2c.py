@@ -241,13 +241,16 @@ def test_the_gradient_points_where_the_exact_one_does(trace_decay):
     agent, _ = a2c.actor_critic(config, optimizer=lambda rate, norm: optax.sgd(1.0))
     env = envs.bind(config.env)
 
+    def act_with(state, key, obs, step):
+        return agent.act(key, state, obs, step)
+
     @jax.jit
     def estimate(key):
         key_reset, key_rollout = jax.random.split(key)
         start = env.reset(key_reset, config.num_envs)
         state = agent.init(key, start.obs)._replace(params=params)
         keys = jax.random.split(key_rollout, (8, 1 + config.num_envs))
-        act = lambda key, obs, step: agent.act(key, state, obs, step)
+        act = partial(act_with, state)
         _, (rollout, _) = envs.rollout(env, keys, start, jnp.int32(0), act)
         state, observed = agent.observe(state, rollout)
         moved, _, _ = agent.update(key, state, Sample(observed, jnp.float32(1)), jnp.int32(0))

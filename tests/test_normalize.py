@@ -11,7 +11,7 @@ from purejaxrl_sac import normalize
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.record import config_from_dict, config_to_dict
 from tests.conftest import small
-from tests.probes import GAMMA, Params, Probe, trained
+from tests.probes import CONTINUOUS, GAMMA, Params, Probe, trained
 
 BOTH = (normalize.observations, normalize.rewards)
 
@@ -79,9 +79,7 @@ def test_rewards_are_divided_by_the_deviation_of_returns(key):
 
 @pytest.mark.parametrize("algorithm", ("a2c", "dqn", "sac"))
 def test_values_are_in_units_of_the_deviation(algorithm):
-    """A reward of 1000 for ever is worth 1000 / (1 - gamma) / deviation, also across time limits."""
-    from tests.probes import CONTINUOUS
-
+    """1000 for ever is worth 1000 / (1 - gamma) / deviation, also across time limits."""
     kind = {"action_space": CONTINUOUS} if algorithm == "sac" else {}
     env = Probe(lambda sign, time, action: 1e3, horizon=0, **kind)
     changes = {"env_params": Params(max_steps_in_episode=4), "wrappers": (normalize.rewards,)}

@@ -164,6 +164,7 @@ OTHER_VALUES = {
     "v_min": -10.0,
     "munchausen_min": -0.001,
     "learning_rate_end": 0.5,
+    "clip_ratio": 0.001,
 }
 GARNET = {"env": "garnet", "epsilon_end": 0.1, "epsilon_fraction": 0.8, "bonus": 5.0}
 
@@ -176,6 +177,8 @@ GARNET = {"env": "garnet", "epsilon_end": 0.1, "epsilon_fraction": 0.8, "bonus":
         ("iqn", {"epsilon_end": 0.1, "learning_rate": 0.01}, ()),
         ("rainbow", {}, ()),
         ("pqn", {"epsilon_end": 0.1}, ()),
+        ("ppo", {"learning_rate": 0.05}, ()),
+        ("soft_q", {}, ()),
         ("sac", {}, ()),
         ("q_lambda", GARNET, ("alpha", "bonus")),
         ("q_learning", {**GARNET, "exploration": "boltzmann"}, ("bonus",)),

@@ -169,13 +169,13 @@ class ActorCriticConfig(Config):
     """Units of each hidden layer."""
     activation: str = static("tanh")
     """Activation function, by its name in flax.linen."""
-    learning_rate: float = 7e-4
+    learning_rate: float = 4e-3
     """Step size of the optimiser at first."""
     learning_rate_end: float = 0.0
     """Share of the step size that is left at the end, after falling in a straight line."""
     gamma: float = 0.99
     """Discount factor."""
-    trace_decay: float = 1.0
+    trace_decay: float = 0.95
     """lambda: weight of the return over the next value; 0 is the TD error."""
     value_coef: float = 0.5
     """c_V: weight of the critic's loss."""
@@ -194,5 +194,7 @@ class ReinforceConfig(ActorCriticConfig):
     """Steps each environment takes between updates; longer than an episode for whole returns."""
     learning_rate: float = 3e-3
     """Step size of Adam at first."""
+    trace_decay: float = 1.0
+    """lambda: weight of the return over the next value; 1 is REINFORCE."""
     entropy_coef: float = 0.0
     """c_H: weight of the policy's entropy, in nats."""

@@ -61,7 +61,5 @@ class PPOConfig(ActorCriticConfig):
     """Passes over each rollout."""
     learning_rate: float = 2.5e-4
     """Step size of Adam at first."""
-    trace_decay: float = 0.95
-    """lambda: weight of the return over the next value; 0 is the TD error."""
     clip_ratio: float = 0.2
     """epsilon: how far pi may move from the policy that collected the rollout, as a ratio."""

@@ -1,0 +1,84 @@
+"""Actor-critic with thousands of environments, beside the same environments under a random policy.
+
+    python scripts/benchmark_on_policy.py
+    python scripts/benchmark_on_policy.py --algorithms ppo --envs 64 2048
+
+One JSON line per row: environment steps per second of training and of a scan that only draws random
+actions, medians over `--rounds` in which the two take turns; their ratio, which says what learning
+costs; and the size of a rollout, all that on-policy methods remember. Compilation is apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import envs
+from scripts.benchmark_speed import continuing_timer, timer
+
+ENVIRONMENTS = {"CartPole-v1": 20, "Breakout-MinAtar": 4}  # iterations timed for 2,048
+
+
+def measure(algorithm: str, name: str, num_envs: int, rounds: int) -> dict[str, Any]:
+    config = prl.default_config(algorithm).replace(
+        env=name, num_envs=num_envs, hidden_sizes=(64, 64), total_steps=2**40 // 2**10 * num_envs
+    )
+    iterations = max(1, ENVIRONMENTS[name] * 2_048 // num_envs)
+    env = envs.bind(name)
+    state = prl.init(jax.random.key(0), config)
+
+    def random(key: jax.Array, env_state: prl.types.EnvState) -> tuple:
+        def actor(key: jax.Array, obs: jax.Array, step: jax.Array) -> tuple:
+            return env.random_action(key, num_envs), ()
+
+        keys = jax.random.split(key, (iterations * config.rollout_length, 1 + num_envs))
+        env_state, (_, episodes) = envs.rollout(env, keys, env_state, jnp.int32(0), actor)
+        return env_state, jax.tree.map(jnp.sum, episodes)
+
+    timers = {
+        "random": timer(random, jax.random.key(1), state.env),
+        "train": continuing_timer(lambda state: prl.run(state, config, iterations), state),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in timers}
+    for _ in range(rounds):
+        for kind, (once, _) in timers.items():
+            seconds[kind].append(once())
+    steps = iterations * config.block
+    per_second = {kind: steps / statistics.median(times) for kind, times in seconds.items()}
+    rollout = sum(x.nbytes for x in jax.tree.leaves(state.memory))
+    device = jax.devices()[0]
+    return {
+        "algorithm": algorithm,
+        "env": name,
+        "num_envs": num_envs,
+        "rollout_length": config.rollout_length,
+        "steps_per_second": round(per_second["train"]),
+        "random_steps_per_second": round(per_second["random"]),
+        "times_slower_than_random": round(per_second["random"] / per_second["train"], 2),
+        "rollout_mib": round(rollout / 2**20, 2),
+        "compile_s": round(timers["train"][1], 1),
+        "device": f"{jax.device_count()} x {device.device_kind}",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--algorithms", nargs="+", default=["a2c"], choices=["a2c", "ppo"])
+    parser.add_argument("--environments", nargs="+", default=list(ENVIRONMENTS))
+    parser.add_argument("--envs", nargs="+", type=int, default=[2_048])
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    for algorithm in options.algorithms:
+        for name in options.environments:
+            for num_envs in options.envs:
+                print(json.dumps(measure(algorithm, name, num_envs, options.rounds)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
