@@ -74,15 +74,16 @@ COMPUTE_DTYPES = ("float32", "bfloat16")
 COUNTS = (
     "total_steps", "num_envs", "rollout_length", "num_updates", "batch_size", "capacity",
     "n_step", "num_atoms", "num_quantiles", "num_epochs", "num_particles",
-    "num_actions",
+    "num_actions", "policy_delay", "num_critics", "subset_size", "num_dropped",
 )  # fmt: skip
 UNIT_INTERVAL = (
     "gamma", "tau", "epsilon_start", "epsilon_end", "epsilon_fraction", "trace_decay", "cvar",
     "priority_exponent", "importance_exponent", "munchausen", "learning_rate_end", "clip_ratio",
+    "target_entropy_ratio", "target_entropy_ratio_end", "dropout_rate",
 )  # fmt: skip
 NON_NEGATIVE = (
     "learning_rate", "alpha_learning_rate", "warmup_steps", "omega", "bonus", "value_coef",
-    "entropy_coef",
+    "entropy_coef", "weight_decay", "exploration_noise", "target_noise", "target_noise_clip",
 )  # fmt: skip
 FINITE = (
     "learning_rate", "alpha_learning_rate", "alpha", "target_entropy_per_dim", "omega", "bonus",

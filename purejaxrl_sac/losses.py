@@ -146,6 +146,17 @@ def soft_value(q: jax.Array, log_prob: jax.Array, alpha: jax.Array | float) -> j
     return q.min(0) - alpha * log_prob
 
 
+def discrete_soft_value(q: jax.Array, log_pi: jax.Array, alpha: jax.Array | float) -> jax.Array:
+    """V(s) = sum_a pi(a|s) (Q(s, a) - alpha log pi(a|s)), exactly (post, 4.4).
+
+    Args:
+        q, log_pi: [B, A]; log_pi may be -inf, where an action counts for nothing.
+    """
+    chex.assert_rank([q, log_pi], 2)
+    pi = jnp.exp(log_pi)
+    return expected_value(q, pi) + alpha * entropy(pi)
+
+
 def soft_critic(q: jax.Array, target: jax.Array) -> jax.Array:
     """J_Q(theta_i) = E[1/2 (Q_i(s, a) - y)^2] per sample, summed over critics (post, 4.19).
 

@@ -64,6 +64,36 @@ class Conv(nn.Module):
         return nn.Dense(self.features, dtype=self.dtype)(jnp.concatenate(patches, axis=-1))
 
 
+class Dropout(nn.Module):
+    """Dropout where there is a "dropout" key, nothing where there is none."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.Dropout(self.rate, deterministic=not self.has_rng("dropout"))(x)
+
+
+class Residual(nn.Module):
+    """[..., F] -> [..., width]: SimBa's residual feed-forward blocks (Lee et al. 2024).
+
+    A linear embedding, x + MLP(LayerNorm(x)) with an inner layer of 4 x width per block, and a
+    LayerNorm at the end.
+    """
+
+    width: int
+    blocks: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kaiming = nn.initializers.he_normal()
+        x = nn.Dense(self.width, kernel_init=nn.initializers.orthogonal(1.0))(x)
+        for _ in range(self.blocks):
+            y = nn.Dense(4 * self.width, kernel_init=kaiming)(nn.LayerNorm()(x))
+            x = x + nn.Dense(self.width, kernel_init=kaiming)(nn.relu(y))
+        return nn.LayerNorm()(x)
+
+
 class CNN(nn.Module):
     """Convolutions over images: [B, H, W, C] -> [B, F]; follow it with an MLP."""
 
@@ -234,7 +264,7 @@ class Head(nn.Module):
 
 
 class Critics(nn.Module):
-    """Q_1 .. Q_E(s, a): independent critics as one batched product, [E, B] out.
+    """Q_1 .. Q_E(s, a): independent critics as one batched product, [E, B] (or [E, B, K]) out.
 
     Observation and action go side by side into each critic's own torso. Parameters have a
     leading axis [E].
@@ -242,14 +272,17 @@ class Critics(nn.Module):
 
     torso: nn.Module
     size: int = 2
+    num_outputs: int = 1
 
     @nn.compact
     def __call__(self, obs: jax.Array, action: jax.Array) -> jax.Array:
         x = jnp.concatenate([obs.reshape(obs.shape[0], -1), action], axis=-1)
         # one input per critic, so that every product, backwards too, is batched over critics
         x = jnp.broadcast_to(x, (self.size, *x.shape))
-        head = nn.vmap(Head, variable_axes={"params": 0}, split_rngs={"params": True})
-        return head(self.torso, 1)(x).squeeze(-1)
+        rngs = {"params": True, "dropout": True}
+        head = nn.vmap(Head, variable_axes={"params": 0}, split_rngs=rngs)
+        z = head(self.torso, self.num_outputs)(x)
+        return z.squeeze(-1) if self.num_outputs == 1 else z
 
 
 class Sampler(nn.Module):
@@ -262,6 +295,17 @@ class Sampler(nn.Module):
     def __call__(self, obs: jax.Array, noise: jax.Array) -> jax.Array:
         x = jnp.concatenate([flat(obs), noise], axis=-1)
         return nn.Dense(self.action_dim)(self.torso(x))
+
+
+class DeterministicActor(nn.Module):
+    """mu(s) = tanh(...), [B, action_dim]."""
+
+    torso: nn.Module
+    action_dim: int
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> jax.Array:
+        return jnp.tanh(nn.Dense(self.action_dim)(self.torso(obs)))
 
 
 class GaussianActor(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -20,6 +22,20 @@ def adam(
     """
     return optax.flatten(
         optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate))
+    )
+
+
+def adamw(
+    learning_rate: jax.Array | float | optax.Schedule,
+    max_grad_norm: jax.Array | float,
+    weight_decay: jax.Array | float,
+) -> optax.GradientTransformation:
+    """`adam` with decoupled weight decay (Loshchilov & Hutter 2019)."""
+    return optax.flatten(
+        optax.chain(
+            optax.clip_by_global_norm(max_grad_norm),
+            optax.adamw(learning_rate, weight_decay=weight_decay),
+        )
     )
 
 
@@ -42,6 +58,29 @@ def linear_decay(config: Config) -> optax.Schedule:
         config.learning_rate * config.learning_rate_end,
         config.iterations * config.num_updates,
     )
+
+
+def every(
+    period: int, count: jax.Array, update: Callable[[PyTree], tuple[PyTree, dict]], state: PyTree
+) -> tuple[PyTree, dict]:
+    """`update(state)`, which returns a state and metrics, once in `period` updates.
+
+    A cond over parameters alone, by a count that is never batched, so that what is left out costs
+    nothing. Metrics of updates left out are 0 and those of the others `period` times as large:
+    their mean over updates is the mean over those made.
+    """
+    if period == 1:
+        return update(state)
+    _, shapes = jax.eval_shape(update, state)
+
+    def leave(state: PyTree) -> tuple[PyTree, dict]:
+        return state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+    def make(state: PyTree) -> tuple[PyTree, dict]:
+        state, metrics = update(state)
+        return state, jax.tree.map(lambda x: x * period, metrics)
+
+    return jax.lax.cond(count % period == 0, make, leave, state)
 
 
 def track(

@@ -47,10 +47,10 @@ _MOUNTAIN_CAR = {
     "rollout_length": 2,
     "capacity": 48_000,
     "warmup_steps": 2_000,
-    "hidden_sizes": (256, 256),
     "learning_rate": 1e-3,
     "gamma": 0.98,
-    "target_period": 600,
+    "tau": 0.02,
+    "target_period": 1,
     "epsilon_end": 0.07,
 }
 _MINATAR = {  # sizes and step size of Young & Tian 2019, but an update every four steps

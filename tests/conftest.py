@@ -12,10 +12,12 @@ def key():
     return jax.random.key(0)
 
 
-ENVS = {"sac": "Pendulum-v1", "soft_q": "multi_goal", "soft_dqn": "CartPole-v1"} | {
-    name: "CartPole-v1"
-    for name, (module, *_) in ALGORITHMS.items()
-    if module in {"dqn", "distributional", "pqn", "a2c", "ppo"}
+TABULAR = {name for name, (module, *_) in ALGORITHMS.items() if module == "q_learning"}
+CONTINUOUS = {"sac", "redq", "droq", "tqc", "simba", "td3"}
+ENVS = {
+    **{name: "CartPole-v1" for name in ALGORITHMS if name not in TABULAR},
+    **dict.fromkeys(CONTINUOUS, "Pendulum-v1"),
+    "soft_q": "multi_goal",
 }
 
 
@@ -32,7 +34,11 @@ def small(algorithm, **changes):
         "capacity": 96,
         "batch_size": 8,
         "hidden_sizes": (8, 8),
+        "actor_width": 8,
+        "critic_width": 8,
     }
+    if getattr(config, "policy_delay", 1) > 1:
+        sizes["policy_delay"] = 2
     known = {field.name for field in dataclasses.fields(config)}
     sizes = {name: value for name, value in sizes.items() if name in known}
     return config.replace(**{**sizes, **changes})

@@ -12,7 +12,7 @@ import pytest
 import purejaxrl_sac as prl
 from tests.conftest import small
 
-ALGORITHMS = ("per_dqn", "pqn", "sac", "double_q_learning", "sarsa")
+ALGORITHMS = ("per_dqn", "ppo", "simba", "td3", "double_q_learning", "sarsa")
 SEEDS = 3
 
 
@@ -180,6 +180,8 @@ GARNET = {"env": "garnet", "epsilon_end": 0.1, "epsilon_fraction": 0.8, "bonus":
         ("ppo", {"learning_rate": 0.05}, ()),
         ("soft_q", {}, ()),
         ("sac", {}, ()),
+        ("discrete_sac", {"alpha_learning_rate": 0.1}, ()),
+        ("td3", {}, ()),
         ("q_lambda", GARNET, ("alpha", "bonus")),
         ("q_learning", {**GARNET, "exploration": "boltzmann"}, ("bonus",)),
         ("q_learning", {**GARNET, "exploration": "ucb"}, ("alpha",)),

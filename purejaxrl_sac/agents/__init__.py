@@ -37,6 +37,12 @@ ALGORITHMS = {
     "ppo": ("ppo", "PPOConfig", "Proximal policy optimisation (Schulman et al. 2017)"),
     "soft_q": ("soft_q", "SoftQConfig", "soft Q-learning, continuous (Haarnoja et al. 2017)"),
     "sac": ("sac", "SACConfig", "Soft Actor-Critic (Haarnoja et al. 2018)"),
+    "discrete_sac": ("discrete_sac", "DiscreteSACConfig", "SAC, discrete (Christodoulou 2019)"),
+    "redq": ("sac_family", "REDQConfig", "SAC with a large ensemble (Chen et al. 2021)"),
+    "droq": ("sac_family", "DroQConfig", "SAC with dropout critics (Hiraoka et al. 2022)"),
+    "tqc": ("sac_family", "TQCConfig", "SAC, truncated quantiles (Kuznetsov et al. 2020)"),
+    "simba": ("sac_family", "SimBaConfig", "SAC with residual networks (Lee et al. 2024)"),
+    "td3": ("td3", "TD3Config", "Twin delayed DDPG (Fujimoto et al. 2018)"),
 }
 
 

@@ -1,6 +1,7 @@
 """Soft Actor-Critic (Haarnoja et al. 2018, arXiv 1812.05905; post, section 4).
 
-Twin critics Q_1, Q_2 (one ensemble), a squashed Gaussian actor pi and a temperature alpha:
+Critics Q_i (one ensemble, twins unless said otherwise), a squashed Gaussian actor pi and a
+temperature alpha:
 
     y       = r + gamma (min_j Q-_j(s', a') - alpha log pi(a'|s')),  a' ~ pi(.|s')
     J_Q     = E [ sum_i (Q_i(s, a) - y)^2 / 2 ]                                        (4.19)
@@ -11,11 +12,21 @@ Twin critics Q_1, Q_2 (one ensemble), a squashed Gaussian actor pi and a tempera
 Each minimises its own objective by Adam, in this order, the later ones seeing the earlier
 ones' new parameters. The temperature is learned through log alpha, which keeps it positive; a
 fixed temperature is `alpha_learning_rate=0`.
+
+Every part is a function, and the family (`agents.sac_family`) expressions of such parts:
+
+    actor        (config, space, action_dim) -> mean, log std       gaussian_actor
+    critics      (config, space) -> [E, B] or [E, B, K]             twin_critics
+    critique     config -> Critique: what critics' outputs mean     minimum
+    optimizer    config -> optax                                    usual_optimizer
+    storage      config -> Storage                                  dqn.replay_storage
+    memory       (config, Storage) -> Memory                        dqn.uniform_replay
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -24,26 +35,67 @@ import optax
 from flax import struct
 
 from purejaxrl_sac import envs, losses, networks
+from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
 from purejaxrl_sac.config import Config, ConfigError, static
 from purejaxrl_sac.distributions import squashed_gaussian
-from purejaxrl_sac.memory import uniform
-from purejaxrl_sac.optimize import adam, track
-from purejaxrl_sac.storage import ring
+from purejaxrl_sac.optimize import adam, every, track
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
 
 
 class SACState(NamedTuple):
     actor_params: PyTree  # phi
-    critic_params: PyTree  # theta_i, leading axis [2]
-    target_params: PyTree  # theta-_i, leading axis [2]
+    critic_params: PyTree  # theta_i, leading axis [E]
+    target_params: PyTree  # theta-_i, leading axis [E]
     log_alpha: jax.Array  # scalar
     actor_opt_state: PyTree
     critic_opt_state: PyTree
     alpha_opt_state: PyTree
 
 
-def sac(config: SACConfig) -> tuple[Agent, Memory]:
-    """SAC with twin critics, a squashed Gaussian and an automatic or fixed temperature.
+class Critique(NamedTuple):
+    """What the outputs of an ensemble of critics mean; K is 1 unless returns have distributions."""
+
+    following: Callable  # (key, Q-(s', a')) -> the returns from s' on, [B, K]
+    loss: Callable  # (Q(s, a), target [B, K]) -> per row, summed over critics, [B]
+    value: Callable  # Q(s, a) -> what the actor climbs, [B]
+
+
+def minimum(config: Config) -> Critique:
+    """The least of all critics, in targets and for the actor (post, 4.3.1)."""
+    return Critique(
+        following=lambda key, q: q.min(0)[:, None],
+        loss=lambda q, target: losses.soft_critic(q, target.squeeze(-1)),
+        value=lambda q: q.min(0),
+    )
+
+
+def gaussian_actor(config: SACConfig, space: Any, action_dim: int) -> networks.GaussianActor:
+    """An MLP for mean and log standard deviation."""
+    torso = networks.torso(space, config.hidden_sizes, config.activation)
+    return networks.GaussianActor(torso, action_dim)
+
+
+def twin_critics(config: SACConfig, space: Any) -> networks.Critics:
+    """Two independent MLPs."""
+    return networks.Critics(networks.torso(space, config.hidden_sizes, config.activation), 2)
+
+
+def usual_optimizer(config: SACConfig) -> optax.GradientTransformation:
+    """Adam on gradients of a limited norm."""
+    return adam(config.learning_rate, config.max_grad_norm)
+
+
+def sac(
+    config: SACConfig,
+    *,
+    actor: Callable = gaussian_actor,
+    critics: Callable = twin_critics,
+    critique: Callable = minimum,
+    optimizer: Callable = usual_optimizer,
+    storage: Callable = replay_storage,
+    memory: Callable = uniform_replay,
+) -> tuple[Agent, Memory]:
+    """SAC with an automatic or fixed temperature, out of the parts above.
 
     Actions and their log-probabilities are in canonical units, [-1, 1] per dimension.
 
@@ -52,15 +104,12 @@ def sac(config: SACConfig) -> tuple[Agent, Memory]:
     """
     env = envs.bind(config.env, config.env_params)
     if env.action_dim is None:
-        raise ConfigError(f"SAC needs continuous actions, but {env.name} has discrete: use dqn")
-    features = networks.features(env.observation_space)
-
-    def torso() -> networks.MLP:
-        return networks.torso(env.observation_space, config.hidden_sizes, config.activation)
-
-    actor = networks.GaussianActor(torso(), env.action_dim)
-    critic = networks.Critics(torso(), 2)
-    optimizer = adam(config.learning_rate, config.max_grad_norm)
+        raise ConfigError(
+            f"SAC needs continuous actions, but {env.name} has discrete: use discrete_sac or dqn"
+        )
+    space, features = env.observation_space, networks.features(env.observation_space)
+    actor, critic = actor(config, space, env.action_dim), critics(config, space)
+    meaning, optimizer = critique(config), optimizer(config)
     alpha_optimizer = optax.adam(config.alpha_learning_rate)
     target_entropy = config.target_entropy_per_dim * env.action_dim
 
@@ -92,63 +141,69 @@ def sac(config: SACConfig) -> tuple[Agent, Memory]:
         return jnp.tanh(mean)
 
     def update(key: jax.Array, state: SACState, sample: Sample, count: jax.Array) -> tuple:
-        key_next, key_actor = jax.random.split(key)
+        keys = jax.random.split(key, 6)
+        key_next, key_actor, key_subset, *keys_dropout = keys
+        dropout = [{"dropout": key} for key in keys_dropout]
         batch = sample.transition
         obs, next_obs = features(batch.obs), features(batch.next_obs)
         alpha = jnp.exp(state.log_alpha)
 
         next_action, next_log_prob = sample_action(key_next, state.actor_params, next_obs)
-        next_q = critic.apply(state.target_params, next_obs, next_action)
-        next_value = losses.soft_value(next_q, next_log_prob, alpha)
-        target = losses.td_target(batch.reward, batch.discount, config.gamma, next_value)
+        next_q = critic.apply(state.target_params, next_obs, next_action, rngs=dropout[0])
+        following = meaning.following(key_subset, next_q) - alpha * next_log_prob[:, None]
+        backup = partial(losses.td_target, batch.reward, batch.discount, config.gamma)
+        target = jax.vmap(backup, 1, 1)(following)  # [B, K]
 
         def critic_loss(params: PyTree) -> tuple[jax.Array, jax.Array]:
-            q = critic.apply(params, obs, batch.action)
-            return (sample.weight * losses.soft_critic(q, target)).mean(), q
+            q = critic.apply(params, obs, batch.action, rngs=dropout[1])
+            return (sample.weight * meaning.loss(q, target)).mean(), meaning.value(q)
 
         (j_q, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic_params)
-        updates, critic_opt_state = optimizer.update(grads, state.critic_opt_state)
+        updates, critic_opt_state = optimizer.update(
+            grads, state.critic_opt_state, state.critic_params
+        )
         critic_params = optax.apply_updates(state.critic_params, updates)
-
-        def actor_loss(params: PyTree) -> tuple[jax.Array, jax.Array]:
-            action, log_prob = sample_action(key_actor, params, obs)
-            q = critic.apply(critic_params, obs, action)
-            return losses.soft_actor(q, log_prob, alpha).mean(), log_prob
-
-        (j_pi, log_prob), grads = jax.value_and_grad(actor_loss, has_aux=True)(state.actor_params)
-        updates, actor_opt_state = optimizer.update(grads, state.actor_opt_state)
-        actor_params = optax.apply_updates(state.actor_params, updates)
-
-        def temperature_loss(log_alpha: jax.Array) -> jax.Array:
-            return losses.temperature(jnp.exp(log_alpha), log_prob, target_entropy).mean()
-
-        grads = jax.grad(temperature_loss)(state.log_alpha)
-        updates, alpha_opt_state = alpha_optimizer.update(grads, state.alpha_opt_state)
-        log_alpha = optax.apply_updates(state.log_alpha, updates)
-
         target_params = track(
             critic_params, state.target_params, config.tau, config.target_period, count
         )
-        metrics = {
-            "critic_loss": j_q,
-            "actor_loss": j_pi,
-            "q": q.mean(),
-            "entropy": -log_prob.mean(),
-            "alpha": alpha,
-        }
-        state = SACState(
-            actor_params=actor_params,
+        state = state._replace(
             critic_params=critic_params,
             target_params=target_params,
-            log_alpha=log_alpha,
-            actor_opt_state=actor_opt_state,
             critic_opt_state=critic_opt_state,
-            alpha_opt_state=alpha_opt_state,
         )
-        return state, jnp.abs(target - q).mean(0), metrics
 
-    memory = uniform(ring(config.capacity, config.num_envs), config.batch_size)
-    return Agent(init, act, policy, update), memory
+        def improve(state: SACState) -> tuple[SACState, dict]:
+            def actor_loss(params: PyTree) -> tuple[jax.Array, jax.Array]:
+                action, log_prob = sample_action(key_actor, params, obs)
+                q = critic.apply(state.critic_params, obs, action, rngs=dropout[2])
+                return (alpha * log_prob - meaning.value(q)).mean(), log_prob
+
+            (j_pi, log_prob), grads = jax.value_and_grad(actor_loss, has_aux=True)(
+                state.actor_params
+            )
+            updates, actor_opt_state = optimizer.update(
+                grads, state.actor_opt_state, state.actor_params
+            )
+            actor_params = optax.apply_updates(state.actor_params, updates)
+
+            def temperature_loss(log_alpha: jax.Array) -> jax.Array:
+                return losses.temperature(jnp.exp(log_alpha), log_prob, target_entropy).mean()
+
+            grads = jax.grad(temperature_loss)(state.log_alpha)
+            updates, alpha_opt_state = alpha_optimizer.update(grads, state.alpha_opt_state)
+            improved = state._replace(
+                actor_params=actor_params,
+                log_alpha=optax.apply_updates(state.log_alpha, updates),
+                actor_opt_state=actor_opt_state,
+                alpha_opt_state=alpha_opt_state,
+            )
+            return improved, {"actor_loss": j_pi, "entropy": -log_prob.mean()}
+
+        state, metrics = every(config.policy_delay, count, improve, state)
+        metrics = {"critic_loss": j_q, "q": q.mean(), "alpha": alpha, **metrics}
+        return state, jnp.abs(target.mean(-1) - q), metrics
+
+    return Agent(init, act, policy, update), memory(config, storage(config))
 
 
 @struct.dataclass
@@ -178,6 +233,8 @@ class SACConfig(Config):
     """Share of theta that the target critics take over at each target update."""
     target_period: int = 1
     """Gradient updates between two target updates."""
+    policy_delay: int = static(1)
+    """Updates of the critics for each one of the actor and the temperature."""
     alpha: float = 1.0
     """Temperature at the start (for ever, where alpha_learning_rate is 0)."""
     alpha_learning_rate: float = 1e-3

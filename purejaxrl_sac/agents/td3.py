@@ -1,0 +1,159 @@
+"""TD3 (Fujimoto et al. 2018, arXiv 1802.09477): the deterministic neighbour of SAC.
+
+    y    = r + gamma min_j Q-_j(s', clip(mu-(s') + eps, -1, 1)),   eps ~ clip(N(0, sigma^2), +-c)
+    J_Q  = E [ sum_i (Q_i(s, a) - y)^2 / 2 ]
+    J_mu = -E [ Q_1(s, mu(s)) ],  every `policy_delay` updates, as are the targets
+
+It has no entropy to explore by and adds noise to its actions instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from purejaxrl_sac import envs, losses, networks
+from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
+from purejaxrl_sac.agents.sac import twin_critics
+from purejaxrl_sac.config import Config, ConfigError, static
+from purejaxrl_sac.optimize import adam, every, track
+from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
+
+
+class TD3State(NamedTuple):
+    actor_params: PyTree  # phi
+    critic_params: PyTree  # theta_i, leading axis [2]
+    target_actor_params: PyTree  # phi-
+    target_critic_params: PyTree  # theta-_i, leading axis [2]
+    actor_opt_state: PyTree
+    critic_opt_state: PyTree
+
+
+def td3(
+    config: TD3Config,
+    *,
+    critics: Callable = twin_critics,
+    storage: Callable = replay_storage,
+    memory: Callable = uniform_replay,
+) -> tuple[Agent, Memory]:
+    """TD3; parts as those of `sac`.
+
+    Raises:
+        ConfigError: the environment's actions are discrete.
+    """
+    env = envs.bind(config.env, config.env_params)
+    if env.action_dim is None:
+        raise ConfigError(f"TD3 needs continuous actions, but {env.name} has discrete: use dqn")
+    space, features = env.observation_space, networks.features(env.observation_space)
+    torso = networks.torso(space, config.hidden_sizes, config.activation)
+    actor, critic = networks.DeterministicActor(torso, env.action_dim), critics(config, space)
+    optimizer = adam(config.learning_rate, config.max_grad_norm)
+
+    def init(key: jax.Array, obs: jax.Array) -> TD3State:
+        key_actor, key_critic = jax.random.split(key)
+        actor_params = actor.init(key_actor, features(obs))
+        action = jnp.zeros((obs.shape[0], env.action_dim))
+        critic_params = critic.init(key_critic, features(obs), action)
+        return TD3State(
+            actor_params=actor_params,
+            critic_params=critic_params,
+            target_actor_params=jax.tree.map(jnp.copy, actor_params),
+            target_critic_params=jax.tree.map(jnp.copy, critic_params),
+            actor_opt_state=optimizer.init(actor_params),
+            critic_opt_state=optimizer.init(critic_params),
+        )
+
+    def policy(key: jax.Array, state: TD3State, obs: jax.Array) -> jax.Array:
+        return actor.apply(state.actor_params, features(obs))
+
+    def act(key: jax.Array, state: TD3State, obs: jax.Array, step: jax.Array) -> tuple:
+        action = policy(key, state, obs)
+        noise = config.exploration_noise * jax.random.normal(key, action.shape)
+        return jnp.clip(action + noise, -1, 1), ()
+
+    def update(key: jax.Array, state: TD3State, sample: Sample, count: jax.Array) -> tuple:
+        batch = sample.transition
+        obs, next_obs = features(batch.obs), features(batch.next_obs)
+
+        noise = config.target_noise * jax.random.normal(key, batch.action.shape)
+        noise = jnp.clip(noise, -config.target_noise_clip, config.target_noise_clip)
+        next_action = jnp.clip(actor.apply(state.target_actor_params, next_obs) + noise, -1, 1)
+        next_q = critic.apply(state.target_critic_params, next_obs, next_action).min(0)
+        target = losses.td_target(batch.reward, batch.discount, config.gamma, next_q)
+
+        def critic_loss(params: PyTree) -> tuple[jax.Array, jax.Array]:
+            q = critic.apply(params, obs, batch.action)
+            return (sample.weight * losses.soft_critic(q, target)).mean(), q
+
+        (j_q, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic_params)
+        updates, critic_opt_state = optimizer.update(grads, state.critic_opt_state)
+        state = state._replace(
+            critic_params=optax.apply_updates(state.critic_params, updates),
+            critic_opt_state=critic_opt_state,
+        )
+
+        def improve(state: TD3State) -> tuple[TD3State, dict]:
+            def actor_loss(params: PyTree) -> jax.Array:
+                return -critic.apply(state.critic_params, obs, actor.apply(params, obs))[0].mean()
+
+            j_mu, grads = jax.value_and_grad(actor_loss)(state.actor_params)
+            updates, actor_opt_state = optimizer.update(grads, state.actor_opt_state)
+            actor_params = optax.apply_updates(state.actor_params, updates)
+            online = (actor_params, state.critic_params)
+            targets = (state.target_actor_params, state.target_critic_params)
+            moved = track(online, targets, config.tau, 1, count)
+            improved = state._replace(
+                actor_params=actor_params,
+                target_actor_params=moved[0],
+                target_critic_params=moved[1],
+                actor_opt_state=actor_opt_state,
+            )
+            return improved, {"actor_loss": j_mu}
+
+        state, metrics = every(config.policy_delay, count, improve, state)
+        metrics = {"critic_loss": j_q, "q": q.mean(), **metrics}
+        return state, jnp.abs(target - q).mean(0), metrics
+
+    return Agent(init, act, policy, update), memory(config, storage(config))
+
+
+@struct.dataclass
+class TD3Config(Config):
+    """Configuration of TD3."""
+
+    algorithm: Callable = static(td3)
+    env: Any = static("Pendulum-v1")
+    """Environment: a name, or any gymnax `Environment` object."""
+    total_steps: int = static(20_000)
+    """Environment steps over all parallel environments, warm-up included."""
+    warmup_steps: int = static(1_000)
+    """Environment steps of uniformly random actions before learning begins."""
+    batch_size: int = static(256)
+    """Transitions per gradient update."""
+    capacity: int = static(100_000)
+    """Transitions the replay memory keeps; a multiple of num_envs x rollout_length."""
+    hidden_sizes: tuple[int, ...] = static((64, 64))
+    """Units of each hidden layer, in the actor and in each critic."""
+    activation: str = static("relu")
+    """Activation function, by its name in flax.linen."""
+    learning_rate: float = 1e-3
+    """Step size of Adam, for the actor and the critics."""
+    gamma: float = 0.99
+    """Discount factor."""
+    tau: float = 0.005
+    """Share of theta and phi that the targets take over at each of the actor's updates."""
+    policy_delay: int = static(2)
+    """Updates of the critics for each one of the actor and the targets."""
+    exploration_noise: float = 0.1
+    """Standard deviation of the noise on actions taken."""
+    target_noise: float = 0.2
+    """sigma: standard deviation of the noise on actions in targets."""
+    target_noise_clip: float = 0.5
+    """c: where the latter is cut off."""
+    max_grad_norm: float = float("inf")
+    """Global norm that gradients are clipped to, for the actor and for the critics."""

@@ -1,0 +1,242 @@
+"""SAC's relatives against hand-computed numbers, exact answers and the probes."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import dynamic_programming as dp
+from purejaxrl_sac import losses, mdp, networks, normalize
+from purejaxrl_sac.agents import sac_family
+from purejaxrl_sac.agents.sac import minimum
+from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.envs.tabular import Tabular
+from purejaxrl_sac.optimize import every
+from purejaxrl_sac.types import Sample, Transition
+from tests.conftest import small
+from tests.probes import CONTINUOUS, GAMMA, Params, Probe, trained
+
+FAMILY = ("redq", "droq", "tqc", "simba", "td3")
+SIZES = {
+    "redq": {"num_critics": 4, "policy_delay": 1},
+    "droq": {"policy_delay": 1},
+    "tqc": {"num_critics": 2, "num_quantiles": 8, "num_dropped": 1},
+    "simba": {"actor_width": 16, "critic_width": 32, "critic_blocks": 1, "learning_rate": 1e-3},
+    "td3": {"policy_delay": 2},
+}
+COLD = {"alpha": 1e-6, "alpha_learning_rate": 0.0}
+
+
+def settings(algorithm):
+    return {**SIZES[algorithm], **({} if algorithm == "td3" else COLD)}
+
+
+def obs(*rows):
+    return jnp.array(rows, jnp.float32)
+
+
+@pytest.mark.parametrize("algorithm", FAMILY)
+def test_finds_the_best_action_for_each_observation(algorithm):
+    env = Probe(
+        lambda sign, time, action: -((action - 0.5 * sign) ** 2),
+        signs=(-1.0, 1.0),
+        action_space=CONTINUOUS,
+    )
+    config, state = trained(algorithm, env, 1_500, **settings(algorithm))
+    action = prl.policy(config, state)(jax.random.key(0), obs([-1, 0], [1, 0]))
+    np.testing.assert_allclose(action, [[-0.5], [0.5]], atol=0.15)
+
+
+@pytest.mark.parametrize("algorithm", FAMILY)
+def test_a_time_limit_bootstraps(algorithm):
+    env = Probe(lambda sign, time, action: 1, horizon=0, action_space=CONTINUOUS)
+    changes = {**settings(algorithm), "env_params": Params(max_steps_in_episode=3)}
+    config = prl.default_config(algorithm).replace(env=env)
+    config, state = trained(algorithm, env, 3_000, **changes)
+    _, metrics = jax.jit(prl.run, static_argnums=2)(state, config, 20)
+    worth = 1 / (1 - GAMMA)
+    if algorithm == "tqc":  # without its largest quantiles it is cautious
+        assert 0.6 * worth < metrics["q"].mean() < 1.03 * worth
+    else:
+        np.testing.assert_allclose(metrics["q"].mean(), worth, rtol=0.07)
+
+
+def test_redq_takes_the_least_of_a_random_subset():
+    config = prl.default_config("redq").replace(num_critics=5, subset_size=2)
+    meaning = sac_family.random_minimum(config)
+    q = jnp.array([1.0, 2, 3, 4, 5])[:, None]
+    keys = jax.random.split(jax.random.key(0), 4_000)
+    drawn = np.asarray(jax.vmap(lambda key: meaning.following(key, q))(keys)).ravel()
+    # the least of 2 out of 5 is k with probability (5 - k) / 10
+    shares = [(drawn == k).mean() for k in range(1, 6)]
+    np.testing.assert_allclose(shares, [0.4, 0.3, 0.2, 0.1, 0], atol=0.03)
+    np.testing.assert_allclose(meaning.value(q), [3.0])
+
+
+def test_redq_of_two_out_of_two_has_the_targets_of_sac():
+    config = prl.default_config("redq").replace(num_critics=2, subset_size=2)
+    q = jax.random.normal(jax.random.key(0), (2, 7))
+    ours, theirs = sac_family.random_minimum(config), minimum(config)
+    key = jax.random.key(1)
+    chex.assert_trees_all_equal(ours.following(key, q), theirs.following(key, q))
+
+
+def test_tqc_leaves_the_largest_quantiles_of_all_critics_out():
+    config = prl.default_config("tqc").replace(num_critics=2, num_quantiles=3, num_dropped=1)
+    meaning = sac_family.truncated(config)
+    q = jnp.array([[[1.0, 5, 9]], [[2.0, 8, 7]]])  # [E, B, K]
+    kept = meaning.following(jax.random.key(0), q)
+    np.testing.assert_array_equal(kept, [[1, 2, 5, 7]])
+    np.testing.assert_allclose(meaning.value(q), [32 / 6], rtol=1e-6)
+    # each critic's quantiles against each target, by the definition
+    fraction = (np.arange(3) + 0.5) / 3
+    u = np.asarray(kept)[0][None, None] - np.asarray(q)[:, 0, :, None]
+    rho = np.abs(fraction[None, :, None] - (u < 0))
+    expected = (rho * np.where(np.abs(u) <= 1, u**2 / 2, np.abs(u) - 0.5)).mean(-1).sum((0, 1))
+    np.testing.assert_allclose(meaning.loss(q, kept), [expected], rtol=1e-5)
+
+
+def test_dropout_is_anew_with_every_key_and_off_without_one():
+    config = prl.default_config("droq").replace(dropout_rate=0.5)
+    space = type("Space", (), {"shape": (3,)})
+    critics = sac_family.dropout_critics(config, space)
+    x, a = jnp.ones((4, 3)), jnp.ones((4, 1))
+    params = critics.init(jax.random.key(0), x, a)
+    plain = critics.apply(params, x, a)
+    np.testing.assert_array_equal(plain, critics.apply(params, x, a))
+    one, two = (critics.apply(params, x, a, rngs={"dropout": jax.random.key(k)}) for k in (1, 2))
+    assert not np.allclose(one, two) and not np.allclose(one, plain)
+    assert not np.allclose(one[0] - plain[0], one[1] - plain[1])  # each critic drops its own
+
+
+def test_residual_blocks_by_hand():
+    layer, x = networks.Residual(4, 1), jax.random.normal(jax.random.key(0), (5, 3))
+    params = layer.init(jax.random.key(1), x)
+    p = params["params"]
+
+    def normal(x):
+        return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-6)
+
+    def dense(name, x):
+        return x @ p[name]["kernel"] + p[name]["bias"]
+
+    stream = dense("Dense_0", x)
+    stream = stream + dense("Dense_2", jax.nn.relu(dense("Dense_1", normal(stream))))
+    np.testing.assert_allclose(layer.apply(params, x), normal(stream), rtol=1e-4, atol=1e-5)
+    assert p["Dense_1"]["kernel"].shape == (4, 16)
+
+
+def test_simba_normalises_what_it_sees(key):
+    config = small("simba")
+    state, _ = jax.jit(prl.train)(key, config)
+    assert isinstance(state.agent, normalize.Normalized) and state.agent.used.count > 100
+
+
+def test_every_updates_once_in_a_period_and_means_stay_means():
+    def run(period, updates=6):
+        def body(state, count):
+            return every(period, count, lambda s: (s + 1, {"m": jnp.float32(5)}), state)
+
+        return jax.lax.scan(body, jnp.int32(0), jnp.arange(updates))
+
+    for period, made in ((1, 6), (2, 3), (3, 2)):
+        state, metrics = run(period)
+        assert state == made
+        assert metrics["m"].mean() == 5
+
+
+def test_a_delayed_actor_moves_every_other_update():
+    config = small("sac", policy_delay=2, num_updates=1, warmup_steps=24)
+    state = prl.init(jax.random.key(0), config)
+    moved = []
+    for _ in range(4):
+        after, _ = prl.run(state, config, 1)
+        moved.append(
+            not np.array_equal(
+                jax.tree.leaves(after.agent.actor_params)[0],
+                jax.tree.leaves(state.agent.actor_params)[0],
+            )
+        )
+        state = after
+    assert moved == [True, False, True, False]
+
+
+def test_delay_stays_a_cond_over_parameters_under_vmap():
+    """Were the count batched, both branches would be computed and selected from."""
+    config = small("sac", policy_delay=2)
+    jaxpr = jax.make_jaxpr(jax.vmap(prl.make_train(config)))(jax.random.split(jax.random.key(0)))
+    assert str(jaxpr).count("cond[") == 1
+
+
+# discrete SAC
+
+MDP = mdp.garnet(jax.random.key(3), states=6, actions=3, branching=2)
+LAW = np.asarray(MDP.P).ravel()
+
+
+@pytest.mark.parametrize("alpha", (0.1, 1.0))
+def test_discrete_sac_finds_the_soft_optimal_policy(alpha):
+    """Updates on every transition, weighted by its probability, of networks linear in the state."""
+    state, action, following = (x.ravel() for x in np.indices(MDP.P.shape, dtype=np.int32))
+    ones = jnp.ones(LAW.shape)
+    batch = Transition(state, action, jnp.ravel(MDP.R), ones, following, ones == 0)
+    config = prl.default_config("discrete_sac").replace(
+        env=Tabular(MDP), gamma=GAMMA, hidden_sizes=(), learning_rate=2e-2, tau=0.05,
+        alpha=alpha, alpha_learning_rate=0.0,
+    )  # fmt: skip
+    agent, _ = config.algorithm(config)
+
+    def learn(state, xs):
+        key, count = xs
+        return agent.update(key, state, Sample(batch, jnp.float32(LAW)), count)[0], None
+
+    def run(key):
+        keys = jax.random.split(key, 5_000)
+        start = agent.init(keys[0], batch.obs)
+        found, _ = jax.lax.scan(learn, start, (keys, jnp.arange(5_000)))
+        return found
+
+    found = jax.jit(run)(jax.random.key(1))
+    optimal = dp.soft_value_iteration(MDP, GAMMA, alpha)
+    np.testing.assert_allclose(agent.q_values(found, jnp.arange(6)), optimal, rtol=5e-3, atol=0.05)
+    config_pi = dp.boltzmann(optimal, alpha)
+    drawn, _ = jax.vmap(lambda key: agent.act(key, found, jnp.arange(6), jnp.int32(0)))(
+        jax.random.split(jax.random.key(2), 4_000)
+    )
+    shares = jnp.stack([(drawn == a).mean(0) for a in range(3)], -1)
+    np.testing.assert_allclose(shares, config_pi, atol=0.05)
+
+
+def test_discrete_soft_value_survives_a_probability_of_zero():
+    log_pi = jnp.array([[0.0, -jnp.inf], [jnp.log(0.5), jnp.log(0.5)]])
+    q = jnp.array([[1.0, 7.0], [1.0, 3.0]])
+    value = losses.discrete_soft_value(q, log_pi, 0.5)
+    np.testing.assert_allclose(value, [1.0, 2 + 0.5 * np.log(2)], rtol=1e-6)
+
+
+def test_discrete_sac_holds_its_entropy_at_the_target():
+    env = Probe(lambda sign, time, action: 1.0 * action)
+    config, state = trained(
+        "discrete_sac", env, 4_000, alpha_learning_rate=1e-2, target_entropy_ratio=0.6,
+        target_entropy_ratio_end=0.6,
+    )  # fmt: skip
+    _, metrics = jax.jit(prl.run, static_argnums=2)(state, config, 50)
+    np.testing.assert_allclose(metrics["entropy"].mean(), 0.6 * np.log(2), rtol=0.07)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "changes", "complaint"),
+    (
+        ("redq", {"subset_size": 11}, "subset_size is 11, but there are 10 critics"),
+        ("tqc", {"num_dropped": 25}, "leave at least one"),
+        ("discrete_sac", {"env": "Pendulum-v1"}, "use sac"),
+        ("td3", {"env": "CartPole-v1"}, "use dqn"),
+        ("sac", {"env": "CartPole-v1"}, "use discrete_sac or dqn"),
+        ("sac", {"policy_delay": 0}, "policy_delay is 0, but must be at least 1"),
+    ),
+)
+def test_bad_configurations_are_named(algorithm, changes, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        prl.make_train(prl.default_config(algorithm).replace(**changes))
