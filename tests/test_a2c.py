@@ -189,7 +189,7 @@ def test_a2c_gradient_is_rlax_s():
     _, observed = agent.observe(state, rollout)
     choice = observed.extras
     env = envs.bind(config.env)
-    model = networks.shared(config, env.observation_space, distributions.usual(env))
+    model = networks.separate(config, env.observation_space, distributions.usual(env))
 
     def theirs(params):
         logits, value = model.apply(params, rollout.obs.reshape(-1, 4))

@@ -14,7 +14,7 @@ where rollouts are as long as episodes). Episodes end returns, time limits boots
 
 Every part is a function:
 
-    network      (config, space, Policy) -> flax module             networks.shared
+    network      (config, space, Policy) -> flax module             networks.separate
     policy       Env -> Policy: what the actor's outputs mean       distributions.usual
     objective    (config, log pi, log pi_old, A) -> J_pi per row    policy_gradient
     normalize    A -> A, over a batch                               as_it_is
@@ -80,7 +80,7 @@ def whole_rollout(config: Config) -> Memory:
 def actor_critic(
     config: ActorCriticConfig,
     *,
-    network: Callable = networks.shared,
+    network: Callable = networks.separate,
     policy: Callable = distributions.usual,
     objective: Callable = policy_gradient,
     normalize: Callable = as_it_is,
@@ -153,7 +153,7 @@ def actor_critic(
 
 
 a2c = actor_critic
-reinforce = partial(actor_critic, network=networks.separate, optimizer=optimize.adam)
+reinforce = partial(actor_critic, optimizer=optimize.adam)
 
 
 @struct.dataclass

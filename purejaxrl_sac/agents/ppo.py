@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from purejaxrl_sac import networks, optimize
+from purejaxrl_sac import optimize
 from purejaxrl_sac.agents.a2c import ActorCriticConfig, actor_critic, standardized
 from purejaxrl_sac.config import static
 from purejaxrl_sac.memory import minibatches
@@ -38,7 +38,6 @@ def epochs(config: PPOConfig) -> Memory:
 
 ppo = partial(
     actor_critic,
-    network=networks.separate,
     objective=clipped_surrogate,
     normalize=standardized,
     optimizer=optimize.adam,
