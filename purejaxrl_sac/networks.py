@@ -74,6 +74,45 @@ class Dropout(nn.Module):
         return nn.Dropout(self.rate, deterministic=not self.has_rng("dropout"))(x)
 
 
+class BatchRenorm(nn.Module):
+    """Batch renormalisation (Ioffe 2017, arXiv 1702.03275) over the leading axis of [B, F].
+
+    It learns, from the batch and with running statistics alike, where the collection
+    "batch_stats" may change; elsewhere it normalises by the running statistics. Its first
+    `warmup` batches are plain batch normalisation.
+    """
+
+    warmup: int
+    momentum: float = 0.99
+    epsilon: float = 1e-3
+    r_max: float = 3.0
+    d_max: float = 5.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = x.shape[-1:]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        var = self.variable("batch_stats", "var", jnp.ones, shape)
+        seen = self.variable("batch_stats", "seen", jnp.zeros, ())
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        std = jnp.sqrt(var.value + self.epsilon)
+        if not self.is_mutable_collection("batch_stats") or self.is_initializing():
+            return scale * (x - mean.value) / std + bias
+        batch_mean, batch_var = x.mean(0), x.var(0)
+        batch_std = jnp.sqrt(batch_var + self.epsilon)
+        warm = seen.value >= self.warmup
+        r = jnp.where(warm, jnp.clip(batch_std / std, 1 / self.r_max, self.r_max), 1.0)
+        shift = jnp.clip((batch_mean - mean.value) / std, -self.d_max, self.d_max)
+        d = jnp.where(warm, shift, 0.0)
+        r, d = jax.lax.stop_gradient((r, d))
+        keep = self.momentum
+        mean.value = keep * mean.value + (1 - keep) * jax.lax.stop_gradient(batch_mean)
+        var.value = keep * var.value + (1 - keep) * jax.lax.stop_gradient(batch_var)
+        seen.value = seen.value + 1
+        return scale * ((x - batch_mean) / batch_std * r + d) + bias
+
+
 class Residual(nn.Module):
     """[..., F] -> [..., width]: SimBa's residual feed-forward blocks (Lee et al. 2024).
 
@@ -280,7 +319,8 @@ class Critics(nn.Module):
         # one input per critic, so that every product, backwards too, is batched over critics
         x = jnp.broadcast_to(x, (self.size, *x.shape))
         rngs = {"params": True, "dropout": True}
-        head = nn.vmap(Head, variable_axes={"params": 0}, split_rngs=rngs)
+        axes = {"params": 0, "batch_stats": 0}
+        head = nn.vmap(Head, variable_axes=axes, split_rngs=rngs)
         z = head(self.torso, self.num_outputs)(x)
         return z.squeeze(-1) if self.num_outputs == 1 else z
 

@@ -13,7 +13,7 @@ def key():
 
 
 TABULAR = {name for name, (module, *_) in ALGORITHMS.items() if module == "q_learning"}
-CONTINUOUS = {"sac", "redq", "droq", "tqc", "simba", "td3"}
+CONTINUOUS = {"sac", "redq", "droq", "tqc", "simba", "td3", "sac_v1", "crossq"}
 ENVS = {
     **{name: "CartPole-v1" for name in ALGORITHMS if name not in TABULAR},
     **dict.fromkeys(CONTINUOUS, "Pendulum-v1"),

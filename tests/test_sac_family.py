@@ -18,19 +18,22 @@ from purejaxrl_sac.types import Sample, Transition
 from tests.conftest import small
 from tests.probes import CONTINUOUS, GAMMA, Params, Probe, trained
 
-FAMILY = ("redq", "droq", "tqc", "simba", "td3")
+FAMILY = ("redq", "droq", "tqc", "simba", "td3", "sac_v1", "crossq")
 SIZES = {
     "redq": {"num_critics": 4, "policy_delay": 1},
     "droq": {"policy_delay": 1},
     "tqc": {"num_critics": 2, "num_quantiles": 8, "num_dropped": 1},
     "simba": {"actor_width": 16, "critic_width": 32, "critic_blocks": 1, "learning_rate": 1e-3},
     "td3": {"policy_delay": 2},
+    "sac_v1": {},
+    "crossq": {"policy_delay": 1, "critic_hidden_sizes": (32, 32), "renorm_warmup": 500},
 }
 COLD = {"alpha": 1e-6, "alpha_learning_rate": 0.0}
 
 
 def settings(algorithm):
-    return {**SIZES[algorithm], **({} if algorithm == "td3" else COLD)}
+    config = prl.default_config(algorithm)
+    return {**SIZES[algorithm], **{name: x for name, x in COLD.items() if hasattr(config, name)}}
 
 
 def obs(*rows):

@@ -38,6 +38,8 @@ ALGORITHMS = {
     "soft_q": ("soft_q", "SoftQConfig", "soft Q-learning, continuous (Haarnoja et al. 2017)"),
     "sac": ("sac", "SACConfig", "Soft Actor-Critic (Haarnoja et al. 2018)"),
     "discrete_sac": ("discrete_sac", "DiscreteSACConfig", "SAC, discrete (Christodoulou 2019)"),
+    "sac_v1": ("sac_v1", "SACv1Config", "SAC with a value network (Haarnoja et al. 2018)"),
+    "crossq": ("crossq", "CrossQConfig", "SAC without target networks (Bhatt et al. 2024)"),
     "redq": ("sac_family", "REDQConfig", "SAC with a large ensemble (Chen et al. 2021)"),
     "droq": ("sac_family", "DroQConfig", "SAC with dropout critics (Hiraoka et al. 2022)"),
     "tqc": ("sac_family", "TQCConfig", "SAC, truncated quantiles (Kuznetsov et al. 2020)"),
