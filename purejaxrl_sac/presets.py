@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from purejaxrl_sac import normalize
 from purejaxrl_sac.agents import default_config
 from purejaxrl_sac.config import Config
 
@@ -150,6 +151,24 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("qr_dqn", "Acrobot-v1"): _ACROBOT,
     ("dqn", "MountainCar-v0"): _MOUNTAIN_CAR,
     ("qr_dqn", "MountainCar-v0"): _MOUNTAIN_CAR,
+    ("a2c", "CartPole-v1"): {"total_steps": 300_000},
+    ("a2c", "Acrobot-v1"): {"total_steps": 300_000},
+    ("reinforce", "CartPole-v1"): {
+        "total_steps": 500_000,
+        "num_envs": 4,
+        "learning_rate": 1e-2,
+    },
+    ("ppo", "CartPole-v1"): {"total_steps": 200_000, "learning_rate": 2e-3},
+    ("ppo", "Acrobot-v1"): {"total_steps": 200_000, "learning_rate": 1e-3},
+    ("ppo", "Pendulum-v1"): {
+        "total_steps": 300_000,
+        "num_epochs": 10,
+        "num_updates": 80,
+        "learning_rate": 1e-3,
+        "gamma": 0.9,
+        "entropy_coef": 0.0,
+        "wrappers": (normalize.observations, normalize.rewards),
+    },
     ("sac", "Pendulum-v1"): {
         "total_steps": 10_000,
         "num_updates": 2,
