@@ -424,6 +424,11 @@ def shared(config: Any, space: Any, policy: Any) -> nn.Module:
     return ActorCritic(both, both, policy.head())
 
 
+def shared_for_images(config: Any, space: Any, policy: Any) -> nn.Module:
+    """`shared` where there are convolutions to share, `separate` elsewhere."""
+    return (shared if convolutions(space) else separate)(config, space, policy)
+
+
 def features(space: Any) -> Callable[[jax.Array], jax.Array]:
     """What networks see of an observation: one-hot where it is Discrete, float32 elsewhere.
 
