@@ -6,7 +6,7 @@ import pytest
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.experiment.statistics import iqm
-from scripts import overestimation_dqn
+from scripts import multi_goal, overestimation_dqn
 
 SEEDS = 16
 
@@ -25,7 +25,7 @@ def greedy_returns(config, episodes):
 @pytest.mark.slow
 def test_double_dqn_learns_cartpole():
     config = prl.preset("double_dqn", "CartPole-v1")
-    assert config.total_steps <= 50_000
+    assert config.total_steps <= 100_000
     assert iqm(greedy_returns(config, 128)) >= 475
 
 
@@ -42,6 +42,30 @@ def test_double_dqn_overestimates_less_than_dqn(tmp_path):
     found = overestimation_dqn.main(["--seeds", "16", "--out", str(tmp_path / "curve.png")])
     (dqn, low, _), (double, _, high) = found["dqn"], found["double_dqn"]
     assert dqn > low > 0 and double < dqn and high < dqn
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("algorithm", "env", "least"),
+    (
+        ("a2c", "CartPole-v1", 475),
+        ("a2c", "Acrobot-v1", -100),
+        ("ppo", "CartPole-v1", 475),
+        ("ppo", "Acrobot-v1", -100),
+        ("ppo", "Pendulum-v1", -210),
+        ("reinforce", "CartPole-v1", 475),
+    ),
+)
+def test_actor_critic_learns(algorithm, env, least):
+    config = prl.preset(algorithm, env)
+    assert config.total_steps <= 500_000
+    assert iqm(greedy_returns(config, 64)) >= least
+
+
+@pytest.mark.slow
+def test_soft_q_reaches_all_goals_with_one_policy(tmp_path):
+    reached = multi_goal.main(["--seeds", "1", "--out", str(tmp_path / "goals.png")])
+    assert reached[multi_goal.SOFT] == [4] and reached[multi_goal.SAC][0] <= 2
 
 
 @pytest.mark.slow
