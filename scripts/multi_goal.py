@@ -3,10 +3,12 @@
     python scripts/multi_goal.py                  # writes multi_goal.png
 
 The point mass of Haarnoja et al. 2017 (arXiv 1702.08165, figure 3) starts between four goals that
-are equally good. Left, soft Q-learning's policy: paths from the middle over the reward's distance
-term; centre, what it knows of the middle: Q(s, a) with actions drawn from the sampler; right,
-the deterministic policy of a SAC with a small fixed temperature. Printed is how often each seed
-of each ends at each goal, and how many goals it reaches (at least one episode in fifty).
+are equally good. Left, soft Q-learning's policy: paths from the exact middle over the reward's
+distance term; centre, what it knows of the middle: Q(s, a) with actions drawn from the sampler;
+right, the deterministic policy of a SAC with a small fixed temperature. Printed is how often each
+seed of each ends at each goal, and how many it reaches (at least one episode in fifty): from the
+exact middle, where a policy that is a function of the state has but one answer, and from random
+starts near it, where such a policy may have one for every side.
 """
 
 from __future__ import annotations
@@ -22,16 +24,18 @@ from matplotlib.figure import Figure
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs, networks
-from purejaxrl_sac.envs.multigoal import GOALS, MultiGoal, goal_reached
+from purejaxrl_sac.envs.multigoal import GOALS, MultiGoal, Params, goal_reached
 
 NAMES = ("right", "left", "top", "bottom")
 EPISODES = 200
 SOFT, SAC = "soft Q-learning", "SAC, its mean"
 
 
-def paths(config: prl.Config, state: prl.TrainState, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+def paths(
+    config: prl.Config, state: prl.TrainState, key: jax.Array, start_std: float
+) -> tuple[jax.Array, jax.Array]:
     """Positions [T + 1, EPISODES, 2], nan after an episode's end, and the goal of each, or -1."""
-    env = envs.bind(config.env)
+    env = envs.bind(config.env, Params(start_std=start_std))
     policy = prl.policy(config, state)
     key_start, key_steps = jax.random.split(key)
     start = env.reset(key_start, EPISODES)
@@ -77,13 +81,13 @@ def draw_actions(axes: Axes, config: prl.Config, state: prl.TrainState) -> None:
 def main(arguments: list[str] | None = None) -> dict[str, list[int]]:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--out", type=Path, default=Path("multi_goal.png"))
     options = parser.parse_args(arguments)
     configs = {
         SOFT: prl.preset("soft_q", "multi_goal").replace(total_steps=options.steps),
         SAC: prl.preset("sac", "multi_goal").replace(
-            total_steps=options.steps, alpha=0.1, alpha_learning_rate=0.0, capacity=10_000
+            total_steps=options.steps, alpha=0.1, alpha_learning_rate=0.0, capacity=20_000
         ),
     }
     figure = Figure(figsize=(14, 4.4), dpi=130, layout="constrained")
@@ -95,12 +99,16 @@ def main(arguments: list[str] | None = None) -> dict[str, list[int]]:
         reached[name] = []
         for seed in range(options.seeds):
             state = jax.tree.map(lambda x, seed=seed: x[seed], states)
-            places, goal = (np.asarray(x) for x in paths(config, state, jax.random.key(1)))
-            counts = [int((goal == end).sum()) for end in range(4)]
-            reached[name].append(sum(count >= EPISODES // 50 for count in counts))
-            said = ", ".join(f"{end} {n}" for end, n in zip(NAMES, counts, strict=True))
-            missed = EPISODES - sum(counts)
-            print(f"{name}, seed {seed}: {said}, none {missed}; goals {reached[name][-1]}")
+            for where, start_std in (("starts", 0.1), ("middle", 0.0)):
+                places, goal = (
+                    np.asarray(x) for x in paths(config, state, jax.random.key(1), start_std)
+                )
+                counts = [int((goal == end).sum()) for end in range(4)]
+                goals = sum(count >= EPISODES // 50 for count in counts)
+                said = ", ".join(f"{end} {n}" for end, n in zip(NAMES, counts, strict=True))
+                missed = EPISODES - sum(counts)
+                print(f"{name}, seed {seed}, {where}: {said}, none {missed}; goals {goals}")
+            reached[name].append(goals)
             if seed == 0:
                 draw_paths(panels[name], places, goal, name)
             if seed == 0 and name == SOFT:

@@ -26,7 +26,12 @@ SIZES = {
     "simba": {"actor_width": 16, "critic_width": 32, "critic_blocks": 1, "learning_rate": 1e-3},
     "td3": {"policy_delay": 2},
     "sac_v1": {},
-    "crossq": {"policy_delay": 1, "critic_hidden_sizes": (32, 32), "renorm_warmup": 500},
+    "crossq": {
+        "policy_delay": 1,
+        "critic_hidden_sizes": (32, 32),
+        "renorm_warmup": 500,
+        "learning_rate": 3e-3,
+    },
 }
 COLD = {"alpha": 1e-6, "alpha_learning_rate": 0.0}
 

@@ -155,7 +155,7 @@ class SoftQConfig(Config):
     algorithm: Callable = static(soft_q)
     env: Any = static("multi_goal")
     """Environment: a name, or any gymnax `Environment` object."""
-    total_steps: int = static(10_000)
+    total_steps: int = static(20_000)
     """Environment steps over all parallel environments, warm-up included."""
     num_envs: int = static(4)
     """Parallel environments per seed."""
@@ -165,7 +165,7 @@ class SoftQConfig(Config):
     """Environment steps of uniformly random actions before learning begins."""
     batch_size: int = static(64)
     """Transitions per gradient update."""
-    capacity: int = static(10_000)
+    capacity: int = static(20_000)
     """Transitions the replay memory keeps; a multiple of num_envs x rollout_length."""
     hidden_sizes: tuple[int, ...] = static((64, 64))
     """Units of each hidden layer, in the sampler and in the critic."""
