@@ -78,6 +78,14 @@ _PQN_MINATAR = {
     "trace_decay": 0.65,
     "epsilon_fraction": 0.1,
 }
+_PPO_MINATAR = {  # as PureJaxRL's
+    "total_steps": 10_000_000,
+    "num_envs": 64,
+    "rollout_length": 128,
+    "num_epochs": 4,
+    "num_updates": 32,
+    "learning_rate": 5e-3,
+}
 GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 
 _LAKE = {
@@ -143,6 +151,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
             "qr_dqn": {**_MINATAR, **_MINATAR_EPSILON},
             "rainbow": {**_MINATAR, **_RAINBOW},
             "pqn": _PQN_MINATAR,
+            "ppo": _PPO_MINATAR,
         }.items()
     },
     ("soft_dqn", "DeepSea-bsuite"): {"total_steps": 20_000},

@@ -14,7 +14,7 @@ where rollouts are as long as episodes). Episodes end returns, time limits boots
 
 Every part is a function:
 
-    network      (config, space, Policy) -> flax module             networks.shared_for_images
+    network      (config, space, Policy) -> flax module             networks.usual_actor_critic
     policy       Env -> Policy: what the actor's outputs mean       distributions.usual
     objective    (config, log pi, log pi_old, A) -> J_pi per row    policy_gradient
     normalize    A -> A, over a batch                               as_it_is
@@ -80,7 +80,7 @@ def whole_rollout(config: Config) -> Memory:
 def actor_critic(
     config: ActorCriticConfig,
     *,
-    network: Callable = networks.shared_for_images,
+    network: Callable = networks.usual_actor_critic,
     policy: Callable = distributions.usual,
     objective: Callable = policy_gradient,
     normalize: Callable = as_it_is,
