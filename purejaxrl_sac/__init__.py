@@ -16,7 +16,7 @@ from purejaxrl_sac.types import (
     Transition,
 )
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 __all__ = [
     "Agent",

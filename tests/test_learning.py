@@ -65,7 +65,7 @@ def test_actor_critic_learns(algorithm, env, least):
 @pytest.mark.slow
 def test_soft_q_reaches_all_goals_with_one_policy(tmp_path):
     reached = multi_goal.main(["--seeds", "1", "--out", str(tmp_path / "goals.png")])
-    assert reached[multi_goal.SOFT] == [4] and reached[multi_goal.SAC][0] <= 2
+    assert reached[multi_goal.SOFT] == [4] and reached[multi_goal.SAC] == [1]
 
 
 @pytest.mark.slow
