@@ -14,6 +14,15 @@ def key():
 
 TABULAR = {name for name, (module, *_) in ALGORITHMS.items() if module == "q_learning"}
 CONTINUOUS = {"sac", "redq", "droq", "tqc", "simba", "td3", "sac_v1", "crossq"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Compiled programs are mapped into memory, and a process may have 65,530 maps."""
+    yield
+    jax.clear_caches()
+
+
 ENVS = {
     **{name: "CartPole-v1" for name in ALGORITHMS if name not in TABULAR},
     **dict.fromkeys(CONTINUOUS, "Pendulum-v1"),
