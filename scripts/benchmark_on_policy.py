@@ -13,14 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from benchmark_speed import continuing_timer, timer
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs
-from scripts.benchmark_speed import continuing_timer, timer
 
 ENVIRONMENTS = {"CartPole-v1": 20, "Breakout-MinAtar": 4}  # iterations timed for 2,048
 
@@ -42,7 +43,7 @@ def measure(algorithm: str, name: str, num_envs: int, rounds: int) -> dict[str, 
         return env_state, jax.tree.map(jnp.sum, episodes)
 
     timers = {
-        "random": timer(random, jax.random.key(1), state.env),
+        "random": timer(random, jax.random.key(1), jax.tree.map(jnp.copy, state.env)),
         "train": continuing_timer(lambda state: prl.run(state, config, iterations), state),
     }
     seconds: dict[str, list[float]] = {name: [] for name in timers}
@@ -51,7 +52,8 @@ def measure(algorithm: str, name: str, num_envs: int, rounds: int) -> dict[str, 
             seconds[kind].append(once())
     steps = iterations * config.block
     per_second = {kind: steps / statistics.median(times) for kind, times in seconds.items()}
-    rollout = sum(x.nbytes for x in jax.tree.leaves(state.memory))
+    remembered = jax.eval_shape(partial(prl.init, config=config), jax.random.key(0)).memory
+    rollout = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(remembered))
     device = jax.devices()[0]
     return {
         "algorithm": algorithm,
