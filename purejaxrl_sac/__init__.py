@@ -1,11 +1,13 @@
 """Q-learning to Soft Actor-Critic in pure JAX, each one compiled scan."""
 
+import importlib
+
 from purejaxrl_sac import envs
 from purejaxrl_sac.agents import default_config
 from purejaxrl_sac.config import Config, ConfigError, validate
 from purejaxrl_sac.evaluate import evaluate, exploring_policy, policy, q_values
 from purejaxrl_sac.presets import preset
-from purejaxrl_sac.train import init, make_train, run, seed_axes, train
+from purejaxrl_sac.train import init, make_train, run, seed_axes, seed_state, train
 from purejaxrl_sac.types import (
     Agent,
     EnvState,
@@ -16,7 +18,14 @@ from purejaxrl_sac.types import (
     Transition,
 )
 
-__version__ = "0.4.0"
+
+def __getattr__(name: str) -> object:  # the host side, where somebody asks for it
+    if name == "experiment":
+        return importlib.import_module("purejaxrl_sac.experiment")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__version__ = "0.5.0"
 
 __all__ = [
     "Agent",
@@ -39,6 +48,7 @@ __all__ = [
     "q_values",
     "run",
     "seed_axes",
+    "seed_state",
     "train",
     "validate",
 ]

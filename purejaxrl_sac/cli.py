@@ -1,4 +1,4 @@
-"""The command line: `purejaxrl-sac train ALGORITHM [flags]` and `purejaxrl-sac list`."""
+"""The command line: `purejaxrl-sac COMMAND`; without one it says which there are."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import json
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -19,29 +20,81 @@ from rich.table import Table
 import purejaxrl_sac
 from purejaxrl_sac.agents import ALGORITHMS, name_of
 from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.experiment.errors import RunError, StoppedError
 from purejaxrl_sac.normalize import WRAPPERS
 from purejaxrl_sac.presets import PRESETS, preset
+
+if TYPE_CHECKING:
+    from purejaxrl_sac.experiment.display import Watch
 
 USAGE = f"""\
 purejaxrl-sac: reinforcement learning as one compiled scan
 
   purejaxrl-sac train ALGORITHM [--env NAME] [flags]   train, show progress, leave a run directory
-  purejaxrl-sac train ALGORITHM --help                 every flag of an algorithm
+  purejaxrl-sac resume RUN [--steps N]                 go on with a run, or make it longer
+  purejaxrl-sac eval RUN [--episodes N]                what its policies earn in fresh episodes
+  purejaxrl-sac plot RUN [RUN ...]                     compare runs in a picture
+  purejaxrl-sac render RUN [--out FILE.gif]            an episode as a GIF or MP4
+  purejaxrl-sac export RUN [--out DIRECTORY]           the policy as a file that needs only JAX
+  purejaxrl-sac info RUN                               what a run is and how far it got
   purejaxrl-sac list                                   algorithms, environments and presets
+  purejaxrl-sac COMMAND --help                         every flag of a command
   purejaxrl-sac --version
 
 for example
-  purejaxrl-sac train sac --env Pendulum-v1 --seeds 8
-  purejaxrl-sac train double_dqn --env CartPole-v1 --steps 50000 --tau 0.01 --out runs/demo
+  purejaxrl-sac train sac --env Pendulum-v1 --seeds 8 --name demo
+  purejaxrl-sac eval runs/demo --episodes 1000
+
+exit status: 0 done, 1 the disk or the machine failed, 2 bad input, 130 and 143 stopped by Ctrl-C
+and SIGTERM after a checkpoint (go on with resume)
 
 algorithms: {", ".join(ALGORITHMS)}"""
 
+STYLE = (tyro.conf.SuppressFixed, tyro.conf.FlagCreatePairsOff)
+RunPath = Annotated[Path, tyro.conf.Positional]
 
-@dataclasses.dataclass
-class TrainOptions:
+
+@dataclasses.dataclass(kw_only=True)
+class Watching:
+    """How a run is shown and kept; nothing of it changes a number of the run."""
+
+    checkpoint_minutes: float = 5.0
+    """Time between checkpoints; one is always written at the end and on Ctrl-C or SIGTERM."""
+    quiet: bool = False
+    """Print the final summary only."""
+    json: bool = False
+    """Print a JSON object per line, for programs."""
+    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Further loggers, beside metrics.jsonl."""
+    no_cache: bool = False
+    """Compile anew, instead of keeping compiled programs between calls."""
+
+    def watch(self) -> Watch:
+        from purejaxrl_sac.experiment import display
+
+        if self.json:
+            return display.Lines()
+        return (display.Quiet if self.quiet else display.Display)(Console())
+
+    def keeping(self) -> dict[str, Any]:
+        """Arguments of `run` and `resume`."""
+        from purejaxrl_sac.experiment.loggers import LOGGERS
+
+        if not self.no_cache:
+            use_compilation_cache()
+        return {
+            "checkpoint_minutes": self.checkpoint_minutes,
+            "loggers": [LOGGERS[name] for name in self.log],
+            "watch": self.watch(),
+        }
+
+
+@dataclasses.dataclass(kw_only=True)
+class TrainOptions(Watching):
     """Train an algorithm on an environment, several seeds side by side.
 
-    Defaults are those of the preset for the algorithm and environment.
+    Defaults are those of the preset for the algorithm and environment. For example:
+    purejaxrl-sac train double_dqn --env CartPole-v1 --seeds 8 --tau 0.01 --name demo
     """
 
     config: tyro.conf.OmitArgPrefixes[Config]
@@ -49,44 +102,179 @@ class TrainOptions:
     """Independent seeds, trained side by side in one program."""
     seed: int = 0
     """Root key from which every seed's key is split."""
+    name: str | None = None
+    """The run directory is runs/NAME, which must not exist yet; ALGORITHM-ENV-TIME if not given."""
     out: Path | None = None
-    """Run directory, which must not exist yet; runs/ALGORITHM-ENV-TIME if not given."""
+    """The run directory itself, instead of a name."""
+    chunks: int = 50
+    """About how many times progress is looked at and written down."""
     episodes: int = 512
     """Greedy evaluation episodes per seed at the end."""
-    no_cache: bool = False
-    """Compile anew, instead of keeping compiled programs between calls."""
-    quiet: bool = False
-    """Print the final summary only."""
+    eval_every: int = 0
+    """Environment steps between evaluations during training, which choose the best checkpoint; 0
+    for none."""
+    eval_episodes: int = 32
+    """Episodes of each of them per seed, once greedily and once exploring."""
     normalize: tuple[Literal["observations", "rewards"], ...] = ()
     """What is divided by its running standard deviation; observations lose their mean as well."""
-    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Further loggers, beside metrics.jsonl."""
+    dry_run: bool = False
+    """Compile, and say what the run would take of memory, instead of running."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class ResumeOptions(Watching):
+    """Go on with a run that was stopped, killed, or is to be longer.
+
+    Every number is then as in a run that was never interrupted. For example:
+    purejaxrl-sac resume runs/demo --steps 200000
+    """
+
+    run: RunPath
+    steps: int | None = None
+    """A new total of environment steps; schedules stretch over it."""
+    any_version: bool = False
+    """Go on under other package versions, without the promise of equal numbers."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class EvalOptions:
+    """Play fresh episodes with every seed's policy. For example:
+    purejaxrl-sac eval runs/demo --episodes 1000
+    """
+
+    run: RunPath
+    episodes: int = 1_000
+    """Episodes over all seeds (at least one each)."""
+    seed: int = 1
+    """Decides start states and noise."""
+    policy: Literal["greedy", "exploring"] = "greedy"
+    """The policy to deploy, or the one that trains."""
+    best: bool = False
+    """Take the checkpoint that was best in an evaluation, instead of the newest."""
+    json: bool = False
+    """Print one JSON object, with every seed's mean."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class PlotOptions:
+    """Compare runs: learning curves, final scores, profiles, probabilities of improvement.
+
+    For example: purejaxrl-sac plot runs/dqn runs/double_dqn --out compared.png
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    metric: str = "episode_return"
+    """What the curves show: any column of metrics.jsonl."""
+    out: Path | None = None
+    """The picture, which must not exist yet; comparison-TIME.png if not given."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class RenderOptions:
+    """An episode of the greedy policy as a GIF or MP4. For example:
+    purejaxrl-sac render runs/demo --seed-index 3 --out swing.gif
+    """
+
+    run: RunPath
+    out: Path | None = None
+    """A .gif or .mp4 that must not exist yet; RUN/episode-TIME.gif if not given."""
+    seed_index: int = 0
+    """Whose policy."""
+    seed: int = 0
+    """Decides the start state."""
+    best: bool = False
+    """Take the checkpoint that was best in an evaluation, instead of the newest."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class ExportOptions:
+    """Write one seed's policy as a program for CPU, CUDA and TPU that needs only JAX to run.
+
+    For example: purejaxrl-sac export runs/demo --out policy && python policy/load.py
+    """
+
+    run: RunPath
+    out: Path | None = None
+    """A directory that must not exist yet; RUN/policy-SEED if not given."""
+    seed_index: int = 0
+    """Whose policy."""
+    best: bool = False
+    """Take the checkpoint that was best in an evaluation, instead of the newest."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class InfoOptions:
+    """What a run is and how far it got. For example: purejaxrl-sac info runs/demo"""
+
+    run: RunPath
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status (2 for bad input)."""
+    """Runs the command line; returns the exit status, see USAGE."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        match arguments:
-            case [] | ["-h" | "--help" | "help"] | ["train"] | ["train", "-h" | "--help"]:
-                print(USAGE)
-            case ["--version"]:
-                print(purejaxrl_sac.__version__)
-            case ["list"]:
-                list_all(Console())
-            case ["train", algorithm, *flags]:
-                train(parse(algorithm, flags))
-            case ["list", *rest]:
-                raise ConfigError(f"list takes no arguments, but was given {' '.join(rest)}")
-            case [command, *_]:
-                raise ConfigError(f"no command is called {command}: use train or list")
+        command(arguments)
     except ConfigError as error:
         print(f"purejaxrl-sac: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("purejaxrl-sac: interrupted", file=sys.stderr)
+        return 130
+    except RunError as error:
+        print(f"purejaxrl-sac: {error}", file=sys.stderr)
+        return 1
+    except StoppedError as error:
+        how = f"go on with purejaxrl-sac resume {error.path}"
+        print(f"purejaxrl-sac: {error}: {how}", file=sys.stderr)
+        return 128 + error.signal
     return 0
 
 
-def parse(algorithm: str, flags: list[str]) -> TrainOptions:
+def command(arguments: list[str]) -> None:
+    """Runs one command.
+
+    Raises:
+        ConfigError: bad input.
+    """
+    match arguments:
+        case [] | ["-h" | "--help" | "help"] | ["train"] | ["train", "-h" | "--help"]:
+            print(USAGE)
+        case ["--version"]:
+            print(purejaxrl_sac.__version__)
+        case ["list"]:
+            list_all(Console())
+        case ["list", *rest]:
+            raise ConfigError(f"list takes no arguments, but was given {' '.join(rest)}")
+        case ["train", algorithm, *flags]:
+            train(parse_train(algorithm, flags))
+        case [name, *flags] if name in COMMANDS:
+            options, act = COMMANDS[name]
+            act(parse(options, name, flags))
+        case [name, *_]:
+            known = ", ".join(["train", *COMMANDS, "list"])
+            raise ConfigError(f"no command is called {name}: use one of {known}")
+
+
+def parse(options: type, name: str, flags: list[str], **more: Any) -> Any:
+    """The options of a command.
+
+    Raises:
+        ConfigError: an unknown flag, or a value of the wrong kind.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(options, prog=f"purejaxrl-sac {name}", args=flags, config=STYLE, **more)
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        lines = (line.strip("╭╮╰╯│─ ") for line in complaint.getvalue().splitlines())
+        words = [line for line in lines if line and not line.startswith("For full helptext")]
+        hint = f"see purejaxrl-sac {name} --help"
+        raise ConfigError(f"{'; '.join(words[1:])} ({hint})") from None
+
+
+def parse_train(algorithm: str, flags: list[str]) -> TrainOptions:
     """The flags of `train`, over the preset that the algorithm and `--env` choose.
 
     Raises:
@@ -99,80 +287,123 @@ def parse(algorithm: str, flags: list[str]) -> TrainOptions:
     options = dataclasses.make_dataclass(
         "TrainOptions",
         [("config", tyro.conf.OmitArgPrefixes[type(config)])],
+        kw_only=True,
         bases=(TrainOptions,),
         namespace={"__doc__": TrainOptions.__doc__},
     )
     names = tuple(name for name, wrap in WRAPPERS.items() if wrap in config.wrappers)
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            chosen = tyro.cli(
-                options,
-                prog=f"purejaxrl-sac train {algorithm}",
-                args=flags,
-                default=options(config=config, normalize=names),
-                config=(tyro.conf.SuppressFixed, tyro.conf.FlagCreatePairsOff),
-            )
-    except SystemExit as stop:
-        if not stop.code:  # --help
-            raise
-        lines = (line.strip("╭╮╰╯│─ ") for line in complaint.getvalue().splitlines())
-        words = [line for line in lines if line and not line.startswith("For full helptext")]
-        hint = f"see purejaxrl-sac train {algorithm} --help"
-        raise ConfigError(f"{'; '.join(words[1:])} ({hint})") from None
+    chosen = parse(
+        options,
+        f"train {algorithm}",
+        flags,
+        default=options(config=config, normalize=names),
+    )
     wrappers = tuple(WRAPPERS[name] for name in chosen.normalize)
     return dataclasses.replace(chosen, config=chosen.config.replace(wrappers=wrappers))
 
 
 def train(options: TrainOptions) -> None:
     """Trains, shows progress, and leaves everything in the run directory."""
-    import jax
+    from purejaxrl_sac.experiment import display, memory, pictures, runner, runs
 
-    from purejaxrl_sac.experiment import display, exact, runner
-    from purejaxrl_sac.experiment.loggers import LOGGERS
+    if options.name is not None and options.out is not None:
+        raise ConfigError("--name and --out both say where the run is kept: give one of them")
+    planned = {
+        name: getattr(options, name)
+        for name in ("seed", "chunks", "episodes", "eval_every", "eval_episodes")
+    }
+    if options.dry_run:
+        plan = runner.plan(options.config, options.seeds, **planned)
+        memory.check_state(plan)
+        figures = memory.report(plan, runner.compile_run(plan))
+        Console().print(display.table(f"{pictures.title(plan.config)}, not run", figures))
+        return
+    name = f"{name_of(options.config)}-{options.config.env}-{time.strftime('%Y%m%d-%H%M%S')}"
+    out = options.out or Path("runs") / (options.name or name)
+    runs.run(options.config, options.seeds, out=out, **planned, **options.keeping())
 
-    config = options.config
-    if options.seeds < 1 or options.episodes < 1:
-        raise ConfigError("seeds and episodes must be at least 1")
+
+def resume(options: ResumeOptions) -> None:
+    """Goes on with a run."""
+    from purejaxrl_sac.experiment import runs
+
+    runs.resume(
+        options.run, steps=options.steps, any_version=options.any_version, **options.keeping()
+    )
+
+
+def evaluate(options: EvalOptions) -> None:
+    """Prints what a run's policies earn."""
+    from purejaxrl_sac.evaluate import exploring_policy, policy
+    from purejaxrl_sac.experiment import display, pictures, runs
+
+    if options.episodes < 1:
+        raise ConfigError(f"episodes is {options.episodes}, but must be at least 1")
+    run = runs.load(options.run, best=options.best)
+    episodes = -(-options.episodes // run.plan.seeds)
+    choose = {"greedy": policy, "exploring": exploring_policy}[options.policy]
+    scores = run.evaluate(episodes, seed=options.seed, policy=choose).mean(1)
+    if options.json:
+        found = {"steps": run.steps, "episodes_per_seed": episodes, "returns": scores.tolist()}
+        print(json.dumps({"run": str(run.path), "policy": options.policy, **found}))
+        return
+    rows = {
+        "environment steps per seed": f"{run.steps:,}",
+        "seeds x episodes": f"{run.plan.seeds} x {episodes}",
+        f"{options.policy} return, IQM [95 % interval]": display.with_interval(scores),
+        "worst and best seed": f"{scores.min():.4g}, {scores.max():.4g}",
+    }
+    Console().print(display.table(pictures.title(run.config), rows))
+
+
+def plot(options: PlotOptions) -> None:
+    """Draws runs beside each other."""
+    from purejaxrl_sac.experiment import compare
+
+    out = options.out or Path(f"comparison-{time.strftime('%Y%m%d-%H%M%S')}.png")
+    compare.compare(options.runs, options.metric, out)
+    print(f"written to {out}")
+
+
+def render(options: RenderOptions) -> None:
+    """Draws an episode."""
+    from purejaxrl_sac.experiment import pictures, runner, runs
+
+    run = runs.load(options.run, best=options.best)
+    out = options.out or run.path / f"episode-{time.strftime('%Y%m%d-%H%M%S')}.gif"
     key = runner.key_from_seed(options.seed)
-    mdp = exact.finite_mdp(config)
-    if not options.no_cache:
-        use_compilation_cache()
-    algorithm = name_of(config)
-    title = f"{algorithm} on {config.env}"
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    default = Path("runs") / f"{algorithm}-{config.env}-{stamp}"
-    directory = runner.RunDirectory(options.out or default)
-    shown = display.Display(Console(), config, options.seeds, options.quiet)
-    try:
-        directory.write_config(config, options.seeds, options.seed)
-        logs = [directory.write_chunk, *(LOGGERS[name](directory.path) for name in options.log)]
+    pictures.episode(key, run.config, run.seed_state(options.seed_index), out)
+    print(f"written to {out}")
 
-        def on_chunk(progress: runner.Progress) -> None:
-            for log in (*logs, shown.on_chunk):
-                log(progress)
 
-        steps, device = f"{config.total_steps:,} environment steps", jax.devices()[0].device_kind
-        shown.say(f"[bold]{title}[/], {options.seeds} x {steps}, on {device}; compiling ...")
-        with shown.bar:
-            result = runner.train_seeds(
-                key,
-                config,
-                options.seeds,
-                episodes=options.episodes,
-                on_compiled=shown.on_compiled,
-                on_chunk=on_chunk,
-            )
-    finally:
-        directory.remove_if_unused()
-    rows = display.summary(config, result)
-    try:
-        if mdp is not None:
-            rows |= exact.report(config, result.state, mdp, title, directory.path)
-    finally:  # whatever cannot be drawn, the run is kept
-        directory.write_result(result, rows, title)
-    rows["written to"] = str(directory.path)
-    shown.console.print(display.table(title, rows))
+def export(options: ExportOptions) -> None:
+    """Writes a policy that runs without this package."""
+    from purejaxrl_sac.experiment import runs
+    from purejaxrl_sac.experiment.export import export_policy
+
+    run = runs.load(options.run, best=options.best)
+    out = options.out or run.path / f"policy-{options.seed_index}"
+    export_policy(run.config, run.seed_state(options.seed_index), out)
+    print(f"written to {out}: python {out / 'load.py'}")
+
+
+def info(options: InfoOptions) -> None:
+    """Prints what is known of a run, from its files alone."""
+    from purejaxrl_sac.experiment import display
+    from purejaxrl_sac.experiment.directory import RunDirectory
+
+    directory = RunDirectory.find(options.run)
+    Console().print(display.table(str(options.run), directory.describe()))
+
+
+COMMANDS = {
+    "resume": (ResumeOptions, resume),
+    "eval": (EvalOptions, evaluate),
+    "plot": (PlotOptions, plot),
+    "render": (RenderOptions, render),
+    "export": (ExportOptions, export),
+    "info": (InfoOptions, info),
+}
 
 
 def use_compilation_cache() -> None:

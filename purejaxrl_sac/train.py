@@ -144,6 +144,12 @@ def seed_axes(state: TrainState) -> TrainState:
     return TrainState(key=0, step=0 if jnp.ndim(state.step) else None, env=0, agent=0, memory=0)
 
 
+def seed_state(state: TrainState, seed: int) -> TrainState:
+    """One seed's state out of a vmapped one."""
+    picked = jax.tree.map(lambda x: x[seed], state._replace(step=None))
+    return picked._replace(step=state.step if jnp.ndim(state.step) == 0 else state.step[seed])
+
+
 def _keys(key: jax.Array, config: Config) -> tuple[jax.Array, ...]:
     """The keys of an iteration: the next one's, the draw's, the updates' [G], rollout's [T, 1 + N].
 

@@ -24,7 +24,7 @@ import numpy as np
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.experiment.plot import learning_curve
-from purejaxrl_sac.experiment.runner import Progress, key_from_seed, train_seeds
+from purejaxrl_sac.experiment.runner import Progress, plan, timed, train_seeds
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 
 REFERENCES = {  # environment -> what others have published, mean +- spread
@@ -62,10 +62,9 @@ def main() -> None:
     options = parser.parse_args()
     try:
         config = prl.preset(options.algorithm, options.env).replace(**dict(options.set))
-        prl.make_train(config)
-        if options.seeds < 1:
-            raise prl.ConfigError("seeds must be at least 1")
-        if prl.envs.bind(config.env, config.env_params).max_steps is None:
+        episodes = -(-options.episodes // max(1, options.seeds))
+        run = plan(config, options.seeds, seed=options.root, episodes=episodes)
+        if not timed(config):
             raise prl.ConfigError(f"{options.env} has no time limit, so there is no greedy return")
     except (prl.ConfigError, TypeError) as error:
         sys.exit(f"error: {error}")
@@ -81,10 +80,7 @@ def main() -> None:
             end="", file=sys.stderr,
         )  # fmt: skip
 
-    episodes = -(-options.episodes // options.seeds)
-    result = train_seeds(
-        key_from_seed(options.root), config, options.seeds, episodes=episodes, on_chunk=show
-    )
+    result = train_seeds(run, on_chunk=show)
     print(file=sys.stderr)
     scores = result.evaluation.mean(1)
     low, high = bootstrap_interval(scores)

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -23,24 +30,79 @@ def with_interval(scores: np.ndarray, resamples: int = 2_000) -> str:
     return f"{iqm(known):.4g} [{low:.4g}, {high:.4g}]"
 
 
-class Display:
-    """A progress bar on a terminal, a line every tenth of the run elsewhere, or nothing."""
+class Watch:
+    """Who hears of a run as it goes on; this one keeps quiet."""
 
-    def __init__(self, console: Console, config: Config, seeds: int, quiet: bool) -> None:
-        self.console, self.config, self.seeds, self.quiet = console, config, seeds, quiet
-        self.told, self.warned = 0.0, False
+    live: contextlib.AbstractContextManager = contextlib.nullcontext()  # entered while it trains
+
+    def say(self, text: str) -> None:
+        """A remark, such as a checkpoint that was passed over."""
+
+    def on_begin(self, plan: runner.Plan, title: str) -> None:
+        """What is about to be compiled."""
+
+    def on_compiled(self, seconds: float) -> None:
+        """Compilation has ended."""
+
+    def on_chunk(self, progress: runner.Progress) -> None:
+        """A chunk has ended."""
+
+    def on_finished(self, title: str, figures: dict[str, str], path: Path) -> None:
+        """Everything is written; the figures are those of `summary.json`."""
+
+
+class Lines(Watch):
+    """One JSON object per line, for programs."""
+
+    def __init__(self, write: Callable[[str], object] = print) -> None:
+        self.write = write
+
+    def tell(self, event: str, **figures: Any) -> None:
+        self.write(json.dumps({"event": event, **figures}))
+
+    def say(self, text: str) -> None:
+        self.tell("remark", text=text)
+
+    def on_compiled(self, seconds: float) -> None:
+        self.tell("compiled", seconds=round(seconds, 3))
+
+    def on_chunk(self, progress: runner.Progress) -> None:
+        self.tell(
+            "chunk",
+            steps=progress.steps,
+            total_steps=progress.total_steps,
+            steps_per_second=round(progress.rate),
+            seconds_left=round(seconds_left(progress)),
+            **means(progress),
+            failed_seeds=np.flatnonzero(progress.failed).tolist(),
+        )
+
+    def on_finished(self, title: str, figures: dict[str, str], path: Path) -> None:
+        self.tell("finished", run=str(path), figures=figures)
+
+
+class Display(Watch):
+    """A progress bar on a terminal, a line every tenth of the run elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.told, self.warned, self.failed = 0.0, False, 0
         self.bar = Progress(
             TextColumn("{task.percentage:3.0f} %"),
             BarColumn(),
             TextColumn("{task.description}"),
             console=console,
-            disable=quiet or not console.is_terminal,
+            disable=not console.is_terminal,
         )
-        self.task = self.bar.add_task("starting")
+        self.live, self.task = self.bar, self.bar.add_task("starting")
 
     def say(self, text: str) -> None:
-        if not self.quiet:
-            self.console.print(text, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
+
+    def on_begin(self, plan: runner.Plan, title: str) -> None:
+        self.config = plan.config
+        steps, device = f"{plan.total:,} environment steps", jax.devices()[0].device_kind
+        self.say(f"[bold]{title}[/], {plan.seeds} x {steps}, on {device}; compiling ...")
 
     def on_compiled(self, seconds: float) -> None:
         self.say(f"compiled in {seconds:.1f} s")
@@ -49,20 +111,61 @@ class Display:
         if not self.warned and (warning := outside_support(self.config, progress)):
             self.warned = True
             self.say(f"[yellow]step {progress.steps:,}: {warning}[/]")
+        if progress.failed.sum() > self.failed:
+            self.failed = progress.failed.sum()
+            self.say(f"[red]nan or infinite: {failures(progress)}[/]")
         share = progress.steps / progress.total_steps
         due = share >= self.told + 0.1 or share == 1
-        if self.quiet or not (self.console.is_terminal or due):
+        if not (self.console.is_terminal or due):
             return
         self.told = share
-        left = (progress.total_steps - progress.steps) * self.seeds / progress.rate
-        line = f"{progress.rate:,.0f} environment steps/s, {left:.0f} s left, return "
-        line += with_interval(progress.latest_return, resamples=500)
+        line = f"{progress.rate:,.0f} environment steps/s, {seconds_left(progress):.0f} s left,"
+        line += f" return {with_interval(progress.latest_return, resamples=500)}"
+        if "greedy_return" in progress.evaluation:
+            greedy = with_interval(progress.evaluation["greedy_return"], resamples=500)
+            line += f", greedy {greedy}"
+        if "loss" in progress.metrics:
+            line += f", loss {means(progress).get('loss', np.nan):.3g}"
         if self.console.is_terminal:
             self.bar.update(
                 self.task, completed=progress.steps, total=progress.total_steps, description=line
             )
         else:
             self.say(f"{share:4.0%}  step {progress.steps:,}  {line}")
+
+    def on_finished(self, title: str, figures: dict[str, str], path: Path) -> None:
+        self.console.print(table(title, {**figures, "written to": str(path)}))
+
+
+class Quiet(Display):
+    """The final table only."""
+
+    def say(self, text: str) -> None:
+        pass
+
+    def on_begin(self, plan: runner.Plan, title: str) -> None:
+        pass
+
+    def on_chunk(self, progress: runner.Progress) -> None:
+        pass
+
+
+def seconds_left(progress: runner.Progress) -> float:
+    """What is left of a run at the rate it has had."""
+    return (progress.total_steps - progress.steps) * len(progress.failed) / progress.rate
+
+
+def means(progress: runner.Progress) -> dict[str, float]:
+    """Every figure's mean over the seeds where it is known."""
+    figures = {"episode_return": progress.episode_return, **progress.metrics, **progress.evaluation}
+    known = {name: values[np.isfinite(values)] for name, values in figures.items()}
+    return {name: float(values.mean()) for name, values in known.items() if len(values)}
+
+
+def failures(progress: runner.Progress) -> str:
+    """'seed 3 at step 1,200, ...': where metrics were first nan or infinite."""
+    found = np.flatnonzero(progress.failed)
+    return ", ".join(f"seed {seed} at step {progress.failed_step[seed]:,}" for seed in found)
 
 
 def outside_support(config: Config, progress: runner.Progress) -> str:
@@ -94,8 +197,7 @@ def summary(config: Config, result: runner.Result) -> dict[str, str]:
     if warning := outside_support(config, last):
         rows["warning"] = warning
     if failed.any():
-        seeds = ", ".join(str(seed) for seed in np.flatnonzero(failed))
-        rows["seeds with nan or infinite losses, left out"] = seeds
+        rows["nan or infinite, left out of the returns below"] = failures(last)
     if failed.all():
         return rows
     rows["training return, IQM [95 % interval]"] = with_interval(last.latest_return[~failed])

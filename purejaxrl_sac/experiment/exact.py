@@ -15,7 +15,7 @@ from purejaxrl_sac.evaluate import policy, q_values
 from purejaxrl_sac.experiment import draw
 from purejaxrl_sac.experiment.display import with_interval
 from purejaxrl_sac.mdp import MDP
-from purejaxrl_sac.train import build, seed_axes
+from purejaxrl_sac.train import build, seed_axes, seed_state
 from purejaxrl_sac.types import TrainState
 
 
@@ -71,8 +71,7 @@ def report(config: Config, state: TrainState, mdp: MDP, title: str, path: Path) 
     q = learned_values(config, state, mdp)
     draw.values(mdp, q.mean(0), f"{title}: mean of {len(q)} seeds", path / "values.png")
     if mdp.grid is not None:
-        first = jax.tree.map(lambda x: x[0], state._replace(step=None))._replace(step=state.step)
-        choose = jax.jit(policy(config, first))
+        choose = jax.jit(policy(config, seed_state(state, 0)))
         draw.episode(jax.random.key(0), mdp, q[0], choose, title=title, path=path / "episode.gif")
     gamma = float(config.gamma)
     return {

@@ -1,14 +1,18 @@
-"""Where else progress goes. A logger is any function of a `Progress`, called after each chunk."""
+"""Where else progress goes.
+
+A logger is any function of a `Progress`, called after each chunk. What makes one takes the run
+directory and the steps that are done already: 0, or those before a resumed run goes on.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.experiment.display import means
 
 if TYPE_CHECKING:
     from purejaxrl_sac.experiment.runner import Progress
@@ -16,14 +20,7 @@ if TYPE_CHECKING:
 Logger = Callable[["Progress"], None]
 
 
-def _scalars(progress: Progress) -> dict[str, float]:
-    """Means over the seeds where the figure is known."""
-    figures = {"episode_return": progress.episode_return, **progress.metrics}
-    known = {name: values[np.isfinite(values)] for name, values in figures.items()}
-    return {name: float(values.mean()) for name, values in known.items() if len(values)}
-
-
-def tensorboard(directory: Path) -> Logger:
+def tensorboard(directory: Path, steps: int = 0) -> Logger:
     """Writes TensorBoard event files into the run directory.
 
     Raises:
@@ -33,17 +30,17 @@ def tensorboard(directory: Path) -> Logger:
         from tensorboardX import SummaryWriter
     except ImportError:
         raise ConfigError("--log tensorboard needs pip install 'purejaxrl_sac[log]'") from None
-    writer = SummaryWriter(str(directory), flush_secs=10)
+    writer = SummaryWriter(str(directory), purge_step=steps + 1 if steps else None, flush_secs=10)
 
     def log(progress: Progress) -> None:
-        for name, value in _scalars(progress).items():
+        for name, value in means(progress).items():
             writer.add_scalar(name, value, progress.steps)
         writer.flush()
 
     return log
 
 
-def wandb(directory: Path) -> Logger:
+def wandb(directory: Path, steps: int = 0) -> Logger:
     """Logs to Weights & Biases; WANDB_MODE=offline keeps everything in the run directory.
 
     Raises:
@@ -53,8 +50,11 @@ def wandb(directory: Path) -> Logger:
         import wandb
     except ImportError:
         raise ConfigError("--log wandb needs pip install 'purejaxrl_sac[log]'") from None
-    run = wandb.init(project="purejaxrl_sac", name=directory.name, dir=directory)
-    return lambda progress: run.log(_scalars(progress), step=progress.steps)
+    identity = hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:16]
+    run = wandb.init(
+        project="purejaxrl_sac", name=directory.name, dir=directory, id=identity, resume="allow"
+    )
+    return lambda progress: run.log(means(progress), step=progress.steps)
 
 
 LOGGERS = {"tensorboard": tensorboard, "wandb": wandb}

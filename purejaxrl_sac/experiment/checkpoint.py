@@ -1,0 +1,141 @@
+"""Training states on disk: written atomically beside the run, checked when they are read."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import zlib
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from purejaxrl_sac.experiment.errors import DamagedError
+from purejaxrl_sac.types import PyTree
+
+
+def checksum(tree: PyTree) -> int:
+    """CRC-32 of all arrays: the file format alone does not notice a flipped bit."""
+    crc = 0
+    for leaf in jax.tree.leaves(tree):
+        typed = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        array = np.asarray(jax.random.key_data(leaf) if typed else leaf)
+        crc = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), crc)
+    return crc
+
+
+class Checkpoints:
+    """The newest few states of a run, by the number of environment steps taken.
+
+    A state is written in parts by name, so that a policy can be read without the replay memory.
+    Writing goes on while the run does; a state that was not written to its end does not exist.
+    """
+
+    def __init__(self, path: Path, keep: int = 2) -> None:
+        self.path = Path(path).absolute()  # a relative one fails in a thread that nobody watches
+        self.keep = keep
+
+    @cached_property
+    def manager(self) -> ocp.CheckpointManager:
+        """Makes the directory, so nobody asks for it before there is something to write."""
+        with quiet():
+            options = ocp.CheckpointManagerOptions(max_to_keep=self.keep)
+            return ocp.CheckpointManager(self.path, options=options)
+
+    def steps(self) -> list[int]:
+        """What there is, oldest first."""
+        return sorted(self.manager.all_steps()) if self.path.exists() else []
+
+    def save(self, steps: int, **parts: PyTree) -> None:
+        """Copies a state and goes on writing it behind the caller's back.
+
+        Raises:
+            OSError: this one, or the one before, cannot be written.
+        """
+        items = {name: ocp.args.StandardSave(part) for name, part in parts.items()}
+        check = ocp.args.JsonSave({name: checksum(part) for name, part in parts.items()})
+        with quiet(), writing():
+            self.manager.save(steps, args=ocp.args.Composite(**items, check=check), force=True)
+
+    def wait(self) -> None:
+        """Returns once everything is written.
+
+        Raises:
+            OSError: it cannot be.
+        """
+        with quiet(), writing():
+            self.manager.wait_until_finished()
+
+    def restore(self, steps: int, **like: PyTree) -> dict[str, PyTree]:
+        """Parts of the state after so many steps.
+
+        Args:
+            like: their shapes.
+
+        Raises:
+            DamagedError: they cannot be read, or are not what was written.
+        """
+        items = {name: ocp.args.StandardRestore(part) for name, part in like.items()}
+        check = ocp.args.JsonRestore()
+        try:
+            with quiet():
+                args = ocp.args.Composite(**items, check=check)
+                found = self.manager.restore(steps, args=args)
+            parts = {name: found[name] for name in like}
+            intact = all(checksum(part) == found.check[name] for name, part in parts.items())
+        except Exception as error:  # whatever damage makes a reader raise
+            raise DamagedError(f"{type(error).__name__} while reading") from error
+        if not intact:
+            raise DamagedError("its checksum is another")
+        return parts
+
+    def newest(
+        self, on_damage: Callable[[int, DamagedError], None], **like: PyTree
+    ) -> tuple[int, dict[str, PyTree]] | None:
+        """The newest state that is intact, and its steps; None if there is none.
+
+        Args:
+            on_damage: hears of each one that is passed over.
+            like: the shapes of the parts wanted.
+        """
+        for steps in reversed(self.steps()):
+            try:
+                return steps, self.restore(steps, **like)
+            except DamagedError as error:
+                on_damage(steps, error)
+        return None
+
+    def close(self) -> None:
+        """Waits for what is being written.
+
+        Raises:
+            OSError: it cannot be.
+        """
+        if "manager" in self.__dict__:
+            with quiet(), writing():
+                self.manager.close()
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Calls by one name what the layers below raise where a disk fails them."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).split("\n", 1)[0] or type(error).__name__
+        raise OSError(f"a checkpoint could not be written: {reason}") from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps orbax's remarks on its own affairs off the terminal."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,47 @@
+"""Several runs in one picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.experiment import plot
+from purejaxrl_sac.experiment.directory import RunDirectory
+
+
+def compare(paths: Sequence[Path], metric: str, out: Path) -> Figure:
+    """Learning curves of a metric, and the final scores, of several runs.
+
+    A run's score is each seed's mean greedy return, or where there is none its latest return.
+
+    Raises:
+        ConfigError: not a run, no such metric, or the picture exists already.
+    """
+    if not paths:
+        raise ConfigError("plot needs at least one run")
+    if out.exists():
+        raise ConfigError(f"{out} exists already: give --out another name")
+    found = [RunDirectory.find(path) for path in paths]
+    curves, scores = {}, {}
+    for name, run in zip(labels(paths), found, strict=True):
+        columns = run.columns()
+        if metric not in columns:
+            has = ", ".join(columns) or "none yet"
+            raise ConfigError(f"{run.path} has no metric {metric}: it has {has}")
+        curves[name] = (columns["steps"], columns[metric].T)
+        summary = json.loads(run.summary.read_text()) if run.summary.exists() else {}
+        greedy, returns = summary.get("greedy_returns"), columns["episode_return"].T
+        scores[name] = np.array(greedy, float) if greedy else plot.forward_fill(returns)[:, -1]
+    label = metric.replace("_", " ")
+    return plot.comparison(curves, scores, ylabel=label, path=out)
+
+
+def labels(paths: Sequence[Path]) -> list[str]:
+    """Names to tell runs apart: their directories', with parents where those are alike."""
+    names = [path.resolve().name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]

@@ -1,0 +1,182 @@
+"""A trained policy as one compiled program, for others that have nothing but jax and numpy."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+from purejaxrl_sac.config import Config, ConfigError, unknown
+from purejaxrl_sac.evaluate import Policy, policy
+from purejaxrl_sac.experiment import record
+from purejaxrl_sac.train import build
+from purejaxrl_sac.types import TrainState
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+# jax's own `Exported.serialize` needs flatbuffers, which jax does not install. All that it adds to
+# the program are types, and those another export of the same types has: that of zeros.
+LOADER = '''\
+"""The policy in this directory: `act(obs)`. It needs jax and numpy, nothing else."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+here = Path(__file__).parent
+about = json.loads((here / "policy.json").read_text())
+observation, action = about["observation"], about["action"]
+randomness = np.random.default_rng()
+
+
+@jax.jit
+def zeros(key, obs):
+    return jnp.zeros((obs.shape[0], *action["shape"]), action["dtype"])
+
+
+key_type = jax.ShapeDtypeStruct((2,), "uint32")
+shape = (*export.symbolic_shape("batch"), *observation["shape"])
+obs_type = jax.ShapeDtypeStruct(shape, observation["dtype"])
+program = dataclasses.replace(
+    export.export(zeros, platforms=about["platforms"])(key_type, obs_type),
+    mlir_module_serialized=(here / "policy.stablehlo").read_bytes(),
+    calling_convention_version=about["calling_convention_version"],
+)
+call = jax.jit(program.call)
+
+
+def act(obs, key=None):
+    """Actions [B, ...] for observations [B, ...], in the environment's own units.
+
+    A key, uint32 [2], decides what is random, if about["stochastic"]; without one it is fresh.
+    """
+    key = randomness.integers(2**32, size=2) if key is None else key
+    return np.asarray(call(np.asarray(key, np.uint32), np.asarray(obs, observation["dtype"])))
+
+
+if __name__ == "__main__":
+    print(act(np.zeros((1, *observation["shape"]))))
+'''
+
+
+def export_policy(
+    config: Config,
+    state: TrainState,
+    path: str | Path,
+    *,
+    platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
+    policy: Callable[[Config, TrainState], Policy] = policy,
+) -> None:
+    """Writes the policy of one seed down, to be used without this package.
+
+    Makes the directory `path` with three files: `policy.stablehlo`, the program (key uint32 [2],
+    obs [B, ...]) -> actions [B, ...] in the environment's own units, for any B and with the
+    parameters inside; `policy.json`, what goes in and out of it; and `load.py`, which needs jax
+    and numpy alone and offers `act(obs)`. jax can read what it has exported for six months of
+    its releases.
+
+    Args:
+        state: one seed's state.
+        path: a directory that does not exist yet.
+        platforms: where the program is to run; nothing of them is needed here.
+        policy: `evaluate.policy` (the default) or `evaluate.exploring_policy`, or your own.
+
+    Raises:
+        ConfigError: the state has several seeds, the policy cannot be exported for batches of any
+            size or for these platforms, or the directory exists or cannot be written.
+    """
+    if state.key.ndim:
+        raise ConfigError(
+            f"the state has an axis of {state.key.shape[0]} seeds: export one of them, for example"
+            " jax.tree.map(lambda x: x[0], state._replace(step=None))._replace(step=state.step)"
+        )
+    for platform in platforms:
+        if platform not in PLATFORMS:
+            raise unknown("platform", platform, PLATFORMS)
+    state = state._replace(agent=jax.tree.map(jnp.asarray, state.agent))  # what files give is numpy
+    program, stochastic = _program(policy(config, state), state, platforms)
+    document = _document(config, state, program) | {"stochastic": stochastic}
+    files = {
+        "policy.stablehlo": program.mlir_module_serialized,
+        "policy.json": (json.dumps(document, indent=2) + "\n").encode(),
+        "load.py": LOADER.encode(),
+    }
+    _write(Path(path), files)
+
+
+def _program(
+    choose: Policy, state: TrainState, platforms: Sequence[str]
+) -> tuple[export.Exported, bool]:
+    """The policy for batches of any size, and whether it asks for its key."""
+
+    @jax.jit
+    def act(key_data: jax.Array, obs: jax.Array) -> jax.Array:
+        return choose(jax.random.wrap_key_data(key_data, impl="threefry2x32"), obs)
+
+    def exported(batch: Any) -> export.Exported:
+        obs = jax.ShapeDtypeStruct((batch, *state.env.obs.shape[1:]), state.env.obs.dtype)
+        key_data = jax.ShapeDtypeStruct((2,), jnp.uint32)
+        return export.export(act, platforms=tuple(platforms))(key_data, obs)
+
+    try:
+        # arguments that nobody uses are dropped where no size is left open
+        return exported(*export.symbolic_shape("batch")), 0 in exported(1).module_kept_var_idx
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        raise ConfigError(
+            f"this policy cannot be exported for batches of any size ({reason})"
+        ) from error
+
+
+def _document(config: Config, state: TrainState, program: export.Exported) -> dict:
+    env, _, _ = build(config)
+    (action,) = program.out_avals
+    low, high = 0, (env.num_actions or 0) - 1
+    if env.num_actions is None:
+        ends = jnp.array([[-1.0], [1.0]]) * jnp.ones(env.action_dim)
+        low, high = np.asarray(env.to_env(ends)).tolist()
+    named = record.config_to_dict(config.replace(env_params=None))
+    return {
+        "algorithm": named["algorithm"],
+        "environment": named["env"],
+        "observation": {
+            "shape": list(state.env.obs.shape[1:]),
+            "dtype": str(state.env.obs.dtype),
+        },
+        "action": {
+            "shape": list(action.shape[1:]),
+            "dtype": str(action.dtype),
+            "low": low,
+            "high": high,
+        },
+        "platforms": list(program.platforms),
+        "calling_convention_version": program.calling_convention_version,
+        "versions": record.versions(),
+    }
+
+
+def _write(path: Path, files: dict[str, bytes]) -> None:
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        raise ConfigError(f"{path} exists already: export to another directory") from None
+    except OSError as error:
+        raise ConfigError(f"cannot make {path}: {error.strerror}") from None
+    try:
+        for name, content in files.items():
+            (path / name).write_bytes(content)
+    except OSError as error:
+        shutil.rmtree(path, ignore_errors=True)
+        raise ConfigError(f"cannot write to {path}: {error.strerror}") from None

@@ -1,0 +1,111 @@
+"""What a run needs of memory, before it is launched."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import jax
+import psutil
+
+from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.experiment.runner import Plan, Programs, shapes
+from purejaxrl_sac.types import PyTree
+
+CGROUP = Path("/sys/fs/cgroup")  # what a container or a batch system allows
+
+
+def size(tree: PyTree) -> int:
+    """Bytes of all arrays, or shapes of arrays."""
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def state_bytes(plan: Plan) -> dict[str, int]:
+    """Bytes of each part of a run's state, over all seeds."""
+    state = shapes(plan)
+    parts = {"memory": state.memory, "agents": state.agent, "environments": state.env}
+    return {name: size(part) for name, part in parts.items()}
+
+
+def program_bytes(programs: Programs) -> int:
+    """Bytes that the largest program needs while it runs, state included."""
+    peaks = [0]
+    for program in filter(None, (programs.begin, *programs.chunks.values())):
+        used = program.memory_analysis()
+        inputs, outputs = used.argument_size_in_bytes, used.output_size_in_bytes
+        peaks.append(inputs + outputs - used.alias_size_in_bytes + used.temp_size_in_bytes)
+    return max(peaks)
+
+
+def available() -> int:
+    """Bytes that are free: on the first accelerator, or for this process on a CPU."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    free = psutil.virtual_memory().available
+    try:
+        limit = int((CGROUP / "memory.max").read_text())
+        used = int((CGROUP / "memory.current").read_text())
+    except (OSError, ValueError):  # no such limit here
+        return free
+    return min(free, max(limit - used, 0))
+
+
+def check_state(plan: Plan) -> None:
+    """Refuses a run whose state alone does not fit, before anything is compiled.
+
+    Raises:
+        ConfigError: with the numbers, and what to lower.
+    """
+    parts = state_bytes(plan)
+    free = available()
+    if sum(parts.values()) > free:
+        lower = {
+            "memory": "capacity, num_envs x rollout_length or seeds",
+            "agents": "hidden_sizes or seeds",
+            "environments": "num_envs or seeds",
+        }[max(parts, key=parts.get)]
+        shares = ", ".join(f"{name} {readable(value)}" for name, value in parts.items())
+        raise ConfigError(
+            f"the run's state takes {readable(sum(parts.values()))} ({shares}), but"
+            f" {readable(free)} are free: lower {lower}"
+        )
+
+
+def check_programs(programs: Programs) -> None:
+    """Refuses a run whose programs do not fit.
+
+    Raises:
+        ConfigError: with the numbers, and what to lower.
+    """
+    needed, free = program_bytes(programs), available()
+    if needed > free:
+        raise ConfigError(
+            f"the run takes {readable(needed)} while it computes, but {readable(free)} are free:"
+            " lower seeds, capacity, num_envs, rollout_length or batch_size"
+        )
+
+
+def report(plan: Plan, programs: Programs) -> dict[str, str]:
+    """Rows for `--dry-run`."""
+    longest = programs.chunks[max(programs.chunks)]
+    cost = longest.cost_analysis() or {}
+    state = {f"state: {name}": readable(value) for name, value in state_bytes(plan).items()}
+    return {
+        **state,
+        "most that a program needs, state included": readable(program_bytes(programs)),
+        "free": readable(available()),
+        "compilation": f"{programs.seconds:.1f} s",
+        "chunks": f"{-(-plan.config.iterations // plan.chunk)} of {plan.chunk} iterations",
+        "compiler's estimate, loops counted once": f"{cost.get('flops', math.nan):.3g} operations,"
+        f" {readable(cost.get('bytes accessed', math.nan))} moved",
+    }
+
+
+def readable(count: float) -> str:
+    """Bytes as a person reads them."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.4g} {unit}"
+        count /= 1024
+    return f"{count:.4g} TiB"

@@ -1,0 +1,379 @@
+"""Runs that survive: `run` begins one, `resume` goes on with it, `load` reads it.
+
+Every number of a run follows from its plan, so a run that was killed at any moment and resumed ends
+as it would have ended: bit for bit, on the same device and versions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.evaluate import Policy, evaluate
+from purejaxrl_sac.evaluate import policy as deployed
+from purejaxrl_sac.experiment import display, memory, pictures, record, runner
+from purejaxrl_sac.experiment.checkpoint import Checkpoints
+from purejaxrl_sac.experiment.directory import RunDirectory, device, listed, write_json
+from purejaxrl_sac.experiment.display import Watch
+from purejaxrl_sac.experiment.errors import DamagedError, RunError, StoppedError
+from purejaxrl_sac.experiment.loggers import Logger
+from purejaxrl_sac.experiment.runner import Plan, Progress, Result
+from purejaxrl_sac.experiment.statistics import iqm
+from purejaxrl_sac.train import seed_axes, seed_state
+from purejaxrl_sac.types import TrainState
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class Run(NamedTuple):
+    """A run as `load` finds it."""
+
+    path: Path
+    plan: Plan
+    steps: int  # environment steps of each seed behind `state`
+    state: TrainState  # leading axis [seeds], clock unbatched; env and memory only where asked for
+    metrics: dict[str, np.ndarray]  # steps and seconds [chunks], all others [chunks, seeds]
+    summary: dict | None  # summary.json; None while the run goes on
+
+    @property
+    def config(self) -> Config:
+        return self.plan.config
+
+    def seed_state(self, seed: int = 0) -> TrainState:
+        """The state of one seed.
+
+        Raises:
+            ConfigError: there is no such seed.
+        """
+        if not 0 <= seed < self.plan.seeds:
+            raise ConfigError(f"there is no seed {seed}: the run has 0 to {self.plan.seeds - 1}")
+        return seed_state(self.state, seed)
+
+    def policy(self, seed: int = 0) -> Policy:
+        """(key, obs [N, ...]) -> actions [N, ...] of one seed, compiled."""
+        return jax.jit(deployed(self.config, self.seed_state(seed)))
+
+    def evaluate(self, episodes: int, *, seed: int = 0, policy: Callable = deployed) -> np.ndarray:
+        """Returns of fresh episodes, [seeds, episodes]; `seed` decides start states and noise.
+
+        Raises:
+            ConfigError: the environment has no time limit.
+        """
+
+        def play(key: jax.Array, state: TrainState) -> jax.Array:
+            return evaluate(key, self.config, state, episodes, policy=policy)
+
+        keys = jax.random.split(jax.random.fold_in(runner.key_from_seed(seed), 1), self.plan.seeds)
+        return np.asarray(jax.jit(jax.vmap(play, (0, seed_axes(self.state))))(keys, self.state))
+
+    def frame(self) -> pandas.DataFrame:
+        """The metrics as a table: a row per chunk and seed."""
+        import pandas
+
+        steps, seconds = self.metrics["steps"], self.metrics["seconds"]
+        columns = {
+            "steps": np.repeat(steps, self.plan.seeds),
+            "seed": np.tile(np.arange(self.plan.seeds), len(steps)),
+            "seconds": np.repeat(seconds, self.plan.seeds),
+        }
+        columns |= {name: x.ravel() for name, x in self.metrics.items() if name not in columns}
+        return pandas.DataFrame(columns)
+
+
+def run(
+    config: Config,
+    seeds: int = 1,
+    *,
+    out: Path | str,
+    seed: int = 0,
+    chunks: int = 50,
+    episodes: int = 128,
+    eval_every: int = 0,
+    eval_episodes: int = 32,
+    checkpoint_minutes: float = 5.0,
+    loggers: Sequence[Callable[[Path, int], Logger]] = (),
+    watch: Watch | None = None,
+) -> Run:
+    """Trains, and leaves everything in a new directory.
+
+    Args:
+        seeds: trained side by side in one program.
+        out: the directory, which must not exist yet.
+        seed: root of all random numbers.
+        chunks: about how many times the host looks at the run.
+        episodes: greedy evaluation episodes per seed, at the end.
+        eval_every: environment steps between evaluations during training; 0 for none.
+        eval_episodes: episodes of each of them, per seed.
+        checkpoint_minutes: time between checkpoints; one is always written at the end.
+        loggers: (directory, steps done) -> a function of each `Progress`.
+        watch: hears of the run as it goes on.
+
+    Raises:
+        ConfigError: it cannot run, or does not fit into memory; nothing is left behind.
+        RunError: something failed on the way; what was kept is resumed by `resume`.
+        StoppedError: by SIGINT or SIGTERM, after a checkpoint.
+    """
+    plan = runner.plan(
+        config, seeds, seed=seed, chunks=chunks, episodes=episodes,
+        eval_every=eval_every, eval_episodes=eval_episodes,
+    )  # fmt: skip
+    memory.check_state(plan)
+    directory = RunDirectory.create(Path(out))
+    try:
+        with directory.locked(), failing(directory):
+            directory.write_plan(plan)
+            return _train(
+                directory, plan, None,
+                checkpoint_minutes=checkpoint_minutes, loggers=loggers, watch=watch or Watch(),
+            )  # fmt: skip
+    finally:
+        directory.remove_if_unused()
+
+
+def resume(
+    path: Path | str,
+    *,
+    config: Config | None = None,
+    steps: int | None = None,
+    any_version: bool = False,
+    checkpoint_minutes: float = 5.0,
+    loggers: Sequence[Callable[[Path, int], Logger]] = (),
+    watch: Watch | None = None,
+) -> Run:
+    """Goes on with a run from its newest intact checkpoint.
+
+    Args:
+        config: needed only where it has an algorithm, wrappers or env_params of your own.
+        steps: a new total, to make a run longer; schedules that end with the run then stretch
+            over the new total.
+        any_version: go on under other versions of the packages, without the promise that every
+            number is as in an uninterrupted run.
+
+    Other arguments and errors as for `run`.
+
+    Raises:
+        ConfigError: not a run, or finished, or made by other versions, or in use.
+    """
+    directory = RunDirectory.find(Path(path))
+    watch = watch or Watch()
+    with directory.locked(), failing(directory):
+        plan = directory.read_plan(config)
+        _check_versions(directory, any_version, watch)
+        if steps is not None:
+            plan = _longer(directory, plan, steps)
+        elif directory.summary.exists():
+            raise ConfigError(f"{path} is finished: add --steps to make it longer")
+        with contextlib.closing(Checkpoints(directory.checkpoints)) as checkpoints:
+
+            def on_damage(steps: int, error: DamagedError) -> None:
+                aside = directory.path / "damaged"
+                watch.say(
+                    f"the checkpoint of step {steps:,} is damaged ({error}): moved to {aside}"
+                )
+                aside.mkdir(exist_ok=True)
+                checkpoints.path.joinpath(str(steps)).rename(aside / f"{steps}-{time.time_ns()}")
+
+            found = checkpoints.newest(on_damage, **parted(runner.shapes(plan)))
+        directory.truncate(found[0] if found else 0)
+        watch.say(f"going on from step {found[0]:,}" if found else "no checkpoint: from the start")
+        return _train(
+            directory, plan, found,
+            checkpoint_minutes=checkpoint_minutes, loggers=loggers, watch=watch,
+        )  # fmt: skip
+
+
+def load(
+    path: Path | str, *, config: Config | None = None, best: bool = False, whole: bool = False
+) -> Run:
+    """Reads a run.
+
+    Args:
+        config: needed only where it has an algorithm, wrappers or env_params of your own.
+        best: what was best in an evaluation, instead of the newest checkpoint.
+        whole: the state with its environments and replay memory, to go on from in your own code.
+
+    Raises:
+        ConfigError: not a run, or it has no checkpoint yet.
+    """
+    directory = RunDirectory.find(Path(path))
+    plan = directory.read_plan(config)
+    like = parted(runner.shapes(plan))
+    if not whole or best:
+        del like["rest"]
+    where = directory.best if best else directory.checkpoints
+    with contextlib.closing(Checkpoints(where)) as checkpoints:
+        found = checkpoints.newest(lambda steps, error: None, **like)
+    if found is None:
+        if best:
+            raise ConfigError(f"{path} has no best checkpoint: it was made without --eval-every")
+        raise ConfigError(f"{path} has no checkpoint yet: run purejaxrl-sac resume {path}")
+    summary = json.loads(directory.summary.read_text()) if directory.summary.exists() else None
+    steps, parts = found
+    state = joined(**parts) if "rest" in parts else parts["policy"]
+    return Run(directory.path, plan, steps, state, directory.columns(), summary)
+
+
+def parted(state: TrainState) -> dict[str, Any]:
+    """A state in two parts: what policies need of it, and what going on needs besides."""
+    return {"policy": state._replace(env=(), memory=()), "rest": (state.env, state.memory)}
+
+
+def joined(policy: TrainState, rest: tuple) -> TrainState:
+    """The state that `parted` took apart."""
+    return policy._replace(env=rest[0], memory=rest[1])
+
+
+def _train(
+    directory: RunDirectory,
+    plan: Plan,
+    found: tuple[int, dict[str, Any]] | None,
+    *,
+    checkpoint_minutes: float,
+    loggers: Sequence[Callable[[Path, int], Logger]],
+    watch: Watch,
+) -> Run:
+    title = pictures.title(plan.config)
+    watch.on_begin(plan, title)
+    steps = found[0] if found else plan.steps(0)
+    history = directory.history(plan, steps) if found else []
+    if found and (not history or history[-1].steps != steps):
+        raise ConfigError(f"{directory.metrics} ends before the checkpoint of step {steps:,}")
+    programs = runner.compile_run(plan, steps // plan.config.block - plan.config.warmup_iterations)
+    memory.check_programs(programs)
+    watch.on_compiled(programs.seconds)
+    logs = [make(directory.path, steps) for make in loggers]
+    state = joined(**found[1]) if found else runner.begin(plan, programs)
+    with (
+        Interrupts() as interrupts,
+        watch.live,
+        contextlib.closing(Checkpoints(directory.checkpoints)) as checkpoints,
+        contextlib.closing(Checkpoints(directory.best, keep=1)) as best,
+    ):
+        saved = time.monotonic()
+        last = history[-1] if history else None
+        for state, progress in runner.advance(plan, programs, state, last):  # noqa: B020
+            directory.append(progress)
+            if is_best(progress, history) and progress.steps not in best.steps():
+                best.save(progress.steps, policy=parted(state)["policy"])
+            history.append(progress)
+            for log in (*logs, watch.on_chunk):
+                log(progress)
+            over = progress.steps == plan.total
+            waited = time.monotonic() - saved
+            if over or interrupts.heard or waited >= 60 * checkpoint_minutes:
+                directory.sync()
+                checkpoints.save(progress.steps, **parted(state))
+                saved = time.monotonic()
+            if interrupts.heard and not over:
+                checkpoints.wait()
+                raise StoppedError(directory.path, progress.steps, interrupts.heard)
+    scores = runner.final_evaluation(plan, state) if runner.timed(plan.config) else None
+    result = Result(state, history, scores, programs.seconds, history[-1].seconds)
+    figures = display.summary(plan.config, result) | pictures.leave(directory.path, plan, result)
+    summary = _summary(result, figures)
+    write_json(directory.summary, summary)  # last: it says that the run is finished
+    watch.on_finished(title, figures, directory.path)
+    return Run(directory.path, plan, plan.total, state, directory.columns(), summary)
+
+
+def _summary(result: Result, figures: dict[str, str]) -> dict[str, Any]:
+    last = result.history[-1]
+    document = {
+        "figures": figures,
+        "steps": last.steps,
+        "failed_step": {
+            str(seed): int(step) for seed, step in enumerate(last.failed_step) if step >= 0
+        },
+        "greedy_returns": None,
+        "device": device(),
+    }
+    if result.evaluation is not None:
+        document["greedy_returns"] = listed(result.evaluation.mean(1))
+    return document
+
+
+def is_best(progress: Progress, before: Sequence[Progress]) -> bool:
+    """Whether no evaluation before had as high an interquartile mean over the seeds."""
+    if "greedy_return" not in progress.evaluation:
+        return False
+    scores = [iqm(p.evaluation["greedy_return"]) for p in before if p.evaluation]
+    mine = iqm(progress.evaluation["greedy_return"])
+    return bool(np.isfinite(mine)) and all(not np.isfinite(x) or mine > x for x in scores)
+
+
+def _longer(directory: RunDirectory, plan: Plan, steps: int) -> Plan:
+    if steps <= plan.total:
+        raise ConfigError(f"steps is {steps:,}, but the run has {plan.total:,} already: give more")
+    longer = plan._replace(config=plan.config.replace(total_steps=steps))
+    runner.plan(longer.config, plan.seeds)
+    directory.write_plan(longer)
+    if directory.summary.exists():
+        directory.summary.rename(directory.path / f"summary-{plan.total}.json")
+    return longer
+
+
+def _check_versions(directory: RunDirectory, any_version: bool, watch: Watch) -> None:
+    document = directory.read_document()
+    now = record.versions()
+    other = [
+        f"{name} {document['versions'].get(name)} (here {now[name]})"
+        for name in now
+        if document["versions"].get(name) != now[name]
+    ]
+    if other and not any_version:
+        raise ConfigError(
+            f"{directory.path} was made with {', '.join(other)}: install those, or add"
+            " --any-version to go on without the promise of equal numbers"
+        )
+    if other or document["device"] != device():
+        watch.say(f"made with {', '.join([*other, document['device']])}: numbers may differ")
+
+
+class Interrupts:
+    """Hears SIGINT and SIGTERM without being torn out of a chunk; a second SIGINT is obeyed."""
+
+    heard: signal.Signals | None = None
+
+    def __enter__(self) -> Interrupts:
+        self.before = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, self.hear)
+        return self
+
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        if self.heard and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.heard = signal.Signals(number)
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def failing(directory: RunDirectory) -> Iterator[None]:
+    """Says in one line what is safe when the disk fails a run.
+
+    Raises:
+        RunError: instead of what the disk's failure raised.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"cannot write to {directory.path} ({error.strerror or error}): the last checkpoint is"
+            f" intact, so mend it and run purejaxrl-sac resume {directory.path}"
+        ) from error

@@ -1,0 +1,425 @@
+"""Runs on disk: what they leave, and what becomes of them when something goes wrong."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import ConfigError, normalize
+from purejaxrl_sac.agents import ALGORITHMS
+from purejaxrl_sac.experiment import memory, runner
+from purejaxrl_sac.experiment.checkpoint import Checkpoints, checksum
+from purejaxrl_sac.experiment.directory import RunDirectory
+from purejaxrl_sac.experiment.display import Watch
+from purejaxrl_sac.experiment.errors import DamagedError, RunError, StoppedError
+from purejaxrl_sac.experiment.runs import is_best, joined, parted
+from tests.conftest import small
+
+TINY = small("q_learning", env="chain")  # compiled in a second or two
+SHORT = {"seeds": 2, "chunks": 6, "episodes": 4, "checkpoint_minutes": 0}
+
+
+class Remarks(Watch):
+    """Remembers what was said, and calls for a stop after some chunks."""
+
+    def __init__(self, stop_after=None, how=signal.SIGTERM):
+        self.said, self.chunks, self.stop_after, self.how = [], 0, stop_after, how
+
+    def say(self, text):
+        self.said.append(text)
+
+    def on_chunk(self, progress):
+        self.chunks += 1
+        if self.chunks == self.stop_after:
+            signal.raise_signal(self.how)
+
+
+def metrics(path):
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def stopped(path, config, after=2, **changes):
+    """A run that was asked to stop after some chunks."""
+    with pytest.raises(StoppedError):
+        prl.experiment.run(config, out=path, watch=Remarks(after), **{**SHORT, **changes})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_once(tmp_path_factory):
+    """A resumed run finds its programs compiled, here and in other processes."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = [getattr(jax.config, name) for name in names]
+    settings = (str(tmp_path_factory.mktemp("programs")), 0.1)
+    for name, value in zip(names, settings, strict=True):
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+    yield
+    for name, value in zip(names, before, strict=True):
+        jax.config.update(name, value)
+        del os.environ[name.upper()]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished run of two seeds, with evaluations; nobody may change it."""
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    return prl.experiment.run(TINY, out=path, eval_every=80, **SHORT)
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    """A copy of it, to be damaged."""
+    return RunDirectory(shutil.copytree(whole.path, tmp_path / "copy"))
+
+
+def test_what_load_finds_is_what_run_left(whole):
+    run = prl.experiment.load(whole.path, whole=True)
+    assert run.config == whole.config and run.steps == run.plan.total == whole.steps
+    assert checksum(run.state) == checksum(whole.state)
+    run = prl.experiment.load(whole.path)
+    assert run.state.memory == () and checksum(run.state.agent) == checksum(whole.state.agent)
+    assert run.summary == whole.summary and len(run.summary["greedy_returns"]) == 2
+    for name, column in whole.metrics.items():
+        np.testing.assert_array_equal(run.metrics[name], column, err_msg=name)
+    assert run.metrics["td_error"].shape == (len(run.metrics["steps"]), 2)
+    actions = run.policy(seed=1)(jax.random.key(0), jnp.zeros(5, int))
+    assert actions.shape == (5,)
+    frame = run.frame()
+    last = frame[(frame.seed == 1) & (frame.steps == run.steps)]
+    assert last["td_error"].item() == run.metrics["td_error"][-1, 1]
+    with pytest.raises(ConfigError, match="there is no seed 2"):
+        run.policy(seed=2)
+
+
+def test_evaluation_during_training_has_fixed_starts_and_keeps_the_best(tmp_path):
+    config = small("dqn", learning_rate=0.0, epsilon_end=0.0, epsilon_fraction=0.0)
+    run = prl.experiment.run(config, out=tmp_path / "run", eval_every=80, **SHORT)
+    greedy = run.metrics["greedy_return"]
+    known = greedy[np.isfinite(greedy).all(1)]
+    assert len(known) == 3 and (known == known[0]).all()  # at 80, 160 and 240 steps
+    explored = run.metrics["exploring_return"]
+    np.testing.assert_array_equal(explored[np.isfinite(explored).all(1)], known)
+    best = prl.experiment.load(run.path, best=True)
+    assert best.steps == run.metrics["steps"][np.isfinite(greedy).all(1)][0]
+    assert best.policy()(jax.random.key(0), jnp.zeros((3, 4))).shape == (3,)
+    fresh = best.evaluate(6, seed=1)
+    assert fresh.shape == (2, 6) and (fresh != run.evaluate(6, seed=2)).any()
+
+
+def test_best_is_by_the_interquartile_mean():
+    def progress(scores):
+        blank = dict.fromkeys(runner.Progress._fields)
+        found = {} if scores is None else {"greedy_return": np.array(scores)}
+        return runner.Progress(**{**blank, "evaluation": found})
+
+    before = [progress(None), progress([0.0, 1, 2, 100]), progress([np.nan] * 4)]
+    assert not is_best(progress(None), before)
+    assert not is_best(progress([1.0, 1, 2, 50]), before)  # 1.5, as before
+    assert is_best(progress([0.0, 2, 2, 3]), before)
+
+
+@pytest.mark.parametrize("algorithm", ("per_dqn", "sac", "a2c"))
+def test_a_stopped_run_ends_as_if_it_had_not_been(algorithm, tmp_path):
+    wrappers = {"wrappers": (normalize.observations,)} if algorithm == "sac" else {}
+    config = small(algorithm, **wrappers)
+    whole = prl.experiment.run(config, out=tmp_path / "whole", **SHORT)
+    stopped(tmp_path / "run", config)
+    assert not (tmp_path / "run" / "summary.json").exists()
+    run = prl.experiment.resume(tmp_path / "run", checkpoint_minutes=0)
+    assert checksum(run.state) == checksum(whole.state)
+    assert metrics(run.path) == metrics(whole.path)
+    assert run.summary["greedy_returns"] == whole.summary["greedy_returns"]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_state_survives_the_disk(algorithm, tmp_path):
+    plan = runner.plan(small(algorithm), 2)
+    rng = np.random.default_rng(0)
+
+    def fill(x):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.split(jax.random.key(7), x.shape)
+        return jnp.asarray(rng.integers(0, 2, x.shape)).astype(x.dtype)
+
+    like = runner.shapes(plan)
+    state = jax.tree.map(fill, like)
+    checkpoints = Checkpoints(tmp_path / "kept")
+    checkpoints.save(10, **parted(state))
+    checkpoints.wait()
+    found = joined(**checkpoints.restore(10, **parted(like)))
+    checkpoints.close()
+    assert jax.tree.structure(found) == jax.tree.structure(state)
+    assert checksum(found) == checksum(state)
+    assert all(
+        a.dtype == b.dtype and a.shape == b.shape
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(state), strict=True)
+    )
+
+
+def test_a_killed_process_loses_nothing(whole, tmp_path):
+    """SIGKILL at random moments of the loop, writes included, as in scripts/kill_test.py."""
+    code = """
+import os, random, signal, sys, threading
+import purejaxrl_sac as prl
+from purejaxrl_sac.experiment.display import Watch
+from tests.test_runs import TINY
+class Kill(Watch):
+    def on_compiled(self, seconds):
+        wait = random.Random(int(sys.argv[2])).uniform(0, 0.5)
+        threading.Timer(wait, os.kill, (os.getpid(), signal.SIGKILL)).start()
+run, resume = prl.experiment.run, prl.experiment.resume
+if sys.argv[3] == "run":
+    plan = dict(seeds=2, chunks=6, episodes=4, eval_every=80)
+    run(TINY, out=sys.argv[1], checkpoint_minutes=0, watch=Kill(), **plan)
+else:
+    resume(sys.argv[1], checkpoint_minutes=0, watch=Kill())
+"""
+    path = tmp_path / "killed"
+    for kill in range(2):
+        what = "resume" if (path / "config.json").exists() else "run"
+        command = [sys.executable, "-c", code, str(path), str(kill), what]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    if not (path / "summary.json").exists():
+        prl.experiment.resume(path)
+    assert checksum(prl.experiment.load(path, whole=True).state) == checksum(whole.state)
+    assert metrics(path) == metrics(whole.path)
+
+
+def flip(path, rng):
+    """Flips a bit in the largest file: where the arrays are."""
+    files = [file for file in path.rglob("*") if file.is_file()]
+    file = max(files, key=lambda file: file.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", ("flip", "truncate", "delete"))
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(damage, whole, copy):
+    (copy.path / "summary.json").unlink()  # as if killed before the end
+    newest = max(copy.checkpoints.iterdir(), key=lambda path: int(path.name))
+    if damage == "flip":
+        flip(newest, random.Random(0))
+    elif damage == "truncate":
+        for file in (newest / "rest").rglob("*"):
+            if file.is_file():
+                os.truncate(file, file.stat().st_size // 2)
+    else:
+        shutil.rmtree(newest / "rest" / "d")
+    remarks = Remarks()
+    run = prl.experiment.resume(copy.path, watch=remarks)
+    assert "is damaged" in remarks.said[0] and "going on from step" in remarks.said[1]
+    assert checksum(run.state) == checksum(whole.state)
+    assert metrics(copy.path) == metrics(whole.path)
+    assert list((copy.path / "damaged").iterdir())
+
+
+def test_no_flipped_bit_goes_unnoticed(whole, tmp_path):
+    like = parted(runner.shapes(whole.plan))
+    newest = whole.path / "checkpoints" / str(whole.steps)
+    rng = random.Random(1)
+    for trial in range(12):
+        path = tmp_path / f"{trial}"
+        shutil.copytree(newest, path / "1")
+        flip(path / "1", rng)
+        checkpoints = Checkpoints(path)
+        try:
+            found = joined(**checkpoints.restore(1, **like))
+            assert checksum(found) == checksum(whole.state)
+        except DamagedError:
+            pass
+        checkpoints.close()
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_begins_anew(whole, copy):
+    copy.summary.unlink()
+    for path in copy.checkpoints.iterdir():
+        flip(path, random.Random(2))
+    remarks = Remarks()
+    run = prl.experiment.resume(copy.path, watch=remarks)
+    assert remarks.said[-1] == "no checkpoint: from the start"
+    assert checksum(run.state) == checksum(whole.state)
+    assert metrics(copy.path) == metrics(whole.path)
+
+
+def test_a_line_that_was_cut_off_is_made_again(whole, copy):
+    copy.summary.unlink()
+    os.truncate(copy.metrics, copy.metrics.stat().st_size - 9)
+    shutil.rmtree(copy.checkpoints / str(whole.steps))
+    prl.experiment.resume(copy.path)
+    assert metrics(copy.path) == metrics(whole.path)
+
+
+def test_a_finished_run_is_made_longer(whole, copy):
+    with pytest.raises(ConfigError, match="add --steps"):
+        prl.experiment.resume(copy.path)
+    with pytest.raises(ConfigError, match="has 240 already: give more"):
+        prl.experiment.resume(copy.path, steps=100)
+    run = prl.experiment.resume(copy.path, steps=360)
+    assert run.steps == 360 and metrics(copy.path)[: len(whole.metrics["steps"])] == metrics(
+        whole.path
+    )
+    assert prl.experiment.load(copy.path).config.total_steps == 360
+    assert json.loads((copy.path / "summary-240.json").read_text()) == whole.summary
+
+
+def test_two_writers_are_one_too_many(copy):
+    with copy.locked(), pytest.raises(ConfigError, match="being written by another process"):
+        prl.experiment.resume(copy.path, steps=360)
+    assert copy.describe()["status"] == "finished"
+    with copy.locked():
+        assert copy.describe()["status"] == "running"
+        assert prl.experiment.load(copy.path).steps == 240  # readers are welcome
+
+
+def test_other_versions_are_refused_or_welcomed(copy):
+    document = copy.read_document()
+    document["versions"]["optax"] = "0.0.1"
+    (copy.path / "config.json").write_text(json.dumps(document))
+    with pytest.raises(ConfigError, match=r"optax 0\.0\.1 .* --any-version"):
+        prl.experiment.resume(copy.path, steps=300)
+    assert prl.experiment.load(copy.path).steps == 240
+    remarks = Remarks()
+    prl.experiment.resume(copy.path, steps=300, any_version=True, watch=remarks)
+    assert "numbers may differ" in remarks.said[0]
+    (copy.path / "config.json").write_text(json.dumps({**document, "schema": 1}))
+    with pytest.raises(ConfigError, match="was written by another version"):
+        prl.experiment.load(copy.path)
+
+
+def test_not_a_run(tmp_path, copy):
+    with pytest.raises(ConfigError, match="is not a run: it does not exist"):
+        prl.experiment.load(tmp_path / "nothing")
+    with pytest.raises(ConfigError, match=r"is not a run: it has no config\.json"):
+        prl.experiment.load(tmp_path)
+    (copy.path / "config.json").write_text('{"schema": 2, "con')
+    with pytest.raises(ConfigError, match="cannot be read: is it damaged"):
+        prl.experiment.load(copy.path)
+
+
+def test_a_run_without_a_checkpoint(copy):
+    shutil.rmtree(copy.checkpoints)
+    with pytest.raises(ConfigError, match="has no checkpoint yet: run purejaxrl-sac resume"):
+        prl.experiment.load(copy.path)
+
+
+def test_your_own_algorithm_is_resumed_with_its_config(tmp_path):
+    from purejaxrl_sac.agents.dqn import dqn
+
+    def mine(config):
+        return dqn(config)
+
+    config = small("dqn").replace(algorithm=mine)
+    stopped(tmp_path / "run", config)
+    with pytest.raises(ConfigError, match="build the configuration in Python"):
+        prl.experiment.resume(tmp_path / "run")
+    with pytest.raises(ConfigError, match="is not the one"):
+        prl.experiment.resume(tmp_path / "run", config=config.replace(gamma=0.5))
+    assert prl.experiment.resume(tmp_path / "run", config=config).steps == 240
+
+
+@pytest.mark.parametrize("how", (signal.SIGINT, signal.SIGTERM))
+def test_signals_stop_after_the_chunk(how, tmp_path):
+    before = signal.getsignal(how)
+    with pytest.raises(StoppedError, match=f"stopped at step .* by {how.name}") as stop:
+        prl.experiment.run(TINY, out=tmp_path / "run", watch=Remarks(2, how), **SHORT)
+    assert stop.value.signal == how and signal.getsignal(how) == before
+    kept = prl.experiment.load(tmp_path / "run")
+    assert kept.steps == stop.value.steps < kept.plan.total
+    assert metrics(kept.path)[-1]["steps"] == kept.steps
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, whole):
+    """Files that may not grow stand for a full disk."""
+
+    class Fill(Remarks):
+        def on_chunk(self, progress):
+            self.chunks += 1
+            if self.chunks == 3:
+                size = (tmp_path / "run" / "metrics.jsonl").stat().st_size
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(RunError, match="the last checkpoint is intact"):
+            prl.experiment.run(TINY, out=tmp_path / "run", watch=Fill(), eval_every=80, **SHORT)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    run = prl.experiment.resume(tmp_path / "run")
+    assert checksum(run.state) == checksum(whole.state)
+    assert metrics(run.path) == metrics(whole.path)
+
+
+def test_a_run_that_never_began_leaves_nothing(tmp_path):
+    with pytest.raises(ConfigError):
+        prl.experiment.run(small("dqn", gamma=2.0), out=tmp_path / "a", **SHORT)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot make"):
+        prl.experiment.run(small("dqn"), out=tmp_path / "file" / "b", **SHORT)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_run_that_does_not_fit_is_refused_with_the_numbers(tmp_path, monkeypatch):
+    config = small("dqn", capacity=12 * 10**8)
+    with pytest.raises(ConfigError, match=r"memory .* GiB.* are free: lower capacity"):
+        prl.experiment.run(config, out=tmp_path / "run", **SHORT)
+    plan = runner.plan(small("sac"), 2)
+    programs = runner.compile_run(plan)
+    needed = memory.program_bytes(programs)
+    assert needed > sum(memory.state_bytes(plan).values())
+    monkeypatch.setattr(memory, "available", lambda: needed)
+    memory.check_programs(programs)
+    monkeypatch.setattr(memory, "available", lambda: needed - 1)
+    with pytest.raises(ConfigError, match="while it computes"):
+        memory.check_programs(programs)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_holds_its_replay_memory_once():
+    plan = runner.plan(small("dqn", capacity=12 * 10**5), 2, eval_every=120)
+    replay = memory.state_bytes(plan)["memory"]
+    assert replay < memory.program_bytes(runner.compile_run(plan)) < 1.05 * replay
+
+
+def test_a_diverged_seed_is_named_with_its_step_and_the_others_go_on():
+    """The metrics of three chunks are made up: seed 1 is nan from the fourth iteration on."""
+    config = small("q_learning")
+    plan = runner.plan(config, 3)._replace(chunk=config.iterations // 2)
+    length, made = plan.chunk, iter((plan.chunk, 0))
+
+    def chunk(state, *_):
+        finite = np.array([length, 3 if length == next(made) else 0, length])
+        figures = dict.fromkeys(runner.TOTALS, np.ones(3))
+        loss = np.where(finite < length, np.nan, 1)
+        return state, {"finite": finite, "loss": loss, **figures}
+
+    programs = runner.Programs(None, dict.fromkeys((length, config.iterations % length), chunk), 0)
+    step = jnp.int32(config.warmup_iterations * config.rollout_length)
+    state = prl.TrainState(None, step, None, None, None)
+    history = [progress for _, progress in runner.advance(plan, programs, state)]
+    expected = [-1, plan.steps(4), -1]
+    for progress in history:
+        assert progress.failed_step.tolist() == expected
+        assert progress.failed.tolist() == [False, True, False]
+
+
+def test_divergence_is_found_in_the_program(tmp_path):
+    run = prl.experiment.run(small("dqn", learning_rate=1e30), out=tmp_path / "run", **SHORT)
+    found = run.summary["failed_step"]
+    assert found.keys() == {"0", "1"} and all(24 < step <= 240 for step in found.values())
+    assert "left out" in next(name for name in run.summary["figures"] if "nan" in name)
+    assert (prl.experiment.load(run.path).metrics["failed_step"][-1] >= 0).all()
