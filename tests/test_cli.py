@@ -1,6 +1,9 @@
 """The command line as a user meets it."""
 
+import errno
 import json
+import shutil
+import signal
 import subprocess
 import sys
 
@@ -70,6 +73,125 @@ def test_a_finite_mdp_is_also_drawn_and_judged_exactly(tmp_path, capsys):
             assert Image.open(out / "episode.gif").n_frames > 1
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run, made by the command line."""
+    out = tmp_path_factory.mktemp("cli") / "demo"
+    flags = ["--steps=1500", "--seeds=2", "--episodes=8", "--eval-every=600", "--eval-episodes=4"]
+    assert cli.main(["train", "q_learning", "--env=cliff_walking", *flags, "--out", str(out)]) == 0
+    return out
+
+
+def test_info_says_what_a_run_is(run, capsys):
+    assert cli.main(["info", str(run)]) == 0
+    shown = capsys.readouterr().out
+    for words in ("q_learning", "cliff_walking", "finished", "1,500 of 1,500", "step 1,500"):
+        assert words in shown
+
+
+@pytest.mark.parametrize("flags", ([], ["--best"], ["--policy", "exploring"]))
+def test_eval_plays_every_seed(flags, run, capsys):
+    assert cli.main(["eval", str(run), "--episodes=7", "--json", *flags]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["episodes_per_seed"] == 4 and len(document["returns"]) == 2
+    assert cli.main(["eval", str(run), "--episodes=7", *flags]) == 0
+    assert "IQM [95 % interval]" in capsys.readouterr().out
+
+
+def test_plot_compares_runs(run, tmp_path, capsys):
+    other = shutil.copytree(run, tmp_path / "other")
+    out = tmp_path / "compared.png"
+    assert cli.main(["plot", str(run), str(other), "--out", str(out)]) == 0
+    assert Image.open(out).size[0] > 1_000
+    capsys.readouterr()
+    error = failing(capsys, "plot", str(run), "--out", str(out))
+    assert "exists already" in error
+    error = failing(capsys, "plot", str(run), "--metric", "los", "--out", str(tmp_path / "b.png"))
+    assert "has no metric los: it has steps" in error
+
+
+def test_render_draws_an_episode(run, tmp_path, capsys):
+    out = tmp_path / "walk.gif"
+    assert cli.main(["render", str(run), "--seed-index=1", "--out", str(out)]) == 0
+    assert Image.open(out).n_frames > 1
+    capsys.readouterr()
+    assert "there is no seed 2" in failing(capsys, "render", str(run), "--seed-index=2")
+
+
+def test_export_leaves_a_policy_that_runs_alone(run, tmp_path, capsys):
+    out = tmp_path / "policy"
+    assert cli.main(["export", str(run), "--out", str(out)]) == 0
+    done = subprocess.run([sys.executable, str(out / "load.py")], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_resume_says_what_it_does(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    assert "is finished: add --steps" in failing(capsys, "resume", str(copy))
+    assert cli.main(["resume", str(copy), "--steps=2000", "--json"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert events[0] == {"event": "remark", "text": "going on from step 1,500"}
+    assert [event["event"] for event in events[1:3]] == ["compiled", "chunk"]
+    assert events[-1]["event"] == "finished" and events[-2]["steps"] == 2_000
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("resume", "is not a run: it does not exist"),
+        ("eval", "is not a run"),
+        ("plot", "is not a run"),
+        ("render", "is not a run"),
+        ("export", "is not a run"),
+        ("info", "is not a run"),
+    ],
+)
+def test_commands_need_a_run(command, message, capsys, tmp_path):
+    assert message in failing(capsys, command, str(tmp_path / "nothing"))
+
+
+def test_dry_run_says_what_a_run_takes_and_leaves_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", "dqn", *SHORT, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "state: memory" in shown and "free" in shown and "compilation" in shown
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_are_directories_under_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--env=chain", "--steps=300", "--quiet", "--episodes=4"]
+    assert cli.main(["train", "q_learning", *flags, "--name", "mine"]) == 0
+    assert (tmp_path / "runs" / "mine" / "summary.json").exists()
+    capsys.readouterr()
+    assert "exists already" in failing(capsys, "train", "q_learning", *flags, "--name", "mine")
+    both = ["--name", "a", "--out", "b"]
+    assert "give one of them" in failing(capsys, "train", "q_learning", *flags, *both)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_has_its_own_exit_status(number, status, tmp_path, capsys, monkeypatch):
+    from purejaxrl_sac.experiment import display
+
+    monkeypatch.setattr(display.Quiet, "on_chunk", lambda *_: signal.raise_signal(number))
+    flags = ["--env=chain", "--steps=300", "--quiet", "--out", str(tmp_path / "run")]
+    assert cli.main(["train", "q_learning", *flags]) == status
+    err = capsys.readouterr().err
+    assert "go on with purejaxrl-sac resume" in err and err.count("\n") == 1
+
+
+def test_a_disk_that_fails_has_its_own_exit_status(tmp_path, capsys, monkeypatch):
+    from purejaxrl_sac.experiment.directory import RunDirectory
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RunDirectory, "append", full)
+    flags = ["--env=chain", "--steps=300", "--quiet", "--out", str(tmp_path / "run")]
+    assert cli.main(["train", "q_learning", *flags]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+
+
 def test_an_existing_directory_is_left_alone(tmp_path, capsys):
     (tmp_path / "note").write_text("mine")
     error = failing(capsys, "train", "dqn", *SHORT, "--out", str(tmp_path))
@@ -100,6 +222,8 @@ def test_an_existing_directory_is_left_alone(tmp_path, capsys):
         (["train", "dqn", "--gama", "0.9"], "--gama"),
         (["train", "dqn", "--log", "paper"], "paper"),
         (["train", "dqn", "--capacity", "100000000000"], "less than 2**31"),
+        (["train", "dqn", "--eval-every", "-1"], "eval_every must be zero"),
+        (["train", "dqn", "--chunks", "0"], "chunks is 0"),
         (["list", "everything"], "list takes no arguments"),
     ],
 )

@@ -225,10 +225,9 @@ def test_half_an_export_is_taken_away(exported, tmp_path, monkeypatch):
 
 def test_the_seed_that_the_error_suggests_can_be_exported(key, tmp_path):
     config = CASES["q_learning"]
-    one = made_up(config)._replace(env=prl.envs.bind(config.env).reset(key, 3))
-    agent, env = jax.tree.map(lambda x: np.stack([x, x]), (one.agent, one.env))  # as on a disk
-    state = prl.TrainState(jax.random.split(key), one.step, env, agent, ())
-    refused(config, state, tmp_path / "new")
-    first = jax.tree.map(lambda x: x[0], state._replace(step=None))._replace(step=state.step)
-    export_policy(config, first, tmp_path / "new", platforms=("cpu",))
+    one = made_up(config)
+    agent = jax.tree.map(lambda x: np.stack([x, x]), one.agent)  # as on a disk
+    state = prl.TrainState(jax.random.split(key), one.step, (), agent, ())
+    assert "seed_state(state, 0)" in refused(config, state, tmp_path / "new")
+    export_policy(config, prl.seed_state(state, 0), tmp_path / "new", platforms=("cpu",))
     assert json.loads((tmp_path / "new" / "policy.json").read_text())["platforms"] == ["cpu"]

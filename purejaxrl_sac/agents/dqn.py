@@ -183,7 +183,7 @@ def dqn(
             return expectation(state.params, obs[None], noise=key).squeeze(0)
 
         # each environment explores by a noise of its own
-        q = jax.vmap(noisy)(jax.random.split(key_noise, len(obs)), obs)
+        q = jax.vmap(noisy)(jax.random.split(key_noise, obs.shape[0]), obs)
         return exploration.sample(key_action, explore(config, q, step)), ()
 
     def policy(key: jax.Array, state: DQNState, obs: jax.Array) -> jax.Array:

@@ -91,7 +91,7 @@ def soft_q(config: SoftQConfig) -> tuple[Agent, Memory]:
         """Actions before tanh, [B, size, action_dim]."""
         many = jnp.repeat(obs, size, axis=0)
         noise = jax.random.normal(key, (len(many), env.action_dim))
-        return sampler.apply(params, many, noise).reshape(len(obs), size, env.action_dim)
+        return sampler.apply(params, many, noise).reshape(obs.shape[0], size, env.action_dim)
 
     def policy(key: jax.Array, state: SoftQState, obs: jax.Array) -> jax.Array:
         return jnp.tanh(draw(key, state.sampler_params, features(obs), 1)).squeeze(1)
@@ -105,7 +105,7 @@ def soft_q(config: SoftQConfig) -> tuple[Agent, Memory]:
         obs, next_obs = features(batch.obs), features(batch.next_obs)
 
         uniform_actions = jax.random.uniform(
-            key_value, (len(obs), config.num_actions, env.action_dim), minval=-1, maxval=1
+            key_value, (obs.shape[0], config.num_actions, env.action_dim), minval=-1, maxval=1
         )
         next_q = q_values(state.target_params, next_obs, uniform_actions)
         next_value = losses.importance_soft_value(next_q, -log_volume, config.alpha)

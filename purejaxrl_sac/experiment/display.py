@@ -86,7 +86,7 @@ class Display(Watch):
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.told, self.warned, self.failed = 0.0, False, 0
+        self.told, self.warned, self.failed, self.greedy = 0.0, False, 0, ""
         self.bar = Progress(
             TextColumn("{task.percentage:3.0f} %"),
             BarColumn(),
@@ -114,6 +114,9 @@ class Display(Watch):
         if progress.failed.sum() > self.failed:
             self.failed = progress.failed.sum()
             self.say(f"[red]nan or infinite: {failures(progress)}[/]")
+        if "greedy_return" in progress.evaluation:
+            greedy = with_interval(progress.evaluation["greedy_return"], resamples=500)
+            self.greedy = f", greedy {greedy}"
         share = progress.steps / progress.total_steps
         due = share >= self.told + 0.1 or share == 1
         if not (self.console.is_terminal or due):
@@ -121,9 +124,7 @@ class Display(Watch):
         self.told = share
         line = f"{progress.rate:,.0f} environment steps/s, {seconds_left(progress):.0f} s left,"
         line += f" return {with_interval(progress.latest_return, resamples=500)}"
-        if "greedy_return" in progress.evaluation:
-            greedy = with_interval(progress.evaluation["greedy_return"], resamples=500)
-            line += f", greedy {greedy}"
+        line += self.greedy
         if "loss" in progress.metrics:
             line += f", loss {means(progress).get('loss', np.nan):.3g}"
         if self.console.is_terminal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from jax import export
 
 from purejaxrl_sac.config import Config, ConfigError, unknown
+from purejaxrl_sac.envs import Env
 from purejaxrl_sac.evaluate import Policy, policy
 from purejaxrl_sac.experiment import record
 from purejaxrl_sac.train import build
@@ -100,14 +102,16 @@ def export_policy(
     if state.key.ndim:
         raise ConfigError(
             f"the state has an axis of {state.key.shape[0]} seeds: export one of them, for example"
-            " jax.tree.map(lambda x: x[0], state._replace(step=None))._replace(step=state.step)"
+            " seed_state(state, 0)"
         )
     for platform in platforms:
         if platform not in PLATFORMS:
             raise unknown("platform", platform, PLATFORMS)
     state = state._replace(agent=jax.tree.map(jnp.asarray, state.agent))  # what files give is numpy
-    program, stochastic = _program(policy(config, state), state, platforms)
-    document = _document(config, state, program) | {"stochastic": stochastic}
+    env, _, _ = build(config)
+    obs = jax.eval_shape(partial(env.reset, num_envs=1), state.key).obs
+    program, stochastic = _program(policy(config, state), obs, platforms)
+    document = _document(config, env, obs, program) | {"stochastic": stochastic}
     files = {
         "policy.stablehlo": program.mlir_module_serialized,
         "policy.json": (json.dumps(document, indent=2) + "\n").encode(),
@@ -117,7 +121,7 @@ def export_policy(
 
 
 def _program(
-    choose: Policy, state: TrainState, platforms: Sequence[str]
+    choose: Policy, spec: jax.ShapeDtypeStruct, platforms: Sequence[str]
 ) -> tuple[export.Exported, bool]:
     """The policy for batches of any size, and whether it asks for its key."""
 
@@ -126,7 +130,7 @@ def _program(
         return choose(jax.random.wrap_key_data(key_data, impl="threefry2x32"), obs)
 
     def exported(batch: Any) -> export.Exported:
-        obs = jax.ShapeDtypeStruct((batch, *state.env.obs.shape[1:]), state.env.obs.dtype)
+        obs = jax.ShapeDtypeStruct((batch, *spec.shape[1:]), spec.dtype)
         key_data = jax.ShapeDtypeStruct((2,), jnp.uint32)
         return export.export(act, platforms=tuple(platforms))(key_data, obs)
 
@@ -140,8 +144,9 @@ def _program(
         ) from error
 
 
-def _document(config: Config, state: TrainState, program: export.Exported) -> dict:
-    env, _, _ = build(config)
+def _document(
+    config: Config, env: Env, spec: jax.ShapeDtypeStruct, program: export.Exported
+) -> dict:
     (action,) = program.out_avals
     low, high = 0, (env.num_actions or 0) - 1
     if env.num_actions is None:
@@ -152,8 +157,8 @@ def _document(config: Config, state: TrainState, program: export.Exported) -> di
         "algorithm": named["algorithm"],
         "environment": named["env"],
         "observation": {
-            "shape": list(state.env.obs.shape[1:]),
-            "dtype": str(state.env.obs.dtype),
+            "shape": list(spec.shape[1:]),
+            "dtype": str(spec.dtype),
         },
         "action": {
             "shape": list(action.shape[1:]),

@@ -245,15 +245,15 @@ def _train(
     watch: Watch,
 ) -> Run:
     title = pictures.title(plan.config)
-    watch.on_begin(plan, title)
     steps = found[0] if found else plan.steps(0)
     history = directory.history(plan, steps) if found else []
     if found and (not history or history[-1].steps != steps):
         raise ConfigError(f"{directory.metrics} ends before the checkpoint of step {steps:,}")
+    logs = [make(directory.path, steps) for make in loggers]
+    watch.on_begin(plan, title)
     programs = runner.compile_run(plan, steps // plan.config.block - plan.config.warmup_iterations)
     memory.check_programs(programs)
     watch.on_compiled(programs.seconds)
-    logs = [make(directory.path, steps) for make in loggers]
     state = joined(**found[1]) if found else runner.begin(plan, programs)
     with (
         Interrupts() as interrupts,

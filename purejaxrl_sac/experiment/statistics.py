@@ -1,9 +1,9 @@
 """Statistics over independent runs (Agarwal et al. 2021, arXiv 2108.13264, "Deep RL at the Edge
-of the Statistical Precipice")."""
+of the Statistical Precipice"); its sections are cited at each function."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.stats import trim_mean
@@ -12,40 +12,48 @@ Interval = tuple[np.ndarray, np.ndarray]
 
 
 def iqm(scores: np.ndarray) -> np.ndarray:
-    """Interquartile mean over the first axis: the mean of the middle half of the runs.
+    """Interquartile mean over the first axis: the mean of the middle half of the runs (4.3).
 
     Args:
         scores: [runs, ...].
 
     Returns:
-        [...].
+        [...], nan where a score is nan or there is no run.
     """
     return trim_mean(scores, 0.25, axis=0)
 
 
 def pooled_iqm(scores: np.ndarray) -> float:
-    """Interquartile mean over runs and tasks at once, as the paper aggregates tasks.
+    """Interquartile mean over runs and tasks at once, as the paper aggregates tasks (4.3).
 
     Args:
         scores: [runs, tasks], normalised so that tasks can be compared.
+
+    Raises:
+        ValueError: no scores, or an unknown one.
     """
-    return float(trim_mean(scores, 0.25, axis=None))
+    return float(trim_mean(_known(scores), 0.25, axis=None))
 
 
 def optimality_gap(scores: np.ndarray, optimum: float = 1.0) -> np.ndarray:
     """By how much runs miss the optimum on average; what lies above it does not make up for others.
 
+    The paper's gamma - E[min(score, gamma)] (4.3), written as E[max(gamma - score, 0)].
+
     Args:
         scores: [runs, ...].
 
     Returns:
-        [...], zero or more: the mean of max(optimum - score, 0).
+        [...], zero or more.
+
+    Raises:
+        ValueError: no scores, or an unknown one.
     """
-    return np.maximum(optimum - np.asarray(scores), 0).mean(0)
+    return np.maximum(optimum - _known(scores), 0).mean(0)
 
 
 def performance_profile(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Share of runs that score above each threshold.
+    """Share of runs that score above each threshold: the paper's run-score distribution (4.2).
 
     Args:
         scores: [runs, ...]; all entries count alike.
@@ -53,22 +61,34 @@ def performance_profile(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarra
 
     Returns:
         [T], falling from 1 to 0.
+
+    Raises:
+        ValueError: no scores, or an unknown one.
     """
     scores = np.sort(np.ravel(_known(scores)))
     return 1 - np.searchsorted(scores, thresholds, side="right") / len(scores)
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:
-    """P(X > Y) for a random run of each, ties counting half: 0.5 where they are alike.
+    """P(X > Y) for a random run of each, ties counting half: 0.5 where they are alike (4.3).
+
+    It is the Mann-Whitney U statistic as a share of its largest value.
 
     Args:
-        x: [runs of X] or [runs of X, tasks]; y likewise, with its own number of runs.
+        x: [runs of X] or [runs of X, tasks].
+        y: the same, with its own number of runs.
 
     Returns:
-        the mean over tasks of the Mann-Whitney U statistic as a share of its largest value.
+        the mean over tasks.
+
+    Raises:
+        ValueError: no scores, an unknown one, or different tasks.
     """
-    x, y = _known(x)[:, None], _known(y)[None]
-    return float(((x > y) + 0.5 * (x == y)).mean())
+    x, y = _known(x), _known(y)
+    if x.shape[1:] != y.shape[1:]:
+        raise ValueError(f"x and y are scores of the same tasks, not {x.shape} and {y.shape}")
+    x, y = x[:, None], y[None]
+    return float(((x > y).mean() + (x >= y).mean()) / 2)
 
 
 def bootstrap_interval(
@@ -86,8 +106,11 @@ def bootstrap_interval(
 
     Returns:
         lower and upper end, each [...].
+
+    Raises:
+        ValueError: no runs.
     """
-    scores = _known(scores)
+    scores = _some(scores)
     index = np.random.default_rng(seed).integers(len(scores), size=(resamples, len(scores)))
     points = scores.reshape(len(scores), -1).T
     ends = [  # point by point: all at once would take runs x resamples x points of memory
@@ -98,42 +121,56 @@ def bootstrap_interval(
 
 
 def stratified_interval(
-    samples: tuple[np.ndarray, ...],
-    statistic: Callable[..., float],
+    samples: Sequence[np.ndarray],
+    statistic: Callable[..., np.ndarray | float],
     confidence: float = 0.95,
     resamples: int = 2_000,
     seed: int = 0,
-) -> tuple[float, float]:
-    """Stratified bootstrap interval: runs are resampled within each sample and each task.
+) -> Interval:
+    """Stratified percentile bootstrap interval: runs are resampled within each task (4.1).
 
-        stratified_interval((scores,), pooled_iqm)
-        stratified_interval((x, y), probability_of_improvement)
+    Whatever is compared is resampled independently too:
+
+        stratified_interval([scores], pooled_iqm)
+        stratified_interval([scores], lambda scores: optimality_gap(scores).mean())
+        stratified_interval([x, y], probability_of_improvement)
 
     Args:
         samples: each [runs] or [runs, tasks], with its own number of runs.
-        statistic: (*samples) -> a number.
+        statistic: (*samples) -> [...], often a number.
 
     Returns:
-        lower and upper end.
+        lower and upper end, each [...].
+
+    Raises:
+        ValueError: no scores, or an unknown one.
     """
     rng = np.random.default_rng(seed)
-    samples = tuple(_known(sample) for sample in samples)
+    samples = [_known(sample) for sample in samples]
 
-    def again(sample: np.ndarray) -> np.ndarray:
+    def resampled(sample: np.ndarray) -> np.ndarray:
         return np.take_along_axis(sample, rng.integers(len(sample), size=sample.shape), axis=0)
 
-    values = [statistic(*(again(sample) for sample in samples)) for _ in range(resamples)]
+    values = [statistic(*map(resampled, samples)) for _ in range(resamples)]
     low, high = _ends(np.array(values), confidence)
-    return float(low), float(high)
+    return low, high
 
 
 def _ends(values: np.ndarray, confidence: float) -> np.ndarray:
+    """[resamples, ...] -> [2, ...]."""
     tail = 50 * (1 - confidence)
-    return np.percentile(values, [tail, 100 - tail])
+    return np.percentile(values, [tail, 100 - tail], axis=0)
 
 
-def _known(scores: np.ndarray) -> np.ndarray:
+def _some(scores: np.ndarray) -> np.ndarray:
     scores = np.asarray(scores, float)
     if scores.ndim == 0 or len(scores) == 0:
         raise ValueError("statistics need at least one run: scores are [runs, ...]")
+    return scores
+
+
+def _known(scores: np.ndarray) -> np.ndarray:
+    scores = _some(scores)
+    if scores.size == 0 or np.isnan(scores).any():
+        raise ValueError("scores are nan or missing: leave out the runs that have none")
     return scores

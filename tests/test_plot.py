@@ -1,0 +1,246 @@
+"""Pictures of runs: what is drawn are the statistics, named and with units."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from purejaxrl_sac.experiment import plot
+from purejaxrl_sac.experiment import statistics as st
+
+nan = np.nan
+INTERVALS, IMPROVEMENTS, PROFILES = 1, 3, 2  # places in a comparison
+
+
+def runs(seed, number, points, top=500.0):
+    """Rising, noisy, with nan before the first episode and wherever else none ended."""
+    rng = np.random.default_rng(seed)
+    steps = np.linspace(0, 10_000, points + 1)[1:]
+    returns = top * (1 - np.exp(-steps / 3_000)) + rng.normal(0, 20, (number, points))
+    returns[rng.random(returns.shape) < 0.2] = nan
+    returns[0, :2] = nan
+    returns[:, -1] = np.where(np.isnan(returns[:, -1]), top, returns[:, -1])
+    return steps, returns
+
+
+@pytest.fixture
+def curves():
+    return {"dqn": runs(0, 9, 12), "sac, long": runs(1, 5, 31, 400.0), "alone": runs(2, 1, 7)}
+
+
+@pytest.fixture
+def scores(curves):
+    return {label: plot.forward_fill(values)[:, -1] for label, (_, values) in curves.items()}
+
+
+def drawn(axes, label):
+    """x and y of the line whose label begins so."""
+    (line,) = [line for line in axes.lines if line.get_label().startswith(label)]
+    return line.get_data()
+
+
+def bands(axes):
+    return [found for found in axes.collections if isinstance(found, PolyCollection)]
+
+
+def ends(band, x):
+    """Lowest and highest corner of a band at each x."""
+    corners = band.get_paths()[0].vertices
+    at = [corners[np.isclose(corners[:, 0], place), 1] for place in x]
+    return np.array([found.min() for found in at]), np.array([found.max() for found in at])
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def rows(axes):
+    return [text.get_text().replace("\n", " ") for text in axes.get_yticklabels()]
+
+
+def readable(figure):
+    """Whether everything drawn is on the page, and nothing of a panel on another or a legend."""
+    figure.draw_without_rendering()
+    page, used = figure.bbox_inches.padded(0.01), figure.get_tightbbox()
+    assert page.contains(*used.min) and page.contains(*used.max)
+    assert not any(legend.get_window_extent().overlaps(title) for legend, title in named(figure))
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    boxes += [found.get_window_extent() for found in figure.legends]
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+def named(figure):
+    """Legends of panels, with where the panel's title is."""
+    for axes in figure.axes:
+        if axes.get_legend() is not None:
+            (title,) = [text for text in axes.findobj(Text) if text.get_text() == "Final scores"]
+            yield axes.get_legend(), title.get_window_extent()
+
+
+def test_forward_fill():
+    filled = plot.forward_fill(np.array([[nan, 1.0, nan, 2.0], [3.0, nan, nan, nan], [nan] * 4]))
+    np.testing.assert_array_equal(filled, [[nan, 1, 1, 2], [3, 3, 3, 3], [nan] * 4])
+
+
+def test_curves_are_the_iqm_within_its_interval(curves):
+    figure = plot.curves(curves, "return")
+    (axes,) = figure.axes
+    assert legend(figure) == ["dqn (9 seeds)", "sac, long (5 seeds)", "alone (1 seed)"]
+    assert axes.get_xlabel() == "environment steps per seed" and axes.get_ylabel() == "return"
+    assert len(bands(axes)) == 2  # one seed has none
+    for label, band in zip(curves, [*bands(axes), None], strict=True):
+        steps, values = curves[label]
+        filled = plot.forward_fill(values)
+        complete = np.isfinite(filled).all(0)
+        x, y = drawn(axes, label)
+        np.testing.assert_array_equal(x, steps[complete])
+        np.testing.assert_allclose(y, st.iqm(filled[:, complete]))
+        if band is not None:
+            low, high = ends(band, x)
+            np.testing.assert_allclose((low, high), st.bootstrap_interval(filled[:, complete]))
+            assert (low <= y).all() and (y <= high).all() and (low < high).any()
+
+
+def test_a_curve_tells_how_many_seeds_ever_ended_an_episode():
+    steps, values = runs(0, 4, 6)
+    values[1] = nan
+    some = {"some": (steps, values), "none": (steps, values * nan)}
+    figure = plot.curves(some, "return")
+    assert legend(figure) == ["some (3 of 4 seeds)", "none (0 of 4 seeds)"]
+    x, y = drawn(figure.axes[0], "some")
+    np.testing.assert_array_equal(y, st.iqm(plot.forward_fill(values)[[0, 2, 3]])[-len(x) :])
+    assert drawn(figure.axes[0], "none")[0].size == 0
+
+
+def test_one_point_has_a_marker_and_a_visible_band():
+    figure = plot.curves({"one": (np.array([100]), np.array([[1.0], [2], [6]]))}, "return")
+    (axes,) = figure.axes
+    assert drawn(axes, "one")[1] == 3 and axes.lines[0].get_marker() == "o"
+    assert bands(axes)[0].get_linewidth()[0] > 1
+
+
+@pytest.mark.parametrize("number", (1, 8))
+def test_learning_curve_has_every_seed_and_their_iqm(number, tmp_path):
+    steps, returns = runs(0, number, 20)
+    figure = plot.learning_curve(steps, returns, "sac on Pendulum-v1", tmp_path / "curve.png")
+    (axes,) = figure.axes
+    assert axes.get_title() == "sac on Pendulum-v1"
+    assert axes.get_xlim()[0] == 0 and axes.get_xlim()[1] > 10_000
+    assert axes.get_ylabel() == "return of training episodes"
+    assert len(axes.lines) == number + 1 and len(bands(axes)) == (number > 1)
+    label = "return (1 seed)" if number == 1 else "IQM, 95 % interval (8 seeds)"
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [label]
+    np.testing.assert_allclose(
+        drawn(axes, label)[1], st.iqm(plot.forward_fill(returns)[:, 2:])
+    )  # two points of the first seed are unknown
+    assert Image.open(tmp_path / "curve.png").size == (960, 600)
+
+
+def test_learning_curve_before_any_episode(tmp_path):
+    plot.learning_curve(np.arange(4), np.full((2, 4), nan), "nothing yet", tmp_path / "a.png")
+    assert (tmp_path / "a.png").exists()
+
+
+def test_intervals_are_those_of_the_statistics(scores):
+    (axes,) = plot.intervals(scores, "greedy return").axes
+    assert rows(axes) == ["dqn 9 seeds", "sac, long 5 seeds", "alone 1 seed"]
+    assert axes.get_xlabel() == "greedy return"
+    signs = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert signs == ["IQM", "median", "mean", "95 % interval"]
+    bars, middles = axes.lines[::2], axes.lines[1::2]
+    wanted = [(x, f) for x in scores.values() for f in (st.iqm, np.median, np.mean)]
+    for (x, statistic), bar, middle in zip(wanted, bars, middles, strict=True):
+        assert middle.get_xdata()[0] == pytest.approx(statistic(x))
+        low, high = bar.get_xdata()
+        assert low <= statistic(x) <= high and (low < high) == (len(x) > 1)
+        assert (bar.get_ydata() == middle.get_ydata()).all()
+    np.testing.assert_allclose(bars[0].get_xdata(), st.bootstrap_interval(scores["dqn"]))
+    heights = [line.get_ydata()[0] for line in bars]
+    assert len(set(heights)) == 9 and axes.yaxis_inverted()  # the first run is on top
+
+
+def test_profiles_fall_from_one_to_zero_within_their_bands(scores):
+    figure = plot.profile(scores)
+    (axes,) = figure.axes
+    assert legend(figure) == list(scores)
+    for (label, x), band in zip(scores.items(), bands(axes), strict=True):
+        tau, share = drawn(axes, label)
+        assert share[0] == 1 and share[-1] == 0 and (np.diff(share) <= 0).all()
+        np.testing.assert_allclose(share, [(x > threshold).mean() for threshold in tau])
+        low, high = ends(band, tau[1:-1])
+        assert (low <= share[1:-1]).all() and (share[1:-1] <= high).all()
+
+
+def test_improvement_of_every_pair(scores):
+    (axes,) = plot.improvement(scores).axes
+    assert rows(axes) == ["dqn > sac, long", "dqn > alone", "sac, long > alone"]
+    bar, middle = axes.lines[:2]
+    both = [scores["dqn"], scores["sac, long"]]
+    assert middle.get_xdata()[0] == st.probability_of_improvement(*both) > 0.5
+    expected = st.stratified_interval(both, st.probability_of_improvement)
+    np.testing.assert_allclose(bar.get_xdata(), expected)
+    assert axes.get_xlim()[0] < 0 and axes.get_xlim()[1] > 1
+
+
+def test_of_many_runs_the_first_is_compared_with_each():
+    few = {f"run {i}": np.arange(3.0) + i for i in range(plot.MANY)}
+    assert len(rows(plot.improvement(few).axes[0])) == 15
+    many = {**few, "last": np.ones(2)}
+    found = rows(plot.improvement(many).axes[0])
+    assert found == [f"run 0 > {label}" for label in list(many)[1:]]
+
+
+def test_comparison_has_four_readable_panels(curves, scores, tmp_path):
+    path = tmp_path / "comparison.png"
+    figure = plot.comparison(curves, scores, ylabel="return", title="CartPole-v1", path=path)
+    assert len(figure.axes) == 4 and figure.get_suptitle() == "CartPole-v1"
+    assert all(axes.get_xlabel() and axes.get_title("left") for axes in figure.axes)
+    assert legend(figure) == ["dqn (9 seeds)", "sac, long (5 seeds)", "alone (1 seed)"]
+    readable(figure)
+    assert Image.open(path).size == (1650, 1050)
+
+
+def test_a_run_looks_alike_in_all_panels(curves, scores):
+    """Also where a run before it has no score."""
+    scores["dqn"] = np.full(9, nan)
+    scores["sac, long"][0] = nan
+    axes = plot.comparison(curves, scores, ylabel="return").axes
+    assert rows(axes[INTERVALS]) == ["sac, long 4 seeds", "alone 1 seed"]
+    assert rows(axes[IMPROVEMENTS]) == ["sac, long > alone"]
+    assert len(axes[PROFILES].lines) == 2
+    first = [panel.lines[i].get_color() for panel, i in zip(axes[:3], (1, 0, 0), strict=True)]
+    assert first == [plot.COLORS[1]] * 3
+
+
+def test_no_two_of_many_runs_look_alike():
+    many = {f"run {i}": (np.arange(3), np.ones((1, 3)) * i) for i in range(20)}
+    lines = plot.curves(many, "return").axes[0].lines
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 20
+
+
+@pytest.mark.parametrize("number", (1, 4, 10))
+def test_long_names_hide_nothing(number):
+    names = [f"double_dqn-CartPole-v1-20261123-05501{i}" for i in range(number)]
+    curves = {name: runs(i, 3, 4) for i, name in enumerate(names)}
+    scores = {name: values[:, -1] for name, (_, values) in curves.items()}
+    readable(plot.comparison(curves, scores, ylabel="return"))
+
+
+@pytest.mark.parametrize("scores", ({}, {"a": np.array([nan])}, {"a": np.ones(3)}))
+def test_too_little_to_compare(scores, tmp_path):
+    curves = {label: (np.arange(1, 3), np.ones((len(x), 2))) for label, x in scores.items()}
+    figure = plot.comparison(curves, scores, ylabel="return", path=tmp_path / "few.png")
+    assert [text.get_text() for text in figure.axes[IMPROVEMENTS].texts] == ["needs two runs"]
+    assert (tmp_path / "few.png").exists()
+
+
+@pytest.mark.parametrize("draw", (plot.intervals, plot.profile, plot.improvement))
+def test_figures_are_saved_in_the_format_of_their_suffix(draw, scores, tmp_path):
+    figure = draw(scores, title="CartPole-v1", path=tmp_path / "a.pdf")
+    assert isinstance(figure, Figure) and figure.get_suptitle() == "CartPole-v1"
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+    readable(figure)

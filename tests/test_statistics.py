@@ -1,0 +1,218 @@
+"""Statistics over runs: values by hand, SciPy's answers, and intervals that cover."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from hypothesis.extra.numpy import arrays
+from scipy.stats import mannwhitneyu
+
+from purejaxrl_sac.experiment import statistics as st
+
+few = some.integers(1, 8).flatmap(  # scores with many ties
+    lambda runs: arrays(float, (runs, 3), elements=some.integers(-2, 2).map(float))
+)
+
+
+def test_iqm_by_hand():
+    scores = np.array([0.0, 1, 2, 3, 4, 5, 6, 1_000])
+    assert st.iqm(scores) == 3.5
+    assert st.iqm(np.array([1.0, 2, 6])) == 3  # a quarter of three is no run
+    np.testing.assert_array_equal(st.iqm(np.stack([scores, 2 * scores], 1)), [3.5, 7])
+
+
+def test_pooled_iqm_is_over_runs_and_tasks_at_once():
+    scores = np.array([[0.0, 10], [1, 11], [2, 12], [3, 13]])  # the middle half: 2, 3, 10, 11
+    assert st.pooled_iqm(scores) == 6.5
+    assert st.pooled_iqm(np.array([[0.0, 0, 0, 100]])) == 0 != st.iqm(scores).mean()
+
+
+def test_optimality_gap_by_hand():
+    scores = np.array([[0.5, 3.0], [1.5, 0.0], [1.0, -1.0]])
+    np.testing.assert_allclose(st.optimality_gap(scores), [0.5 / 3, (0 + 1 + 2) / 3])
+    np.testing.assert_allclose(st.optimality_gap(scores, 2), [3 / 3, (0 + 2 + 3) / 3])
+
+
+@given(few, some.integers(-2, 2))
+def test_optimality_gap_is_the_papers(scores, gamma):
+    expected = gamma - np.minimum(scores, gamma).mean()
+    assert st.optimality_gap(scores, gamma).mean() == pytest.approx(expected)
+    assert (st.optimality_gap(scores, gamma) >= 0).all()
+
+
+def test_performance_profile_by_hand():
+    scores = np.array([1.0, 2, 2, 4])
+    shares = st.performance_profile(scores, np.array([0.0, 1, 1.5, 2, 3.9, 4]))
+    np.testing.assert_allclose(shares, [1, 0.75, 0.75, 0.25, 0.25, 0])  # above, not at
+
+
+@given(few)
+def test_performance_profile_pools_tasks_and_has_the_mean_as_its_area(scores):
+    thresholds = np.linspace(-2, 2, 5)
+    shares = st.performance_profile(scores, thresholds)
+    expected = [(scores > threshold).mean() for threshold in thresholds]
+    np.testing.assert_allclose(shares, expected, atol=1e-12)
+    assert shares[:-1].sum() == pytest.approx(scores.mean() + 2)  # steps of 1 from -2 on
+
+
+def test_probability_of_improvement_by_hand():
+    x, y = np.array([1.0, 3]), np.array([0.0, 1, 2])
+    assert st.probability_of_improvement(x, y) == pytest.approx((1 + 0.5 + 3) / 6)
+    assert st.probability_of_improvement(x, x) == 0.5
+    assert st.probability_of_improvement(y + 9, y) == 1
+    one, half = np.array([[5.0, 1], [6, 1]]), np.array([[0.0, 1], [4, 1]])
+    assert st.probability_of_improvement(one, half) == 0.75  # tasks count alike
+
+
+@given(few, few)
+def test_probability_of_improvement_is_mann_whitneys(x, y):
+    u = mannwhitneyu(x, y, method="asymptotic").statistic
+    found = st.probability_of_improvement(x, y)
+    assert found == pytest.approx(u.mean() / (len(x) * len(y)))
+    assert found + st.probability_of_improvement(y, x) == pytest.approx(1)
+
+
+def test_difficulty_of_a_task_does_not_sway_probability_of_improvement():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(7, 2)), rng.normal(size=(5, 2))
+    scale, shift = np.array([1, 1e6]), np.array([0, -1e9])
+    found = st.probability_of_improvement(scale * x + shift, scale * y + shift)
+    assert found == st.probability_of_improvement(x, y)
+    pooled = st.probability_of_improvement((scale * x + shift).ravel(), (scale * y).ravel())
+    assert pooled != found
+
+
+@pytest.mark.parametrize(
+    ("statistic", "interval"),
+    (
+        (partial(np.mean, axis=0), st.bootstrap_interval),
+        (np.mean, lambda x, f, **how: st.stratified_interval([x], f, **how)),
+    ),
+)
+def test_intervals_cover_the_mean_as_often_as_they_say(statistic, interval):
+    rng = np.random.default_rng(0)
+    ends = np.array(
+        [interval(rng.normal(size=30), statistic, seed=i, resamples=300) for i in range(300)]
+    )
+    covered = ((ends[:, 0] <= 0) & (ends[:, 1] >= 0)).mean()
+    assert 0.90 <= covered <= 0.97  # a percentile bootstrap of 30 runs falls short of 95 % a little
+    assert np.diff(ends).mean() == pytest.approx(2 * 1.96 / 30**0.5, rel=0.06)
+
+
+def test_interval_of_improvement_covers():
+    rng = np.random.default_rng(1)
+    hits = 0
+    for trial in range(200):
+        x, y = rng.normal(0.5, size=20), rng.normal(size=30)
+        low, high = st.stratified_interval(
+            [x, y], st.probability_of_improvement, seed=trial, resamples=200
+        )
+        hits += low <= 0.638 <= high  # the normal distribution function at 0.5 / sqrt(2)
+    assert 0.89 <= hits / 200 <= 0.98
+
+
+def test_runs_are_resampled_within_tasks():
+    """Tasks of different difficulty: what lies between them is no uncertainty of a mean."""
+    rng = np.random.default_rng(0)
+    scores = rng.normal([0, 100, 1_000, 10_000], size=(50, 4))
+    low, high = st.stratified_interval([scores], np.mean)
+    deviation = scores.std(0).mean() / 200**0.5
+    assert high - low == pytest.approx(2 * 1.96 * deviation, rel=0.1)
+
+
+def test_tasks_are_resampled_independently():
+    """A seed of one task has nothing to do with that of another, nor a run of x with one of y."""
+    column = np.random.default_rng(0).normal(size=40)
+    alike = np.stack([column] * 9, 1)
+    one, nine = (np.diff(st.stratified_interval([x], np.mean)) for x in (column, alike))
+    assert nine == pytest.approx(one / 3, rel=0.12)  # resampling whole rows would give `one`
+    low, high = st.stratified_interval([column, column], lambda x, y: x.mean() - y.mean())
+    assert high - low == pytest.approx(one * 2**0.5, rel=0.12)
+
+
+def test_a_run_keeps_its_points_together():
+    """Every point sees the same resampled runs: alone or beside others, it has one interval."""
+    points = np.random.default_rng(0).normal(size=(20, 5))
+    low, high = st.bootstrap_interval(points)
+    assert low.shape == high.shape == (5,)
+    for i in range(5):
+        np.testing.assert_array_equal(st.bootstrap_interval(points[:, i]), (low[i], high[i]))
+    same = np.repeat(points[:, :1], 5, axis=1)
+    assert np.ptp(st.bootstrap_interval(same), axis=1).max() == 0
+
+
+def test_intervals_have_the_shape_of_their_statistic():
+    scores = np.random.default_rng(0).normal(size=(10, 3))
+    low, high = st.stratified_interval([scores], st.optimality_gap)
+    assert low.shape == high.shape == (3,)
+    assert (low < st.optimality_gap(scores)).all() and (high > st.optimality_gap(scores)).all()
+    thresholds = np.linspace(-3, 3, 7)
+    share = partial(st.performance_profile, thresholds=thresholds)
+    low, high = st.stratified_interval([scores], share)
+    assert (low <= share(scores)).all() and (share(scores) <= high).all()
+    assert low[0] == 1 and high[-1] == 0
+    wider = st.stratified_interval([scores], st.pooled_iqm, confidence=0.99)
+    low, high = st.stratified_interval([scores], st.pooled_iqm, confidence=0.8)
+    assert wider[0] < low < st.pooled_iqm(scores) < high < wider[1]
+
+
+@pytest.mark.parametrize("runs", (1, 5))
+def test_equal_scores_leave_no_doubt(runs):
+    same = np.full((runs, 3), 2.0)
+    np.testing.assert_array_equal(st.bootstrap_interval(same), np.full((2, 3), 2))
+    np.testing.assert_array_equal(st.stratified_interval([same], st.pooled_iqm), (2, 2))
+    improvement = st.stratified_interval([same, same], st.probability_of_improvement)
+    np.testing.assert_array_equal(improvement, (0.5, 0.5))
+
+
+def test_intervals_are_reproducible():
+    scores = np.random.default_rng(0).normal(size=(10, 3))
+    for interval in (
+        partial(st.bootstrap_interval, scores),
+        partial(st.stratified_interval, [scores], st.pooled_iqm),
+    ):
+        np.testing.assert_array_equal(interval(seed=3), interval(seed=3))
+        assert (np.array(interval(seed=3)) != np.array(interval(seed=4))).any()
+
+
+@settings(max_examples=25)
+@given(few)
+def test_intervals_are_between_the_least_and_the_most(scores):
+    low, high = st.bootstrap_interval(scores, resamples=50)
+    assert (scores.min(0) <= low).all() and (low <= high).all() and (high <= scores.max(0)).all()
+
+
+TAKING_KNOWN = {
+    "pooled_iqm": st.pooled_iqm,
+    "optimality_gap": st.optimality_gap,
+    "performance_profile": lambda x: st.performance_profile(x, np.zeros(1)),
+    "x": lambda x: st.probability_of_improvement(x, np.zeros((2, 3))),
+    "y": lambda y: st.probability_of_improvement(np.zeros((2, 3)), y),
+    "stratified_interval": lambda x: st.stratified_interval([x], np.mean),
+}
+
+
+@pytest.mark.parametrize("name", TAKING_KNOWN)
+def test_no_runs_and_unknown_scores_are_refused(name):
+    with pytest.raises(ValueError, match="at least one run"):
+        TAKING_KNOWN[name](np.zeros((0, 3)))
+    with pytest.raises(ValueError, match="at least one run"):
+        TAKING_KNOWN[name](np.float64(1))
+    with pytest.raises(ValueError, match="nan or missing"):
+        TAKING_KNOWN[name](np.array([[1.0, 2, np.nan]]))
+    with pytest.raises(ValueError, match="nan or missing"):
+        TAKING_KNOWN[name](np.zeros((2, 0)))
+
+
+def test_an_interval_needs_a_run():
+    with pytest.raises(ValueError, match="at least one run"):
+        st.bootstrap_interval(np.zeros((0, 3)))
+
+
+@pytest.mark.parametrize("shape", ((4,), (4, 1), (4, 2), (4, 3, 1)))
+def test_different_tasks_are_not_compared(shape):
+    """Some of these would broadcast."""
+    with pytest.raises(ValueError, match="same tasks"):
+        st.probability_of_improvement(np.zeros((4, 3)), np.zeros(shape))
