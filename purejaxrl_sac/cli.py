@@ -60,6 +60,8 @@ class Watching:
 
     checkpoint_minutes: float = 5.0
     """Time between checkpoints; one is always written at the end and on Ctrl-C or SIGTERM."""
+    keep: int = 2
+    """How many of the newest checkpoints stay."""
     quiet: bool = False
     """Print the final summary only."""
     json: bool = False
@@ -84,6 +86,7 @@ class Watching:
             use_compilation_cache()
         return {
             "checkpoint_minutes": self.checkpoint_minutes,
+            "keep": self.keep,
             "loggers": [LOGGERS[name] for name in self.log],
             "watch": self.watch(),
         }

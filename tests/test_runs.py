@@ -90,6 +90,7 @@ def test_what_load_finds_is_what_run_left(whole):
     run = prl.experiment.load(whole.path)
     assert run.state.memory == () and checksum(run.state.agent) == checksum(whole.state.agent)
     assert run.summary == whole.summary and len(run.summary["greedy_returns"]) == 2
+    assert len(list((run.path / "checkpoints").glob("[0-9]*"))) == 2  # as many as are kept
     for name, column in whole.metrics.items():
         np.testing.assert_array_equal(run.metrics[name], column, err_msg=name)
     assert run.metrics["td_error"].shape == (len(run.metrics["steps"]), 2)
@@ -365,6 +366,8 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, whole):
 
 
 def test_a_run_that_never_began_leaves_nothing(tmp_path):
+    with pytest.raises(ConfigError, match="keep is 0"):
+        prl.experiment.run(TINY, out=tmp_path / "a", keep=0, **SHORT)
     with pytest.raises(ConfigError):
         prl.experiment.run(small("dqn", gamma=2.0), out=tmp_path / "a", **SHORT)
     (tmp_path / "file").write_text("")

@@ -125,8 +125,8 @@ class Display(Watch):
         line = f"{progress.rate:,.0f} environment steps/s, {seconds_left(progress):.0f} s left,"
         line += f" return {with_interval(progress.latest_return, resamples=500)}"
         line += self.greedy
-        if "loss" in progress.metrics:
-            line += f", loss {means(progress).get('loss', np.nan):.3g}"
+        losses = {name: x for name, x in means(progress).items() if name.endswith("loss")}
+        line += "".join(f", {name.replace('_', ' ')} {x:.3g}" for name, x in losses.items())
         if self.console.is_terminal:
             self.bar.update(
                 self.task, completed=progress.steps, total=progress.total_steps, description=line

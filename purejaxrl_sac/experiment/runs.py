@@ -103,6 +103,7 @@ def run(
     eval_every: int = 0,
     eval_episodes: int = 32,
     checkpoint_minutes: float = 5.0,
+    keep: int = 2,
     loggers: Sequence[Callable[[Path, int], Logger]] = (),
     watch: Watch | None = None,
 ) -> Run:
@@ -117,6 +118,7 @@ def run(
         eval_every: environment steps between evaluations during training; 0 for none.
         eval_episodes: episodes of each of them, per seed.
         checkpoint_minutes: time between checkpoints; one is always written at the end.
+        keep: how many of the newest checkpoints stay.
         loggers: (directory, steps done) -> a function of each `Progress`.
         watch: hears of the run as it goes on.
 
@@ -129,6 +131,8 @@ def run(
         config, seeds, seed=seed, chunks=chunks, episodes=episodes,
         eval_every=eval_every, eval_episodes=eval_episodes,
     )  # fmt: skip
+    if keep < 1:
+        raise ConfigError(f"keep is {keep}, but at least 1 checkpoint must stay")
     memory.check_state(plan)
     directory = RunDirectory.create(Path(out))
     try:
@@ -136,7 +140,8 @@ def run(
             directory.write_plan(plan)
             return _train(
                 directory, plan, None,
-                checkpoint_minutes=checkpoint_minutes, loggers=loggers, watch=watch or Watch(),
+                checkpoint_minutes=checkpoint_minutes, keep=keep, loggers=loggers,
+                watch=watch or Watch(),
             )  # fmt: skip
     finally:
         directory.remove_if_unused()
@@ -149,6 +154,7 @@ def resume(
     steps: int | None = None,
     any_version: bool = False,
     checkpoint_minutes: float = 5.0,
+    keep: int = 2,
     loggers: Sequence[Callable[[Path, int], Logger]] = (),
     watch: Watch | None = None,
 ) -> Run:
@@ -190,7 +196,7 @@ def resume(
         watch.say(f"going on from step {found[0]:,}" if found else "no checkpoint: from the start")
         return _train(
             directory, plan, found,
-            checkpoint_minutes=checkpoint_minutes, loggers=loggers, watch=watch,
+            checkpoint_minutes=checkpoint_minutes, keep=keep, loggers=loggers, watch=watch,
         )  # fmt: skip
 
 
@@ -241,6 +247,7 @@ def _train(
     found: tuple[int, dict[str, Any]] | None,
     *,
     checkpoint_minutes: float,
+    keep: int,
     loggers: Sequence[Callable[[Path, int], Logger]],
     watch: Watch,
 ) -> Run:
@@ -258,7 +265,7 @@ def _train(
     with (
         Interrupts() as interrupts,
         watch.live,
-        contextlib.closing(Checkpoints(directory.checkpoints)) as checkpoints,
+        contextlib.closing(Checkpoints(directory.checkpoints, keep)) as checkpoints,
         contextlib.closing(Checkpoints(directory.best, keep=1)) as best,
     ):
         saved = time.monotonic()
