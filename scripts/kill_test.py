@@ -5,7 +5,7 @@
 
 The same run is made once without interruption. The final state of every seed and every line of
 metrics.jsonl (but the seconds) must be equal, bit for bit. A checkpoint is written after every
-chunk, so that many kills fall into a write.
+chunk, so that many kills fall into a write; every fifth falls into the start of the process.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,8 +23,23 @@ from purejaxrl_sac import experiment
 from purejaxrl_sac.experiment.checkpoint import checksum
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "purejaxrl_sac", *arguments, "--quiet", "--checkpoint-minutes=0"]
+def start(*arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "purejaxrl_sac", *arguments]
+    quiet = ["--quiet", "--checkpoint-minutes=0"]
+    return subprocess.Popen([*command, *quiet], stdout=subprocess.DEVNULL)
+
+
+def lines(run: Path) -> int:
+    return (
+        (run / "metrics.jsonl").read_text().count("\n") if (run / "metrics.jsonl").exists() else 0
+    )
+
+
+def until_it_trains(process: subprocess.Popen, run: Path) -> None:
+    """Waits for a new line of metrics, or the end."""
+    before = lines(run)
+    while process.poll() is None and lines(run) == before:
+        time.sleep(0.01)
 
 
 def metrics(run: Path) -> list[dict]:
@@ -33,70 +47,68 @@ def metrics(run: Path) -> list[dict]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
-def begun(run: Path) -> bool:
-    return (run / "config.json").exists()
+def check(whole: Path, broken: Path) -> None:
+    if metrics(broken) != metrics(whole):
+        sys.exit(f"metrics of {broken} differ")
+    ends = [checksum(experiment.load(path, whole=True).state) for path in (whole, broken)]
+    if ends[0] != ends[1]:
+        sys.exit(f"the final state of {broken} differs")
+    print("finished: equal to the run that was never interrupted", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--algorithm", default="per_dqn")
     parser.add_argument("--env", default="CartPole-v1")
-    parser.add_argument("--steps", default="6000")
+    parser.add_argument("--steps", default="20000")
     parser.add_argument("--seeds", default="3")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
     flags = ["--env", options.env, "--steps", options.steps, "--seeds", options.seeds]
-    train = ["train", options.algorithm, *flags, "--eval-every", "1000", "--episodes", "8"]
+    flags += ["--episodes", "8", "--eval-every", str(int(options.steps) // 5)]
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        whole, broken = Path(folder) / "whole", Path(folder) / "broken"
-        for _ in range(2):  # the second finds its programs compiled, as every resumption will
-            whole = whole.with_name(whole.name + "_")
-            start = time.monotonic()
-            subprocess.run(command(*train, "--out", str(whole)), check=True)
-            took = time.monotonic() - start
-        expected = metrics(whole)
+        whole = Path(folder) / "whole"
+        process = start("train", options.algorithm, *flags, "--out", str(whole))
+        until_it_trains(process, whole)
+        began = time.monotonic()
+        if process.wait():
+            sys.exit("the run itself failed")
+        took = time.monotonic() - began
+        print(f"without interruption it trains for {took:.1f} s", flush=True)
 
-        killed, fell = 0, {}
+        killed, writes, attempt = 0, 0, 0
         while killed < options.kills:
-            again = ["resume", str(broken)] if begun(broken) else [*train, "--out", str(broken)]
-            process = subprocess.Popen(command(*again), stderr=subprocess.PIPE, text=True)
-            try:  # the first half of a run is start-up, where there is little to lose
-                process.wait(timeout=rng.uniform(0.4, 1.0) * took)
+            broken = Path(folder) / f"broken-{attempt}"
+            made = (broken / "config.json").exists()
+            how = ["resume", str(broken)]
+            process = start(*how) if made else start(
+                "train", options.algorithm, *flags, "--out", str(broken)
+            )  # fmt: skip
+            if killed % 5 != 4:
+                until_it_trains(process, broken)
+            try:
+                process.wait(rng.uniform(0, 0.6 * took))
             except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
+                process.kill()
                 process.wait()
                 killed += 1
                 writing = any((broken / "checkpoints").glob("*tmp*"))
-                lines = (
-                    len((broken / "metrics.jsonl").read_text().splitlines())
-                    if (broken / "metrics.jsonl").exists()
-                    else 0
-                )
-                where = "while a checkpoint was written" if writing else f"after {lines} chunks"
-                fell[where] = fell.get(where, 0) + 1
-                print(f"kill {killed}: {where}", flush=True)
+                writes += writing
+                where = ", while a checkpoint was written" * writing
+                print(f"kill {killed}: after {lines(broken)} chunks{where}", flush=True)
                 continue
             if process.returncode:
-                sys.exit(f"resume failed: {process.stderr.read()}")
-            if (broken / "summary.json").exists():
-                check(whole, broken, expected)
-                broken = broken.with_name(broken.name + "_")  # the next run to be broken
-        if begun(broken) and not (broken / "summary.json").exists():
-            subprocess.run(command("resume", str(broken)), check=True)
-            check(whole, broken, expected)
-    print(f"{killed} kills, {fell.get('while a checkpoint was written', 0)} of them in a write:")
-    print("every state and every metric is equal, bit for bit")
-
-
-def check(whole: Path, broken: Path, expected: list[dict]) -> None:
-    if metrics(broken) != expected:
-        sys.exit(f"metrics of {broken} differ")
-    ends = [checksum(experiment.load(path, whole=True).state) for path in (whole, broken)]
-    if ends[0] != ends[1]:
-        sys.exit(f"the final state of {broken} differs")
-    print("finished: equal", flush=True)
+                sys.exit(f"{broken} could not be resumed")
+            check(whole, broken)
+            attempt += 1
+        broken = Path(folder) / f"broken-{attempt}"
+        if (broken / "config.json").exists():
+            if start("resume", str(broken)).wait():
+                sys.exit(f"{broken} could not be resumed")
+            check(whole, broken)
+    print(f"{killed} kills, {writes} of them while a checkpoint was written: nothing was lost")
 
 
 if __name__ == "__main__":

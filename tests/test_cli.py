@@ -14,7 +14,7 @@ from PIL import Image
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import cli
-from purejaxrl_sac.experiment import plot, record, runner, statistics
+from purejaxrl_sac.experiment import record, runner
 from tests.conftest import small
 
 SHORT = ["--steps=400", "--warmup-steps=100", "--capacity=400", "--batch-size=8", "--episodes=16"]
@@ -346,37 +346,3 @@ def test_chunked_run_is_the_plain_run(key):
     alpha = np.mean([chunk.metrics["alpha"] for chunk in result.history], axis=0)
     assert config.iterations % plan.chunk == 0  # so that all chunks weigh the same
     np.testing.assert_allclose(alpha, metrics["alpha"].mean(1), rtol=1e-5)
-
-
-def test_iqm_and_interval_by_hand():
-    scores = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1_000.0])
-    assert statistics.iqm(scores) == 3.5
-    low, high = statistics.bootstrap_interval(scores)
-    assert low < 3.5 < high
-    np.testing.assert_allclose(statistics.bootstrap_interval(np.full((5, 3), 2.0)), 2)
-    assert statistics.iqm(np.stack([scores, scores], 1)).shape == (2,)
-
-
-def test_bootstrap_interval_covers_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for trial in range(200):
-        low, high = statistics.bootstrap_interval(
-            rng.normal(size=30), lambda x: x.mean(0), seed=trial,
-            resamples=500,
-        )  # fmt: skip
-        hits += low <= 0 <= high
-    assert 0.88 <= hits / 200 <= 0.99
-
-
-def test_forward_fill():
-    nan = np.nan
-    filled = plot.forward_fill(np.array([[nan, 1.0, nan, 2.0], [3.0, nan, nan, nan]]))
-    np.testing.assert_array_equal(filled, [[nan, 1, 1, 2], [3, 3, 3, 3]])
-
-
-def test_curve_of_one_seed_and_of_unfinished_episodes(tmp_path):
-    steps = np.arange(1, 5) * 100
-    plot.learning_curve(steps, np.full((1, 4), np.nan), "nothing yet", tmp_path / "a.png")
-    plot.learning_curve(steps, np.arange(4.0)[None], "one", tmp_path / "b.png")
-    assert (tmp_path / "a.png").stat().st_size > 1_000 < (tmp_path / "b.png").stat().st_size

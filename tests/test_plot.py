@@ -1,5 +1,6 @@
 """Pictures of runs: what is drawn are the statistics, named and with units."""
 
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -173,6 +174,9 @@ def test_profiles_fall_from_one_to_zero_within_their_bands(scores):
         np.testing.assert_allclose(share, [(x > threshold).mean() for threshold in tau])
         low, high = ends(band, tau[1:-1])
         assert (low <= share[1:-1]).all() and (share[1:-1] <= high).all()
+        lower, upper = st.stratified_interval([x], partial(st.performance_profile, thresholds=tau))
+        np.testing.assert_allclose(low, lower[1:-1])
+        np.testing.assert_allclose(high, upper[:-2])  # a step goes down from the one before
 
 
 def test_improvement_of_every_pair(scores):

@@ -17,7 +17,8 @@ from purejaxrl_sac.experiment.directory import RunDirectory
 def compare(paths: Sequence[Path], metric: str, out: Path) -> Figure:
     """Learning curves of a metric, and the final scores, of several runs.
 
-    A run's score is each seed's mean greedy return, or where there is none its latest return.
+    A score is a seed's mean greedy return at the end; where some run has none yet, every run's are
+    its seeds' latest returns while training.
 
     Raises:
         ConfigError: not a run, no such metric, or the picture exists already.
@@ -27,7 +28,7 @@ def compare(paths: Sequence[Path], metric: str, out: Path) -> Figure:
     if out.exists():
         raise ConfigError(f"{out} exists already: give --out another name")
     found = [RunDirectory.find(path) for path in paths]
-    curves, scores = {}, {}
+    curves, greedy, training = {}, {}, {}
     for name, run in zip(labels(paths), found, strict=True):
         columns = run.columns()
         if metric not in columns:
@@ -35,10 +36,17 @@ def compare(paths: Sequence[Path], metric: str, out: Path) -> Figure:
             raise ConfigError(f"{run.path} has no metric {metric}: it has {has}")
         curves[name] = (columns["steps"], columns[metric].T)
         summary = json.loads(run.summary.read_text()) if run.summary.exists() else {}
-        greedy, returns = summary.get("greedy_returns"), columns["episode_return"].T
-        scores[name] = np.array(greedy, float) if greedy else plot.forward_fill(returns)[:, -1]
-    label = metric.replace("_", " ")
-    return plot.comparison(curves, scores, ylabel=label, path=out)
+        greedy[name] = np.array(summary.get("greedy_returns") or [], float)
+        training[name] = plot.forward_fill(columns["episode_return"].T)[:, -1]
+    finished = all(map(len, greedy.values()))
+    what = "greedy return" if finished else "training return"
+    return plot.comparison(
+        curves,
+        greedy if finished else training,
+        ylabel=metric.replace("_", " "),
+        xlabel=f"final {what} of a seed",
+        path=out,
+    )
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
