@@ -106,6 +106,11 @@ def test_plot_compares_runs(run, tmp_path, capsys):
     capsys.readouterr()
     error = failing(capsys, "plot", str(run), "--out", str(out))
     assert "exists already" in error
+    document = json.loads((other / "config.json").read_text())
+    document["config"]["env"] = "chain"
+    (other / "config.json").write_text(json.dumps(document))
+    error = failing(capsys, "plot", str(run), str(other), "--out", str(tmp_path / "b.png"))
+    assert "runs on chain and cliff_walking have nothing to compare" in error
     error = failing(capsys, "plot", str(run), "--metric", "los", "--out", str(tmp_path / "b.png"))
     assert "has no metric los: it has steps" in error
 

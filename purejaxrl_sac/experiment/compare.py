@@ -28,6 +28,9 @@ def compare(paths: Sequence[Path], metric: str, out: Path) -> Figure:
     if out.exists():
         raise ConfigError(f"{out} exists already: give --out another name")
     found = [RunDirectory.find(path) for path in paths]
+    played = sorted({run.read_document()["config"]["env"] for run in found})
+    if len(played) > 1:
+        raise ConfigError(f"runs on {' and '.join(played)} have nothing to compare")
     curves, greedy, training = {}, {}, {}
     for name, run in zip(labels(paths), found, strict=True):
         columns = run.columns()
