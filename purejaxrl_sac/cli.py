@@ -60,8 +60,8 @@ class Watching:
 
     checkpoint_minutes: float = 5.0
     """Time between checkpoints; one is always written at the end and on Ctrl-C or SIGTERM."""
-    keep: int = 2
-    """How many of the newest checkpoints stay."""
+    keep: int | None = None
+    """How many of the newest checkpoints stay: 2, or as many as before."""
     quiet: bool = False
     """Print the final summary only."""
     json: bool = False
@@ -86,7 +86,7 @@ class Watching:
             use_compilation_cache()
         return {
             "checkpoint_minutes": self.checkpoint_minutes,
-            "keep": self.keep,
+            **({} if self.keep is None else {"keep": self.keep}),
             "loggers": [LOGGERS[name] for name in self.log],
             "watch": self.watch(),
         }
@@ -128,8 +128,8 @@ class TrainOptions(Watching):
 class ResumeOptions(Watching):
     """Go on with a run that was stopped, killed, or is to be longer.
 
-    Every number is then as in a run that was never interrupted. For example:
-    purejaxrl-sac resume runs/demo --steps 200000
+    Without --steps, every number is as in a run that was never interrupted. For example:
+    purejaxrl-sac resume runs/demo
     """
 
     run: RunPath
@@ -220,6 +220,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"purejaxrl-sac: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read what we print is gone
+        sys.stdout = None
+        return 1
     except KeyboardInterrupt:
         print("purejaxrl-sac: interrupted", file=sys.stderr)
         return 130

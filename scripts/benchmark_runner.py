@@ -60,7 +60,7 @@ def main() -> None:
                         directory.append(progress)
                         shown.on_chunk(progress)
                 ratios.append((time.perf_counter() - began) / plain[-1])
-            checkpoints = Checkpoints(Path(folder) / "checkpoints")
+            checkpoints = Checkpoints(Path(folder) / "checkpoints", keep=1)
             began = time.perf_counter()
             checkpoints.save(1, **parted(state))
             copied = time.perf_counter() - began

@@ -48,11 +48,15 @@ def metrics(run: Path) -> list[dict]:
 
 
 def check(whole: Path, broken: Path) -> None:
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (whole, broken)]
+    if summaries[0]["greedy_returns"] != summaries[1]["greedy_returns"]:
+        sys.exit(f"the final evaluation of {broken} differs")
     if metrics(broken) != metrics(whole):
         sys.exit(f"metrics of {broken} differ")
-    ends = [checksum(experiment.load(path, whole=True).state) for path in (whole, broken)]
-    if ends[0] != ends[1]:
-        sys.exit(f"the final state of {broken} differs")
+    for kind in ({"whole": True}, {"best": True}):
+        ends = [checksum(experiment.load(path, **kind).state) for path in (whole, broken)]
+        if ends[0] != ends[1]:
+            sys.exit(f"the state of {broken} differs ({kind})")
     print("finished: equal to the run that was never interrupted", flush=True)
 
 
@@ -81,6 +85,10 @@ def main() -> None:
         killed, writes, attempt = 0, 0, 0
         while killed < options.kills:
             broken = Path(folder) / f"broken-{attempt}"
+            if (broken / "summary.json").exists():  # killed between the last file and the end
+                check(whole, broken)
+                attempt += 1
+                continue
             made = (broken / "config.json").exists()
             how = ["resume", str(broken)]
             process = start(*how) if made else start(
@@ -105,7 +113,7 @@ def main() -> None:
             attempt += 1
         broken = Path(folder) / f"broken-{attempt}"
         if (broken / "config.json").exists():
-            if start("resume", str(broken)).wait():
+            if not (broken / "summary.json").exists() and start("resume", str(broken)).wait():
                 sys.exit(f"{broken} could not be resumed")
             check(whole, broken)
     print(f"{killed} kills, {writes} of them while a checkpoint was written: nothing was lost")

@@ -1,5 +1,7 @@
 """Episodes as pictures: every environment that can be drawn, and what is said where it cannot."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,106 +9,280 @@ import pytest
 from PIL import Image
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import ConfigError, envs
+from purejaxrl_sac import ConfigError, envs, mdp
+from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.experiment import render
+from purejaxrl_sac.train import build
 from tests.conftest import small
 
-CONTINUOUS = {
-    "Pendulum-v1", "MountainCarContinuous-v0", "Reacher-misc", "PointRobot-misc", "Swimmer-misc",
-    "multi_goal",
+DEEP = {
+    "CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1", "MountainCarContinuous-v0",
+    "Reacher-misc", "PointRobot-misc", "Swimmer-misc", "multi_goal", "Catch-bsuite",
+    "DeepSea-bsuite", "FourRooms-misc", "Breakout-MinAtar", "Asterix-MinAtar", "Freeway-MinAtar",
+    "Seaquest-MinAtar", "SpaceInvaders-MinAtar",
 }  # fmt: skip
-TABULAR = {"FrozenLake-misc", "frozen_lake", "cliff_walking", "taxi"}
-GAMES = {"Breakout-MinAtar"}  # the others are drawn by the same lines
-OTHERS = {
-    "CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Catch-bsuite", "DeepSea-bsuite",
-    "FourRooms-misc",
-}  # fmt: skip
+TABULAR = {"FrozenLake-misc", "frozen_lake", "cliff_walking", "taxi", "four_rooms", "deep_sea"}
+COSTLY = {"Asterix-MinAtar", "Freeway-MinAtar", "Seaquest-MinAtar", "SpaceInvaders-MinAtar"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def in_a_hurry():
+    """What is compiled here runs for a few steps."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def untrained(env):
-    """A configuration and a state of which only the key and the clock are ever read."""
-    algorithm = "td3" if env in CONTINUOUS else "q_learning" if env in TABULAR else "dqn"
-    return small(algorithm).replace(env=env), prl.TrainState(None, jnp.int32(0), None, None, None)
+    """A configuration, and the state of an agent that has learned nothing."""
+    algorithm = "a2c" if env in DEEP else "q_learning"
+    config, key = small(algorithm).replace(env=env), jax.random.key(1)
+    bound, agent, _ = build(config)
+
+    @jax.jit
+    def start():
+        env_state = bound.reset(key, 1)
+        return env_state, agent.init(key, env_state.obs)
+
+    return config, prl.TrainState(key, jnp.int32(0), *start(), None)
 
 
-def at_random(config, state):
-    env = envs.bind(config.env)
-    return lambda key, obs: env.to_env(env.random_action(key, 1))
-
-
-def replay(key, config, steps):
+def replay(key, config, state, steps):
     """The same episode, by hand: rewards, and whether it ended."""
     env = envs.bind(config.env)
     key_reset, key_steps = jax.random.split(key)
-    state, rewards = env.reset(key_reset, 1), []
-    choose, step = at_random(config, None), jax.jit(env.step)
+    choose = prl.policy(config, state)
+
+    @jax.jit
+    def step(env_state, key):
+        key_act, key_env = jax.random.split(key)
+        action = choose(key_act, env_state.obs)
+        env_state, transition, _ = env.step(key_env[None], env_state, action)
+        return env_state, transition.reward[0], transition.last[0]
+
+    env_state, rewards = jax.jit(env.reset, static_argnums=1)(key_reset, 1), []
     for key_step in jax.random.split(key_steps, steps):
-        key_act, key_env = jax.random.split(key_step)
-        state, transition, _ = step(key_env[None], state, choose(key_act, state.obs))
-        rewards.append(float(transition.reward[0]))
-        if transition.last[0]:
+        env_state, reward, last = step(env_state, key_step)
+        rewards.append(float(reward))
+        if last:
             return rewards, True
     return rewards, False
 
 
-@pytest.mark.parametrize("env", sorted(CONTINUOUS | TABULAR | GAMES | OTHERS))
+def frames_of(path):
+    """What the file shows, without the captions, and for how long."""
+    film = Image.open(path)
+    frames, milliseconds = [], []
+    for i in range(film.n_frames):
+        film.seek(i)
+        frames.append(np.asarray(film.convert("RGB"))[:-24])
+        milliseconds.append(film.info["duration"])
+    return frames, milliseconds
+
+
+def colors(frame):
+    return {color for _, color in Image.fromarray(frame).getcolors(frame.size)}
+
+
+@pytest.mark.parametrize("env", sorted(DEEP | TABULAR))
 def test_every_environment_is_drawn(env, tmp_path, key):
     config, state = untrained(env)
     path = tmp_path / "episode.gif"
-    played = render.episode(key, config, state, path, policy=at_random, max_steps=12)
-    rewards, ended = replay(key, config, 12)
-    np.testing.assert_allclose(played.rewards, rewards, rtol=1e-5)
-    assert (played.ending != "cut here") == ended
-    gif = Image.open(path)
-    assert gif.n_frames == len(rewards) + 1
-    frames = []
-    for i in range(gif.n_frames):
-        gif.seek(i)
-        frames.append(np.asarray(gif.convert("RGB"))[:-24])  # without the caption
-    assert len(np.unique(frames[0].reshape(-1, 3), axis=0)) > 1
+    slow = {"Seaquest-MinAtar": 24, "Swimmer-misc": 80}  # oxygen falls; a swimmer speeds up
+    steps = slow.get(env, 12)
+    played = render.episode(key, config, state, path, max_steps=steps)
+    if env not in COSTLY:  # to compile; they are played and drawn by Breakout's lines
+        rewards, ended = replay(key, config, state, steps)
+        np.testing.assert_allclose(played.rewards, rewards, rtol=1e-4, atol=1e-6)
+        assert (played.ending != "cut here") == ended
+    frames, milliseconds = frames_of(path)
+    assert len(frames) == len(played.rewards) + 1
+    assert milliseconds[-1] == 1000 > milliseconds[0]
+    assert all(len(colors(frame)) > 1 for frame in frames)
     assert any((frame != frames[0]).any() for frame in frames)
 
 
-def test_states_are_the_environments_own_up_to_the_last(key, tmp_path):
+def test_the_caption_tells_the_return_and_the_end(tmp_path, key, monkeypatch):
+    said, captioned = [], render.captioned
+    monkeypatch.setattr(
+        render, "captioned", lambda image, words: said.append(words) or captioned(image, words)
+    )
     config, state = untrained("CartPole-v1")
-    played = render.play(key, config, state, at_random)
-    assert played.ending == "terminated" and len(played.states.x) == len(played.rewards) + 1
-    names = ("x", "x_dot", "theta", "theta_dot")
-    drawn = np.stack([getattr(played.states, name) for name in names], axis=-1)
-    np.testing.assert_allclose(drawn, played.obs, rtol=1e-6)
-    assert abs(played.states.theta[-1]) > 0.2  # it fell: the last state is no fresh start
+    played = render.episode(key, config, state, tmp_path / "a.gif")
+    assert said[0] == "step 0, return 0"
+    assert said[-1] == f"step {len(played.rewards)}, return {played.rewards.sum():g}, over"
+    x, _, theta, _ = played.obs[-1]
+    assert abs(x) > 2.4 or abs(theta) > 0.2  # the end it shows is no fresh start
+    render.episode(key, config, state, tmp_path / "b.gif", max_steps=3)
+    assert said[-1] == "step 3, return 3, cut here"
+    config, state = untrained("cliff_walking")
+    render.episode(key, config, state, tmp_path / "c.gif")
+    assert said[-1].startswith("step 200, return -") and said[-1].endswith("time limit")
+
+
+def test_on_a_map_the_agent_is_where_it_was(tmp_path, key):
+    """Also where the next place is a matter of chance: each move is one that the MDP allows."""
+    config, state = untrained("frozen_lake_8x8")
+    played = render.play(key, config, state)
+    lake = mdp.frozen_lake(8)
+    possible = np.asarray(lake.P)[played.obs[:-1], played.actions, played.obs[1:]]
+    assert (possible > 0).all()
+    np.testing.assert_array_equal(played.obs[:-1], played.states.position)
+    found = Tabular(mdp.from_map("S.#. ...G"), "mine")
+    config, state = untrained(found)
+    draw, _ = render.painter(config)
+    for place, (row, column) in enumerate(found.mdp.grid.position):
+        scene = scene_of(np.array([place]))
+        cell = np.asarray(draw(scene, 0))[180 * row :, 180 * column :][90, 90]
+        assert tuple(cell) == rgb(render.RED)
+
+
+def rgb(color):
+    return tuple(int(color[i : i + 2], 16) for i in (1, 3, 5))
+
+
+def scene_of(obs, env="multi_goal", **others):
+    """A scene in which somebody stands still."""
+    game = envs.make(env)
+    played = render.Episode(**{"states": None, "actions": None, "rewards": None, "ending": "",
+                               "obs": obs, **others})  # fmt: skip
+    return render.Scene(game, game.default_params, played)
+
+
+def where(image, color):
+    """The middle of all pixels of a color, as a share of width and height."""
+    rows, columns = np.nonzero((np.asarray(image) == rgb(color)).all(-1))
+    return columns.mean() / image.width, 1 - rows.mean() / image.height
+
+
+def test_angles_and_lengths_are_the_worlds():
+    upright = np.array([[0.0, 0, 0, 0], [1.2, 0, np.pi / 2, 0]])
+    scene = scene_of(upright, "CartPole-v1")
+    scale = 1 / 6  # the width is 2 x (2.4 + 0.6)
+    first, second = (render.cartpole(scene, t) for t in range(2))
+    assert where(first, render.BLUE)[0] == pytest.approx(0.5, abs=0.01)
+    assert where(second, render.BLUE)[0] == pytest.approx(0.5 + (1.2 + 0.5) * scale, abs=0.02)
+    blue = np.nonzero((np.asarray(first) == rgb(render.BLUE)).all(-1))[0]
+    height = (blue.max() - blue.min()) / first.width / scale
+    assert height == pytest.approx(1.0, abs=0.08)  # twice the half length 0.5, with round ends
+
+    hanging, up = np.array([1.0, 0, 1, 0, 0, 0]), np.array([-1.0, 0, 1, 0, 0, 0])
+    bent = np.array([0.0, 1, 0, 1, 0, 0])  # to the right, then up
+    scene = scene_of(np.stack([hanging, up, bent]), "Acrobot-v1")
+    tips = [where(render.acrobot(scene, t), render.ICE) for t in range(3)]
+    expected = [(0, -1.5), (0, 1.5), (1, 0.5)]  # the second link's middle
+    np.testing.assert_allclose((np.array(tips) - 0.5) * 4.6, expected, atol=0.1)
+
+    turned = np.array([[1.0, 0, 0], [0.0, 1, 0], [-1.0, 0, 0]])  # up, to the left, down
+    scene = scene_of(turned, "Pendulum-v1", actions=np.array([[-2.0], [0.0]]))
+    rods = [where(render.pendulum(scene, t), render.BLUE) for t in range(3)]
+    expected = [(0, 0.5), (-0.5, 0), (0, -0.5)]
+    np.testing.assert_allclose((np.array(rods) - 0.5) * 2.8, expected, atol=0.1)
+    assert where(render.pendulum(scene, 1), render.RED)[0] > 0.5  # clockwise, at the right
+
+    ends = np.array([[-1.2, 0], [0.5, 0]])
+    scene = scene_of(ends, "MountainCar-v0")
+    (x, _), (goal, height) = (where(render.mountain_car(scene, t), render.BLUE) for t in range(2))
+    assert (goal - x) * (1.8 + 0.13) == pytest.approx(1.7, abs=0.06)
+    assert height * 1.4 - 0.1 == pytest.approx(0.45 * np.sin(1.5) + 0.55 + 0.055, abs=0.05)
+
+    bent = np.array([[np.cos(0.0), np.cos(np.pi / 2), 0, 1, 0, 0, -1, -1]])
+    drawn = render.reacher(scene_of(bent, "Reacher-misc"), 0)
+    assert (where(drawn, render.RED)[0] - 0.5) * 4.6 == pytest.approx(1, abs=0.05)
+    assert (where(drawn, render.RED)[1] - 0.5) * 4.6 == pytest.approx(1, abs=0.05)
+    assert (where(drawn, render.GREEN)[0] - 0.5) * 4.6 == pytest.approx(-1, abs=0.05)
+
+
+def test_what_is_in_a_cell_can_be_told():
+    """Channels have colors of their own; a ball and a paddle can be in one cell, or beside."""
+    obs = np.zeros((1, 10, 10, 10))
+    for channel in range(10):
+        obs[0, channel, channel, channel] = 1
+    assert len(colors(np.asarray(render.pixels(scene_of(obs), 0)))) == 11
+    catch = np.zeros((3, 10, 5))
+    catch[0, 4, 1] = catch[0, 9, 3] = 1
+    catch[1, 9, 1] = catch[1, 9, 3] = 1
+    catch[2, 9, 1] = 1
+    scene = scene_of(catch, "Catch-bsuite", states=SimpleNamespace(ball_x=np.array([1])))
+    drawn = [render.catch(scene, t) for t in range(3)]
+    balls = [where(image, render.RED) for image in drawn]
+    np.testing.assert_allclose(balls, [(0.3, 0.55), (0.3, 0.05), (0.3, 0.05)], atol=0.01)
+    paddles = [where(image, render.BLUE)[0] for image in drawn]
+    np.testing.assert_allclose(paddles, [0.7, 0.7, 0.3], atol=0.02)
+    state = np.ravel_multi_index((2, 1, 0, 3), (5, 5, 5, 4))  # the passenger waits at (0, 0)
+    drawn = render.taxi(scene_of(np.array([state]), "taxi"), 0)
+    np.testing.assert_allclose(where(drawn, render.ORANGE), (0.3, 0.5), atol=0.01)
+    np.testing.assert_allclose(where(drawn, render.BLUE), (0.1, 0.9), atol=0.01)
+    np.testing.assert_allclose(where(drawn, render.MINT), (0.7, 0.1), atol=0.03)
+
+
+def test_parameters_of_the_environment_are_drawn(tmp_path, key):
+    config, state = untrained("CartPole-v1")
+    params = envs.make("CartPole-v1").default_params.replace(x_threshold=1.2)
+    played = render.episode(
+        key, config.replace(env_params=params), state, tmp_path / "a.gif", max_steps=2
+    )
+    assert len(played.rewards) == 2
+    narrow, wide = tmp_path / "a.gif", tmp_path / "b.gif"
+    render.episode(key, config, state, wide, max_steps=2)
+    assert frames_of(narrow)[0][0].shape != frames_of(wide)[0][0].shape
 
 
 def test_long_episodes_skip_frames(key, tmp_path, monkeypatch):
     monkeypatch.setattr(render, "MOST_FRAMES", 10)
     config, state = untrained("Pendulum-v1")
-    render.episode(key, config, state, tmp_path / "a.gif", policy=at_random, max_steps=45)
-    assert Image.open(tmp_path / "a.gif").n_frames == 10  # 0, 5, ... 40, and 45
+    render.episode(key, config, state, tmp_path / "a.gif", max_steps=45, fps=40)
+    frames, milliseconds = frames_of(tmp_path / "a.gif")
+    assert len(frames) == 10  # 0, 5, ... 40, and 45
+    assert milliseconds[0] == 20  # whole hundredths of a second
 
 
 def test_mp4(key, tmp_path, monkeypatch):
     config, state = untrained("multi_goal")
+    out = tmp_path / "a.mp4"
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="needs ffmpeg"):
-        render.episode(key, config, state, tmp_path / "a.mp4", policy=at_random)
+        render.episode(key, config, state, out)
     fake = tmp_path / "ffmpeg"  # keeps what it was asked for
     fake.write_text('#!/bin/sh\nfor last; do :; done\necho "$@" > "$last"\n')
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    render.episode(key, config, state, tmp_path / "a.mp4", policy=at_random)
-    assert "-framerate 5 " in (tmp_path / "a.mp4").read_text()
+    render.episode(key, config, state, out, max_steps=3)
+    assert "-framerate 5 " in out.read_text()
+    fake.write_text('#!/bin/sh\necho "no such codec" >&2\nexit 1\n')
+    with pytest.raises(ConfigError, match=r"ffmpeg cannot make an MP4 \(no such codec\)"):
+        render.episode(key, config, state, tmp_path / "b.mp4", max_steps=3)
+    assert not (tmp_path / "b.mp4").exists()
 
 
 def test_what_cannot_be_drawn_or_written_is_said_in_a_line(key, tmp_path):
     config, state = untrained("multi_goal")
-    with pytest.raises(ConfigError, match=r"must end in \.gif or \.mp4"):
-        render.episode(key, config, state, tmp_path / "a.png")
+    seeds = state._replace(key=jax.random.split(key))
     (tmp_path / "a.gif").write_text("mine")
-    with pytest.raises(ConfigError, match="exists already"):
-        render.episode(key, config, state, tmp_path / "a.gif")
-    missing = tmp_path / "no" / "b.gif"
-    with pytest.raises(ConfigError, match="cannot write"):
-        render.episode(key, config, state, missing, policy=at_random, max_steps=3)
-    with pytest.raises(ConfigError, match="nobody can draw"):
-        render.episode(key, small("dqn").replace(env="MetaMaze-misc"), state, tmp_path / "c.gif")
+    maze = small("dqn").replace(env="MetaMaze-misc")
+    for match, out, *others in (
+        (r"must end in \.gif or \.mp4", "a.png"),
+        ("exists already", "a.gif"),
+        ("there is no folder", "no/b.gif"),
+        ("max_steps is 0", "b.gif", {"max_steps": 0}),
+        ("fps is 100", "b.gif", {"fps": 100}),
+        ("holds 2 seeds", "b.gif", {"state": seeds}),
+        ("nobody can draw MetaMaze-misc: drawn are CartPole-v1", "b.gif", {"config": maze}),
+    ):
+        options = {"config": config, "state": state, **dict(*others)}
+        with pytest.raises(ConfigError, match=match) as error:
+            render.episode(key, path=tmp_path / out, **options)
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "b.gif").exists()
     assert (tmp_path / "a.gif").read_text() == "mine"
+
+
+def test_a_file_that_cannot_be_made_or_appears_meanwhile_is_said_too(key, tmp_path, monkeypatch):
+    config, state = untrained("multi_goal")
+    with pytest.raises(ConfigError, match=r"cannot write .*: File name too long"):
+        render.episode(key, config, state, tmp_path / f"{'a' * 300}.gif", max_steps=2)
+    out, encode = tmp_path / "a.gif", render.gif
+    monkeypatch.setattr(render, "gif", lambda *args: out.write_text("mine") and encode(*args))
+    with pytest.raises(ConfigError, match=r"cannot write .*: File exists"):
+        render.episode(key, config, state, out, max_steps=2)
+    assert out.read_text() == "mine"

@@ -155,7 +155,7 @@ def test_every_state_survives_the_disk(algorithm, tmp_path):
 
     like = runner.shapes(plan)
     state = jax.tree.map(fill, like)
-    checkpoints = Checkpoints(tmp_path / "kept")
+    checkpoints = Checkpoints(tmp_path / "kept", keep=1)
     checkpoints.save(10, **parted(state))
     checkpoints.wait()
     found = joined(**checkpoints.restore(10, **parted(like)))
@@ -171,7 +171,7 @@ def test_every_state_survives_the_disk(algorithm, tmp_path):
 def test_a_killed_process_loses_nothing(whole, tmp_path):
     """SIGKILL at random moments of the loop, writes included, as in scripts/kill_test.py."""
     code = """
-import os, random, signal, sys, threading
+import os, random, signal, sys, threading, time
 import purejaxrl_sac as prl
 from purejaxrl_sac.experiment.display import Watch
 from tests.test_runs import TINY
@@ -179,6 +179,8 @@ class Kill(Watch):
     def on_compiled(self, seconds):
         wait = random.Random(int(sys.argv[2])).uniform(0, 0.5)
         threading.Timer(wait, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    def on_chunk(self, progress):
+        time.sleep(0.1)
 run, resume = prl.experiment.run, prl.experiment.resume
 if sys.argv[3] == "run":
     plan = dict(seeds=2, chunks=6, episodes=4, eval_every=80)
@@ -222,6 +224,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(damage, whole, copy)
     remarks = Remarks()
     run = prl.experiment.resume(copy.path, watch=remarks)
     assert "is damaged" in remarks.said[0] and "going on from step" in remarks.said[1]
+    assert str(copy.path / "damaged") in remarks.said[0]
     assert checksum(run.state) == checksum(whole.state)
     assert metrics(copy.path) == metrics(whole.path)
     assert list((copy.path / "damaged").iterdir())
@@ -244,10 +247,16 @@ def test_no_flipped_bit_goes_unnoticed(whole, tmp_path):
         checkpoints.close()
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_begins_anew(whole, copy):
+def test_a_run_whose_checkpoints_are_all_damaged_is_left_as_it_is(whole, copy):
     copy.summary.unlink()
     for path in copy.checkpoints.iterdir():
         flip(path, random.Random(2))
+    before = sorted(copy.path.rglob("*"))
+    why = r"no checkpoint of .* can be read .*to begin from the st"
+    with pytest.raises(ConfigError, match=why):
+        prl.experiment.resume(copy.path)
+    assert sorted(copy.path.rglob("*")) == before and metrics(copy.path) == metrics(whole.path)
+    shutil.rmtree(copy.checkpoints)
     remarks = Remarks()
     run = prl.experiment.resume(copy.path, watch=remarks)
     assert remarks.said[-1] == "no checkpoint: from the start"
@@ -274,6 +283,95 @@ def test_a_finished_run_is_made_longer(whole, copy):
     )
     assert prl.experiment.load(copy.path).config.total_steps == 360
     assert json.loads((copy.path / "summary-240.json").read_text()) == whole.summary
+
+
+def test_an_extension_that_was_killed_at_once_can_be_asked_for_again(whole, copy, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "write_plan", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            prl.experiment.resume(copy.path, steps=360)
+    assert prl.experiment.resume(copy.path).steps == 240
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "truncate", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            prl.experiment.resume(copy.path, steps=360)
+    assert prl.experiment.resume(copy.path, steps=360).steps == 360
+
+
+def test_a_torn_tail_of_metrics_is_made_again(whole, copy):
+    copy.summary.unlink()
+    shutil.rmtree(copy.checkpoints / str(whole.steps))  # what was written since the one before
+    with copy.metrics.open("r+b") as file:
+        file.seek(-40, os.SEEK_END)
+        file.write(b"\0" * 30 + b"\xff\n{")
+    prl.experiment.resume(copy.path)
+    assert metrics(copy.path) == metrics(whole.path)
+
+
+def test_a_best_policy_is_never_known_and_missing(whole, copy):
+    """As a run is killed after every chunk, the best that its history knows of is there."""
+    best = prl.experiment.load(whole.path, best=True)
+    path = copy.path.with_name("again")
+    stopped(path, TINY, after=1, eval_every=80)
+    while not (path / "summary.json").exists():
+        try:
+            prl.experiment.resume(path, watch=Remarks(1))
+        except StoppedError:
+            continue
+    again = prl.experiment.load(path, best=True)
+    assert again.steps == best.steps and checksum(again.state) == checksum(best.state)
+    shutil.rmtree(path / "best")
+    with pytest.raises(ConfigError, match="has no intact checkpoint"):
+        prl.experiment.load(path, best=True)
+
+
+def test_a_checkpoint_of_another_device_is_read(whole, copy):
+    for file in copy.checkpoints.rglob("_sharding"):
+        text = file.read_text()
+        assert "cpu" in text.lower()
+        file.write_text(text.replace("TFRT_CPU", "CUDA").replace("cpu", "cuda"))
+    assert checksum(prl.experiment.load(copy.path, whole=True).state) == checksum(whole.state)
+
+
+def test_the_machines_failures_are_not_taken_for_damage(copy, monkeypatch):
+    copy.summary.unlink()
+
+    def exhausted(*_, **__):
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.restore", exhausted)
+    before = sorted(copy.path.rglob("*"))
+    with pytest.raises(RunError, match=r"no memory.*the last checkpoint is intact"):
+        prl.experiment.resume(copy.path)
+    assert sorted(copy.path.rglob("*")) == before
+
+
+def test_what_was_killed_before_it_had_a_plan_does_not_stand_in_the_way(tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / "lock").touch()
+    assert prl.experiment.run(TINY, out=path, **SHORT).steps == 240
+
+
+def test_a_reader_is_told_of_damage(whole, copy):
+    flip(copy.checkpoints / str(whole.steps), random.Random(0))
+    with pytest.warns(UserWarning, match="the newest checkpoint is damaged"):
+        assert prl.experiment.load(copy.path, whole=True).steps < whole.steps
+
+
+@pytest.mark.parametrize("content", ("[1]", '{"schema": 2}', "\xff"))
+def test_a_damaged_document_is_said_to_be_damaged(content, copy):
+    (copy.path / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"config\.json cannot be read: is it damaged"):
+        prl.experiment.load(copy.path)
+
+
+def test_what_a_kill_left_half_written_is_taken_away(whole, copy):
+    copy.summary.unlink()
+    newest = copy.checkpoints / str(whole.steps)
+    half = newest.rename(copy.checkpoints / f"{whole.steps}.orbax-checkpoint-tmp-1")
+    run = prl.experiment.resume(copy.path)
+    assert checksum(run.state) == checksum(whole.state) and not half.exists()
 
 
 def test_two_writers_are_one_too_many(copy):
@@ -312,7 +410,7 @@ def test_not_a_run(tmp_path, copy):
 
 def test_a_run_without_a_checkpoint(copy):
     shutil.rmtree(copy.checkpoints)
-    with pytest.raises(ConfigError, match="has no checkpoint yet: run purejaxrl-sac resume"):
+    with pytest.raises(ConfigError, match="has no intact checkpoint: run purejaxrl-sac resume"):
         prl.experiment.load(copy.path)
 
 
@@ -367,7 +465,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, whole):
 
 def test_a_run_that_never_began_leaves_nothing(tmp_path):
     with pytest.raises(ConfigError, match="keep is 0"):
-        prl.experiment.run(TINY, out=tmp_path / "a", keep=0, **SHORT)
+        prl.experiment.run(TINY, out=tmp_path / "a", **{**SHORT, "keep": 0})
     with pytest.raises(ConfigError):
         prl.experiment.run(small("dqn", gamma=2.0), out=tmp_path / "a", **SHORT)
     (tmp_path / "file").write_text("")

@@ -32,9 +32,12 @@ class Checkpoints:
 
     A state is written in parts by name, so that a policy can be read without the replay memory.
     Writing goes on while the run does; a state that was not written to its end does not exist.
+
+    Args:
+        keep: how many stay, for the one process that writes; None only reads.
     """
 
-    def __init__(self, path: Path, keep: int = 2) -> None:
+    def __init__(self, path: Path, keep: int | None = None) -> None:
         self.path = Path(path).absolute()  # a relative one fails in a thread that nobody watches
         self.keep = keep
 
@@ -42,7 +45,10 @@ class Checkpoints:
     def manager(self) -> ocp.CheckpointManager:
         """Makes the directory, so nobody asks for it before there is something to write."""
         with quiet():
-            options = ocp.CheckpointManagerOptions(max_to_keep=self.keep)
+            reads = self.keep is None
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=self.keep, read_only=reads, cleanup_tmp_directories=not reads
+            )
             return ocp.CheckpointManager(self.path, options=options)
 
     def steps(self) -> list[int]:
@@ -78,7 +84,15 @@ class Checkpoints:
         Raises:
             DamagedError: they cannot be read, or are not what was written.
         """
-        items = {name: ocp.args.StandardRestore(part) for name, part in like.items()}
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # wherever it was written
+
+        def placed(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here)
+
+        items = {
+            name: ocp.args.StandardRestore(jax.tree.map(placed, part))
+            for name, part in like.items()
+        }
         check = ocp.args.JsonRestore()
         try:
             with quiet():
@@ -86,7 +100,11 @@ class Checkpoints:
                 found = self.manager.restore(steps, args=args)
             parts = {name: found[name] for name in like}
             intact = all(checksum(part) == found.check[name] for name, part in parts.items())
+        except (MemoryError, jax.errors.JaxRuntimeError):
+            raise  # the machine's failure, not the file's
         except Exception as error:  # whatever damage makes a reader raise
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                raise
             raise DamagedError(f"{type(error).__name__} while reading") from error
         if not intact:
             raise DamagedError("its checksum is another")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,22 +33,26 @@ def compare(paths: Sequence[Path], metric: str, out: Path) -> Figure:
     curves, greedy, training = {}, {}, {}
     for name, run in zip(labels(paths), found, strict=True):
         columns = run.columns()
-        if metric not in columns:
-            has = ", ".join(columns) or "none yet"
+        known = [column for column in columns if column not in ("steps", "seconds")]
+        if metric not in known:
+            has = ", ".join(known) or "none yet"
             raise ConfigError(f"{run.path} has no metric {metric}: it has {has}")
         curves[name] = (columns["steps"], columns[metric].T)
-        summary = json.loads(run.summary.read_text()) if run.summary.exists() else {}
+        summary = run.read_summary() or {}
         greedy[name] = np.array(summary.get("greedy_returns") or [], float)
         training[name] = plot.forward_fill(columns["episode_return"].T)[:, -1]
     finished = all(map(len, greedy.values()))
     what = "greedy return" if finished else "training return"
-    return plot.comparison(
-        curves,
-        greedy if finished else training,
-        ylabel=metric.replace("_", " "),
-        xlabel=f"final {what} of a seed",
-        path=out,
-    )
+    try:
+        return plot.comparison(
+            curves,
+            greedy if finished else training,
+            ylabel=metric.replace("_", " "),
+            xlabel=f"final {what} of a seed",
+            path=out,
+        )
+    except (OSError, ValueError) as error:  # no such directory, or no such kind of picture
+        raise ConfigError(f"cannot write {out}: {error}") from None
 
 
 def labels(paths: Sequence[Path]) -> list[str]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment import record
+from purejaxrl_sac.experiment.errors import InUseError
 from purejaxrl_sac.experiment.memory import readable
 from purejaxrl_sac.experiment.runner import WATCHED, Plan, Progress
 
@@ -47,9 +48,10 @@ class RunDirectory:
         try:
             Path(path).mkdir(parents=True)
         except FileExistsError:
-            raise ConfigError(
-                f"{path} exists already: give --out another directory, or move this one away"
-            ) from None
+            if not Path(path).is_dir() or any(x.name not in REMAINS for x in Path(path).iterdir()):
+                raise ConfigError(
+                    f"{path} exists already: give --out another directory, or move this one away"
+                ) from None
         except OSError as error:
             raise ConfigError(f"cannot make {path}: {error.strerror}") from None
         return cls(path)
@@ -77,7 +79,7 @@ class RunDirectory:
         try:
             lock.acquire()
         except filelock.Timeout:
-            raise ConfigError(f"{self.path} is being written by another process") from None
+            raise InUseError(f"{self.path} is being written by another process") from None
         except OSError as error:
             raise ConfigError(f"cannot write to {self.path}: {error.strerror}") from None
         try:
@@ -90,20 +92,23 @@ class RunDirectory:
         try:
             with self.locked():
                 return False
-        except ConfigError:
+        except InUseError:
             return True
+        except ConfigError:  # nobody can write there
+            return False
 
     def remove_if_unused(self) -> None:
         """Takes the directory away again, unless some training has been written down."""
         if not self.metrics.exists():
             shutil.rmtree(self.path, ignore_errors=True)
 
-    def write_plan(self, plan: Plan) -> None:
-        """`config.json`: everything needed to run this again."""
+    def write_plan(self, plan: Plan, keep: int) -> None:
+        """`config.json`: everything needed to run this again, and how many checkpoints stay."""
         document = {
             "schema": SCHEMA,
             "config": record.config_to_dict(plan.config),
             **{name: getattr(plan, name) for name in plan._fields if name != "config"},
+            "keep": keep,
             "versions": record.versions(),
             "device": device(),
             "revision": revision(),
@@ -116,17 +121,24 @@ class RunDirectory:
         Raises:
             ConfigError: it cannot be read, or another version wrote it.
         """
-        try:
-            document = json.loads((self.path / "config.json").read_text())
-        except (OSError, ValueError):
-            raise ConfigError(f"{self.path}/config.json cannot be read: is it damaged?") from None
-        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-            by = document.get("versions", {}).get("purejaxrl_sac") if document else None
+        document = read_json(self.path / "config.json")
+        if document.get("schema") != SCHEMA:
+            by = document.get("versions", {}).get("purejaxrl_sac", "unknown")
             raise ConfigError(
-                f"{self.path} was written by another version of purejaxrl_sac ({by or 'unknown'}),"
+                f"{self.path} was written by another version of purejaxrl_sac ({by}),"
                 " which this one cannot read: use that version, or train anew"
             )
+        if not {*Plan._fields, "config", "versions", "device", "keep"} <= document.keys():
+            raise ConfigError(f"{self.path}/config.json cannot be read: is it damaged?")
         return document
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """`summary.json`, or None where the run has not finished.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        return read_json(self.summary) if self.summary.exists() else None
 
     def read_plan(self, config: Config | None = None) -> Plan:
         """The run that `write_plan` wrote down.
@@ -168,25 +180,21 @@ class RunDirectory:
             os.fsync(file.fileno())
 
     def rows(self, steps: int | None = None) -> list[dict]:
-        """Lines of `metrics.jsonl` up to a step; a last one that was cut off does not count.
-
-        Raises:
-            ConfigError: a line before the last cannot be read.
-        """
-        lines = self.metrics.read_text().split("\n") if self.metrics.exists() else []
+        """Lines of `metrics.jsonl` up to a step, or to the first one that cannot be read."""
+        text = self.metrics.read_text(errors="replace") if self.metrics.exists() else ""
         found = []
-        for number, line in enumerate(lines[:-1], 1):  # what follows the last newline was cut
+        for line in text.split("\n")[:-1]:  # what follows the last newline was cut off
             try:
                 found.append(json.loads(line))
             except ValueError:
-                raise ConfigError(f"{self.metrics}, line {number}, is damaged") from None
+                break
         return [row for row in found if steps is None or row["steps"] <= steps]
 
     def truncate(self, steps: int) -> None:
         """Takes the lines after a step away: they are about to be made once more."""
         kept = self.rows(steps)
         text = "".join(json.dumps(row) + "\n" for row in kept)
-        if self.metrics.exists() and text != self.metrics.read_text():
+        if self.metrics.exists() and text != self.metrics.read_text(errors="replace"):
             write_text(self.metrics, text)
 
     def describe(self) -> dict[str, str]:
@@ -208,7 +216,7 @@ class RunDirectory:
             "seeds": f"{document['seeds']}, root {document['seed']}",
             "nan or infinite": ", ".join(f"seed {seed}" for seed in failed) or "no seed",
             "checkpoints": ", ".join(f"step {step:,}" for step in kept) or "none yet",
-            "on disk": readable(sum(p.stat().st_size for p in self.path.rglob("*") if p.is_file())),
+            "on disk": readable(size_on_disk(self.path)),
             "device": document["device"],
             "revision": document["revision"] or "not in a git repository",
             "versions": ", ".join(f"{name} {v}" for name, v in document["versions"].items()),
@@ -250,6 +258,7 @@ class RunDirectory:
         return history
 
 
+REMAINS = ("lock", "config.json.part")  # of a run that was killed before it had a plan
 FIGURES = ("failed_step", "episodes", "episode_return", "episode_length")
 
 
@@ -279,6 +288,30 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, document: dict) -> None:
     write_text(path, json.dumps(document, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object that `write_json` wrote.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError):
+        document = None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path} cannot be read: is it damaged?")
+    return document
+
+
+def size_on_disk(path: Path) -> int:
+    """Bytes of all files, also while some of them are taken away."""
+    total = 0
+    for file in path.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def device() -> str:

@@ -5,6 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from signal import Signals
 
+from purejaxrl_sac.config import ConfigError
+
+
+class InUseError(ConfigError):
+    """Another process writes there."""
+
 
 class RunError(RuntimeError):
     """A run that could not go on; the message is one line that says what is safe."""

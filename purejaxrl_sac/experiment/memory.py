@@ -45,8 +45,10 @@ def available() -> int:
     free = psutil.virtual_memory().available
     try:
         limit = int((CGROUP / "memory.max").read_text())
+        stat = (CGROUP / "memory.stat").read_text()
         used = int((CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):  # no such limit here
+        used -= int(dict(map(str.split, stat.splitlines()))["inactive_file"])  # can be had back
+    except (OSError, ValueError, KeyError):  # no such limit here
         return free
     return min(free, max(limit - used, 0))
 
@@ -72,13 +74,16 @@ def check_state(plan: Plan) -> None:
         )
 
 
-def check_programs(programs: Programs) -> None:
+def check_programs(programs: Programs, held: int = 0) -> None:
     """Refuses a run whose programs do not fit.
+
+    Args:
+        held: bytes of its state that are there already.
 
     Raises:
         ConfigError: with the numbers, and what to lower.
     """
-    needed, free = program_bytes(programs), available()
+    needed, free = program_bytes(programs), available() + held
     if needed > free:
         raise ConfigError(
             f"the run takes {readable(needed)} while it computes, but {readable(free)} are free:"

@@ -1,7 +1,12 @@
-"""Episodes as moving pictures: one scan plays, Pillow draws each state in world coordinates."""
+"""Episodes as moving pictures: one scan plays, Pillow draws each moment in world coordinates.
+
+Everything that moves is read from the observations, of which the last is the true one: a state of
+gymnax is that of the next episode as soon as one ends.
+"""
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import tempfile
@@ -12,8 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from purejaxrl_sac import envs
 from purejaxrl_sac.config import Config, ConfigError
@@ -25,19 +31,33 @@ SIZE = 360  # pixels of the longer side
 MOST_FRAMES = 250  # longer episodes skip steps
 SMOOTH = 2  # drawn so much larger, then scaled down
 INK, GREY, BLUE, RED, GREEN, SAND = "#222222", "#999999", "#0072B2", "#D55E00", "#009E73", "#E8D8B0"
-PALETTE = ("#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#FFFFFF",
-           "#999933", "#882255")  # fmt: skip
+ICE, MINT, ORANGE, ROCK, THREAD = "#56B4E9", "#BFE3D5", "#E69F00", "#555555", "#DDDDDD"
+NIGHT = "#1C1C1C"  # behind an image, where all channels are 0
+PALETTE = (BLUE, RED, ORANGE, GREEN, "#CC79A7", ICE, "#F0E442", "#BBBBBB", "#999933", "#B0457B")
+COLORS = ("white", INK, GREY, SAND, MINT, ROCK, THREAD, NIGHT, *PALETTE)  # all there are
 
-Point = tuple[float, float]
+Point = Sequence[float]
 
 
 class Episode(NamedTuple):
-    """An episode as it was played; L steps."""
+    """An episode as it was played, of L steps."""
 
-    states: Any  # the environment's own, leading axis [L + 1]
-    obs: np.ndarray  # [L + 1, *obs_shape]
+    states: Any  # the environment's own, leading axis [L]: before each step
+    obs: np.ndarray  # [L + 1, *obs_shape], the last one before any reset
+    actions: np.ndarray  # [L, ...], in the environment's own units
     rewards: np.ndarray  # [L]
-    ending: str  # "terminated", "time limit", or "cut here"
+    ending: str  # "over", "time limit", or "cut here"
+
+
+class Scene(NamedTuple):
+    """What there is to draw from."""
+
+    game: Any  # the gymnax environment
+    params: Any
+    played: Episode
+
+
+Painter = Callable[[Scene, int], Image.Image]  # (scene, t) -> the moment after t steps
 
 
 class Canvas:
@@ -50,9 +70,9 @@ class Canvas:
         self.image = Image.new("RGB", size, "white")
         self.pen = ImageDraw.Draw(self.image)
 
-    def at(self, point: Point) -> Point:
-        x, y = np.asarray(point, float)
-        return (x - self.left) * self.scale, (self.top - y) * self.scale
+    def at(self, point: Point) -> tuple[float, float]:
+        x, y = point
+        return (float(x) - self.left) * self.scale, (self.top - float(y)) * self.scale
 
     def line(self, points: Sequence[Point], color: str = INK, width: float = 2) -> None:
         """`width` is in pixels."""
@@ -67,7 +87,7 @@ class Canvas:
 
     def disc(self, center: Point, radius: float, color: str, filled: bool = True) -> None:
         x, y = self.at(center)
-        r = radius * self.scale
+        r = float(radius) * self.scale
         box = (x - r, y - r, x + r, y + r)
         if filled:
             self.pen.ellipse(box, fill=color)
@@ -75,7 +95,7 @@ class Canvas:
             self.pen.ellipse(box, outline=color, width=2 * SMOOTH)
 
     def text(self, center: Point, words: str, color: str = INK) -> None:
-        self.pen.text(self.at(center), words, fill=color, font=font(13 * SMOOTH), anchor="mm")
+        self.pen.text(self.at(center), words, fill=color, font=_font(13 * SMOOTH), anchor="mm")
 
     def rod(self, start: Point, end: Point, width: float, color: str) -> None:
         """A rod with round ends; `width` is in world units."""
@@ -84,61 +104,65 @@ class Canvas:
             self.disc(point, width / 2, color)
 
 
-def font(size: int) -> ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def cartpole(state: Any) -> Image.Image:
-    canvas = Canvas(-2.9, 2.9, -0.6, 1.4)
-    canvas.line([(-2.9, -0.15), (2.9, -0.15)], GREY)
-    for limit in (-2.4, 2.4):
-        canvas.line([(limit, -0.3), (limit, 0)], RED)
-    canvas.box(state.x - 0.25, state.x + 0.25, -0.15, 0.12, INK)
-    hinge = (state.x, 0.12)
-    tip = (state.x + np.sin(state.theta), 0.12 + np.cos(state.theta))  # twice the half length 0.5
-    canvas.rod(hinge, tip, 0.08, BLUE)
+def cartpole(scene: Scene, t: int) -> Image.Image:
+    x, _, theta, _ = scene.played.obs[t]
+    limit, length = float(scene.params.x_threshold), 2 * float(scene.params.length)  # of its half
+    canvas = Canvas(-limit - 0.6, limit + 0.6, -0.5, length + 0.5)
+    canvas.line([(-limit - 0.6, -0.15), (limit + 0.6, -0.15)], GREY)
+    for end in (-limit, limit):
+        canvas.line([(end, -0.3), (end, 0)], RED)
+    canvas.box(x - 0.25, x + 0.25, -0.15, 0.12, INK)
+    hinge = (x, 0.12)
+    canvas.rod(hinge, (x + length * np.sin(theta), 0.12 + length * np.cos(theta)), 0.08, BLUE)
     canvas.disc(hinge, 0.06, GREY)
     return canvas.image
 
 
-def acrobot(state: Any) -> Image.Image:
+def acrobot(scene: Scene, t: int) -> Image.Image:
+    cos1, sin1, cos2, sin2, *_ = scene.played.obs[t]  # of the angles from hanging, and between
     canvas = Canvas(-2.3, 2.3, -2.3, 2.3)
-    canvas.line([(-2.3, 1), (2.3, 1)], GREEN)
-    first, second = state.joint_angle1, state.joint_angle1 + state.joint_angle2
-    elbow = np.array([np.sin(first), -np.cos(first)])
-    tip = elbow + np.array([np.sin(second), -np.cos(second)])
+    canvas.line([(-2.3, 1), (2.3, 1)], GREEN)  # links count as 1 long where the goal is tested
+    elbow = np.array([sin1, -cos1])
+    tip = elbow + np.array([sin1 * cos2 + cos1 * sin2, sin1 * sin2 - cos1 * cos2])
     canvas.rod((0, 0), elbow, 0.14, BLUE)
-    canvas.rod(elbow, tip, 0.14, "#56B4E9")
+    canvas.rod(elbow, tip, 0.14, ICE)
     for joint in ((0, 0), elbow):
         canvas.disc(joint, 0.09, INK)
     return canvas.image
 
 
-def pendulum(state: Any) -> Image.Image:
+def pendulum(scene: Scene, t: int) -> Image.Image:
+    cos, sin, _ = scene.played.obs[t]  # theta = 0 is upright, and grows to the left
     canvas = Canvas(-1.4, 1.4, -1.4, 1.4)
-    tip = (-np.sin(state.theta), np.cos(state.theta))  # theta = 0 is upright
-    canvas.rod((0, 0), tip, 0.18, BLUE)
+    canvas.rod((0, 0), (-sin, cos), 0.18, BLUE)
     canvas.disc((0, 0), 0.06, INK)
-    torque = float(np.ravel(state.last_u)[0])
-    turned = np.linspace(np.pi / 2, np.pi / 2 + torque * 0.7, 30)
-    canvas.line([(0.4 * np.cos(a), 0.4 * np.sin(a)) for a in turned], RED, 3)
-    canvas.disc((0.4 * np.cos(turned[-1]), 0.4 * np.sin(turned[-1])), 0.05, RED)
+    if t == 0:
+        return canvas.image
+    torque = float(np.ravel(scene.played.actions[t - 1])[0]) / float(scene.params.max_torque)
+    turned = np.pi / 2 + np.linspace(0, 1.6 * np.clip(torque, -1, 1), 30)
+    canvas.line(0.4 * np.stack([np.cos(turned), np.sin(turned)], axis=-1), RED, 3)
+    end, ahead = turned[-1], 0.3 * np.sign(torque) * min(1, 4 * abs(torque))
+    head = [(0.3, end), (0.5, end), (0.4, end + ahead)]  # polar
+    canvas.polygon([(r * np.cos(angle), r * np.sin(angle)) for r, angle in head], RED)
     return canvas.image
 
 
-def mountain_car(state: Any, goal: float) -> Image.Image:
+def mountain_car(scene: Scene, t: int) -> Image.Image:
     def hill(x: float) -> float:
         return 0.45 * np.sin(3 * x) + 0.55
 
-    canvas = Canvas(-1.25, 0.65, -0.1, 1.25)
-    x = np.linspace(-1.25, 0.65, 120)
+    params = scene.params
+    left, right = float(params.min_position) - 0.08, float(params.max_position) + 0.05
+    goal = float(params.goal_position)
+    canvas = Canvas(left, right, -0.1, 1.3)
+    x = np.linspace(left, right, 120)
     ground = np.stack([x, hill(x)], axis=-1)
-    canvas.polygon([*ground, (0.65, -0.2), (-1.25, -0.2)], SAND)
+    canvas.polygon([*ground, (right, -0.2), (left, -0.2)], SAND)
     canvas.line(ground, INK)
-    canvas.line([(goal, hill(goal)), (goal, hill(goal) + 0.22)], INK)
     top = hill(goal) + 0.22
+    canvas.line([(goal, hill(goal)), (goal, top)], INK)
     canvas.polygon([(goal, top), (goal, top - 0.08), (goal + 0.09, top - 0.04)], RED)
-    place = float(np.ravel(state.position)[0])
+    place = float(scene.played.obs[t][0])
     slope = np.arctan(0.45 * 3 * np.cos(3 * place))
     turn = np.array([[np.cos(slope), -np.sin(slope)], [np.sin(slope), np.cos(slope)]])
     below = np.array([place, hill(place)])
@@ -149,11 +173,13 @@ def mountain_car(state: Any, goal: float) -> Image.Image:
     return canvas.image
 
 
-def reacher(state: Any) -> Image.Image:
-    canvas = Canvas(-2.3, 2.3, -2.3, 2.3)
-    canvas.disc(state.goal_xy, 0.15, GREEN)
-    links = np.stack([np.cos(state.angles), np.sin(state.angles)], axis=-1)
-    joints = np.concatenate([np.zeros((1, 2)), links.cumsum(0)])
+def reacher(scene: Scene, t: int) -> Image.Image:
+    angles, goal = np.split(scene.played.obs[t], [-2])
+    cos, sin, _ = angles.reshape(3, -1)  # every angle is against the x-axis
+    reach = len(cos) + 0.3
+    canvas = Canvas(-reach, reach, -reach, reach)
+    canvas.disc(goal, 0.15, GREEN)
+    joints = np.concatenate([np.zeros((1, 2)), np.stack([cos, sin], axis=-1).cumsum(0)])
     for start, end in pairwise(joints):
         canvas.rod(start, end, 0.12, BLUE)
         canvas.disc(start, 0.09, INK)
@@ -161,124 +187,193 @@ def reacher(state: Any) -> Image.Image:
     return canvas.image
 
 
-def point_robot(state: Any) -> Image.Image:
-    canvas = Canvas(-1.6, 1.6, -0.9, 1.6)
+def point_robot(scene: Scene, t: int) -> Image.Image:
+    places = scene.played.obs[:, :2]
+    radius, reach = float(scene.params.circle_radius), float(scene.params.goal_radius)
+    margin = reach + 0.05
+    canvas = Canvas(
+        min(-radius, places[:, 0].min()) - margin,
+        max(radius, places[:, 0].max()) + margin,
+        min(0, places[:, 1].min()) - margin,
+        max(radius, places[:, 1].max()) + margin,
+    )
     arc = np.linspace(0, np.pi, 60)
-    canvas.line(np.stack([np.cos(arc), np.sin(arc)], axis=-1), GREY, 1)
-    canvas.disc(state.goal, 0.2, GREEN, filled=False)
-    canvas.disc(state.pos, 0.05, RED)
+    canvas.line(radius * np.stack([np.cos(arc), np.sin(arc)], axis=-1), GREY, 1)
+    canvas.disc(scene.played.states.goal[0], reach, GREEN, filled=False)
+    canvas.disc(places[t], 0.05, RED)
     return canvas.image
 
 
-def swimmer(state: Any) -> Image.Image:
-    reach = max(1.3, *np.abs([*state.xy, *state.goal_xy]), np.abs(state.urchin_xys).max()) + 0.2
+def swimmer(scene: Scene, t: int) -> Image.Image:
+    obs = scene.played.obs.reshape(len(scene.played.obs), -1, 2)
+    reach = max(1.0, np.abs(obs[:, -3]).max()) + 0.2
     canvas = Canvas(-reach, reach, -reach, reach)
-    canvas.disc(state.goal_xy, 0.12, GREEN)
-    for urchin in state.urchin_xys:
+    *urchins, place, _, goal = obs[t]
+    canvas.disc(goal, 0.12, GREEN)
+    for urchin in urchins:
         canvas.disc(urchin, 0.15, INK)
-    canvas.disc(state.xy, 0.08, RED)
+    _trail(canvas, obs[: t + 1, -3])
+    canvas.disc(place, 0.08, RED)
     return canvas.image
 
 
-def multi_goal(state: Any) -> Image.Image:
-    canvas = Canvas(-7, 7, -7, 7)
-    for goal in ((5, 0), (-5, 0), (0, 5), (0, -5)):
-        canvas.disc(goal, 1.0, GREEN, filled=False)
-    canvas.disc(state.position, 0.25, RED)
+def multi_goal(scene: Scene, t: int) -> Image.Image:
+    from purejaxrl_sac.envs.multigoal import GOALS
+
+    size = scene.game.size
+    canvas = Canvas(-size, size, -size, size)
+    for goal in GOALS:
+        canvas.disc(goal, scene.params.reach, GREEN, filled=False)
+    _trail(canvas, scene.played.obs[: t + 1])
+    canvas.disc(scene.played.obs[t], 0.25, RED)
     return canvas.image
 
 
-def rooms(state: Any, open_places: np.ndarray) -> Image.Image:
-    walls = np.where(open_places, ".", "#")
-    canvas = grid_paper(walls)
-    _mark(canvas, state.goal, "G", GREEN)
-    _mark(canvas, state.pos, "", RED)
+def _trail(canvas: Canvas, places: np.ndarray) -> None:
+    if len(places) > 1:
+        canvas.line(places, GREY, 1)
+
+
+def catch(scene: Scene, t: int) -> Image.Image:
+    obs = scene.played.obs[t]
+    rows, columns = obs.shape
+    ball = int(scene.played.states.ball_x[0])  # it falls straight
+    height = int(obs[:, ball].argmax()) if obs[:-1].any() else rows - 1
+    floor = np.flatnonzero(obs[-1])
+    paddle = next((int(j) for j in floor if height < rows - 1 or j != ball), ball)
+    canvas = grid_paper(["." * columns] * rows)
+    canvas.box(paddle - 0.48, paddle + 0.48, -rows + 0.55, -rows + 0.85, BLUE)
+    canvas.disc((ball, -height), 0.32, RED)
     return canvas.image
 
 
-def on_map(state: Any, rows: Sequence[str], position: Sequence[tuple[int, int]]) -> Image.Image:
-    canvas = grid_paper(rows)
-    _mark(canvas, position[int(state.position)], "", RED)
+def deep_sea(scene: Scene, t: int) -> Image.Image:
+    obs = scene.played.obs
+    size = obs.shape[-1]
+    canvas = grid_paper(["." * size] * (size - 1) + ["." * (size - 1) + "G"])
+    row, column = np.argwhere(obs[t if obs[t].any() else t - 1])[0]  # at the end it is nowhere
+    _mark(canvas, (row, column), RED)
     return canvas.image
 
 
-def grid_paper(rows: Sequence[str]) -> Canvas:
-    """Walls, letters and lines of a text map; row 0 is above."""
+def rooms(scene: Scene, t: int) -> Image.Image:
+    place, goal = scene.played.obs[t].reshape(2, 2)
+    canvas = grid_paper(np.where(np.asarray(scene.game.env_map, bool), ".", "#").tolist())
+    _mark(canvas, goal, GREEN)
+    canvas.text((goal[1], -goal[0]), "G", "white")
+    _mark(canvas, place, RED)
+    return canvas.image
+
+
+def taxi(scene: Scene, t: int) -> Image.Image:
+    mdp = scene.game.mdp
+    row, column, rider, target = np.unravel_index(int(scene.played.obs[t]), (5, 5, 5, 4))
+    stands = {"R": (0, 0), "G": (0, 4), "Y": (4, 0), "B": (4, 3)}
+    canvas = grid_paper(["....."] * 5)
+    i, j = list(stands.values())[target]
+    canvas.box(j - 0.48, j + 0.48, -i - 0.48, -i + 0.48, MINT)
+    for letter, (i, j) in stands.items():
+        canvas.text((j - 0.36, -i + 0.36), letter)
+    east = mdp.grid.moves.index((0, 1))
+    for i, j in np.ndindex(5, 4):
+        state = np.ravel_multi_index((i, j, 4, 0), (5, 5, 5, 4))
+        if mdp.P[state, east, state] == 1:
+            canvas.line([(j + 0.5, -i - 0.5), (j + 0.5, -i + 0.5)], INK, 4)
+    _mark(canvas, (row, column), ORANGE)
+    i, j = (row, column) if rider == 4 else list(stands.values())[rider]
+    canvas.disc((j, -i), 0.15, BLUE)
+    return canvas.image
+
+
+def on_map(scene: Scene, t: int, grid: Any) -> Image.Image:
+    canvas = grid_paper(grid.rows)
+    place = grid.position[int(scene.played.obs[t])]
+    if place[0] < 0 and t > 0:  # some episodes end nowhere
+        place = grid.position[int(scene.played.obs[t - 1])]
+    _mark(canvas, place, RED)
+    return canvas.image
+
+
+def grid_paper(rows: Sequence[Sequence[str]]) -> Canvas:
+    """Walls, letters and lines of a text map; row i is at y = -i."""
     height, width = len(rows), len(rows[0])
-    canvas = Canvas(-0.5, width - 0.5, 0.5 - height, 0.5)
+    canvas = Canvas(-0.53, width - 0.47, 0.47 - height, 0.53)  # the frame is seen
     for i, row in enumerate(rows):
         for j, letter in enumerate(row):
-            color = {"#": "#555555", "H": "#56B4E9", "C": INK, "G": "#BFE3D5"}.get(letter, "white")
+            color = {"#": ROCK, "H": ICE, "C": INK, "G": MINT}.get(letter, "white")
             canvas.box(j - 0.5, j + 0.5, -i - 0.5, -i + 0.5, color)
             if letter not in "#.F":
                 canvas.text((j, -i), letter)
     for i in range(height + 1):
-        canvas.line([(-0.5, 0.5 - i), (width - 0.5, 0.5 - i)], "#DDDDDD", 1)
+        canvas.line([(-0.5, 0.5 - i), (width - 0.5, 0.5 - i)], THREAD, 1)
     for j in range(width + 1):
-        canvas.line([(j - 0.5, 0.5), (j - 0.5, 0.5 - height)], "#DDDDDD", 1)
+        canvas.line([(j - 0.5, 0.5), (j - 0.5, 0.5 - height)], THREAD, 1)
     return canvas
 
 
-def _mark(canvas: Canvas, place: Any, letter: str, color: str) -> None:
-    i, j = np.asarray(place)
-    if i >= 0:
-        canvas.disc((j, -i), 0.32, color)
-        canvas.text((j, -i), letter, "white")
+def _mark(canvas: Canvas, place: Any, color: str) -> None:
+    row, column = place
+    if row >= 0:
+        canvas.disc((column, -row), 0.32, color)
 
 
-def pixels(obs: np.ndarray) -> Image.Image:
+def pixels(scene: Scene, t: int) -> Image.Image:
     """[H, W] in [0, 1], or [H, W, C] with a color for each channel, the later ones above."""
-    obs = np.asarray(obs, float)
-    if obs.ndim == 2:
-        obs = obs[..., None]
-    image = np.full((*obs.shape[:2], 3), 28.0)
+    obs = scene.played.obs[t].astype(float)
+    obs = obs[..., None] if obs.ndim == 2 else obs
+    image = np.full((*obs.shape[:2], 3), ImageColor.getrgb(NIGHT), float)
     for channel in range(obs.shape[-1]):
-        color = np.array(Image.new("RGB", (1, 1), PALETTE[channel % len(PALETTE)]))[0, 0]
+        color = np.array(ImageColor.getrgb(PALETTE[channel % len(PALETTE)]))
         shade = np.clip(obs[..., channel, None], 0, 1)
         image = (1 - shade) * image + shade * color
-    cell = SMOOTH * SIZE // max(obs.shape[:2])
-    return Image.fromarray(image.astype(np.uint8).repeat(cell, 0).repeat(cell, 1))
+    cell = max(1, SMOOTH * SIZE // max(obs.shape[:2]))
+    large = image.astype(np.uint8).repeat(cell, 0).repeat(cell, 1)
+    if cell >= 10 * SMOOTH:  # what touches can be told apart
+        for gap in range(SMOOTH):
+            large[gap::cell] = large[:, gap::cell] = ImageColor.getrgb(NIGHT)
+    return Image.fromarray(large)
 
 
-STATES: dict[str, Callable[[Any], Image.Image]] = {
-    "CartPole-v1": cartpole,
-    "Acrobot-v1": acrobot,
-    "Pendulum-v1": pendulum,
-    "MountainCar-v0": partial(mountain_car, goal=0.5),
-    "MountainCarContinuous-v0": partial(mountain_car, goal=0.45),
-    "Reacher-misc": reacher,
-    "PointRobot-misc": point_robot,
-    "Swimmer-misc": swimmer,
-    "MultiGoal": multi_goal,
+PAINTERS: dict[str, tuple[Painter, int]] = {  # and frames per second
+    "CartPole-v1": (cartpole, 25),
+    "Acrobot-v1": (acrobot, 20),
+    "Pendulum-v1": (pendulum, 20),
+    "MountainCar-v0": (mountain_car, 25),
+    "MountainCarContinuous-v0": (mountain_car, 25),
+    "Reacher-misc": (reacher, 20),
+    "PointRobot-misc": (point_robot, 20),
+    "Swimmer-misc": (swimmer, 20),
+    "MultiGoal": (multi_goal, 5),
+    "Catch-bsuite": (catch, 5),
+    "DeepSea-bsuite": (deep_sea, 5),
+    "FourRooms-misc": (rooms, 5),
+    "taxi": (taxi, 5),
 }
 
 
-def painter(config: Config) -> Callable[[Any, np.ndarray], Image.Image]:
-    """How an environment's (state, obs) is drawn.
+def painter(config: Config) -> tuple[Painter, int]:
+    """How moments of an environment are drawn, and at how many frames per second.
 
     Raises:
         ConfigError: nobody has said how, and its observations are no images.
     """
-    from gymnax.environments.misc.rooms import FourRooms
-
     from purejaxrl_sac.envs.tabular import exact
 
     env = envs.make(config.env)
+    shape = envs.bind(config.env, config.env_params).observation_space.shape
     mdp = exact(env)
-    if env.name in STATES:
-        draw = STATES[env.name]
-    elif isinstance(env, FourRooms):
-        draw = partial(rooms, open_places=np.asarray(env.env_map, bool))
-    elif mdp is not None and mdp.grid is not None:
-        draw = partial(on_map, rows=mdp.grid.rows, position=mdp.grid.position)
-    elif len(envs.bind(config.env, config.env_params).observation_space.shape) in (2, 3):
-        return lambda state, obs: pixels(obs)
-    else:
-        known = ", ".join(STATES)
-        raise ConfigError(
-            f"nobody can draw {env.name}: drawn are {known}, maps, and whatever observes an image"
-        )
-    return lambda state, obs: draw(state)
+    if len(shape) == 3:
+        return pixels, 10
+    if env.name in PAINTERS:
+        return PAINTERS[env.name]
+    if mdp is not None and mdp.grid is not None:
+        return partial(on_map, grid=mdp.grid), 5
+    if len(shape) == 2:
+        return pixels, 10
+    known = ", ".join(PAINTERS)
+    raise ConfigError(
+        f"nobody can draw {env.name}: drawn are {known}, maps, and whatever observes an image"
+    )
 
 
 def episode(
@@ -287,8 +382,9 @@ def episode(
     state: TrainState,
     path: Path,
     *,
-    policy: Callable[[Config, TrainState], Policy] = deployed,
     max_steps: int | None = None,
+    fps: float | None = None,
+    policy: Callable[[Config, TrainState], Policy] = deployed,
 ) -> Episode:
     """Plays an episode and writes it as a GIF, or as MP4 where ffmpeg is installed.
 
@@ -296,106 +392,153 @@ def episode(
         key: decides the start and all noise.
         state: of one seed.
         path: a .gif or .mp4 that does not exist.
-        policy: `evaluate.policy` (the default), `exploring_policy`, or your own.
         max_steps: cut there; None for the environment's time limit, or 500.
+        fps: frames per second, at most 50; None for the environment's usual. An episode of more
+            than `MOST_FRAMES` steps shows every second, or third, and so on.
+        policy: `evaluate.policy` (the default), `exploring_policy`, or your own.
+
+    Returns:
+        what was played.
 
     Raises:
         ConfigError: nobody can draw this environment, or the file cannot be written.
     """
     path = Path(path)
+    _check(path, state, max_steps, fps)
+    paint, usual = painter(config)
+    played = play(key, config, state, max_steps=max_steps, policy=policy)
+    game = envs.make(config.env)
+    params = game.default_params if config.env_params is None else config.env_params
+    scene, length = Scene(game, params, played), len(played.rewards)
+    returns = np.concatenate([[0], played.rewards.cumsum(dtype=float)])
+    frames = []
+    for t in [*range(0, length, -(-length // MOST_FRAMES)), length]:
+        words = f"step {t}, return {returns[t]:.5g}" + f", {played.ending}" * (t == length)
+        frames.append(captioned(paint(scene, t), words))
+    encode = mp4 if path.suffix == ".mp4" else gif
+    encoded = encode(frames, usual if fps is None else fps)
+    try:
+        with path.open("xb") as file:  # never over another, however long the drawing took
+            file.write(encoded)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    return played
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot write {path}: {error.strerror or error}")
+
+
+def _check(path: Path, state: TrainState, max_steps: int | None, fps: float | None) -> None:
+    """Whatever can be said before an episode is played."""
     if path.suffix not in (".gif", ".mp4"):
         raise ConfigError(f"{path} must end in .gif or .mp4")
     if path.suffix == ".mp4" and shutil.which("ffmpeg") is None:
         raise ConfigError(f"{path} needs ffmpeg, which is not installed: write a .gif")
-    if path.exists():
-        raise ConfigError(f"{path} exists already: give --out another name")
-    paint = painter(config)
-    played = play(key, config, state, policy, max_steps)
-    frames, length = [], len(played.rewards)
-    returns = np.concatenate([[0], played.rewards.cumsum()])
-    every = -(-length // MOST_FRAMES)
-    for t in [*range(0, length, every), length]:
-        moment = jax.tree.map(lambda x: x[t], played.states)  # noqa: B023
-        words = f"step {t}, return {returns[t]:.4g}" + f", {played.ending}" * (t == length)
-        frames.append(captioned(paint(moment, played.obs[t]), words))
-    milliseconds = 40 if length > 40 else 200
     try:
-        _write(frames, path, milliseconds)
+        if path.exists():
+            raise ConfigError(f"{path} exists already: give another name")
+        if not path.parent.is_dir():
+            raise ConfigError(f"cannot write {path}: there is no folder {path.parent}")
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from None
-    return played
+        raise _unwritable(path, error) from None
+    if max_steps is not None and max_steps < 1:
+        raise ConfigError(f"max_steps is {max_steps}, but must be at least 1")
+    if (
+        fps is not None and not 1 <= fps <= 50
+    ):  # what a GIF's clock, of 1/100 s, can be trusted with
+        raise ConfigError(f"fps is {fps}, but must be from 1 to 50")
+    if jnp.ndim(state.key):
+        raise ConfigError(
+            f"state holds {len(state.key)} seeds: seed_state(state, 0) is one of them"
+        )
 
 
 def play(
     key: jax.Array,
     config: Config,
     state: TrainState,
-    policy: Callable[[Config, TrainState], Policy] = deployed,
+    *,
     max_steps: int | None = None,
+    policy: Callable[[Config, TrainState], Policy] = deployed,
 ) -> Episode:
-    """One episode in one scan.
-
-    An environment resets itself in the step that ends an episode: its last state is had from the
-    same step without reset.
-    """
-    env, game = envs.bind(config.env, config.env_params), envs.make(config.env)
-    params = game.default_params if config.env_params is None else config.env_params
+    """One episode, in one compiled scan; arguments as for `episode`."""
+    env = envs.bind(config.env, config.env_params)
     limit = env.max_steps if max_steps is None else max_steps
     limit = 500 if limit is None else int(limit)
-    choose = policy(config, state)
-    key_reset, key_steps = jax.random.split(key)
-
-    def step(env_state: EnvState, key: jax.Array) -> tuple[EnvState, tuple]:
-        key_act, key_step = jax.random.split(key)
-        action = choose(key_act, env_state.obs)
-        after, transition, _ = env.step(key_step[None], env_state, action)
-        first = jax.tree.map(lambda x: x[0], (env_state.state, action))
-        _, state, *_ = game.step_env(jax.random.split(key_step)[0], *first, params)
-        return after, (state, transition)
 
     @jax.jit
-    def run() -> tuple:
-        start = env.reset(key_reset, 1)
-        return start, jax.lax.scan(step, start, jax.random.split(key_steps, limit))[1]
+    def run(key: jax.Array, state: TrainState) -> tuple:
+        choose = policy(config, state)
+        key_reset, key_steps = jax.random.split(key)
 
-    start, (after, moves) = jax.tree.map(np.asarray, run())
-    last = moves.last[:, 0]
-    length = int(last.argmax()) + 1 if last.any() else limit
-    states = jax.tree.map(lambda x, y: np.concatenate([x, y[:length]]), start.state, after)
-    terminated = moves.discount[length - 1, 0] == 0
-    obs = np.concatenate([start.obs, moves.next_obs[:length, 0]])
-    if not obs[-1].any():  # some games end on an empty picture
-        obs[-1] = obs[-2]
+        def step(env_state: EnvState, key: jax.Array) -> tuple[EnvState, tuple]:
+            key_act, key_step = jax.random.split(key)
+            action = choose(key_act, env_state.obs)
+            after, transition, _ = env.step(key_step[None], env_state, action)
+            return after, (env_state.state, transition)
+
+        return jax.lax.scan(step, env.reset(key_reset, 1), jax.random.split(key_steps, limit))[1]
+
+    states, moves = jax.tree.map(lambda x: np.asarray(x)[:, 0], run(key, state))
+    length = int(moves.last.argmax()) + 1 if moves.last.any() else limit
+    states, moves = jax.tree.map(lambda x: x[:length], (states, moves))
+    over = moves.discount[-1] == 0
     return Episode(
         states=states,
-        obs=obs,
-        rewards=moves.reward[:length, 0],
-        ending="terminated" if terminated else "time limit" if last.any() else "cut here",
+        obs=np.concatenate([moves.obs[:1], moves.next_obs]),
+        actions=moves.action,
+        rewards=moves.reward,
+        ending="over" if over else "time limit" if moves.last[-1] else "cut here",
     )
 
 
 def captioned(image: Image.Image, words: str) -> Image.Image:
     """The picture at its final size, with a line of text underneath."""
-    width, height = image.size[0] // SMOOTH, image.size[1] // SMOOTH
-    frame = Image.new("RGB", (width, height + 24), "white")
-    frame.paste(image.resize((width, height), Image.Resampling.LANCZOS))
-    ImageDraw.Draw(frame).text((6, height + 4), words, fill=INK, font=font(13))
+    width, height = (side // SMOOTH for side in image.size)
+    frame = Image.new("RGB", (max(width, SIZE * 3 // 4), height + 24), "white")
+    frame.paste(
+        image.resize((width, height), Image.Resampling.BOX), ((frame.width - width) // 2, 0)
+    )
+    ImageDraw.Draw(frame).text((6, height + 4), words, fill=INK, font=_font(13))
     return frame
 
 
-def _write(frames: Sequence[Image.Image], path: Path, milliseconds: int) -> None:
-    """The last frame is held for a second."""
-    if path.suffix == ".mp4":
-        with tempfile.TemporaryDirectory() as folder:
-            for i, frame in enumerate([*frames, *[frames[-1]] * (1000 // milliseconds)]):
-                even = tuple(side // 2 * 2 for side in frame.size)  # as its pixel format needs
-                frame.crop((0, 0, *even)).save(Path(folder) / f"{i:05}.png")
-            command = ["ffmpeg", "-loglevel", "error", "-framerate", str(1000 // milliseconds)]
-            command += ["-i", f"{folder}/%05d.png", "-pix_fmt", "yuv420p", str(path)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _font(size: int) -> ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def gif(frames: Sequence[Image.Image], fps: float) -> bytes:
+    """Frames as a GIF that repeats; the last one is held for a second."""
+    sample = Image.new("RGB", (frames[0].width, 3 * frames[0].height))
+    for i, frame in enumerate((frames[0], frames[len(frames) // 2], frames[-1])):
+        sample.paste(frame, (0, i * frame.height))
+    shades = sample.quantize(64).getpalette()  # between them, at edges
+    colors = Image.new("P", (1, 1))  # one palette for all: what stays is not stored again
+    colors.putpalette([*np.ravel([ImageColor.getrgb(name) for name in COLORS]), *shades])
+    indexed = [frame.quantize(palette=colors, dither=Image.Dither.NONE) for frame in frames]
+    durations = [10 * round(100 / fps)] * (len(frames) - 1) + [1000]
+    file = io.BytesIO()
+    options = {"save_all": True, "append_images": indexed[1:], "duration": durations, "loop": 0}
+    indexed[0].save(file, format="GIF", **options)
+    return file.getvalue()
+
+
+def mp4(frames: Sequence[Image.Image], fps: float) -> bytes:
+    """Frames as MP4, by ffmpeg; the last one is held for a second.
+
+    Raises:
+        ConfigError: ffmpeg fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for i, frame in enumerate([*frames, *[frames[-1]] * round(fps)]):
+            even = tuple(side // 2 * 2 for side in frame.size)  # as its pixel format needs
+            frame.crop((0, 0, *even)).save(Path(folder) / f"{i:05}.png")
+        film = Path(folder) / "film.mp4"
+        command = ["ffmpeg", "-nostdin", "-loglevel", "error", "-framerate", f"{fps:g}"]
+        command += ["-i", f"{folder}/%05d.png", "-pix_fmt", "yuv420p", str(film)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise OSError(done.stderr.strip().split("\n", 1)[0])
-        return
-    durations = [milliseconds] * (len(frames) - 1) + [1000]
-    small = [frame.quantize(64) for frame in frames]
-    small[0].save(path, save_all=True, append_images=small[1:], duration=durations, loop=0)
+            said = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[0]
+            raise ConfigError(f"ffmpeg cannot make an MP4 ({said}): write a .gif")
+        return film.read_bytes()

@@ -7,10 +7,10 @@ as it would have ended: bit for bit, on the same device and versions.
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -131,20 +131,21 @@ def run(
         config, seeds, seed=seed, chunks=chunks, episodes=episodes,
         eval_every=eval_every, eval_episodes=eval_episodes,
     )  # fmt: skip
-    if keep < 1:
-        raise ConfigError(f"keep is {keep}, but at least 1 checkpoint must stay")
+    check_keep(keep)
     memory.check_state(plan)
     directory = RunDirectory.create(Path(out))
-    try:
-        with directory.locked(), failing(directory):
-            directory.write_plan(plan)
-            return _train(
-                directory, plan, None,
-                checkpoint_minutes=checkpoint_minutes, keep=keep, loggers=loggers,
-                watch=watch or Watch(),
-            )  # fmt: skip
-    finally:
-        directory.remove_if_unused()
+    with directory.locked():
+        if (directory.path / "config.json").exists():  # another process was faster
+            raise ConfigError(f"{out} exists already: give --out another directory")
+        try:
+            with failing(directory):
+                directory.write_plan(plan, keep)
+                return _train(
+                    directory, plan, None, checkpoint_minutes=checkpoint_minutes, keep=keep,
+                    loggers=loggers, watch=watch or Watch(),
+                )  # fmt: skip
+        finally:
+            directory.remove_if_unused()
 
 
 def resume(
@@ -154,7 +155,7 @@ def resume(
     steps: int | None = None,
     any_version: bool = False,
     checkpoint_minutes: float = 5.0,
-    keep: int = 2,
+    keep: int | None = None,
     loggers: Sequence[Callable[[Path, int], Logger]] = (),
     watch: Watch | None = None,
 ) -> Run:
@@ -166,6 +167,7 @@ def resume(
             over the new total.
         any_version: go on under other versions of the packages, without the promise that every
             number is as in an uninterrupted run.
+        keep: None for as many checkpoints as before.
 
     Other arguments and errors as for `run`.
 
@@ -176,27 +178,25 @@ def resume(
     watch = watch or Watch()
     with directory.locked(), failing(directory):
         plan = directory.read_plan(config)
-        _check_versions(directory, any_version, watch)
-        if steps is not None:
-            plan = _longer(directory, plan, steps)
-        elif directory.summary.exists():
-            raise ConfigError(f"{path} is finished: add --steps to make it longer")
-        with contextlib.closing(Checkpoints(directory.checkpoints)) as checkpoints:
-
-            def on_damage(steps: int, error: DamagedError) -> None:
-                aside = directory.path / "damaged"
-                watch.say(
-                    f"the checkpoint of step {steps:,} is damaged ({error}): moved to {aside}"
-                )
-                aside.mkdir(exist_ok=True)
-                checkpoints.path.joinpath(str(steps)).rename(aside / f"{steps}-{time.time_ns()}")
-
-            found = checkpoints.newest(on_damage, **parted(runner.shapes(plan)))
-        directory.truncate(found[0] if found else 0)
+        document = directory.read_document()
+        _check_versions(directory.path, document, any_version, watch)
+        keep = document["keep"] if keep is None else keep
+        check_keep(keep)
+        longer = _longer(directory, plan, steps)
+        memory.check_state(longer)
+        found = _intact(directory, longer, watch)
         watch.say(f"going on from step {found[0]:,}" if found else "no checkpoint: from the start")
+
+        def prepare() -> None:
+            if longer is not plan:
+                if directory.summary.exists():  # first: a run without it can always go on
+                    directory.summary.rename(directory.path / f"summary-{plan.total}.json")
+                directory.write_plan(longer, keep)
+            directory.truncate(found[0] if found else 0)
+
         return _train(
-            directory, plan, found,
-            checkpoint_minutes=checkpoint_minutes, keep=keep, loggers=loggers, watch=watch,
+            directory, longer, found, checkpoint_minutes=checkpoint_minutes, keep=keep,
+            loggers=loggers, watch=watch, prepare=prepare,
         )  # fmt: skip
 
 
@@ -219,14 +219,21 @@ def load(
     if not whole or best:
         del like["rest"]
     where = directory.best if best else directory.checkpoints
-    with contextlib.closing(Checkpoints(where)) as checkpoints:
-        found = checkpoints.newest(lambda steps, error: None, **like)
+    damaged: dict[int, DamagedError] = {}
+    for _ in range(3):  # a run that goes on takes old ones away as we read
+        with contextlib.closing(Checkpoints(where)) as checkpoints:
+            if found := checkpoints.newest(damaged.__setitem__, **like):
+                break
     if found is None:
-        if best:
+        if best and not plan.eval_every:
             raise ConfigError(f"{path} has no best checkpoint: it was made without --eval-every")
-        raise ConfigError(f"{path} has no checkpoint yet: run purejaxrl-sac resume {path}")
-    summary = json.loads(directory.summary.read_text()) if directory.summary.exists() else None
+        raise ConfigError(f"{path} has no intact checkpoint: run purejaxrl-sac resume {path}")
     steps, parts = found
+    if any(later > steps for later in damaged):
+        warnings.warn(
+            f"{path}: the newest checkpoint is damaged, this is step {steps:,}", stacklevel=2
+        )
+    summary = directory.read_summary()
     state = joined(**parts) if "rest" in parts else parts["policy"]
     return Run(directory.path, plan, steps, state, directory.columns(), summary)
 
@@ -250,7 +257,9 @@ def _train(
     keep: int,
     loggers: Sequence[Callable[[Path, int], Logger]],
     watch: Watch,
+    prepare: Callable[[], None] = lambda: None,
 ) -> Run:
+    """Trains what is left; `prepare` is called once it is certain that it can."""
     title = pictures.title(plan.config)
     steps = found[0] if found else plan.steps(0)
     history = directory.history(plan, steps) if found else []
@@ -259,7 +268,8 @@ def _train(
     logs = [make(directory.path, steps) for make in loggers]
     watch.on_begin(plan, title)
     programs = runner.compile_run(plan, steps // plan.config.block - plan.config.warmup_iterations)
-    memory.check_programs(programs)
+    memory.check_programs(programs, held=memory.size(found[1]) if found else 0)
+    prepare()
     watch.on_compiled(programs.seconds)
     state = joined(**found[1]) if found else runner.begin(plan, programs)
     with (
@@ -277,15 +287,15 @@ def _train(
             history.append(progress)
             for log in (*logs, watch.on_chunk):
                 log(progress)
-            over = progress.steps == plan.total
-            waited = time.monotonic() - saved
-            if over or interrupts.heard or waited >= 60 * checkpoint_minutes:
+            stop, waited = interrupts.heard, time.monotonic() - saved
+            if stop or progress.steps == plan.total or waited >= 60 * checkpoint_minutes:
                 directory.sync()
+                best.wait()  # a checkpoint never knows of a best policy that is not kept
                 checkpoints.save(progress.steps, **parted(state))
                 saved = time.monotonic()
-            if interrupts.heard and not over:
+            if stop:
                 checkpoints.wait()
-                raise StoppedError(directory.path, progress.steps, interrupts.heard)
+                raise StoppedError(directory.path, progress.steps, stop)
     scores = runner.final_evaluation(plan, state) if runner.timed(plan.config) else None
     result = Result(state, history, scores, programs.seconds, history[-1].seconds)
     figures = display.summary(plan.config, result) | pictures.leave(directory.path, plan, result)
@@ -320,19 +330,47 @@ def is_best(progress: Progress, before: Sequence[Progress]) -> bool:
     return bool(np.isfinite(mine)) and all(not np.isfinite(x) or mine > x for x in scores)
 
 
-def _longer(directory: RunDirectory, plan: Plan, steps: int) -> Plan:
-    if steps <= plan.total:
-        raise ConfigError(f"steps is {steps:,}, but the run has {plan.total:,} already: give more")
+def check_keep(keep: int) -> None:
+    """Raises ConfigError where no checkpoint would stay."""
+    if keep < 1:
+        raise ConfigError(f"keep is {keep}, but at least 1 checkpoint must stay")
+
+
+def _longer(directory: RunDirectory, plan: Plan, steps: int | None) -> Plan:
+    """The plan to go on with: as it was, or with more steps."""
+    summary = directory.read_summary()
+    finished = summary is not None and summary.get("steps") == plan.total
+    if not finished and steps in (None, plan.config.total_steps):
+        return plan
+    if steps is None:
+        raise ConfigError(f"{directory.path} is finished: add --steps to make it longer")
     longer = plan._replace(config=plan.config.replace(total_steps=steps))
     runner.plan(longer.config, plan.seeds)
-    directory.write_plan(longer)
-    if directory.summary.exists():
-        directory.summary.rename(directory.path / f"summary-{plan.total}.json")
+    if longer.total <= plan.total:
+        raise ConfigError(f"steps is {steps:,}, but the run has {plan.total:,} already: give more")
     return longer
 
 
-def _check_versions(directory: RunDirectory, any_version: bool, watch: Watch) -> None:
-    document = directory.read_document()
+def _intact(directory: RunDirectory, plan: Plan, watch: Watch) -> tuple[int, dict[str, Any]] | None:
+    """The newest intact checkpoint; those that are not are moved aside once there is one."""
+    damaged: dict[int, DamagedError] = {}
+    with contextlib.closing(Checkpoints(directory.checkpoints)) as checkpoints:
+        found = checkpoints.newest(damaged.__setitem__, **parted(runner.shapes(plan)))
+    if damaged and found is None:
+        why = ", ".join(f"step {steps:,}: {error}" for steps, error in damaged.items())
+        raise ConfigError(
+            f"no checkpoint of {directory.path} can be read ({why}): to begin from the start, move"
+            f" {directory.checkpoints} away"
+        )
+    for steps, error in damaged.items():
+        aside = directory.path / "damaged" / f"{steps}-{time.time_ns()}"
+        aside.parent.mkdir(exist_ok=True)
+        (directory.checkpoints / str(steps)).rename(aside)
+        watch.say(f"the checkpoint of step {steps:,} is damaged ({error}): moved to {aside}")
+    return found
+
+
+def _check_versions(path: Path, document: dict, any_version: bool, watch: Watch) -> None:
     now = record.versions()
     other = [
         f"{name} {document['versions'].get(name)} (here {now[name]})"
@@ -341,7 +379,7 @@ def _check_versions(directory: RunDirectory, any_version: bool, watch: Watch) ->
     ]
     if other and not any_version:
         raise ConfigError(
-            f"{directory.path} was made with {', '.join(other)}: install those, or add"
+            f"{path} was made with {', '.join(other)}: install those, or add"
             " --any-version to go on without the promise of equal numbers"
         )
     if other or document["device"] != device():
@@ -372,15 +410,18 @@ class Interrupts:
 
 @contextlib.contextmanager
 def failing(directory: RunDirectory) -> Iterator[None]:
-    """Says in one line what is safe when the disk fails a run.
+    """Says in one line what is safe when the disk or the machine fails a run.
 
     Raises:
-        RunError: instead of what the disk's failure raised.
+        RunError: instead of what that failure raised.
     """
     try:
         yield
-    except OSError as error:
-        raise RunError(
-            f"cannot write to {directory.path} ({error.strerror or error}): the last checkpoint is"
-            f" intact, so mend it and run purejaxrl-sac resume {directory.path}"
-        ) from error
+    except (BrokenPipeError, ConnectionError):
+        raise  # whoever listened is gone
+    except (OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
+        failed = f"{directory.path} cannot go on ({reason or type(error).__name__})"
+        if any(directory.checkpoints.glob("[0-9]*")):
+            failed += ": the last checkpoint is intact"
+        raise RunError(f"{failed}: mend it, and run it again or resume it") from error
