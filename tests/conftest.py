@@ -30,6 +30,12 @@ ENVS = {
 }
 
 
+def quick(algorithms, *few):
+    """Parameters of which all but a few are marked slow: each of them compiles a program."""
+    slow = pytest.mark.slow
+    return [pytest.param(x, marks=() if x in few else slow) for x in algorithms]
+
+
 def small(algorithm, **changes):
     """A preset cut down to a few iterations, several environments and updates each."""
     config = prl.preset(algorithm, ENVS.get(algorithm, "frozen_lake"))

@@ -16,7 +16,7 @@ from purejaxrl_sac.agents import a2c, ppo
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.types import Sample, Transition
-from tests.conftest import small
+from tests.conftest import quick, small
 from tests.probes import CONTINUOUS, GAMMA, Params, Probe, trained
 
 ON_POLICY = ("a2c", "reinforce", "ppo")
@@ -44,7 +44,7 @@ def obs(*rows):
 # what it learns
 
 
-@pytest.mark.parametrize("algorithm", ON_POLICY)
+@pytest.mark.parametrize("algorithm", quick(ON_POLICY, "ppo"))
 def test_learns_what_to_do_where_and_discounts_it(algorithm):
     env = Probe(
         lambda sign, time, action: (time == 1) * (1 + sign * (2.0 * action - 1)),

@@ -15,7 +15,7 @@ from purejaxrl_sac.agents import ALGORITHMS, distributional
 from purejaxrl_sac.agents import dqn as parts
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.types import Sample, Transition
-from tests.conftest import small
+from tests.conftest import quick, small
 from tests.probes import GAMMA, Counter, Params, Probe, adam_gradient, trained
 
 MODULES = {"dqn", "distributional", "pqn"}
@@ -41,7 +41,7 @@ def obs(*rows):
     return jnp.array(rows, jnp.float32)
 
 
-@pytest.mark.parametrize("algorithm", FAMILY)
+@pytest.mark.parametrize("algorithm", quick(FAMILY, "dqn", "munchausen_dqn", "iqn", "rainbow"))
 def test_learns_what_to_do_where_and_discounts_it(algorithm):
     """The reward comes in the second step, and which action earns it depends on the sign."""
     env = Probe(

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -51,8 +50,7 @@ def crossq(
         raise ConfigError(f"CrossQ needs continuous actions, but {env.name} has discrete: use dqn")
     space, features = env.observation_space, networks.features(env.observation_space)
     norm = partial(networks.BatchRenorm, config.renorm_warmup)
-    dense = partial(nn.Dense, use_bias=False)  # the norm would take any bias away again
-    torso = partial(networks.torso, space, activation=config.activation, dense=dense, norm=norm)
+    torso = partial(networks.torso, space, activation=config.activation, norm=norm)
     actor = networks.GaussianActor(torso(config.hidden_sizes), env.action_dim)
     critic = networks.Critics(torso(config.critic_hidden_sizes), 2)
     optimizer = adam(config.learning_rate, config.max_grad_norm)

@@ -72,8 +72,9 @@ class Checkpoints:
         Raises:
             OSError: it cannot be.
         """
-        with quiet(), writing():
-            self.manager.wait_until_finished()
+        if "manager" in self.__dict__:
+            with quiet(), writing():
+                self.manager.wait_until_finished()
 
     def restore(self, steps: int, **like: PyTree) -> dict[str, PyTree]:
         """Parts of the state after so many steps.
