@@ -375,6 +375,17 @@ def test_what_a_kill_left_half_written_is_taken_away(whole, copy):
     assert checksum(run.state) == checksum(whole.state) and not half.exists()
 
 
+def test_as_many_checkpoints_stay_as_were_asked_for(copy):
+    with pytest.raises(ConfigError, match="keep is 0"):
+        prl.experiment.resume(copy.path, steps=360, keep=0)
+    before = {path.name for path in copy.checkpoints.iterdir()}
+    assert len(before) == 2
+    prl.experiment.resume(copy.path, steps=360, keep=3, checkpoint_minutes=0)
+    assert len(list(copy.checkpoints.iterdir())) == 3
+    prl.experiment.resume(copy.path, steps=480, checkpoint_minutes=0)
+    assert len(list(copy.checkpoints.iterdir())) == 3
+
+
 def test_two_writers_are_one_too_many(copy):
     with copy.locked(), pytest.raises(ConfigError, match="being written by another process"):
         prl.experiment.resume(copy.path, steps=360)

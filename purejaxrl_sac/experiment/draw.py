@@ -1,12 +1,10 @@
-"""Pictures of what a table has learned: values on the map, and episodes."""
+"""Pictures of what a table has learned: values on the map."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import jax
 import numpy as np
-from matplotlib.animation import PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -14,7 +12,6 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from purejaxrl_sac.config import ConfigError
-from purejaxrl_sac.evaluate import Policy
 from purejaxrl_sac.mdp import MDP, Grid
 
 
@@ -50,65 +47,6 @@ def values(mdp: MDP, q: np.ndarray, title: str, path: Path | None = None) -> Fig
     if path is not None:
         figure.savefig(path)
     return figure
-
-
-def episode(
-    key: jax.Array,
-    mdp: MDP,
-    q: np.ndarray,
-    policy: Policy,
-    *,
-    title: str,
-    path: Path,
-    steps: int = 100,
-) -> None:
-    """One episode on the map, as a GIF of at most `steps` moves.
-
-    Args:
-        q: [S, A], the values drawn underneath.
-        policy: (key, state [1]) -> action [1].
-
-    Raises:
-        ConfigError: the MDP is not a map.
-    """
-    if mdp.grid is None:
-        raise ConfigError("this MDP has no grid to draw an episode on")
-    states, rewards, over = walk(key, mdp, policy, steps)
-    figure = Figure(figsize=_size(mdp.grid), dpi=80, layout="constrained")
-    axes = figure.subplots()
-    if _is_map(mdp.grid):
-        _heat_map(axes, mdp, np.asarray(q, float), title)
-    else:
-        _paper(axes, mdp.grid, title)
-    (agent,) = axes.plot([], [], "o", color="tab:red", markeredgecolor="white", markersize=13)
-    writer = PillowWriter(fps=4)
-    with writer.saving(figure, str(path), dpi=80):
-        for t, state in enumerate(states):
-            row, column = mdp.grid.position[state]
-            agent.set_data([column] if row >= 0 else [], [row] if row >= 0 else [])
-            earned = f"step {t}, return {sum(rewards[:t]):g}"
-            end = t == len(states) - 1
-            axes.set_xlabel(earned + (", over" if over else ", cut here") * end)
-            for _ in range(4 if end else 1):  # the end is held for a second
-                writer.grab_frame()
-
-
-def walk(
-    key: jax.Array, mdp: MDP, policy: Policy, steps: int
-) -> tuple[list[int], list[float], bool]:
-    """One episode: the states, the expected rewards of its moves, and whether it terminated."""
-    key, key_start = jax.random.split(key)
-    state = int(jax.random.choice(key_start, len(mdp.P), p=np.asarray(mdp.start)))
-    states, rewards = [state], []
-    while len(rewards) < steps and not mdp.terminal[state]:
-        key, key_act, key_step = jax.random.split(key, 3)
-        action = int(policy(key_act, np.array([state]))[0])
-        row = np.asarray(mdp.P)[state, action]
-        successor = int(jax.random.choice(key_step, len(row), p=row))
-        rewards.append(float(mdp.R[state, action, successor]))
-        state = successor
-        states.append(state)
-    return states, rewards, bool(mdp.terminal[state])
 
 
 def _is_map(grid: Grid) -> bool:

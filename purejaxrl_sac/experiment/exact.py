@@ -11,11 +11,11 @@ import numpy as np
 from purejaxrl_sac import dynamic_programming as dp
 from purejaxrl_sac import envs
 from purejaxrl_sac.config import Config
-from purejaxrl_sac.evaluate import policy, q_values
+from purejaxrl_sac.evaluate import q_values
 from purejaxrl_sac.experiment import draw
 from purejaxrl_sac.experiment.display import with_interval
 from purejaxrl_sac.mdp import MDP
-from purejaxrl_sac.train import build, seed_axes, seed_state
+from purejaxrl_sac.train import build, seed_axes
 from purejaxrl_sac.types import TrainState
 
 
@@ -63,16 +63,13 @@ def optimal_return(config: Config, mdp: MDP) -> float:
 
 
 def report(config: Config, state: TrainState, mdp: MDP, title: str, path: Path) -> dict[str, str]:
-    """Draws `values.png` (the seeds' mean) and, on a map, `episode.gif` (the first seed).
+    """Draws `values.png`, of the seeds' mean.
 
     Returns:
         rows for the summary: what the greedy policies are worth, and what could be had.
     """
     q = learned_values(config, state, mdp)
     draw.values(mdp, q.mean(0), f"{title}: mean of {len(q)} seeds", path / "values.png")
-    if mdp.grid is not None:
-        choose = jax.jit(policy(config, seed_state(state, 0)))
-        draw.episode(jax.random.key(0), mdp, q[0], choose, title=title, path=path / "episode.gif")
     gamma = float(config.gamma)
     return {
         "greedy return, exact, IQM [95 % interval]": with_interval(greedy_returns(config, mdp, q)),

@@ -30,9 +30,8 @@ def leave(path: Path, plan: Plan, result: Result) -> dict[str, str]:
     gif.unlink(missing_ok=True)  # of this run, before it was made longer
     mdp = exact.finite_mdp(plan.config)
     rows = {} if mdp is None else exact.report(plan.config, result.state, mdp, name, path)
-    if not gif.exists():
-        with contextlib.suppress(ConfigError):  # nobody can draw this environment
-            episode(jax.random.key(0), plan.config, seed_state(result.state, 0), gif)
+    with contextlib.suppress(ConfigError):  # nobody can draw this environment
+        episode(jax.random.key(0), plan.config, seed_state(result.state, 0), gif)
     return rows
 
 

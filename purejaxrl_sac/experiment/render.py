@@ -444,9 +444,7 @@ def _check(path: Path, state: TrainState, max_steps: int | None, fps: float | No
         raise _unwritable(path, error) from None
     if max_steps is not None and max_steps < 1:
         raise ConfigError(f"max_steps is {max_steps}, but must be at least 1")
-    if (
-        fps is not None and not 1 <= fps <= 50
-    ):  # what a GIF's clock, of 1/100 s, can be trusted with
+    if fps is not None and not 1 <= fps <= 50:  # the clock of a GIF goes by 1/100 s
         raise ConfigError(f"fps is {fps}, but must be from 1 to 50")
     if jnp.ndim(state.key):
         raise ConfigError(

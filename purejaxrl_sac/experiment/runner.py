@@ -227,19 +227,30 @@ def advance(
         )
 
 
-def final_evaluation(plan: Plan, state: TrainState, episodes: int | None = None) -> np.ndarray:
-    """Greedy returns of every seed, [seeds, episodes], each from start states of its own.
+def final_evaluation(plan: Plan, state: TrainState) -> np.ndarray:
+    """Greedy returns of every seed at the end, [seeds, episodes]; errors as for `play_seeds`."""
+    _, keys, _ = plan.keys()
+    return play_seeds(keys, plan.config, state, plan.episodes)
 
-    The interval over seeds then includes the luck of their starts.
+
+def play_seeds(
+    keys: jax.Array, config: Config, state: TrainState, episodes: int, policy: Callable = policy
+) -> np.ndarray:
+    """Returns of every seed's policy, [seeds, episodes], each from start states of its own.
+
+    An interval over seeds then includes the luck of their starts.
+
+    Args:
+        keys: [seeds].
 
     Raises:
         ConfigError: the environment has no time limit.
     """
-    _, keys, _ = plan.keys()
-    play = partial(evaluate, episodes=plan.episodes if episodes is None else episodes)
-    axes = seed_axes(state)
-    seeds = jax.vmap(lambda key, state: play(key, plan.config, state), (0, axes))
-    return np.asarray(jax.jit(seeds)(keys, state))
+
+    def play(key: jax.Array, state: TrainState) -> jax.Array:
+        return evaluate(key, config, state, episodes, policy=policy)
+
+    return np.asarray(jax.jit(jax.vmap(play, (0, seed_axes(state))))(keys, state))
 
 
 def timed(config: Config) -> bool:

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from purejaxrl_sac.config import Config, ConfigError
-from purejaxrl_sac.evaluate import Policy, evaluate
+from purejaxrl_sac.evaluate import Policy
 from purejaxrl_sac.evaluate import policy as deployed
 from purejaxrl_sac.experiment import display, memory, pictures, record, runner
 from purejaxrl_sac.experiment.checkpoint import Checkpoints
@@ -30,7 +30,7 @@ from purejaxrl_sac.experiment.errors import DamagedError, RunError, StoppedError
 from purejaxrl_sac.experiment.loggers import Logger
 from purejaxrl_sac.experiment.runner import Plan, Progress, Result
 from purejaxrl_sac.experiment.statistics import iqm
-from purejaxrl_sac.train import seed_axes, seed_state
+from purejaxrl_sac.train import seed_state
 from purejaxrl_sac.types import TrainState
 
 if TYPE_CHECKING:
@@ -71,12 +71,8 @@ class Run(NamedTuple):
         Raises:
             ConfigError: the environment has no time limit.
         """
-
-        def play(key: jax.Array, state: TrainState) -> jax.Array:
-            return evaluate(key, self.config, state, episodes, policy=policy)
-
         keys = jax.random.split(jax.random.fold_in(runner.key_from_seed(seed), 1), self.plan.seeds)
-        return np.asarray(jax.jit(jax.vmap(play, (0, seed_axes(self.state))))(keys, self.state))
+        return runner.play_seeds(keys, self.config, self.state, episodes, policy)
 
     def frame(self) -> pandas.DataFrame:
         """The metrics as a table: a row per chunk and seed."""
