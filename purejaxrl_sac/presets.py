@@ -135,7 +135,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
             "munchausen_dqn": _EPSILON,
             "qr_dqn": {**_EPSILON, "num_quantiles": 10},
             "iqn": _EPSILON,
-            "c51": {**_EPSILON, "v_max": 110.0},
+            "c51": {**_LONGER, "num_updates": 5, "batch_size": 64, "v_max": 110.0},
             "noisy_dqn": {},
             "rainbow": {"v_max": 110.0},
         }.items()
