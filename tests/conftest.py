@@ -13,7 +13,7 @@ def key():
 
 
 TABULAR = {name for name, (module, *_) in ALGORITHMS.items() if module == "q_learning"}
-CONTINUOUS = {"sac", "redq", "droq", "tqc", "simba", "td3", "sac_v1", "crossq"}
+CONTINUOUS = {"sac", "redq", "droq", "tqc", "simba", "fast_sac", "td3", "sac_v1", "crossq"}
 
 
 @pytest.fixture(autouse=True, scope="module")

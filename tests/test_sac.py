@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from gymnax.environments import spaces
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs, losses
@@ -83,6 +84,20 @@ def test_a_fixed_temperature_stays():
     env = Probe(lambda sign, time, action: action, action_space=CONTINUOUS)
     _, state = trained("sac", env, 100, alpha=0.3, alpha_learning_rate=0.0)
     assert state.agent.log_alpha == jnp.log(jnp.float32(0.3))
+
+
+def test_log_probabilities_in_the_units_of_the_environment():
+    """The density of b, where a is squashed Gaussian, integrates to one over b's own bounds."""
+    low, high = jnp.array([-1.0, 0.0]), jnp.array([3.0, 0.5])
+    env = envs.bind(Probe(lambda *_: 0.0, action_space=spaces.Box(low, high, (2,))))
+    x, w = np.polynomial.legendre.leggauss(200)
+    grid = jnp.stack(jnp.meshgrid(x, x), -1).reshape(-1, 2)
+    weights = np.outer(w, w).reshape(-1) * np.prod((high - low) / 2)  # of b = to_env(a)
+    pi = squashed_gaussian(jnp.array([0.3, -0.2]), jnp.log(jnp.array([0.5, 0.8])))
+    log_pi_b = pi.log_prob(grid) - jnp.log((high - low) / 2).sum()
+    np.testing.assert_allclose(weights @ np.exp(log_pi_b), 1, rtol=1e-3)
+    slope = jax.jacobian(lambda a: env.to_env(a[None])[0])(jnp.array([0.1, 0.2]))
+    np.testing.assert_allclose(jnp.linalg.slogdet(slope)[1], jnp.log((high - low) / 2).sum())
 
 
 def one_update(**changes):

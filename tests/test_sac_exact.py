@@ -298,7 +298,7 @@ def test_targets_are_the_closed_form_of_their_recursion(algorithm):
 # (4) continuing, and lanes of a sweep; test_train.py has sac, simba, td3 and half of discrete_sac
 
 N = 4
-LANES = ("sac_v1", "discrete_sac", "redq", "droq", "tqc", "crossq", "simba")
+LANES = ("sac_v1", "discrete_sac", "redq", "droq", "tqc", "crossq", "simba", "fast_sac")
 
 
 @pytest.mark.slow  # to compile

@@ -15,15 +15,16 @@ from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.optimize import every
 from purejaxrl_sac.types import Sample, Transition
-from tests.conftest import small
+from tests.conftest import quick, small
 from tests.probes import CONTINUOUS, GAMMA, Params, Probe, trained
 
-FAMILY = ("redq", "droq", "tqc", "simba", "td3", "sac_v1", "crossq")
+FAMILY = ("redq", "droq", "tqc", "simba", "fast_sac", "td3", "sac_v1", "crossq")
 SIZES = {
     "redq": {"num_critics": 4, "policy_delay": 1},
     "droq": {"policy_delay": 1},
     "tqc": {"num_critics": 2, "num_quantiles": 8, "num_dropped": 1},
     "simba": {"actor_width": 16, "critic_width": 32, "critic_blocks": 1, "learning_rate": 1e-3},
+    "fast_sac": {"policy_delay": 2, "learning_rate": 1e-3},
     "td3": {"policy_delay": 2},
     "sac_v1": {},
     "crossq": {
@@ -44,7 +45,7 @@ def obs(*rows):
     return jnp.array(rows, jnp.float32)
 
 
-@pytest.mark.parametrize("algorithm", FAMILY)
+@pytest.mark.parametrize("algorithm", quick(FAMILY, *FAMILY[:4], *FAMILY[5:]))
 def test_finds_the_best_action_for_each_observation(algorithm):
     env = Probe(
         lambda sign, time, action: -((action - 0.5 * sign) ** 2),

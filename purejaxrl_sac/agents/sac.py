@@ -97,7 +97,10 @@ def sac(
 ) -> tuple[Agent, Memory]:
     """SAC with an automatic or fixed temperature, out of the parts above.
 
-    Actions and their log-probabilities are in canonical units, [-1, 1] per dimension.
+    Actions and their log-probabilities are in canonical units, [-1, 1] per dimension, and so is
+    the target entropy: the same one serves any bounds. In the environment's units, where
+    b = low + (a + 1) (high - low) / 2, it is log pi(b|s) = log pi(a|s) - sum_d log((high_d -
+    low_d) / 2), and entropies are larger by that sum.
 
     Raises:
         ConfigError: the environment's actions are discrete.

@@ -5,7 +5,12 @@
     tqc     quantile critics, without the largest quantiles   Kuznetsov et al. 2020, 2005.04269
     simba   residual networks, normalised obs, AdamW          Lee et al. 2024, 2410.09754
 
-Their point is to learn more from each environment step: raise `num_updates`.
+Their point is to learn more from each environment step: raise `num_updates`. The other way round,
+
+    fast_sac   a thousand environments, n-step returns, LayerNorm, AdamW
+
+learns from so many steps at once that each of its few updates has much to choose from, as on one
+accelerator (Li et al. 2023, arXiv 2307.12983; Seo et al. 2025, 2505.22642).
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ import optax
 from flax import struct
 
 from purejaxrl_sac import losses, networks, normalize
+from purejaxrl_sac.agents.dqn import n_step_storage
 from purejaxrl_sac.agents.sac import Critique, SACConfig, sac
 from purejaxrl_sac.config import ConfigError, static
 from purejaxrl_sac.optimize import adamw
@@ -109,7 +115,19 @@ def residual_critics(config: SimBaConfig, space: Any) -> networks.Critics:
     return networks.Critics(networks.Residual(config.critic_width, config.critic_blocks), 2)
 
 
-def decaying_weights(config: SimBaConfig) -> optax.GradientTransformation:
+def layer_norm_actor(config: SACConfig, space: Any, action_dim: int) -> networks.GaussianActor:
+    """`gaussian_actor` with LayerNorm before each activation."""
+    torso = networks.torso(space, config.hidden_sizes, config.activation, norm=nn.LayerNorm)
+    return networks.GaussianActor(torso, action_dim)
+
+
+def layer_norm_critics(config: SACConfig, space: Any) -> networks.Critics:
+    """`twin_critics` with LayerNorm before each activation."""
+    torso = networks.torso(space, config.hidden_sizes, config.activation, norm=nn.LayerNorm)
+    return networks.Critics(torso, 2)
+
+
+def decaying_weights(config: SimBaConfig | FastSACConfig) -> optax.GradientTransformation:
     """AdamW."""
     return adamw(config.learning_rate, config.max_grad_norm, config.weight_decay)
 
@@ -117,6 +135,13 @@ def decaying_weights(config: SimBaConfig) -> optax.GradientTransformation:
 redq = partial(sac, critics=many_critics, critique=random_minimum)
 droq = partial(sac, critics=dropout_critics)
 tqc = partial(sac, critics=quantile_critics, critique=truncated)
+fast_sac = partial(
+    sac,
+    actor=layer_norm_actor,
+    critics=layer_norm_critics,
+    optimizer=decaying_weights,
+    storage=n_step_storage,
+)
 
 
 def simba(config: SimBaConfig) -> tuple[Agent, Memory]:
@@ -188,3 +213,36 @@ class SimBaConfig(SACConfig):
     """What AdamW takes off parameters, times the step size."""
     target_entropy_per_dim: float = -0.5
     """Entropy that the temperature aims at, in nats per action dimension of width 2."""
+
+
+@struct.dataclass
+class FastSACConfig(SACConfig):
+    """Configuration of SAC with many environments."""
+
+    algorithm: Callable = static(fast_sac)
+    total_steps: int = static(1_048_576)
+    """Environment steps over all parallel environments, warm-up included."""
+    num_envs: int = static(1_024)
+    """Parallel environments."""
+    num_updates: int = static(32)
+    """Gradient updates in each learning phase."""
+    batch_size: int = static(512)
+    """Transitions per gradient update."""
+    capacity: int = static(1_048_576)
+    """Transitions the replay memory keeps; a multiple of num_envs x rollout_length."""
+    warmup_steps: int = static(10_240)
+    """Environment steps of uniformly random actions before learning begins."""
+    hidden_sizes: tuple[int, ...] = static((512, 256, 128))
+    """Units of each hidden layer, in the actor and in each critic."""
+    n_step: int = static(3)
+    """Steps whose rewards a transition sums before it bootstraps."""
+    policy_delay: int = static(8)
+    """Updates of the critics for each one of the actor and the temperature."""
+    learning_rate: float = 4.5e-4
+    """Step size of AdamW, for the actor and the critics."""
+    weight_decay: float = 1e-2
+    """What AdamW takes off parameters, times the step size."""
+    gamma: float = 0.983
+    """Discount factor."""
+    tau: float = 0.0023
+    """Share of theta that the target critics take over at each target update."""
