@@ -1,5 +1,8 @@
 """Every gymnax environment through the same functions, and what is done to actions."""
 
+import sys
+from typing import NamedTuple
+
 import gymnax
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,8 @@ from gymnax.environments import spaces
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs, networks
+from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.envs.brax import Brax
 from tests.probes import Counter, Probe
 
 NAMES = [name for name in gymnax.registered_envs if not name.startswith("MNIST")]  # downloads
@@ -160,3 +165,66 @@ def test_episode_returns_and_lengths():
         np.unique(np.asarray(episodes["lengths"])[ends]), [5, 7]
     )  # fmt: skip
     assert int(episodes["lengths"].sum() + state.episode_length.sum()) == 40 * 3
+
+
+class Lander(NamedTuple):
+    """An environment with Brax's interface: it falls by what the action says and ends at 0."""
+
+    class State(NamedTuple):
+        obs: jax.Array
+        reward: jax.Array
+        done: jax.Array
+
+    action_size: int = 1
+    observation_size: int = 2
+
+    def reset(self, key):
+        height = jax.random.uniform(key, minval=3, maxval=4)
+        return self.State(jnp.stack([height, 0.0]), jnp.float32(0), jnp.float32(0))
+
+    def step(self, state, action):
+        height = state.obs[0] - 1 - action[0]
+        obs = jnp.stack([height, state.obs[1] + 1])
+        return self.State(obs, -height, (height <= 0).astype(jnp.float32))
+
+
+@pytest.mark.parametrize(("limit", "terminates"), ((10, True), (3, False)))
+def test_environments_with_the_interface_of_brax(limit, terminates):
+    wrapped = Brax(Lander(), "lander")
+    env = envs.bind(wrapped, wrapped.default_params.replace(max_steps_in_episode=limit))
+    assert (env.name, env.action_dim, env.max_steps) == ("lander", 1, limit)
+
+    def actor(key, obs, step):
+        return jnp.full((2, 1), -5.0), ()  # clipped: it hovers until the time limit
+
+    state = env.reset(jax.random.key(0), 2)
+    hover = jax.vmap(lambda key: jax.random.split(key, 3))(jax.random.split(jax.random.key(1), 12))
+    _, (moved, _) = envs.rollout(env, hover, state, jnp.int32(0), actor)
+    np.testing.assert_allclose(moved.next_obs[..., 0], moved.obs[..., 0], rtol=1e-6)
+    np.testing.assert_array_equal(moved.discount, 1)
+    np.testing.assert_array_equal(moved.last[:, 0], (np.arange(12) + 1) % limit == 0)
+
+    def fall(key, obs, step):
+        return jnp.zeros((2, 1)), ()
+
+    _, (moved, _) = envs.rollout(env, hover, state, jnp.int32(0), fall)
+    ends = np.asarray(moved.last[:, 0])
+    assert ends.argmax() == (3 if terminates else 2)
+    np.testing.assert_array_equal(moved.discount[:, 0] == 0, ends if terminates else False)
+    np.testing.assert_array_equal(moved.next_obs[:, 0, 1], moved.obs[:, 0, 1] + 1)  # before resets
+    first = moved.obs[:, 0, 0][moved.obs[:, 0, 1] == 0]  # every episode has its own start
+    assert len(set(first.tolist())) == len(first) > 2
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    (
+        ("brax/hoper", "no Brax environment is called hoper: did you mean hopper?"),
+        ("brax/hopper/sprin", "no Brax backend is called sprin: did you mean spring?"),
+        ("brax/hopper", r"pip install 'purejaxrl_sac\[brax\]'"),
+    ),
+)
+def test_names_of_brax(name, complaint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "brax", None)
+    with pytest.raises(ConfigError, match=complaint):
+        envs.make(name)

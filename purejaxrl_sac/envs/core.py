@@ -21,6 +21,7 @@ from purejaxrl_sac.mdp import NAMED
 from purejaxrl_sac.types import EnvState, PyTree, Transition
 
 MULTI_GOAL = "multi_goal"  # the environment of soft Q-learning, see `envs.multigoal`
+BRAX = "brax/"  # begins the names of Brax's environments, see `envs.brax`
 
 
 class Env(NamedTuple):
@@ -38,7 +39,7 @@ class Env(NamedTuple):
 
 
 def names() -> list[str]:
-    """The environments `make` knows by name."""
+    """The environments `make` knows by name, besides `brax/...`."""
     return [*_gymnax().registered_envs, *NAMED, MULTI_GOAL]
 
 
@@ -53,10 +54,12 @@ def _gymnax() -> Any:
 @cache  # one object per name: environments are static arguments, hashed by identity
 def _make(name: str) -> Any:
     gymnax = _gymnax()
-    if name not in names():
+    if name not in names() and not name.startswith(BRAX):
         raise unknown("environment", name, names(), "see `purejaxrl-sac list` for the names")
-    from purejaxrl_sac.envs import multigoal, tabular
+    from purejaxrl_sac.envs import brax, multigoal, tabular
 
+    if name.startswith(BRAX):
+        return brax.named(name)
     try:
         with jax.ensure_compile_time_eval():  # some compute constants as they are made
             if name == MULTI_GOAL:

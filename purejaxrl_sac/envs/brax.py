@@ -1,0 +1,101 @@
+"""Brax environments (Freeman et al. 2021, arXiv 2106.13281) as gymnax ones.
+
+By name, `brax/hopper`, or with one of Brax's backends, `brax/hopper/spring`: scores on different
+backends are different tasks. Whatever has Brax's interface can be wrapped by hand, as the
+environments of MuJoCo Playground: `Brax(registry.load("HopperHop"), "HopperHop")`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from gymnax.environments import environment, spaces
+
+from purejaxrl_sac.config import ConfigError, unknown
+
+TASKS = (
+    "ant",
+    "halfcheetah",
+    "hopper",
+    "humanoid",
+    "humanoidstandup",
+    "inverted_double_pendulum",
+    "inverted_pendulum",
+    "pusher",
+    "reacher",
+    "swimmer",
+    "walker2d",
+)
+BACKENDS = ("generalized", "spring", "positional", "mjx")
+
+
+@struct.dataclass
+class State:
+    inner: Any  # Brax's own state
+    time: jax.Array  # int32
+
+
+@struct.dataclass
+class Params:
+    max_steps_in_episode: int = 1_000
+
+
+class Brax(environment.Environment):
+    """An environment with Brax's interface: `reset(key)`, `step(state, action)`, sizes.
+
+    `done` is a termination; the time limit is ours, so that it is bootstrapped through. Every
+    episode starts from a state of its own, where Brax's own wrapper repeats the first.
+    """
+
+    def __init__(self, inner: Any, name: str) -> None:
+        super().__init__()
+        self.inner, self._name = inner, name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def default_params(self) -> Params:
+        return Params()
+
+    def reset_env(self, key: jax.Array, params: Params) -> tuple[jax.Array, State]:
+        inner = self.inner.reset(key)
+        return inner.obs, State(inner, jnp.int32(0))
+
+    def step_env(self, key: jax.Array, state: State, action: jax.Array, params: Params) -> tuple:
+        inner = self.inner.step(state.inner, jnp.clip(action, -1, 1))
+        return inner.obs, State(inner, state.time + 1), inner.reward, inner.done > 0, {}
+
+    def get_obs(self, state: State, params: Any = None, key: Any = None) -> jax.Array:
+        return state.inner.obs
+
+    def action_space(self, params: Any = None) -> spaces.Box:
+        return spaces.Box(-1.0, 1.0, (self.inner.action_size,))
+
+    def observation_space(self, params: Any) -> spaces.Box:
+        return spaces.Box(-jnp.inf, jnp.inf, (self.inner.observation_size,))
+
+
+def named(name: str) -> Brax:
+    """The environment of a name `brax/ENVIRONMENT` or `brax/ENVIRONMENT/BACKEND`.
+
+    Raises:
+        ConfigError: Brax is not installed, or knows no such environment or backend.
+    """
+    _, task, *backend = name.split("/")
+    if task not in TASKS:
+        raise unknown("Brax environment", task, TASKS)
+    if backend and (backend := "/".join(backend)) not in BACKENDS:
+        raise unknown("Brax backend", backend, BACKENDS)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about optional simulators
+            from brax import envs
+    except ImportError:
+        raise ConfigError(f"{name} needs Brax: pip install 'purejaxrl_sac[brax]'") from None
+    return Brax(envs.get_environment(task, **({"backend": backend} if backend else {})), name)
