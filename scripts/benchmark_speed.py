@@ -4,14 +4,16 @@
     python scripts/benchmark_speed.py --peer rejax        # the same work by rejax 0.1.3 beside it
     python scripts/benchmark_speed.py --seeds 1 64 1024   # on an accelerator
     python scripts/benchmark_speed.py --algorithms pqn    # the preset on Breakout-MinAtar
+    python scripts/benchmark_speed.py --algorithms sac redq droq tqc --updates 20
 
-One JSON line per row. `us` is microseconds per iteration and seed, the median over `--rounds`;
-an iteration is one environment step and one update, with networks of 64 x 64 (PQN's is a whole
-rollout and all its epochs). Compilation is timed apart. The floor is the same work without the
-loop: the environment and policy alone, plus the updates alone on one fixed batch. Everything in a
-row, the peer included, takes turns within each round, so that a noisy machine is noisy to all. Our
-run goes on from round to round, as chunks of a long run do; the peer's starts anew each time, which
-costs it about one percent.
+One JSON line per row. `us` is microseconds per iteration and seed, the median over `--rounds`; an
+iteration is one environment step and one update (or `--updates`), with networks of 64 x 64 (those
+of SimBa and CrossQ's critics are their own; PQN's is a whole rollout and all its epochs).
+Compilation is timed apart. The floor is the same work without the loop: the environment and policy
+alone, plus the updates alone on one fixed batch. Everything in a row, the peer included, takes
+turns within each round, so that a noisy machine is noisy to all. Our run goes on from round to
+round, as chunks of a long run do; the peer's starts anew each time, which costs it about one
+percent.
 """
 
 from __future__ import annotations
@@ -44,12 +46,20 @@ WORK = {  # algorithm -> environment, batch size, iterations timed for one seed
     "qr_dqn": ("CartPole-v1", 128, 2_000),
     "rainbow": ("CartPole-v1", 128, 1_000),
     "sac": ("Pendulum-v1", 256, 1_000),
+    "sac_v1": ("Pendulum-v1", 256, 1_000),
+    "discrete_sac": ("CartPole-v1", 256, 1_000),
+    "td3": ("Pendulum-v1", 256, 1_000),
+    "redq": ("Pendulum-v1", 256, 400),
+    "droq": ("Pendulum-v1", 256, 1_000),
+    "tqc": ("Pendulum-v1", 256, 200),
+    "crossq": ("Pendulum-v1", 256, 200),
+    "simba": ("Pendulum-v1", 256, 100),
     "pqn": ("Breakout-MinAtar", 128, 5),
 }
 PEERS = ("dqn", "sac")  # what rejax has of these
 
 
-def configuration(algorithm: str, capacity: int) -> prl.Config:
+def configuration(algorithm: str, capacity: int, updates: int) -> prl.Config:
     env, batch_size, _ = WORK[algorithm]
     total_steps = 2**30  # the run goes on from round to round
     if algorithm == "pqn":
@@ -61,6 +71,7 @@ def configuration(algorithm: str, capacity: int) -> prl.Config:
         capacity=capacity,
         warmup_steps=WARMUP,
         total_steps=total_steps,
+        num_updates=updates,
     )
 
 
@@ -100,9 +111,8 @@ def continuing_timer(function: Callable, state: Any) -> tuple[Callable[[], float
     return once, compile_seconds
 
 
-def ours(algorithm: str, seeds: int, capacity: int, iterations: int) -> dict[str, tuple]:
+def ours(config: prl.Config, seeds: int, iterations: int) -> dict[str, tuple]:
     """Timers of the whole run and of the two parts of its floor."""
-    config = configuration(algorithm, capacity)
     env = envs.bind(config.env)
     agent, memory = config.algorithm(config)
     keys = jax.random.split(jax.random.key(0), seeds)
@@ -181,6 +191,7 @@ def main() -> None:
     parser.add_argument("--algorithms", nargs="+", default=list(WORK), choices=list(WORK))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--buffers", nargs="+", type=int, default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--updates", type=int, default=1, help="per iteration")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--peer", choices=["rejax"])
     parser.add_argument(
@@ -192,14 +203,13 @@ def main() -> None:
     for algorithm in options.algorithms:
         for seeds in options.seeds:
             for capacity in options.buffers if algorithm != "pqn" else [0]:
-                timed = WORK[algorithm][2]
+                timed = max(WORK[algorithm][2] // options.updates, 5)
                 iterations = max(min(timed, 200), timed // (seeds if seeds < 16 else 16))
-                block = configuration(algorithm, capacity).block
-                work = (algorithm, seeds, capacity, iterations)
-                timers = ours(*work)
+                config = configuration(algorithm, capacity, options.updates)
+                timers = ours(config, seeds, iterations)
                 beside = peer is not None and algorithm in PEERS and capacity <= PEER_LIMIT
-                if beside:
-                    timers["peer"] = peer.prepare(*work)
+                if beside and options.updates == 1:
+                    timers["peer"] = peer.prepare(algorithm, seeds, capacity, iterations)
                 seconds: dict[str, list[float]] = {name: [] for name in timers}
                 for _ in range(options.rounds):
                     for name, (once, _) in timers.items():
@@ -216,11 +226,12 @@ def main() -> None:
                     "us": round(us["run"], 2),
                     "floor_us": round(floor, 2),
                     "floor_ratio": round(us["run"] / floor, 3),
-                    "steps_per_second": round(block * 1e6 / us["run"]),
+                    "us_per_update": round(us["run"] / config.num_updates, 2),
+                    "steps_per_second": round(config.block * 1e6 / us["run"]),
                     "compile_s": round(timers["run"][1], 2),
                     "device": f"{jax.device_count()} x {device.device_kind}",
                 }
-                if beside:
+                if "peer" in timers:
                     row[f"{options.peer}_us"] = round(us["peer"], 2)
                     row[f"times_{options.peer}"] = round(us["peer"] / us["run"], 2)
                 print(json.dumps(row), flush=True)
