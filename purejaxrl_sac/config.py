@@ -41,6 +41,8 @@ class Config:
     """Parallel environments per seed."""
     rollout_length: int = static(1)
     """Steps each environment takes between learning phases."""
+    hold: int = static(1)
+    """Steps that the random numbers of exploration are held for; divides rollout_length."""
     num_updates: int = static(1)
     """Gradient updates in each learning phase."""
     warmup_steps: int = static(0)
@@ -72,8 +74,8 @@ class Config:
 ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "leaky_relu", "softplus", "sigmoid")
 COMPUTE_DTYPES = ("float32", "bfloat16")
 COUNTS = (
-    "total_steps", "num_envs", "rollout_length", "num_updates", "batch_size", "capacity",
-    "n_step", "num_atoms", "num_quantiles", "num_epochs", "num_particles",
+    "total_steps", "num_envs", "rollout_length", "hold", "num_updates", "batch_size",
+    "capacity", "n_step", "num_atoms", "num_quantiles", "num_epochs", "num_particles",
     "num_actions", "policy_delay", "num_critics", "subset_size", "num_dropped",
 )  # fmt: skip
 UNIT_INTERVAL = (
@@ -158,6 +160,10 @@ def _check_counts(config: Config) -> None:
         raise ConfigError(
             f"total_steps is {config.total_steps}, but the warm-up and one iteration take"
             f" {needed}: raise total_steps, or lower warmup_steps, num_envs or rollout_length"
+        )
+    if config.rollout_length % config.hold:
+        raise ConfigError(
+            f"hold is {config.hold}, but must divide rollout_length = {config.rollout_length}"
         )
     if "capacity" in names:
         if config.capacity % config.block:

@@ -63,7 +63,7 @@ def init(key: jax.Array, config: Config) -> TrainState:
 
     collect = partial(envs.rollout, env, actor=random_action)
     block = (config.rollout_length, 1 + config.num_envs)
-    keys = jax.random.split(key_warmup, (config.warmup_iterations, *block))
+    keys = _held(jax.random.split(key_warmup, (config.warmup_iterations, *block)), config.hold)
     step = jnp.int32(0)
     spec = jax.ShapeDtypeStruct(block, key.dtype)
     _, (rollout, _) = jax.eval_shape(collect, spec, env_state, step)
@@ -158,7 +158,19 @@ def _keys(key: jax.Array, config: Config) -> tuple[jax.Array, ...]:
     block = (config.rollout_length, 1 + config.num_envs)
     keys = jax.random.split(key, 2 + config.num_updates + math.prod(block))
     learn, collect = keys[2 : 2 + config.num_updates], keys[2 + config.num_updates :]
-    return keys[0], keys[1], learn, collect.reshape(block)
+    return keys[0], keys[1], learn, _held(collect.reshape(block), config.hold)
+
+
+def _held(keys: jax.Array, hold: int) -> jax.Array:
+    """Keys [..., T, 1 + N], of which the actor's, the first of each step, changes every `hold`.
+
+    Noise that lasts moves what white noise only shakes; a single action is as likely as ever
+    (Raffin et al. 2022, arXiv 2005.05719, where the noise depends on states too; Dabney et al.
+    2021, arXiv 2006.01782, for epsilon-greedy).
+    """
+    if hold == 1:
+        return keys
+    return keys.at[..., 0].set(jnp.repeat(keys[..., ::hold, 0], hold, axis=-1))
 
 
 def _remember(

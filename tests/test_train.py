@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import purejaxrl_sac as prl
+from purejaxrl_sac.config import ConfigError
 from tests.conftest import small
+from tests.probes import CONTINUOUS, Probe
 
 ALGORITHMS = ("per_dqn", "ppo", "simba", "td3", "double_q_learning", "sarsa")
 SEEDS = 3
@@ -287,3 +289,22 @@ def test_warm_up_is_random_and_counts(key):
     assert abs(actions.mean()) < 0.1
     assert abs(actions.std() - 1 / np.sqrt(3)) < 0.05
     assert config.iterations == 1
+
+
+@pytest.mark.parametrize("warm", (True, False))
+def test_held_exploration_repeats_its_random_numbers(key, warm):
+    """Actions that do not depend on states are the same within a hold, and no two holds alike."""
+    env = Probe(lambda *_: 0.0, horizon=0, action_space=CONTINUOUS)
+    config = small("sac", env=env, num_envs=3, rollout_length=6, hold=3, capacity=36, batch_size=8)
+    config = config.replace(warmup_steps=36 if warm else 18, total_steps=72, learning_rate=0.0)
+    state = prl.init(key, config)
+    if not warm:
+        state, _ = jax.jit(prl.run, static_argnums=2)(state, config, 2)
+    actions = np.asarray(state.memory.action).reshape(-1, 3, 3)  # [holds, steps, envs]
+    np.testing.assert_allclose(actions, np.broadcast_to(actions[:, :1], actions.shape), atol=1e-6)
+    assert len(np.unique(actions[:, 0].round(5))) == actions[:, 0].size == 12
+
+
+def test_a_hold_divides_the_rollout():
+    with pytest.raises(ConfigError, match="hold is 4, but must divide rollout_length = 6"):
+        prl.make_train(small("sac", rollout_length=6, num_envs=2, hold=4))
