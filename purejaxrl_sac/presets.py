@@ -27,12 +27,12 @@ _LONGER = {  # for those whose policies still swing at 50k steps
     "learning_rate": 5e-4,
     "learning_rate_end": 0.1,
     "tau": 0.01,
-    "epsilon_end": 0.05,
-    "epsilon_fraction": 0.2,
 }
+_EARLY_EPSILON = {"epsilon_end": 0.05, "epsilon_fraction": 0.2}
 _FEWER = {**_LONGER, "num_updates": 5, "batch_size": 64}  # a third of the time
 _QUANTILES = {  # gradients that are bounded earlier learn the rare ends of episodes too slowly
     **_FEWER,
+    **_EARLY_EPSILON,
     "learning_rate": 1e-3,
     "huber_delta": 30.0,
 }
@@ -133,17 +133,17 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     **{
         (algorithm, "CartPole-v1"): {**_CARTPOLE, **extra}
         for algorithm, extra in {
-            "dqn": _LONGER,
-            "double_dqn": _LONGER,
-            "dueling_dqn": _LONGER,
+            "dqn": {**_LONGER, **_EARLY_EPSILON},
+            "double_dqn": {**_LONGER, **_EARLY_EPSILON},
+            "dueling_dqn": {**_LONGER, **_EARLY_EPSILON},
             "n_step_dqn": _EPSILON,
             "per_dqn": _EPSILON,
             "munchausen_dqn": _EPSILON,
             "qr_dqn": {**_QUANTILES, "num_quantiles": 10},
             "iqn": {**_QUANTILES, "num_quantiles": 8},
-            "c51": {**_FEWER, "v_max": 110.0},
+            "c51": {**_FEWER, **_EARLY_EPSILON, "v_max": 110.0},
             "noisy_dqn": {},
-            "rainbow": {"v_max": 110.0},
+            "rainbow": {**_FEWER, "learning_rate": 1e-3, "v_max": 110.0},
         }.items()
     },
     ("pqn", "CartPole-v1"): {"total_steps": 500_000},
