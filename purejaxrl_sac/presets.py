@@ -54,11 +54,12 @@ _MOUNTAIN_CAR = {
     "rollout_length": 2,
     "capacity": 48_000,
     "warmup_steps": 2_000,
-    "learning_rate": 1e-3,
+    "learning_rate": 2e-3,
+    "learning_rate_end": 0.1,
     "gamma": 0.98,
     "tau": 0.02,
     "target_period": 1,
-    "epsilon_end": 0.07,
+    "epsilon_end": 0.03,
 }
 _MINATAR = {  # sizes and step size of Young & Tian 2019, but an update every four steps
     "total_steps": 1_000_000,
