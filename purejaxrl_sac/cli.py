@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,11 +27,13 @@ from purejaxrl_sac.presets import PRESETS, preset
 
 if TYPE_CHECKING:
     from purejaxrl_sac.experiment.display import Watch
+    from purejaxrl_sac.experiment.sweep import Sweep, Swept
 
 USAGE = f"""\
 purejaxrl-sac: reinforcement learning as one compiled scan
 
   purejaxrl-sac train ALGORITHM [--env NAME] [flags]   train, show progress, leave a run directory
+  purejaxrl-sac sweep ALGORITHM --grid FIELD=A,B ...   train points of hyperparameters, as lanes
   purejaxrl-sac resume RUN [--steps N]                 go on with a run, or make it longer
   purejaxrl-sac eval RUN [--episodes N]                what its policies earn in fresh episodes
   purejaxrl-sac plot RUN [RUN ...]                     compare runs in a picture
@@ -55,7 +58,27 @@ RunPath = Annotated[Path, tyro.conf.Positional]
 
 
 @dataclasses.dataclass(kw_only=True)
-class Watching:
+class OnDevices:
+    """What computes; numbers are the same on any number of devices, but for rounding."""
+
+    devices: int | Literal["all"] = "all"
+    """Over how many devices the seeds are spread."""
+    cpu_devices: int | None = None
+    """Devices made of a CPU's cores: as many as there are cores, or seeds, if not given."""
+
+    def use(self, lanes: int) -> int | None:
+        """Makes devices of a CPU's cores; returns how many devices to use, None for all."""
+        from purejaxrl_sac.experiment import mesh
+
+        if self.cpu_devices is not None:
+            mesh.use_cpu_devices(self.cpu_devices)
+        elif not mesh.has_begun():
+            mesh.use_cpu_devices(max(1, min(mesh.cores(), lanes)))
+        return None if self.devices == "all" else self.devices
+
+
+@dataclasses.dataclass(kw_only=True)
+class Watching(OnDevices):
     """How a run is shown and kept; nothing of it changes a number of the run."""
 
     checkpoint_minutes: float = 5.0
@@ -78,13 +101,14 @@ class Watching:
             return display.Lines()
         return (display.Quiet if self.quiet else display.Display)(Console())
 
-    def keeping(self) -> dict[str, Any]:
-        """Arguments of `run` and `resume`."""
+    def keeping(self, lanes: int) -> dict[str, Any]:
+        """Arguments of `run` and `resume`, for so many seeds."""
         from purejaxrl_sac.experiment.loggers import LOGGERS
 
         if not self.no_cache:
             use_compilation_cache()
         return {
+            "devices": self.use(lanes),
             "checkpoint_minutes": self.checkpoint_minutes,
             **({} if self.keep is None else {"keep": self.keep}),
             "loggers": [LOGGERS[name] for name in self.log],
@@ -125,6 +149,44 @@ class TrainOptions(Watching):
 
 
 @dataclasses.dataclass(kw_only=True)
+class SweepOptions(Watching):
+    """Train every point of hyperparameters with every seed, as lanes of one compiled program.
+
+    Fields that are shapes or counts cost a program for each value. For example:
+    purejaxrl-sac sweep sac --env Pendulum-v1 --grid learning-rate=1e-4,1e-3 tau=0.005,0.01
+    """
+
+    config: tyro.conf.OmitArgPrefixes[Config]
+    grid: tuple[str, ...] = ()
+    """FIELD=VALUE,VALUE,...: every combination is a point; layers as hidden-sizes=64x64,256x256."""
+    range: tuple[str, ...] = ()
+    """FIELD=LOW:HIGH, by orders of magnitude, or FIELD=LOW:HIGH:linear; sampled."""
+    sample: Literal["sobol", "random"] = "sobol"
+    """How ranges are sampled."""
+    points: int = 32
+    """Samples of the ranges; a grid beside them is combined with each."""
+    seeds: int = 8
+    """Seeds of every point, the same for all of them."""
+    seed: int = 0
+    """Root key of the seeds, and of the samples."""
+    fresh_seeds: int | None = None
+    """Seeds that the best point is trained with anew, which did not choose it: as many as seeds if
+    not given; 0 for none."""
+    lanes: int | None = None
+    """Points x seeds trained at once; as many as fit into memory if not given."""
+    name: str | None = None
+    """The directory is runs/NAME, which must not exist yet; sweep-ALGORITHM-ENV-TIME otherwise."""
+    out: Path | None = None
+    """The directory itself, instead of a name."""
+    chunks: int = 20
+    """About how many times progress is looked at and written down."""
+    episodes: int = 128
+    """Greedy evaluation episodes of each seed at the end, whose mean is its score."""
+    normalize: tuple[Literal["observations", "rewards"], ...] = ()
+    """What is divided by its running standard deviation; observations lose their mean as well."""
+
+
+@dataclasses.dataclass(kw_only=True)
 class ResumeOptions(Watching):
     """Go on with a run that was stopped, killed, or is to be longer.
 
@@ -140,7 +202,7 @@ class ResumeOptions(Watching):
 
 
 @dataclasses.dataclass(kw_only=True)
-class EvalOptions:
+class EvalOptions(OnDevices):
     """Play fresh episodes with every seed's policy. For example:
     purejaxrl-sac eval runs/demo --episodes 1000
     """
@@ -253,11 +315,16 @@ def command(arguments: list[str]) -> None:
             raise ConfigError(f"list takes no arguments, but was given {' '.join(rest)}")
         case ["train", algorithm, *flags]:
             train(parse_train(algorithm, flags))
+        case ["sweep", algorithm, *flags] if not algorithm.startswith("-"):
+            sweep(parse_train(algorithm, flags, SweepOptions, "sweep"))
+        case ["sweep", *_]:
+            print("usage: purejaxrl-sac sweep ALGORITHM --grid FIELD=VALUE,VALUE [flags]")
+            print("every flag of an algorithm: purejaxrl-sac sweep sac --help")
         case [name, *flags] if name in COMMANDS:
             options, act = COMMANDS[name]
             act(parse(options, name, flags))
         case [name, *_]:
-            known = ", ".join(["train", *COMMANDS, "list"])
+            known = ", ".join(["train", "sweep", *COMMANDS, "list"])
             raise ConfigError(f"no command is called {name}: use one of {known}")
 
 
@@ -280,8 +347,10 @@ def parse(options: type, name: str, flags: list[str], **more: Any) -> Any:
         raise ConfigError(f"{'; '.join(words[1:])} ({hint})") from None
 
 
-def parse_train(algorithm: str, flags: list[str]) -> TrainOptions:
-    """The flags of `train`, over the preset that the algorithm and `--env` choose.
+def parse_train(
+    algorithm: str, flags: list[str], kind: type = TrainOptions, command: str = "train"
+) -> Any:
+    """The flags of `train` or `sweep`, over the preset that the algorithm and `--env` choose.
 
     Raises:
         ConfigError: an unknown flag, or a value of the wrong kind.
@@ -291,16 +360,16 @@ def parse_train(algorithm: str, flags: list[str]) -> TrainOptions:
     named = [value for flag, value in itertools.pairwise(flags) if flag == "--env"]
     config = preset(algorithm, named[-1] if named else None)
     options = dataclasses.make_dataclass(
-        "TrainOptions",
+        kind.__name__,
         [("config", tyro.conf.OmitArgPrefixes[type(config)])],
         kw_only=True,
-        bases=(TrainOptions,),
-        namespace={"__doc__": TrainOptions.__doc__},
+        bases=(kind,),
+        namespace={"__doc__": kind.__doc__},
     )
     names = tuple(name for name, wrap in WRAPPERS.items() if wrap in config.wrappers)
     chosen = parse(
         options,
-        f"train {algorithm}",
+        f"{command} {algorithm}",
         flags,
         default=options(config=config, normalize=names),
     )
@@ -310,7 +379,7 @@ def parse_train(algorithm: str, flags: list[str]) -> TrainOptions:
 
 def train(options: TrainOptions) -> None:
     """Trains, shows progress, and leaves everything in the run directory."""
-    from purejaxrl_sac.experiment import display, memory, pictures, runner, runs
+    from purejaxrl_sac.experiment import display, memory, mesh, pictures, runner, runs
 
     if options.name is not None and options.out is not None:
         raise ConfigError("--name and --out both say where the run is kept: give one of them")
@@ -319,43 +388,149 @@ def train(options: TrainOptions) -> None:
         for name in ("seed", "chunks", "episodes", "eval_every", "eval_episodes")
     }
     if options.dry_run:
+        devices = options.use(options.seeds)
         plan = runner.plan(options.config, options.seeds, **planned)
-        memory.check_state(plan)
-        figures = memory.report(plan, runner.compile_run(plan))
+        over = mesh.mesh_for(plan.lanes, devices)
+        memory.check_state(plan, over)
+        figures = memory.report(plan, runner.compile_run(plan, mesh=over))
         Console().print(display.table(f"{pictures.title(plan.config)}, not run", figures))
         return
     name = f"{name_of(options.config)}-{options.config.env}-{time.strftime('%Y%m%d-%H%M%S')}"
     out = options.out or Path("runs") / (options.name or name)
-    runs.run(options.config, options.seeds, out=out, **planned, **options.keeping())
+    runs.run(options.config, options.seeds, out=out, **planned, **options.keeping(options.seeds))
+
+
+def sweep(options: SweepOptions) -> None:
+    """Trains every point of a sweep, and leaves tables and pictures."""
+    from purejaxrl_sac.experiment import sweep as sweeps
+
+    if options.name is not None and options.out is not None:
+        raise ConfigError("--name and --out both say where the sweep is kept: give one of them")
+    config = options.config
+    env = config.env if isinstance(config.env, str) else config.env.name
+    name = f"sweep-{name_of(config)}-{env}-{time.strftime('%Y%m%d-%H%M%S')}"
+    out = options.out or Path("runs") / (options.name or name)
+    planned = {
+        name: getattr(options, name)
+        for name in ("seeds", "seed", "chunks", "episodes", "fresh_seeds")
+    }
+    made = sweeps.plan(config, asked_points(options), **planned)
+    keeping = keeping_sweep(options, made)
+    sweeps.begin(out, made)
+    show_sweep(options, sweeps.go_on(out, made, most=options.lanes, **keeping))
+
+
+def asked_points(options: SweepOptions) -> list[dict[str, Any]]:
+    """The points of `--grid` and `--range`.
+
+    Raises:
+        ConfigError: they cannot be read.
+    """
+    from purejaxrl_sac.experiment import points
+
+    axes = dict(_assignment(word, "grid", "VALUE,VALUE") for word in options.grid)
+    scales = dict(_assignment(word, "range", "LOW:HIGH") for word in options.range)
+    if not axes and not scales:
+        raise ConfigError("a sweep needs --grid FIELD=VALUE,VALUE or --range FIELD=LOW:HIGH")
+    if both := axes.keys() & scales.keys():
+        raise ConfigError(f"{both.pop()} is in --grid and in --range: give it once")
+    if options.points < 1:
+        raise ConfigError(f"points is {options.points}, but must be at least 1")
+    found = points.grid(**{name: text.split(",") for name, text in axes.items()})
+    if scales:
+        draw = {"sobol": points.sobol, "random": points.random}[options.sample]
+        cube = draw(options.points, len(scales), options.seed)
+        drawn = points.sampled(cube, **{name: _scale(name, x) for name, x in scales.items()})
+        found = [point | other for point in found for other in drawn]
+    return found
+
+
+def keeping_sweep(options: Watching, made: Sweep) -> dict[str, Any]:
+    """How a sweep's batches are shown and kept."""
+    from purejaxrl_sac.experiment import sweep as sweeps
+
+    if (said := sweeps.costs(made)) and not (options.json or options.quiet):
+        Console().print(said, soft_wrap=True)
+    return {**options.keeping(len(made.points) * made.seeds), "watch": options.watch}
+
+
+def show_sweep(options: Watching, swept: Swept) -> None:
+    """The table at the end of a sweep."""
+    from purejaxrl_sac.experiment import display, pictures
+    from purejaxrl_sac.experiment import sweep as sweeps
+
+    figures = sweeps.figures(swept)
+    if options.json:
+        display.Lines().on_finished("", figures, swept.path)
+        return
+    title = f"sweep of {pictures.title(swept.sweep.config)}"
+    Console().print(display.table(title, {**figures, "written to": str(swept.path)}))
+
+
+def _assignment(word: str, flag: str, value: str) -> tuple[str, str]:
+    """FIELD=VALUE, the field as Python writes it."""
+    name, equals, text = word.partition("=")
+    if not (name and equals and text):
+        raise ConfigError(f"--{flag} takes FIELD={value}, not {word!r}")
+    return name.replace("-", "_"), text
+
+
+def _scale(name: str, text: str) -> Callable[[float], float]:
+    """LOW:HIGH or LOW:HIGH:linear."""
+    from purejaxrl_sac.experiment import points
+
+    wrong = f"--range takes {name}=LOW:HIGH or {name}=LOW:HIGH:linear, not {text!r}"
+    match text.split(":"):
+        case [low, high, "linear"]:
+            scale = points.uniform
+        case [low, high]:
+            scale = points.log_uniform
+        case _:
+            raise ConfigError(wrong)
+    try:
+        low, high = float(low), float(high)
+    except ValueError:
+        raise ConfigError(wrong) from None
+    return scale(low, high)
 
 
 def resume(options: ResumeOptions) -> None:
     """Goes on with a run."""
     from purejaxrl_sac.experiment import runs
+    from purejaxrl_sac.experiment import sweep as sweeps
+    from purejaxrl_sac.experiment.directory import RunDirectory, lanes_of
 
-    runs.resume(
-        options.run, steps=options.steps, any_version=options.any_version, **options.keeping()
-    )
+    if (options.run / "sweep.json").exists():
+        if options.steps is not None or options.any_version:
+            raise ConfigError("a sweep is resumed as it is: without --steps or --any-version")
+        made = sweeps.read(options.run)
+        keeping = keeping_sweep(options, made)
+        show_sweep(options, sweeps.go_on(options.run, made, **keeping))
+        return
+    keeping = options.keeping(lanes_of(RunDirectory.find(options.run).read_document()))
+    runs.resume(options.run, steps=options.steps, any_version=options.any_version, **keeping)
 
 
 def evaluate(options: EvalOptions) -> None:
     """Prints what a run's policies earn."""
     from purejaxrl_sac.evaluate import exploring_policy, policy
     from purejaxrl_sac.experiment import display, pictures, runs
+    from purejaxrl_sac.experiment.directory import RunDirectory, lanes_of
 
     if options.episodes < 1:
         raise ConfigError(f"episodes is {options.episodes}, but must be at least 1")
+    devices = options.use(lanes_of(RunDirectory.find(options.run).read_document()))
     run = runs.load(options.run, best=options.best)
-    episodes = -(-options.episodes // run.plan.seeds)
+    episodes = -(-options.episodes // run.plan.lanes)
     choose = {"greedy": policy, "exploring": exploring_policy}[options.policy]
-    scores = run.evaluate(episodes, seed=options.seed, policy=choose).mean(1)
+    scores = run.evaluate(episodes, seed=options.seed, policy=choose, devices=devices).mean(1)
     if options.json:
         found = {"steps": run.steps, "episodes_per_seed": episodes, "returns": scores.tolist()}
         print(json.dumps({"run": str(run.path), "policy": options.policy, **found}))
         return
     rows = {
         "environment steps per seed": f"{run.steps:,}",
-        "seeds x episodes": f"{run.plan.seeds} x {episodes}",
+        "seeds x episodes": f"{run.plan.lanes} x {episodes}",
         f"{options.policy} return, IQM [95 % interval]": display.with_interval(scores),
         "worst and best seed": f"{scores.min():.4g}, {scores.max():.4g}",
     }
@@ -395,9 +570,12 @@ def export(options: ExportOptions) -> None:
 
 def info(options: InfoOptions) -> None:
     """Prints what is known of a run, from its files alone."""
-    from purejaxrl_sac.experiment import display
+    from purejaxrl_sac.experiment import display, sweep
     from purejaxrl_sac.experiment.directory import RunDirectory
 
+    if (options.run / "sweep.json").exists():
+        Console().print(display.table(str(options.run), sweep.describe(options.run)))
+        return
     directory = RunDirectory.find(options.run)
     Console().print(display.table(str(options.run), directory.describe()))
 

@@ -56,7 +56,7 @@ def main() -> None:
                 plain.append(time.perf_counter() - began)
                 state = runner.begin(plan, programs)
                 shown = Display(Console(file=io.StringIO(), force_terminal=True))
-                shown.on_begin(plan, algorithm)
+                shown.on_begin(plan, algorithm, "")
                 began = time.perf_counter()
                 with shown.live:
                     chunks = runner.advance(plan, programs, state)

@@ -5,6 +5,9 @@ import pytest
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.agents import ALGORITHMS
+from purejaxrl_sac.experiment.mesh import use_cpu_devices
+
+use_cpu_devices(2)  # so that runs of several seeds are spread over devices here too
 
 
 @pytest.fixture

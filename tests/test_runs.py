@@ -22,6 +22,7 @@ from purejaxrl_sac.experiment.checkpoint import Checkpoints
 from purejaxrl_sac.experiment.directory import RunDirectory
 from purejaxrl_sac.experiment.display import Watch
 from purejaxrl_sac.experiment.errors import DamagedError, RunError, StoppedError
+from purejaxrl_sac.experiment.mesh import mesh_for
 from purejaxrl_sac.experiment.runs import is_best, joined, parted
 from tests.conftest import quick, small
 
@@ -168,9 +169,9 @@ def test_every_state_survives_the_disk(algorithm, tmp_path):
     like = runner.shapes(plan)
     state = jax.tree.map(fill, like)
     checkpoints = Checkpoints(tmp_path / "kept", keep=1)
-    checkpoints.save(10, **parted(state))
+    checkpoints.save(10, 2, **parted(state))
     checkpoints.wait()
-    found = joined(**checkpoints.restore(10, **parted(like)))
+    found = joined(**checkpoints.restore(10, 2, **parted(like)))
     checkpoints.close()
     assert jax.tree.structure(found) == jax.tree.structure(state)
     assert same(found, state)
@@ -252,7 +253,7 @@ def test_no_flipped_bit_goes_unnoticed(whole, tmp_path):
         flip(path / "1", rng)
         checkpoints = Checkpoints(path)
         try:
-            found = joined(**checkpoints.restore(1, **like))
+            found = joined(**checkpoints.restore(1, 2, **like))
             assert same(found, whole.state)
         except DamagedError:
             pass
@@ -504,7 +505,7 @@ def test_a_run_that_does_not_fit_is_refused_with_the_numbers(tmp_path, monkeypat
     plan = runner.plan(small("sac"), 2)
     programs = runner.compile_run(plan)
     needed = memory.program_bytes(programs)
-    assert needed > sum(memory.state_bytes(plan).values())
+    assert needed > sum(memory.state_bytes(plan, programs.mesh).values())
     monkeypatch.setattr(memory, "available", lambda: needed)
     memory.check_programs(programs)
     monkeypatch.setattr(memory, "available", lambda: needed - 1)
@@ -515,8 +516,9 @@ def test_a_run_that_does_not_fit_is_refused_with_the_numbers(tmp_path, monkeypat
 
 def test_a_run_holds_its_replay_memory_once():
     plan = runner.plan(small("dqn", capacity=12 * 10**5), 2, eval_every=120)
-    replay = memory.state_bytes(plan)["memory"]
-    assert replay < memory.program_bytes(runner.compile_run(plan)) < 1.05 * replay
+    programs = runner.compile_run(plan)
+    replay = memory.state_bytes(plan, programs.mesh)["memory"]
+    assert replay < memory.program_bytes(programs) < 1.05 * replay
 
 
 def test_a_diverged_seed_is_named_with_its_step_and_the_others_go_on():
@@ -531,7 +533,8 @@ def test_a_diverged_seed_is_named_with_its_step_and_the_others_go_on():
         loss = np.where(finite < length, np.nan, 1)
         return state, {"finite": finite, "loss": loss, **figures}
 
-    programs = runner.Programs(None, dict.fromkeys((length, config.iterations % length), chunk), 0)
+    chunks = dict.fromkeys((length, config.iterations % length), chunk)
+    programs = runner.Programs(None, chunks, 0, mesh_for(3, 1))
     step = jnp.int32(config.warmup_iterations * config.rollout_length)
     state = prl.TrainState(None, step, None, None, None)
     history = [progress for _, progress in runner.advance(plan, programs, state)]

@@ -17,14 +17,49 @@ from purejaxrl_sac.experiment.errors import DamagedError
 from purejaxrl_sac.types import PyTree
 
 
-def checksum(tree: PyTree) -> int:
-    """CRC-32 of all arrays: the file format alone does not notice a flipped bit."""
-    crc = 0
-    for leaf in jax.tree.leaves(tree):
-        typed = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        array = np.asarray(jax.random.key_data(leaf) if typed else leaf)
-        crc = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), crc)
-    return crc
+def checksum(tree: PyTree, lanes: int) -> int:
+    """What a flipped bit changes, which the file format alone does not notice.
+
+    The sum of each lane's CRC-32, modulo 2**32: wherever the lanes lie, each process adds its own.
+
+    Args:
+        tree: of arrays [lanes or more, ...], and scalars, which belong to every lane.
+    """
+    crcs: dict[int, int] = {}
+    for leaf in jax.tree.leaves(_plain(tree)):
+        pieces = {str(piece.index): piece for piece in leaf.addressable_shards}  # each once
+        for piece in pieces.values():
+            array = np.asarray(piece.data)
+            first = (piece.index[0].start or 0) if array.ndim else 0
+            for lane in range(first, min(lanes, first + (len(array) if array.ndim else lanes))):
+                row = np.ascontiguousarray(array[lane - first] if array.ndim else array)
+                crcs[lane] = zlib.crc32(row.reshape(-1).view(np.uint8), crcs.get(lane, 0))
+    return sum(crcs.values()) % 2**32
+
+
+def _plain(tree: PyTree) -> PyTree:
+    """PRNG keys as the numbers they are, which can be cut and padded on their way from the disk."""
+
+    def plain(x: jax.Array | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDtypeStruct:
+        if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return x
+        if isinstance(x, jax.Array):
+            return jax.random.key_data(x)
+        data = jax.eval_shape(jax.random.key_data, x)
+        return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=x.sharding)
+
+    return jax.tree.map(plain, tree)
+
+
+def _typed(tree: PyTree, like: PyTree) -> PyTree:
+    """Keys as keys again."""
+
+    def typed(x: jax.Array, like: jax.ShapeDtypeStruct) -> jax.Array:
+        if not jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
+            return x
+        return jax.random.wrap_key_data(x, impl=like.dtype._impl)
+
+    return jax.tree.map(typed, tree, like)
 
 
 class Checkpoints:
@@ -55,14 +90,17 @@ class Checkpoints:
         """What there is, oldest first."""
         return sorted(self.manager.all_steps()) if self.path.exists() else []
 
-    def save(self, steps: int, **parts: PyTree) -> None:
+    def save(self, steps: int, lanes: int, **parts: PyTree) -> None:
         """Copies a state and goes on writing it behind the caller's back.
+
+        Args:
+            lanes: how many there are; what follows them only fills the devices up.
 
         Raises:
             OSError: this one, or the one before, cannot be written.
         """
-        items = {name: ocp.args.StandardSave(part) for name, part in parts.items()}
-        check = ocp.args.JsonSave({name: checksum(part) for name, part in parts.items()})
+        items = {name: ocp.args.StandardSave(_plain(part)) for name, part in parts.items()}
+        check = ocp.args.JsonSave({name: checksum(part, lanes) for name, part in parts.items()})
         with quiet(), writing():
             self.manager.save(steps, args=ocp.args.Composite(**items, check=check), force=True)
 
@@ -76,11 +114,12 @@ class Checkpoints:
             with quiet(), writing():
                 self.manager.wait_until_finished()
 
-    def restore(self, steps: int, **like: PyTree) -> dict[str, PyTree]:
+    def restore(self, steps: int, lanes: int, **like: PyTree) -> dict[str, PyTree]:
         """Parts of the state after so many steps.
 
         Args:
-            like: their shapes.
+            lanes: how many there are; more in the shapes asked for are zeros.
+            like: their shapes, and where they are to lie; on the first device if they do not say.
 
         Raises:
             DamagedError: they cannot be read, or are not what was written.
@@ -88,10 +127,10 @@ class Checkpoints:
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # wherever it was written
 
         def placed(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here)
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here)
 
         items = {
-            name: ocp.args.StandardRestore(jax.tree.map(placed, part))
+            name: ocp.args.StandardRestore(jax.tree.map(placed, _plain(part)), strict=False)
             for name, part in like.items()
         }
         check = ocp.args.JsonRestore()
@@ -100,7 +139,7 @@ class Checkpoints:
                 args = ocp.args.Composite(**items, check=check)
                 found = self.manager.restore(steps, args=args)
             parts = {name: found[name] for name in like}
-            intact = all(checksum(part) == found.check[name] for name, part in parts.items())
+            intact = all(checksum(parts[name], lanes) == found.check[name] for name in parts)
         except (MemoryError, jax.errors.JaxRuntimeError):
             raise  # the machine's failure, not the file's
         except Exception as error:  # whatever damage makes a reader raise
@@ -109,20 +148,20 @@ class Checkpoints:
             raise DamagedError(f"{type(error).__name__} while reading") from error
         if not intact:
             raise DamagedError("its checksum is another")
-        return parts
+        return {name: _typed(part, like[name]) for name, part in parts.items()}
 
     def newest(
-        self, on_damage: Callable[[int, DamagedError], None], **like: PyTree
+        self, on_damage: Callable[[int, DamagedError], None], lanes: int, **like: PyTree
     ) -> tuple[int, dict[str, PyTree]] | None:
         """The newest state that is intact, and its steps; None if there is none.
 
         Args:
             on_damage: hears of each one that is passed over.
-            like: the shapes of the parts wanted.
+            lanes, like: as for `restore`.
         """
         for steps in reversed(self.steps()):
             try:
-                return steps, self.restore(steps, **like)
+                return steps, self.restore(steps, lanes, **like)
             except DamagedError as error:
                 on_damage(steps, error)
         return None

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment import record
@@ -22,7 +22,7 @@ from purejaxrl_sac.experiment.errors import InUseError
 from purejaxrl_sac.experiment.memory import readable
 from purejaxrl_sac.experiment.runner import WATCHED, Plan, Progress
 
-SCHEMA = 2  # of config.json and metrics.jsonl; 1 had no checkpoints
+SCHEMA = 3  # of a run's files; 1 had no checkpoints, 2 wrote keys and checksums in another way
 
 
 class RunDirectory:
@@ -102,7 +102,7 @@ class RunDirectory:
         if not self.metrics.exists():
             shutil.rmtree(self.path, ignore_errors=True)
 
-    def write_plan(self, plan: Plan, keep: int) -> None:
+    def write_plan(self, plan: Plan, keep: int, mesh: Mesh) -> None:
         """`config.json`: everything needed to run this again, and how many checkpoints stay."""
         document = {
             "schema": SCHEMA,
@@ -110,7 +110,7 @@ class RunDirectory:
             **{name: getattr(plan, name) for name in plan._fields if name != "config"},
             "keep": keep,
             "versions": record.versions(),
-            "device": device(),
+            "device": device(mesh),
             "revision": revision(),
         }
         write_json(self.path / "config.json", document)
@@ -224,9 +224,9 @@ class RunDirectory:
         }
 
     def columns(self) -> dict[str, np.ndarray]:
-        """`steps` and `seconds` [chunks], every other metric [chunks, seeds], nan if unknown."""
-        rows, seeds = self.rows(), self.read_document()["seeds"]
-        unknown = [None] * seeds
+        """`steps` and `seconds` [chunks], every other metric [chunks, lanes], nan if unknown."""
+        rows = self.rows()
+        unknown = [None] * lanes_of(self.read_document())
         names = list(dict.fromkeys(name for row in rows for name in row))
         columns = {name: [row.get(name, unknown) for row in rows] for name in names}
         for name, values in columns.items():
@@ -236,7 +236,7 @@ class RunDirectory:
 
     def history(self, plan: Plan, steps: int) -> list[Progress]:
         """Progress as it was written down, up to a step."""
-        latest = np.full(plan.seeds, np.nan, np.float32)
+        latest = np.full(plan.lanes, np.nan, np.float32)
         history = []
         for row in self.rows(steps):
             figures = {name: arrayed(value) for name, value in row.items() if name != "seconds"}
@@ -248,7 +248,7 @@ class RunDirectory:
                     steps=taken,
                     total_steps=plan.total,
                     seconds=row["seconds"],
-                    rate=(taken - plan.steps(0)) * plan.seeds / max(row["seconds"], 1e-9),
+                    rate=(taken - plan.steps(0)) * plan.lanes / max(row["seconds"], 1e-9),
                     latest_return=latest,
                     evaluation=evaluation,
                     **{name: figures.pop(name) for name in FIGURES},
@@ -256,6 +256,11 @@ class RunDirectory:
                 )
             )
         return history
+
+
+def lanes_of(document: dict[str, Any]) -> int:
+    """What a run's `config.json` says of its lanes."""
+    return document["seeds"] * len(next(iter(document["variants"].values()), [None]))
 
 
 REMAINS = ("lock", "config.json.part")  # of a run that was killed before it had a plan
@@ -314,10 +319,10 @@ def size_on_disk(path: Path) -> int:
     return total
 
 
-def device() -> str:
+def device(mesh: Mesh) -> str:
     """What computes, as people call it."""
-    first = jax.devices()[0]
-    return f"{len(jax.devices())} x {first.device_kind} ({first.platform})"
+    first = mesh.devices.flat[0]
+    return f"{mesh.size} x {first.device_kind} ({first.platform})"
 
 
 def revision() -> str | None:

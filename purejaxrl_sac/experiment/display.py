@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -38,7 +37,7 @@ class Watch:
     def say(self, text: str) -> None:
         """A remark, such as a checkpoint that was passed over."""
 
-    def on_begin(self, plan: runner.Plan, title: str) -> None:
+    def on_begin(self, plan: runner.Plan, title: str, device: str) -> None:
         """What is about to be compiled."""
 
     def on_compiled(self, seconds: float) -> None:
@@ -99,10 +98,10 @@ class Display(Watch):
     def say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True)
 
-    def on_begin(self, plan: runner.Plan, title: str) -> None:
+    def on_begin(self, plan: runner.Plan, title: str, device: str) -> None:
         self.config = plan.config
-        steps, device = f"{plan.total:,} environment steps", jax.devices()[0].device_kind
-        self.say(f"[bold]{title}[/], {plan.seeds} x {steps}, on {device}; compiling ...")
+        steps = f"{plan.total:,} environment steps"
+        self.say(f"[bold]{title}[/], {plan.lanes} x {steps}, on {device}; compiling ...")
 
     def on_compiled(self, seconds: float) -> None:
         self.say(f"compiled in {seconds:.1f} s")
@@ -144,7 +143,7 @@ class Quiet(Display):
     def say(self, text: str) -> None:
         pass
 
-    def on_begin(self, plan: runner.Plan, title: str) -> None:
+    def on_begin(self, plan: runner.Plan, title: str, device: str) -> None:
         pass
 
     def on_chunk(self, progress: runner.Progress) -> None:

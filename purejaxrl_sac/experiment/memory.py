@@ -7,11 +7,14 @@ from pathlib import Path
 
 import jax
 import psutil
+from jax.sharding import Mesh
 
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.experiment.mesh import padded
 from purejaxrl_sac.experiment.runner import Plan, Programs, shapes
 from purejaxrl_sac.types import PyTree
 
+SWEEP_SHARE = 0.8  # of what is free that a sweep's states may take, the rest being for programs
 CGROUP = Path("/sys/fs/cgroup")  # what a container or a batch system allows
 
 
@@ -20,21 +23,26 @@ def size(tree: PyTree) -> int:
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def state_bytes(plan: Plan) -> dict[str, int]:
-    """Bytes of each part of a run's state, over all seeds."""
-    state = shapes(plan)
+def share(mesh: Mesh) -> int:
+    """How many devices of a run draw on the same memory: a CPU's, but not an accelerator's."""
+    return len(mesh.local_devices) if mesh.devices.flat[0].platform == "cpu" else 1
+
+
+def state_bytes(plan: Plan, mesh: Mesh) -> dict[str, int]:
+    """Bytes of each part of a run's state: all lanes' on a CPU, those of an accelerator on it."""
+    state = shapes(plan, mesh)
     parts = {"memory": state.memory, "agents": state.agent, "environments": state.env}
-    return {name: size(part) for name, part in parts.items()}
+    return {name: size(part) * share(mesh) // mesh.size for name, part in parts.items()}
 
 
 def program_bytes(programs: Programs) -> int:
-    """Bytes that the largest program needs while it runs, state included."""
+    """Bytes that the largest program needs while it runs, state included, as `state_bytes`."""
     peaks = [0]
     for program in filter(None, (programs.begin, *programs.chunks.values())):
         used = program.memory_analysis()
         inputs, outputs = used.argument_size_in_bytes, used.output_size_in_bytes
         peaks.append(inputs + outputs - used.alias_size_in_bytes + used.temp_size_in_bytes)
-    return max(peaks)
+    return max(peaks) * share(programs.mesh)
 
 
 def available() -> int:
@@ -53,13 +61,13 @@ def available() -> int:
     return min(free, max(limit - used, 0))
 
 
-def check_state(plan: Plan) -> None:
+def check_state(plan: Plan, mesh: Mesh) -> None:
     """Refuses a run whose state alone does not fit, before anything is compiled.
 
     Raises:
         ConfigError: with the numbers, and what to lower.
     """
-    parts = state_bytes(plan)
+    parts = state_bytes(plan, mesh)
     free = available()
     if sum(parts.values()) > free:
         lower = {
@@ -95,11 +103,15 @@ def report(plan: Plan, programs: Programs) -> dict[str, str]:
     """Rows for `--dry-run`."""
     longest = programs.chunks[max(programs.chunks)]
     cost = longest.cost_analysis() or {}
-    state = {f"state: {name}": readable(value) for name, value in state_bytes(plan).items()}
+    state = {
+        f"state: {name}": readable(value)
+        for name, value in state_bytes(plan, programs.mesh).items()
+    }
     return {
         **state,
         "most that a program needs, state included": readable(program_bytes(programs)),
         "free": readable(available()),
+        "devices": f"{programs.mesh.size}, {padded(plan.lanes, programs.mesh)} lanes",
         "compilation": f"{programs.seconds:.1f} s",
         "chunks": f"{-(-plan.config.iterations // plan.chunk)} of {plan.chunk} iterations",
         "compiler's estimate, loops counted once": f"{cost.get('flops', math.nan):.3g} operations,"

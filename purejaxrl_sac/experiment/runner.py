@@ -1,23 +1,26 @@
 """A vmapped run as a loop of compiled chunks.
 
 Nothing inside a chunk talks to the host; between chunks the host logs, draws, checks and keeps.
-The state is donated to each chunk, so a run holds one copy of its memory.
+The state is donated to each chunk, so a run holds one copy of its memory. A run's lanes are its
+seeds or, in a sweep, variants of its configuration times seeds; mesh.py spreads them over devices.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from purejaxrl_sac import envs
-from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.config import Config, ConfigError, validate
 from purejaxrl_sac.evaluate import evaluate, exploring_policy, policy
+from purejaxrl_sac.experiment.mesh import fill, mesh_for, padded, shardings, spread, trim
 from purejaxrl_sac.train import build, init, run, seed_axes
 from purejaxrl_sac.types import TrainState
 
@@ -35,6 +38,28 @@ class Plan(NamedTuple):
     episodes: int  # greedy evaluation episodes per seed, at the end
     eval_every: int  # environment steps between evaluations during training; 0 for none
     eval_episodes: int  # of each of them, per seed
+    variants: dict[str, list[float]] = {}  # noqa: RUF012  traced field -> its value in each variant
+
+    @property
+    def lanes(self) -> int:
+        """All that is trained side by side: the seeds of the first variant, of the second ..."""
+        return self.seeds * len(next(iter(self.variants.values()), [None]))
+
+    def lane_config(self, lane: int) -> Config:
+        """What one lane trains with."""
+        return self.config.replace(**{k: v[lane // self.seeds] for k, v in self.variants.items()})
+
+    def config_lanes(self, lanes: int) -> tuple[Config, Any]:
+        """What so many lanes train with, [lanes] where they differ, and its axes for `vmap`.
+
+        Those beyond the plan's own are as the first.
+        """
+        if not self.variants:
+            return self.config, None
+        of = np.arange(lanes) // self.seeds * (np.arange(lanes) < self.lanes)
+        axes = jax.tree.map(lambda _: None, self.config)
+        values = {name: np.asarray(x)[of] for name, x in self.variants.items()}
+        return self.config.replace(**values), axes.replace(**dict.fromkeys(values, 0))
 
     @property
     def total(self) -> int:
@@ -55,10 +80,16 @@ class Plan(NamedTuple):
         return self.steps(after) // self.eval_every > self.steps(before) // self.eval_every
 
     def keys(self) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Keys [seeds] of training, of the final evaluation, and of those during training."""
+        """Keys [lanes] of training, of the final evaluation, and of those during training.
+
+        Every variant has the same, so what differs between variants is not luck.
+        """
         key_train, key_eval = jax.random.split(key_from_seed(self.seed))
         key_watch = jax.random.fold_in(key_eval, 1)
-        split = partial(jax.random.split, num=self.seeds)
+
+        def split(key: jax.Array) -> jax.Array:
+            return jnp.tile(jax.random.split(key, self.seeds), self.lanes // self.seeds)
+
         return split(key_train), split(key_eval), split(key_watch)
 
 
@@ -71,16 +102,20 @@ def plan(
     episodes: int = 128,
     eval_every: int = 0,
     eval_episodes: int = 32,
+    variants: dict[str, list[float]] | None = None,
 ) -> Plan:
     """Checks what a run is asked for.
 
     Args:
         chunks: about how many times the host hears of the run.
+        variants: traced field -> its value in each variant; every one is trained with all seeds.
 
     Raises:
         ConfigError: the configuration cannot run, or a count is out of range.
     """
     build(config)
+    for values in zip(*(variants or {}).values(), strict=True):
+        validate(config.replace(**dict(zip(variants, values, strict=True))))
     key_from_seed(seed)
     for name, value in {"seeds": seeds, "chunks": chunks, "episodes": episodes}.items():
         if value < 1:
@@ -92,16 +127,16 @@ def plan(
         if not timed(config):
             raise ConfigError(f"eval_every needs a time limit, which {config.env} does not have")
         chunk = min(chunk, max(1, eval_every // config.block))
-    return Plan(config, seeds, seed, chunk, episodes, eval_every, eval_episodes)
+    return Plan(config, seeds, seed, chunk, episodes, eval_every, eval_episodes, variants or {})
 
 
 class Progress(NamedTuple):
-    """What is known after a chunk; per-seed arrays are [seeds]."""
+    """What is known after a chunk; per-seed arrays are [lanes]."""
 
     steps: int  # environment steps of each seed so far
     total_steps: int  # environment steps of each seed at the end
     seconds: float  # spent in chunks; compilation, warm-up and the host's work not counted
-    rate: float  # environment steps per second, over all seeds, warm-up not counted
+    rate: float  # environment steps per second, over all lanes, warm-up not counted
     episodes: np.ndarray  # that ended in the chunk
     episode_return: np.ndarray  # their mean; nan if none
     episode_length: np.ndarray
@@ -118,9 +153,9 @@ class Progress(NamedTuple):
 class Result(NamedTuple):
     """A finished run."""
 
-    state: TrainState  # leading axis [seeds], clock unbatched
+    state: TrainState  # leading axis [lanes], clock unbatched
     history: list[Progress]
-    evaluation: np.ndarray | None  # [seeds, episodes] greedy returns; None without time limit
+    evaluation: np.ndarray | None  # [lanes, episodes] greedy returns; None without time limit
     compile_seconds: float
     train_seconds: float
 
@@ -131,6 +166,7 @@ class Programs(NamedTuple):
     begin: jax.stages.Compiled | None  # (keys, config) -> state; None where a run goes on
     chunks: dict[int, jax.stages.Compiled]  # iterations -> (state, config, keys, due) -> ...
     seconds: float  # it took to compile
+    mesh: Mesh  # the devices they are for
 
 
 def chunk_length(iterations: int, chunks: int) -> int:
@@ -149,33 +185,67 @@ def chunk_lengths(left: int, chunk: int) -> list[int]:
     return [chunk] * whole + [rest] * (rest > 0)
 
 
-def shapes(plan: Plan) -> TrainState:
-    """The shapes of a run's state: leading axis [seeds], clock unbatched."""
+def shapes(plan: Plan, mesh: Mesh | None = None) -> TrainState:
+    """The shapes of a run's state: leading axis [lanes], clock unbatched.
+
+    Args:
+        mesh: where it is to lie, padded for the devices; None for the lanes alone, anywhere.
+    """
     keys, _, _ = plan.keys()
     axes = seed_axes(jax.eval_shape(init, keys[0], plan.config))
-    return jax.eval_shape(jax.vmap(init, (0, None), axes), keys, plan.config)
+    if mesh is None:
+        return jax.eval_shape(jax.vmap(init, (0, None), axes), keys, plan.config)
+    lanes = padded(plan.lanes, mesh)
+    spec = jax.ShapeDtypeStruct((lanes,), keys.dtype)
+    like = jax.eval_shape(jax.vmap(init, (0, None), axes), spec, plan.config)
+
+    def placed(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        where = shardings(0 if x.shape else None, mesh)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+
+    return jax.tree.map(placed, like)
 
 
-def compile_run(plan: Plan, done: int = 0) -> Programs:
-    """Compiles what is left of a run after `done` iterations."""
+def compile_run(
+    plan: Plan, done: int = 0, mesh: Mesh | None = None, lengths: Sequence[int] | None = None
+) -> Programs:
+    """Compiles what is left of a run after `done` iterations.
+
+    Args:
+        mesh: the devices; None for as many as there are.
+        lengths: iterations of the chunks that are wanted; None for those of the plan.
+    """
     began = time.perf_counter()
-    config = plan.config
-    keys, _, watch = plan.keys()
-    like = shapes(plan)
-    seeds = jax.jit(jax.vmap(init, (0, None), seed_axes(like)))
+    mesh = mesh or mesh_for(plan.lanes)
+    like = shapes(plan, mesh)
+    config, config_axes = plan.config_lanes(padded(plan.lanes, mesh))
+    keys, _, watch = _keys(plan, mesh)
+    axes = seed_axes(like)
+    where = shardings(axes, mesh)
+    seeds = jax.jit(spread(init, mesh, (0, config_axes), axes), out_shardings=where)
     begin = None if done else seeds.lower(keys, config).compile()
-    lengths = chunk_lengths(config.iterations - done, plan.chunk)
-    chunk = jax.jit(_chunk, static_argnums=(1, 2), donate_argnums=0)
+    if lengths is None:
+        lengths = chunk_lengths(plan.config.iterations - done, plan.chunk)
     episodes = plan.eval_episodes if plan.eval_every else 0
-    lowered = {n: chunk.lower(like, n, episodes, config, watch, True) for n in sorted(set(lengths))}
-    chunks = {n: program.compile() for n, program in lowered.items()}
-    return Programs(begin, chunks, time.perf_counter() - began)
+    chunks = {}
+    for n in sorted(set(lengths)):
+        chunk = partial(_chunk, mesh, n, episodes, config_axes)
+        out = (where, shardings(None, mesh))  # metrics go to every process
+        program = jax.jit(chunk, donate_argnums=0, out_shardings=out)
+        chunks[n] = program.lower(like, config, watch, True).compile()
+    return Programs(begin, chunks, time.perf_counter() - began, mesh)
+
+
+def _keys(plan: Plan, mesh: Mesh) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The plan's keys, padded and on their devices."""
+    return fill(plan.keys(), plan.lanes, mesh)
 
 
 def begin(plan: Plan, programs: Programs) -> TrainState:
-    """All seeds after their warm-up."""
-    keys, _, _ = plan.keys()
-    return jax.block_until_ready(programs.begin(keys, plan.config))
+    """All lanes after their warm-up, padded for the devices."""
+    keys, _, _ = _keys(plan, programs.mesh)
+    config, _ = plan.config_lanes(len(keys))
+    return jax.block_until_ready(programs.begin(keys, config))
 
 
 def advance(
@@ -184,20 +254,23 @@ def advance(
     """Runs chunk after chunk; each state is given up when the next one is asked for.
 
     Args:
-        state: of a run that has done any number of whole chunks.
+        state: of a run that has done any number of whole chunks, padded for the devices, as all
+            that are yielded.
         last: its newest progress, None where it has just begun.
     """
-    config, seeds, (_, _, keys) = plan.config, plan.seeds, plan.keys()
+    config, lanes, (_, _, keys) = plan.config, plan.lanes, _keys(plan, programs.mesh)
+    trained_with, _ = plan.config_lanes(len(keys))
     done = int(state.step) // config.rollout_length - config.warmup_iterations
     seconds = last.seconds if last else 0.0
-    failed_step = last.failed_step if last else np.full(seeds, -1)
-    latest = last.latest_return if last else np.full(seeds, np.nan, np.float32)
+    failed_step = last.failed_step if last else np.full(lanes, -1)
+    latest = last.latest_return if last else np.full(lanes, np.nan, np.float32)
     for length in chunk_lengths(config.iterations - done, plan.chunk):
         due = plan.due(done, done + length)
         began = time.perf_counter()
-        state, metrics = jax.block_until_ready(programs.chunks[length](state, config, keys, due))
+        chunk = programs.chunks[length]
+        state, metrics = jax.block_until_ready(chunk(state, trained_with, keys, due))
         seconds += time.perf_counter() - began
-        metrics = {name: np.asarray(value) for name, value in metrics.items()}
+        metrics = {name: np.asarray(value)[:lanes] for name, value in metrics.items()}
         finite = metrics.pop("finite")
         newly = (finite < length) & (failed_step < 0)
         failed_step = np.where(newly, plan.steps(done + 1) + finite * config.block, failed_step)
@@ -208,7 +281,7 @@ def advance(
             episode_length = (lengths / episodes).astype(np.float32)
         latest = np.where(episodes == 0, latest, episode_return)
         evaluation = {name: metrics.pop(name) for name in WATCHED if name in metrics}
-        trained = (plan.steps(done) - plan.steps(0)) * seeds
+        trained = (plan.steps(done) - plan.steps(0)) * lanes
         yield (
             state,
             Progress(
@@ -227,30 +300,44 @@ def advance(
         )
 
 
-def final_evaluation(plan: Plan, state: TrainState) -> np.ndarray:
-    """Greedy returns of every seed at the end, [seeds, episodes]; errors as for `play_seeds`."""
+def final_evaluation(plan: Plan, state: TrainState, mesh: Mesh | None = None) -> np.ndarray:
+    """Greedy returns of every lane at the end, [lanes, episodes]; errors as for `play_lanes`."""
     _, keys, _ = plan.keys()
-    return play_seeds(keys, plan.config, state, plan.episodes)
+    return play_lanes(keys, plan, state, plan.episodes, mesh=mesh)
 
 
-def play_seeds(
-    keys: jax.Array, config: Config, state: TrainState, episodes: int, policy: Callable = policy
+def play_lanes(
+    keys: jax.Array,
+    plan: Plan,
+    state: TrainState,
+    episodes: int,
+    *,
+    policy: Callable = policy,
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
-    """Returns of every seed's policy, [seeds, episodes], each from start states of its own.
+    """Returns of every lane's policy, [lanes, episodes], each with a key of its own.
 
     An interval over seeds then includes the luck of their starts.
 
     Args:
-        keys: [seeds].
+        keys: [lanes].
+        state: its policies; environments and memory are not looked at.
+        mesh: the devices; None for as many as there are.
 
     Raises:
         ConfigError: the environment has no time limit.
     """
+    mesh = mesh or mesh_for(plan.lanes)
+    policies = fill(state._replace(env=(), memory=()), plan.lanes, mesh)
+    keys = fill(keys, plan.lanes, mesh)
+    config, config_axes = plan.config_lanes(len(keys))
 
-    def play(key: jax.Array, state: TrainState) -> jax.Array:
+    def play(key: jax.Array, state: TrainState, config: Config) -> jax.Array:
         return evaluate(key, config, state, episodes, policy=policy)
 
-    return np.asarray(jax.jit(jax.vmap(play, (0, seed_axes(state))))(keys, state))
+    lanes = spread(play, mesh, (0, seed_axes(state), config_axes))
+    returns = jax.jit(lanes, out_shardings=shardings(None, mesh))(keys, policies, config)
+    return np.asarray(returns)[: plan.lanes]
 
 
 def timed(config: Config) -> bool:
@@ -261,38 +348,57 @@ def timed(config: Config) -> bool:
 def train_seeds(
     plan: Plan,
     *,
+    devices: int | None = None,
     on_compiled: Callable[[float], None] = lambda seconds: None,
     on_chunk: Callable[[Progress], None] = lambda progress: None,
 ) -> Result:
-    """Trains all seeds side by side, then evaluates each one greedily; keeps nothing on disk."""
-    programs = compile_run(plan)
+    """Trains all lanes side by side, then evaluates each one greedily; keeps nothing on disk.
+
+    Args:
+        devices: how many to use; None for all there are.
+    """
+    programs = compile_run(plan, mesh=mesh_for(plan.lanes, devices))
     on_compiled(programs.seconds)
     state = begin(plan, programs)
     history: list[Progress] = []
     for state, progress in advance(plan, programs, state):  # noqa: B007, B020
         history.append(progress)
         on_chunk(progress)
-    evaluation = final_evaluation(plan, state) if timed(plan.config) else None
+    evaluation = final_evaluation(plan, state, programs.mesh) if timed(plan.config) else None
+    state = trim(state, plan.lanes)
     return Result(state, history, evaluation, programs.seconds, history[-1].seconds)
 
 
 def _chunk(  # noqa: PLR0917
-    state: TrainState, iterations: int, episodes: int, config: Config, keys: jax.Array, due: bool
+    mesh: Mesh,
+    iterations: int,
+    episodes: int,
+    config_axes: Any,
+    state: TrainState,
+    config: Config,
+    keys: jax.Array,
+    due: bool,
 ) -> tuple[TrainState, dict]:
-    """Runs all seeds for some iterations, then evaluates them if that is due."""
+    """Runs all lanes for some iterations, then evaluates them if that is due."""
     axes = seed_axes(state)
-    state, metrics = jax.vmap(run, (axes, None, None), (axes, 0))(state, config, iterations)
-    finite = jnp.stack([jnp.isfinite(x) for x in metrics.values()]).all(0)  # [seeds, iterations]
+    go_on = partial(run, iterations=iterations)
+    state, metrics = spread(go_on, mesh, (axes, config_axes), (axes, 0))(state, config)
+    finite = jnp.stack([jnp.isfinite(x) for x in metrics.values()]).all(0)  # [lanes, iterations]
     reduced = {name: x.sum(1) if name in TOTALS else x.mean(1) for name, x in metrics.items()}
     reduced["finite"] = jnp.where(finite.all(1), iterations, finite.argmin(1))
     if episodes:
 
         def play() -> dict[str, jax.Array]:
-            def mean(key: jax.Array, state: TrainState, choose: Callable) -> jax.Array:
+            def mean(
+                key: jax.Array, state: TrainState, config: Config, choose: Callable
+            ) -> jax.Array:
                 return evaluate(key, config, state, episodes, policy=choose).mean()
 
+            policies = state._replace(env=(), memory=())
             return {
-                name: jax.vmap(partial(mean, choose=choose), (0, axes))(keys, state)
+                name: spread(partial(mean, choose=choose), mesh, (0, axes, config_axes))(
+                    keys, policies, config
+                )
                 for name, choose in WATCHED.items()
             }
 

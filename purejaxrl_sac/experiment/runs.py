@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.evaluate import Policy
@@ -28,6 +29,7 @@ from purejaxrl_sac.experiment.directory import RunDirectory, device, listed, wri
 from purejaxrl_sac.experiment.display import Watch
 from purejaxrl_sac.experiment.errors import DamagedError, RunError, StoppedError
 from purejaxrl_sac.experiment.loggers import Logger
+from purejaxrl_sac.experiment.mesh import fill, mesh_for, trim
 from purejaxrl_sac.experiment.runner import Plan, Progress, Result
 from purejaxrl_sac.experiment.statistics import iqm
 from purejaxrl_sac.train import seed_state
@@ -43,8 +45,8 @@ class Run(NamedTuple):
     path: Path
     plan: Plan
     steps: int  # environment steps of each seed behind `state`
-    state: TrainState  # leading axis [seeds], clock unbatched; env and memory only where asked for
-    metrics: dict[str, np.ndarray]  # steps and seconds [chunks], all others [chunks, seeds]
+    state: TrainState  # leading axis [lanes], clock unbatched; env and memory only where asked for
+    metrics: dict[str, np.ndarray]  # steps and seconds [chunks], all others [chunks, lanes]
     summary: dict | None  # summary.json; None while the run goes on
 
     @property
@@ -57,22 +59,33 @@ class Run(NamedTuple):
         Raises:
             ConfigError: there is no such seed.
         """
-        if not 0 <= seed < self.plan.seeds:
-            raise ConfigError(f"there is no seed {seed}: the run has 0 to {self.plan.seeds - 1}")
+        if not 0 <= seed < self.plan.lanes:
+            raise ConfigError(f"there is no seed {seed}: the run has 0 to {self.plan.lanes - 1}")
         return seed_state(self.state, seed)
 
     def policy(self, seed: int = 0) -> Policy:
         """(key, obs [N, ...]) -> actions [N, ...] of one seed, compiled."""
-        return jax.jit(deployed(self.config, self.seed_state(seed)))
+        return jax.jit(deployed(self.plan.lane_config(seed), self.seed_state(seed)))
 
-    def evaluate(self, episodes: int, *, seed: int = 0, policy: Callable = deployed) -> np.ndarray:
-        """Returns of fresh episodes, [seeds, episodes]; `seed` decides start states and noise.
+    def evaluate(
+        self,
+        episodes: int,
+        *,
+        seed: int = 0,
+        policy: Callable = deployed,
+        devices: int | None = None,
+    ) -> np.ndarray:
+        """Returns of fresh episodes, [lanes, episodes]; `seed` decides start states and noise.
+
+        Args:
+            devices: how many to use; None for all there are.
 
         Raises:
             ConfigError: the environment has no time limit.
         """
-        keys = jax.random.split(jax.random.fold_in(runner.key_from_seed(seed), 1), self.plan.seeds)
-        return runner.play_seeds(keys, self.config, self.state, episodes, policy)
+        keys = jax.random.split(jax.random.fold_in(runner.key_from_seed(seed), 1), self.plan.lanes)
+        mesh = mesh_for(self.plan.lanes, devices)
+        return runner.play_lanes(keys, self.plan, self.state, episodes, policy=policy, mesh=mesh)
 
     def frame(self) -> pandas.DataFrame:
         """The metrics as a table: a row per chunk and seed."""
@@ -80,9 +93,9 @@ class Run(NamedTuple):
 
         steps, seconds = self.metrics["steps"], self.metrics["seconds"]
         columns = {
-            "steps": np.repeat(steps, self.plan.seeds),
-            "seed": np.tile(np.arange(self.plan.seeds), len(steps)),
-            "seconds": np.repeat(seconds, self.plan.seeds),
+            "steps": np.repeat(steps, self.plan.lanes),
+            "seed": np.tile(np.arange(self.plan.lanes), len(steps)),
+            "seconds": np.repeat(seconds, self.plan.lanes),
         }
         columns |= {name: x.ravel() for name, x in self.metrics.items() if name not in columns}
         return pandas.DataFrame(columns)
@@ -98,6 +111,8 @@ def run(
     episodes: int = 128,
     eval_every: int = 0,
     eval_episodes: int = 32,
+    variants: dict[str, list[float]] | None = None,
+    devices: int | None = None,
     checkpoint_minutes: float = 5.0,
     keep: int = 2,
     loggers: Sequence[Callable[[Path, int], Logger]] = (),
@@ -113,6 +128,9 @@ def run(
         episodes: greedy evaluation episodes per seed, at the end.
         eval_every: environment steps between evaluations during training; 0 for none.
         eval_episodes: episodes of each of them, per seed.
+        variants: traced field -> its value in each variant; all seeds train each one, and what
+            is per seed elsewhere then is per lane: the seeds of the first variant, of the second...
+        devices: over how many the lanes are spread; None for all there are.
         checkpoint_minutes: time between checkpoints; one is always written at the end.
         keep: how many of the newest checkpoints stay.
         loggers: (directory, steps done) -> a function of each `Progress`.
@@ -125,20 +143,21 @@ def run(
     """
     plan = runner.plan(
         config, seeds, seed=seed, chunks=chunks, episodes=episodes,
-        eval_every=eval_every, eval_episodes=eval_episodes,
+        eval_every=eval_every, eval_episodes=eval_episodes, variants=variants,
     )  # fmt: skip
     check_keep(keep)
-    memory.check_state(plan)
+    mesh = mesh_for(plan.lanes, devices)
+    memory.check_state(plan, mesh)
     directory = RunDirectory.create(Path(out))
     with directory.locked():
         if (directory.path / "config.json").exists():  # another process was faster
             raise ConfigError(f"{out} exists already: give --out another directory")
         try:
             with failing(directory):
-                directory.write_plan(plan, keep)
+                directory.write_plan(plan, keep, mesh)
                 return _train(
-                    directory, plan, None, checkpoint_minutes=checkpoint_minutes, keep=keep,
-                    loggers=loggers, watch=watch or Watch(),
+                    directory, plan, None, mesh=mesh, checkpoint_minutes=checkpoint_minutes,
+                    keep=keep, loggers=loggers, watch=watch or Watch(),
                 )  # fmt: skip
         finally:
             directory.remove_if_unused()
@@ -150,6 +169,7 @@ def resume(
     config: Config | None = None,
     steps: int | None = None,
     any_version: bool = False,
+    devices: int | None = None,
     checkpoint_minutes: float = 5.0,
     keep: int | None = None,
     loggers: Sequence[Callable[[Path, int], Logger]] = (),
@@ -163,6 +183,7 @@ def resume(
             over the new total.
         any_version: go on under other versions of the packages, without the promise that every
             number is as in an uninterrupted run.
+        devices: over how many the lanes are spread, whatever it was before; None for all.
         keep: None for as many checkpoints as before.
 
     Other arguments and errors as for `run`.
@@ -175,23 +196,24 @@ def resume(
     with directory.locked(), failing(directory):
         plan = directory.read_plan(config)
         document = directory.read_document()
-        _check_versions(directory.path, document, any_version, watch)
         keep = document["keep"] if keep is None else keep
         check_keep(keep)
         longer = _longer(directory, plan, steps)
-        memory.check_state(longer)
-        found = _intact(directory, longer, watch)
+        mesh = mesh_for(plan.lanes, devices)
+        _check_versions(directory.path, document, any_version, mesh, watch)
+        memory.check_state(longer, mesh)
+        found = _intact(directory, longer, mesh, watch)
         watch.say(f"going on from step {found[0]:,}" if found else "no checkpoint: from the start")
 
         def prepare() -> None:
             if longer is not plan:
                 if directory.summary.exists():  # first: a run without it can always go on
                     directory.summary.rename(directory.path / f"summary-{plan.total}.json")
-                directory.write_plan(longer, keep)
+                directory.write_plan(longer, keep, mesh)
             directory.truncate(found[0] if found else 0)
 
         return _train(
-            directory, longer, found, checkpoint_minutes=checkpoint_minutes, keep=keep,
+            directory, longer, found, mesh=mesh, checkpoint_minutes=checkpoint_minutes, keep=keep,
             loggers=loggers, watch=watch, prepare=prepare,
         )  # fmt: skip
 
@@ -218,7 +240,7 @@ def load(
     damaged: dict[int, DamagedError] = {}
     for _ in range(3):  # a run that goes on takes old ones away as we read
         with contextlib.closing(Checkpoints(where)) as checkpoints:
-            if found := checkpoints.newest(damaged.__setitem__, **like):
+            if found := checkpoints.newest(damaged.__setitem__, plan.lanes, **like):
                 break
     if found is None:
         if best and not plan.eval_every:
@@ -249,6 +271,7 @@ def _train(
     plan: Plan,
     found: tuple[int, dict[str, Any]] | None,
     *,
+    mesh: Mesh,
     checkpoint_minutes: float,
     keep: int,
     loggers: Sequence[Callable[[Path, int], Logger]],
@@ -262,12 +285,14 @@ def _train(
     if found and (not history or history[-1].steps != steps):
         raise ConfigError(f"{directory.metrics} ends before the checkpoint of step {steps:,}")
     logs = [make(directory.path, steps) for make in loggers]
-    watch.on_begin(plan, title)
-    programs = runner.compile_run(plan, steps // plan.config.block - plan.config.warmup_iterations)
-    memory.check_programs(programs, held=memory.size(found[1]) if found else 0)
+    watch.on_begin(plan, title, device(mesh))
+    done = steps // plan.config.block - plan.config.warmup_iterations
+    programs = runner.compile_run(plan, done, mesh)
+    held = sum(memory.state_bytes(plan, mesh).values()) if found else 0
+    memory.check_programs(programs, held)
     prepare()
     watch.on_compiled(programs.seconds)
-    state = joined(**found[1]) if found else runner.begin(plan, programs)
+    state = fill(joined(**found[1]), plan.lanes, mesh) if found else runner.begin(plan, programs)
     with (
         Interrupts() as interrupts,
         watch.live,
@@ -279,7 +304,7 @@ def _train(
         for state, progress in runner.advance(plan, programs, state, last):  # noqa: B020
             directory.append(progress)
             if is_best(progress, history) and progress.steps not in best.steps():
-                best.save(progress.steps, policy=parted(state)["policy"])
+                best.save(progress.steps, plan.lanes, policy=parted(state)["policy"])
             history.append(progress)
             for log in (*logs, watch.on_chunk):
                 log(progress)
@@ -287,21 +312,24 @@ def _train(
             if stop or progress.steps == plan.total or waited >= 60 * checkpoint_minutes:
                 directory.sync()
                 best.wait()  # a checkpoint never knows of a best policy that is not kept
-                checkpoints.save(progress.steps, **parted(state))
+                checkpoints.save(progress.steps, plan.lanes, **parted(state))
                 saved = time.monotonic()
             if stop:
                 checkpoints.wait()
                 raise StoppedError(directory.path, progress.steps, stop)
-    scores = runner.final_evaluation(plan, state) if runner.timed(plan.config) else None
+    scores = runner.final_evaluation(plan, state, mesh) if runner.timed(plan.config) else None
+    state = trim(state, plan.lanes)
     result = Result(state, history, scores, programs.seconds, history[-1].seconds)
-    figures = display.summary(plan.config, result) | pictures.leave(directory.path, plan, result)
-    summary = _summary(result, figures)
+    figures = display.summary(plan.config, result)
+    if not plan.variants:  # what seeds have in common, variants do not
+        figures |= pictures.leave(directory.path, plan, result)
+    summary = _summary(result, figures, mesh)
     write_json(directory.summary, summary)  # last: it says that the run is finished
     watch.on_finished(title, figures, directory.path)
     return Run(directory.path, plan, plan.total, state, directory.columns(), summary)
 
 
-def _summary(result: Result, figures: dict[str, str]) -> dict[str, Any]:
+def _summary(result: Result, figures: dict[str, str], mesh: Mesh) -> dict[str, Any]:
     last = result.history[-1]
     document = {
         "figures": figures,
@@ -310,7 +338,7 @@ def _summary(result: Result, figures: dict[str, str]) -> dict[str, Any]:
             str(seed): int(step) for seed, step in enumerate(last.failed_step) if step >= 0
         },
         "greedy_returns": None,
-        "device": device(),
+        "device": device(mesh),
     }
     if result.evaluation is not None:
         document["greedy_returns"] = listed(result.evaluation.mean(1))
@@ -341,17 +369,20 @@ def _longer(directory: RunDirectory, plan: Plan, steps: int | None) -> Plan:
     if steps is None:
         raise ConfigError(f"{directory.path} is finished: add --steps to make it longer")
     longer = plan._replace(config=plan.config.replace(total_steps=steps))
-    runner.plan(longer.config, plan.seeds)
+    runner.plan(longer.config, plan.seeds, variants=plan.variants)
     if longer.total <= plan.total:
         raise ConfigError(f"steps is {steps:,}, but the run has {plan.total:,} already: give more")
     return longer
 
 
-def _intact(directory: RunDirectory, plan: Plan, watch: Watch) -> tuple[int, dict[str, Any]] | None:
+def _intact(
+    directory: RunDirectory, plan: Plan, mesh: Mesh, watch: Watch
+) -> tuple[int, dict[str, Any]] | None:
     """The newest intact checkpoint; those that are not are moved aside once there is one."""
     damaged: dict[int, DamagedError] = {}
     with contextlib.closing(Checkpoints(directory.checkpoints)) as checkpoints:
-        found = checkpoints.newest(damaged.__setitem__, **parted(runner.shapes(plan)))
+        like = parted(runner.shapes(plan, mesh))
+        found = checkpoints.newest(damaged.__setitem__, plan.lanes, **like)
     if damaged and found is None:
         why = ", ".join(f"step {steps:,}: {error}" for steps, error in damaged.items())
         raise ConfigError(
@@ -366,7 +397,9 @@ def _intact(directory: RunDirectory, plan: Plan, watch: Watch) -> tuple[int, dic
     return found
 
 
-def _check_versions(path: Path, document: dict, any_version: bool, watch: Watch) -> None:
+def _check_versions(
+    path: Path, document: dict, any_version: bool, mesh: Mesh, watch: Watch
+) -> None:
     now = record.versions()
     other = [
         f"{name} {document['versions'].get(name)} (here {now[name]})"
@@ -378,7 +411,7 @@ def _check_versions(path: Path, document: dict, any_version: bool, watch: Watch)
             f"{path} was made with {', '.join(other)}: install those, or add"
             " --any-version to go on without the promise of equal numbers"
         )
-    if other or document["device"] != device():
+    if other or document["device"] != device(mesh):
         watch.say(f"made with {', '.join([*other, document['device']])}: numbers may differ")
 
 

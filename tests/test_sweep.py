@@ -1,0 +1,187 @@
+"""Sweeps: which points there are, which lanes become of them, and what is left on disk."""
+
+import csv
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import ConfigError, cli
+from purejaxrl_sac.experiment import memory, points, runner, sensitivity, sweep
+from purejaxrl_sac.experiment.errors import StoppedError
+from tests.conftest import small
+from tests.test_runs import TINY, Remarks, compiled_once  # noqa: F401
+
+SHORT = {"seeds": 2, "chunks": 3, "episodes": 4}
+RATES = points.grid(learning_rate=[0.1, 0.5, 0.9])
+
+
+def test_a_grid_has_every_combination_and_sobol_fills_the_range():
+    assert points.grid(a=[1, 2], b=[3, 4])[1:3] == [{"a": 1, "b": 4}, {"a": 2, "b": 3}]
+    scales = {"tau": points.log_uniform(1e-4, 1e-2), "gamma": points.uniform(0.9, 1.0)}
+    found = points.sampled(points.sobol(16, 2, seed=3), **scales)
+    tau = np.log10([point["tau"] for point in found])
+    counts, _ = np.histogram(tau, 16, (-4, -2))
+    assert counts.tolist() == [1] * 16  # what a net is: one in every sixteenth
+    gamma, _ = np.histogram([point["gamma"] for point in found], 16, (0.9, 1.0))
+    assert gamma.tolist() == [1] * 16
+    assert points.random(4, 2, 1).tolist() == points.random(4, 2, 1).tolist()
+    assert len(points.sobol(5, 3)) == 5
+
+
+def test_points_are_typed_and_those_of_one_program_lie_together():
+    config = small("dqn")
+    words = points.grid(num_envs=["3", "4"], target_period=["5", "1"], hidden_sizes=["8x8"])
+    found = points.checked(config, words[::2] + words[1::2] + words[:1])
+    assert [point["num_envs"] for point in found] == [3, 3, 4, 4]
+    assert found[0] == {"num_envs": 3, "target_period": 5, "hidden_sizes": (8, 8)}
+    made = sweep.plan(config, found, seeds=2)
+    assert list(made.programs()) == [range(0, 2), range(2, 4)]
+    assert (
+        sweep.costs(made) == "hidden_sizes and num_envs cannot vary in one program: 2 are compiled"
+    )
+
+
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        (
+            {"learning_rat": 1.0},
+            "is called learning_rat: did you mean learning_rate",
+        ),
+        ({"env": "chain"}, "no hyperparameter is called env"),
+        ({"gamma": "two"}, "gamma is 'two', but takes values like"),
+        ({"num_envs": "2.5"}, r"num_envs is '2.5', but takes values like"),
+        ({"gamma": 2.0}, "gamma is 2.0, but must be between 0 and 1"),
+    ],
+)
+def test_bad_points_are_refused_before_anything_is_made(point, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        sweep.run(TINY, [point], out=tmp_path / "sweep", **SHORT)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished sweep, in two batches; nobody may change it."""
+    return sweep.run(TINY, RATES, out=tmp_path_factory.mktemp("sweep") / "whole", most=4, **SHORT)
+
+
+def test_a_sweep_leaves_a_table_the_best_point_and_pictures(whole):
+    with (whole.path / "table.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [float(row["learning_rate"]) for row in table] == [0.1, 0.5, 0.9]
+    assert [row["failed"] for row in table] == ["0"] * 3
+    assert float(table[whole.best]["iqm"]) == max(float(row["iqm"]) for row in table)
+    assert len((whole.path / "seeds.csv").read_text().splitlines()) == 1 + 6
+    assert sorted(x.name for x in (whole.path / "batches").iterdir()) == [
+        "00000-00001",
+        "00002-00002",
+    ]
+    for rate, scores in zip((0.1, 0.5, 0.9), whole.scores, strict=True):
+        plan = runner.plan(TINY.replace(learning_rate=rate), 2, chunks=3, episodes=4)
+        alone = runner.train_seeds(plan, devices=1).evaluation.mean(1)
+        np.testing.assert_allclose(scores, alone, rtol=1e-6)
+    assert (whole.path / "sensitivity.png").stat().st_size > 10_000
+
+
+def test_the_best_point_is_trained_anew_with_seeds_that_did_not_choose_it(whole):
+    again = prl.experiment.load(whole.path / "best")
+    assert again.config.learning_rate == whole.sweep.points[whole.best]["learning_rate"]
+    assert again.plan.seed != whole.sweep.seed and again.plan.seeds == 2
+    np.testing.assert_array_equal(again.summary["greedy_returns"], whole.fresh.astype(np.float32))
+    summary = json.loads((whole.path / "summary.json").read_text())
+    assert summary["best_on_fresh_seeds"]["mean"] == pytest.approx(whole.fresh.mean())
+
+
+def test_a_half_done_sweep_is_resumed_and_ends_alike(whole, tmp_path):
+    path = tmp_path / "sweep"
+    watch = Remarks(stop_after=2)  # in the first batch
+    with pytest.raises(StoppedError, match=r"sweep stopped"):
+        sweep.run(TINY, RATES, out=path, most=4, watch=lambda: watch, **SHORT)
+    assert sweep.describe(path)["points"] == "0 of 3 trained"
+    watch.stop_after += 2  # in the second one
+    with pytest.raises(StoppedError):
+        sweep.resume(path, most=4, watch=lambda: watch)
+    assert sweep.describe(path)["points"] == "2 of 3 trained"
+    found = sweep.resume(path, most=2)
+    np.testing.assert_array_equal(found.scores, whole.scores)
+    np.testing.assert_array_equal(found.fresh, whole.fresh)
+    assert (path / "table.csv").read_text() == (whole.path / "table.csv").read_text()
+
+
+def test_batches_fit_into_memory(tmp_path, monkeypatch):
+    config = small("dqn")
+    made = sweep.plan(config, points.grid(tau=list(np.linspace(0.1, 1, 10))), seeds=2)
+    plan = runner.plan(config, 2)
+    one = sum(memory.state_bytes(plan, runner.mesh_for(2)).values())
+    monkeypatch.setattr(memory, "available", lambda: int(4.1 * one / memory.SWEEP_SHARE))
+    sizes = [len(batch.variants["tau"]) for batch in sweep.batches(tmp_path, made)]
+    assert sizes == [4, 3, 3] or sizes == [4, 4, 2]
+    (tmp_path / "batches" / "00002-00004").mkdir(parents=True)  # of another machine
+    found = [batch.variants["tau"] for batch in sweep.batches(tmp_path, made)]
+    assert [len(taus) for taus in found] == [2, 3, 3, 2]
+    assert list(itertools.chain(*found)) == [point["tau"] for point in made.points]
+    monkeypatch.setattr(memory, "available", lambda: one - 1)
+    with pytest.raises(ConfigError, match="are free: lower"):
+        sweep.batches(tmp_path, made)
+
+
+def test_the_best_is_chosen_among_those_that_lost_no_seed():
+    nan = np.nan
+    assert sweep.choose(np.array([[1.0, 2], [9, nan], [3, 4]])) == 2
+    assert sweep.choose(np.array([[nan, nan], [1, nan]])) == 1
+    assert sweep.choose(np.full((2, 2), nan)) is None
+    figures = sweep.statistics(np.array([1.0, nan, 3]))
+    assert figures["failed"] == 1 and figures["mean"] == 2 and figures["worst"] == 1
+
+
+def test_the_command_line_sweeps_static_and_traced_fields(tmp_path, capsys):
+    flags = ["--env=chain", "--steps=240", "--seeds=2", "--episodes=4", "--chunks=2"]
+    swept = ["--grid", "num-envs=3,4", "learning-rate=0.1,0.9", "--fresh-seeds=0"]
+    out = ["--out", str(tmp_path / "sweep")]
+    assert cli.main(["sweep", "q_learning", *flags, *swept, *out]) == 0
+    said = capsys.readouterr().out
+    assert "num_envs cannot vary in one program: 2 are compiled" in said and "best" in said
+    assert (tmp_path / "sweep" / "heatmap.png").exists()
+    assert cli.main(["info", str(tmp_path / "sweep")]) == 0
+    assert "4 of 4 trained" in capsys.readouterr().out
+    assert cli.main(["resume", str(tmp_path / "sweep"), "--json"]) == 0  # nothing is left to do
+    assert json.loads(capsys.readouterr().out)["figures"]["points x seeds"] == "4 x 2"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "a sweep needs --grid"),
+        (["--grid", "gamma"], "--grid takes FIELD=VALUE,VALUE, not 'gamma'"),
+        (["--range", "gamma=0.9"], "--range takes gamma=LOW:HIGH"),
+        (["--range", "gamma=0:1"], "0 has no logarithm: begin above zero, or say :linear"),
+        (["--range", "gamma=1:0.5:linear"], "a range goes from low to high"),
+        (["--range", "gamma=0.5:1", "--grid", "gamma=1"], "gamma is in --grid and in --range"),
+        (["--grid", "gama=0.9"], "did you mean gamma?"),
+    ],
+)
+def test_bad_sweeps_end_in_one_line(flags, message, tmp_path, capsys):
+    out = ["--env=chain", "--out", str(tmp_path / "sweep")]
+    assert cli.main(["sweep", "q_learning", *out, *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_pictures_of_words_of_samples_and_of_nothing(tmp_path):
+    rng = np.random.default_rng(0)
+    cube = rng.random((20, 2))
+    scales = {"tau": points.log_uniform(1e-4, 1e-1), "gamma": points.uniform(0.9, 1)}
+    found = points.sampled(cube, **scales)
+    sensitivity.draw(found, rng.normal(size=(20, 4)), 3, tmp_path)
+    assert {x.name for x in tmp_path.iterdir()} == {"sensitivity.png", "heatmap.png"}
+    words = points.grid(activation=["relu", "tanh"], hidden_sizes=[(8, 8), (16,)], tau=[0.1, 1.0])
+    sensitivity.draw(words, rng.normal(size=(8, 4)), None, tmp_path)
+    one = tmp_path / "one"
+    one.mkdir()
+    sensitivity.draw(found[:1], np.ones((1, 2)), 0, one)
+    sensitivity.draw(found, np.full((20, 2), np.nan), None, one)
+    assert not list(one.iterdir())
