@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -65,15 +66,25 @@ class OnDevices:
     """Over how many devices the seeds are spread."""
     cpu_devices: int | None = None
     """Devices made of a CPU's cores: as many as there are cores, or seeds, if not given."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where several processes train together; Slurm and TPU pods tell."""
+    processes: int | None = None
+    """How many processes there are."""
+    process: int | None = None
+    """Which one this is, from 0."""
+    join_timeout: int = 120
+    """Seconds until all processes must be there."""
 
     def use(self, lanes: int) -> int | None:
         """Makes devices of a CPU's cores; returns how many devices to use, None for all."""
-        from purejaxrl_sac.experiment import mesh
+        from purejaxrl_sac.experiment import hosts, mesh
 
         if self.cpu_devices is not None:
             mesh.use_cpu_devices(self.cpu_devices)
         elif not mesh.has_begun():
-            mesh.use_cpu_devices(max(1, min(mesh.cores(), lanes)))
+            each = -(-lanes // (self.processes or hosts.expected() or 1))
+            mesh.use_cpu_devices(max(1, min(mesh.cores(), each)))
+        hosts.join(self.coordinator, self.processes, self.process, self.join_timeout)
         return None if self.devices == "all" else self.devices
 
 
@@ -174,6 +185,14 @@ class SweepOptions(Watching):
     not given; 0 for none."""
     lanes: int | None = None
     """Points x seeds trained at once; as many as fit into memory if not given."""
+    engine: Literal["here", "ray"] = "here"
+    """Ray spreads batches of points over a cluster whose hosts share the directory."""
+    ray_address: str | None = None
+    """The cluster; a running one that Ray finds, or else this machine, if not given."""
+    cpus: int = 1
+    """CPU cores that Ray gives each batch."""
+    gpus: float = 0
+    """GPUs that Ray gives each batch."""
     name: str | None = None
     """The directory is runs/NAME, which must not exist yet; sweep-ALGORITHM-ENV-TIME otherwise."""
     out: Path | None = None
@@ -274,14 +293,14 @@ class InfoOptions:
     run: RunPath
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:  # noqa: PLR0911
     """Runs the command line; returns the exit status, see USAGE."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         command(arguments)
     except ConfigError as error:
         print(f"purejaxrl-sac: {error}", file=sys.stderr)
-        return 2
+        return ended(2)
     except BrokenPipeError:  # whoever read what we print is gone
         sys.stdout = None
         return 1
@@ -290,12 +309,35 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except RunError as error:
         print(f"purejaxrl-sac: {error}", file=sys.stderr)
-        return 1
+        return ended(1)
     except StoppedError as error:
         how = f"go on with purejaxrl-sac resume {error.path}"
         print(f"purejaxrl-sac: {error}: {how}", file=sys.stderr)
         return 128 + error.signal
+    except Exception:
+        if joined():
+            traceback.print_exc()
+            return ended(1)
+        raise
     return 0
+
+
+def joined() -> bool:
+    """Whether this is one of several processes."""
+    hosts = sys.modules.get("purejaxrl_sac.experiment.hosts")
+    return hosts is not None and hosts.joined()
+
+
+def ended(status: int) -> int:
+    """The exit status of a failure; one of several processes ends at once.
+
+    Otherwise it would wait at its exit for processes that wait for it.
+    """
+    if joined():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def command(arguments: list[str]) -> None:
@@ -414,10 +456,26 @@ def sweep(options: SweepOptions) -> None:
         name: getattr(options, name)
         for name in ("seeds", "seed", "chunks", "episodes", "fresh_seeds")
     }
-    made = sweeps.plan(config, asked_points(options), **planned)
-    keeping = keeping_sweep(options, made)
+    found = asked_points(options)
+    keeping = options.keeping(len(found) * options.seeds) | {"watch": options.watch}
+    made = sweeps.plan(config, found, **planned)
     sweeps.begin(out, made)
-    show_sweep(options, sweeps.go_on(out, made, most=options.lanes, **keeping))
+    show_costs(options, made)
+    how = engine_of(options, len(made.points) * made.seeds)
+    show_sweep(options, sweeps.go_on(out, made, **{"most": options.lanes, **keeping, **how}))
+
+
+def engine_of(options: SweepOptions, lanes: int) -> dict[str, Any]:
+    """What `--engine` asks for; with Ray, all of a cluster has something to do."""
+    if options.engine == "here":
+        return {}
+    from functools import partial
+
+    from purejaxrl_sac.experiment import cluster
+
+    asked = {"cpus": options.cpus, "gpus": options.gpus, "address": options.ray_address}
+    most = options.lanes or max(options.seeds, -(-lanes // cluster.slots(**asked)))
+    return {"engine": partial(cluster.train_on_ray, **asked), "most": most}
 
 
 def asked_points(options: SweepOptions) -> list[dict[str, Any]]:
@@ -445,21 +503,22 @@ def asked_points(options: SweepOptions) -> list[dict[str, Any]]:
     return found
 
 
-def keeping_sweep(options: Watching, made: Sweep) -> dict[str, Any]:
-    """How a sweep's batches are shown and kept."""
+def show_costs(options: Watching, made: Sweep) -> None:
+    """Says where hyperparameters cost programs."""
     from purejaxrl_sac.experiment import sweep as sweeps
 
     if (said := sweeps.costs(made)) and not (options.json or options.quiet):
         Console().print(said, soft_wrap=True)
-    return {**options.keeping(len(made.points) * made.seeds), "watch": options.watch}
 
 
 def show_sweep(options: Watching, swept: Swept) -> None:
     """The table at the end of a sweep."""
-    from purejaxrl_sac.experiment import display, pictures
+    from purejaxrl_sac.experiment import display, hosts, pictures
     from purejaxrl_sac.experiment import sweep as sweeps
 
     figures = sweeps.figures(swept)
+    if not hosts.is_first():
+        return
     if options.json:
         display.Lines().on_finished("", figures, swept.path)
         return
@@ -504,7 +563,8 @@ def resume(options: ResumeOptions) -> None:
         if options.steps is not None or options.any_version:
             raise ConfigError("a sweep is resumed as it is: without --steps or --any-version")
         made = sweeps.read(options.run)
-        keeping = keeping_sweep(options, made)
+        keeping = options.keeping(len(made.points) * made.seeds) | {"watch": options.watch}
+        show_costs(options, made)
         show_sweep(options, sweeps.go_on(options.run, made, **keeping))
         return
     keeping = options.keeping(lanes_of(RunDirectory.find(options.run).read_document()))

@@ -26,6 +26,7 @@ from purejaxrl_sac.experiment import memory, runner
 from purejaxrl_sac.experiment.checkpoint import Checkpoints
 from purejaxrl_sac.experiment.directory import RunDirectory
 from purejaxrl_sac.experiment.display import Display
+from purejaxrl_sac.experiment.mesh import mesh_for
 from purejaxrl_sac.experiment.runs import parted
 
 CHUNKS = 10  # of the usual fiftieth of a run each
@@ -41,7 +42,7 @@ def main() -> None:
     for algorithm, env, changes in RUNS:
         config = prl.preset(algorithm, env).replace(**changes)
         plan = runner.plan(config, options.seeds)
-        programs = runner.compile_run(plan)
+        programs = runner.compile_run(plan, mesh=mesh_for(plan.lanes, 1))
         axes = prl.seed_axes(runner.shapes(plan))
         scan = partial(prl.run, config=config, iterations=CHUNKS * plan.chunk)
         scan = jax.jit(jax.vmap(scan, (axes,), (axes, 0)), donate_argnums=0)
@@ -66,7 +67,7 @@ def main() -> None:
                 ratios.append((time.perf_counter() - began) / plain[-1])
             checkpoints = Checkpoints(Path(folder) / "checkpoints", keep=1)
             began = time.perf_counter()
-            checkpoints.save(1, **parted(state))
+            checkpoints.save(1, plan.lanes, **parted(state))
             copied = time.perf_counter() - began
             checkpoints.wait()
             written = time.perf_counter() - began

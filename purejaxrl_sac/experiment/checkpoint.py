@@ -13,7 +13,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from purejaxrl_sac.experiment import hosts
 from purejaxrl_sac.experiment.errors import DamagedError
+from purejaxrl_sac.experiment.mesh import plain, typed
 from purejaxrl_sac.types import PyTree
 
 
@@ -26,7 +28,7 @@ def checksum(tree: PyTree, lanes: int) -> int:
         tree: of arrays [lanes or more, ...], and scalars, which belong to every lane.
     """
     crcs: dict[int, int] = {}
-    for leaf in jax.tree.leaves(_plain(tree)):
+    for leaf in jax.tree.leaves(plain(tree)):
         pieces = {str(piece.index): piece for piece in leaf.addressable_shards}  # each once
         for piece in pieces.values():
             array = np.asarray(piece.data)
@@ -34,32 +36,7 @@ def checksum(tree: PyTree, lanes: int) -> int:
             for lane in range(first, min(lanes, first + (len(array) if array.ndim else lanes))):
                 row = np.ascontiguousarray(array[lane - first] if array.ndim else array)
                 crcs[lane] = zlib.crc32(row.reshape(-1).view(np.uint8), crcs.get(lane, 0))
-    return sum(crcs.values()) % 2**32
-
-
-def _plain(tree: PyTree) -> PyTree:
-    """PRNG keys as the numbers they are, which can be cut and padded on their way from the disk."""
-
-    def plain(x: jax.Array | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDtypeStruct:
-        if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-            return x
-        if isinstance(x, jax.Array):
-            return jax.random.key_data(x)
-        data = jax.eval_shape(jax.random.key_data, x)
-        return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=x.sharding)
-
-    return jax.tree.map(plain, tree)
-
-
-def _typed(tree: PyTree, like: PyTree) -> PyTree:
-    """Keys as keys again."""
-
-    def typed(x: jax.Array, like: jax.ShapeDtypeStruct) -> jax.Array:
-        if not jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
-            return x
-        return jax.random.wrap_key_data(x, impl=like.dtype._impl)
-
-    return jax.tree.map(typed, tree, like)
+    return hosts.total(sum(crcs.values()) % 2**32)
 
 
 class Checkpoints:
@@ -99,7 +76,7 @@ class Checkpoints:
         Raises:
             OSError: this one, or the one before, cannot be written.
         """
-        items = {name: ocp.args.StandardSave(_plain(part)) for name, part in parts.items()}
+        items = {name: ocp.args.StandardSave(plain(part)) for name, part in parts.items()}
         check = ocp.args.JsonSave({name: checksum(part, lanes) for name, part in parts.items()})
         with quiet(), writing():
             self.manager.save(steps, args=ocp.args.Composite(**items, check=check), force=True)
@@ -130,25 +107,28 @@ class Checkpoints:
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here)
 
         items = {
-            name: ocp.args.StandardRestore(jax.tree.map(placed, _plain(part)), strict=False)
+            name: ocp.args.StandardRestore(jax.tree.map(placed, plain(part)), strict=False)
             for name, part in like.items()
         }
         check = ocp.args.JsonRestore()
+        parts, failure = {}, None
         try:
             with quiet():
                 args = ocp.args.Composite(**items, check=check)
                 found = self.manager.restore(steps, args=args)
             parts = {name: found[name] for name in like}
-            intact = all(checksum(parts[name], lanes) == found.check[name] for name in parts)
         except (MemoryError, jax.errors.JaxRuntimeError):
             raise  # the machine's failure, not the file's
         except Exception as error:  # whatever damage makes a reader raise
             if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                 raise
-            raise DamagedError(f"{type(error).__name__} while reading") from error
-        if not intact:
+            failure = error
+        if hosts.any_of(failure is not None)[0]:
+            name = "another process failed" if failure is None else type(failure).__name__
+            raise DamagedError(f"{name} while reading") from failure
+        if any(checksum(parts[name], lanes) != found.check[name] for name in parts):
             raise DamagedError("its checksum is another")
-        return {name: _typed(part, like[name]) for name, part in parts.items()}
+        return {name: typed(part, like[name]) for name, part in parts.items()}
 
     def newest(
         self, on_damage: Callable[[int, DamagedError], None], lanes: int, **like: PyTree

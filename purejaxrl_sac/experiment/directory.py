@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from purejaxrl_sac.config import Config, ConfigError
-from purejaxrl_sac.experiment import record
+from purejaxrl_sac.experiment import hosts, record
 from purejaxrl_sac.experiment.errors import InUseError
 from purejaxrl_sac.experiment.memory import readable
 from purejaxrl_sac.experiment.runner import WATCHED, Plan, Progress
@@ -86,6 +86,18 @@ class RunDirectory:
             yield
         finally:
             lock.release()
+
+    @contextlib.contextmanager
+    def locked_by_first(self) -> Iterator[None]:
+        """`locked`, for all processes of a run: the first one holds the lock."""
+        with contextlib.ExitStack() as held:
+            hosts.on_first(lambda: held.enter_context(self.locked()))
+            yield
+
+    def check_new(self) -> None:
+        """Raises ConfigError where another run was faster."""
+        if (self.path / "config.json").exists():
+            raise ConfigError(f"{self.path} exists already: give --out another directory")
 
     def is_running(self) -> bool:
         """Whether some process has the lock."""

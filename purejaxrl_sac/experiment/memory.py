@@ -47,7 +47,7 @@ def program_bytes(programs: Programs) -> int:
 
 def available() -> int:
     """Bytes that are free: on the first accelerator, or for this process on a CPU."""
-    stats = jax.devices()[0].memory_stats()
+    stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
     free = psutil.virtual_memory().available

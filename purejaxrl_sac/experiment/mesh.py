@@ -19,7 +19,7 @@ from jax._src import xla_bridge  # JAX says nowhere else whether it has begun
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from purejaxrl_sac.config import ConfigError
-from purejaxrl_sac.types import PyTree
+from purejaxrl_sac.types import PyTree, TrainState
 
 LANE = "lane"
 
@@ -72,30 +72,71 @@ def fill(tree: PyTree, lanes: int, mesh: Mesh) -> PyTree:
     """Makes the lanes from `lanes` on copies of the first one, or adds them where there are none.
 
     Args:
-        tree: of arrays [lanes or more, ...], and scalars, which stay.
+        tree: of arrays [lanes or more, ...], and scalars, which stay; on the devices already, or
+            alike in every process.
 
     Returns:
-        arrays [padded, ...], in pieces on the devices; the ones given are used up.
+        arrays [padded, ...], in pieces on the devices.
     """
     wanted = padded(lanes, mesh)
     where = shardings(jax.tree.map(lambda x: 0 if jnp.ndim(x) else None, tree), mesh)
-    if wanted == lanes:
+    there = set(mesh.devices.flat)
+    here = all(x.sharding.device_set == there for x in jax.tree.leaves(tree))
+    if here and wanted == lanes:
         return jax.device_put(tree, where)
 
-    def complete(x: jax.Array) -> jax.Array:
-        if jnp.ndim(x) == 0:
+    def complete(x: jax.Array, like: jax.Array) -> jax.Array:
+        if x.ndim and wanted > lanes:
+            first = jnp.broadcast_to(x[:1], (wanted - lanes, *x.shape[1:]))
+            x = jnp.concatenate([x[:lanes], first])
+        return jax.random.wrap_key_data(x, impl=like.dtype._impl) if is_key(like) else x
+
+    def brought(x: jax.Array) -> jax.Array | np.ndarray:
+        x = jax.random.key_data(x) if is_key(x) else x
+        return x if here else np.asarray(x)  # which every process can hand to all devices
+
+    arrays = jax.tree.map(brought, tree)
+    program = jax.jit(lambda arrays: jax.tree.map(complete, arrays, tree), out_shardings=where)
+    return program(arrays)
+
+
+def is_key(x: jax.Array | jax.ShapeDtypeStruct) -> bool:
+    """Whether these are PRNG keys, which are not numbers."""
+    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def trim(state: TrainState, lanes: int, mesh: Mesh) -> TrainState:
+    """Drops what `fill` added. Of several processes, each gets all policies, and nothing else."""
+    if jax.process_count() > 1:
+        policies = state._replace(env=(), memory=())
+        everywhere = jax.jit(lambda x: x, out_shardings=shardings(None, mesh))(plain(policies))
+        state = typed(jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), everywhere), policies)
+    return jax.tree.map(lambda x: x[:lanes] if jnp.ndim(x) and len(x) > lanes else x, state)
+
+
+def plain(tree: PyTree) -> PyTree:
+    """PRNG keys as the numbers they are, which can be cut and padded on their way from the disk."""
+
+    def number(x: jax.Array | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDtypeStruct:
+        if not is_key(x):
             return x
-        first = jnp.broadcast_to(x[:1], (wanted - lanes, *x.shape[1:]))
-        return jnp.concatenate([x[:lanes], first])
+        if isinstance(x, jax.Array):
+            return jax.random.key_data(x)
+        data = jax.eval_shape(jax.random.key_data, x)
+        return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=x.sharding)
 
-    here = all(x.sharding.device_set == set(mesh.devices.flat) for x in jax.tree.leaves(tree))
-    filled = jax.jit(partial(jax.tree.map, complete), out_shardings=where if here else None)(tree)
-    return jax.device_put(filled, where)
+    return jax.tree.map(number, tree)
 
 
-def trim(tree: PyTree, lanes: int) -> PyTree:
-    """Drops what `fill` added."""
-    return jax.tree.map(lambda x: x[:lanes] if jnp.ndim(x) and len(x) > lanes else x, tree)
+def typed(tree: PyTree, like: PyTree) -> PyTree:
+    """Keys as keys again."""
+
+    def key(x: jax.Array, like: jax.ShapeDtypeStruct) -> jax.Array:
+        if not is_key(like):
+            return x
+        return jax.random.wrap_key_data(x, impl=like.dtype._impl)
+
+    return jax.tree.map(key, tree, like)
 
 
 def cores() -> int:

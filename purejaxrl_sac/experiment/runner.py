@@ -365,7 +365,7 @@ def train_seeds(
         history.append(progress)
         on_chunk(progress)
     evaluation = final_evaluation(plan, state, programs.mesh) if timed(plan.config) else None
-    state = trim(state, plan.lanes)
+    state = trim(state, plan.lanes, programs.mesh)
     return Result(state, history, evaluation, programs.seconds, history[-1].seconds)
 
 

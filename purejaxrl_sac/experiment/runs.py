@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.evaluate import Policy
 from purejaxrl_sac.evaluate import policy as deployed
-from purejaxrl_sac.experiment import display, memory, pictures, record, runner
+from purejaxrl_sac.experiment import display, hosts, memory, pictures, record, runner
 from purejaxrl_sac.experiment.checkpoint import Checkpoints
 from purejaxrl_sac.experiment.directory import RunDirectory, device, listed, write_json
 from purejaxrl_sac.experiment.display import Watch
@@ -147,20 +147,22 @@ def run(
     )  # fmt: skip
     check_keep(keep)
     mesh = mesh_for(plan.lanes, devices)
+    _check_alike(plan, mesh)
     memory.check_state(plan, mesh)
-    directory = RunDirectory.create(Path(out))
-    with directory.locked():
-        if (directory.path / "config.json").exists():  # another process was faster
-            raise ConfigError(f"{out} exists already: give --out another directory")
+    directory = RunDirectory(Path(out))
+    hosts.on_first(lambda: RunDirectory.create(Path(out)))
+    with directory.locked_by_first():
+        hosts.on_first(directory.check_new)
         try:
             with failing(directory):
-                directory.write_plan(plan, keep, mesh)
+                hosts.on_first(lambda: directory.write_plan(plan, keep, mesh))
                 return _train(
                     directory, plan, None, mesh=mesh, checkpoint_minutes=checkpoint_minutes,
                     keep=keep, loggers=loggers, watch=watch or Watch(),
                 )  # fmt: skip
         finally:
-            directory.remove_if_unused()
+            if hosts.is_first():
+                directory.remove_if_unused()
 
 
 def resume(
@@ -192,8 +194,8 @@ def resume(
         ConfigError: not a run, or finished, or made by other versions, or in use.
     """
     directory = RunDirectory.find(Path(path))
-    watch = watch or Watch()
-    with directory.locked(), failing(directory):
+    watch = watch or Watch() if hosts.is_first() else Watch()
+    with directory.locked_by_first(), failing(directory):
         plan = directory.read_plan(config)
         document = directory.read_document()
         keep = document["keep"] if keep is None else keep
@@ -201,6 +203,7 @@ def resume(
         longer = _longer(directory, plan, steps)
         mesh = mesh_for(plan.lanes, devices)
         _check_versions(directory.path, document, any_version, mesh, watch)
+        _check_alike(longer, mesh)
         memory.check_state(longer, mesh)
         found = _intact(directory, longer, mesh, watch)
         watch.say(f"going on from step {found[0]:,}" if found else "no checkpoint: from the start")
@@ -282,15 +285,17 @@ def _train(
     title = pictures.title(plan.config)
     steps = found[0] if found else plan.steps(0)
     history = directory.history(plan, steps) if found else []
+    first = hosts.is_first()
+    watch = watch if first else Watch()
     if found and (not history or history[-1].steps != steps):
         raise ConfigError(f"{directory.metrics} ends before the checkpoint of step {steps:,}")
-    logs = [make(directory.path, steps) for make in loggers]
+    logs = [make(directory.path, steps) for make in loggers] if first else []
     watch.on_begin(plan, title, device(mesh))
     done = steps // plan.config.block - plan.config.warmup_iterations
     programs = runner.compile_run(plan, done, mesh)
     held = sum(memory.state_bytes(plan, mesh).values()) if found else 0
     memory.check_programs(programs, held)
-    prepare()
+    hosts.on_first(prepare)
     watch.on_compiled(programs.seconds)
     state = fill(joined(**found[1]), plan.lanes, mesh) if found else runner.begin(plan, programs)
     with (
@@ -302,31 +307,48 @@ def _train(
         saved = time.monotonic()
         last = history[-1] if history else None
         for state, progress in runner.advance(plan, programs, state, last):  # noqa: B020
-            directory.append(progress)
+            if first:
+                directory.append(progress)
             if is_best(progress, history) and progress.steps not in best.steps():
                 best.save(progress.steps, plan.lanes, policy=parted(state)["policy"])
             history.append(progress)
             for log in (*logs, watch.on_chunk):
                 log(progress)
-            stop, waited = interrupts.heard, time.monotonic() - saved
-            if stop or progress.steps == plan.total or waited >= 60 * checkpoint_minutes:
-                directory.sync()
+            waited = time.monotonic() - saved
+            due, stop = hosts.any_of(waited >= 60 * checkpoint_minutes, bool(interrupts.heard))
+            if due or stop or progress.steps == plan.total:
+                if first:
+                    directory.sync()
                 best.wait()  # a checkpoint never knows of a best policy that is not kept
                 checkpoints.save(progress.steps, plan.lanes, **parted(state))
                 saved = time.monotonic()
             if stop:
                 checkpoints.wait()
-                raise StoppedError(directory.path, progress.steps, stop)
+                how = interrupts.heard or signal.SIGTERM  # another process heard it
+                raise StoppedError(directory.path, progress.steps, how)
     scores = runner.final_evaluation(plan, state, mesh) if runner.timed(plan.config) else None
-    state = trim(state, plan.lanes)
+    state = trim(state, plan.lanes, mesh)
     result = Result(state, history, scores, programs.seconds, history[-1].seconds)
+    hosts.on_first(lambda: _leave(directory, plan, result, mesh, watch))
+    summary = directory.read_summary()
+    return Run(directory.path, plan, plan.total, state, directory.columns(), summary)
+
+
+def _leave(directory: RunDirectory, plan: Plan, result: Result, mesh: Mesh, watch: Watch) -> None:
+    """Pictures and, last, the summary: it says that the run is finished."""
     figures = display.summary(plan.config, result)
     if not plan.variants:  # what seeds have in common, variants do not
         figures |= pictures.leave(directory.path, plan, result)
-    summary = _summary(result, figures, mesh)
-    write_json(directory.summary, summary)  # last: it says that the run is finished
-    watch.on_finished(title, figures, directory.path)
-    return Run(directory.path, plan, plan.total, state, directory.columns(), summary)
+    write_json(directory.summary, _summary(result, figures, mesh))
+    watch.on_finished(pictures.title(plan.config), figures, directory.path)
+
+
+def _check_alike(plan: Plan, mesh: Mesh) -> None:
+    """Raises ConfigError where processes are about to do different things."""
+    if not hosts.alone():
+        config = record.config_to_dict(plan.config)
+        what = (config, plan._replace(config=None), record.versions(), len(mesh.local_devices))
+        hosts.check_alike(repr(what))
 
 
 def _summary(result: Result, figures: dict[str, str], mesh: Mesh) -> dict[str, Any]:
@@ -389,11 +411,15 @@ def _intact(
             f"no checkpoint of {directory.path} can be read ({why}): to begin from the start, move"
             f" {directory.checkpoints} away"
         )
-    for steps, error in damaged.items():
-        aside = directory.path / "damaged" / f"{steps}-{time.time_ns()}"
-        aside.parent.mkdir(exist_ok=True)
-        (directory.checkpoints / str(steps)).rename(aside)
-        watch.say(f"the checkpoint of step {steps:,} is damaged ({error}): moved to {aside}")
+
+    def move_aside() -> None:
+        for steps, error in damaged.items():
+            aside = directory.path / "damaged" / f"{steps}-{time.time_ns()}"
+            aside.parent.mkdir(exist_ok=True)
+            (directory.checkpoints / str(steps)).rename(aside)
+            watch.say(f"the checkpoint of step {steps:,} is damaged ({error}): moved to {aside}")
+
+    hosts.on_first(move_aside)
     return found
 
 
@@ -448,7 +474,11 @@ def failing(directory: RunDirectory) -> Iterator[None]:
         yield
     except (BrokenPipeError, ConnectionError):
         raise  # whoever listened is gone
-    except (OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
+    except (OSError, MemoryError, ValueError, jax.errors.JaxRuntimeError) as error:
+        if gone := hosts.lost(error):
+            raise gone from error
+        if isinstance(error, ValueError):  # an error of ours, or in the input
+            raise
         reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
         failed = f"{directory.path} cannot go on ({reason or type(error).__name__})"
         if any(directory.checkpoints.glob("[0-9]*")):

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.transforms import ScaledTranslation
 
 from purejaxrl_sac.experiment.points import Point
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
@@ -36,10 +38,10 @@ def draw(points: Sequence[Point], scores: np.ndarray, best: int | None, path: Pa
     rows = -(-len(names) // columns)
     size = (4.2 * columns, 3.4 * rows)
     figure = Figure(figsize=size, dpi=150, layout="constrained")
-    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
+    panels = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     for axes, name in zip(panels, names, strict=False):
         draw_sensitivity(axes, name, [point[name] for point in points], scores, best)
-    for axes in list(panels)[len(names) :]:
+    for axes in panels[len(names) :]:
         axes.set_axis_off()
     figure.suptitle("Final scores: IQM, 95 % intervals", fontsize="medium")
     figure.savefig(path / "sensitivity.png")
@@ -54,20 +56,24 @@ def draw_sensitivity(
 ) -> None:
     """Every point's IQM with its interval over one hyperparameter; a line through each value's."""
     x = place(axes, "x", values)
+    beside = np.array([list(x[:i]).count(value) for i, value in enumerate(x)], float)
+    beside *= min(5, 24 / max(beside.max(), 1))  # points that share a value stand side by side
     for i, row in enumerate(scores):
         known = row[np.isfinite(row)]
+        shift = ScaledTranslation(beside[i] / 72, 0, axes.figure.dpi_scale_trans)
+        at = {"color": "#0072B2", "transform": axes.transData + shift}
         if len(known):
-            axes.plot([x[i]] * 2, bootstrap_interval(known), color="#0072B2", alpha=0.3)
-            axes.plot(x[i], iqm(known), "o", markersize=4, color="#0072B2")
+            axes.plot([x[i]] * 2, bootstrap_interval(known), alpha=0.3, **at)
+            axes.plot(x[i], iqm(known), "o", markersize=4, **at)
+        if i == best:
+            ring = {**at, "color": "black", "fillstyle": "none"}
+            axes.plot(x[i], iqm(known), "o", markersize=10, **ring)
     every = np.unique(x)
     if len(every) <= FEW and len(every) < len(x):
         pooled = [scores[x == value] for value in every]
         middle = [iqm(s[np.isfinite(s)]) if np.isfinite(s).any() else np.nan for s in pooled]
         axes.plot(every, middle, color="#D55E00", linewidth=1.5, label="all that share it")
         axes.legend(frameon=False, fontsize="small")
-    if best is not None:
-        mark = iqm(scores[best][np.isfinite(scores[best])])
-        axes.plot(x[best], mark, "o", markersize=10, fillstyle="none", color="black")
     axes.set_xlabel(name.replace("_", " "))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.2)
@@ -97,13 +103,15 @@ def draw_heatmap(  # noqa: PLR0917
         for (i, j), value in zip(at, middle, strict=True):
             shade = "white" if value < halfway else "black"
             axes.text(j, i, f"{value:.4g}", ha="center", va="center", color=shade, fontsize=8)
-        mark = None if best is None else at[best][::-1]
+        if best is not None:
+            i, j = at[best]
+            frame = Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, lw=2.5, ec="#D55E00")
+            axes.add_patch(frame)
     else:
         x, y = place(axes, "x", second), place(axes, "y", first)
         colours = axes.scatter(x, y, c=middle, cmap="viridis", s=60)
-        mark = None if best is None else (x[best], y[best])
-    if mark is not None:
-        axes.plot(*mark, "o", markersize=22, fillstyle="none", color="#D55E00", markeredgewidth=2)
+        if best is not None:
+            axes.plot(x[best], y[best], "o", markersize=14, fillstyle="none", color="#D55E00")
     axes.set_xlabel(names[1].replace("_", " "))
     axes.set_ylabel(names[0].replace("_", " "))
     figure.colorbar(colours, label="IQM of final scores")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from purejaxrl_sac.config import Config, ConfigError
-from purejaxrl_sac.experiment import display, memory, plot, record, runner, runs
+from purejaxrl_sac.experiment import display, hosts, memory, plot, record, runner, runs
 from purejaxrl_sac.experiment.directory import RunDirectory, read_json, write_json, write_text
 from purejaxrl_sac.experiment.display import Watch
 from purejaxrl_sac.experiment.errors import StoppedError
@@ -142,6 +142,16 @@ def begin(path: Path, sweep: Sweep) -> None:
     Raises:
         ConfigError: it exists, or cannot be made.
     """
+
+    def make() -> None:
+        _make(path)
+        write_json(path / "sweep.json", document)
+
+    document = sweep._asdict() | {"schema": SCHEMA, "config": record.config_to_dict(sweep.config)}
+    hosts.on_first(make)
+
+
+def _make(path: Path) -> None:
     try:
         path.mkdir(parents=True)
     except FileExistsError:
@@ -150,8 +160,6 @@ def begin(path: Path, sweep: Sweep) -> None:
         ) from None
     except OSError as error:
         raise ConfigError(f"cannot make {path}: {error.strerror}") from None
-    document = sweep._asdict() | {"schema": SCHEMA, "config": record.config_to_dict(sweep.config)}
-    write_json(path / "sweep.json", document)
 
 
 def resume(path: Path | str, *, config: Config | None = None, **how: Any) -> Swept:
@@ -197,9 +205,11 @@ def train_here(
 
 def train(batch: Batch, **options: Any) -> None:
     """Trains a batch, or what is left of it."""
-    if (batch.path / "summary.json").exists():
+    finished, begun = ((batch.path / name).exists() for name in ("summary.json", "config.json"))
+    hosts.on_first(lambda: None)  # all have seen it before anybody changes it
+    if finished:
         return
-    if (batch.path / "config.json").exists():
+    if begun:
         runs.resume(batch.path, config=_own(batch.config), **options)
     else:
         plan = {"out": batch.path, "variants": batch.variants, **batch.options}
@@ -241,7 +251,7 @@ def go_on(
     except StoppedError as stop:
         raise StoppedError(path, stop.steps, stop.signal) from None
     swept = Swept(path, sweep, scores, best, fresh)
-    _leave(swept)
+    hosts.on_first(lambda: _leave(swept))
     return swept
 
 
@@ -261,6 +271,7 @@ def batches(
             pieces = -(-len(run) // size)
             each = -(-len(run) // pieces)
             groups += [range(i, min(i + each, run[-1] + 1)) for i in run[::each]]
+    hosts.on_first(lambda: None)  # before anybody begins one, all have seen which there are
     return [_batch(path, sweep, group) for group in sorted(groups, key=lambda group: group[0])]
 
 
@@ -295,7 +306,7 @@ def _fitting(sweep: Sweep, point: int, most: int | None, devices: int | None) ->
     fit = int(memory.SWEEP_SHARE * memory.available() / needed)
     if most is not None:
         fit = min(fit, most // sweep.seeds)
-    return max(1, fit)
+    return hosts.least(max(1, fit))
 
 
 def read_scores(path: Path, sweep: Sweep) -> np.ndarray:

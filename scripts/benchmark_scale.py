@@ -1,0 +1,206 @@
+"""What scale costs: seeds over devices, a sweep as lanes, compaction, and seeds up to the knee.
+
+    python scripts/benchmark_scale.py devices      seeds 1, 8, 64 on 1 and 2 devices of a CPU
+    python scripts/benchmark_scale.py sweep        64 lanes against 64 runs, one after the other
+    python scripts/benchmark_scale.py compaction   what successive halving costs between two rungs
+    python scripts/benchmark_scale.py knee         total steps per second by seeds, for accelerators
+
+What is compared takes turns in one process; figures are medians over `--rounds`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Annotated, Literal
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import purejaxrl_sac as prl
+from purejaxrl_sac.config import Config
+from purejaxrl_sac.experiment import memory, mesh, runner, search
+
+ONE_UPDATE = {"num_envs": 1, "rollout_length": 1, "num_updates": 1, "hidden_sizes": (64, 64)}
+WORK = {
+    "dqn": prl.preset("dqn", "CartPole-v1").replace(
+        **ONE_UPDATE, batch_size=128, capacity=10_000, warmup_steps=1_000
+    ),
+    "sac": prl.preset("sac", "Pendulum-v1").replace(
+        **ONE_UPDATE, batch_size=256, capacity=10_000, warmup_steps=1_000
+    ),
+    "pqn": prl.preset("pqn", "Breakout-MinAtar"),
+}
+
+
+@dataclasses.dataclass
+class Options:
+    """See the top of this file."""
+
+    what: Annotated[Literal["devices", "sweep", "compaction", "knee"], tyro.conf.Positional] = (
+        "devices"
+    )
+    algorithms: tuple[Literal["dqn", "sac", "pqn"], ...] = ("dqn", "sac")
+    seeds: tuple[int, ...] = (1, 8, 64)
+    """Of `devices` and `knee`, where 1 4 16 64 256 1024 4096 is the whole curve."""
+    iterations: int = 500
+    """Of each measured chunk."""
+    rounds: int = 5
+    lanes: int = 64
+    """Of `sweep` and `compaction`."""
+    sequential: int = 64
+    """Runs that are really made; the others are counted as if they had taken as long."""
+    cpu_devices: int = 2
+
+
+class Timed:
+    """A plan's chunk program and its state, to be run again and again."""
+
+    def __init__(self, config: Config, seeds: int, iterations: int, devices: int | None) -> None:
+        steps = (config.warmup_iterations + 100 * iterations) * config.block
+        self.plan = runner.plan(config.replace(total_steps=steps), seeds)._replace(chunk=iterations)
+        self.iterations = iterations
+        over = mesh.mesh_for(seeds, devices)
+        self.programs = runner.compile_run(self.plan, mesh=over, lengths=[iterations])
+        self.chunks = self.start()
+
+    def start(self) -> Iterator:
+        state = runner.begin(self.plan, self.programs)
+        chunks = runner.advance(self.plan, self.programs, state)
+        next(chunks)  # the first touches its memory
+        return chunks
+
+    def seconds(self) -> float:
+        """Of one more chunk."""
+        began = time.perf_counter()
+        next(self.chunks)
+        return time.perf_counter() - began
+
+
+def turns(measured: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Every one's figures, taken in turn."""
+    found: dict[str, list[float]] = {name: [] for name in measured}
+    for _ in range(rounds):
+        for name, measure in measured.items():
+            found[name].append(measure())
+    return found
+
+
+def devices(options: Options) -> Table:
+    """Microseconds per iteration and seed, on one device and on all."""
+    most = len(jax.devices())
+    table = Table("work", "seeds", "1 device, µs", f"{most} devices, µs", "ratio [range]")
+    for name in options.algorithms:
+        for seeds in options.seeds:
+            on = {d: Timed(WORK[name], seeds, options.iterations, d) for d in (1, most)}
+            found = turns({str(d): timed.seconds for d, timed in on.items()}, options.rounds)
+            each = 1e6 / (options.iterations * seeds)
+            one, all_ = (np.array(found[str(d)]) * each for d in (1, most))
+            ratios = one / all_
+            table.add_row(
+                name, str(seeds), f"{np.median(one):.1f}", f"{np.median(all_):.1f}",
+                f"{np.median(ratios):.2f} [{ratios.min():.2f}, {ratios.max():.2f}]",
+            )  # fmt: skip
+    return table
+
+
+def sweep(options: Options) -> Table:
+    """One program of many lanes against as many runs; each of those is compiled, as a user's is."""
+    table = Table("work", "how", "compilation, s", "training, s", "both, s", "times")
+    for name in options.algorithms:
+        steps = (WORK[name].warmup_iterations + 2 * options.iterations) * WORK[name].block
+        config = WORK[name].replace(total_steps=steps)
+        rates = np.geomspace(1e-4, 1e-2, options.lanes).tolist()
+
+        def train(variants: dict | None, config: Config = config) -> tuple[float, float]:
+            jax.clear_caches()
+            plan = runner.plan(config, chunks=2, variants=variants)
+            programs = runner.compile_run(plan)
+            began = time.perf_counter()
+            state = runner.begin(plan, programs)
+            for state, _ in runner.advance(plan, programs, state):  # noqa: B007, B020
+                pass
+            return programs.seconds, time.perf_counter() - began
+
+        together = train({"learning_rate": rates})
+        picked = rates[:: max(1, options.lanes // options.sequential)][: options.sequential]
+        each = [train({"learning_rate": [rate]}) for rate in picked]
+        scale = options.lanes / len(picked)
+        alone = tuple(scale * sum(column) for column in zip(*each, strict=True))
+        said = "" if scale == 1 else f", from {len(picked)}"
+        for how, (compiling, training) in {
+            f"{options.lanes} lanes": together,
+            f"{options.lanes} runs{said}": alone,
+        }.items():
+            both = compiling + training
+            table.add_row(
+                name, how, f"{compiling:.1f}", f"{training:.1f}", f"{both:.1f}",
+                f"{both / sum(together):.1f}",
+            )  # fmt: skip
+    return table
+
+
+def compaction(options: Options) -> Table:
+    """Gathering a third of the lanes, replay memory included, against one iteration."""
+    table = Table("work", "lanes", "state, MiB", "compaction, ms", "an iteration, ms", "iterations")
+    for name in options.algorithms:
+        timed = Timed(WORK[name], options.lanes, options.iterations, None)
+        state, _ = next(timed.chunks)
+        over = timed.programs.mesh
+        kept = np.arange(0, options.lanes, 3)
+        new = mesh.mesh_for(len(kept))
+        took = []
+        for _ in range(options.rounds + 1):  # the first compiles
+            began = time.perf_counter()
+            jax.block_until_ready(search.take_lanes(state, kept, over, new))
+            took.append(time.perf_counter() - began)
+        compacting = statistics.median(took[1:])
+        iteration = statistics.median(timed.seconds() for _ in range(options.rounds))
+        iteration /= options.iterations
+        size = sum(memory.state_bytes(timed.plan, over).values()) / 2**20
+        table.add_row(
+            name, f"{options.lanes} to {len(kept)}", f"{size:.0f}", f"{1e3 * compacting:.1f}",
+            f"{1e3 * iteration:.2f}", f"{compacting / iteration:.0f}",
+        )  # fmt: skip
+    return table
+
+
+def knee(options: Options) -> Table:
+    """Total environment steps per second, and memory, by the number of seeds."""
+    columns = ("work", "seeds", "million steps/s", "us per iteration", "state per seed, KiB")
+    table = Table(*columns, "compilation, s")
+    for name in options.algorithms:
+        for seeds in options.seeds:
+            try:
+                timed = Timed(WORK[name], seeds, options.iterations, None)
+            except (prl.ConfigError, jax.errors.JaxRuntimeError) as error:
+                table.add_row(name, str(seeds), str(error).splitlines()[0][:60], "", "", "")
+                continue
+            took = statistics.median(timed.seconds() for _ in range(options.rounds))
+            block = timed.plan.config.block
+            parts = memory.state_bytes(timed.plan, timed.programs.mesh)
+            each = (
+                sum(parts.values()) * timed.programs.mesh.size / memory.share(timed.programs.mesh)
+            )
+            table.add_row(
+                name, str(seeds), f"{seeds * options.iterations * block / took / 1e6:.3g}",
+                f"{1e6 * took / options.iterations:.1f}", f"{each / seeds / 1024:.0f}",
+                f"{timed.programs.seconds:.1f}",
+            )  # fmt: skip
+            del timed
+    return table
+
+
+if __name__ == "__main__":
+    asked = tyro.cli(Options, description=__doc__)
+    mesh.use_cpu_devices(asked.cpu_devices)
+    tables = {"devices": devices, "sweep": sweep, "compaction": compaction, "knee": knee}
+    first = jax.devices()[0]
+    console = Console(width=110)
+    console.print(f"{len(jax.devices())} x {first.device_kind}")
+    console.print(tables[asked.what](asked))

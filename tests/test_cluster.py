@@ -1,0 +1,77 @@
+"""A sweep on a local Ray cluster."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+import purejaxrl_sac as prl
+from purejaxrl_sac.experiment import cluster, points, sweep
+from purejaxrl_sac.experiment.display import Watch
+from purejaxrl_sac.experiment.mesh import cores
+
+ray = pytest.importorskip("ray")
+RATES = points.grid(learning_rate=[0.1, 0.3, 0.5, 0.9])
+SHORT = {"seeds": 2, "chunks": 40, "episodes": 4}
+CONFIG = prl.preset("q_learning", "chain").replace(total_steps=60_000)
+
+
+@pytest.fixture
+def two_workers():
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+def working():
+    """The workers that train a batch."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if child.cmdline()[:1] == ["ray::_train"]]
+
+
+@pytest.mark.slow
+def test_a_worker_is_killed_and_its_batch_goes_on_in_another(two_workers, tmp_path):
+    """The table is that of this process alone."""
+    path, seen = tmp_path / "sweep", []
+
+    class Killer(Watch):
+        def say(self, text):
+            seen.append(text)
+
+    def engine(batches, **options):
+        if len(batches) > 1:  # not the best point's
+            import threading
+
+            threading.Thread(target=kill, args=(batches,)).start()
+        cluster.train_on_ray(batches, watch=Killer, **options)
+
+    def kill(batches):
+        while not any(list((b.path / "checkpoints").glob("[0-9]*")) for b in batches):
+            time.sleep(0.01)
+        (victim, *_) = working()
+        seen.append(victim.pid)
+        os.kill(victim.pid, signal.SIGKILL)
+
+    assert cluster.slots() == 2
+    plan = {**SHORT, "most": 4, "checkpoint_minutes": 0}
+    found = sweep.run(CONFIG, RATES, out=path, engine=engine, **plan)
+    assert any(isinstance(said, int) for said in seen), "nobody was killed"
+    assert len([said for said in seen if "batch" in str(said)]) == 3
+    expected = sweep.run(CONFIG, RATES, out=tmp_path / "here", **plan)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-6)
+    np.testing.assert_allclose(found.fresh, expected.fresh, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_what_fails_in_a_worker_is_said_here(two_workers, tmp_path):
+    made = sweep.plan(CONFIG, RATES, seeds=2)
+    sweep.begin(tmp_path / "sweep", made)
+    with pytest.raises(prl.ConfigError, match=f"devices is 99, but 1 to {min(1, cores())} can be"):
+        sweep.go_on(
+            tmp_path / "sweep", made, engine=lambda b, **o: cluster.train_on_ray(b, devices=99)
+        )
+    with pytest.raises(prl.ConfigError, match="a batch takes 64 CPUs and 0 GPUs, but the cluster"):
+        cluster.slots(cpus=64)

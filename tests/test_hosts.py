@@ -1,0 +1,164 @@
+"""Several processes as one machine, over gloo: equal numbers, and ends that say why."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import ConfigError
+from purejaxrl_sac.experiment import hosts
+from tests.test_runs import compiled_once, metrics, same  # noqa: F401
+
+CONFIG = prl.preset("q_learning", "chain").replace(total_steps=60_000)
+PLANNED = {"seeds": 3, "chunks": 30, "episodes": 4}
+FLAGS = ["--env=chain", "--steps=60000", "--seeds=3", "--chunks=30", "--episodes=4"]
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def start(port, process, processes, *command):
+    joined = [f"--coordinator=127.0.0.1:{port}", f"--processes={processes}"]
+    joined += [f"--process={process}", "--cpu-devices=1", "--json", "--join-timeout=90"]
+    words = [sys.executable, "-m", "purejaxrl_sac", *command, *joined]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def together(port, processes, *command):
+    """Exit statuses, and what each said on standard error."""
+    begun = [start(port, i, processes, *command) for i in range(processes)]
+    said = [process.communicate(timeout=300)[1] for process in begun]
+    assert [process.returncode for process in begun] == [0] * processes, said
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The same run in one process, on one device; nobody may change it."""
+    out = tmp_path_factory.mktemp("hosts") / "whole"
+    return prl.experiment.run(CONFIG, out=out, devices=1, **PLANNED)
+
+
+def check_equal(path, whole):
+    run = prl.experiment.load(path, whole=True)
+    assert same(run.state, whole.state)
+    assert metrics(path) == metrics(whole.path)
+    assert run.summary["greedy_returns"] == whole.summary["greedy_returns"]
+
+
+def killed(port, path):
+    """A run of two processes, the second of which is killed after a checkpoint."""
+    command = ["train", "q_learning", *FLAGS, "--out", str(path), "--checkpoint-minutes=0"]
+    first, second = (start(port, i, 2, *command) for i in (0, 1))
+    end = time.monotonic() + 240
+    while not list((path / "checkpoints").glob("[0-9]*")):
+        assert first.poll() is None and time.monotonic() < end, first.communicate()
+        time.sleep(0.01)
+    second.send_signal(signal.SIGKILL)
+    second.communicate()
+    said = first.communicate(timeout=300)[1]
+    assert first.returncode == 1
+    assert "another process of this run is gone: the last checkpoint is intact" in said
+    assert not (path / "summary.json").exists()
+
+
+def test_a_process_is_killed_the_other_says_so_and_one_alone_goes_on(whole, port, tmp_path):
+    killed(port, tmp_path / "run")
+    prl.experiment.resume(tmp_path / "run")
+    check_equal(tmp_path / "run", whole)
+
+
+@pytest.mark.slow
+def test_three_processes_go_on_where_two_were_killed(whole, port, tmp_path):
+    killed(port, tmp_path / "run")
+    together(port + 1, 3, "resume", str(tmp_path / "run"))
+    check_equal(tmp_path / "run", whole)
+
+
+@pytest.mark.slow
+def test_two_processes_sweep_as_one(port, tmp_path):
+    flags = ["--env=chain", "--steps=3000", "--seeds=2", "--chunks=2", "--episodes=4"]
+    command = ["sweep", "q_learning", *flags, "--grid", "learning-rate=0.1,0.5,0.9", "--out"]
+    together(port, 2, *command, str(tmp_path / "two"))
+    words = [sys.executable, "-m", "purejaxrl_sac", *command, str(tmp_path / "one"), "--json"]
+    subprocess.run(words, check=True, capture_output=True)
+    one, two = ((tmp_path / name / "table.csv").read_text() for name in ("one", "two"))
+    assert one == two
+    one, two = (json.loads((tmp_path / x / "summary.json").read_text()) for x in ("one", "two"))
+    assert one == two
+
+
+@pytest.mark.slow
+def test_processes_that_are_about_to_do_different_things_are_told(port, tmp_path):
+    command = ["train", "q_learning", *FLAGS, "--out", str(tmp_path / "run")]
+    begun = [start(port, i, 2, *command, f"--gamma=0.{9 - i}") for i in (0, 1)]
+    for process in begun:
+        assert "processes 1 and process 0 were started with different" in process.communicate()[1]
+        assert process.returncode == 2
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("process", "status", "message"),
+    [
+        (1, 2, "did not answer within 1 s"),
+        (0, 1, "not all 2 processes came to 127.0.0.1"),
+    ],
+)
+def test_nobody_waits_for_ever(process, status, message, port, tmp_path):
+    out = ["--out", str(tmp_path / "run"), "--join-timeout=1"]
+    begun = start(port, process, 2, "train", "q_learning", *FLAGS)
+    begun.kill()
+    begun.communicate()
+    words = [*begun.args, *out]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == status and message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("host:1", 2, None), "give all three or none"),
+        (("host:1", 2, 2), "process is 2, but must be between 0 and 1"),
+        (("host", 2, 1), "takes HOST:PORT, not 'host'"),
+    ],
+)
+def test_bad_addresses(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        hosts.join(*arguments)
+
+
+def test_who_has_begun_several_processes(monkeypatch):
+    for name in ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(name, raising=False)
+    assert hosts.expected() is None
+    hosts.join()  # alone: nothing happens
+    monkeypatch.setenv("SLURM_NTASKS", "4")  # a batch script, in which srun has not begun any
+    assert hosts.expected() is None
+    monkeypatch.setenv("SLURM_PROCID", "2")
+    assert hosts.expected() == 4
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert hosts.expected() is None
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "a,b,c")
+    assert hosts.expected() == 3
+
+
+def test_alone_a_process_agrees_with_itself():
+    assert hosts.alone() and hosts.is_first() and not hosts.joined()
+    assert hosts.any_of(True, False) == [True, False] and hosts.total(2**32 - 1) == 2**32 - 1
+    assert hosts.least(7) == 7 and hosts.gathered(np.arange(3)).shape == (1, 3)
+    hosts.check_alike("anything")
+    with pytest.raises(ConfigError, match="as it is"):
+        hosts.on_first(lambda: (_ for _ in ()).throw(ConfigError("as it is")))
+    assert hosts.lost(ValueError("Gloo all-reduce failed")) is None

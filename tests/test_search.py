@@ -1,0 +1,159 @@
+"""Searches between chunks: who goes on, what a copy is, and what follows from the key."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from purejaxrl_sac import ConfigError
+from purejaxrl_sac.experiment import mesh, points, runner, search
+from tests.conftest import small
+from tests.test_runs import TINY, compiled_once, same  # noqa: F401
+
+RATES = points.grid(learning_rate=[0.0, 0.3, 0.6, 0.9])
+
+
+def test_rungs_end_with_the_run_and_leave_one_point():
+    assert search.rung_ends(270, 27, 3) == [10, 30, 90, 270]
+    assert search.rung_ends(270, 26, 3) == [30, 90, 270]
+    assert search.rung_ends(270, 2, 3) == [270]
+    assert search.rung_ends(270, 27, 3, first=1 / 9) == [30, 90, 270]
+    with pytest.raises(ConfigError, match="first is 0"):
+        search.rung_ends(270, 27, 3, first=0.0)
+
+
+def test_the_best_share_of_all_that_were_seen_survives():
+    scores = np.array([1.0, 5, -np.inf, 3, 4, 2])
+    assert search.survivors(scores, scores, 3).tolist() == [1, 4]
+    assert search.survivors(scores, scores, 6).tolist() == [1]
+    assert search.survivors(scores, [*scores, 10, 11, 12, 13], 3).tolist() == []
+    assert search.survivors(scores, [*scores, 4.5, 0, 0], 3).tolist() == [1, 4]
+    assert search.survivors(np.ones(4), np.ones(4), 2).tolist() == [0, 1]
+    assert len(search.survivors(np.full(2, -np.inf), np.full(2, -np.inf), 2)) == 0
+
+
+def test_lanes_are_moved_together_on_the_devices():
+    two, one = mesh.mesh_for(5, 2), mesh.mesh_for(3, 1)
+    plan = runner.plan(TINY, 5)
+    state = runner.begin(plan, runner.compile_run(plan, mesh=two))
+    for new in (two, one):
+        taken = search.take_lanes(state, np.array([4, 0, 0]), two, new)
+        assert len(taken.agent.q) == mesh.padded(3, new) and int(taken.step) == int(state.step)
+        expected = jax.tree.map(lambda x: x[np.array([4, 0, 0])] if x.ndim else x, state)
+        assert same(mesh.trim(taken, 3), expected)
+
+
+def test_survivors_of_halving_train_as_if_they_had_been_alone():
+    """On two devices, then one."""
+    told = []
+    found = search.successive_halving(TINY, RATES, seeds=2, eta=2, episodes=4, on_rung=told.append)
+    assert [len(rung.points) for rung in told] == [4, 2, 1]
+    assert told[-1].steps == runner.plan(TINY, 1).total and told[0].steps < told[1].steps
+    best = np.sort(np.argsort(-told[0].scores.mean(1), kind="stable")[:2])
+    assert told[1].points.tolist() == best.tolist() and found.best == told[-1].points[0]
+    assert len(found.table()) == 7 and found.table()[-1]["point"] == found.best
+    point = found.points[found.best]
+    alone = search.successive_halving(TINY, [point], seeds=2, eta=2, episodes=4, devices=1)
+    np.testing.assert_array_equal(alone.rungs[0][-1].scores, told[-1].scores)
+
+
+def test_batches_that_come_later_are_cut_against_those_before():
+    found = search.successive_halving(TINY, RATES, seeds=2, eta=2, episodes=4, most=4)
+    first, second = found.rungs
+    assert first[0].points.tolist() == [0, 1] and second[0].points.tolist() == [2, 3]
+    assert len(first[-1].points) == 1
+    everything = np.concatenate([first[0].scores, second[0].scores]).mean(1)
+    going = np.flatnonzero(everything[2:] >= np.sort(everything)[::-1][1])
+    after = second[1].points - 2 if len(second) > 1 else np.array([])
+    assert set(after) <= set(going)
+
+
+def test_exploiting_copies_the_best_and_exploring_stays_in_range():
+    scores = jnp.array([3.0, jnp.nan, 1, 9, 8, 5, 4, 2])
+    values = {"tau": jnp.linspace(0.1, 0.8, 8)}
+    ranges = search.Ranges({"tau": 0.1}, {"tau": 0.6})
+    key = jax.random.key(0)
+    parents, after = search.exploit_and_explore(key, scores, values, ranges)
+    assert (
+        parents[3] == 3 and parents[4] == 4 and set(parents[jnp.array([1, 2])].tolist()) <= {3, 4}
+    )
+    untouched = np.array([0, 3, 4, 5, 6, 7])
+    assert parents[untouched].tolist() == untouched.tolist()
+    np.testing.assert_array_equal(after["tau"][untouched], values["tau"][untouched])
+    for child in (1, 2):
+        ratio = after["tau"][child] / values["tau"][parents[child]]
+        assert (
+            np.isclose(ratio, 0.8)
+            or np.isclose(ratio, 1.25)
+            or np.isclose(after["tau"][child], 0.6)
+        )
+    again = search.exploit_and_explore(key, scores, values, ranges)
+    np.testing.assert_array_equal(again[0], parents)
+    many = [search.exploit_and_explore(k, scores, values, ranges)[1]["tau"][1] for k in keys(20)]
+    assert len({float(x) for x in many}) == 4  # two parents, each up or down
+
+
+def keys(count):
+    return jax.random.split(jax.random.key(1), count)
+
+
+def test_a_population_follows_from_its_seed_on_any_number_of_devices():
+    how = {"low": {"learning_rate": 0.01}, "high": {"learning_rate": 1.0}, "generations": 3}
+    begin = points.grid(learning_rate=[0.01, 0.02, 0.3, 0.5, 0.9])
+    one, two = (
+        search.population_based_training(TINY, begin, episodes=4, devices=d, **how) for d in (1, 2)
+    )
+    assert len(one.generations) == 3 and len(two.state.agent.q) == 5
+    for a, b in zip(one.generations, two.generations, strict=True):
+        np.testing.assert_array_equal(a.parents, b.parents)
+        np.testing.assert_array_equal(a.scores, b.scores)
+        np.testing.assert_array_equal(a.values["learning_rate"], b.values["learning_rate"])
+    assert same(one.state, two.state)
+    assert (one.generations[0].parents != np.arange(5)).sum() == 1
+    assert (one.generations[-1].parents == np.arange(5)).all()
+    key = jax.random.key_data(one.state.key)
+    assert len(np.unique(key, axis=0)) == 5  # a copy does not repeat its parent
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: search.successive_halving(TINY, RATES, eta=1), "eta is 1"),
+        (
+            lambda: search.successive_halving(small("dqn"), points.grid(num_envs=[3, 4])),
+            "share one program: sweep static fields",
+        ),
+        (
+            lambda: search.population_based_training(TINY, RATES, low={}, high={}),
+            "learning_rate needs a low and a high end",
+        ),
+        (
+            lambda: search.population_based_training(TINY, RATES[:1], low={}, high={}),
+            "two members or more",
+        ),
+    ],
+)
+def test_bad_searches_are_refused(made, message):
+    with pytest.raises(ConfigError, match=message):
+        made()
+
+
+def test_optuna_is_told_what_its_trials_earned():
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        direction="maximize", sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=2)
+    )
+
+    def suggest(trial):
+        return {"learning_rate": trial.suggest_float("learning_rate", 0.0, 1.0)}
+
+    how = {"batch": 3, "rounds": 2, "seeds": 2, "episodes": 4}
+    best = search.optuna_search(TINY, study, suggest, **how)
+    assert len(study.trials) == 6 and best == {"learning_rate": study.best_params["learning_rate"]}
+    trial = study.trials[1]
+    plan = runner.plan(TINY.replace(**trial.params), 2, chunks=1, episodes=4)
+    scores = runner.train_seeds(plan, devices=1).evaluation.mean(1)
+    np.testing.assert_allclose(trial.value, np.mean(scores), rtol=1e-5)
+    with pytest.raises(ConfigError, match="the study minimises"):
+        search.optuna_search(TINY, optuna.create_study(), suggest)
