@@ -51,7 +51,9 @@ def whole(tmp_path_factory):
 def check_equal(path, whole):
     run = prl.experiment.load(path, whole=True)
     assert same(run.state, whole.state)
-    assert metrics(path) == metrics(whole.path)
+    for found, expected in zip(metrics(path), metrics(whole.path), strict=True):
+        for name, values in expected.items():  # a chunk's mean is summed in another order
+            np.testing.assert_allclose(found[name], values, rtol=1e-5, err_msg=name)
     assert run.summary["greedy_returns"] == whole.summary["greedy_returns"]
 
 
@@ -60,7 +62,7 @@ def killed(port, path):
     command = ["train", "q_learning", *FLAGS, "--out", str(path), "--checkpoint-minutes=0"]
     first, second = (start(port, i, 2, *command) for i in (0, 1))
     end = time.monotonic() + 240
-    while not list((path / "checkpoints").glob("[0-9]*")):
+    while not any(found.name.isdigit() for found in (path / "checkpoints").glob("*")):
         assert first.poll() is None and time.monotonic() < end, first.communicate()
         time.sleep(0.01)
     second.send_signal(signal.SIGKILL)

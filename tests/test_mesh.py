@@ -36,7 +36,7 @@ def test_lanes_are_filled_up_with_the_first_one_and_trimmed():
     assert len(filled["x"].sharding.device_set) == 2
     np.testing.assert_array_equal(filled["x"], [[0, 1], [2, 3], [4, 5], [0, 1]])
     assert filled["clock"] == 7 and same(filled["key"][3:], filled["key"][:1])
-    assert same(mesh.trim(filled, 3), tree)
+    assert same(mesh.trim(filled, 3, two), tree)
 
 
 def keys(count):

@@ -40,7 +40,7 @@ def test_lanes_are_moved_together_on_the_devices():
         taken = search.take_lanes(state, np.array([4, 0, 0]), two, new)
         assert len(taken.agent.q) == mesh.padded(3, new) and int(taken.step) == int(state.step)
         expected = jax.tree.map(lambda x: x[np.array([4, 0, 0])] if x.ndim else x, state)
-        assert same(mesh.trim(taken, 3), expected)
+        assert same(mesh.trim(taken, 3, new), expected)
 
 
 def test_survivors_of_halving_train_as_if_they_had_been_alone():

@@ -25,18 +25,25 @@ def checksum(tree: PyTree, lanes: int) -> int:
     The sum of each lane's CRC-32, modulo 2**32: wherever the lanes lie, each process adds its own.
 
     Args:
-        tree: of arrays [lanes or more, ...], and scalars, which belong to every lane.
+        tree: of arrays [lanes or more, ...], and scalars.
     """
-    crcs: dict[int, int] = {}
+    shared, crcs = 0, {}
     for leaf in jax.tree.leaves(plain(tree)):
         pieces = {str(piece.index): piece for piece in leaf.addressable_shards}  # each once
         for piece in pieces.values():
             array = np.asarray(piece.data)
-            first = (piece.index[0].start or 0) if array.ndim else 0
-            for lane in range(first, min(lanes, first + (len(array) if array.ndim else lanes))):
-                row = np.ascontiguousarray(array[lane - first] if array.ndim else array)
-                crcs[lane] = zlib.crc32(row.reshape(-1).view(np.uint8), crcs.get(lane, 0))
-    return hosts.total(sum(crcs.values()) % 2**32)
+            if array.ndim == 0:
+                shared = _crc(array, shared)
+                continue
+            first = piece.index[0].start or 0
+            for lane in range(first, min(lanes, first + len(array))):
+                crcs[lane] = _crc(array[lane - first], crcs.get(lane, 0))
+    own = sum(crcs.values()) + shared * hosts.is_first()  # scalars are in every process
+    return hosts.total(own % 2**32)
+
+
+def _crc(array: np.ndarray, before: int) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), before)
 
 
 class Checkpoints:

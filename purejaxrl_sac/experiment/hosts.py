@@ -58,9 +58,7 @@ def join(
         if processes is None:
             return
     elif any(x is None for x in given):
-        raise ConfigError(
-            "--coordinator, --processes and --process belong together: give all three"
-        )
+        raise ConfigError("--coordinator, --processes, --process: give all three or none")
     else:
         if not 0 <= process < processes:
             raise ConfigError(f"process is {process}, but must be between 0 and {processes - 1}")
@@ -188,7 +186,7 @@ def check_alike(what: str) -> None:
 def lost(error: Exception) -> RunError | None:
     """The error to raise where another process is gone, which makes what they share fail."""
     text = str(error)
-    signs = ("Gloo", "NCCL", "coordination", "heartbeat", "Connection reset", "Connection closed")
+    signs = ("Gloo", "NCCL", "coordination", "heartbeat", "Connection", "barrier")
     if alone() or not any(sign in text for sign in signs):
         return None
     return RunError(
