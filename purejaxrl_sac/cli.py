@@ -560,11 +560,12 @@ def resume(options: ResumeOptions) -> None:
     from purejaxrl_sac.experiment.directory import RunDirectory, lanes_of
 
     if (options.run / "sweep.json").exists():
-        if options.steps is not None or options.any_version:
-            raise ConfigError("a sweep is resumed as it is: without --steps or --any-version")
+        if options.steps is not None:
+            raise ConfigError("a sweep is resumed as it is: without --steps")
         made = sweeps.read(options.run)
         keeping = options.keeping(len(made.points) * made.seeds) | {"watch": options.watch}
         show_costs(options, made)
+        keeping["any_version"] = options.any_version
         show_sweep(options, sweeps.go_on(options.run, made, **keeping))
         return
     keeping = options.keeping(lanes_of(RunDirectory.find(options.run).read_document()))

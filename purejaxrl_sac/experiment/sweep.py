@@ -203,14 +203,14 @@ def train_here(
         train(batch, watch=_Inside(watch()), **options)
 
 
-def train(batch: Batch, **options: Any) -> None:
-    """Trains a batch, or what is left of it."""
+def train(batch: Batch, *, any_version: bool = False, **options: Any) -> None:
+    """Trains a batch, or what is left of it; options as for `runs.run` and `runs.resume`."""
     finished, begun = ((batch.path / name).exists() for name in ("summary.json", "config.json"))
     hosts.on_first(lambda: None)  # all have seen it before anybody changes it
     if finished:
         return
     if begun:
-        runs.resume(batch.path, config=_own(batch.config), **options)
+        runs.resume(batch.path, config=_own(batch.config), any_version=any_version, **options)
     else:
         plan = {"out": batch.path, "variants": batch.variants, **batch.options}
         runs.run(batch.config, **plan, **options)
