@@ -21,6 +21,7 @@ from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.errors import RunError
 
 LONGEST = 2_000  # bytes of a message
+SILENCE = 30  # seconds after which a process that is not heard of is taken for lost
 
 
 def expected() -> int | None:
@@ -79,7 +80,9 @@ def join(
     clock.daemon = True
     clock.start()
     try:
-        jax.distributed.initialize(*given, initialization_timeout=timeout + 60)
+        jax.distributed.initialize(
+            *given, initialization_timeout=timeout + 60, heartbeat_timeout_seconds=SILENCE
+        )
     except RuntimeError as error:
         raise ConfigError(f"processes cannot be joined: {str(error).splitlines()[0]}") from None
     finally:
