@@ -77,7 +77,7 @@ def test_devices_do_not_talk_to_each_other_while_they_train():
     assert "num_partitions=2" in text and not any(word in training for word in words)
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize(("before", "after"), [pytest.param(1, 2, marks=pytest.mark.slow), (2, 1)])
 def test_a_run_goes_on_on_another_number_of_devices(before, after, tmp_path):
     few = {"seeds": 3, "eval_every": 80}
     whole = prl.experiment.run(TINY, out=tmp_path / "whole", devices=1, **{**SHORT, **few})

@@ -57,6 +57,7 @@ def test_survivors_of_halving_train_as_if_they_had_been_alone():
     np.testing.assert_array_equal(alone.rungs[0][-1].scores, told[-1].scores)
 
 
+@pytest.mark.slow
 def test_batches_that_come_later_are_cut_against_those_before():
     found = search.successive_halving(TINY, RATES, seeds=2, eta=2, episodes=4, most=4)
     first, second = found.rungs
@@ -138,6 +139,7 @@ def test_bad_searches_are_refused(made, message):
         made()
 
 
+@pytest.mark.slow
 def test_optuna_is_told_what_its_trials_earned():
     optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
