@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, cli
@@ -169,6 +170,20 @@ def test_bad_sweeps_end_in_one_line(flags, message, tmp_path, capsys):
     assert cli.main(["sweep", "q_learning", *out, *flags]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_every_point_lies_within_its_panel():
+    """Also the best one, far above the others, and values that several points share."""
+    scores = np.array([[-1700.0, -1690], [-1690, -1710], [-850, -840], [-219, -168]])
+    for values in ([1e-4, 1e-4, 1e-3, 1e-3], [0.9, 0.9, 0.95, 0.95], ["a", "a", "b", "b"]):
+        axes = Figure().subplots()
+        sensitivity.draw_sensitivity(axes, "field", values, scores, 3)
+        (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+        dots = [line for line in axes.get_lines() if line.get_marker() == "o"]
+        assert len(dots) == 5  # the best has a ring
+        assert all(left <= line.get_xdata()[0] <= right for line in dots)
+        assert all(low <= line.get_ydata()[0] <= high for line in dots)
+        assert len({line.get_xdata()[0] for line in dots}) == 4
 
 
 def test_pictures_of_words_of_samples_and_of_nothing(tmp_path):

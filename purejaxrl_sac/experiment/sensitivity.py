@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.transforms import ScaledTranslation
 
 from purejaxrl_sac.experiment.points import Point
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
@@ -56,18 +55,14 @@ def draw_sensitivity(
 ) -> None:
     """Every point's IQM with its interval over one hyperparameter; a line through each value's."""
     x = place(axes, "x", values)
-    beside = np.array([list(x[:i]).count(value) for i, value in enumerate(x)], float)
-    beside *= min(5, 24 / max(beside.max(), 1))  # points that share a value stand side by side
+    shown = _side_by_side(x, axes.get_xscale() == "log")
     for i, row in enumerate(scores):
         known = row[np.isfinite(row)]
-        shift = ScaledTranslation(beside[i] / 72, 0, axes.figure.dpi_scale_trans)
-        at = {"color": "#0072B2", "transform": axes.transData + shift}
         if len(known):
-            axes.plot([x[i]] * 2, bootstrap_interval(known), alpha=0.3, **at)
-            axes.plot(x[i], iqm(known), "o", markersize=4, **at)
+            axes.plot([shown[i]] * 2, bootstrap_interval(known), alpha=0.3, color="#0072B2")
+            axes.plot(shown[i], iqm(known), "o", markersize=4, color="#0072B2")
         if i == best:
-            ring = {**at, "color": "black", "fillstyle": "none"}
-            axes.plot(x[i], iqm(known), "o", markersize=10, **ring)
+            axes.plot(shown[i], iqm(known), "o", markersize=10, fillstyle="none", color="black")
     every = np.unique(x)
     if len(every) <= FEW and len(every) < len(x):
         pooled = [scores[x == value] for value in every]
@@ -77,6 +72,14 @@ def draw_sensitivity(
     axes.set_xlabel(name.replace("_", " "))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.2)
+
+
+def _side_by_side(x: np.ndarray, log: bool) -> np.ndarray:
+    """Points that share a value, moved apart a little to the right."""
+    before = np.array([list(x[:i]).count(value) for i, value in enumerate(x)], float)
+    scale = np.log(x) if log else x
+    shifted = scale + before * min(0.012, 0.06 / max(before.max(), 1)) * np.ptp(scale)
+    return np.exp(shifted) if log else shifted
 
 
 def draw_heatmap(  # noqa: PLR0917
