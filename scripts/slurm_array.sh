@@ -9,6 +9,7 @@ envs=(Pendulum-v1 MountainCarContinuous-v0 Reacher-misc Swimmer-misc)
 env=${envs[$SLURM_ARRAY_TASK_ID]}
 run=runs/sac-$env
 unset SLURM_PROCID SLURM_NTASKS  # each task is alone
+[ -e "$run/summary.json" ] && exit 0
 if [ -e "$run/config.json" ]; then
     exec purejaxrl-sac resume "$run" --quiet
 fi

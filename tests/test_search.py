@@ -7,6 +7,7 @@ import pytest
 
 from purejaxrl_sac import ConfigError
 from purejaxrl_sac.experiment import mesh, points, runner, search
+from purejaxrl_sac.types import TrainState
 from tests.conftest import small
 from tests.test_runs import TINY, compiled_once, same  # noqa: F401
 
@@ -41,6 +42,19 @@ def test_lanes_are_moved_together_on_the_devices():
         assert len(taken.agent.q) == mesh.padded(3, new) and int(taken.step) == int(state.step)
         expected = jax.tree.map(lambda x: x[np.array([4, 0, 0])] if x.ndim else x, state)
         assert same(mesh.trim(taken, 3, new), expected)
+
+
+def test_lanes_that_are_taken_again_are_not_compiled_again(caplog):
+    two = mesh.mesh_for(4, 2)
+    lanes = mesh.fill({"x": jnp.arange(12.0).reshape(4, 3), "step": jnp.int32(0)}, 4, two)
+    state = TrainState(key=lanes["x"], step=lanes["step"], env=(), agent=(), memory=())
+    with jax.log_compiles():
+        for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 1, 1, 1]):
+            search.take_lanes(state, np.array(order), two, two)
+            mesh.fill({"x": jnp.ones((3, 5))}, 3, two)
+    said = [x.getMessage() for x in caplog.records]
+    for name in ("_gather", "_complete"):
+        assert len([x for x in said if f"Compiling jit({name})" in x]) == 1, said
 
 
 def test_survivors_of_halving_train_as_if_they_had_been_alone():

@@ -85,19 +85,23 @@ def fill(tree: PyTree, lanes: int, mesh: Mesh) -> PyTree:
     if here and wanted == lanes:
         return jax.device_put(tree, where)
 
-    def complete(x: jax.Array, like: jax.Array) -> jax.Array:
-        if x.ndim and wanted > lanes:
-            first = jnp.broadcast_to(x[:1], (wanted - lanes, *x.shape[1:]))
-            x = jnp.concatenate([x[:lanes], first])
-        return jax.random.wrap_key_data(x, impl=like.dtype._impl) if is_key(like) else x
+    arrays = plain(tree)
+    if not here:  # as numbers of the host, which every process can hand to all devices
+        arrays = jax.tree.map(np.asarray, arrays)
+    program = jax.jit(_complete, static_argnums=(1, 2), out_shardings=where)
+    return typed(program(arrays, lanes, wanted), tree)
 
-    def brought(x: jax.Array) -> jax.Array | np.ndarray:
-        x = jax.random.key_data(x) if is_key(x) else x
-        return x if here else np.asarray(x)  # which every process can hand to all devices
 
-    arrays = jax.tree.map(brought, tree)
-    program = jax.jit(lambda arrays: jax.tree.map(complete, arrays, tree), out_shardings=where)
-    return program(arrays)
+def _complete(arrays: PyTree, lanes: int, wanted: int) -> PyTree:
+    """Outside of `fill`, so that it is compiled once for each shape."""
+
+    def complete(x: jax.Array) -> jax.Array:
+        if x.ndim == 0 or wanted == lanes:
+            return x
+        first = jnp.broadcast_to(x[:1], (wanted - lanes, *x.shape[1:]))
+        return jnp.concatenate([x[:lanes], first])
+
+    return jax.tree.map(complete, arrays)
 
 
 def is_key(x: jax.Array | jax.ShapeDtypeStruct) -> bool:

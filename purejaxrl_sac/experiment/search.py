@@ -37,14 +37,15 @@ def take_lanes(state: TrainState, lanes: np.ndarray, old: Mesh, new: Mesh) -> Tr
         them, padded for the devices of `new`.
     """
     index = np.pad(lanes, (0, padded(len(lanes), new) - len(lanes)), constant_values=lanes[0])
-
-    def gather(state: TrainState, index: jax.Array) -> TrainState:
-        return jax.tree.map(lambda x: x[index] if jnp.ndim(x) else x, state)
-
     axes = seed_axes(state)
     same = old == new
-    taken = jax.jit(gather, out_shardings=shardings(axes, new) if same else None)(state, index)
+    taken = jax.jit(_gather, out_shardings=shardings(axes, new) if same else None)(state, index)
     return taken if same else jax.device_put(taken, shardings(axes, new))
+
+
+def _gather(state: TrainState, index: jax.Array) -> TrainState:
+    """Outside of `take_lanes`, so that it is compiled once for each shape."""
+    return jax.tree.map(lambda x: x[index] if jnp.ndim(x) else x, state)
 
 
 # ── successive halving ──────────────────────────────────────────────────────────────────────────
