@@ -7,7 +7,7 @@ from purejaxrl_sac.agents import default_config
 from purejaxrl_sac.config import Config, ConfigError, validate
 from purejaxrl_sac.evaluate import evaluate, exploring_policy, policy, q_values
 from purejaxrl_sac.presets import preset
-from purejaxrl_sac.train import init, make_train, run, seed_axes, seed_state, train
+from purejaxrl_sac.train import init, make_train, run, seed_axes, seed_state, train, watch
 from purejaxrl_sac.types import (
     Agent,
     EnvState,
@@ -51,4 +51,5 @@ __all__ = [
     "seed_state",
     "train",
     "validate",
+    "watch",
 ]

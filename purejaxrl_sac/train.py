@@ -131,6 +131,41 @@ def make_train(config: Config) -> Callable[[jax.Array], tuple[TrainState, dict]]
     return partial(train, config=config)
 
 
+def watch(
+    key: jax.Array, config: Config, measure: Callable[[TrainState], PyTree], points: int
+) -> tuple[jax.Array, PyTree]:
+    """A whole run, looked at on its way: for curves of what only the state can tell.
+
+        steps, errors = jax.jit(jax.vmap(partial(watch, config=config, measure=error, points=20),
+                                         out_axes=(None, 0)))(keys)
+
+    Args:
+        key: as for `init`.
+        measure: of the state, at the beginning and after each of `points` equal shares of the
+            run; what iterations are left over at the end are not run.
+        points: a number known at compile time.
+
+    Returns:
+        environment steps taken so far, over all parallel environments and with the warm-up,
+        [points + 1] int32, and what was measured then, with leading axis [points + 1].
+
+    Raises:
+        ConfigError: the configuration cannot run, or has fewer iterations than points.
+    """
+    share = config.iterations // points
+    if share < 1:
+        raise ConfigError(f"{config.iterations} iterations have no {points} points: lower points")
+
+    def go_on(state: TrainState, _: None) -> tuple[TrainState, PyTree]:
+        state, _ = run(state, config, share)
+        return state, measure(state)
+
+    start = init(key, config)
+    _, measured = jax.lax.scan(go_on, start, length=points)
+    measured = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), measure(start), measured)
+    return (config.warmup_iterations + share * jnp.arange(points + 1)) * config.block, measured
+
+
 def seed_axes(state: TrainState) -> TrainState:
     """The in/out axes for vmapping over seeds, with the clock unbatched wherever it is a scalar.
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+import purejaxrl_sac as prl
 from purejaxrl_sac.experiment import plot
 from purejaxrl_sac.experiment import statistics as st
 
@@ -248,3 +249,18 @@ def test_figures_are_saved_in_the_format_of_their_suffix(draw, scores, tmp_path)
     assert isinstance(figure, Figure) and figure.get_suptitle() == "CartPole-v1"
     assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
     readable(figure)
+
+
+def test_series_of_a_metric():
+    config = prl.preset("sac").replace(total_steps=28, warmup_steps=4, num_envs=2)
+    assert config.iterations == 12
+    episodes = np.array([[0, 0, 0, 0, 1, 0, 0, 2, 0, 0, 1, 9]])
+    metrics = {"episodes": episodes, "returns": 10.0 * episodes, "q": np.arange(12.0)[None]}
+    steps, returns = plot.series(metrics, config, points=5)
+    np.testing.assert_array_equal(steps, [8, 12, 16, 20, 24])
+    np.testing.assert_array_equal(returns, [[nan, nan, 10, 10, nan]])
+    np.testing.assert_array_equal(plot.series(metrics, config, "q", 3)[1], [[1.5, 5.5, 9.5]])
+    with pytest.raises(prl.ConfigError, match="lower points"):
+        plot.series(metrics, config, points=13)
+    with pytest.raises(prl.ConfigError, match="did you mean returns"):
+        plot.series(metrics, config, "return")

@@ -72,6 +72,27 @@ def test_train_is_run_after_init(key, algorithm):
     assert differ(trained[0].agent, state.agent)
 
 
+def test_watch_measures_the_states_that_train_goes_through(key):
+    config = small("q_learning", warmup_steps=24, total_steps=264)
+
+    def measure(state):
+        return {"q": state.agent.q, "step": state.step}
+
+    watch = partial(prl.watch, config=config, measure=measure, points=3)
+    steps, measured = jax.jit(watch)(key)
+    share = config.iterations // 3
+    state = jax.jit(prl.init)(key, config)
+    for i in range(4):
+        chex.assert_trees_all_equal(measured["q"][i], state.agent.q)
+        assert int(steps[i]) == int(measured["step"][i]) * config.num_envs
+        state, _ = jax.jit(prl.run, static_argnums=2)(state, config, share)
+    keys = jax.random.split(key)
+    vmapped, _ = jax.jit(jax.vmap(watch, out_axes=(None, 0)))(keys)
+    np.testing.assert_array_equal(vmapped, steps)
+    with pytest.raises(prl.ConfigError, match="lower points"):
+        prl.watch(key, config, measure, 1_000)
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_vmapped_run_composes_bit_for_bit(algorithm):
     config = small(algorithm)

@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from purejaxrl_sac.config import Config, ConfigError, unknown
 from purejaxrl_sac.experiment.statistics import (
     bootstrap_interval,
     iqm,
@@ -54,6 +55,41 @@ def forward_fill(returns: np.ndarray) -> np.ndarray:
     """
     known = np.where(np.isnan(returns), 0, np.arange(returns.shape[1]))
     return np.take_along_axis(returns, np.maximum.accumulate(known, axis=1), axis=1)
+
+
+def series(
+    metrics: Mapping[str, np.ndarray], config: Config, name: str = "returns", points: int = 50
+) -> Curve:
+    """A metric of `train`, vmapped over seeds, as a curve: a point for each share of the run.
+
+    Args:
+        metrics: [runs, iterations] each, of a whole run of `config`.
+        name: `returns` or `lengths` for the mean over the episodes that ended in each share, nan
+            where none did; any other metric for its mean over each share.
+        points: how many shares; iterations left over at the end are not shown.
+
+    Returns:
+        environment steps at the end of each share, [points], and values, [runs, points].
+
+    Raises:
+        ConfigError: there is no such metric, or there are fewer iterations than points.
+    """
+    if name not in metrics:
+        raise unknown("metric", name, metrics)
+    share = config.iterations // points
+    if share < 1:
+        raise ConfigError(f"{config.iterations} iterations have no {points} points: lower points")
+    steps = (config.warmup_iterations + share * np.arange(1, points + 1)) * config.block
+
+    def shares(name: str) -> np.ndarray:
+        values = np.asarray(metrics[name], float)[:, : points * share]
+        return values.reshape(len(values), points, share)
+
+    if name not in ("returns", "lengths"):
+        return steps, shares(name).mean(-1)
+    episodes = shares("episodes").sum(-1)
+    found = np.full(episodes.shape, np.nan)
+    return steps, np.divide(shares(name).sum(-1), episodes, out=found, where=episodes > 0)
 
 
 def learning_curve(

@@ -1,0 +1,87 @@
+"""The notebooks as they are stored; that they run is nbmake's to show."""
+
+import nbformat
+import pytest
+
+from scripts import notebooks
+
+NAME = "sample"
+SOURCE = f"""
+# %% [markdown]
+# The post "{notebooks.POST}", section 1.
+# ## Exercise
+# What to read next
+
+# %%
+import jax
+
+# %% tags=["picture"]
+1 + 1
+"""
+
+
+@pytest.mark.parametrize("name", notebooks.names())
+def test_stored_notebook(name):
+    assert notebooks.problems(name) == []
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    """A notebook in a folder of its own, stored as if it had been executed."""
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    (tmp_path / f"{NAME}.py").write_text(SOURCE)
+    notebook = notebooks.source(NAME)
+    for i, cell in enumerate(notebooks.code_cells(notebook)):
+        cell.execution_count = i + 1
+    data = {"image/png": "AAAA"}
+    notebook.cells[-1].outputs = [nbformat.v4.new_output("display_data", data)]
+    notebook.metadata["purejaxrl_sac"] = notebooks.origin(notebook)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / f"{NAME}.png").write_bytes(notebooks.picture(notebook))
+    return notebook
+
+
+def test_sound_notebook(stored):
+    nbformat.write(stored, notebooks.FOLDER / f"{NAME}.ipynb")
+    assert notebooks.problems(NAME) == []
+
+
+def edited(notebook, change):
+    change(notebook)
+    nbformat.write(notebook, notebooks.FOLDER / f"{NAME}.ipynb")
+    return "\n".join(notebooks.problems(NAME))
+
+
+def rewrite(old, new):
+    def change(notebook):
+        path = notebooks.FOLDER / f"{NAME}.py"
+        path.write_text(path.read_text().replace(old, new))
+        for cell in notebook.cells:  # as an editor does that keeps both in step
+            cell.source = cell.source.replace(old, new)
+
+    return change
+
+
+STDERR = nbformat.v4.new_output("stream", name="stderr", text="careful")
+LARGE = nbformat.v4.new_output("stream", text="x" * notebooks.LARGEST)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda nb: nb.cells[-1].update(source="1 + 2"), "not the .py with outputs"),
+        (rewrite("1 + 1", "1 + 2"), "stale outputs: code"),
+        (lambda nb: nb.metadata["purejaxrl_sac"].update(version="0.0.1"), "stale outputs: version"),
+        (lambda nb: nb.metadata.pop("purejaxrl_sac"), "stale outputs"),
+        (lambda nb: nb.cells[-1].update(execution_count=7), "order"),
+        (lambda nb: nb.cells[-1].outputs.append(STDERR), "warning"),
+        (lambda nb: nb.cells[-1].outputs.append(LARGE), "smaller pictures"),
+        (lambda nb: nb.cells[-1].outputs[0]["data"].update({"image/png": "BBBB"}), "tagged"),
+        (rewrite("import jax", "import jax._src"), "private _src"),
+        (rewrite("import jax", "from jax import _src"), "private _src"),
+        (rewrite("import jax", "import jax\njax.numpy._x"), "private _x"),
+        (rewrite("## Exercise", "## Sports"), "Exercise"),
+    ],
+)
+def test_problems_are_found(stored, change, said):
+    assert said in edited(stored, change)
