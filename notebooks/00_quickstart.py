@@ -6,6 +6,7 @@
 # public API. It takes about a minute on two CPU cores.
 
 # %%
+# %matplotlib inline
 import os
 import tempfile
 import time

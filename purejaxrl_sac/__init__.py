@@ -5,7 +5,7 @@ import importlib
 from purejaxrl_sac import envs
 from purejaxrl_sac.agents import default_config
 from purejaxrl_sac.config import Config, ConfigError, validate
-from purejaxrl_sac.evaluate import evaluate, exploring_policy, policy, q_values
+from purejaxrl_sac.evaluate import evaluate, exploring_policy, play, policy, q_values
 from purejaxrl_sac.presets import preset
 from purejaxrl_sac.train import init, make_train, run, seed_axes, seed_state, train, watch
 from purejaxrl_sac.types import (
@@ -43,6 +43,7 @@ __all__ = [
     "exploring_policy",
     "init",
     "make_train",
+    "play",
     "policy",
     "preset",
     "q_values",

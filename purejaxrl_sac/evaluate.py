@@ -7,10 +7,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_sac import envs
+from purejaxrl_sac import envs, losses
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.train import build
-from purejaxrl_sac.types import TrainState
+from purejaxrl_sac.types import EnvState, TrainState, Transition
 
 Policy = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -37,25 +37,33 @@ def exploring_policy(config: Config, state: TrainState) -> Policy:
     return lambda key, obs: env.to_env(agent.act(key, state.agent, obs, state.step)[0])
 
 
-def q_values(config: Config, state: TrainState, obs: jax.Array) -> jax.Array:
-    """Q(s, .) of an agent with discrete actions.
+def q_values(
+    config: Config, state: TrainState, obs: jax.Array, action: jax.Array | None = None
+) -> jax.Array:
+    """Q(s, .) of an agent with discrete actions, or Q(s, a).
 
     Args:
         state: one seed's state; vmap for many.
         obs: [N, ...].
+        action: [N] discrete, or [N, action_dim] in [-1, 1]; needed where actions are continuous.
 
     Returns:
-        [N, num_actions].
+        [N, num_actions], or [N] where `action` is given.
 
     Raises:
-        ConfigError: the agent has no values of discrete actions.
+        ConfigError: the agent has no such values, or actions are continuous and none is given.
     """
-    _, agent, _ = build(config)
+    env, agent, _ = build(config)
     if agent.q_values is None:
         raise ConfigError(
-            "this algorithm has no values of discrete actions: q_values needs one such as dqn"
+            "this algorithm has no values of actions: q_values needs one such as dqn or soft_q"
         )
-    return agent.q_values(state.agent, obs)
+    if env.num_actions is not None:
+        q = agent.q_values(state.agent, obs)
+        return q if action is None else losses.select_action(q, action)
+    if action is None:
+        raise ConfigError(f"{env.name} has continuous actions: give q_values the action, too")
+    return agent.q_values(state.agent, obs, action)
 
 
 def evaluate(
@@ -87,14 +95,8 @@ def evaluate(
         ConfigError: no time limit is known, because the environment has none or because
             env_params are traced.
     """
-    env = envs.bind(config.env, config.env_params)
-    max_steps = env.max_steps if max_steps is None else max_steps
-    if max_steps is None or isinstance(max_steps, jax.core.Tracer):
-        raise ConfigError(
-            f"the time limit of {env.name} is not known before compilation: pass max_steps"
-        )
+    env, start, keys = _begin(key, config, episodes, max_steps)
     choose = policy(config, state)
-    key_reset, key_steps = jax.random.split(key)
 
     def body(carry: tuple, key: jax.Array) -> tuple[tuple, None]:
         env_state, returns, running = carry
@@ -104,8 +106,52 @@ def evaluate(
         returns += jnp.where(running, transition.reward, 0)
         return (env_state, returns, running & ~transition.last), None
 
-    env_state = env.reset(key_reset, episodes)
-    carry = (env_state, jnp.zeros(episodes), jnp.ones(episodes, bool))
-    keys = jax.random.split(key_steps, int(max_steps))
+    carry = (start, jnp.zeros(episodes), jnp.ones(episodes, bool))
     (_, returns, _), _ = jax.lax.scan(body, carry, keys)
     return returns
+
+
+def play(
+    key: jax.Array,
+    config: Config,
+    state: TrainState,
+    episodes: int = 128,
+    *,
+    policy: Callable[[Config, TrainState], Policy] = policy,
+    max_steps: int | None = None,
+) -> tuple[Transition, jax.Array]:
+    """Plays the episodes that `evaluate` plays, and returns every step of them.
+
+    For paths, discounted returns, or states to look at values in. Arguments and errors as for
+    `evaluate`.
+
+    Returns:
+        transitions, [max_steps, episodes], actions in the environment's own units; and which of
+        them belong to the episode, [max_steps, episodes] bool: those after its end are of others.
+    """
+    env, start, keys = _begin(key, config, episodes, max_steps)
+    choose = policy(config, state)
+
+    def body(carry: tuple, key: jax.Array) -> tuple[tuple, tuple]:
+        env_state, running = carry
+        keys = jax.random.split(key, 1 + episodes)
+        action = choose(keys[0], env_state.obs)
+        env_state, transition, _ = env.step(keys[1:], env_state, action)
+        return (env_state, running & ~transition.last), (transition, running)
+
+    return jax.lax.scan(body, (start, jnp.ones(episodes, bool)), keys)[1]
+
+
+def _begin(
+    key: jax.Array, config: Config, episodes: int, max_steps: int | None
+) -> tuple[envs.Env, EnvState, jax.Array]:
+    """The environment, where its episodes start, and a key for every step."""
+    env = envs.bind(config.env, config.env_params)
+    max_steps = env.max_steps if max_steps is None else max_steps
+    if max_steps is None or isinstance(max_steps, jax.core.Tracer):
+        raise ConfigError(
+            f"the time limit of {env.name} is not known before compilation: pass max_steps"
+        )
+    key_reset, key_steps = jax.random.split(key)
+    keys = jax.random.split(key_steps, int(max_steps))
+    return env, env.reset(key_reset, episodes), keys

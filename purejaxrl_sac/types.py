@@ -53,7 +53,8 @@ class Agent(NamedTuple):
     act: Callable  # (key, state, obs [N, ...], step) -> action [N, ...], extras  (exploring)
     policy: Callable  # (key, state, obs [N, ...]) -> action [N, ...]             (evaluation)
     update: Callable  # (key, state, Sample, count) -> state, priority [B], metrics
-    q_values: Callable | None = None  # (state, obs [N, ...]) -> [N, A], where actions are discrete
+    q_values: Callable | None = None  # (state, obs [N, ...]) -> [N, A] where actions are discrete,
+    # (state, obs, action [N, action_dim]) -> [N] where they are continuous
     observe: Callable = unchanged  # (state, rollout [T, N]) -> state, rollout to remember: targets,
     # advantages and running statistics are made here, once per rollout
 

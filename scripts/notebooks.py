@@ -138,7 +138,9 @@ def _private(written: nbformat.NotebookNode) -> list[str]:
     """Names with a leading underscore that the code imports or reaches for."""
     found = []
     for cell in code_cells(written):
-        for node in ast.walk(ast.parse(cell.source)):
+        lines = cell.source.splitlines()
+        code = "\n".join(line for line in lines if not line.startswith("%"))
+        for node in ast.walk(ast.parse(code)):
             reached = ()
             if isinstance(node, ast.Import):
                 reached = [part for alias in node.names for part in alias.name.split(".")]

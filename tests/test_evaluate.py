@@ -75,6 +75,19 @@ def test_q_values_and_policy_agree(key):
     q = prl.q_values(config, state, obs)
     assert q.shape == (20, 2)
     np.testing.assert_array_equal(prl.policy(config, state)(key, obs), q.argmax(-1))
+    action = jnp.arange(20) % 2
+    chosen = prl.q_values(config, state, obs, action)
+    np.testing.assert_array_equal(chosen, q[jnp.arange(20), action])
+
+
+def test_q_values_of_continuous_actions(key):
+    config = small("soft_q")
+    state = jax.jit(prl.init)(key, config)
+    obs, action = jax.random.normal(key, (2, 20, 2))
+    q = prl.q_values(config, state, obs, action)
+    assert q.shape == (20,) and not np.allclose(q, prl.q_values(config, state, obs, -action))
+    with pytest.raises(prl.ConfigError, match="give q_values the action"):
+        prl.q_values(config, state, obs)
 
 
 def test_continuous_agents_have_no_table_of_values(key):
@@ -92,3 +105,19 @@ def test_seeds_evaluate_side_by_side(key):
     assert returns.shape == (3, 5)
     one = jax.tree.map(lambda x: x[1], state)
     np.testing.assert_allclose(prl.evaluate(key, config, one, 5), returns[1])
+
+
+def test_play_is_evaluate_step_by_step(key):
+    config = small("sac")
+    state = jax.jit(prl.init)(key, config)
+    play, evaluate = (
+        jax.jit(lambda s, f=f: f(key, config, s, 4, max_steps=250))
+        for f in (prl.play, prl.evaluate)
+    )
+    played, running = play(state)
+    assert played.obs.shape == (250, 4, 3) and running.shape == (250, 4)
+    np.testing.assert_allclose((played.reward * running).sum(0), evaluate(state), rtol=1e-5)
+    np.testing.assert_array_equal(running.sum(0), 200)  # the time limit of Pendulum
+    assert played.last[199].all() and (played.discount == 1).all()
+    np.testing.assert_array_equal(played.next_obs[:199], played.obs[1:200])
+    assert float(jnp.abs(played.action).max()) <= 2

@@ -81,7 +81,10 @@ def soft_q(config: SoftQConfig) -> tuple[Agent, Memory]:
             critic_opt_state=optimizer.init(critic_params),
         )
 
-    def q_values(params: PyTree, obs: jax.Array, action: jax.Array) -> jax.Array:
+    def q_values(state: SoftQState, obs: jax.Array, action: jax.Array) -> jax.Array:
+        return critic.apply(state.critic_params, features(obs), action).squeeze(0)
+
+    def many_q(params: PyTree, obs: jax.Array, action: jax.Array) -> jax.Array:
         """Q(s, a) of several actions, [B, K, action_dim] to [B, K]."""
         many = jnp.repeat(obs, action.shape[1], axis=0)
         q = critic.apply(params, many, action.reshape(-1, env.action_dim))
@@ -107,7 +110,7 @@ def soft_q(config: SoftQConfig) -> tuple[Agent, Memory]:
         uniform_actions = jax.random.uniform(
             key_value, (obs.shape[0], config.num_actions, env.action_dim), minval=-1, maxval=1
         )
-        next_q = q_values(state.target_params, next_obs, uniform_actions)
+        next_q = many_q(state.target_params, next_obs, uniform_actions)
         next_value = losses.importance_soft_value(next_q, -log_volume, config.alpha)
         target = losses.td_target(batch.reward, batch.discount, config.gamma, next_value)
 
@@ -121,7 +124,7 @@ def soft_q(config: SoftQConfig) -> tuple[Agent, Memory]:
 
         def log_density(u: jax.Array) -> jax.Array:
             """log pi of actions before tanh, up to a constant, summed over all of them."""
-            q = q_values(critic_params, obs, jnp.tanh(u))
+            q = many_q(critic_params, obs, jnp.tanh(u))
             log_slope = 2 * (jnp.log(2.0) - u - jax.nn.softplus(-2 * u))  # log(1 - tanh(u)^2)
             return q.sum() / config.alpha + log_slope.sum()
 
@@ -145,7 +148,7 @@ def soft_q(config: SoftQConfig) -> tuple[Agent, Memory]:
         return state, jnp.abs(target - q).mean(0), metrics
 
     memory = uniform(ring(config.capacity, config.num_envs), config.batch_size)
-    return Agent(init, act, policy, update), memory
+    return Agent(init, act, policy, update, q_values), memory
 
 
 @struct.dataclass

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from purejaxrl_sac.config import ConfigError
@@ -41,7 +42,7 @@ def values(mdp: MDP, q: np.ndarray, title: str, path: Path | None = None) -> Fig
     else:
         figure = Figure(figsize=_size(mdp.grid), dpi=150, layout="constrained")
         axes = figure.subplots()
-        image = _heat_map(axes, mdp, q, title)
+        image = draw_values(axes, mdp, q, title)
         label = "V(s)"
     figure.colorbar(image, ax=axes, label=label, shrink=0.8)
     if path is not None:
@@ -68,14 +69,16 @@ def _paper(axes: Axes, grid: Grid, title: str) -> None:
             if letter == "#":
                 axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, color="0.35"))
             elif letter not in "F.":
-                axes.text(j, i + 0.3, letter, ha="center", va="center", color="0.35", fontsize=8)
+                mark = axes.text(j, i + 0.3, letter, ha="center", va="center", color="0.35")
+                mark.set(fontsize=8, path_effects=[withStroke(linewidth=2, foreground="white")])
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), xticks=[], yticks=[])
     axes.set_aspect("equal")
     axes.set_title(title, fontsize=10)
 
 
-def _heat_map(axes: Axes, mdp: MDP, q: np.ndarray, title: str) -> AxesImage:
-    grid = mdp.grid
+def draw_values(axes: Axes, mdp: MDP, q: np.ndarray, title: str = "") -> AxesImage:
+    """As `values`, on axes of your own; the MDP must be a map. The image is for a colour bar."""
+    grid, q = mdp.grid, np.asarray(q, float)
     blank = np.array(  # nobody ever chooses an action there
         [
             end or grid.rows[i][j] == "C"

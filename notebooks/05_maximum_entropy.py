@@ -1,0 +1,354 @@
+# %% [markdown]
+# # 5. Maximum entropy
+#
+# This chapter follows section 4 of the post "From Q-learning to Soft Actor Critic" up to the end of
+# 4.1.1, with its equation numbers: entropy, the soft Bellman backup, soft policy iteration (Lemmas 1
+# and 2, Theorem 1), the temperature $\alpha$, and policies that are the exponential of a value.
+#
+# On finite MDPs all of it can be computed exactly, so every theorem here is a picture without
+# luck in it. Then a policy with four answers is learned where actions are continuous.
+
+# %%
+# %matplotlib inline
+import itertools
+import os
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import dynamic_programming as dp
+from purejaxrl_sac import losses, mdp, svgd
+from purejaxrl_sac.envs import multigoal
+from purejaxrl_sac.experiment.plot import COLORS
+
+SHORT = os.environ.get("PUREJAXRL_SAC_NOTEBOOKS") == "short"  # smaller numbers, for tests
+MDPS, SAMPLES = (20, 10_000) if SHORT else (2_000, 1_000_000)
+SEEDS, STEPS, EPISODES = (2, 1_200, 20) if SHORT else (2, 12_000, 200)
+GAMMA, ALPHA = 0.9, 0.5
+
+# %% [markdown]
+# ## The objective, and what entropy is (post, 4.2 and 4.6 to 4.9)
+#
+# $$\pi^* = \arg\max_\pi \sum_t \mathbb E\left[r(s_t, a_t) + \alpha \mathcal H(\pi(\cdot \mid s_t))\right],
+# \qquad \mathcal H(\pi(\cdot \mid s)) = -\sum_a \pi(a \mid s) \log \pi(a \mid s)
+# = -\mathbb E_{a \sim \pi}[\log \pi(a \mid s)].$$
+#
+# The last equality is what lets an agent measure entropy by acting:
+
+# %%
+pi = jnp.array([0.7, 0.2, 0.1])
+action = jax.random.choice(jax.random.key(0), 3, (SAMPLES,), p=pi)
+print(f"sum:          {losses.entropy(pi):.4f} nats, of log 3 = {jnp.log(3):.4f} at most")
+print(f"{SAMPLES:,} draws: {-jnp.log(pi[action]).mean():.4f}")
+
+# %% [markdown]
+# ## The soft Bellman backup (post, 4.3, 4.4 and 4.10 to 4.15)
+#
+# $$\mathcal T_\pi Q(s, a) = r(s, a) + \gamma\, \mathbb E_{s'}[V(s')], \qquad
+# V(s) = \mathbb E_{a \sim \pi}\left[Q(s, a) - \alpha \log \pi(a \mid s)\right].$$
+#
+# The post asks for a second way, with the entropy in the reward,
+# $r_{\text{soft}}(s, a) = r(s, a) - \alpha \log \pi(a \mid s)$ (4.13), and leaves its derivation for
+# later. Here it is. Let $\tilde Q$ be the ordinary value of $\pi$ for that reward. Then
+# $\tilde Q = Q_{\text{soft}} - \alpha \log \pi$: put it into the ordinary backup,
+#
+# $$\tilde Q(s, a) = r(s, a) - \alpha \log \pi(a \mid s) + \gamma\, \mathbb E_{s'} \mathbb E_{a' \sim \pi}
+# [\underbrace{Q_{\text{soft}}(s', a') - \alpha \log \pi(a' \mid s')}_{\tilde Q(s', a')}],$$
+#
+# and what remains after taking $-\alpha \log \pi(a \mid s)$ from both sides is (4.12). The two
+# differ by the entropy term of the first action, which is no longer to be chosen where $Q$ is asked
+# for, and the value of a state is the same. In numbers, on a random MDP:
+
+# %%
+world = mdp.garnet(jax.random.key(1))  # 20 states, 4 actions, nothing terminal
+pi = jax.random.dirichlet(jax.random.key(2), jnp.ones(4), (20,))
+q_soft = dp.backup(world, GAMMA, dp.soft_policy_evaluation(world, GAMMA, ALPHA, pi))
+
+paid_for_entropy = world.replace(R=world.R - ALPHA * jnp.log(pi)[:, :, None])
+q_tilde = dp.backup(paid_for_entropy, GAMMA, dp.policy_evaluation(paid_for_entropy, GAMMA, pi))
+
+apart = jnp.abs(q_tilde - (q_soft - ALPHA * jnp.log(pi))).max()
+print(f"largest difference of Q~ and Q - alpha log pi: {apart:.1e}")
+
+# %% [markdown]
+# ## Lemma 1: soft policy evaluation converges
+#
+# Applying $\mathcal T_\pi$ again and again from any $Q^0$ leads to the soft value of $\pi$. The
+# entropies are the same on both sides of a difference, so that $\mathcal T_\pi$ contracts by
+# $\gamma$ as the hard operator does. Left: five beginnings, and the guarantee.
+#
+# ## Lemma 2: soft policy improvement improves
+#
+# $$\pi_{\text{new}} = \arg\min_{\pi'} D_{\text{KL}}\!\left(\pi' \,\Big\|\,
+# \tfrac1Z \exp(\tfrac1\alpha Q^{\pi_{\text{old}}})\right) = \text{softmax}(Q^{\pi_{\text{old}}} / \alpha)
+# \quad\Longrightarrow\quad Q^{\pi_{\text{new}}}(s, a) \ge Q^{\pi_{\text{old}}}(s, a) \text{ everywhere.}$$
+#
+# Right: for thousands of random MDPs and policies, the smallest and the largest change among all
+# $(s, a)$. None is below zero (but for rounding, which is printed).
+
+
+# %%
+def improvement(key):
+    """The smallest and largest of Q_new - Q_old over (s, a)."""
+    key_mdp, key_pi, key_peak = jax.random.split(key, 3)
+    made = mdp.garnet(key_mdp)
+    peaked = jax.random.uniform(key_peak, minval=0.1, maxval=2.0)
+    old = jax.random.dirichlet(key_pi, peaked * jnp.ones(4), (20,))
+    q_old = dp.backup(made, GAMMA, dp.soft_policy_evaluation(made, GAMMA, ALPHA, old))
+    new = dp.soft_policy_improvement(q_old, ALPHA)
+    q_new = dp.backup(made, GAMMA, dp.soft_policy_evaluation(made, GAMMA, ALPHA, new))
+    return (q_new - q_old).min(), (q_new - q_old).max()
+
+
+least, most = jax.jit(jax.vmap(improvement))(jax.random.split(jax.random.key(3), MDPS))
+print(
+    f"smallest change of any Q(s, a) in {MDPS:,} MDPs: {least.min():.1e}; largest: {most.max():.1f}"
+)
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), dpi=110, layout="constrained")
+for start in (-20, -5, 0, 5, 20):
+    q, gaps = jnp.full((20, 4), float(start)), []
+    for _ in range(100):
+        gaps.append(float(jnp.abs(q - q_soft).max()))
+        q = dp.soft_expectation(world, GAMMA, ALPHA, pi, q)
+    left.semilogy(
+        gaps, color=COLORS[0], alpha=0.7, label="five beginnings" if start == -20 else None
+    )
+left.semilogy(gaps[0] * GAMMA ** np.arange(100), "k:", label=r"$\gamma^k$, the guarantee")
+left.set(
+    xlabel=r"applications of $T_\pi$", ylabel=r"$\|Q - Q^\pi_{soft}\|_\infty$", title="Lemma 1"
+)
+left.set_ylim(1e-5, None)
+left.legend(frameon=False)
+right.plot(most, least, ".", color=COLORS[2], markersize=3, alpha=0.4)
+right.axhline(0, color="black", linewidth=0.8)
+right.set(xlabel=r"largest change of $Q(s, a)$", ylabel="smallest change", title="Lemma 2")
+plt.show()
+
+# %% [markdown]
+# That softmax is the minimum of the divergence can be seen as well: whatever one mixes into it, the
+# divergence grows.
+
+# %%
+target = dp.soft_policy_improvement(q_soft, ALPHA)
+others = jax.random.dirichlet(jax.random.key(4), jnp.ones(4), (1_000, 20))
+
+
+def divergence(pi):
+    """KL(pi || exp(Q / alpha) / Z), of each state."""
+    return (pi * (jnp.log(pi) - jax.nn.log_softmax(q_soft / ALPHA))).sum(-1)
+
+
+print(f"KL of the softmax itself: {jnp.abs(divergence(target)).max():.1e}")
+for share in (0.1, 0.01):
+    mixed = (1 - share) * target + share * others
+    least = jax.vmap(divergence)(mixed).min()
+    print(f"smallest KL of 20,000 mixtures with {share:.0%} of something else: {least:.1e}")
+
+# %% [markdown]
+# ## Theorem 1: soft policy iteration finds the best policy
+#
+# Evaluate, improve, and again. From any policy the soft values rise in every state and every round,
+# to the fixed point of the soft optimality operator
+# $Q(s, a) = r + \gamma\, \mathbb E\left[\alpha \log \sum_{a'} \exp(Q(s', a') / \alpha)\right]$, which is
+# computed here without any policy.
+
+# %%
+q_best = dp.soft_value_iteration(world, GAMMA, ALPHA)
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), dpi=110, layout="constrained")
+smallest_rise = jnp.inf
+for seed, color in zip(range(5), COLORS, strict=False):
+    pi = jax.random.dirichlet(jax.random.key(seed), 0.2 * jnp.ones(4), (20,)) + 1e-6
+    pi, qs = pi / pi.sum(-1, keepdims=True), []
+    for _ in range(6):
+        qs.append(dp.backup(world, GAMMA, dp.soft_policy_evaluation(world, GAMMA, ALPHA, pi)))
+        pi = dp.soft_policy_improvement(qs[-1], ALPHA)
+    smallest_rise = min(smallest_rise, *(float((b - a).min()) for a, b in itertools.pairwise(qs)))
+    left.plot([q.mean() for q in qs], "o-", color=color, markersize=3)
+    right.semilogy([jnp.abs(q - q_best).max() + 1e-7 for q in qs], "o-", color=color, markersize=3)
+left.axhline(q_best.mean(), color="black", linewidth=0.8, linestyle="--", label="best")
+left.set(xlabel="round", ylabel=r"mean of $Q^\pi_{soft}$", title="five first policies")
+left.legend(frameon=False)
+right.set(xlabel="round", ylabel=r"$\|Q^\pi_{soft} - Q^*_{soft}\|_\infty$", title="Theorem 1")
+plt.show()
+print(
+    f"smallest rise of any Q(s, a) in any round: {smallest_rise:.1e} (values near {q_best.mean():.1f})"
+)
+
+# %% [markdown]
+# ## The temperature: from hard to uniform (post, 4.16)
+#
+# $\pi^*(a \mid s) = \frac1{Z(s)} \exp(\frac1\alpha Q(s, a))$. For $\alpha \to 0$ this is the greedy policy
+# of chapter 1, for $\alpha \to \infty$ it is uniform: below, the entropy as a share of $\log A$, and
+# what the policy earns (without its entropy) as a share of the way from the uniform policy to the
+# best. A little temperature costs almost nothing.
+
+# %%
+alphas = jnp.logspace(-2.5, 2, 40)
+soft_q = jax.vmap(lambda alpha: dp.soft_value_iteration(world, GAMMA, alpha))(alphas)
+policies = jax.vmap(dp.soft_policy_improvement)(soft_q, alphas)
+entropy = losses.entropy(policies).mean(-1) / jnp.log(4)
+earned = jax.vmap(lambda pi: dp.policy_evaluation(world, GAMMA, pi).mean())(policies)
+uniform = dp.policy_evaluation(world, GAMMA, dp.uniform_policy(world)).mean()
+best = dp.value_iteration(world, GAMMA).max(-1).mean()
+share = (earned - uniform) / (best - uniform)
+
+figure, axes = plt.subplots(figsize=(6.4, 3.2), dpi=110, layout="constrained")
+axes.semilogx(alphas, entropy, color=COLORS[1], label=r"entropy / log A, mean over states")
+axes.semilogx(alphas, share, color=COLORS[0], label="earned: 0 is uniform, 1 the best")
+axes.set(
+    xlabel=r"temperature $\alpha$ (rewards have a standard deviation of 1)", ylim=(-0.02, 1.02)
+)
+axes.legend(frameon=False)
+plt.show()
+for alpha in (0.1, 1.0):
+    i = int(jnp.abs(alphas - alpha).argmin())
+    print(
+        f"alpha {alphas[i]:.2f}: entropy {entropy[i]:.2f} of log A, earns {share[i]:.3f} of the way"
+    )
+
+# %% [markdown]
+# A warning that no formula spells out. Where episodes end, entropy is only earned while they last:
+# every further step is worth up to $\alpha \log A$. On FrozenLake at $\alpha = 1$ that is 1.39 a step,
+# more than the goal's 1, and the policy learns to stay alive, not to arrive.
+
+# %%
+lake = mdp.frozen_lake()
+figure, panels = plt.subplots(1, 3, figsize=(9.6, 3.2), dpi=110, layout="constrained")
+for axes, alpha in zip(panels, (0.003, 0.1, 1.0), strict=True):
+    pi = dp.soft_policy_improvement(dp.soft_value_iteration(lake, 0.99, alpha), alpha)
+    arrives = dp.finite_horizon_evaluation(lake, 1.0, pi, 100)[0]  # the reward is 1 at the goal
+    axes.set_title(rf"$\alpha$ = {alpha}: arrives {arrives:.0%}")
+    for (row, column), chances, end in zip(lake.grid.position, pi, lake.terminal, strict=True):
+        letter = lake.grid.rows[row][column]
+        if end or letter == "S":
+            axes.text(column, row, letter, color="0.5", ha="center", va="center", fontsize=13)
+        if not end:
+            down, right = (np.array(lake.grid.moves) * np.asarray(chances)[:, None]).T
+            axes.quiver([column] * 4, [row] * 4, 0.5 * right, 0.5 * down, angles="xy", scale=1,
+                        scale_units="xy", color=COLORS[0], width=0.012)  # fmt: skip
+    axes.set(xlim=(-0.5, 3.5), ylim=(3.5, -0.5), aspect="equal", xticks=[], yticks=[])
+plt.show()
+print("arrows are as long as their actions are likely; share of episodes that arrive in 100 steps")
+
+# %% [markdown]
+# ## Two answers at once: energy-based policies
+#
+# With continuous actions, $\exp(\frac1\alpha Q)$ can have any shape. Take a value with two peaks, the
+# post's picture of a multimodal $Q$. The best single action is one of them. The nearest Gaussian (in
+# the divergence of 4.18) sits on one and knows nothing of the other. Samples that follow Stein's
+# direction, `svgd.direction`, spread over both: they climb $\nabla_a Q / \alpha$ and repel each other.
+
+
+# %%
+def two_peaks(a):
+    return jnp.log(0.6 * jnp.exp(-20 * (a - 0.5) ** 2) + 0.5 * jnp.exp(-20 * (a + 0.5) ** 2) + 1e-6)
+
+
+grid = jnp.linspace(-1.2, 1.2, 601)
+width = grid[1] - grid[0]
+density = jnp.exp(two_peaks(grid))  # alpha = 1
+density /= density.sum() * width
+
+
+def divergence_of(mean, std):
+    """KL(N(mean, std^2) || exp(Q) / Z), on the grid."""
+    gaussian = jnp.exp(-0.5 * ((grid - mean) / std) ** 2) + 1e-30
+    gaussian /= gaussian.sum() * width
+    return (gaussian * (jnp.log(gaussian) - jnp.log(density))).sum() * width
+
+
+means, stds = jnp.meshgrid(jnp.linspace(-0.8, 0.8, 81), jnp.linspace(0.05, 0.8, 76))
+found = jax.vmap(divergence_of)(means.ravel(), stds.ravel())
+mean, std = means.ravel()[found.argmin()], stds.ravel()[found.argmin()]
+
+particles = 0.2 * jax.random.normal(jax.random.key(5), (200, 1))
+score = jax.vmap(jax.grad(lambda a: two_peaks(a[0])))
+
+
+def move(particles, _):
+    return particles + 0.02 * svgd.direction(particles, score(particles)), None
+
+
+particles, _ = jax.lax.scan(move, particles, length=2_000)
+right_share = (particles > 0).mean()
+true_share = density[grid > 0].sum() * width
+
+figure, axes = plt.subplots(figsize=(6.4, 3.2), dpi=110, layout="constrained")
+gaussian = jnp.exp(-0.5 * ((grid - mean) / std) ** 2) / (std * jnp.sqrt(2 * jnp.pi))
+axes.fill_between(grid, density, color="0.85", label=r"$\exp Q / Z$")
+axes.plot(grid, gaussian, color=COLORS[1], label="nearest Gaussian")
+axes.hist(
+    np.ravel(particles), 48, (-1.2, 1.2), density=True, color=COLORS[0], alpha=0.5, label="SVGD"
+)
+axes.axvline(grid[density.argmax()], color="black", linestyle=":", label="the best action")
+axes.set(xlabel="a", ylabel="density")
+axes.legend(frameon=False)
+plt.show()
+print(f"on the right peak: {true_share:.2f} of exp Q, {right_share:.2f} of the SVGD samples")
+
+# %% [markdown]
+# ## Four goals, one policy
+#
+# The point mass of Haarnoja et al. (2017) starts halfway between four goals that are equally good.
+# Soft Q-learning (`soft_q`) learns $Q$ and a network that draws from $\exp(Q / \alpha)$, trained by the
+# very `svgd.direction` above. Beside it the mean of a SAC with a small fixed temperature: a
+# function of the state, which has one answer in the exact middle.
+
+# %%
+configs = {
+    "soft Q-learning": prl.preset("soft_q", "multi_goal").replace(total_steps=STEPS),
+    "SAC, its mean": prl.preset("sac", "multi_goal").replace(
+        total_steps=STEPS, capacity=STEPS, alpha=0.1, alpha_learning_rate=0.0
+    ),
+}
+keys = jax.random.split(jax.random.key(0), SEEDS)
+states = {name: jax.jit(jax.vmap(prl.make_train(c)))(keys)[0] for name, c in configs.items()}
+
+# %% tags=["picture"]
+middle = multigoal.Params(start_std=0.0)
+figure, panels = plt.subplots(1, 3, figsize=(12, 3.9), dpi=100, layout="constrained")
+for axes, (name, config) in zip(panels[::2], configs.items(), strict=True):
+    for seed in range(SEEDS):
+        state = prl.seed_state(states[name], seed)
+        played, running = prl.play(
+            jax.random.key(1), config.replace(env_params=middle), state, EPISODES
+        )
+        path = jnp.where(running[..., None], played.next_obs, jnp.nan)
+        goal = multigoal.goal_reached(played.next_obs).max(0, where=running, initial=-1)
+        counts = [int((goal == g).sum()) for g in range(4)]
+        print(f"{name}, seed {seed}: right, left, top, bottom {counts} of {EPISODES}")
+        if seed == 0:
+            for n in range(min(EPISODES, 60)):
+                x, y = np.concatenate([[[0, 0]], path[:, n]]).T
+                axes.plot(x, y, color=COLORS[int(goal[n])], linewidth=0.8, alpha=0.6)
+    axes.plot(*multigoal.GOALS.T, "k*", markersize=9)
+    axes.set(title=name, xlim=(-6.5, 6.5), ylim=(-6.5, 6.5), aspect="equal", xlabel="x", ylabel="y")
+
+name = "soft Q-learning"
+state, config = prl.seed_state(states[name], 0), configs[name]
+x, y = jnp.meshgrid(jnp.linspace(-1, 1, 61), jnp.linspace(-1, 1, 61))
+actions = jnp.stack([x.ravel(), y.ravel()], -1)
+q = prl.q_values(config, state, jnp.zeros_like(actions), actions).reshape(x.shape)
+drawn = prl.policy(config, state)(jax.random.key(2), jnp.zeros((300, 2)))
+shown = panels[1].contourf(x, y, q, 20)
+panels[1].plot(*drawn.T, "w.", markersize=3)
+panels[1].set(title="Q(0, a), and actions drawn", aspect="equal", xlabel="$a_x$", ylabel="$a_y$")
+figure.colorbar(shown, ax=panels[1], shrink=0.85)
+plt.show()
+
+# %% [markdown]
+# GOALS
+#
+# ## Exercise
+#
+# Lower the temperature of `soft_q` on `multi_goal` from its 10 to 1 and to 0.1, and count the goals
+# again. Where does the policy stop being multimodal, and what does `soft_value` in the metrics do?
+# Then predict, from the warning above, what a very large temperature will do, and try it.
+#
+# **What to read next:** from $\exp(Q / \alpha)$ one can only sample with effort. Soft Actor-Critic
+# projects it onto Gaussians instead: [06_sac.ipynb](06_sac.ipynb). In the code:
+# `purejaxrl_sac/agents/soft_q.py` and `purejaxrl_sac/svgd.py`.
