@@ -219,7 +219,7 @@ draw_curve(axes, steps, seen["error"], {"color": COLORS[1]}, r"$\|Q - Q^*\|_\inf
 axes.plot(steps, optimal, "--", color=COLORS[0], label="share of seeds whose policy is optimal")
 axes.set(xlabel="environment steps", ylim=(-0.02, 1.05), xlim=(0, None))
 axes.set_title("policies and values while learning: IQM, 95 % interval", fontsize="medium")
-axes.legend(frameon=False)
+axes.legend(frameon=False, loc=(0.4, 0.15))
 axes.grid(alpha=0.2)
 plt.show()
 for moment in (5, 10, 20, 30):
@@ -238,7 +238,12 @@ figure.colorbar(image, ax=panels, label="V(s)", shrink=0.8)
 plt.show()
 
 # %% [markdown]
-# POLICY
+# The maps agree but for what cannot differ in worth: where two actions are equally good the learner
+# has settled for one. Look at the cell beside the start: on slippery ice the safest way past a hole
+# is to push against the wall.
+#
+# What Q-learning can do was to be expected from two facts: $\mathcal T$ contracts, and its samples
+# are right on average. The next chapter shows where "on average" fails.
 #
 # ## Exercise
 #

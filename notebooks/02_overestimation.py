@@ -1,0 +1,180 @@
+# %% [markdown]
+# # 2. Overestimation
+#
+# This chapter follows section 2.8 of the post "From Q-learning to Soft Actor Critic": the maximum
+# over noisy estimates is too large, Double Q-learning, and Double DQN. In its notation $Q'$ selects and
+# $Q$ evaluates; in deep networks $\theta$ selects and $\theta^-$ evaluates.
+
+# %%
+# %matplotlib inline
+import os
+import time
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import dynamic_programming as dp
+from purejaxrl_sac import exploration, losses, mdp
+from purejaxrl_sac.envs.tabular import Tabular
+from purejaxrl_sac.experiment.plot import COLORS, draw_curve
+from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
+
+SHORT = os.environ.get("PUREJAXRL_SAC_NOTEBOOKS") == "short"  # smaller numbers, for tests
+DRAWS, MANY, EPISODES = (2_000, 200, 50) if SHORT else (100_000, 10_000, 300)
+SEEDS, STEPS, POINTS = (2, 1_600, 2) if SHORT else (12, 16_000, 25)
+
+# %% [markdown]
+# ## The maximum of noisy estimates (post, 2.8.1)
+#
+# Let $m$ actions all be worth 0, and let every estimate have an error that is 0 on average. The largest
+# estimate is not 0 on average: the maximum picks the luckiest error. For errors that are uniform on
+# $[-1, 1]$ its mean is $(m - 1) / (m + 1)$.
+#
+# The way out (2.8.2): two independent estimates $Q'$ and $Q$, one to say which action, the other what
+# it is worth, $Q(\arg\max_a Q'(a))$. The errors that were picked are no longer those that are read.
+
+
+# %%
+def one_and_two(key, m):
+    """max_a Q(a) and Q(argmax_a Q'(a)), each with DRAWS sets of errors."""
+    q, other = jax.random.uniform(key, (2, DRAWS, m), minval=-1, maxval=1)
+    return q.max(-1), losses.select_action(q, other.argmax(-1))
+
+
+m = np.array([1, 2, 3, 5, 10, 20, 50, 100])
+found = [[x.mean() for x in one_and_two(jax.random.key(0), int(n))] for n in m]
+single, double = np.transpose(found)
+
+figure, axes = plt.subplots(figsize=(6, 3.2), dpi=110, layout="constrained")
+axes.plot(m, (m - 1) / (m + 1), color="black", linewidth=1, label=r"exact, $(m - 1) / (m + 1)$")
+axes.plot(m, single, "o", color=COLORS[1], label=r"$\max_a Q(a)$")
+axes.plot(m, double, "s", color=COLORS[0], label=r"$Q(\arg\max_a Q'(a))$")
+axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+axes.set(xscale="log", xlabel="actions m", ylabel=f"mean of {DRAWS:,}", title="true values are 0")
+axes.legend(frameon=False)
+plt.show()
+print(f"10 actions: single {single[4]:.4f}, exact {9 / 11:.4f}, double {double[4]:+.4f}")
+
+# %% [markdown]
+# If the true values differ, the double estimate errs to the other side: $Q'$ sometimes names an action
+# that is not the best, and $Q$ then says, correctly, that it is worth less. Underestimation is the
+# lesser evil, because what is bootstrapped from it does not chase its own errors.
+#
+# ## Ten thousand learners in a bad place
+#
+# Sutton and Barto's Example 6.7. From A, right ends the episode for nothing, left leads to B, where
+# each of ten actions ends it for a reward of $\mathcal N(-0.1, 1)$. Left is the worse choice, but the
+# largest of ten noisy values in B is above 0 for a long time. The best possible here is 5 % left, all
+# of it exploration ($\epsilon = 0.1$).
+#
+# Double Q-learning keeps two tables and updates one of them by lot. In the code the two algorithms
+# are one function with another bootstrap:
+#
+# ```python
+# q_learning        = partial(tabular, bootstrap=lambda config, following, batch: following.q.max(-1))
+# double_q_learning = partial(tabular, tables=2, bootstrap=lambda config, following, batch:
+#                             losses.select_action(following.other, following.q.argmax(-1)))
+# ```
+
+
+# %%
+def went_left(key, config):
+    """Whether each of EPISODES episodes went left: those are two steps long, not one."""
+    _, metrics = prl.train(key, config)
+    episode = jnp.cumsum(metrics["episodes"]) - 1  # the one that ends here, if one does
+    ended = jnp.where(metrics["episodes"] > 0, episode, EPISODES)
+    return jnp.zeros(EPISODES).at[ended].set(metrics["lengths"] == 2, mode="drop")
+
+
+figure, axes = plt.subplots(figsize=(6.4, 3.6), dpi=110, layout="constrained")
+for algorithm, color in (("q_learning", COLORS[1]), ("double_q_learning", COLORS[0])):
+    config = prl.default_config(algorithm).replace(
+        env="maximization_bias", total_steps=2 * EPISODES, learning_rate=0.1, gamma=1.0,
+        epsilon_start=0.1, epsilon_end=0.1,
+    )  # fmt: skip
+    share = jax.jit(lambda keys, c=config: jax.vmap(partial(went_left, config=c))(keys).mean(0))
+    keys = jax.random.split(jax.random.key(1), MANY)
+    program = share.lower(keys).compile()
+    began = time.perf_counter()
+    left = 100 * np.asarray(program(keys))
+    seconds = time.perf_counter() - began
+    axes.plot(np.arange(1, EPISODES + 1), left, color=color, label=algorithm.replace("_", " "))
+    print(
+        f"{algorithm:18} {MANY:,} seeds x {EPISODES} episodes in {seconds:.1f} s; most left"
+        f" {left.max():.0f} % at episode {left.argmax() + 1}, in the last {left[-1]:.1f} %"
+    )
+axes.axhline(5, color="black", linestyle=":", linewidth=1, label="best possible")
+axes.set(xlabel="episode", ylabel="% that go left", ylim=(0, 100), xlim=(1, EPISODES))
+axes.set_title(f"the maximisation bias, {MANY:,} seeds", fontsize="medium")
+axes.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# ## DQN and Double DQN (post, 2.8.3)
+#
+# $$y_{\text{DQN}} = r + \gamma \max_{a'} Q(s', a'; \theta^-), \qquad
+# y_{\text{Double}} = r + \gamma\, Q(s', \arg\max_{a'} Q(s', a'; \theta); \theta^-).$$
+#
+# `double_dqn` is `partial(dqn, bootstrap=double)`. To hold what they believe against what is true, the
+# true values must be known: a random MDP of 20 states and 10 actions, whose rewards are noisy, small
+# enough to evaluate any policy exactly. `prl.watch` does that along the run, for each seed: the mean
+# over states of $\max_a Q(s, a; \theta)$ is the estimate, $V^\pi$ of the policy that is greedy in it the
+# truth.
+
+# %%
+GAMMA, STATES, ACTIONS = 0.9, 20, 10
+noisy = mdp.garnet(jax.random.key(7), STATES, ACTIONS, branching=3)
+noisy = noisy.replace(noise=jnp.full((STATES, ACTIONS), 3.0))  # rewards themselves are N(0, 1)
+base = prl.default_config("dqn").replace(
+    env=Tabular(noisy, name="noisy garnet", max_steps=50), total_steps=STEPS, num_envs=5,
+    num_updates=5, capacity=2_000, batch_size=64, gamma=GAMMA, target_period=50, epsilon_end=0.1,
+)  # fmt: skip
+double = prl.default_config("double_dqn").algorithm
+
+
+def believed_and_true(state, config):
+    q = prl.q_values(config, state, jnp.arange(STATES))
+    return q.max(-1).mean(), dp.policy_evaluation(noisy, GAMMA, exploration.greedy(q)).mean()
+
+
+# %% tags=["picture"]
+figure, axes = plt.subplots(figsize=(6.8, 4), dpi=100, layout="constrained")
+keys = jax.random.split(jax.random.key(2), SEEDS)
+bias = {}
+for label, color, config in (
+    ("DQN", COLORS[1], base),
+    ("Double DQN", COLORS[0], base.replace(algorithm=double)),
+):
+    look = partial(
+        prl.watch, config=config, measure=partial(believed_and_true, config=config), points=POINTS
+    )
+    steps, (said, true) = jax.jit(jax.vmap(look, out_axes=(None, 0)))(keys)
+    draw_curve(axes, steps, said, {"color": color}, f"{label} estimates")
+    draw_curve(axes, steps, true, {"color": color, "linestyle": "--"}, f"{label} earns")
+    tail = max(1, POINTS // 5)
+    bias[label] = np.asarray(said - true)[:, -tail:].mean(1)
+    low, high = bootstrap_interval(bias[label])
+    print(f"{label:10} overestimates by {iqm(bias[label]):.2f} [{low:.2f}, {high:.2f}], last fifth")
+best = float(dp.value_iteration(noisy, GAMMA).max(-1).mean())
+axes.axhline(best, color="black", linewidth=0.8, label="best possible")
+axes.set(xlabel="environment steps", ylabel="value, mean over states")
+axes.set_title("estimates and truth: IQM, 95 % interval", fontsize="medium")
+axes.legend(frameon=False, fontsize="small")
+plt.show()
+
+# %% [markdown]
+# DQN
+#
+# ## Exercise
+#
+# How does the overestimation depend on the number of actions? Let `ACTIONS` be 2, 5, 10 and 20 and
+# plot the bias of both against it, beside the first picture of this chapter. Then take away the
+# noise: what is left of the bias, and where does it come from?
+#
+# **What to read next:** what the rest of DQN is for, by leaving each part out:
+# [03_dqn.ipynb](03_dqn.ipynb). SAC meets the same bias with two critics and their minimum:
+# [06_sac.ipynb](06_sac.ipynb). In the code: `purejaxrl_sac/agents/dqn.py`.

@@ -1,0 +1,236 @@
+# %% [markdown]
+# # 4. Actor and critic
+#
+# This chapter follows section 3 of the post "From Q-learning to Soft Actor Critic": a policy
+# $\pi_\theta(a \mid s)$ with parameters of its own, the policy gradient, and the advantage
+# $A^\pi(s, a) = Q^\pi(s, a) - V^\pi(s)$ (post, 3.3).
+#
+# On a small MDP the gradient can be computed exactly, so that every estimate of it can be judged.
+# Then A2C learns CartPole with three ways of estimating the advantage.
+
+# %%
+# %matplotlib inline
+import os
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import dynamic_programming as dp
+from purejaxrl_sac import mdp
+from purejaxrl_sac.experiment.plot import COLORS, draw_curve, series
+from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
+from purejaxrl_sac.returns import lambda_returns
+
+SHORT = os.environ.get("PUREJAXRL_SAC_NOTEBOOKS") == "short"  # smaller numbers, for tests
+EPISODES, SEEDS, STEPS, POINTS = (500, 2, 10_000, 4) if SHORT else (20_000, 8, 150_000, 30)
+GAMMA = 0.9
+
+# %% [markdown]
+# ## The exact gradient
+#
+# FrozenLake again, and a policy that is a softmax of one number per state and action,
+# $\pi_\theta(a \mid s) \propto e^{\theta(s, a)}$. What it earns, $J(\theta) = V^{\pi_\theta}(s_0)$, is the
+# solution of linear equations, and differentiable:
+
+# %%
+lake = mdp.frozen_lake()
+theta = 0.5 * jax.random.normal(jax.random.key(0), (16, 4))
+
+
+def J(theta):
+    return lake.start @ dp.policy_evaluation(lake, GAMMA, jax.nn.softmax(theta))
+
+
+exact = jax.grad(J)(theta)
+
+# %% [markdown]
+# The policy gradient theorem (post, 3.3) says the same without differentiating the environment:
+#
+# $$\nabla_\theta J(\theta) = \mathbb E_{s \sim d^\pi, a \sim \pi_\theta}\left[\nabla_\theta \log \pi_\theta(a \mid s)
+# \cdot A^\pi(s, a)\right], \qquad d^\pi(s) = \sum_t \gamma^t P(s_t = s),$$
+#
+# $d^\pi$ being how often a state is visited, discounted. It solves linear equations too, and for this
+# softmax the sum is $d^\pi(s)\, \pi(a \mid s)\, A^\pi(s, a)$:
+
+# %%
+pi = jax.nn.softmax(theta)
+v = dp.policy_evaluation(lake, GAMMA, pi)
+advantage = dp.backup(lake, GAMMA, v) - v[:, None]
+running = 1.0 - lake.terminal
+P_pi = running[:, None] * jnp.einsum("sa,sat->st", pi, lake.P) * running
+d = jnp.linalg.solve(jnp.eye(16) - GAMMA * P_pi.T, lake.start)
+theorem = running[:, None] * d[:, None] * pi * advantage
+print(
+    f"largest entry {jnp.abs(exact).max():.5f}; the two differ by {jnp.abs(theorem - exact).max():.1e}"
+)
+
+# %% [markdown]
+# ## The sampled gradient
+#
+# An agent has episodes. From one of them come three estimates of the same gradient, all of the form
+# $\sum_t \gamma^t\, \nabla_\theta \log \pi_\theta(a_t \mid s_t)\, \Psi_t$:
+#
+# * REINFORCE: $\Psi_t = G_t = \sum_k \gamma^k r_{t+k}$, the return from there on;
+# * with a baseline: $\Psi_t = G_t - V^\pi(s_t)$;
+# * actor and critic: $\Psi_t = r_t + \gamma V^\pi(s_{t+1}) - V^\pi(s_t)$, the TD error.
+#
+# With the true $V^\pi$ all three are right on average. They differ in how far single episodes stray.
+
+# %%
+config = prl.default_config("q_learning").replace(env="frozen_lake", gamma=GAMMA)
+
+
+def softmax_policy(config, state):
+    return lambda key, obs: jax.random.categorical(key, theta[obs])
+
+
+play = jax.jit(lambda key: prl.play(key, config, None, EPISODES, policy=softmax_policy))
+played, inside = play(jax.random.key(1))
+reward = played.reward * inside
+discounts = (GAMMA ** jnp.arange(len(reward)))[:, None]
+to_go = jnp.cumsum((discounts * reward)[::-1], 0)[::-1] / discounts  # G_t
+
+next_v = played.discount * v[played.next_obs]
+psi = {
+    "REINFORCE": to_go,
+    "with a baseline": to_go - v[played.obs],
+    "actor and critic": played.reward + GAMMA * next_v - v[played.obs],
+}
+score = jax.nn.one_hot(played.action, 4) - pi[played.obs]  # grad log pi(a|s), in row s
+
+
+def per_episode(psi):
+    """The estimate of every single episode, [EPISODES, 16, 4]."""
+    terms = (discounts * inside * psi)[..., None] * score
+    episode = jnp.broadcast_to(jnp.arange(EPISODES), played.obs.shape)
+    return jnp.zeros((EPISODES, 16, 4)).at[episode, played.obs].add(terms)
+
+
+estimates = {name: np.asarray(jax.jit(per_episode)(x)) for name, x in psi.items()}
+
+# %% tags=["picture"]
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), dpi=100, layout="constrained")
+sizes = np.unique(np.geomspace(1, EPISODES // 20, 12).astype(int))
+for color, (name, found) in zip(COLORS, estimates.items(), strict=False):
+    mean, error = found.mean(0), found.std(0) / np.sqrt(EPISODES)
+    left.errorbar(np.ravel(exact), mean.ravel(), 2 * error.ravel(), fmt="o", color=color,
+                  markersize=3, linewidth=0.8, label=name)  # fmt: skip
+    away = [
+        np.linalg.norm(found[: 20 * n].reshape(20, n, -1).mean(1) - np.ravel(exact), axis=1).mean()
+        for n in sizes
+    ]
+    right.loglog(sizes, away / np.linalg.norm(exact), "o-", color=color, markersize=3, label=name)
+    z = np.abs(mean - exact)[error > 0] / error[error > 0]
+    variance = found.var(0).sum()
+    print(
+        f"{name:16} variance {variance:.5f}; farthest entry from exact {z.max():.1f} standard errors"
+    )
+ends = np.array([exact.min(), exact.max()])
+left.plot(ends, ends, color="black", linewidth=0.8)
+left.set(xlabel="exact gradient, each entry", ylabel=f"mean of {EPISODES:,} episodes")
+left.set_title("right on average (bars: 2 standard errors)", fontsize="medium")
+right.set(xlabel="episodes averaged", ylabel="distance from exact / length of exact")
+right.set_title("how far an update strays", fontsize="medium")
+left.legend(frameon=False)
+right.grid(alpha=0.2, which="both")
+plt.show()
+
+# %% [markdown]
+# GRADIENTS
+#
+# A detail in which practice departs from the theorem: A2C, like nearly all its kin, leaves out the
+# $\gamma^t$ before each step's term. The direction is then another one:
+
+# %%
+visits = jnp.linalg.solve(jnp.eye(16) - P_pi.T, lake.start)  # not discounted
+practical = running[:, None] * visits[:, None] * pi * advantage
+cosine = (practical * exact).sum() / jnp.linalg.norm(practical) / jnp.linalg.norm(exact)
+print(f"cosine of the angle between the two: {cosine:.3f}")
+
+# %% [markdown]
+# ## The critic is wrong: lambda
+#
+# A learned $V$ has errors. Generalised advantages mix TD errors ($\lambda = 0$: little variance, all of
+# the critic's error) and returns ($\lambda = 1$: none of its error, all the variance). In the code both
+# are one function, `lambda_returns`. Here a critic is made wrong on purpose by adding noise to the
+# true $V^\pi$, and the estimates of $A^\pi(s_t, a_t)$ on the episodes above are taken apart into their
+# systematic error and their scatter.
+
+# %%
+wrong = v + 0.02 * jax.random.normal(jax.random.key(2), v.shape) * running
+truth = advantage[played.obs, played.action]
+cells = played.obs * 4 + played.action
+weight = jnp.zeros(64).at[cells].add(inside)  # visits of each (s, a)
+
+
+@jax.jit
+def taken_apart(trace_decay):
+    """Root mean square of bias and of scatter, over visited (s, a) in proportion to visits."""
+    trace = trace_decay * ~played.last
+    target = lambda_returns(played.reward, played.discount, wrong[played.next_obs], trace, GAMMA)
+    error = (target - wrong[played.obs] - truth) * inside
+    mean = jnp.zeros(64).at[cells].add(error) / jnp.maximum(weight, 1)
+    scatter = (error - mean[cells]) * inside
+    return jnp.sqrt((weight * mean**2).sum() / weight.sum()), jnp.sqrt(
+        (scatter**2).sum() / weight.sum()
+    )
+
+
+lambdas = jnp.linspace(0, 1, 21)
+bias, scatter = np.transpose([taken_apart(x) for x in lambdas])
+figure, axes = plt.subplots(figsize=(6, 3.2), dpi=110, layout="constrained")
+axes.plot(lambdas, bias, color=COLORS[1], label="systematic error")
+axes.plot(lambdas, scatter, color=COLORS[0], label="scatter")
+axes.plot(lambdas, np.hypot(bias, scatter), color="black", linewidth=1, label="both")
+axes.set(xlabel=r"$\lambda$", ylabel=r"root mean square error of $A$", ylim=(0, None))
+axes.legend(frameon=False)
+plt.show()
+print(f"lambda 0: systematic {bias[0]:.4f}, scatter {scatter[0]:.4f}")
+print(f"lambda 1: systematic {bias[-1]:.4f}, scatter {scatter[-1]:.4f}")
+
+# %% [markdown]
+# ## A2C on CartPole
+#
+# Sixteen environments take eight steps, actor and critic are updated on the 128 transitions, and so
+# on. $\lambda$ is a traced number, so its values are lanes of one program, like the seeds.
+
+# %%
+base = prl.preset("a2c", "CartPole-v1").replace(total_steps=STEPS)
+lanes = jnp.repeat(jnp.array([0.0, 0.95, 1.0]), SEEDS)
+axes_of = jax.tree.map(lambda _: None, base).replace(trace_decay=0)
+keys = jnp.concatenate(3 * [jax.random.split(jax.random.key(3), SEEDS)])
+states, metrics = jax.jit(jax.vmap(prl.train, (0, axes_of)))(keys, base.replace(trace_decay=lanes))
+evaluate = jax.vmap(lambda s: prl.evaluate(jax.random.key(4), base, s, episodes=64))
+scores = np.asarray(jax.jit(evaluate)(states)).mean(1)
+
+figure, panels = plt.subplots(1, 2, figsize=(9.6, 3.4), dpi=110, layout="constrained")
+for i, value in enumerate((0.0, 0.95, 1.0)):
+    lane = slice(i * SEEDS, (i + 1) * SEEDS)
+    found = {name: np.asarray(x)[lane] for name, x in metrics.items()}
+    style, label = {"color": COLORS[i]}, rf"$\lambda$ = {value}"
+    draw_curve(panels[0], *series(found, base, "returns", POINTS), style, label)
+    draw_curve(panels[1], *series(found, base, "entropy", POINTS), style, label)
+    low, high = bootstrap_interval(scores[lane])
+    print(f"lambda {value:4}: greedy return, IQM {iqm(scores[lane]):.0f} [{low:.0f}, {high:.0f}]")
+panels[0].set(title="return while training", xlabel="environment steps")
+panels[1].set(title="entropy of the policy, nats", xlabel="environment steps")
+panels[0].legend(frameon=False)
+for axes in panels:
+    axes.grid(alpha=0.2)
+plt.show()
+
+# %% [markdown]
+# A2C
+#
+# ## Exercise
+#
+# Write REINFORCE without a baseline: `actor_critic` takes an `objective`, and `choice.target` is the
+# return. (Or take `prl.preset("reinforce", "CartPole-v1")` and set `value_coef` to 0, so that its
+# baseline never learns.) How many more steps does it need?
+#
+# **What to read next:** a policy that also wants to stay random:
+# [05_maximum_entropy.ipynb](05_maximum_entropy.ipynb). In the code: `purejaxrl_sac/agents/a2c.py`, and
+# `ppo.py` for the usual way to use a rollout more than once.

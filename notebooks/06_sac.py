@@ -1,0 +1,434 @@
+# %% [markdown]
+# # 6. Soft Actor-Critic
+#
+# This chapter follows section 4.1.2 of the post "From Q-learning to Soft Actor Critic", equations
+# 4.19 to 4.24, and its 4.3; its section 4.2, the automatic temperature, is "coming soon" there and is
+# derived here. $\theta$ are the parameters of the critics, $\bar\theta$ of their delayed copies, $\phi$ of
+# the actor, $\alpha$ is the temperature.
+#
+# First every equation beside the lines of code that are it, checked; then SAC at work: 32 seeds with
+# an automatic temperature beside fixed ones, one critic beside two, and SAC with discrete actions.
+
+# %%
+# %matplotlib inline
+import os
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import losses, networks
+from purejaxrl_sac.agents import sac
+from purejaxrl_sac.distributions import squashed_gaussian
+from purejaxrl_sac.experiment.plot import COLORS, draw_curve, series
+from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
+
+SHORT = os.environ.get("PUREJAXRL_SAC_NOTEBOOKS") == "short"  # smaller numbers, for tests
+SEEDS, FEW, STEPS, POINTS = (2, 2, 1_400, 2) if SHORT else (32, 8, 5_000, 20)
+EPISODES, CARTPOLE_STEPS, DRAWS = (4, 1_500, 1_000) if SHORT else (64, 20_000, 100_000)
+
+# %% [markdown]
+# ## The pieces
+#
+# `squashed_gaussian` is $\pi_\phi$, `gaussian_actor` and `twin_critics` build the networks SAC uses. A run
+# that has only just begun gives parameters, and playing it a batch of transitions.
+
+# %%
+config = prl.preset("sac", "Pendulum-v1").replace(total_steps=STEPS, num_updates=1, batch_size=64)
+env = prl.envs.bind(config.env)
+actor = sac.gaussian_actor(config, env.observation_space, env.action_dim)
+critics = sac.twin_critics(config, env.observation_space)
+
+run = jax.jit(partial(prl.run, config=config, iterations=200))
+state, _ = run(jax.jit(partial(prl.init, config=config))(jax.random.key(0)))
+phi, theta, theta_bar = (
+    state.agent.actor_params,
+    state.agent.critic_params,
+    state.agent.target_params,
+)
+alpha, gamma = jnp.exp(state.agent.log_alpha), config.gamma
+
+played, _ = prl.play(jax.random.key(1), config, state, 8, policy=prl.exploring_policy)
+batch = jax.tree.map(lambda x: x[::5].reshape(-1, *x.shape[2:]), played)
+batch = batch._replace(action=batch.action / 2)  # Pendulum's +-2 in the agent's units, +-1
+print("a batch of", len(batch.reward), "transitions; alpha", f"{alpha:.3f}")
+
+# %% [markdown]
+# ## The critics: (4.19) and (4.20)
+#
+# $$J_Q(\theta) = \mathbb E_{\mathcal D}\left[\tfrac12 \left(Q_\theta(s_t, a_t) - y\right)^2\right], \qquad
+# y = r + \gamma \left(\min_j Q_{\bar\theta_j}(s_{t+1}, a_{t+1}) - \alpha \log \pi_\phi(a_{t+1} \mid s_{t+1})\right)$$
+
+
+# %%
+def soft_target(key):
+    pi = squashed_gaussian(*actor.apply(phi, batch.next_obs))
+    next_action, next_log_prob = pi.sample_and_log_prob(seed=key)
+    next_value = losses.soft_value(critics.apply(theta_bar, batch.next_obs, next_action), next_log_prob, alpha)  # fmt: skip
+    return losses.td_target(batch.reward, batch.discount, gamma, next_value)
+
+
+def J_Q(theta, y):
+    return losses.soft_critic(critics.apply(theta, batch.obs, batch.action), y).mean()
+
+
+# %% [markdown]
+# and its gradient, (4.20), $\nabla_\theta Q_\theta(s_t, a_t)\,(Q_\theta(s_t, a_t) - y)$: the target is not
+# differentiated. Written out, it is what automatic differentiation gives:
+
+# %%
+y = soft_target(jax.random.key(2))
+q, pull_back = jax.vjp(lambda theta: critics.apply(theta, batch.obs, batch.action), theta)
+(by_hand,) = pull_back((q - y) / len(y))  # grad Q (Q - y), averaged
+automatic = jax.grad(J_Q)(theta, y)
+
+
+def apart(a, b):
+    """The largest difference, relative to the largest entry."""
+    flat = [jax.flatten_util.ravel_pytree(x)[0] for x in (a, b)]
+    return jnp.abs(flat[0] - flat[1]).max() / jnp.abs(flat[1]).max()
+
+
+print(
+    f"J_Q = {J_Q(theta, y):.3f}; (4.20) by hand and automatic: apart by {apart(by_hand, automatic):.1e}"
+)
+
+# %% [markdown]
+# ## Reparameterisation: (4.22)
+#
+# $$a_t = f_\phi(\epsilon_t; s_t) = \tanh\left(\mu_\phi(s_t) + \sigma_\phi(s_t) \odot \epsilon_t\right), \qquad
+# \log \pi_\phi(a \mid s) = \log \mathcal N(u; \mu, \sigma^2) - \sum_d \log\left(1 - \tanh^2 u_d\right),\quad a = \tanh u.$$
+
+
+# %%
+def f(phi, epsilon, obs):
+    mean, log_std = actor.apply(phi, obs)
+    return jnp.tanh(mean + jnp.exp(log_std) * epsilon)
+
+
+def log_pi(phi, action, obs):
+    mean, log_std = actor.apply(phi, obs)
+    u = jnp.arctanh(action)
+    gaussian = jax.scipy.stats.norm.logpdf(u, mean, jnp.exp(log_std))
+    return (gaussian - jnp.log(1 - action**2)).sum(-1)
+
+
+pi = squashed_gaussian(jnp.full((DRAWS, 1), 0.5), jnp.full((DRAWS, 1), 0.0))
+drawn, log_prob = pi.sample_and_log_prob(seed=jax.random.key(3))
+order = jnp.argsort(drawn[:, 0])
+
+figure, axes = plt.subplots(figsize=(6, 2.8), dpi=110, layout="constrained")
+axes.hist(np.ravel(drawn), 80, range=(-1, 1), density=True, color="0.8", label=f"{DRAWS:,} samples")
+axes.plot(drawn[order, 0], jnp.exp(log_prob)[order], color=COLORS[0], label=r"$\pi_\phi(a|s)$")
+axes.set(xlabel="a", ylabel="density", title=r"tanh of N(0.5, 1)", ylim=(0, 1.6))
+axes.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# The formula with $\operatorname{arctanh}$ is for reading: near $|a| = 1$ it has nothing to invert, so the
+# library computes $\log \pi$ from $u$. Where both are fine they agree:
+
+# %%
+epsilon = jax.random.normal(jax.random.key(4), batch.action.shape)
+action = f(phi, epsilon, batch.obs)
+mean, log_std = actor.apply(phi, batch.obs)
+u = mean + jnp.exp(log_std) * epsilon
+from_u = jax.scipy.stats.norm.logpdf(u, mean, jnp.exp(log_std)) - 2 * (jnp.log(2) - u - jax.nn.softplus(-2 * u))  # fmt: skip
+inside = jnp.abs(action[:, 0]) < 0.99
+error = jnp.abs(log_pi(phi, action, batch.obs) - from_u.sum(-1))[inside]
+print(f"log pi two ways, |a| < 0.99: apart by {error.max():.1e} at most")
+edge = squashed_gaussian(jnp.array([[8.0]]), jnp.array([[0.0]]))
+sample, log_prob = edge.sample_and_log_prob(seed=jax.random.key(0))
+print(
+    f"a = {sample[0, 0]:.7f}: from u {log_prob[0]:.4f}, by inverting {edge.log_prob(sample)[0]:.4f}"
+)
+
+# %% [markdown]
+# ## The actor: (4.21), (4.23) and (4.24)
+#
+# $$J_\pi(\phi) = \mathbb E_{s_t, \epsilon_t}\left[\alpha \log \pi_\phi(f_\phi(\epsilon_t; s_t) \mid s_t)
+# - Q_\theta(s_t, f_\phi(\epsilon_t; s_t))\right]$$
+
+
+# %%
+def J_pi(phi, epsilon, obs):
+    action = f(phi, epsilon, obs)
+    return losses.soft_actor(
+        critics.apply(theta, obs, action), log_pi(phi, action, obs), alpha
+    ).mean()
+
+
+# %% [markdown]
+# (4.21) is the same expectation over $a_t \sim \pi_\phi$; writing $a_t$ as $f_\phi(\epsilon_t; s_t)$ is what makes it
+# differentiable. Its gradient is (4.24), where $\alpha$ belongs before both $\log \pi$ (the post, like the
+# paper, leaves it out):
+#
+# $$\nabla_\phi J_\pi = \alpha \nabla_\phi \log \pi_\phi(a_t \mid s_t) + \left(\alpha \nabla_a \log \pi_\phi(a_t \mid s_t)
+# - \nabla_a Q_\theta(s_t, a_t)\right) \nabla_\phi f_\phi(\epsilon_t; s_t).$$
+#
+# Below it is written out, term by term, and held against automatic differentiation and against
+# finite differences along random directions in the space of $\phi$, in double precision.
+
+# %%
+with jax.enable_x64(True):
+    double = partial(jax.tree.map, lambda x: jnp.asarray(x, jnp.float64))
+    some = np.flatnonzero(inside)[:128]
+    obs, noise, params = double((batch.obs[some], epsilon[some], phi))
+    theta_32, theta = theta, double(theta)
+
+    action, pull_back = jax.vjp(lambda phi: f(phi, noise, obs), params)
+    grad_phi_log_pi = jax.grad(lambda phi: alpha * log_pi(phi, action, obs).mean())(params)
+    grad_a_log_pi = jax.grad(lambda a: alpha * log_pi(params, a, obs).mean())(action)
+    grad_a_q = jax.grad(lambda a: critics.apply(theta, obs, a).min(0).mean())(action)
+    (through_a,) = pull_back(grad_a_log_pi - grad_a_q)
+    by_hand = jax.tree.map(jnp.add, grad_phi_log_pi, through_a)  # (4.24)
+
+    automatic = jax.grad(J_pi)(params, noise, obs)
+    print(f"(4.24) by hand and automatic: apart by {apart(by_hand, automatic):.1e}")
+
+    vector, restore = jax.flatten_util.ravel_pytree(params)
+    slope, _ = jax.flatten_util.ravel_pytree(automatic)
+    J = jax.jit(lambda v: J_pi(restore(v), noise, obs))
+    for seed in range(3):
+        direction = jax.random.normal(jax.random.key(seed), vector.shape)
+        h = 1e-6
+        numeric = (J(vector + h * direction) - J(vector - h * direction)) / (2 * h)
+        print(
+            f"direction {seed}: finite difference {numeric:+.8f}, automatic {slope @ direction:+.8f}"
+        )
+theta = theta_32
+
+# %% [markdown]
+# Why go through the action at all? The other way to differentiate an expectation over $\pi_\phi$, the
+# score function of chapter 4, needs no $\nabla_a Q$ but pays in variance. For one state and one
+# Gaussian, $\partial J_\pi / \partial \mu$ from single samples:
+
+
+# %%
+def q_of(a):
+    return -4 * (a - 0.4) ** 2
+
+
+def objective(mu, epsilon):
+    u = mu + 0.5 * epsilon
+    log_prob = jax.scipy.stats.norm.logpdf(u, mu, 0.5) - jnp.log(1 - jnp.tanh(u) ** 2)
+    return 0.2 * log_prob - q_of(jnp.tanh(u))
+
+
+noise = jax.random.normal(jax.random.key(6), (DRAWS,))
+pathwise = jax.vmap(jax.grad(objective), (None, 0))(0.0, noise)
+value = jax.vmap(objective, (None, 0))(0.0, noise)
+score = (
+    noise / 0.5 * value
+)  # d log pi / d mu times what was earned; the direct term is 0 on average
+spread = {"through the action": pathwise, "score function": score}
+
+figure, axes = plt.subplots(figsize=(6, 2.6), dpi=110, layout="constrained")
+for color, (name, estimate) in zip(COLORS, spread.items(), strict=False):
+    axes.hist(estimate, 120, range=(-12, 12), density=True, color=color, alpha=0.5, label=name)
+    error = estimate.std() / np.sqrt(DRAWS)
+    print(
+        f"{name:19} mean {estimate.mean():+.4f} +- {error:.4f}, standard deviation {estimate.std():.2f}"
+    )
+axes.set(xlabel=r"one sample's estimate of $\partial J_\pi / \partial \mu$", ylabel="density")
+axes.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# ## The temperature: the post's section 4.2
+#
+# What $\alpha$ means depends on the unit of rewards, so a fixed one must be tuned for every task. What
+# one can say in advance is how random the policy should be at least. So maximise the return subject
+# to an entropy of $\bar{\mathcal H}$:
+#
+# $$\max_\pi \mathbb E[r] \quad \text{subject to} \quad \mathcal H(\pi) \ge \bar{\mathcal H}
+# \qquad\Longleftrightarrow\qquad \max_\pi \min_{\alpha \ge 0}\; \mathbb E[r] + \alpha\left(\mathcal H(\pi) - \bar{\mathcal H}\right).$$
+#
+# The inner minimum is the constraint: where it is violated, $\alpha \to \infty$ makes the whole
+# arbitrarily bad. For a fixed $\alpha$ the maximum over $\pi$ is the maximum entropy policy of chapter 5,
+# $\pi^*_\alpha$. Exchanging the two (the problem is concave in $\pi$ and linear in $\alpha$) leaves the
+# dual, a convex function of the one number $\alpha$,
+#
+# $$g(\alpha) = \max_\pi\, \mathbb E[r] + \alpha\left(\mathcal H(\pi) - \bar{\mathcal H}\right), \qquad
+# g'(\alpha) = \mathcal H(\pi^*_\alpha) - \bar{\mathcal H},$$
+#
+# its derivative being that of $J(\alpha) = \mathbb E_{a \sim \pi}[-\alpha \log \pi(a \mid s) - \alpha \bar{\mathcal H}]$,
+# with $\pi$ held fixed. Gradient descent on $J$ while $\pi$ follows is dual descent: $\alpha$ rises while the
+# policy is less random than asked for.
+#
+# A case with an answer: $Q(a) = -(a - \mu)^2$ over the real line has $\pi^*_\alpha = \mathcal N(\mu, \alpha / 2)$, of
+# entropy $\frac12 \log(\pi e \alpha)$, which is $\bar{\mathcal H}$ at $\alpha^* = e^{2 \bar{\mathcal H}} / (\pi e)$.
+
+# %%
+H = -1.0
+exact = jnp.exp(2 * H) / (jnp.pi * jnp.e)
+
+
+def descend(log_alpha, key):
+    """One step of log alpha along -grad J, by 64 samples of the policy that is best for alpha."""
+    std = jnp.sqrt(jnp.exp(log_alpha) / 2)
+    log_prob = jax.scipy.stats.norm.logpdf(std * jax.random.normal(key, (64,)), 0, std)
+    slope = jax.grad(lambda x: losses.temperature(jnp.exp(x), log_prob, H).mean())(log_alpha)
+    return log_alpha - 0.5 * slope, jnp.exp(log_alpha)
+
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), dpi=110, layout="constrained")
+alphas = jnp.linspace(1e-4, 0.06, 400)
+# E[Q] = -alpha / 2 under N(mu, alpha / 2)
+g = -alphas / 2 + alphas * (0.5 * jnp.log(jnp.pi * jnp.e * alphas) - H)
+left.plot(alphas, g, color=COLORS[0])
+left.axvline(exact, color="black", linestyle=":", label=r"$e^{2H} / (\pi e)$")
+left.set(xlabel=r"$\alpha$", ylabel=r"$g(\alpha)$", title="the dual")
+left.legend(frameon=False)
+keys = jax.random.split(jax.random.key(7), 1_500)
+for start, color in zip((0.001, 0.1, 1.0), COLORS, strict=False):
+    last, path = jax.lax.scan(descend, jnp.log(start), keys)
+    right.semilogy(path, color=color, linewidth=0.9, label=f"from {start}")
+    print(f"from {start:5}: alpha {path[-300:].mean():.5f} at the end; exact {exact:.5f}")
+right.axhline(exact, color="black", linestyle=":")
+right.set(xlabel="updates", ylabel=r"$\alpha$", title=r"descent on $J(\alpha)$")
+right.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# ## SAC on Pendulum
+#
+# Every number that is not a shape is traced, so runs with different temperatures are lanes of one
+# program: here 32 seeds with the automatic one and 8 for each of two fixed ones (a step size of 0
+# for $\alpha$). Fewer and smaller updates than the preset's keep it short.
+
+# %%
+lanes = [*[(1.0, config.alpha_learning_rate)] * SEEDS, *[(0.03, 0.0)] * FEW, *[(1.0, 0.0)] * FEW]
+start, rate = jnp.array(lanes).T
+swept = config.replace(alpha=start, alpha_learning_rate=rate)
+axes_of = jax.tree.map(lambda _: None, config).replace(alpha=0, alpha_learning_rate=0)
+keys = jax.random.split(jax.random.key(10), len(lanes))
+states, metrics = jax.jit(jax.vmap(prl.train, (0, axes_of)))(keys, swept)
+
+play = jax.jit(jax.vmap(lambda s: prl.evaluate(jax.random.key(11), config, s, episodes=EPISODES)))
+scores = np.asarray(play(states)).mean(1)
+groups = {
+    "automatic": slice(0, SEEDS),
+    r"fixed $\alpha$ = 0.03": slice(SEEDS, SEEDS + FEW),
+    r"fixed $\alpha$ = 1": slice(SEEDS + FEW, None),
+}
+
+# %% tags=["picture"]
+figure, panels = plt.subplots(1, 3, figsize=(12, 3.4), dpi=100, layout="constrained")
+for color, (label, lane) in zip(COLORS, groups.items(), strict=False):
+    found = {name: np.asarray(values)[lane] for name, values in metrics.items()}
+    for axes, name in zip(panels, ("returns", "entropy", "alpha"), strict=True):
+        draw_curve(axes, *series(found, config, name, POINTS), {"color": color}, label)
+    low, high = bootstrap_interval(scores[lane])
+    print(
+        f"{label:22} greedy return, IQM {iqm(scores[lane]):7.1f} [{low:.1f}, {high:.1f}],"
+        f" worst seed {scores[lane].min():.1f}"
+    )
+panels[1].axhline(config.target_entropy_per_dim, color="black", linestyle=":", linewidth=1)
+panels[2].set_yscale("log")
+for axes, title in zip(
+    panels,
+    ("return while training", r"entropy (dotted: $\bar{H}$), nats", r"$\alpha$"),
+    strict=True,
+):
+    axes.set(title=title, xlabel="environment steps")
+    axes.grid(alpha=0.2)
+panels[0].legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# PENDULUM
+#
+# ## One critic or two (post, 4.3.1)
+#
+# A variant is another function. `sac` takes its critics as one, and a single critic is
+# `networks.Critics(..., 1)`. To see what the minimum of two is for, hold what critics say at the
+# beginning of an episode against what then happens: the discounted sum of rewards and entropies,
+# along episodes long enough for $\gamma^t$ to fade (800 steps, without the time limit).
+
+
+# %%
+def one_critic(config, space):
+    return networks.Critics(networks.torso(space, config.hidden_sizes, config.activation), 1)
+
+
+single = config.replace(algorithm=partial(sac.sac, critics=one_critic))
+single_states, _ = jax.jit(jax.vmap(prl.make_train(single)))(
+    jax.random.split(jax.random.key(10), FEW)
+)
+twins = jax.tree.map(lambda x: x[:FEW], states)
+long = prl.envs.make(config.env).default_params.replace(max_steps_in_episode=10_000)
+
+
+def said_and_true(key, config, ensemble, state):
+    """Mean over starts of the least Q(s, a), and of the soft return that follows."""
+    endless = config.replace(env_params=long)
+    played, _ = prl.play(key, endless, state, EPISODES, policy=prl.exploring_policy, max_steps=800)
+    q = ensemble.apply(state.agent.critic_params, played.obs[0], played.action[0] / 2).min(0)
+    pi = squashed_gaussian(*actor.apply(state.agent.actor_params, played.obs.reshape(-1, 3)))
+    _, log_prob = pi.sample_and_log_prob(seed=key)
+    bonus = -jnp.exp(state.agent.log_alpha) * log_prob.reshape(played.reward.shape)
+    discounts = config.gamma ** jnp.arange(800)
+    rewards, entropies = discounts @ played.reward, discounts[1:] @ bonus[1:]
+    return q.mean(), (rewards + entropies).mean()
+
+
+for label, made, ensemble, found in (
+    ("two critics", config, critics, twins),
+    ("one critic", single, one_critic(single, env.observation_space), single_states),
+):
+    check = jax.vmap(lambda s, c=made, e=ensemble: said_and_true(jax.random.key(12), c, e, s))
+    said, true = (np.asarray(x) for x in jax.jit(check)(found))
+    low, high = bootstrap_interval(said - true)
+    greedy = np.asarray(play(found)).mean(1)
+    print(
+        f"{label:11} says {iqm(said):7.1f}, true {iqm(true):7.1f}: above by {iqm(said - true):+5.1f}"
+        f" [{low:+.1f}, {high:+.1f}]; greedy return {iqm(greedy):.1f}"
+    )
+
+# %% [markdown]
+# TWINS
+#
+# ## Discrete actions
+#
+# With finitely many actions the expectations over $\pi$ are sums, and neither reparameterisation nor
+# Gaussians are needed: $V(s) = \sum_a \pi(a \mid s)\,(Q(s, a) - \alpha \log \pi(a \mid s))$ is
+# `losses.discrete_soft_value`. The target entropy falls over the run, from half of $\log A$ to a tenth.
+
+# %%
+discrete = prl.preset("discrete_sac", "CartPole-v1").replace(
+    total_steps=CARTPOLE_STEPS, num_envs=10, num_updates=5, batch_size=64, capacity=CARTPOLE_STEPS
+)
+keys = jax.random.split(jax.random.key(13), FEW)
+states, metrics = jax.jit(jax.vmap(prl.make_train(discrete)))(keys)
+final = jax.jit(jax.vmap(lambda s: prl.evaluate(jax.random.key(14), discrete, s, EPISODES)))(states)
+scores = np.asarray(final).mean(1)
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), dpi=110, layout="constrained")
+draw_curve(left, *series(metrics, discrete, "returns", POINTS), {"color": COLORS[0]}, "return")
+draw_curve(right, *series(metrics, discrete, "entropy", POINTS), {"color": COLORS[1]}, "entropy")
+steps = np.array([0, CARTPOLE_STEPS])
+right.plot(steps, np.log(2) * np.array([0.5, 0.1]), "k:", label="target")
+for axes, title in ((left, "discrete SAC on CartPole: return"), (right, "entropy, nats")):
+    axes.set(title=title, xlabel="environment steps")
+    axes.grid(alpha=0.2)
+    axes.legend(frameon=False)
+plt.show()
+low, high = bootstrap_interval(scores)
+print(
+    f"greedy return, IQM {iqm(scores):.0f} [{low:.0f}, {high:.0f}], worst seed {scores.min():.0f}"
+)
+
+# %% [markdown]
+# ## Exercise
+#
+# Scale Pendulum's rewards: pass an environment of your own, or multiply `batch.reward` in
+# `losses.td_target` of a copied agent, by 10 and by 0.1. Which of the three temperatures above still
+# learns? Then set `target_entropy_per_dim` to 0 and to -3, and see where `alpha` goes.
+#
+# **What to read next:** forks of your own, sweeps, many cores, saving and resuming, in the README,
+# sections "The DQN family, by composition" and "Runs that survive". In the code:
+# `purejaxrl_sac/agents/sac.py`, and `sac_family.py` for what became of it.
