@@ -346,9 +346,9 @@ figure.colorbar(shown, ax=panels[1], shrink=0.85)
 plt.show()
 
 # %% [markdown]
-# From the exact middle soft Q-learning goes to all four goals, in both seeds, while the mean of SAC
-# always goes to the same one. The centre shows why: $Q$ has four hills, and the actions drawn
-# lie on all of them.
+# From the exact middle soft Q-learning goes to all four goals, in both seeds, if not equally often
+# (the training is short, and the sampler follows $Q$ late), while the mean of SAC always goes to the
+# same one. The centre shows why: $Q$ has four hills, and the actions drawn lie on all of them.
 #
 # ## Exercise
 #

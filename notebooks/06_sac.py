@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+import optax
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import losses, networks
@@ -267,12 +268,17 @@ H = -1.0
 exact = jnp.exp(2 * H) / (jnp.pi * jnp.e)
 
 
-def descend(log_alpha, key):
+adam = optax.adam(0.01)  # as in SAC
+
+
+def descend(carry, key):
     """One step of log alpha along -grad J, by 64 samples of the policy that is best for alpha."""
+    log_alpha, adam_state = carry
     std = jnp.sqrt(jnp.exp(log_alpha) / 2)
     log_prob = jax.scipy.stats.norm.logpdf(std * jax.random.normal(key, (64,)), 0, std)
     slope = jax.grad(lambda x: losses.temperature(jnp.exp(x), log_prob, H).mean())(log_alpha)
-    return log_alpha - 0.5 * slope, jnp.exp(log_alpha)
+    change, adam_state = adam.update(slope, adam_state)
+    return (log_alpha + change, adam_state), jnp.exp(log_alpha)
 
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), dpi=110, layout="constrained")
@@ -285,7 +291,8 @@ left.set(xlabel=r"$\alpha$", ylabel=r"$g(\alpha)$", title="the dual")
 left.legend(frameon=False)
 keys = jax.random.split(jax.random.key(7), 1_500)
 for start, color in zip((0.001, 0.1, 1.0), COLORS, strict=False):
-    last, path = jax.lax.scan(descend, jnp.log(start), keys)
+    first = jnp.log(start)
+    _, path = jax.lax.scan(descend, (first, adam.init(first)), keys)
     right.semilogy(path, color=color, linewidth=0.9, label=f"from {start}")
     print(f"from {start:5}: alpha {path[-300:].mean():.5f} at the end; exact {exact:.5f}")
 right.axhline(exact, color="black", linestyle=":")

@@ -92,6 +92,25 @@ def execute(name: str) -> float:
     return seconds
 
 
+def refresh(name: str) -> bool:
+    """Takes over prose that has changed, where the code that made the outputs has not.
+
+    Returns:
+        whether that was all there was to do.
+    """
+    stored = FOLDER / f"{name}.ipynb"
+    if not stored.exists():
+        return False
+    notebook, written = nbformat.read(stored, as_version=4), source(name)
+    if [w.source for w in code_cells(written)] != [s.source for s in code_cells(notebook)]:
+        return False
+    for new, old in zip(code_cells(written), code_cells(notebook), strict=True):
+        new.outputs, new.execution_count = old.outputs, old.execution_count
+    written.metadata = notebook.metadata
+    nbformat.write(written, stored)
+    return not problems(name)
+
+
 def problems(name: str) -> list[str]:
     """What is wrong with a notebook as it is stored, a line each; none if it is fine."""
     stored, text = FOLDER / f"{name}.ipynb", FOLDER / f"{name}.py"
@@ -160,7 +179,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--check", action="store_true", help="run nothing")
     options = parser.parse_args(arguments)
     for name in options.names or names():
-        if not options.check and (options.names or problems(name)):
+        fine = options.check or (not options.names and (not problems(name) or refresh(name)))
+        if not fine:
             print(f"{name}: executed in {execute(name):.0f} s", flush=True)
     wrong = [f"{name}: {what}" for name in options.names or names() for what in problems(name)]
     if wrong:

@@ -85,3 +85,13 @@ LARGE = nbformat.v4.new_output("stream", text="x" * notebooks.LARGEST)
 )
 def test_problems_are_found(stored, change, said):
     assert said in edited(stored, change)
+
+
+def test_changed_prose_needs_no_run_and_changed_code_does(stored):
+    nbformat.write(stored, notebooks.FOLDER / f"{NAME}.ipynb")
+    path = notebooks.FOLDER / f"{NAME}.py"
+    path.write_text(SOURCE.replace("section 1", "section 2"))
+    assert notebooks.problems(NAME) == ["the .ipynb is not the .py with outputs"]
+    assert notebooks.refresh(NAME) and notebooks.problems(NAME) == []
+    path.write_text(SOURCE.replace("1 + 1", "1 + 2"))
+    assert not notebooks.refresh(NAME) and notebooks.problems(NAME)
