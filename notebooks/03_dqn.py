@@ -24,8 +24,8 @@ from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 from purejaxrl_sac.memory import minibatches
 
 SHORT = os.environ.get("PUREJAXRL_SAC_NOTEBOOKS") == "short"  # smaller numbers, for tests
-SEEDS, STEPS, POINTS, EPISODES = (2, 2_000, 3, 4) if SHORT else (8, 25_000, 25, 32)
-GAME_SEEDS, GAME_STEPS = (1, 400) if SHORT else (2, 60_000)
+SEEDS, STEPS, POINTS, EPISODES = (2, 2_000, 3, 4) if SHORT else (6, 20_000, 20, 32)
+GAME_SEEDS, GAME_STEPS = (1, 400) if SHORT else (2, 24_000)
 
 # %% [markdown]
 # ## The loss (post, 2.4 and 2.6)
@@ -43,9 +43,10 @@ GAME_SEEDS, GAME_STEPS = (1, 400) if SHORT else (2, 60_000)
 # state is worth more than $1 / (1 - \gamma) = 100$, which makes a diverging Q easy to see.
 
 # %%
+pole = prl.envs.make("CartPole-v1").default_params  # at most 500 steps
 base = prl.preset("dqn", "CartPole-v1").replace(
-    total_steps=STEPS, num_updates=5, batch_size=64, capacity=STEPS, learning_rate=1e-3,
-    learning_rate_end=1.0, epsilon_fraction=0.2,
+    env_params=pole, total_steps=STEPS, num_updates=5, batch_size=64, capacity=STEPS,
+    learning_rate=1e-3, learning_rate_end=1.0, epsilon_fraction=0.2,
 )  # fmt: skip
 
 
@@ -64,40 +65,64 @@ def limits_end_episodes(config, agent):
     return agent._replace(observe=observe)
 
 
-variants = {
+soon = {"env_params": pole.replace(max_steps_in_episode=20)}  # for later
+replay = {
     "DQN": base,
-    "no replay": base.replace(algorithm=partial(dqn.dqn, memory=latest_only)),
     "no target network": base.replace(tau=1.0, target_period=1),
-    "time limit = termination": base.replace(wrappers=(limits_end_episodes,)),
     "clipped loss": base.replace(huber_delta=1.0),
+    "bootstrapped through": base.replace(**soon),
 }
+no_replay = {"no replay": base.replace(algorithm=partial(dqn.dqn, memory=latest_only))}
+ended = base.replace(wrappers=(limits_end_episodes,))
+ended = {"time limit = termination": ended, "taken for a termination": ended.replace(**soon)}
 
 # %% [markdown]
 # Without a target network, $\theta^-$ is $\theta$: all of it taken over (`tau=1`) after every update. The clipped
 # loss is the Huber loss with $\delta = 1$, as in the paper of 2015. Two details of what is usual are
 # among the things tested here: this library bootstraps through time limits and uses the squared
 # loss.
+#
+# Numbers that are not shapes are traced, so configurations that differ in nothing else can be
+# stacked, and trained as lanes of one program, with `vmap` over keys and configurations. Other
+# functions make other programs; so the seven runs are three programs.
+
 
 # %%
-keys = jax.random.split(jax.random.key(0), SEEDS)
-trained, scores = {}, {}
-for name, config in variants.items():
-    states, metrics = jax.jit(jax.vmap(prl.make_train(config)))(keys)
-    play = jax.vmap(lambda s, c=config: prl.evaluate(jax.random.key(1), c, s, EPISODES))
-    scores[name] = np.asarray(jax.jit(play)(states)).mean(1)
-    trained[name] = {m: np.asarray(metrics[m]) for m in ("episodes", "returns", "q")}
-    low, high = bootstrap_interval(scores[name])
-    print(
-        f"{name:25} greedy return, IQM {iqm(scores[name]):5.0f} [{low:.0f}, {high:.0f}];"
-        f" Q at the end, IQM {iqm(trained[name]['q'][:, -20:].mean(1)):.4g}"
-    )
+def train(configs):
+    """Trains SEEDS seeds of each; label -> metrics [SEEDS, iterations], greedy returns [SEEDS]."""
+    stacked = jax.tree.map(lambda *x: jnp.repeat(jnp.stack(x), SEEDS, 0), *configs.values())
+    keys = jnp.concatenate(len(configs) * [jax.random.split(jax.random.key(0), SEEDS)])
+    states, metrics = jax.jit(jax.vmap(prl.train))(keys, stacked)
+    play = jax.vmap(lambda s: prl.evaluate(jax.random.key(1), base, s, EPISODES, max_steps=500))
+    returns = np.asarray(jax.jit(play)(states)).mean(1)
+    lanes = {name: slice(i * SEEDS, (i + 1) * SEEDS) for i, name in enumerate(configs)}
+    kept = {m: np.asarray(metrics[m]) for m in ("episodes", "returns", "q")}
+    return {
+        name: ({m: values[lane] for m, values in kept.items()}, returns[lane])
+        for name, lane in lanes.items()
+    }
+
+
+runs = train(replay) | train(no_replay) | train(ended)
+parts = ("DQN", "no replay", "no target network", "time limit = termination", "clipped loss")
+
+
+def report(name):
+    metrics, returns = runs[name]
+    low, high = bootstrap_interval(returns)
+    q = iqm(metrics["q"][:, -20:].mean(1))
+    print(f"{name:25} Q {q:9.4g}; greedy return, IQM {iqm(returns):4.0f} [{low:.0f}, {high:.0f}]")
+
+
+for name in parts:
+    report(name)
 
 # %% tags=["picture"]
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), dpi=100, layout="constrained")
-for color, (name, config) in zip(COLORS, variants.items(), strict=False):
-    style = {"color": color}
-    draw_curve(left, *series(trained[name], config, "returns", POINTS), style, name)
-    steps, q = series(trained[name], config, "q", POINTS)
+for color, name in zip(COLORS, parts, strict=False):
+    style, (metrics, _) = {"color": color}, runs[name]
+    draw_curve(left, *series(metrics, base, "returns", POINTS), style, name)
+    steps, q = series(metrics, base, "q", POINTS)
     draw_curve(right, steps, np.maximum(q, 0.1), style, name)
 right.axhline(100, color="black", linestyle=":", linewidth=1)
 right.set(yscale="log", title=r"mean $Q(s, a; \theta)$ of a batch (dotted: the most possible)")
@@ -115,25 +140,12 @@ plt.show()
 #
 # At 500 steps the limit is farther away than $\gamma$ can see, so mistaking it for a termination costs
 # little above. Let it be 20 steps. What the pole does after them is the same as ever, only nobody
-# watches; a value that ends there is a value of another task.
+# watches; a value that ends there is a value of another task. Both kinds were trained above, and
+# are evaluated with the limit of 500.
 
 # %%
-CartPole = prl.envs.make("CartPole-v1")
-soon = CartPole.default_params.replace(max_steps_in_episode=20)
-limits = {
-    "bootstrapped through": base.replace(env_params=soon),
-    "taken for a termination": base.replace(env_params=soon, wrappers=(limits_end_episodes,)),
-}
-for name, config in limits.items():
-    states, metrics = jax.jit(jax.vmap(prl.make_train(config)))(keys)
-    play = jax.vmap(lambda s: prl.evaluate(jax.random.key(1), base, s, EPISODES))  # to 500 again
-    returns = np.asarray(jax.jit(play)(states)).mean(1)
-    low, high = bootstrap_interval(returns)
-    q = np.asarray(metrics["q"])[:, -20:].mean(1)
-    print(
-        f"{name:24} Q {iqm(q):5.1f}; greedy return with up to 500 steps, IQM {iqm(returns):.0f}"
-        f" [{low:.0f}, {high:.0f}]"
-    )
+for name in ("bootstrapped through", "taken for a termination"):
+    report(name)
 
 # %% [markdown]
 # LIMIT
@@ -178,10 +190,15 @@ rainbow = partial(
     memory=dqn.prioritized_replay,
 )
 config = prl.preset("rainbow", "CartPole-v1").replace(
-    algorithm=rainbow, total_steps=STEPS // 2, num_updates=2, batch_size=32, capacity=STEPS // 2
+    algorithm=rainbow,
+    total_steps=STEPS // 2,
+    num_updates=2,
+    batch_size=32,
+    capacity=STEPS // 2,
+    warmup_steps=500,
 )
-states, metrics = jax.jit(jax.vmap(prl.make_train(config)))(keys[:2])
-play = jax.vmap(lambda s: prl.evaluate(jax.random.key(3), config, s, EPISODES))
+states, metrics = jax.jit(jax.vmap(prl.make_train(config)))(jax.random.split(jax.random.key(3), 2))
+play = jax.vmap(lambda s: prl.evaluate(jax.random.key(4), config, s, EPISODES))
 print("Rainbow, two seeds, greedy return:", np.asarray(jax.jit(play)(states)).mean(1).round(1))
 obs = jnp.zeros((1, 4))
 print(

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
+from matplotlib.ticker import MaxNLocator
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import losses, networks
@@ -28,8 +29,8 @@ from purejaxrl_sac.experiment.plot import COLORS, draw_curve, series
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 
 SHORT = os.environ.get("PUREJAXRL_SAC_NOTEBOOKS") == "short"  # smaller numbers, for tests
-SEEDS, FEW, STEPS, POINTS = (2, 2, 1_400, 2) if SHORT else (32, 8, 5_000, 20)
-EPISODES, CARTPOLE_STEPS, DRAWS = (4, 1_500, 1_000) if SHORT else (64, 20_000, 100_000)
+SEEDS, FEW, STEPS, POINTS = (2, 2, 1_400, 2) if SHORT else (32, 6, 6_000, 25)
+EPISODES, CARTPOLE_STEPS, DRAWS = (4, 1_500, 1_000) if SHORT else (64, 15_000, 100_000)
 
 # %% [markdown]
 # ## The pieces
@@ -43,8 +44,8 @@ env = prl.envs.bind(config.env)
 actor = sac.gaussian_actor(config, env.observation_space, env.action_dim)
 critics = sac.twin_critics(config, env.observation_space)
 
-run = jax.jit(partial(prl.run, config=config, iterations=200))
-state, _ = run(jax.jit(partial(prl.init, config=config))(jax.random.key(0)))
+begun = jax.jit(prl.make_train(config.replace(total_steps=1_200)))
+state, _ = begun(jax.random.key(0))
 phi, theta, theta_bar = (
     state.agent.actor_params,
     state.agent.critic_params,
@@ -52,7 +53,8 @@ phi, theta, theta_bar = (
 )
 alpha, gamma = jnp.exp(state.agent.log_alpha), config.gamma
 
-played, _ = prl.play(jax.random.key(1), config, state, 8, policy=prl.exploring_policy)
+explore = partial(prl.play, episodes=8, policy=prl.exploring_policy)
+played, _ = jax.jit(lambda s: explore(jax.random.key(1), config, s))(state)
 batch = jax.tree.map(lambda x: x[::5].reshape(-1, *x.shape[2:]), played)
 batch = batch._replace(action=batch.action / 2)  # Pendulum's +-2 in the agent's units, +-1
 print("a batch of", len(batch.reward), "transitions; alpha", f"{alpha:.3f}")
@@ -229,7 +231,7 @@ spread = {"through the action": pathwise, "score function": score}
 
 figure, axes = plt.subplots(figsize=(6, 2.6), dpi=110, layout="constrained")
 for color, (name, estimate) in zip(COLORS, spread.items(), strict=False):
-    axes.hist(estimate, 120, range=(-12, 12), density=True, color=color, alpha=0.5, label=name)
+    axes.hist(estimate, 120, range=(-20, 5), density=True, color=color, alpha=0.5, label=name)
     error = estimate.std() / np.sqrt(DRAWS)
     print(
         f"{name:19} mean {estimate.mean():+.4f} +- {error:.4f}, standard deviation {estimate.std():.2f}"
@@ -289,7 +291,7 @@ left.plot(alphas, g, color=COLORS[0])
 left.axvline(exact, color="black", linestyle=":", label=r"$e^{2H} / (\pi e)$")
 left.set(xlabel=r"$\alpha$", ylabel=r"$g(\alpha)$", title="the dual")
 left.legend(frameon=False)
-keys = jax.random.split(jax.random.key(7), 1_500)
+keys = jax.random.split(jax.random.key(7), 4_000)
 for start, color in zip((0.001, 0.1, 1.0), COLORS, strict=False):
     first = jnp.log(start)
     _, path = jax.lax.scan(descend, (first, adam.init(first)), keys)
@@ -421,6 +423,7 @@ steps = np.array([0, CARTPOLE_STEPS])
 right.plot(steps, np.log(2) * np.array([0.5, 0.1]), "k:", label="target")
 for axes, title in ((left, "discrete SAC on CartPole: return"), (right, "entropy, nats")):
     axes.set(title=title, xlabel="environment steps")
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.grid(alpha=0.2)
     axes.legend(frameon=False)
 plt.show()
