@@ -198,12 +198,10 @@ config = prl.preset("rainbow", "CartPole-v1").replace(
     warmup_steps=500,
 )
 states, metrics = jax.jit(jax.vmap(prl.make_train(config)))(jax.random.split(jax.random.key(3), 2))
-play = jax.vmap(lambda s: prl.evaluate(jax.random.key(4), config, s, EPISODES))
-print("Rainbow, two seeds, greedy return:", np.asarray(jax.jit(play)(states)).mean(1).round(1))
-obs = jnp.zeros((1, 4))
-print(
-    "expected returns of an upright pole:", prl.q_values(config, prl.seed_state(states, 0), obs)[0]
-)
+_, returns = series(metrics, config, "returns", 3)
+print("two seeds, mean return of each third of the run:", returns.round(0).tolist())
+upright = jnp.zeros((1, 4))
+print("expected returns there:", prl.q_values(config, prl.seed_state(states, 0), upright)[0])
 
 # %% [markdown]
 # RAINBOW

@@ -23,7 +23,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import envs, networks
 from purejaxrl_sac.envs.multigoal import GOALS, MultiGoal, Params, goal_reached
 
 NAMES = ("right", "left", "top", "bottom")
@@ -35,21 +34,12 @@ def paths(
     config: prl.Config, state: prl.TrainState, key: jax.Array, start_std: float
 ) -> tuple[jax.Array, jax.Array]:
     """Positions [T + 1, EPISODES, 2], nan after an episode's end, and the goal of each, or -1."""
-    env = envs.bind(config.env, Params(start_std=start_std))
-    policy = prl.policy(config, state)
-    key_start, key_steps = jax.random.split(key)
-    start = env.reset(key_start, EPISODES)
-    keys = jax.random.split(key_steps, (env.max_steps, 1 + EPISODES))
-
-    def actor(key: jax.Array, obs: jax.Array, step: jax.Array) -> tuple[jax.Array, tuple]:
-        return policy(key, obs), ()
-
-    _, (rollout, _) = envs.rollout(env, keys, start, jnp.int32(0), actor)
-    over = jnp.cumsum(rollout.last, axis=0) - rollout.last > 0  # steps of the next episode
-    places = jnp.where(over[..., None], jnp.nan, rollout.next_obs)
-    end = rollout.last.argmax(0)
-    goal = goal_reached(rollout.next_obs[end, jnp.arange(EPISODES)])
-    return jnp.concatenate([start.obs[None], places]), goal
+    config = config.replace(env_params=Params(start_std=start_std))
+    played, running = prl.play(key, config, state, EPISODES)
+    places = jnp.where(running[..., None], played.next_obs, jnp.nan)
+    end = (running & played.last).argmax(0)
+    goal = goal_reached(played.next_obs[end, jnp.arange(EPISODES)])
+    return jnp.concatenate([played.obs[:1], places]), goal
 
 
 def draw_paths(axes: Axes, places: np.ndarray, goal: np.ndarray, title: str) -> None:
@@ -65,12 +55,10 @@ def draw_paths(axes: Axes, places: np.ndarray, goal: np.ndarray, title: str) -> 
 
 def draw_actions(axes: Axes, config: prl.Config, state: prl.TrainState) -> None:
     """Q(0, a) over all actions, and draws from the sampler."""
-    space = envs.bind(config.env).observation_space
-    torso = networks.torso(space, config.hidden_sizes, config.activation)
     grid = jnp.linspace(-1, 1, 61)
     x, y = jnp.meshgrid(grid, grid)
     action = jnp.stack([x.ravel(), y.ravel()], -1)
-    q = networks.Critics(torso, 1).apply(state.agent.critic_params, jnp.zeros_like(action), action)
+    q = prl.q_values(config, state, jnp.zeros_like(action), action)
     mesh = axes.contourf(x, y, q.reshape(x.shape), 24, cmap="viridis")
     axes.figure.colorbar(mesh, ax=axes, shrink=0.8, label="Q(0, a)")
     drawn = prl.policy(config, state)(jax.random.key(2), jnp.zeros((300, 2)))

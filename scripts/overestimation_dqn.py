@@ -12,6 +12,7 @@ seeds with 95 % bootstrap intervals.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -51,24 +52,18 @@ def configuration(algorithm: str, total_steps: int) -> prl.Config:
 
 
 def measure(config: prl.Config, seeds: int, points: int) -> tuple[np.ndarray, ...]:
-    """Steps [points], and per seed the estimated and the true values, [seeds, points]."""
-    made, chunk = noisy_mdp(), config.iterations // points
+    """Steps [points + 1], and per seed the estimated and true values, [seeds, points + 1]."""
+    made = noisy_mdp()
 
     def values(state: prl.TrainState) -> tuple[jax.Array, jax.Array]:
         q = prl.q_values(config, state, jnp.arange(STATES))
         truth = dp.policy_evaluation(made, GAMMA, exploration.greedy(q))
         return q.max(-1).mean(), truth.mean()
 
-    def train(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def step(state: prl.TrainState, _: None) -> tuple[prl.TrainState, tuple]:
-            state, _ = prl.run(state, config, chunk)
-            return state, values(state)
-
-        return jax.lax.scan(step, prl.init(key, config), length=points)[1]
-
-    estimate, truth = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), seeds))
-    steps = (config.warmup_iterations + chunk * np.arange(1, points + 1)) * config.block
-    return steps, np.asarray(estimate), np.asarray(truth)
+    look = partial(prl.watch, config=config, measure=values, points=points)
+    keys = jax.random.split(jax.random.key(0), seeds)
+    steps, (estimate, truth) = jax.jit(jax.vmap(look, out_axes=(None, 0)))(keys)
+    return np.asarray(steps), np.asarray(estimate), np.asarray(truth)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, tuple[float, float, float]]:

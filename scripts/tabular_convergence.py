@@ -13,6 +13,7 @@ standard errors.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -87,18 +88,10 @@ def errors(
             return jnp.abs((q.max(-1) - exact.max(-1)) @ mdp.start) / scale
         return jnp.where(terminal[:, None], 0, jnp.abs(q - exact)).max() / scale
 
-    def train(key: jax.Array) -> jax.Array:
-        def chunk(state: prl.TrainState, _: None) -> tuple:
-            state, _ = prl.run(state, config, config.iterations // points)
-            return state, error(state)
-
-        start = prl.init(key, config)
-        _, after = jax.lax.scan(chunk, start, length=points)
-        return jnp.concatenate([error(start)[None], after])
-
+    look = partial(prl.watch, config=config, measure=error, points=points)
     keys = jax.random.split(jax.random.key(0), seeds)
-    found = np.asarray(jax.jit(jax.vmap(train))(keys)).T
-    return np.linspace(0, steps, points + 1), found
+    taken, found = jax.jit(jax.vmap(look, out_axes=(None, 0)))(keys)
+    return np.asarray(taken), np.asarray(found).T
 
 
 def main() -> None:

@@ -46,6 +46,15 @@ def test_sound_notebook(stored):
     assert notebooks.problems(NAME) == []
 
 
+def test_a_patch_makes_nothing_stale(stored, monkeypatch):
+    nbformat.write(stored, notebooks.FOLDER / f"{NAME}.ipynb")
+    major, minor, _ = notebooks.__version__.split(".")
+    monkeypatch.setattr(notebooks, "__version__", f"{major}.{minor}.99")
+    assert notebooks.problems(NAME) == []
+    monkeypatch.setattr(notebooks, "__version__", f"{major}.99.0")
+    assert "stale outputs: version" in notebooks.problems(NAME)[0]
+
+
 def edited(notebook, change):
     change(notebook)
     nbformat.write(notebook, notebooks.FOLDER / f"{NAME}.ipynb")
