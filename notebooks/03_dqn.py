@@ -24,7 +24,7 @@ from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 from purejaxrl_sac.memory import minibatches
 
 SHORT = os.environ.get("PUREJAXRL_SAC_NOTEBOOKS") == "short"  # smaller numbers, for tests
-SEEDS, STEPS, POINTS, EPISODES = (2, 2_000, 3, 4) if SHORT else (6, 20_000, 20, 32)
+SEEDS, STEPS, POINTS, EPISODES = (2, 2_000, 3, 4) if SHORT else (5, 30_000, 30, 32)
 GAME_SEEDS, GAME_STEPS = (1, 400) if SHORT else (2, 24_000)
 
 # %% [markdown]
@@ -46,7 +46,7 @@ GAME_SEEDS, GAME_STEPS = (1, 400) if SHORT else (2, 24_000)
 pole = prl.envs.make("CartPole-v1").default_params  # at most 500 steps
 base = prl.preset("dqn", "CartPole-v1").replace(
     env_params=pole, total_steps=STEPS, num_updates=5, batch_size=64, capacity=STEPS,
-    learning_rate=1e-3, learning_rate_end=1.0, epsilon_fraction=0.2,
+    learning_rate=1e-3, learning_rate_end=1.0, tau=0.02, epsilon_fraction=0.2,
 )  # fmt: skip
 
 
@@ -191,11 +191,11 @@ rainbow = partial(
 )
 config = prl.preset("rainbow", "CartPole-v1").replace(
     algorithm=rainbow,
-    total_steps=STEPS // 2,
+    total_steps=STEPS // 3,
     num_updates=2,
     batch_size=32,
-    capacity=STEPS // 2,
-    warmup_steps=500,
+    capacity=10_000,
+    warmup_steps=300,
 )
 states, metrics = jax.jit(jax.vmap(prl.make_train(config)))(jax.random.split(jax.random.key(3), 2))
 _, returns = series(metrics, config, "returns", 3)
