@@ -408,7 +408,10 @@ low, high = stratified_interval(list(above.values()), lambda two, one: iqm(one) 
 print(f"one critic says more than two by [{low:+.1f}, {high:+.1f}], for what is true")
 
 # %% [markdown]
-# TWINS
+# The minimum of two lies well below what is true, one critic close to it, and both earn the same.
+# On Pendulum, then, the second critic is an insurance that was not needed: there is little noise for
+# a maximum to pick from. What it insures against is the bias of chapter 2, and the premium is
+# pessimism.
 #
 # ## Discrete actions
 #
@@ -440,7 +443,8 @@ print(
 )
 
 # %% [markdown]
-# DISCRETE
+# In these few steps it learns to balance for some hundreds of steps, and the entropy, after falling too
+# far, settles on its target (the preset takes 50,000 steps).
 #
 # ## Exercise
 #
