@@ -135,10 +135,10 @@ plt.show()
 
 # %% [markdown]
 # What breaks first are the values (right). DQN's settle below 100, where they belong. Without a target
-# network they shoot up at once and stay at about twice what is possible. With the clipped loss they
-# leave 100 behind and go on growing: the ends of episodes are rare, and their gradients, clipped,
-# lose against the maximum. There the policy is lost as well. Without replay the values rise slowly,
-# and the return jumps up and down.
+# network they shoot up at once, come back, and climb to about twice what is possible. With the
+# clipped loss they leave 100 behind and go on growing: the ends of episodes are rare, and their
+# gradients, clipped, lose against the maximum. There the policy is lost as well. Without replay the
+# values rise slowly, and the return jumps up and down.
 #
 # What the returns (left) do not show, in 30,000 steps, is that DQN without replay or without a target
 # network ends lower: these intervals are wide. A time limit of 500 makes no difference at all,
