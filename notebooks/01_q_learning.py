@@ -239,7 +239,7 @@ plt.show()
 
 # %% [markdown]
 # The maps agree but for what cannot differ in worth: where two actions are equally good the learner
-# has settled for one. Look at the cell beside the start: on slippery ice the safest way past a hole
+# has settled for one. Look at the cell below the start: on slippery ice the safest way past a hole
 # is to push against the wall.
 #
 # What Q-learning can do was to be expected from two facts: $\mathcal T$ contracts, and its samples
