@@ -24,8 +24,8 @@ from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 from purejaxrl_sac.memory import minibatches
 
 SHORT = os.environ.get("PUREJAXRL_SAC_NOTEBOOKS") == "short"  # smaller numbers, for tests
-SEEDS, STEPS, POINTS, EPISODES = (2, 2_000, 3, 4) if SHORT else (5, 30_000, 30, 32)
-GAME_SEEDS, GAME_STEPS = (1, 400) if SHORT else (2, 24_000)
+SEEDS, STEPS, POINTS, EPISODES = (2, 2_000, 3, 4) if SHORT else (5, 25_000, 25, 32)
+GAME_SEEDS, GAME_STEPS = (1, 400) if SHORT else (2, 16_000)
 
 # %% [markdown]
 # ## The loss (post, 2.4 and 2.6)
@@ -140,7 +140,7 @@ plt.show()
 # gradients, clipped, lose against the maximum. There the policy is lost as well. Without replay the
 # values rise slowly, and the return jumps up and down.
 #
-# What the returns (left) do not show, in 30,000 steps, is that DQN without replay or without a target
+# What the returns (left) do not show, in 25,000 steps, is that DQN without replay or without a target
 # network ends lower: these intervals are wide. A time limit of 500 makes no difference at all,
 # because no episode lasted that long: the two curves are one.
 #
@@ -202,7 +202,7 @@ rainbow = partial(
 )
 config = prl.preset("rainbow", "CartPole-v1").replace(
     algorithm=rainbow,
-    total_steps=STEPS // 3,
+    total_steps=STEPS // 4,
     num_updates=2,
     batch_size=32,
     capacity=10_000,

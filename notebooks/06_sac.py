@@ -29,8 +29,8 @@ from purejaxrl_sac.experiment.plot import COLORS, draw_curve, series
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm, stratified_interval
 
 SHORT = os.environ.get("PUREJAXRL_SAC_NOTEBOOKS") == "short"  # smaller numbers, for tests
-SEEDS, FEW, STEPS, POINTS = (2, 2, 1_400, 2) if SHORT else (32, 6, 6_000, 25)
-SINGLE, EPISODES, CARTPOLE_STEPS = (2, 4, 1_200) if SHORT else (12, 64, 15_000)
+SEEDS, FEW, STEPS, POINTS = (2, 2, 1_400, 2) if SHORT else (32, 5, 5_500, 22)
+SINGLE, EPISODES, CARTPOLE_STEPS = (2, 4, 1_200) if SHORT else (8, 32, 12_000)
 DRAWS = 1_000 if SHORT else 100_000
 
 # %% [markdown]
@@ -307,7 +307,7 @@ plt.show()
 # ## SAC on Pendulum
 #
 # Every number that is not a shape is traced, so runs with different temperatures are lanes of one
-# program: here 32 seeds with the automatic one and 8 for each of two fixed ones (a step size of 0
+# program: here 32 seeds with the automatic one and a few for each of two fixed ones (a step size of 0
 # for $\alpha$). Fewer and smaller updates than the preset's keep it short.
 
 # %%
@@ -361,7 +361,7 @@ plt.show()
 # A variant is another function. `sac` takes its critics as one, and a single critic is
 # `networks.Critics(..., 1)`. To see what the minimum of two is for, hold what critics say at the
 # beginning of an episode against what then happens: the discounted sum of rewards and entropies,
-# along episodes long enough for $\gamma^t$ to fade (800 steps, without the time limit).
+# along episodes long enough for $\gamma^t$ to fade (600 steps, without the time limit).
 
 
 # %%
@@ -380,12 +380,12 @@ long = prl.envs.make(config.env).default_params.replace(max_steps_in_episode=10_
 def said_and_true(key, config, ensemble, state):
     """Mean over starts of the least Q(s, a), and of the soft return that follows."""
     endless = config.replace(env_params=long)
-    played, _ = prl.play(key, endless, state, EPISODES, policy=prl.exploring_policy, max_steps=800)
+    played, _ = prl.play(key, endless, state, EPISODES, policy=prl.exploring_policy, max_steps=600)
     q = ensemble.apply(state.agent.critic_params, played.obs[0], played.action[0] / 2).min(0)
     pi = squashed_gaussian(*actor.apply(state.agent.actor_params, played.obs.reshape(-1, 3)))
     _, log_prob = pi.sample_and_log_prob(seed=key)
     bonus = -jnp.exp(state.agent.log_alpha) * log_prob.reshape(played.reward.shape)
-    discounts = config.gamma ** jnp.arange(800)
+    discounts = config.gamma ** jnp.arange(600)
     rewards, entropies = discounts @ played.reward, discounts[1:] @ bonus[1:]
     return q.mean(), (rewards + entropies).mean()
 
