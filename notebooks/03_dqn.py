@@ -135,14 +135,14 @@ plt.show()
 
 # %% [markdown]
 # What breaks first are the values (right). DQN's settle below 100, where they belong. Without a target
-# network they shoot up at once, come back, and climb to about twice what is possible. With the
+# network they shoot up at once, come back, and climb past what is possible. With the
 # clipped loss they leave 100 behind and go on growing: the ends of episodes are rare, and their
 # gradients, clipped, lose against the maximum. There the policy is lost as well. Without replay the
 # values rise slowly, and the return jumps up and down.
 #
 # What the returns (left) do not show, in 25,000 steps, is that DQN without replay or without a target
-# network ends lower: these intervals are wide. A time limit of 500 makes no difference at all,
-# because no episode lasted that long: the two curves are one.
+# network ends lower: these intervals are wide. A time limit of 500 makes hardly a difference, because
+# few episodes last that long: the curve of "time limit = termination" lies on that of DQN.
 #
 # ## A short time limit
 #
@@ -156,8 +156,8 @@ for name in ("bootstrapped through", "taken for a termination"):
 
 # %% [markdown]
 # Bootstrapped through, values are of the size of the true 100, if too high; taken for a termination
-# they are those of a life of twenty steps, $(1 - \gamma^{20}) / (1 - \gamma) = 18.2$. The policy is none the
-# worse for it here: whoever knows how to stay up for twenty steps more, and then again, stays up.
+# they are those of a life of twenty steps, $(1 - \gamma^{20}) / (1 - \gamma) = 18.2$. The policy shows no
+# harm here: whoever knows how to stay up for twenty steps more, and then again, stays up.
 # That is luck of the task and nothing to rely on; the values are wrong by a factor of five.
 #
 # ## Images (post, 2.3.1)
@@ -215,7 +215,7 @@ upright = jnp.zeros((1, 4))
 print("expected returns there:", prl.q_values(config, prl.seed_state(states, 0), upright)[0])
 
 # %% [markdown]
-# Both short runs get better from third to third.
+# Short as they are, both runs end better than they began.
 #
 # ## Exercise
 #
