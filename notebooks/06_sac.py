@@ -352,9 +352,9 @@ plt.show()
 # %% [markdown]
 # The automatic temperature brings the entropy to its target within 1,500 updates and holds it there.
 # Each fixed one chooses an entropy that nobody asked for: far below the target for 0.03, near 0 for 1.
-# All three learn Pendulum, and their middles lie close together, so the gain here is not in the
-# score but in not having to search; in another unit of rewards both fixed ones would mean something
-# else. In every group some seed had not learned yet: look at the worst seed as well.
+# All three learn Pendulum, and the intervals of what they earn overlap, so the gain here is not in
+# the score but in not having to search; in another unit of rewards both fixed ones would mean
+# something else. A worst seed far below the middle had not learned yet.
 #
 # ## One critic or two (post, 4.3.1)
 #
