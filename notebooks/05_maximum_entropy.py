@@ -307,7 +307,12 @@ print(f"on the right peak: {true_share:.2f} of exp Q, {right_share:.2f} of the S
 configs = {
     "soft Q-learning": prl.preset("soft_q", "multi_goal").replace(total_steps=STEPS),
     "SAC, its mean": prl.preset("sac", "multi_goal").replace(
-        total_steps=STEPS // 2, capacity=STEPS, batch_size=64, alpha=0.1, alpha_learning_rate=0.0
+        total_steps=STEPS // 2,
+        warmup_steps=STEPS // 8,
+        capacity=STEPS,
+        batch_size=64,
+        alpha=0.1,
+        alpha_learning_rate=0.0,
     ),
 }
 keys = jax.random.split(jax.random.key(0), SEEDS)
