@@ -377,11 +377,11 @@ twins = jax.tree.map(lambda x: x[:SEEDS], states)
 long = prl.envs.make(config.env).default_params.replace(max_steps_in_episode=10_000)
 
 
-def said_and_true(key, config, ensemble, state):
+def said_and_true(key, config, state):
     """Mean over starts of the least Q(s, a), and of the soft return that follows."""
     endless = config.replace(env_params=long)
     played, _ = prl.play(key, endless, state, EPISODES, policy=prl.exploring_policy, max_steps=600)
-    q = ensemble.apply(state.agent.critic_params, played.obs[0], played.action[0] / 2).min(0)
+    q = prl.q_values(config, state, played.obs[0], played.action[0] / 2)
     pi = squashed_gaussian(*actor.apply(state.agent.actor_params, played.obs.reshape(-1, 3)))
     _, log_prob = pi.sample_and_log_prob(seed=key)
     bonus = -jnp.exp(state.agent.log_alpha) * log_prob.reshape(played.reward.shape)
@@ -391,11 +391,11 @@ def said_and_true(key, config, ensemble, state):
 
 
 above = {}
-for label, made, ensemble, found in (
-    ("two critics", config, critics, twins),
-    ("one critic", single, one_critic(single, env.observation_space), single_states),
+for label, made, found in (
+    ("two critics", config, twins),
+    ("one critic", single, single_states),
 ):
-    check = jax.vmap(lambda s, c=made, e=ensemble: said_and_true(jax.random.key(12), c, e, s))
+    check = jax.vmap(lambda s, c=made: said_and_true(jax.random.key(12), c, s))
     said, true = (np.asarray(x) for x in jax.jit(check)(found))
     above[label] = said - true
     low, high = bootstrap_interval(above[label])

@@ -56,7 +56,7 @@ def q_values(
     env, agent, _ = build(config)
     if agent.q_values is None:
         raise ConfigError(
-            "this algorithm has no values of actions: q_values needs one such as dqn or soft_q"
+            "this algorithm has no values of actions: q_values needs one such as dqn or sac"
         )
     if env.num_actions is not None:
         q = agent.q_values(state.agent, obs)

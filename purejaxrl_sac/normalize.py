@@ -98,8 +98,8 @@ def observations(config: Config, agent: Agent) -> Agent:
     def policy(key: jax.Array, state: Normalized, obs: jax.Array) -> jax.Array:
         return agent.policy(key, state.agent, normal(state, obs))
 
-    def q_values(state: Normalized, obs: jax.Array) -> jax.Array:
-        return agent.q_values(state.agent, normal(state, obs))
+    def q_values(state: Normalized, obs: jax.Array, *action: jax.Array) -> jax.Array:
+        return agent.q_values(state.agent, normal(state, obs), *action)
 
     def observe(state: Normalized, rollout: Transition) -> tuple[Normalized, Transition]:
         inner, observed = agent.observe(state.agent, both(state, rollout))
@@ -132,8 +132,8 @@ def rewards(config: Config, agent: Agent) -> Agent:
     def policy(key: jax.Array, state: Scaled, obs: jax.Array) -> jax.Array:
         return agent.policy(key, state.agent, obs)
 
-    def q_values(state: Scaled, obs: jax.Array) -> jax.Array:
-        return agent.q_values(state.agent, obs)
+    def q_values(state: Scaled, obs: jax.Array, *action: jax.Array) -> jax.Array:
+        return agent.q_values(state.agent, obs, *action)
 
     def observe(state: Scaled, rollout: Transition) -> tuple[Scaled, Transition]:
         def accumulate(earned: jax.Array, xs: tuple) -> tuple[jax.Array, jax.Array]:

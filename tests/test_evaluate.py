@@ -7,8 +7,10 @@ import pytest
 from gymnax.environments import spaces
 
 import purejaxrl_sac as prl
+from purejaxrl_sac import normalize
+from purejaxrl_sac.agents.sac_family import residual_critics
 from tests.conftest import small
-from tests.probes import CONTINUOUS, Params, Probe
+from tests.probes import Params, Probe
 
 
 def test_returns_are_undiscounted_sums_of_first_episodes(key):
@@ -80,8 +82,9 @@ def test_q_values_and_policy_agree(key):
     np.testing.assert_array_equal(chosen, q[jnp.arange(20), action])
 
 
-def test_q_values_of_continuous_actions(key):
-    config = small("soft_q")
+@pytest.mark.parametrize("algorithm", ("soft_q", "sac"))
+def test_q_values_of_continuous_actions(key, algorithm):
+    config = small(algorithm, env="multi_goal")
     state = jax.jit(prl.init)(key, config)
     obs, action = jax.random.normal(key, (2, 20, 2))
     q = prl.q_values(config, state, obs, action)
@@ -90,11 +93,20 @@ def test_q_values_of_continuous_actions(key):
         prl.q_values(config, state, obs)
 
 
-def test_continuous_agents_have_no_table_of_values(key):
-    env = Probe(lambda *_: 0.0, action_space=CONTINUOUS)
-    config = small("sac").replace(env=env)
+def test_q_values_of_sac_are_of_what_it_sees_and_the_least(key):
+    config = small("simba")
+    state = jax.jit(prl.init)(key, config)
+    obs = 5 * jax.random.normal(key, (20, 3))
+    action = jnp.linspace(-1, 1, 20)[:, None]
+    seen = state.agent.used
+    normal = jnp.clip((obs - seen.mean) / normalize.deviation(seen), -10, 10)
+    q = residual_critics(config, None).apply(state.agent.agent.critic_params, normal, action)
+    np.testing.assert_allclose(prl.q_values(config, state, obs, action), q.min(0), rtol=1e-5)
+
+
+def test_some_agents_have_no_values_of_actions(key):
     with pytest.raises(prl.ConfigError, match="q_values"):
-        prl.q_values(config, jax.jit(prl.init)(key, config), jnp.zeros((1, 2)))
+        prl.q_values(small("ppo"), jax.jit(prl.init)(key, small("ppo")), jnp.zeros((1, 4)))
 
 
 def test_seeds_evaluate_side_by_side(key):

@@ -143,6 +143,10 @@ def sac(
         mean, _ = actor.apply(state.actor_params, features(obs))
         return jnp.tanh(mean)
 
+    def q_values(state: SACState, obs: jax.Array, action: jax.Array) -> jax.Array:
+        """What the actor climbs, [B]."""
+        return meaning.value(critic.apply(state.critic_params, features(obs), action))
+
     def update(key: jax.Array, state: SACState, sample: Sample, count: jax.Array) -> tuple:
         keys = jax.random.split(key, 6)
         key_next, key_actor, key_subset, *keys_dropout = keys
@@ -206,7 +210,7 @@ def sac(
         metrics = {"critic_loss": j_q, "q": q.mean(), "alpha": alpha, **metrics}
         return state, jnp.abs(target.mean(-1) - q), metrics
 
-    return Agent(init, act, policy, update), memory(config, storage(config))
+    return Agent(init, act, policy, update, q_values), memory(config, storage(config))
 
 
 @struct.dataclass
