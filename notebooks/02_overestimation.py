@@ -25,7 +25,7 @@ from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm, stratif
 
 SHORT = os.environ.get("PUREJAXRL_SAC_NOTEBOOKS") == "short"  # smaller numbers, for tests
 DRAWS, MANY, EPISODES = (2_000, 200, 50) if SHORT else (100_000, 10_000, 300)
-SEEDS, STEPS, POINTS = (2, 1_600, 2) if SHORT else (24, 16_000, 25)
+SEEDS, STEPS, POINTS = (2, 1_600, 2) if SHORT else (20, 16_000, 25)
 
 # %% [markdown]
 # ## The maximum of noisy estimates (post, 2.8.1)

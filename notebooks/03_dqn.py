@@ -24,7 +24,7 @@ from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 from purejaxrl_sac.memory import minibatches
 
 SHORT = os.environ.get("PUREJAXRL_SAC_NOTEBOOKS") == "short"  # smaller numbers, for tests
-SEEDS, STEPS, POINTS, EPISODES = (2, 2_000, 3, 4) if SHORT else (5, 25_000, 25, 32)
+SEEDS, STEPS, POINTS, EPISODES = (2, 2_000, 3, 4) if SHORT else (5, 22_000, 22, 32)
 GAME_SEEDS, GAME_STEPS = (1, 400) if SHORT else (2, 16_000)
 
 # %% [markdown]

@@ -126,7 +126,7 @@ class Residual(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kaiming = nn.initializers.he_normal()
-        x = nn.Dense(self.width, kernel_init=nn.initializers.orthogonal(1.0))(x)
+        x = orthogonal(1.0)(self.width)(x)
         for _ in range(self.blocks):
             y = nn.Dense(4 * self.width, kernel_init=kaiming)(nn.LayerNorm()(x))
             x = x + nn.Dense(self.width, kernel_init=kaiming)(nn.relu(y))
@@ -365,7 +365,22 @@ class GaussianActor(nn.Module):
 
 def orthogonal(scale: float) -> Callable[..., nn.Module]:
     """Dense layers that start orthogonal, which on-policy methods are known to need."""
-    return partial(nn.Dense, kernel_init=nn.initializers.orthogonal(scale))
+    return partial(nn.Dense, kernel_init=partial(_orthogonal, scale=scale))
+
+
+def _orthogonal(
+    key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, *, scale: float
+) -> jax.Array:
+    """`scale` times a matrix [n, m] with orthonormal rows or columns, all equally likely.
+
+    The polar factor of a Gaussian matrix, by the iteration of Newton and Schulz, which makes every
+    singular value 1. Not by QR: on a CPU it waits for threads of the pool that it runs in, and as
+    many of them side by side as there are cores wait for ever (jaxlib 0.10).
+    """
+    x = jax.random.normal(key, (max(shape), min(shape)), dtype)
+    x = x / jnp.linalg.norm(x)
+    x = jax.lax.fori_loop(0, 40, lambda _, x: 1.5 * x - 0.5 * x @ (x.T @ x), x)
+    return scale * (x if shape[0] >= shape[1] else x.T)
 
 
 class Logits(nn.Module):

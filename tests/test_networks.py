@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from gymnax.environments import spaces
 
+import purejaxrl_sac as prl
 from purejaxrl_sac import networks
 from purejaxrl_sac.agents.distributional import implicit_network
 from purejaxrl_sac.config import ConfigError
@@ -26,6 +27,7 @@ from purejaxrl_sac.networks import (
     draw_noise,
     midpoints,
 )
+from tests.conftest import small
 
 CONFIG = SimpleNamespace(
     hidden_sizes=(16, 8), activation="relu", compute_dtype="float32", num_quantiles=5, cvar=1.0
@@ -392,3 +394,25 @@ def test_atari_images_are_read_by_the_convolutions_of_nature():
     assert kernels == sorted(expected)
     assert jax.eval_shape(network.apply, variables, x).shape == (2, 6, 1)
     assert isinstance(network, QNetwork)
+
+
+@pytest.mark.parametrize("shape", ((64, 64), (3, 128), (128, 2), (1, 1)))
+def test_layers_start_orthogonal(key, shape):
+    layer = networks.orthogonal(2.0)(shape[1])
+    keys = jax.random.split(key, 16)
+    kernels = jax.vmap(lambda key: layer.init(key, jnp.zeros((1, shape[0]))))(keys)
+    x = np.asarray(kernels["params"]["kernel"], np.float64)
+    assert x.shape == (16, *shape)
+    gram = x @ x.swapaxes(1, 2) if shape[0] < shape[1] else x.swapaxes(1, 2) @ x
+    np.testing.assert_allclose(gram, np.broadcast_to(4 * np.eye(min(shape)), gram.shape), atol=1e-4)
+    assert len(np.unique(x[:, 0, 0].round(5))) == (2 if shape == (1, 1) else 16)
+
+
+@pytest.mark.parametrize("algorithm", ("ppo", "a2c", "simba"))
+def test_no_factorisation_that_waits_for_its_own_threads(algorithm):
+    """See `networks._orthogonal`."""
+    config = small(algorithm)
+    keys = jax.random.split(jax.random.key(0), 2)
+    program = str(jax.make_jaxpr(jax.vmap(lambda key: prl.init(key, config)))(keys))
+    assert "normal" in program or "erf_inv" in program
+    assert not any(name in program for name in ("householder", "geqrf", " qr[", "lu[", "svd["))
