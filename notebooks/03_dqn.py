@@ -140,7 +140,7 @@ plt.show()
 # gradients, clipped, lose against the maximum. There the policy is lost as well. Without replay the
 # values rise slowly, and the return jumps up and down.
 #
-# What the returns (left) do not show, in 25,000 steps, is that DQN without replay or without a target
+# What the returns (left) do not show, in 22,000 steps, is that DQN without replay or without a target
 # network ends lower: these intervals are wide. A time limit of 500 makes hardly a difference, because
 # few episodes last that long: the curve of "time limit = termination" lies on that of DQN.
 #
@@ -220,7 +220,7 @@ print("expected returns there:", prl.q_values(config, prl.seed_state(states, 0),
 # ## Exercise
 #
 # Which part of Rainbow helps on CartPole? Take `per_dqn`, `n_step_dqn`, `dueling_dqn`, `noisy_dqn` and
-# `c51` (`prl.preset(name, "CartPole-v1")`) for 25,000 steps each with 8 seeds, and compare them with
+# `c51` (`prl.preset(name, "CartPole-v1")`) for 22,000 steps each with 8 seeds, and compare them with
 # `plot.comparison` from `purejaxrl_sac.experiment`.
 #
 # **What to read next:** a policy of its own, with a gradient of its own:

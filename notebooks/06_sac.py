@@ -452,6 +452,6 @@ print(
 # Which of the three temperatures above still learns? Then set `target_entropy_per_dim` to 0 and to
 # -3, and see where `alpha` goes.
 #
-# **What to read next:** forks of your own, sweeps, many cores, saving and resuming, in the README,
-# sections "The DQN family, by composition" and "Runs that survive". In the code:
+# **What to read next:** [7. Forks for research](07_research_forks.ipynb): ideas of your own, sweeps, many
+# cores, saving and resuming. In the code:
 # `purejaxrl_sac/agents/sac.py`, and `sac_family.py` for what became of it.
