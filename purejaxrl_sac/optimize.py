@@ -51,12 +51,16 @@ def rmsprop(
     )
 
 
-def linear_decay(config: Config) -> optax.Schedule:
-    """Step size over the updates of a run: from `learning_rate` to `learning_rate_end` of it."""
+def linear_decay(config: Config, delay: int = 1) -> optax.Schedule:
+    """Step size over the updates of a run: from `learning_rate` to `learning_rate_end` of it.
+
+    Args:
+        delay: updates of the agent for each one of this optimiser.
+    """
     return optax.linear_schedule(
         config.learning_rate,
         config.learning_rate * config.learning_rate_end,
-        config.iterations * config.num_updates,
+        max(1, config.iterations * config.num_updates // delay),
     )
 
 

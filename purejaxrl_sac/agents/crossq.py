@@ -22,7 +22,7 @@ from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
 from purejaxrl_sac.agents.sac import SACConfig
 from purejaxrl_sac.config import ConfigError, static
 from purejaxrl_sac.distributions import squashed_gaussian
-from purejaxrl_sac.optimize import adam, every
+from purejaxrl_sac.optimize import adam, every, linear_decay
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
 
 STATISTICS = "batch_stats"
@@ -53,7 +53,9 @@ def crossq(
     torso = partial(networks.torso, space, activation=config.activation, norm=norm)
     actor = networks.GaussianActor(torso(config.hidden_sizes), env.action_dim)
     critic = networks.Critics(torso(config.critic_hidden_sizes), 2)
-    optimizer = adam(config.learning_rate, config.max_grad_norm)
+    delay = config.policy_delay
+    critic_optimizer = adam(linear_decay(config), config.max_grad_norm)
+    actor_optimizer = adam(linear_decay(config, delay), config.max_grad_norm)
     alpha_optimizer = optax.adam(config.alpha_learning_rate)
     target_entropy = config.target_entropy_per_dim * env.action_dim
 
@@ -67,8 +69,8 @@ def crossq(
             actor=actor_variables,
             critic=critic_variables,
             log_alpha=log_alpha,
-            actor_opt_state=optimizer.init(actor_variables["params"]),
-            critic_opt_state=optimizer.init(critic_variables["params"]),
+            actor_opt_state=actor_optimizer.init(actor_variables["params"]),
+            critic_opt_state=critic_optimizer.init(critic_variables["params"]),
             alpha_opt_state=alpha_optimizer.init(log_alpha),
         )
 
@@ -103,7 +105,7 @@ def crossq(
         (j_q, (seen, q, priority)), grads = jax.value_and_grad(critic_loss, has_aux=True)(
             state.critic["params"]
         )
-        updates, critic_opt_state = optimizer.update(grads, state.critic_opt_state)
+        updates, critic_opt_state = critic_optimizer.update(grads, state.critic_opt_state)
         params = optax.apply_updates(state.critic["params"], updates)
         state = state._replace(critic={"params": params, **seen}, critic_opt_state=critic_opt_state)
 
@@ -118,7 +120,7 @@ def crossq(
             (j_pi, (seen, log_prob)), grads = jax.value_and_grad(actor_loss, has_aux=True)(
                 state.actor["params"]
             )
-            updates, actor_opt_state = optimizer.update(grads, state.actor_opt_state)
+            updates, actor_opt_state = actor_optimizer.update(grads, state.actor_opt_state)
             params = optax.apply_updates(state.actor["params"], updates)
 
             def temperature_loss(log_alpha: jax.Array) -> jax.Array:
@@ -134,7 +136,7 @@ def crossq(
             )
             return improved, {"actor_loss": j_pi, "entropy": -log_prob.mean()}
 
-        state, metrics = every(config.policy_delay, count, improve, state)
+        state, metrics = every(delay, count, improve, state)
         return state, priority, {"critic_loss": j_q, "q": q.mean(), "alpha": alpha, **metrics}
 
     return Agent(init, act, policy, update), memory(config, storage(config))

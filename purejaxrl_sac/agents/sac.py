@@ -18,7 +18,7 @@ Every part is a function, and the family (`agents.sac_family`) expressions of su
     actor        (config, space, action_dim) -> mean, log std       gaussian_actor
     critics      (config, space) -> [E, B] or [E, B, K]             twin_critics
     critique     config -> Critique: what critics' outputs mean     minimum
-    optimizer    config -> optax                                    usual_optimizer
+    optimizer    (config, delay) -> optax                           usual_optimizer
     storage      config -> Storage                                  dqn.replay_storage
     memory       (config, Storage) -> Memory                        dqn.uniform_replay
 """
@@ -38,7 +38,7 @@ from purejaxrl_sac import envs, losses, networks
 from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
 from purejaxrl_sac.config import Config, ConfigError, static
 from purejaxrl_sac.distributions import squashed_gaussian
-from purejaxrl_sac.optimize import adam, every, track
+from purejaxrl_sac.optimize import adam, every, linear_decay, track
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
 
 
@@ -80,9 +80,9 @@ def twin_critics(config: SACConfig, space: Any) -> networks.Critics:
     return networks.Critics(networks.torso(space, config.hidden_sizes, config.activation), 2)
 
 
-def usual_optimizer(config: SACConfig) -> optax.GradientTransformation:
+def usual_optimizer(config: SACConfig, delay: int) -> optax.GradientTransformation:
     """Adam on gradients of a limited norm."""
-    return adam(config.learning_rate, config.max_grad_norm)
+    return adam(linear_decay(config, delay), config.max_grad_norm)
 
 
 def sac(
@@ -112,7 +112,8 @@ def sac(
         )
     space, features = env.observation_space, networks.features(env.observation_space)
     actor, critic = actor(config, space, env.action_dim), critics(config, space)
-    meaning, optimizer = critique(config), optimizer(config)
+    meaning, delay = critique(config), config.policy_delay
+    critic_optimizer, actor_optimizer = optimizer(config, 1), optimizer(config, delay)
     alpha_optimizer = optax.adam(config.alpha_learning_rate)
     target_entropy = config.target_entropy_per_dim * env.action_dim
 
@@ -127,8 +128,8 @@ def sac(
             critic_params=critic_params,
             target_params=jax.tree.map(jnp.copy, critic_params),
             log_alpha=log_alpha,
-            actor_opt_state=optimizer.init(actor_params),
-            critic_opt_state=optimizer.init(critic_params),
+            actor_opt_state=actor_optimizer.init(actor_params),
+            critic_opt_state=critic_optimizer.init(critic_params),
             alpha_opt_state=alpha_optimizer.init(log_alpha),
         )
 
@@ -166,7 +167,7 @@ def sac(
             return (sample.weight * meaning.loss(q, target)).mean(), meaning.value(q)
 
         (j_q, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic_params)
-        updates, critic_opt_state = optimizer.update(
+        updates, critic_opt_state = critic_optimizer.update(
             grads, state.critic_opt_state, state.critic_params
         )
         critic_params = optax.apply_updates(state.critic_params, updates)
@@ -188,7 +189,7 @@ def sac(
             (j_pi, log_prob), grads = jax.value_and_grad(actor_loss, has_aux=True)(
                 state.actor_params
             )
-            updates, actor_opt_state = optimizer.update(
+            updates, actor_opt_state = actor_optimizer.update(
                 grads, state.actor_opt_state, state.actor_params
             )
             actor_params = optax.apply_updates(state.actor_params, updates)
@@ -206,7 +207,7 @@ def sac(
             )
             return improved, {"actor_loss": j_pi, "entropy": -log_prob.mean()}
 
-        state, metrics = every(config.policy_delay, count, improve, state)
+        state, metrics = every(delay, count, improve, state)
         metrics = {"critic_loss": j_q, "q": q.mean(), "alpha": alpha, **metrics}
         return state, jnp.abs(target.mean(-1) - q), metrics
 
@@ -234,6 +235,8 @@ class SACConfig(Config):
     """Activation function, by its name in flax.linen."""
     learning_rate: float = 1e-3
     """Step size of Adam, for the actor and the critics."""
+    learning_rate_end: float = 1.0
+    """Share of the step size that is left at the end, after falling in a straight line."""
     gamma: float = 0.99
     """Discount factor."""
     tau: float = 0.005

@@ -29,7 +29,7 @@ from purejaxrl_sac import losses, networks, normalize
 from purejaxrl_sac.agents.dqn import n_step_storage
 from purejaxrl_sac.agents.sac import Critique, SACConfig, sac
 from purejaxrl_sac.config import ConfigError, static
-from purejaxrl_sac.optimize import adamw
+from purejaxrl_sac.optimize import adamw, linear_decay
 from purejaxrl_sac.types import Agent, Memory
 
 
@@ -127,9 +127,11 @@ def layer_norm_critics(config: SACConfig, space: Any) -> networks.Critics:
     return networks.Critics(torso, 2)
 
 
-def decaying_weights(config: SimBaConfig | FastSACConfig) -> optax.GradientTransformation:
+def decaying_weights(
+    config: SimBaConfig | FastSACConfig, delay: int
+) -> optax.GradientTransformation:
     """AdamW."""
-    return adamw(config.learning_rate, config.max_grad_norm, config.weight_decay)
+    return adamw(linear_decay(config, delay), config.max_grad_norm, config.weight_decay)
 
 
 redq = partial(sac, critics=many_critics, critique=random_minimum)

@@ -23,7 +23,7 @@ from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
 from purejaxrl_sac.agents.sac import gaussian_actor, twin_critics
 from purejaxrl_sac.config import Config, ConfigError, static
 from purejaxrl_sac.distributions import squashed_gaussian
-from purejaxrl_sac.optimize import adam, track
+from purejaxrl_sac.optimize import adam, linear_decay, track
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
 
 
@@ -51,7 +51,7 @@ def sac_v1(
     space, features = env.observation_space, networks.features(env.observation_space)
     actor, critic = gaussian_actor(config, space, env.action_dim), twin_critics(config, space)
     value = networks.Head(networks.torso(space, config.hidden_sizes, config.activation), 1)
-    optimizer = adam(config.learning_rate, config.max_grad_norm)
+    optimizer = adam(linear_decay(config), config.max_grad_norm)
 
     def init(key: jax.Array, obs: jax.Array) -> SACv1State:
         key_actor, key_critic, key_value = jax.random.split(key, 3)
@@ -162,6 +162,8 @@ class SACv1Config(Config):
     """Activation function, by its name in flax.linen."""
     learning_rate: float = 1e-3
     """Step size of Adam, for all networks."""
+    learning_rate_end: float = 1.0
+    """Share of the step size that is left at the end, after falling in a straight line."""
     gamma: float = 0.99
     """Discount factor."""
     tau: float = 0.005

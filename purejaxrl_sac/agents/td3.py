@@ -21,7 +21,7 @@ from purejaxrl_sac import envs, losses, networks
 from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
 from purejaxrl_sac.agents.sac import twin_critics
 from purejaxrl_sac.config import Config, ConfigError, static
-from purejaxrl_sac.optimize import adam, every, track
+from purejaxrl_sac.optimize import adam, every, linear_decay, track
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
 
 
@@ -52,7 +52,9 @@ def td3(
     space, features = env.observation_space, networks.features(env.observation_space)
     torso = networks.torso(space, config.hidden_sizes, config.activation)
     actor, critic = networks.DeterministicActor(torso, env.action_dim), critics(config, space)
-    optimizer = adam(config.learning_rate, config.max_grad_norm)
+    delay = config.policy_delay
+    critic_optimizer = adam(linear_decay(config), config.max_grad_norm)
+    actor_optimizer = adam(linear_decay(config, delay), config.max_grad_norm)
 
     def init(key: jax.Array, obs: jax.Array) -> TD3State:
         key_actor, key_critic = jax.random.split(key)
@@ -64,8 +66,8 @@ def td3(
             critic_params=critic_params,
             target_actor_params=jax.tree.map(jnp.copy, actor_params),
             target_critic_params=jax.tree.map(jnp.copy, critic_params),
-            actor_opt_state=optimizer.init(actor_params),
-            critic_opt_state=optimizer.init(critic_params),
+            actor_opt_state=actor_optimizer.init(actor_params),
+            critic_opt_state=critic_optimizer.init(critic_params),
         )
 
     def policy(key: jax.Array, state: TD3State, obs: jax.Array) -> jax.Array:
@@ -91,7 +93,7 @@ def td3(
             return (sample.weight * losses.soft_critic(q, target)).mean(), q
 
         (j_q, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic_params)
-        updates, critic_opt_state = optimizer.update(grads, state.critic_opt_state)
+        updates, critic_opt_state = critic_optimizer.update(grads, state.critic_opt_state)
         state = state._replace(
             critic_params=optax.apply_updates(state.critic_params, updates),
             critic_opt_state=critic_opt_state,
@@ -102,7 +104,7 @@ def td3(
                 return -critic.apply(state.critic_params, obs, actor.apply(params, obs))[0].mean()
 
             j_mu, grads = jax.value_and_grad(actor_loss)(state.actor_params)
-            updates, actor_opt_state = optimizer.update(grads, state.actor_opt_state)
+            updates, actor_opt_state = actor_optimizer.update(grads, state.actor_opt_state)
             actor_params = optax.apply_updates(state.actor_params, updates)
             online = (actor_params, state.critic_params)
             targets = (state.target_actor_params, state.target_critic_params)
@@ -115,7 +117,7 @@ def td3(
             )
             return improved, {"actor_loss": j_mu}
 
-        state, metrics = every(config.policy_delay, count, improve, state)
+        state, metrics = every(delay, count, improve, state)
         metrics = {"critic_loss": j_q, "q": q.mean(), **metrics}
         return state, jnp.abs(target - q).mean(0), metrics
 
@@ -143,6 +145,8 @@ class TD3Config(Config):
     """Activation function, by its name in flax.linen."""
     learning_rate: float = 1e-3
     """Step size of Adam, for the actor and the critics."""
+    learning_rate_end: float = 1.0
+    """Share of the step size that is left at the end, after falling in a straight line."""
     gamma: float = 0.99
     """Discount factor."""
     tau: float = 0.005
