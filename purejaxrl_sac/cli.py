@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 import itertools
 import json
@@ -66,6 +67,22 @@ class OnDevices:
     """Over how many devices the seeds are spread."""
     cpu_devices: int | None = None
     """Devices made of a CPU's cores: as many as there are cores, or seeds, if not given."""
+
+    def use(self, lanes: int) -> int | None:
+        """Makes devices of a CPU's cores; returns how many devices to use, None for all."""
+        from purejaxrl_sac.experiment import mesh
+
+        if self.cpu_devices is not None:
+            mesh.use_cpu_devices(self.cpu_devices)
+        elif not mesh.has_begun():
+            mesh.use_cpu_devices(max(1, min(mesh.cores(), lanes)))
+        return None if self.devices == "all" else self.devices
+
+
+@dataclasses.dataclass(kw_only=True)
+class Watching(OnDevices):
+    """How a run is shown and kept; nothing of it changes a number of the run."""
+
     coordinator: str | None = None
     """HOST:PORT of process 0, where several processes train together; Slurm and TPU pods tell."""
     processes: int | None = None
@@ -74,24 +91,6 @@ class OnDevices:
     """Which one this is, from 0."""
     join_timeout: int = 120
     """Seconds until all processes must be there."""
-
-    def use(self, lanes: int) -> int | None:
-        """Makes devices of a CPU's cores; returns how many devices to use, None for all."""
-        from purejaxrl_sac.experiment import hosts, mesh
-
-        if self.cpu_devices is not None:
-            mesh.use_cpu_devices(self.cpu_devices)
-        elif not mesh.has_begun():
-            each = -(-lanes // (self.processes or hosts.expected() or 1))
-            mesh.use_cpu_devices(max(1, min(mesh.cores(), each)))
-        hosts.join(self.coordinator, self.processes, self.process, self.join_timeout)
-        return None if self.devices == "all" else self.devices
-
-
-@dataclasses.dataclass(kw_only=True)
-class Watching(OnDevices):
-    """How a run is shown and kept; nothing of it changes a number of the run."""
-
     checkpoint_minutes: float = 5.0
     """Time between checkpoints; one is always written at the end and on Ctrl-C or SIGTERM."""
     keep: int | None = None
@@ -104,6 +103,14 @@ class Watching(OnDevices):
     """Further loggers, beside metrics.jsonl."""
     no_cache: bool = False
     """Compile anew, instead of keeping compiled programs between calls."""
+
+    def use(self, lanes: int) -> int | None:
+        """Also makes one machine of several processes."""
+        from purejaxrl_sac.experiment import hosts
+
+        devices = super().use(-(-lanes // (self.processes or hosts.expected() or 1)))
+        hosts.join(self.coordinator, self.processes, self.process, self.join_timeout)
+        return devices
 
     def watch(self) -> Watch:
         from purejaxrl_sac.experiment import display
@@ -125,6 +132,42 @@ class Watching(OnDevices):
             "loggers": [LOGGERS[name] for name in self.log],
             "watch": self.watch(),
         }
+
+
+@dataclasses.dataclass(kw_only=True)
+class Engine(Watching):
+    """What trains the batches of a sweep."""
+
+    lanes: int | None = None
+    """Points x seeds trained at once; as many as fit into memory if not given."""
+    engine: Literal["here", "ray"] = "here"
+    """Ray spreads batches of points over a cluster whose hosts share the directory."""
+    ray_address: str | None = None
+    """The cluster; a running one that Ray finds, or else this machine, if not given."""
+    cpus: int = 1
+    """CPU cores that Ray gives each batch."""
+    gpus: float = 0
+    """GPUs that Ray gives each batch."""
+
+    def use(self, lanes: int) -> int | None:
+        """With Ray, this process only asks for shapes, and leaves accelerators to the workers."""
+        if self.engine == "ray":
+            import jax
+
+            jax.config.update("jax_platforms", "cpu")
+        return super().use(lanes)
+
+    def engaged(self, made: Sweep) -> dict[str, Any]:
+        """Further arguments for a sweep; with Ray, all of a cluster has something to do."""
+        how = {"watch": self.watch, "most": self.lanes}
+        if self.engine == "here":
+            return how
+        from purejaxrl_sac.experiment import cluster
+
+        asked = {"cpus": self.cpus, "gpus": self.gpus, "address": self.ray_address}
+        share = made.seeds * -(-len(made.points) // cluster.slots(**asked))
+        engine = functools.partial(cluster.train_on_ray, **asked)
+        return {**how, "engine": engine, "most": self.lanes or share}
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -160,7 +203,7 @@ class TrainOptions(Watching):
 
 
 @dataclasses.dataclass(kw_only=True)
-class SweepOptions(Watching):
+class SweepOptions(Engine):
     """Train every point of hyperparameters with every seed, as lanes of one compiled program.
 
     Fields that are shapes or counts cost a program for each value. For example:
@@ -183,16 +226,6 @@ class SweepOptions(Watching):
     fresh_seeds: int | None = None
     """Seeds that the best point is trained with anew, which did not choose it: as many as seeds if
     not given; 0 for none."""
-    lanes: int | None = None
-    """Points x seeds trained at once; as many as fit into memory if not given."""
-    engine: Literal["here", "ray"] = "here"
-    """Ray spreads batches of points over a cluster whose hosts share the directory."""
-    ray_address: str | None = None
-    """The cluster; a running one that Ray finds, or else this machine, if not given."""
-    cpus: int = 1
-    """CPU cores that Ray gives each batch."""
-    gpus: float = 0
-    """GPUs that Ray gives each batch."""
     name: str | None = None
     """The directory is runs/NAME, which must not exist yet; sweep-ALGORITHM-ENV-TIME otherwise."""
     out: Path | None = None
@@ -206,8 +239,8 @@ class SweepOptions(Watching):
 
 
 @dataclasses.dataclass(kw_only=True)
-class ResumeOptions(Watching):
-    """Go on with a run that was stopped, killed, or is to be longer.
+class ResumeOptions(Engine):
+    """Go on with a run or a sweep that was stopped or killed, or make a run longer.
 
     Without --steps, every number is as in a run that was never interrupted. For example:
     purejaxrl-sac resume runs/demo
@@ -399,6 +432,9 @@ def parse_train(
     """
     split = (flag.split("=", 1) if flag.startswith("--") else [flag] for flag in flags)
     flags = ["--total-steps" if part == "--steps" else part for parts in split for part in parts]
+    for flag in ("--grid", "--range"):
+        if flags.count(flag) > 1:  # all but the last would be forgotten
+            raise ConfigError(f"{flag} is given twice: give it once, with all fields")
     named = [value for flag, value in itertools.pairwise(flags) if flag == "--env"]
     config = preset(algorithm, named[-1] if named else None)
     options = dataclasses.make_dataclass(
@@ -423,8 +459,6 @@ def train(options: TrainOptions) -> None:
     """Trains, shows progress, and leaves everything in the run directory."""
     from purejaxrl_sac.experiment import display, memory, mesh, pictures, runner, runs
 
-    if options.name is not None and options.out is not None:
-        raise ConfigError("--name and --out both say where the run is kept: give one of them")
     planned = {
         name: getattr(options, name)
         for name in ("seed", "chunks", "episodes", "eval_every", "eval_episodes")
@@ -437,45 +471,41 @@ def train(options: TrainOptions) -> None:
         figures = memory.report(plan, runner.compile_run(plan, mesh=over))
         Console().print(display.table(f"{pictures.title(plan.config)}, not run", figures))
         return
-    name = f"{name_of(options.config)}-{options.config.env}-{time.strftime('%Y%m%d-%H%M%S')}"
-    out = options.out or Path("runs") / (options.name or name)
-    runs.run(options.config, options.seeds, out=out, **planned, **options.keeping(options.seeds))
+    keeping = options.keeping(options.seeds)
+    runs.run(options.config, options.seeds, out=directory_of(options), **planned, **keeping)
+
+
+def directory_of(options: TrainOptions | SweepOptions, prefix: str = "") -> Path:
+    """Where a run or a sweep is kept.
+
+    Raises:
+        ConfigError: it is said twice, or several processes are to make one of their own each.
+    """
+    if options.name is not None and options.out is not None:
+        raise ConfigError("--name and --out both say where it is kept: give one of them")
+    if options.out or options.name:
+        return options.out or Path("runs") / options.name
+    if joined():
+        raise ConfigError("several processes share a directory: give --name or --out")
+    env = options.config.env
+    name = f"{prefix}{name_of(options.config)}-{env}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Path("runs") / name
 
 
 def sweep(options: SweepOptions) -> None:
     """Trains every point of a sweep, and leaves tables and pictures."""
     from purejaxrl_sac.experiment import sweep as sweeps
 
-    if options.name is not None and options.out is not None:
-        raise ConfigError("--name and --out both say where the sweep is kept: give one of them")
-    config = options.config
-    env = config.env if isinstance(config.env, str) else config.env.name
-    name = f"sweep-{name_of(config)}-{env}-{time.strftime('%Y%m%d-%H%M%S')}"
-    out = options.out or Path("runs") / (options.name or name)
     planned = {
         name: getattr(options, name)
         for name in ("seeds", "seed", "chunks", "episodes", "fresh_seeds")
     }
     found = asked_points(options)
-    keeping = options.keeping(len(found) * options.seeds) | {"watch": options.watch}
-    made = sweeps.plan(config, found, **planned)
-    sweeps.begin(out, made)
+    keeping = options.keeping(len(found) * options.seeds)
+    made = sweeps.plan(options.config, found, **planned)
+    out, engaged = directory_of(options, "sweep-"), options.engaged(made)
     show_costs(options, made)
-    how = engine_of(options, len(made.points) * made.seeds)
-    show_sweep(options, sweeps.go_on(out, made, **{"most": options.lanes, **keeping, **how}))
-
-
-def engine_of(options: SweepOptions, lanes: int) -> dict[str, Any]:
-    """What `--engine` asks for; with Ray, all of a cluster has something to do."""
-    if options.engine == "here":
-        return {}
-    from functools import partial
-
-    from purejaxrl_sac.experiment import cluster
-
-    asked = {"cpus": options.cpus, "gpus": options.gpus, "address": options.ray_address}
-    most = options.lanes or max(options.seeds, -(-lanes // cluster.slots(**asked)))
-    return {"engine": partial(cluster.train_on_ray, **asked), "most": most}
+    show_sweep(options, sweeps.start(out, made, **{**keeping, **engaged}))
 
 
 def asked_points(options: SweepOptions) -> list[dict[str, Any]]:
@@ -486,8 +516,8 @@ def asked_points(options: SweepOptions) -> list[dict[str, Any]]:
     """
     from purejaxrl_sac.experiment import points
 
-    axes = dict(_assignment(word, "grid", "VALUE,VALUE") for word in options.grid)
-    scales = dict(_assignment(word, "range", "LOW:HIGH") for word in options.range)
+    axes = _assignments(options.grid, "grid", "VALUE,VALUE")
+    scales = _assignments(options.range, "range", "LOW:HIGH")
     if not axes and not scales:
         raise ConfigError("a sweep needs --grid FIELD=VALUE,VALUE or --range FIELD=LOW:HIGH")
     if both := axes.keys() & scales.keys():
@@ -497,7 +527,7 @@ def asked_points(options: SweepOptions) -> list[dict[str, Any]]:
     found = points.grid(**{name: text.split(",") for name, text in axes.items()})
     if scales:
         draw = {"sobol": points.sobol, "random": points.random}[options.sample]
-        cube = draw(options.points, len(scales), options.seed)
+        cube = draw(options.points, len(scales), options.seed % 2**32)
         drawn = points.sampled(cube, **{name: _scale(name, x) for name, x in scales.items()})
         found = [point | other for point in found for other in drawn]
     return found
@@ -526,12 +556,18 @@ def show_sweep(options: Watching, swept: Swept) -> None:
     Console().print(display.table(title, {**figures, "written to": str(swept.path)}))
 
 
-def _assignment(word: str, flag: str, value: str) -> tuple[str, str]:
-    """FIELD=VALUE, the field as Python writes it."""
-    name, equals, text = word.partition("=")
-    if not (name and equals and text):
-        raise ConfigError(f"--{flag} takes FIELD={value}, not {word!r}")
-    return name.replace("-", "_"), text
+def _assignments(words: tuple[str, ...], flag: str, value: str) -> dict[str, str]:
+    """Of FIELD=VALUE ..., the fields as Python writes them."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        name = name.replace("-", "_")
+        if not (name and equals and text):
+            raise ConfigError(f"--{flag} takes FIELD={value}, not {word!r}")
+        if name in found:
+            raise ConfigError(f"{name} is twice in --{flag}: give it once, with all values")
+        found[name] = text
+    return found
 
 
 def _scale(name: str, text: str) -> Callable[[float], float]:
@@ -563,11 +599,13 @@ def resume(options: ResumeOptions) -> None:
         if options.steps is not None:
             raise ConfigError("a sweep is resumed as it is: without --steps")
         made = sweeps.read(options.run)
-        keeping = options.keeping(len(made.points) * made.seeds) | {"watch": options.watch}
+        how = options.keeping(len(made.points) * made.seeds) | options.engaged(made)
         show_costs(options, made)
-        keeping["any_version"] = options.any_version
-        show_sweep(options, sweeps.go_on(options.run, made, **keeping))
+        how["any_version"] = options.any_version
+        show_sweep(options, sweeps.go_on(options.run, made, **how))
         return
+    if options.engine != "here" or options.lanes is not None:
+        raise ConfigError("--engine and --lanes are for sweeps")
     keeping = options.keeping(lanes_of(RunDirectory.find(options.run).read_document()))
     runs.resume(options.run, steps=options.steps, any_version=options.any_version, **keeping)
 

@@ -30,10 +30,14 @@ from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 REFERENCES = {  # environment -> what others have published, mean +- spread
     "CartPole-v1": "best possible 500; rl-zoo DQN 500 at 50k; CleanRL at 500k: DQN 498.4 +- 2.3,"
     " C51 491.1 +- 9.7, PQN 495.1 +- 6.9; PureJaxRL and Stoix DQN about 350 to 400 at 500k",
-    "Acrobot-v1": "rl-zoo at 100k: DQN -76.6 +- 11.8, QR-DQN -69.1; CleanRL DQN -88.9",
+    "Acrobot-v1": "rl-zoo at 100k: DQN -76.6 +- 11.8, QR-DQN -69.1; CleanRL DQN -88.9;"
+    " SLM-Lab discrete SAC at 300k: -92.6",
     "MountainCar-v0": "near-optimum -97.7; rl-zoo at 120k: DQN -100.8 +- 9.9, QR-DQN -106",
     "Pendulum-v1": "near-optimum -137.0; rl-zoo at 20k: SAC -157, TD3 -151.9, TQC -151.3;"
     " SLM-Lab CrossQ -145.7",
+    "MountainCarContinuous-v0": "near-optimum 99.5; rl-zoo SAC with gSDE at 50k: 94.7",
+    "Catch-bsuite": "best possible 1",
+    "FourRooms-misc": "best possible 1",
     "Asterix-MinAtar": "at 10M: gymnax-blines PPO 15, PureJaxQL PQN about 71",
     "Breakout-MinAtar": "at 10M: gymnax-blines PPO 28, PureJaxRL PPO about 40",
     "Freeway-MinAtar": "at 10M: gymnax-blines PPO 58",

@@ -33,7 +33,8 @@ def working():
 
 
 @pytest.mark.slow
-def test_a_worker_is_killed_and_its_batch_goes_on_in_another(two_workers, tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_is_killed_and_its_batch_goes_on_in_another(how, two_workers, tmp_path):
     """The table is that of this process alone."""
     path, seen = tmp_path / "sweep", []
 
@@ -53,7 +54,7 @@ def test_a_worker_is_killed_and_its_batch_goes_on_in_another(two_workers, tmp_pa
             time.sleep(0.01)
         (victim, *_) = working()
         seen.append(victim.pid)
-        os.kill(victim.pid, signal.SIGKILL)
+        os.kill(victim.pid, how)
 
     assert cluster.slots() == 2
     plan = {**SHORT, "most": 4, "checkpoint_minutes": 0}
@@ -73,5 +74,8 @@ def test_what_fails_in_a_worker_is_said_here(two_workers, tmp_path):
         sweep.go_on(
             tmp_path / "sweep", made, engine=lambda b, **o: cluster.train_on_ray(b, devices=99)
         )
-    with pytest.raises(prl.ConfigError, match="a batch takes 64 CPUs and 0 GPUs, but the cluster"):
-        cluster.slots(cpus=64)
+    with pytest.raises(prl.ConfigError, match="takes 64 CPUs and 0 GPUs, but no host has so many"):
+        cluster.train_on_ray([], cpus=64)
+    with pytest.raises(prl.ConfigError, match="needs a CPU at least"):
+        cluster.slots(cpus=0)
+    assert not list(tmp_path.glob("sweep/batches/*/metrics.jsonl"))

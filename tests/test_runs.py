@@ -298,14 +298,18 @@ def test_a_finished_run_is_made_longer(whole, copy):
     assert json.loads((copy.path / "summary-240.json").read_text()) == whole.summary
 
 
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
 def test_an_extension_that_was_killed_at_once_can_be_asked_for_again(whole, copy, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "write_plan", lambda *_: signal.raise_signal(signal.SIGINT))
+        patch.setattr(RunDirectory, "write_plan", interrupt)
         with pytest.raises(KeyboardInterrupt):
             prl.experiment.resume(copy.path, steps=360)
     assert prl.experiment.resume(copy.path).steps == 240
     with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "truncate", lambda *_: signal.raise_signal(signal.SIGINT))
+        patch.setattr(RunDirectory, "truncate", interrupt)
         with pytest.raises(KeyboardInterrupt):
             prl.experiment.resume(copy.path, steps=360)
     assert prl.experiment.resume(copy.path, steps=360).steps == 360

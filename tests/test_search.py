@@ -1,16 +1,19 @@
 """Searches between chunks: who goes on, what a copy is, and what follows from the key."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from purejaxrl_sac import ConfigError
-from purejaxrl_sac.experiment import mesh, points, runner, search
+from purejaxrl_sac.experiment import memory, mesh, points, runner, search
 from purejaxrl_sac.types import TrainState
 from tests.conftest import small
 from tests.test_runs import TINY, compiled_once, same  # noqa: F401
 
+RATE = "learning_rate"
 RATES = points.grid(learning_rate=[0.0, 0.3, 0.6, 0.9])
 
 
@@ -19,6 +22,7 @@ def test_rungs_end_with_the_run_and_leave_one_point():
     assert search.rung_ends(270, 26, 3) == [30, 90, 270]
     assert search.rung_ends(270, 2, 3) == [270]
     assert search.rung_ends(270, 27, 3, first=1 / 9) == [30, 90, 270]
+    assert search.rung_ends(270, 27, 3, first=0.2) == [54, 162, 270]
     with pytest.raises(ConfigError, match="first is 0"):
         search.rung_ends(270, 27, 3, first=0.0)
 
@@ -108,6 +112,13 @@ def test_exploiting_copies_the_best_and_exploring_stays_in_range():
     assert len({float(x) for x in many}) == 4  # two parents, each up or down
 
 
+def test_nobody_copies_a_member_that_has_no_score():
+    scores = jnp.array([jnp.nan, jnp.nan, 1.0, jnp.nan, jnp.nan, jnp.nan, jnp.nan, jnp.nan])
+    ranges = search.Ranges({}, {})
+    parents, _ = search.exploit_and_explore(jax.random.key(0), scores, {}, ranges, share=0.5)
+    assert (parents[parents != jnp.arange(8)] == 2).all() and (parents == 2).sum() >= 4
+
+
 def keys(count):
     return jax.random.split(jax.random.key(1), count)
 
@@ -130,6 +141,9 @@ def test_a_population_follows_from_its_seed_on_any_number_of_devices():
     assert len(np.unique(key, axis=0)) == 5  # a copy does not repeat its parent
 
 
+population = partial(search.population_based_training, low={RATE: 0.0}, high={RATE: 1.0})
+
+
 @pytest.mark.parametrize(
     ("made", "message"),
     [
@@ -146,6 +160,13 @@ def test_a_population_follows_from_its_seed_on_any_number_of_devices():
             lambda: search.population_based_training(TINY, RATES[:1], low={}, high={}),
             "two members or more",
         ),
+        (
+            lambda: population(TINY, RATES, high={RATE: 0.5}),
+            "learning_rate goes from 0.0 to 0.5, but points lie outside",
+        ),
+        (lambda: population(TINY, RATES, low={RATE: -1.0}), "learning_rate is -1.0"),
+        (lambda: population(TINY, RATES, generations=0), "generations is 0"),
+        (lambda: search.successive_halving(TINY, RATES, seeds=4, most=3), "lanes is 3"),
     ],
 )
 def test_bad_searches_are_refused(made, message):
@@ -153,8 +174,17 @@ def test_bad_searches_are_refused(made, message):
         made()
 
 
+@pytest.mark.parametrize("search_of", [search.successive_halving, population])
+def test_lanes_that_do_not_fit_are_refused(search_of, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 1_000)
+    with pytest.raises(ConfigError, match="are free: lower"):
+        search_of(TINY, RATES)
+
+
 @pytest.mark.slow
-def test_optuna_is_told_what_its_trials_earned():
+def test_optuna_is_told_what_its_trials_earned(monkeypatch):
+    trained, train = [], runner.train_seeds
+    monkeypatch.setattr(runner, "train_seeds", lambda p, **o: (trained.append(p), train(p, **o))[1])
     optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
@@ -166,6 +196,7 @@ def test_optuna_is_told_what_its_trials_earned():
 
     how = {"batch": 3, "rounds": 2, "seeds": 2, "episodes": 4}
     best = search.optuna_search(TINY, study, suggest, **how)
+    assert all(plan.chunk == TINY.iterations and not plan.eval_every for plan in trained)
     assert len(study.trials) == 6 and best == {"learning_rate": study.best_params["learning_rate"]}
     trial = study.trials[1]
     plan = runner.plan(TINY.replace(**trial.params), 2, chunks=1, episodes=4)

@@ -3,15 +3,19 @@
 import csv
 import itertools
 import json
+import pickle
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import ConfigError, cli
+from purejaxrl_sac import ConfigError, cli, mdp
+from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.experiment import memory, points, runner, sensitivity, sweep
-from purejaxrl_sac.experiment.errors import StoppedError
+from purejaxrl_sac.experiment.errors import NoRoomError, StoppedError
 from tests.conftest import small
 from tests.test_runs import TINY, Remarks, compiled_once  # noqa: F401
 
@@ -54,13 +58,15 @@ def test_points_are_typed_and_those_of_one_program_lie_together():
         ),
         ({"env": "chain"}, "no hyperparameter is called env"),
         ({"gamma": "two"}, "gamma is 'two', but takes values like"),
+        ({"hidden_sizes": 0.5}, "hidden_sizes is 0.5, but takes values like"),
+        ({"activation": 0.5}, "activation is 0.5, but takes values like"),
         ({"num_envs": "2.5"}, r"num_envs is '2.5', but takes values like"),
         ({"gamma": 2.0}, "gamma is 2.0, but must be between 0 and 1"),
     ],
 )
 def test_bad_points_are_refused_before_anything_is_made(point, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
-        sweep.run(TINY, [point], out=tmp_path / "sweep", **SHORT)
+        sweep.run(small("dqn"), [point], out=tmp_path / "sweep", **SHORT)
     assert not list(tmp_path.iterdir())
 
 
@@ -130,6 +136,32 @@ def test_batches_fit_into_memory(tmp_path, monkeypatch):
         sweep.batches(tmp_path, made)
 
 
+def test_batches_are_halved_where_programs_take_more_than_states(whole, tmp_path, monkeypatch):
+    tried = []
+
+    def check(programs, held=0):
+        tried.append(programs)
+        if len(tried) == 1:
+            raise NoRoomError("too many")
+
+    monkeypatch.setattr(memory, "check_programs", check)
+    found = sweep.run(TINY, RATES[:2], out=tmp_path / "sweep", fresh_seeds=0, **SHORT)
+    names = sorted(x.name for x in (tmp_path / "sweep" / "batches").iterdir())
+    assert names == ["00000-00000", "00001-00001"] and len(tried) == 3
+    np.testing.assert_array_equal(found.scores, whole.scores[:2])
+
+
+def test_what_plain_data_cannot_bring_back_is_handed_on():
+    """Of an environment of one's own it has the name alone, which may be that of another."""
+    config = TINY.replace(env=Tabular(mdp.chain(4), "chain", max_steps=100))
+    assert sweep._own(config) is config and sweep._own(TINY) is None
+
+
+def test_an_orderly_stop_can_be_told_by_another_process():
+    stop = pickle.loads(pickle.dumps(StoppedError(Path("run"), 1200, signal.SIGTERM)))
+    assert str(stop) == "run stopped at step 1,200 by SIGTERM"
+
+
 def test_the_best_is_chosen_among_those_that_lost_no_seed():
     nan = np.nan
     assert sweep.choose(np.array([[1.0, 2], [9, nan], [3, 4]])) == 2
@@ -162,7 +194,12 @@ def test_the_command_line_sweeps_static_and_traced_fields(tmp_path, capsys):
         (["--range", "gamma=0:1"], "0 has no logarithm: begin above zero, or say :linear"),
         (["--range", "gamma=1:0.5:linear"], "a range goes from low to high"),
         (["--range", "gamma=0.5:1", "--grid", "gamma=1"], "gamma is in --grid and in --range"),
+        (["--range", "gamma=0.5:1", "--seed=-1"], "seed is -1, but must be between 0 and"),
         (["--grid", "gama=0.9"], "did you mean gamma?"),
+        (["--grid", "gamma=0.9", "gamma=0.8"], "gamma is twice in --grid"),
+        (["--grid", "gamma=0.9", "--grid", "omega=0.5"], "--grid is given twice"),
+        (["--grid", "gamma=0.9", "--lanes=7"], "lanes is 7, but a point takes 8"),
+        (["--grid", "gamma=0.9", "--devices=9"], "devices is 9, but 1 to 2 can be had"),
     ],
 )
 def test_bad_sweeps_end_in_one_line(flags, message, tmp_path, capsys):

@@ -6,6 +6,7 @@ worker or its host was lost, goes on from the last checkpoint.
 
 from __future__ import annotations
 
+import socket
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.display import Watch
+from purejaxrl_sac.experiment.errors import RunError, StoppedError
 from purejaxrl_sac.experiment.sweep import Batch, train
 
 
@@ -26,12 +28,15 @@ def slots(cpus: int = 1, gpus: float = 0, address: str | None = None) -> int:
     Raises:
         ConfigError: Ray is not installed, or there is no such cluster, or it is too small.
     """
-    has = _connected(address).cluster_resources()
-    count = int(has.get("GPU", 0) / gpus if gpus else has.get("CPU", 0) / cpus)
+    if cpus < 1 or gpus < 0:
+        raise ConfigError(f"a batch takes {cpus} CPUs and {gpus:g} GPUs, but needs a CPU at least")
+    hosts = [x["Resources"] for x in _connected(address).nodes() if x["Alive"]]
+    asked = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+    count = sum(min(int(has.get(x, 0) / each) for x, each in asked.items()) for has in hosts)
     if count < 1:
+        there = " or ".join(f"{has.get('CPU', 0):g} and {has.get('GPU', 0):g}" for has in hosts)
         raise ConfigError(
-            f"a batch takes {cpus} CPUs and {gpus:g} GPUs, but the cluster has"
-            f" {has.get('CPU', 0):g} and {has.get('GPU', 0):g}"
+            f"a batch takes {cpus} CPUs and {gpus:g} GPUs, but no host has so many: {there}"
         )
     return count
 
@@ -46,35 +51,41 @@ def train_on_ray(
     watch: Callable[[], Watch] = Watch,
     **options: Any,
 ) -> None:
-    """The engine of a cluster, for `sweep.go_on`.
+    """The engine of a cluster, for `sweep.go_on`; where one batch fails, all are stopped.
 
     Args:
         cpus, gpus: that each batch takes.
-        retries: how often a batch is begun again after its worker was lost.
+        retries: how often a batch is begun again after its worker was lost, or told to stop.
         options: of `runs.run`, but for what only one process can hear.
 
     Raises:
         ConfigError: as for `slots`.
         RunError: a batch failed, or its worker was lost too often.
     """
-    from purejaxrl_sac.experiment.errors import RunError
-
+    slots(cpus, gpus, address)
     ray = _connected(address)
     options.pop("loggers", None)
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(_train)
+    again = {"max_retries": retries, "retry_exceptions": [StoppedError]}
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, **again)(_train)
     left = {task.remote(_absolute(batch), cpus, options): batch for batch in batches}
     told = watch()
-    while left:
-        (ended, *_), _ = ray.wait(list(left))
-        batch = left.pop(ended)
-        try:
-            seconds = ray.get(ended)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
-        except ray.exceptions.RayError as error:
-            reason = str(error).split("\n", 1)[0]
-            raise RunError(f"{batch.path} was lost with its worker ({reason}): resume it") from None
-        told.say(f"batch {batch.path.name} in {seconds:.1f} s, {len(left)} left")
+    try:
+        while left:
+            (ended, *_), _ = ray.wait(list(left))
+            batch = left.pop(ended)
+            try:
+                seconds = ray.get(ended)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            except ray.exceptions.RayError as error:
+                reason = str(error).split("\n", 1)[0]
+                lost = f"{batch.path} was lost with its worker ({reason}): resume it"
+                raise RunError(lost) from None
+            told.say(f"batch {batch.path.name} in {seconds:.1f} s, {len(left)} left")
+    finally:
+        for waiting in left:
+            ray.cancel(waiting)
+        ray.wait(list(left), num_returns=len(left)) if left else None
 
 
 def _train(batch: Batch, cpus: int, options: dict[str, Any]) -> float:
@@ -101,12 +112,15 @@ def _connected(address: str | None) -> Any:
         raise ConfigError("Ray is not installed: install purejaxrl_sac[ray]") from None
     if not ray.is_initialized():
         try:
+            host, _, port = (address or "").rpartition(":")
+            if port.isdigit() and "/" not in host:  # Ray itself would try for minutes
+                socket.create_connection((host, int(port)), timeout=10).close()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 ray.init(
                     address, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
                 )
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, OverflowError, ValueError, RuntimeError) as error:
             reason = str(error).split("\n", 1)[0]
             raise ConfigError(f"no Ray cluster at {address}: {reason}") from None
     return ray

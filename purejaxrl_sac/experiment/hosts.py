@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax._src.clusters import ClusterEnv  # JAX says nowhere else what it would join
 
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.errors import RunError
@@ -25,12 +26,10 @@ SILENCE = 30  # seconds after which a process that is not heard of is taken for 
 
 
 def expected() -> int | None:
-    """How many processes Slurm or a TPU pod has begun; None where neither has."""
-    slurm = os.environ.get("SLURM_STEP_NUM_TASKS", os.environ.get("SLURM_NTASKS", "1"))
-    if "SLURM_PROCID" in os.environ and int(slurm) > 1:
-        return int(slurm)
-    workers = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
-    return len(workers) if len(workers) > 1 else None
+    """How many processes srun or a TPU pod has begun, as JAX sees it; None where there is one."""
+    known = [env for env in ClusterEnv._cluster_types if env.name in ("slurm", "gcetpu", "gketpu")]
+    count = next((env.get_process_count() for env in known if env.is_env_present()), 1)
+    return count if count > 1 else None
 
 
 def join(
@@ -50,8 +49,9 @@ def join(
         timeout: seconds until all are there.
 
     Raises:
-        ConfigError: half of the arguments, or the coordinator does not answer. Where it does, but
-            not all come, the process says so and ends, as XLA would end it without a word.
+        ConfigError: half of the arguments, an address that cannot be, or a coordinator that does
+            not answer. Where it does, but not all come, the process says so and ends, as XLA would
+            end it without a word.
     """
     given = (coordinator, processes, process)
     if all(x is None for x in given):
@@ -63,8 +63,11 @@ def join(
     else:
         if not 0 <= process < processes:
             raise ConfigError(f"process is {process}, but must be between 0 and {processes - 1}")
+        address = _address(coordinator)
         if process > 0:
-            _wait_for(coordinator, timeout)
+            _wait_for(address, timeout)
+        else:
+            _check_free(address)
 
     def give_up() -> None:
         where = coordinator or "the coordinator"
@@ -81,28 +84,45 @@ def join(
     clock.start()
     try:
         jax.distributed.initialize(
-            *given, initialization_timeout=timeout + 60, heartbeat_timeout_seconds=SILENCE
+            *given,
+            cluster_detection_method=None if coordinator is None else "deactivate",
+            initialization_timeout=timeout + 60,
+            heartbeat_timeout_seconds=SILENCE,
         )
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise ConfigError(f"processes cannot be joined: {str(error).splitlines()[0]}") from None
     finally:
         clock.cancel()
 
 
-def _wait_for(coordinator: str, timeout: float) -> None:
-    """Returns once somebody listens there."""
+def _address(coordinator: str) -> tuple[str, int]:
     host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdigit():
+    if not (host and port.isdigit() and 0 < int(port) < 2**16):
         raise ConfigError(f"--coordinator takes HOST:PORT, not {coordinator!r}")
+    return host, int(port)
+
+
+def _check_free(address: tuple[str, int]) -> None:
+    """Raises ConfigError where somebody listens already, which XLA does not survive."""
+    try:
+        socket.create_server(("", address[1])).close()
+    except OSError as error:
+        raise ConfigError(
+            f"port {address[1]} cannot be had ({error.strerror}): give --coordinator another one"
+        ) from None
+
+
+def _wait_for(address: tuple[str, int], timeout: float) -> None:
+    """Returns once somebody listens there."""
     end = time.monotonic() + timeout
     while True:
         try:
-            socket.create_connection((host, int(port)), timeout=5).close()
+            socket.create_connection(address, timeout=5).close()
             return
         except OSError as error:
             if time.monotonic() > end:
                 raise ConfigError(
-                    f"the coordinator {coordinator} did not answer within {timeout:g} s"
+                    f"the coordinator {address[0]}:{address[1]} did not answer within {timeout:g} s"
                     f" ({error}): is process 0 running, and its port open?"
                 ) from None
         time.sleep(0.2)
@@ -167,7 +187,8 @@ def on_first(action: Callable[[], object]) -> None:
     message = np.zeros(LONGEST, np.uint8)
     text = str(failed or "").encode()[:LONGEST]
     message[: len(text)] = np.frombuffer(text, np.uint8)
-    heard = bytes(np.asarray(multihost_utils.broadcast_one_to_all(message))).rstrip(b"\0").decode()
+    heard = np.asarray(multihost_utils.broadcast_one_to_all(message)).tobytes()
+    heard = heard.rstrip(b"\0").decode(errors="ignore")
     if heard:
         raise failed or ConfigError(heard)
 
@@ -182,7 +203,7 @@ def check_alike(what: str) -> None:
     if len(other := np.flatnonzero(mark != mark[0])):
         raise ConfigError(
             f"processes {', '.join(map(str, other))} and process 0 were started with different"
-            " configurations, versions or numbers of devices: start all of them alike"
+            " configurations, directories, versions or numbers of devices: start all of them alike"
         )
 
 

@@ -9,7 +9,8 @@ import jax
 import psutil
 from jax.sharding import Mesh
 
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.experiment import hosts
+from purejaxrl_sac.experiment.errors import NoRoomError
 from purejaxrl_sac.experiment.mesh import padded
 from purejaxrl_sac.experiment.runner import Plan, Programs, shapes
 from purejaxrl_sac.types import PyTree
@@ -65,18 +66,18 @@ def check_state(plan: Plan, mesh: Mesh) -> None:
     """Refuses a run whose state alone does not fit, before anything is compiled.
 
     Raises:
-        ConfigError: with the numbers, and what to lower.
+        NoRoomError: in all processes, with the numbers, and what to lower.
     """
     parts = state_bytes(plan, mesh)
     free = available()
-    if sum(parts.values()) > free:
+    if hosts.any_of(sum(parts.values()) > free)[0]:
         lower = {
             "memory": "capacity, num_envs x rollout_length or seeds",
             "agents": "hidden_sizes or seeds",
             "environments": "num_envs or seeds",
         }[max(parts, key=parts.get)]
         shares = ", ".join(f"{name} {readable(value)}" for name, value in parts.items())
-        raise ConfigError(
+        raise NoRoomError(
             f"the run's state takes {readable(sum(parts.values()))} ({shares}), but"
             f" {readable(free)} are free: lower {lower}"
         )
@@ -89,11 +90,11 @@ def check_programs(programs: Programs, held: int = 0) -> None:
         held: bytes of its state that are there already.
 
     Raises:
-        ConfigError: with the numbers, and what to lower.
+        NoRoomError: in all processes, with the numbers, and what to lower.
     """
     needed, free = program_bytes(programs), available() + held
-    if needed > free:
-        raise ConfigError(
+    if hosts.any_of(needed > free)[0]:
+        raise NoRoomError(
             f"the run takes {readable(needed)} while it computes, but {readable(free)} are free:"
             " lower seeds, capacity, num_envs, rollout_length or batch_size"
         )

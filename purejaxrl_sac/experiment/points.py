@@ -112,6 +112,26 @@ def shape_of(config: Config, point: Point) -> tuple:
     return tuple((name, x) for name, x in sorted(point.items()) if name not in traced(config))
 
 
+def variants(config: Config, points: Sequence[Point]) -> dict[str, list]:
+    """What lanes of one program differ in: traced field -> its value in each point."""
+    names = sorted(traced(config) & points[0].keys())
+    return {name: [point[name] for point in points] for name in names}
+
+
+def at_once(lanes: int, seeds: int) -> int:
+    """How many points so many lanes are enough for.
+
+    Raises:
+        ConfigError: not even for one.
+    """
+    if lanes < seeds:
+        raise ConfigError(
+            f"lanes is {lanes}, but a point takes {seeds}, one for each seed: raise lanes or lower"
+            " seeds"
+        )
+    return lanes // max(1, seeds)
+
+
 def _typed(name: str, value: Any, like: Any) -> Any:
     """A value, or words of a command line, as the type of a field's default."""
     try:
@@ -127,6 +147,8 @@ def _typed(name: str, value: Any, like: Any) -> Any:
             return round(number)
         if isinstance(like, float):
             return float(value)
+        if isinstance(like, str) and not isinstance(value, str):
+            raise TypeError
     except (TypeError, ValueError, KeyError, OverflowError):
         raise ConfigError(f"{name} is {value!r}, but takes values like {like!r}") from None
     return value

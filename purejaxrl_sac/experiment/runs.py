@@ -147,7 +147,7 @@ def run(
     )  # fmt: skip
     check_keep(keep)
     mesh = mesh_for(plan.lanes, devices)
-    _check_alike(plan, mesh)
+    _check_alike(Path(out), plan, mesh)
     memory.check_state(plan, mesh)
     directory = RunDirectory(Path(out))
     hosts.on_first(lambda: RunDirectory.create(Path(out)))
@@ -203,7 +203,7 @@ def resume(
         longer = _longer(directory, plan, steps)
         mesh = mesh_for(plan.lanes, devices)
         _check_versions(directory.path, document, any_version, mesh, watch)
-        _check_alike(longer, mesh)
+        _check_alike(directory.path, longer, mesh)
         memory.check_state(longer, mesh)
         found = _intact(directory, longer, mesh, watch)
         watch.say(f"going on from step {found[0]:,}" if found else "no checkpoint: from the start")
@@ -343,12 +343,12 @@ def _leave(directory: RunDirectory, plan: Plan, result: Result, mesh: Mesh, watc
     watch.on_finished(pictures.title(plan.config), figures, directory.path)
 
 
-def _check_alike(plan: Plan, mesh: Mesh) -> None:
+def _check_alike(path: Path, plan: Plan, mesh: Mesh) -> None:
     """Raises ConfigError where processes are about to do different things."""
     if not hosts.alone():
         config = record.config_to_dict(plan.config)
-        what = (config, plan._replace(config=None), record.versions(), len(mesh.local_devices))
-        hosts.check_alike(repr(what))
+        planned = (str(path), config, plan._replace(config=None))
+        hosts.check_alike(repr((planned, record.versions(), len(mesh.local_devices))))
 
 
 def _summary(result: Result, figures: dict[str, str], mesh: Mesh) -> dict[str, Any]:

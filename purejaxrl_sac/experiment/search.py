@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from purejaxrl_sac.config import Config, ConfigError
-from purejaxrl_sac.experiment import runner
+from purejaxrl_sac.config import Config, ConfigError, validate
+from purejaxrl_sac.experiment import memory, runner
 from purejaxrl_sac.experiment.mesh import fill, mesh_for, padded, shardings, trim
-from purejaxrl_sac.experiment.points import Point, checked, shape_of, traced
+from purejaxrl_sac.experiment.points import Point, at_once, checked, shape_of, traced, variants
 from purejaxrl_sac.experiment.runner import Plan, Programs
 from purejaxrl_sac.experiment.statistics import iqm
 from purejaxrl_sac.train import seed_axes
@@ -102,16 +102,17 @@ def successive_halving(
         most: lanes at once; None for all.
 
     Raises:
-        ConfigError: bad input, or points that are not lanes of one program.
+        ConfigError: bad input, points that are not lanes of one program, or more lanes at once
+            than fit into memory.
     """
     if eta < 2:
         raise ConfigError(f"eta is {eta}, but must be at least 2")
+    size = len(points) if most is None else at_once(most, seeds)
     points = checked(config, points)
     if len({shape_of(config, point) for point in points}) > 1:
         raise ConfigError("points of a search share one program: sweep static fields instead")
     if not runner.timed(config):
         raise ConfigError(f"a search needs a time limit, which {config.env} does not have")
-    size = max(1, (most or len(points) * seeds) // seeds)
     iterations = config.replace(**points[0]).iterations
     ends = rung_ends(iterations, min(size, len(points)), eta, first)
     seen: list[list[float]] = [[] for _ in ends]
@@ -128,13 +129,14 @@ def successive_halving(
 
 
 def rung_ends(iterations: int, points: int, eta: int, first: float | None = None) -> list[int]:
-    """The iterations after which points are compared; the last is the whole run."""
+    """The iterations after which points are compared, each eta times the one before; the last is
+    the whole run."""
     if first is not None and not 0 < first <= 1:
         raise ConfigError(f"first is {first}, but must be a share of the run above 0, up to 1")
     share = first or float(eta) ** -math.floor(math.log(points, eta) + 1e-9)
     count = math.floor(-math.log(share, eta) + 1e-9)
-    ends = [round(iterations * float(eta) ** -(count - rung)) for rung in range(count + 1)]
-    return sorted({max(1, end) for end in ends})
+    ends = [round(iterations * share * eta**rung) for rung in range(count + 1)]
+    return sorted({max(1, end) for end in ends} | {iterations})
 
 
 def survivors(scores: np.ndarray, seen: Sequence[float], eta: int) -> np.ndarray:
@@ -169,7 +171,7 @@ def _halve(  # noqa: PLR0917
     for end, scored in zip(ends, seen, strict=True):
         plan = lane_plan(config, [points[i] for i in left], **planned)
         old, mesh = mesh, mesh_for(plan.lanes, devices)
-        programs = runner.compile_run(plan, done, mesh, lengths=[end - done])
+        programs = _compile(plan, mesh, [end - done], done)
         if state is None:
             state = runner.begin(plan, programs)
         else:
@@ -189,6 +191,16 @@ def _halve(  # noqa: PLR0917
     return rungs
 
 
+def _compile(plan: Plan, mesh: Mesh, lengths: list[int], done: int = 0) -> Programs:
+    """Programs of so many iterations; what has begun fits into memory, later rungs are smaller."""
+    if done:
+        return runner.compile_run(plan, done, mesh, lengths)
+    memory.check_state(plan, mesh)
+    programs = runner.compile_run(plan, done, mesh, lengths)
+    memory.check_programs(programs)
+    return programs
+
+
 def _go(
     plan: Plan, programs: Programs, state: TrainState, length: int, config: Config
 ) -> tuple[TrainState, np.ndarray]:
@@ -202,10 +214,9 @@ def _go(
 
 def lane_plan(config: Config, points: Sequence[Point], episodes: int, **planned: Any) -> Plan:
     """Points of one program as the variants of a plan, which is evaluated after any chunk."""
-    lanes = sorted(traced(config) & points[0].keys())
-    variants = {name: [point[name] for point in points] for name in lanes}
     planned |= {"episodes": episodes, "eval_episodes": episodes, "eval_every": config.block}
-    return runner.plan(config.replace(**points[0]), chunks=1, variants=variants, **planned)
+    planned["variants"] = variants(config, points)
+    return runner.plan(config.replace(**points[0]), chunks=1, **planned)
 
 
 def _iqm(scores: np.ndarray) -> float:
@@ -261,6 +272,7 @@ def exploit_and_explore(  # noqa: PLR0917
     order = jnp.argsort(jnp.where(jnp.isnan(scores), -jnp.inf, scores))  # the worst first
     key_parent, *keys = jax.random.split(key, 1 + len(values))
     best = order[-cut:][jax.random.randint(key_parent, (cut,), 0, cut)]
+    best = jnp.where(jnp.isnan(scores[best]), order[-1], best)  # nobody copies who has no score
     parents = jnp.arange(members).at[order[:cut]].set(best)
     copied = parents != jnp.arange(members)
 
@@ -299,7 +311,8 @@ def population_based_training(
         share: of the members, that is replaced.
 
     Raises:
-        ConfigError: fewer than two members, or hyperparameters that cannot vary in one program.
+        ConfigError: fewer than two members, hyperparameters that cannot vary in one program or lie
+            outside their ranges, or more members than fit into memory.
     """
     points = checked(config, points)
     if len(points) < 2 or not 0 < share <= 0.5:
@@ -309,13 +322,22 @@ def population_based_training(
         raise ConfigError(f"{foreign.pop()} cannot vary in one program: leave it out of the search")
     if missing := set(names) - (low.keys() & high.keys()):
         raise ConfigError(f"{missing.pop()} needs a low and a high end")
+    for name in names:
+        if not all(low[name] <= point[name] <= high[name] for point in points):
+            raise ConfigError(
+                f"{name} goes from {low[name]} to {high[name]}, but points lie outside"
+            )
+    for end in (low, high):
+        validate(config.replace(**{name: end[name] for name in names}))
+    if generations < 1:
+        raise ConfigError(f"generations is {generations}, but must be at least 1")
     if not runner.timed(config):
         raise ConfigError(f"a search needs a time limit, which {config.env} does not have")
     plan = lane_plan(config, points, seeds=1, seed=seed, episodes=episodes)
     length = runner.chunk_length(config.iterations, generations)
     lengths = runner.chunk_lengths(config.iterations, length)
     mesh = mesh_for(plan.lanes, devices)
-    programs = runner.compile_run(plan, 0, mesh, lengths=sorted(set(lengths)))
+    programs = _compile(plan, mesh, lengths)
     values = {name: jnp.array([float(point[name]) for point in points]) for name in names}
     ranges = Ranges({n: float(low[n]) for n in names}, {n: float(high[n]) for n in names})
     step = jax.jit(partial(exploit_and_explore, ranges=ranges, share=share, factor=factor))
@@ -403,7 +425,11 @@ def optuna_search(
         points = checked(config, asked)
         for shape in dict.fromkeys(shape_of(config, point) for point in points):
             group = [point for point in points if shape_of(config, point) == shape]
-            plan = lane_plan(config, group, seeds=seeds, seed=seed, episodes=episodes)
+            plan = runner.plan(
+                config.replace(**group[0]), seeds, seed=seed, chunks=1, episodes=episodes,
+                variants=variants(config, group),
+            )  # fmt: skip
+            memory.check_state(plan, mesh_for(plan.lanes, devices))
             result = runner.train_seeds(plan, devices=devices)
             failed = result.history[-1].failed.reshape(len(group), seeds).any(1)
             returns = result.evaluation.mean(1).reshape(len(group), seeds)

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from purejaxrl_sac.experiment.points import Point
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
@@ -129,6 +130,10 @@ def place(axes: Axes, axis: Literal["x", "y"], values: Sequence) -> np.ndarray:
     x = np.array(values, float)
     if x.min() > 0 and x.max() >= DECADES * x.min():
         axes.set(**{f"{axis}scale": "log"})
+        ticks = axes.xaxis if axis == "x" else axes.yaxis
+        ticks.set_major_locator(LogLocator(subs=(1, 3) if x.max() < 1e3 * x.min() else (1,)))
+        ticks.set_major_formatter("{x:g}")
+        ticks.set_minor_formatter(NullFormatter())  # labels there run into each other
     return x
 
 

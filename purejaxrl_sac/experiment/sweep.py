@@ -11,6 +11,7 @@ import csv
 import io
 import itertools
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +22,9 @@ from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment import display, hosts, memory, plot, record, runner, runs
 from purejaxrl_sac.experiment.directory import RunDirectory, read_json, write_json, write_text
 from purejaxrl_sac.experiment.display import Watch
-from purejaxrl_sac.experiment.errors import StoppedError
+from purejaxrl_sac.experiment.errors import NoRoomError, StoppedError
 from purejaxrl_sac.experiment.mesh import mesh_for
-from purejaxrl_sac.experiment.points import Point, checked, shape_of, traced
+from purejaxrl_sac.experiment.points import Point, at_once, checked, shape_of, variants
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 
 SCHEMA = 1
@@ -61,6 +62,10 @@ class Batch(NamedTuple):
     variants: dict[str, list[float]]
     options: dict[str, Any]  # of `runs.run`
     path: Path
+
+    @property
+    def points(self) -> int:
+        return len(next(iter(self.variants.values()), [None]))
 
 
 class Swept(NamedTuple):
@@ -109,9 +114,7 @@ def run(
         RunError, StoppedError: as for a run; `resume` goes on.
     """
     planned = {"seed": seed, "chunks": chunks, "episodes": episodes, "fresh_seeds": fresh_seeds}
-    sweep = plan(config, points, seeds, **planned)
-    begin(Path(out), sweep)
-    return go_on(Path(out), sweep, **how)
+    return start(Path(out), plan(config, points, seeds, **planned), **how)
 
 
 def plan(
@@ -130,10 +133,20 @@ def plan(
     sweep = Sweep(config, points, seeds, seed, chunks, episodes, fresh_seeds)
     for group in sweep.programs():
         runner.plan(sweep.config_of(points[group[0]]), seeds, chunks=chunks, episodes=episodes)
-    runner.key_from_seed(seed + FRESH)
     if fresh_seeds < 0:
         raise ConfigError(f"fresh_seeds is {fresh_seeds}, but must be zero (none) or more")
     return sweep
+
+
+def start(path: Path, sweep: Sweep, **how: Any) -> Swept:
+    """Makes a sweep's directory and trains it all; arguments and errors as for `run`."""
+    begin(path, sweep)
+    try:
+        return go_on(path, sweep, **how)
+    except ConfigError:
+        if hosts.is_first() and not any(path.glob("batches/*/metrics.jsonl")):
+            shutil.rmtree(path, ignore_errors=True)  # nothing has been trained
+        raise
 
 
 def begin(path: Path, sweep: Sweep) -> None:
@@ -145,10 +158,13 @@ def begin(path: Path, sweep: Sweep) -> None:
 
     def make() -> None:
         _make(path)
-        write_json(path / "sweep.json", document)
+        write_json(path / "sweep.json", _document(sweep))
 
-    document = sweep._asdict() | {"schema": SCHEMA, "config": record.config_to_dict(sweep.config)}
     hosts.on_first(make)
+
+
+def _document(sweep: Sweep) -> dict[str, Any]:
+    return sweep._asdict() | {"schema": SCHEMA, "config": record.config_to_dict(sweep.config)}
 
 
 def _make(path: Path) -> None:
@@ -239,20 +255,38 @@ def go_on(
     """
     if devices is not None:
         options["devices"] = devices
-    try:
-        engine(batches(path, sweep, most, devices), **options)
-        scores = read_scores(path, sweep)
-        best = choose(scores)
-        fresh = None
-        if sweep.fresh_seeds and best is not None:
-            again = fresh_batch(path, sweep, best)
-            engine([again], **options)
-            fresh = _scores(again.path)
-    except StoppedError as stop:
-        raise StoppedError(path, stop.steps, stop.signal) from None
-    swept = Swept(path, sweep, scores, best, fresh)
-    hosts.on_first(lambda: _leave(swept))
+    hosts.check_alike(repr((str(path), _document(sweep), most, devices)))
+    with runs.failing(RunDirectory(path)):
+        try:
+            _train_all(path, sweep, engine, most, **options)
+            scores = read_scores(path, sweep)
+            best = choose(scores)
+            fresh = None
+            if sweep.fresh_seeds and best is not None:
+                again = fresh_batch(path, sweep, best)
+                engine([again], **options)
+                fresh = _scores(again.path)
+        except StoppedError as stop:
+            raise StoppedError(path, stop.steps, stop.signal) from None
+        swept = Swept(path, sweep, scores, best, fresh)
+        hosts.on_first(lambda: _leave(swept))
     return swept
+
+
+def _train_all(
+    path: Path, sweep: Sweep, engine: Callable[..., None], most: int | None, **options: Any
+) -> None:
+    """Trains all batches; where programs take more memory than states said, in smaller ones."""
+    while True:
+        left = batches(path, sweep, most, options.get("devices"))
+        try:
+            return engine(left, **options)
+        except NoRoomError:
+            hosts.on_first(lambda: None)  # the first one has taken the batch away again
+            largest = max((batch.points for batch in left if not batch.path.exists()), default=1)
+            if largest == 1:
+                raise
+            most = largest // 2 * sweep.seeds
 
 
 def batches(
@@ -265,7 +299,7 @@ def batches(
     groups = list(begun)
     for program in sweep.programs():
         left = [i for i in program if i not in taken]
-        size = _fitting(sweep, program[0], most, devices)
+        size = _fitting(sweep, program[0], most, devices) if left else 1
         for _, together in itertools.groupby(enumerate(left), lambda x: x[1] - x[0]):
             run = [i for _, i in together]
             pieces = -(-len(run) // size)
@@ -277,18 +311,15 @@ def batches(
 
 def _batch(path: Path, sweep: Sweep, group: range) -> Batch:
     points = [sweep.points[i] for i in group]
-    lanes = traced(sweep.config) & points[0].keys()
-    config = sweep.config_of(points[0])
-    variants = {name: [point[name] for point in points] for name in sorted(lanes)}
     options = {name: getattr(sweep, name) for name in ("seeds", "seed", "chunks", "episodes")}
-    name = f"{group[0]:05d}-{group[-1]:05d}"
-    return Batch(config, variants, options, path / "batches" / name)
+    path = path / "batches" / f"{group[0]:05d}-{group[-1]:05d}"
+    return Batch(sweep.config_of(points[0]), variants(sweep.config, points), options, path)
 
 
 def fresh_batch(path: Path, sweep: Sweep, best: int) -> Batch:
     """The best point, to be trained with keys, and judged by episodes, that did not choose it."""
-    options = {"seeds": sweep.fresh_seeds, "seed": sweep.seed + FRESH, "chunks": sweep.chunks}
-    options["episodes"] = sweep.episodes
+    options = {"seeds": sweep.fresh_seeds, "chunks": sweep.chunks, "episodes": sweep.episodes}
+    options["seed"] = (sweep.seed + FRESH) % 2**32
     return Batch(sweep.config_of(sweep.points[best]), {}, options, path / "best")
 
 
@@ -305,7 +336,7 @@ def _fitting(sweep: Sweep, point: int, most: int | None, devices: int | None) ->
     needed = sum(memory.state_bytes(plan, mesh).values())
     fit = int(memory.SWEEP_SHARE * memory.available() / needed)
     if most is not None:
-        fit = min(fit, most // sweep.seeds)
+        fit = min(fit, at_once(most, sweep.seeds))
     return hosts.least(max(1, fit))
 
 
@@ -353,6 +384,8 @@ def statistics(scores: np.ndarray) -> dict[str, Any]:
 
 def _own(config: Config) -> Config | None:
     """A configuration that plain data cannot bring back; None for all others."""
+    if not isinstance(config.env, str):
+        return config
     try:
         record.config_from_dict(json.loads(json.dumps(record.config_to_dict(config))))
     except ConfigError:
