@@ -59,7 +59,13 @@ def test_learns_what_to_do_where_and_discounts_it(algorithm):
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "trace_decay"), (("a2c", 0.0), ("a2c", 0.9), ("reinforce", 1.0), ("ppo", 0.9))
+    ("algorithm", "trace_decay"),
+    (
+        ("a2c", 0.0),
+        ("a2c", 0.9),
+        ("ppo", 0.9),
+        pytest.param("reinforce", 1.0, marks=pytest.mark.slow),
+    ),
 )
 def test_a_time_limit_bootstraps(algorithm, trace_decay):
     env = Probe(lambda sign, time, action: 1, horizon=0)

@@ -45,7 +45,7 @@ def obs(*rows):
     return jnp.array(rows, jnp.float32)
 
 
-@pytest.mark.parametrize("algorithm", quick(FAMILY, *FAMILY[:4], *FAMILY[5:]))
+@pytest.mark.parametrize("algorithm", quick(FAMILY, "tqc", "crossq"))
 def test_finds_the_best_action_for_each_observation(algorithm):
     env = Probe(
         lambda sign, time, action: -((action - 0.5 * sign) ** 2),
@@ -57,7 +57,7 @@ def test_finds_the_best_action_for_each_observation(algorithm):
     np.testing.assert_allclose(action, [[-0.5], [0.5]], atol=0.15)
 
 
-@pytest.mark.parametrize("algorithm", FAMILY)
+@pytest.mark.parametrize("algorithm", quick(FAMILY, "tqc", "td3", "sac_v1", "crossq"))
 def test_a_time_limit_bootstraps(algorithm):
     env = Probe(lambda sign, time, action: 1, horizon=0, action_space=CONTINUOUS)
     changes = {**settings(algorithm), "env_params": Params(max_steps_in_episode=3)}
@@ -171,6 +171,19 @@ def test_a_delayed_actor_moves_every_other_update():
         )
         state = after
     assert moved == [True, False, True, False]
+
+
+@pytest.mark.parametrize("algorithm", ("sac", "td3"))
+def test_step_sizes_of_critics_and_of_a_delayed_actor_end_together(algorithm):
+    config = small(algorithm, policy_delay=2, learning_rate_end=0.0)
+    state = prl.init(jax.random.key(0), config)
+    late, _ = prl.run(state, config, config.iterations - 1)
+    last, _ = prl.run(late, config, 1)
+    beyond, _ = prl.run(last, config, 1)
+    for part in ("actor_params", "critic_params"):
+        before, end, after = (getattr(x.agent, part) for x in (late, last, beyond))
+        assert not np.array_equal(jax.tree.leaves(before)[0], jax.tree.leaves(end)[0])
+        chex.assert_trees_all_equal(end, after)
 
 
 def test_delay_stays_a_cond_over_parameters_under_vmap():

@@ -11,11 +11,12 @@ import pytest
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.config import ConfigError
-from tests.conftest import small
+from tests.conftest import quick, small
 from tests.probes import CONTINUOUS, Probe
 
 ALGORITHMS = ("per_dqn", "ppo", "simba", "td3", "double_q_learning", "sarsa")
 SEEDS = 3
+SLOW = pytest.mark.slow
 
 
 def unwrapped(tree):
@@ -49,7 +50,7 @@ def vmapped_init(config):
     return jax.jit(jax.vmap(prl.init, (0, None), axes))(keys, config), axes
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", quick(ALGORITHMS, "td3", "double_q_learning"))
 def test_run_composes_bit_for_bit(key, algorithm):
     config = small(algorithm)
     run = jax.jit(prl.run, static_argnums=2)
@@ -62,7 +63,7 @@ def test_run_composes_bit_for_bit(key, algorithm):
     assert int(once.step) == (config.warmup_iterations + 12) * config.rollout_length
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", quick(ALGORITHMS, "td3", "double_q_learning"))
 def test_train_is_run_after_init(key, algorithm):
     config = small(algorithm)
     trained = jax.jit(prl.train)(key, config)
@@ -93,7 +94,7 @@ def test_watch_measures_the_states_that_train_goes_through(key):
         prl.watch(key, config, measure, 1_000)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", quick(ALGORITHMS, "per_dqn", "ppo", "sarsa"))
 def test_vmapped_run_composes_bit_for_bit(algorithm):
     config = small(algorithm)
     start, axes = vmapped_init(config)
@@ -108,7 +109,7 @@ def test_vmapped_run_composes_bit_for_bit(algorithm):
     assert once.step.shape == ()
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", quick(ALGORITHMS, "per_dqn", "ppo", "sarsa"))
 def test_vmapped_train_is_vmapped_run_after_vmapped_init(algorithm):
     config = small(algorithm)
     start, axes = vmapped_init(config)
@@ -137,7 +138,8 @@ def test_state_with_a_copied_clock_continues_the_same(algorithm):
 
 def test_a_nested_vmapped_state_continues_bit_for_bit():
     """Sweep x seeds, with a clock per lane of both, as plain vmaps leave it."""
-    config = small("sac")
+    config = small("td3")
+    config = config.replace(total_steps=8 * config.block)
     keys = jax.random.split(jax.random.key(0), (2, SEEDS))
     nest = lambda f: jax.vmap(jax.vmap(f))  # noqa: E731
     start = jax.jit(nest(partial(prl.init, config=config)))(keys)
@@ -145,8 +147,7 @@ def test_a_nested_vmapped_state_continues_bit_for_bit():
     run = jax.jit(lambda state, n: nest(lambda s: prl.run(s, config, n))(state), static_argnums=1)
     once = run(start, 6)[0]
     assert_equal(once, run(run(start, 3)[0], 3)[0])
-    short = config.replace(total_steps=8 * config.block)
-    assert_equal(once, jax.jit(nest(prl.make_train(short)))(keys)[0])
+    assert_equal(once, jax.jit(nest(prl.make_train(config)))(keys)[0])
     jaxpr = str(jax.make_jaxpr(run, static_argnums=1)(start, 6))
     assert "dynamic_update_slice" in jaxpr
     assert "scatter" not in jaxpr
@@ -154,7 +155,7 @@ def test_a_nested_vmapped_state_continues_bit_for_bit():
 
 @pytest.mark.parametrize("algorithm", ("dqn", "sac"))
 def test_eager_jit_and_vmap_agree(key, algorithm):
-    config = small(algorithm, num_envs=2, rollout_length=2, warmup_steps=4, total_steps=16)
+    config = small(algorithm, num_envs=2, rollout_length=2, warmup_steps=4, total_steps=12)
     jitted = jax.jit(prl.train)(key, config)
     with jax.disable_jit():
         eager = prl.train(key, config)
@@ -209,20 +210,22 @@ GARNET = {"env": "garnet", "epsilon_end": 0.1, "epsilon_fraction": 0.8, "bonus":
     ("algorithm", "changes", "unused"),
     [
         ("dqn", {"epsilon_end": 0.1}, ()),
-        ("munchausen_dqn", {"epsilon_end": 0.1, "munchausen_min": -0.1}, ()),
-        ("iqn", {"epsilon_end": 0.1, "learning_rate": 0.01}, ()),
         ("rainbow", {}, ()),
         ("pqn", {"epsilon_end": 0.1}, ()),
-        ("ppo", {"learning_rate": 0.05}, ()),
-        ("soft_q", {}, ()),
         ("sac", {}, ()),
-        pytest.param("discrete_sac", {"alpha_learning_rate": 0.1}, (), marks=pytest.mark.slow),
-        pytest.param("td3", {}, (), marks=pytest.mark.slow),
-        ("q_lambda", GARNET, ("alpha", "bonus")),
         ("q_learning", {**GARNET, "exploration": "boltzmann"}, ("bonus",)),
-        ("q_learning", {**GARNET, "exploration": "ucb"}, ("alpha",)),
         ("soft_q_learning", GARNET, ("bonus",)),
-        ("expected_sarsa", GARNET, ("alpha", "bonus")),
+        pytest.param(
+            "munchausen_dqn", {"epsilon_end": 0.1, "munchausen_min": -0.1}, (), marks=SLOW
+        ),
+        pytest.param("iqn", {"epsilon_end": 0.1, "learning_rate": 0.01}, (), marks=SLOW),
+        pytest.param("ppo", {"learning_rate": 0.05}, (), marks=SLOW),
+        pytest.param("soft_q", {}, (), marks=SLOW),
+        pytest.param("discrete_sac", {"alpha_learning_rate": 0.1}, (), marks=SLOW),
+        pytest.param("td3", {}, (), marks=SLOW),
+        pytest.param("q_lambda", GARNET, ("alpha", "bonus"), marks=SLOW),
+        pytest.param("q_learning", {**GARNET, "exploration": "ucb"}, ("alpha",), marks=SLOW),
+        pytest.param("expected_sarsa", GARNET, ("alpha", "bonus"), marks=SLOW),
     ],
 )
 def test_every_traced_hyperparameter_has_an_effect_and_a_sweep_lane_is_the_solo_run(
