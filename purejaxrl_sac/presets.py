@@ -50,8 +50,9 @@ _ACROBOT = {
 _MOUNTAIN_CAR = {
     "total_steps": 120_000,
     "num_envs": 8,
-    "num_updates": 8,
-    "rollout_length": 2,
+    "num_updates": 32,
+    "rollout_length": 8,
+    "hold": 8,  # a coin for each step of its own climbs no hill
     "capacity": 48_000,
     "warmup_steps": 2_000,
     "learning_rate": 2e-3,
@@ -60,6 +61,29 @@ _MOUNTAIN_CAR = {
     "tau": 0.02,
     "target_period": 1,
     "epsilon_end": 0.03,
+}
+_CATCH = {
+    "total_steps": 20_000,
+    "num_envs": 8,
+    "num_updates": 4,
+    "capacity": 16_000,
+    "warmup_steps": 800,
+    "batch_size": 64,
+    "learning_rate": 1e-3,
+    "tau": 0.01,
+    "target_period": 1,
+    "epsilon_end": 0.05,
+    "epsilon_fraction": 0.5,
+}
+_ROOMS = {
+    **_CATCH,
+    "total_steps": 100_000,
+    "num_envs": 10,
+    "num_updates": 5,
+    "capacity": 50_000,
+    "warmup_steps": 2_000,
+    "learning_rate_end": 0.1,
+    "gamma": 0.97,
 }
 _MINATAR = {  # sizes and step size of Young & Tian 2019, but an update every four steps
     "total_steps": 1_000_000,
@@ -73,7 +97,7 @@ _MINATAR = {  # sizes and step size of Young & Tian 2019, but an update every fo
     "target_period": 1_000,
 }
 _MINATAR_EPSILON = {"epsilon_end": 0.05, "epsilon_fraction": 0.1}
-_RAINBOW = {"learning_rate": 1e-4, "v_max": 30.0}
+_RAINBOW = {"learning_rate": 6e-4, "v_max": 30.0}
 _PQN_MINATAR = {
     "total_steps": 10_000_000,
     "num_envs": 128,
@@ -162,6 +186,10 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         }.items()
     },
     ("soft_dqn", "DeepSea-bsuite"): {"total_steps": 20_000},
+    ("dqn", "Catch-bsuite"): _CATCH,
+    ("double_dqn", "Catch-bsuite"): _CATCH,
+    ("dqn", "FourRooms-misc"): _ROOMS,
+    ("double_dqn", "FourRooms-misc"): _ROOMS,
     ("dqn", "Acrobot-v1"): _ACROBOT,
     ("double_dqn", "Acrobot-v1"): _ACROBOT,
     ("qr_dqn", "Acrobot-v1"): _ACROBOT,
