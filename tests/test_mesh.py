@@ -16,7 +16,9 @@ from purejaxrl_sac.experiment import mesh, runner
 from tests.conftest import quick, small
 from tests.test_runs import SHORT, TINY, compiled_once, metrics, same, stopped  # noqa: F401
 
-DEEP = ("dqn", "per_dqn", "sac", "ppo", "rainbow", "pqn", "crossq")
+# not CrossQ: the gradients of its biases before a normalisation are zero but for rounding, which
+# Adam scales up to full steps, so its lanes agree only as long as Adam has done little
+DEEP = ("dqn", "per_dqn", "sac", "ppo", "rainbow", "pqn", "td3")
 
 
 @pytest.mark.parametrize(
