@@ -133,6 +133,7 @@ def validate(config: Config) -> None:
     require(lambda x: x > 0, ABOVE_ZERO, "greater than zero")
     require(math.isfinite, FINITE, "finite")
     require(lambda x: x <= 0, ("munchausen_min",), "zero or less")
+    require(lambda x: x % 1 == 0, ("target_period",), "a whole number")
     require(lambda x: x < 2**31, ("capacity",), "less than 2**31: lower it")
     if config.total_steps // config.num_envs >= 2**31:
         raise ConfigError("each environment may take less than 2**31 steps: lower total_steps")

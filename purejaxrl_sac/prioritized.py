@@ -125,8 +125,10 @@ def prioritized(
         read = storage.read(state.storage, step, index)
         stored = jnp.minimum(step, rows) * num_envs
         exponent = linear_schedule(beta, 1, step / (total_steps / num_envs))
-        weight = (stored * probability) ** -exponent
-        return read._replace(weight=read.weight * weight / weight.max(), index=leaf)
+        # before the largest is taken: what is lost is drawn so rarely that it would be that
+        weight = read.weight * (stored * probability) ** -exponent
+        largest = jnp.maximum(weight.max(), jnp.finfo(weight.dtype).tiny)
+        return read._replace(weight=weight / largest, index=leaf)
 
     def revise(state: Prioritized, sample: Sample, priority: jax.Array) -> Prioritized:
         # what is lost has weight 0 and no TD error that means anything: it sinks to the bottom

@@ -34,6 +34,7 @@ from tests.probes import Counter
         ({"capacity": 12 * 10**9}, "capacity is 12000000000, but must be less than"),
         ({"learning_rate": float("inf")}, "learning_rate is inf, but must be finite"),
         ({"target_period": 0}, "target_period is 0, but must be"),
+        ({"target_period": 2.5}, "target_period is 2.5, but must be a whole number"),
         ({"hidden_sizes": (32, 0)}, "every layer needs a unit"),
         ({"activation": "rellu"}, "no activation is called rellu: did you mean relu"),
     ],

@@ -329,3 +329,37 @@ def test_uint8_observations_train(key):
     state, metrics = jax.jit(prl.train)(key, config)
     assert state.memory.obs.dtype == jnp.uint8
     assert jnp.isfinite(metrics["loss"]).all()
+
+
+def test_pqn_targets_by_hand():
+    """Q(lambda) inside episodes: a time limit bootstraps and a termination does not."""
+    gamma, decay = 0.9, 0.7
+    config = small("pqn", gamma=gamma, trace_decay=decay)
+    agent, _ = config.algorithm(config)
+    steps, envs = 5, 2
+    obs, next_obs = jax.random.normal(jax.random.key(1), (2, steps, envs, 4))
+    state = agent.init(jax.random.key(0), obs[0])
+    last = np.array([[0, 0], [1, 0], [0, 1], [0, 0], [0, 0]], bool)
+    discount = np.ones((steps, envs), np.float32)
+    discount[2, 1] = 0  # the first environment meets a time limit, the second terminates
+    reward = np.arange(10, dtype=np.float32).reshape(steps, envs)
+    rollout = Transition(
+        obs=obs,
+        action=jnp.zeros((steps, envs), jnp.int32),
+        reward=jnp.array(reward),
+        discount=jnp.array(discount),
+        next_obs=next_obs,
+        last=jnp.array(last),
+        extras=(),
+    )
+    value = np.stack([agent.q_values(state, x).max(-1) for x in next_obs])
+    assert np.ptp(value) > 0.01
+    expected = np.zeros((steps, envs))
+    for env in range(envs):
+        for t in reversed(range(steps)):
+            following = value[t, env]
+            if t + 1 < steps and not last[t, env]:
+                following = (1 - decay) * following + decay * expected[t + 1, env]
+            expected[t, env] = reward[t, env] + gamma * discount[t, env] * following
+    observed = agent.observe(state, rollout)[1]
+    np.testing.assert_allclose(observed.extras, expected, rtol=1e-5)

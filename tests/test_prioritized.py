@@ -406,6 +406,12 @@ def test_prioritises_n_steps_of_observations_that_are_kept_once(lossy):
     np.testing.assert_array_equal(batch.next_obs[goes_on], expected[goes_on])
     assert {1, 2, 3} == set(steps) and time.min() == 60
 
+    # the rarer, the larger the weight, but not of what is lost: it must not dwarf the others
+    rare = write_tree(state.tree, sample.index, jnp.where(kept, 1.0, 0.1))
+    again = drawn(memory, state._replace(tree=rare), 100, key=1)
+    assert (np.asarray(again.weight) == 0).any() == lossy
+    np.testing.assert_allclose(again.weight[again.weight > 0], 1, rtol=1e-5)
+
     revised = memory.revise(state, sample, jnp.where(kept, 0.5, 50.0))
     assert revised.largest == 1  # what is lost surprises nobody
     lost = np.asarray(sample.index)[~kept]

@@ -178,8 +178,9 @@ def outside_support(config: Config, progress: runner.Progress) -> str:
     if config.v_min <= low and high <= config.v_max:
         return ""
     return (
-        f"returns of {low:.4g} to {high:.4g} are expected, outside v_min .. v_max ="
-        f" {config.v_min:g} .. {config.v_max:g}: widen it"
+        f"returns of {low:.4g} to {high:.4g}, and perhaps beyond, are expected, outside v_min .."
+        f" v_max = {config.v_min:g} .. {config.v_max:g}: widen it; rewards up to r stay within"
+        " r / (1 - gamma)"
     )
 
 
