@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac import losses
+from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.networks import Quantiles, midpoints
 from purejaxrl_sac.types import PyTree
 
@@ -77,8 +78,17 @@ def quantile(config: Any) -> Head:
 def implicit_quantile(config: Any) -> Head:
     """IQN: quantiles at the fractions that the network was asked for (arXiv 1806.06923).
 
-    It needs a network that gives `Quantiles`: `agents.distributional.implicit_network`.
+    Raises:
+        ConfigError: when used, where the network does not give `Quantiles`.
     """
+
+    def asked(outputs: Quantiles) -> Quantiles:
+        if not isinstance(outputs, Quantiles):
+            raise ConfigError(
+                "implicit_quantile needs a network that is asked for quantiles:"
+                " network=agents.distributional.implicit_network"
+            )
+        return outputs
 
     def loss(
         outputs: Quantiles, action: jax.Array, following: Quantiles, pi: jax.Array, backup: Callable
@@ -86,7 +96,7 @@ def implicit_quantile(config: Any) -> Head:
         target = backup(mix(pi, following.value))
         return _regress(config, chosen(outputs.value, action), outputs.fraction, target)
 
-    return Head(1, lambda outputs: outputs.value.mean(-1), loss)
+    return Head(1, lambda outputs: asked(outputs).value.mean(-1), loss)
 
 
 def mix(pi: jax.Array, outputs: jax.Array) -> jax.Array:

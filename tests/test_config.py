@@ -7,7 +7,7 @@ import pytest
 from flax import struct
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import networks
+from purejaxrl_sac import ConfigError, heads, networks
 from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.agents.distributional import QRDQNConfig, c51, qr_dqn
 from purejaxrl_sac.agents.dqn import NStep, dqn
@@ -147,3 +147,10 @@ def test_a_preset_is_a_configuration_for_its_environment():
     assert prl.preset("dqn", "Acrobot-v1").env == "Acrobot-v1"
     env = Counter()
     assert prl.preset("dqn", env).env is env
+
+
+def test_an_implicit_head_needs_its_network():
+    algorithm = partial(dqn, head=heads.implicit_quantile)
+    config = small("iqn").replace(algorithm=algorithm)
+    with pytest.raises(ConfigError, match="is asked for quantiles"):
+        jax.eval_shape(prl.make_train(config), jax.random.key(0))
