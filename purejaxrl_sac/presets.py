@@ -253,6 +253,8 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("sac", "Reacher-misc"): _GOALS,
     ("sac", "Swimmer-misc"): _GOALS,
+    ("redq", "Swimmer-misc"): {**_GOALS, "num_updates": 8, "policy_delay": 2, "num_critics": 5},
+    ("droq", "Swimmer-misc"): {**_GOALS, "num_updates": 16, "policy_delay": 4},
     ("sac", "Pendulum-v1"): {
         "total_steps": 10_000,
         "num_updates": 2,
