@@ -238,6 +238,20 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "target_entropy_ratio": 0.7,
         "target_entropy_ratio_end": 0.7,
     },
+    ("discrete_sac", "Acrobot-v1"): {
+        "total_steps": 100_000,
+        "num_envs": 8,
+        "rollout_length": 4,
+        "hold": 4,  # with noise of its own for each step most runs never see the bar
+        "num_updates": 16,
+        "capacity": 102_400,
+        "warmup_steps": 5_120,
+        "batch_size": 64,
+        "learning_rate": 2e-3,
+        "learning_rate_end": 0.1,
+        "tau": 0.02,
+        "target_entropy_ratio": 0.7,
+    },
     ("sac", "MountainCarContinuous-v0"): {
         "total_steps": 50_048,
         "num_envs": 8,
