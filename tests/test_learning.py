@@ -54,6 +54,8 @@ def test_double_dqn_overestimates_less_than_dqn(tmp_path):
         ("ppo", "Acrobot-v1", -100),
         ("ppo", "Pendulum-v1", -210),
         ("reinforce", "CartPole-v1", 475),
+        ("discrete_sac", "CartPole-v1", 475),
+        ("discrete_sac", "Acrobot-v1", -92.6),
     ),
 )
 def test_actor_critic_learns(algorithm, env, least):
