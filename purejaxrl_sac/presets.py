@@ -257,12 +257,13 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "num_envs": 8,
         "rollout_length": 16,
         "hold": 16,  # noise of its own for each step climbs no hill
-        "num_updates": 32,
+        "num_updates": 128,  # one a step
         "batch_size": 128,
         "capacity": 51_200,
         "warmup_steps": 2_560,
         "learning_rate": 2e-3,
         "alpha_learning_rate": 2e-3,
+        "gamma": 0.995,
         "tau": 0.02,
     },
     ("sac", "Reacher-misc"): _GOALS,
