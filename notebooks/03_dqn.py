@@ -193,7 +193,7 @@ curves({"DQN with a CNN": (steps, returns)}, "return of training episodes", "Bre
 # %%
 rainbow = partial(
     dqn.dqn,
-    network=partial(dqn.dueling_network, dense=networks.NoisyDense),
+    network=partial(dqn.noisy_network, stream=networks.Dueling),
     head=heads.categorical,
     bootstrap=dqn.double,
     explore=dqn.greedy,

@@ -86,10 +86,11 @@ UNIT_INTERVAL = (
 NON_NEGATIVE = (
     "learning_rate", "alpha_learning_rate", "warmup_steps", "omega", "bonus", "value_coef",
     "entropy_coef", "weight_decay", "exploration_noise", "target_noise", "target_noise_clip",
+    "sigma",
 )  # fmt: skip
 FINITE = (
     "learning_rate", "alpha_learning_rate", "alpha", "target_entropy_per_dim", "omega", "bonus",
-    "initial_value", "v_min", "v_max", "munchausen_min", "value_coef", "entropy_coef",
+    "initial_value", "v_min", "v_max", "munchausen_min", "value_coef", "entropy_coef", "sigma",
 )  # fmt: skip
 ABOVE_ZERO = ("alpha", "max_grad_norm", "huber_delta", "target_period", "cvar")
 

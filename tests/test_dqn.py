@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import dynamic_programming as dp
@@ -285,6 +286,19 @@ def test_noisy_environments_explore_independently():
     assert (action != again).any()
     greedy = agent.policy(jax.random.key(2), state, same)
     assert (greedy == greedy[0]).all()
+
+
+@pytest.mark.parametrize("algorithm", ("noisy_dqn", "rainbow"))
+def test_sigma_scales_the_noise_of_every_noisy_layer(algorithm):
+    def deviations(sigma):
+        config = small(algorithm).replace(sigma=sigma)
+        params = config.algorithm(config)[0].init(jax.random.key(0), jnp.ones((1, 4))).params
+        found = flatten_dict(params)
+        return [x for path, x in found.items() if path[-1].startswith("sigma")]
+
+    assert deviations(0.1)
+    for low, high in zip(deviations(0.1), deviations(0.5), strict=True):
+        np.testing.assert_allclose(5 * low, high, rtol=1e-6)
 
 
 def test_rainbow_with_its_parts_switched_off_is_c51(key):

@@ -12,7 +12,15 @@ from flax import struct
 
 from purejaxrl_sac import heads, networks
 from purejaxrl_sac.agents import dqn as parts
-from purejaxrl_sac.agents.dqn import EpsilonGreedy, NStep, Prioritized, ReplayConfig, Scalar, dqn
+from purejaxrl_sac.agents.dqn import (
+    EpsilonGreedy,
+    Noisy,
+    NStep,
+    Prioritized,
+    ReplayConfig,
+    Scalar,
+    dqn,
+)
 from purejaxrl_sac.config import static
 
 
@@ -33,7 +41,7 @@ qr_dqn = partial(dqn, head=heads.quantile)
 iqn = partial(dqn, head=heads.implicit_quantile, network=implicit_network)
 rainbow = partial(  # Hessel et al. 2018, arXiv 1710.02298
     dqn,
-    network=partial(parts.dueling_network, dense=networks.NoisyDense),
+    network=partial(parts.noisy_network, stream=networks.Dueling),
     head=heads.categorical,
     bootstrap=parts.double,
     explore=parts.greedy,
@@ -94,7 +102,7 @@ class IQNConfig(ImplicitQuantile, EpsilonGreedy):
 
 
 @struct.dataclass
-class RainbowConfig(Categorical, NStep, Prioritized):
+class RainbowConfig(Categorical, NStep, Noisy, Prioritized):
     """Configuration of Rainbow."""
 
     algorithm: Callable = static(rainbow)

@@ -27,8 +27,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -224,7 +225,13 @@ def dqn(
 
 
 dueling_network = partial(networks.q_network, stream=networks.Dueling)
-noisy_network = partial(networks.q_network, dense=networks.NoisyDense)
+
+
+def noisy_network(config: Noisy, *arguments: Any, **kinds: Any) -> nn.Module:
+    """A Q-network of noisy layers; follow it greedily."""
+    dense = partial(networks.NoisyDense, sigma=config.sigma)
+    return networks.q_network(config, *arguments, dense=dense, **kinds)
+
 
 double_dqn = partial(dqn, bootstrap=double)
 dueling_dqn = partial(dqn, network=dueling_network)
@@ -304,6 +311,14 @@ class Munchausen(Soft):
 
 
 @struct.dataclass
+class Noisy(ReplayConfig):
+    """Fields of `noisy_network`."""
+
+    sigma: float = static(0.5)
+    """Noise of a layer's parameters at first, times the square root of its inputs."""
+
+
+@struct.dataclass
 class NStep(ReplayConfig):
     """Fields of `n_step_storage`."""
 
@@ -329,7 +344,7 @@ class DQNConfig(Scalar, EpsilonGreedy):
 
 
 @struct.dataclass
-class NoisyDQNConfig(Scalar):
+class NoisyDQNConfig(Noisy, Scalar):
     """Configuration of DQN with a noisy network."""
 
     algorithm: Callable = static(noisy_dqn)
