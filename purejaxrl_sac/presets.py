@@ -131,6 +131,24 @@ _GOALS = {
     "tau": 0.01,
 }
 
+_PENDULUM = {
+    "total_steps": 10_000,
+    "num_updates": 2,
+    "capacity": 10_000,
+    "learning_rate": 3e-3,
+}
+_TARGETS = {"tau": 0.01}
+_SAC = {**_TARGETS, "alpha_learning_rate": 3e-3}
+_MORE_OFTEN = {"num_updates": 4, "policy_delay": 2, "batch_size": 128}
+_NARROW = {  # networks for three numbers, and the entropy that SAC aims at
+    "batch_size": 128,
+    "critic_width": 64,
+    "critic_blocks": 1,
+    "actor_width": 64,
+    "learning_rate": 1e-3,
+    "target_entropy_per_dim": -1.0,
+}
+
 _LAKE = {
     "total_steps": 200_000,
     "learning_rate": 0.5,
@@ -270,13 +288,18 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("sac", "Swimmer-misc"): _GOALS,
     ("redq", "Swimmer-misc"): {**_GOALS, "num_updates": 8, "policy_delay": 2, "num_critics": 5},
     ("droq", "Swimmer-misc"): {**_GOALS, "num_updates": 16, "policy_delay": 4},
-    ("sac", "Pendulum-v1"): {
-        "total_steps": 10_000,
-        "num_updates": 2,
-        "capacity": 10_000,
-        "learning_rate": 3e-3,
-        "alpha_learning_rate": 3e-3,
-        "tau": 0.01,
+    **{
+        (algorithm, "Pendulum-v1"): {**_PENDULUM, **extra}
+        for algorithm, extra in {
+            "sac": _SAC,
+            "redq": {**_SAC, **_MORE_OFTEN, "num_critics": 5},
+            "droq": {**_SAC, **_MORE_OFTEN},
+            "tqc": {**_SAC, "num_critics": 2},
+            "crossq": {"alpha_learning_rate": 3e-3, "num_updates": 1, "renorm_warmup": 1_000},
+            "simba": {**_SAC, **_NARROW},
+            "sac_v1": {**_TARGETS, "alpha": 0.2},
+            "td3": {**_TARGETS, "num_updates": 4, "batch_size": 128, "learning_rate": 1e-3},
+        }.items()
     },
 }
 

@@ -215,10 +215,9 @@ def sac(
 
 
 @struct.dataclass
-class SACConfig(Config):
-    """Configuration of Soft Actor-Critic."""
+class SoftConfig(Config):
+    """What SAC and CrossQ, which has no target network, share."""
 
-    algorithm: Callable = static(sac)
     env: Any = static("Pendulum-v1")
     """Environment: a name, or any gymnax `Environment` object."""
     total_steps: int = static(20_000)
@@ -239,10 +238,6 @@ class SACConfig(Config):
     """Share of the step size that is left at the end, after falling in a straight line."""
     gamma: float = 0.99
     """Discount factor."""
-    tau: float = 0.005
-    """Share of theta that the target critics take over at each target update."""
-    target_period: int = 1
-    """Gradient updates between two target updates."""
     policy_delay: int = static(1)
     """Updates of the critics for each one of the actor and the temperature."""
     alpha: float = 1.0
@@ -253,3 +248,14 @@ class SACConfig(Config):
     """Entropy that the temperature aims at, in nats per action dimension of width 2."""
     max_grad_norm: float = float("inf")
     """Global norm that gradients are clipped to, for the actor and for the critics."""
+
+
+@struct.dataclass
+class SACConfig(SoftConfig):
+    """Configuration of Soft Actor-Critic."""
+
+    algorithm: Callable = static(sac)
+    tau: float = 0.005
+    """Share of theta that the target critics take over at each target update."""
+    target_period: int = 1
+    """Gradient updates between two target updates."""
