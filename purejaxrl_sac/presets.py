@@ -286,6 +286,15 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("sac", "Reacher-misc"): _GOALS,
     ("sac", "Swimmer-misc"): _GOALS,
+    ("sac", "PointRobot-misc"): {**_GOALS, "num_updates": 16, "gamma": 0.95},
+    ("sac", "multi_goal"): {
+        "total_steps": 20_000,
+        "num_envs": 4,
+        "num_updates": 4,
+        "batch_size": 128,
+        "capacity": 20_000,
+        "tau": 0.01,
+    },
     ("redq", "Swimmer-misc"): {**_GOALS, "num_updates": 8, "policy_delay": 2, "num_critics": 5},
     ("droq", "Swimmer-misc"): {**_GOALS, "num_updates": 16, "policy_delay": 4},
     **{
