@@ -215,6 +215,16 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
             "ppo": _PPO_MINATAR,
         }.items()
     },
+    ("rainbow", "Asterix-MinAtar"): {  # old policies' actions and strong noise hurt here
+        **_MINATAR,
+        "total_steps": 400_000,
+        "learning_rate": 3e-4,
+        "target_period": 250,
+        "n_step": 1,
+        "sigma": 0.1,
+        "v_min": -1.0,
+        "v_max": 10.0,
+    },
     ("soft_dqn", "DeepSea-bsuite"): {"total_steps": 20_000},
     ("dqn", "Catch-bsuite"): _CATCH,
     ("double_dqn", "Catch-bsuite"): _CATCH,
