@@ -77,6 +77,7 @@ COUNTS = (
     "total_steps", "num_envs", "rollout_length", "hold", "num_updates", "batch_size",
     "capacity", "n_step", "num_atoms", "num_quantiles", "num_epochs", "num_particles",
     "num_actions", "policy_delay", "num_critics", "subset_size", "num_dropped",
+    "actor_width", "actor_blocks", "critic_width", "critic_blocks",
 )  # fmt: skip
 UNIT_INTERVAL = (
     "gamma", "tau", "epsilon_start", "epsilon_end", "epsilon_fraction", "trace_decay", "cvar",

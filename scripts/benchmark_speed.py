@@ -64,14 +64,15 @@ def configuration(algorithm: str, capacity: int, updates: int) -> prl.Config:
     total_steps = 2**30  # the run goes on from round to round
     if algorithm == "pqn":
         return prl.preset(algorithm, env).replace(total_steps=total_steps)
+    layers = {} if algorithm == "simba" else {"hidden_sizes": (64, 64)}
     return prl.default_config(algorithm).replace(
         env=env,
-        hidden_sizes=(64, 64),
         batch_size=batch_size,
         capacity=capacity,
         warmup_steps=WARMUP,
         total_steps=total_steps,
         num_updates=updates,
+        **layers,
     )
 
 

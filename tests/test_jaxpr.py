@@ -1,14 +1,17 @@
 """What the compiled loop may not contain: cond, work over the whole memory, a batched clock."""
 
+import dataclasses
 import re
 
 import jax
 import jax.numpy as jnp
 import pytest
 from jax.extend import core
+from jax.interpreters import partial_eval
 
 import purejaxrl_sac as prl
-from tests.conftest import small
+from purejaxrl_sac.agents import ALGORITHMS
+from tests.conftest import TABULAR, quick, small
 
 CAPACITY = 7_776  # no other array is as large
 
@@ -131,3 +134,31 @@ def test_images_stored_once_are_never_copied(seeds):
     compiled = jax.jit(run, donate_argnums=0).lower(state).compile()
     memory = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.memory))
     assert compiled.memory_analysis().temp_size_in_bytes < memory / 10
+
+
+NAMES = {"activation": "silu", "compute_dtype": "bfloat16"}
+OF_EXPLORATION = {"exploration", "alpha", "bonus"}  # of tables: some explorations have no use for
+
+
+@pytest.mark.parametrize("algorithm", quick(ALGORITHMS, "rainbow", "simba", "crossq", "sac"))
+def test_no_field_is_ignored(algorithm):
+    """A flag that does nothing would be believed to have been tried."""
+    config = small(algorithm)
+    common = {field.name for field in dataclasses.fields(prl.Config)}
+    fields = {f.name: f for f in dataclasses.fields(config) if f.name not in common}
+    if algorithm in TABULAR:
+        fields = {name: field for name, field in fields.items() if name not in OF_EXPLORATION}
+
+    def trace(config):
+        return jax.make_jaxpr(prl.train)(key, config)
+
+    key, leaves = jax.random.key(0), jax.tree_util.tree_leaves_with_path(config)
+    usual = trace(config)
+    _, (_, *used) = partial_eval.dce_jaxpr(usual.jaxpr, [True] * len(usual.jaxpr.outvars))
+    ignored = {path[0].name for (path, _), use in zip(leaves, used, strict=True) if not use}
+    for name, field in fields.items():
+        if not field.metadata.get("pytree_node", True):
+            other = NAMES[name] if name in NAMES else 2 * getattr(config, name)
+            if str(trace(config.replace(**{name: other}))) == str(usual):
+                ignored.add(name)
+    assert not ignored & set(fields)

@@ -19,7 +19,7 @@ from flax import struct
 
 from purejaxrl_sac import envs, losses, networks
 from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
-from purejaxrl_sac.agents.sac import SoftConfig
+from purejaxrl_sac.agents.sac import Layers
 from purejaxrl_sac.config import ConfigError, static
 from purejaxrl_sac.distributions import squashed_gaussian
 from purejaxrl_sac.optimize import adam, every, linear_decay
@@ -143,7 +143,7 @@ def crossq(
 
 
 @struct.dataclass
-class CrossQConfig(SoftConfig):
+class CrossQConfig(Layers):
     """Configuration of CrossQ."""
 
     algorithm: Callable = static(crossq)

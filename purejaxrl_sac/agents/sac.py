@@ -216,7 +216,7 @@ def sac(
 
 @struct.dataclass
 class SoftConfig(Config):
-    """What SAC and CrossQ, which has no target network, share."""
+    """What SAC and its relatives share. Parts that need more have classes with their fields."""
 
     env: Any = static("Pendulum-v1")
     """Environment: a name, or any gymnax `Environment` object."""
@@ -228,10 +228,6 @@ class SoftConfig(Config):
     """Transitions per gradient update."""
     capacity: int = static(100_000)
     """Transitions the replay memory keeps; a multiple of num_envs x rollout_length."""
-    hidden_sizes: tuple[int, ...] = static((64, 64))
-    """Units of each hidden layer, in the actor and in each critic."""
-    activation: str = static("relu")
-    """Activation function, by its name in flax.linen."""
     learning_rate: float = 1e-3
     """Step size of Adam, for the actor and the critics."""
     learning_rate_end: float = 1.0
@@ -251,11 +247,27 @@ class SoftConfig(Config):
 
 
 @struct.dataclass
-class SACConfig(SoftConfig):
-    """Configuration of Soft Actor-Critic."""
+class Layers(SoftConfig):
+    """Fields of MLPs."""
 
-    algorithm: Callable = static(sac)
+    hidden_sizes: tuple[int, ...] = static((64, 64))
+    """Units of each hidden layer, in the actor and in each critic."""
+    activation: str = static("relu")
+    """Activation function, by its name in flax.linen."""
+
+
+@struct.dataclass
+class Targets(SoftConfig):
+    """Fields of target critics."""
+
     tau: float = 0.005
     """Share of theta that the target critics take over at each target update."""
     target_period: int = 1
     """Gradient updates between two target updates."""
+
+
+@struct.dataclass
+class SACConfig(Layers, Targets):
+    """Configuration of Soft Actor-Critic."""
+
+    algorithm: Callable = static(sac)

@@ -27,7 +27,7 @@ from flax import struct
 
 from purejaxrl_sac import losses, networks, normalize
 from purejaxrl_sac.agents.dqn import n_step_storage
-from purejaxrl_sac.agents.sac import Critique, SACConfig, sac
+from purejaxrl_sac.agents.sac import Critique, SACConfig, Targets, sac
 from purejaxrl_sac.config import ConfigError, static
 from purejaxrl_sac.optimize import adamw, linear_decay
 from purejaxrl_sac.types import Agent, Memory
@@ -195,7 +195,7 @@ class TQCConfig(SACConfig):
 
 
 @struct.dataclass
-class SimBaConfig(SACConfig):
+class SimBaConfig(Targets):
     """Configuration of SimBa."""
 
     algorithm: Callable = static(simba)
