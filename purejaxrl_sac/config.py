@@ -76,7 +76,7 @@ COMPUTE_DTYPES = ("float32", "bfloat16")
 COUNTS = (
     "total_steps", "num_envs", "rollout_length", "hold", "num_updates", "batch_size",
     "capacity", "n_step", "num_atoms", "num_quantiles", "num_epochs", "num_particles",
-    "num_actions", "policy_delay", "num_critics", "subset_size", "num_dropped",
+    "num_actions", "policy_delay", "num_critics", "subset_size",
     "actor_width", "actor_blocks", "critic_width", "critic_blocks",
 )  # fmt: skip
 UNIT_INTERVAL = (
@@ -87,11 +87,12 @@ UNIT_INTERVAL = (
 NON_NEGATIVE = (
     "learning_rate", "alpha_learning_rate", "warmup_steps", "omega", "bonus", "value_coef",
     "entropy_coef", "weight_decay", "exploration_noise", "target_noise", "target_noise_clip",
-    "sigma",
+    "sigma", "num_dropped", "renorm_warmup",
 )  # fmt: skip
 FINITE = (
     "learning_rate", "alpha_learning_rate", "alpha", "target_entropy_per_dim", "omega", "bonus",
     "initial_value", "v_min", "v_max", "munchausen_min", "value_coef", "entropy_coef", "sigma",
+    "weight_decay", "exploration_noise", "target_noise",
 )  # fmt: skip
 ABOVE_ZERO = ("alpha", "max_grad_norm", "huber_delta", "target_period", "cvar")
 
@@ -125,7 +126,7 @@ def validate(config: Config) -> None:
             if name in numbers and not condition(numbers[name]):
                 raise ConfigError(f"{name} is {numbers[name]}, but must be {what}")
 
-    for name in (*COUNTS, "warmup_steps"):
+    for name in (*COUNTS, "warmup_steps", "num_dropped", "renorm_warmup"):
         if name in names and not isinstance(getattr(config, name), Integral):
             raise ConfigError(f"{name} is {getattr(config, name)!r}, but must be a whole number")
     require(lambda x: x >= 1, COUNTS, "at least 1")
@@ -142,8 +143,11 @@ def validate(config: Config) -> None:
 
     if getattr(config, "compute_dtype", "float32") not in COMPUTE_DTYPES:
         raise unknown("compute_dtype", config.compute_dtype, COMPUTE_DTYPES)
-    if any(size < 1 for size in getattr(config, "hidden_sizes", ())):
-        raise ConfigError(f"hidden_sizes is {config.hidden_sizes}, but every layer needs a unit")
+    require(lambda x: x < 1, ("dropout_rate",), "less than 1: some units must stay")
+    for name in {"hidden_sizes", "critic_hidden_sizes"} & set(names):
+        sizes = getattr(config, name)
+        if not all(isinstance(size, Integral) and size >= 1 for size in sizes):
+            raise ConfigError(f"{name} is {sizes}, but every layer needs a unit, a whole number")
     if "activation" in names and config.activation not in ACTIVATIONS:
         raise unknown("activation", config.activation, ACTIVATIONS)
     _check_counts(config)

@@ -154,7 +154,8 @@ def discrete_soft_value(q: jax.Array, log_pi: jax.Array, alpha: jax.Array | floa
     """
     chex.assert_rank([q, log_pi], 2)
     pi = jnp.exp(log_pi)
-    return expected_value(q, pi) + alpha * entropy(pi)
+    surprise = jnp.where(pi > 0, -log_pi, 0.0)  # not -log pi, whose gradient is nan at pi = 0
+    return expected_value(q, pi) + alpha * (pi * surprise).sum(-1)
 
 
 def soft_critic(q: jax.Array, target: jax.Array) -> jax.Array:

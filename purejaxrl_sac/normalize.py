@@ -4,7 +4,8 @@
 
 A wrapper is a function (config, Agent) -> Agent. Memories keep what the environment gave; it is
 scaled when it is acted on or learned from. All that happens in one iteration (acting, advantages,
-updates) is scaled alike: what its rollout adds to the statistics counts from the next one on.
+updates) is scaled alike: what its rollout adds to the statistics counts from the next one on, and
+what the warm-up saw from the second one on, because the first has begun unscaled.
 Evaluation scales as the last iteration would and adds nothing.
 """
 

@@ -310,7 +310,13 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     **{
         (algorithm, "Pendulum-v1"): {**_PENDULUM, **extra}
         for algorithm, extra in {
-            "sac": _SAC,
+            "sac": {
+                "num_updates": 4,
+                "batch_size": 128,
+                "learning_rate": 1e-2,  # so large only because it falls
+                "learning_rate_end": 0.03,
+                "alpha_learning_rate": 3e-3,
+            },
             "redq": {**_SAC, **_MORE_OFTEN, "num_critics": 5},
             "droq": {**_SAC, **_MORE_OFTEN},
             "tqc": {**_SAC, "num_critics": 2},

@@ -82,7 +82,7 @@ def test_q_values_and_policy_agree(key):
     np.testing.assert_array_equal(chosen, q[jnp.arange(20), action])
 
 
-@pytest.mark.parametrize("algorithm", ("soft_q", "sac"))
+@pytest.mark.parametrize("algorithm", ("soft_q", "sac", "td3", "sac_v1", "crossq"))
 def test_q_values_of_continuous_actions(key, algorithm):
     config = small(algorithm, env="multi_goal")
     state = jax.jit(prl.init)(key, config)

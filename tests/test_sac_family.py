@@ -108,6 +108,13 @@ def test_tqc_leaves_the_largest_quantiles_of_all_critics_out():
     np.testing.assert_allclose(meaning.loss(q, kept), [expected], rtol=1e-5)
 
 
+def test_droq_takes_the_least_for_targets_and_climbs_the_mean():
+    meaning = sac_family.droq.keywords["critique"](prl.default_config("droq"))
+    q = jnp.array([[1.0, 5.0], [3.0, 2.0]])  # [E, B]
+    np.testing.assert_array_equal(meaning.following(None, q), [[1], [2]])
+    np.testing.assert_array_equal(meaning.value(q), [2, 3.5])
+
+
 def test_dropout_is_anew_with_every_key_and_off_without_one():
     config = prl.default_config("droq").replace(dropout_rate=0.5)
     space = type("Space", (), {"shape": (3,)})
@@ -239,6 +246,15 @@ def test_discrete_soft_value_survives_a_probability_of_zero():
     np.testing.assert_allclose(value, [1.0, 2 + 0.5 * np.log(2)], rtol=1e-6)
 
 
+def test_the_gradient_of_the_discrete_soft_value_survives_it_too():
+    def value(logits):
+        return losses.discrete_soft_value(q, jax.nn.log_softmax(logits), 0.5).sum()
+
+    q = jnp.array([[1.0, 7.0]])
+    with jax.disable_jit():
+        np.testing.assert_array_equal(jax.grad(value)(jnp.array([[300.0, 0.0]])), [[0, 0]])
+
+
 def test_discrete_sac_holds_its_entropy_at_the_target():
     env = Probe(lambda sign, time, action: 1.0 * action)
     config, state = trained(
@@ -254,6 +270,12 @@ def test_discrete_sac_holds_its_entropy_at_the_target():
     (
         ("redq", {"subset_size": 11}, "subset_size is 11, but there are 10 critics"),
         ("tqc", {"num_dropped": 25}, "leave at least one"),
+        ("tqc", {"num_dropped": -1}, "num_dropped is -1, but must be zero or more"),
+        ("droq", {"dropout_rate": 1.0}, "dropout_rate is 1.0, but must be less than 1"),
+        ("simba", {"critic_blocks": 0}, "critic_blocks is 0, but must be at least 1"),
+        ("simba", {"weight_decay": float("inf")}, "weight_decay is inf, but must be finite"),
+        ("crossq", {"critic_hidden_sizes": (0,)}, "critic_hidden_sizes is .* needs a unit"),
+        ("crossq", {"renorm_warmup": 2.5}, "renorm_warmup is 2.5, but must be a whole number"),
         ("discrete_sac", {"env": "Pendulum-v1"}, "use sac"),
         ("td3", {"env": "CartPole-v1"}, "use dqn"),
         ("sac", {"env": "CartPole-v1"}, "use discrete_sac or dqn"),

@@ -4,6 +4,9 @@ Q(s, a) and Q(s', a') come out of one pass over both halves of a joint batch, so
 normalised alike; that is what makes the target network dispensable:
 
     y = r + gamma (min_j Q_j(s', a') - alpha log pi(a'|s')),   a' ~ pi(.|s')
+
+Unlike the authors' networks these normalise before each activation and not their inputs, and
+Adam's b1 is 0.9 where theirs is 0.5.
 """
 
 from __future__ import annotations
@@ -82,6 +85,9 @@ def crossq(
         mean, _ = actor.apply(state.actor, features(obs))
         return jnp.tanh(mean)
 
+    def q_values(state: CrossQState, obs: jax.Array, action: jax.Array) -> jax.Array:
+        return critic.apply(state.critic, features(obs), action).min(0)
+
     def update(key: jax.Array, state: CrossQState, sample: Sample, count: jax.Array) -> tuple:
         key_next, key_actor = jax.random.split(key)
         batch = sample.transition
@@ -139,7 +145,7 @@ def crossq(
         state, metrics = every(delay, count, improve, state)
         return state, priority, {"critic_loss": j_q, "q": q.mean(), "alpha": alpha, **metrics}
 
-    return Agent(init, act, policy, update), memory(config, storage(config))
+    return Agent(init, act, policy, update, q_values), memory(config, storage(config))
 
 
 @struct.dataclass
@@ -152,4 +158,4 @@ class CrossQConfig(Layers):
     critic_hidden_sizes: tuple[int, ...] = static((256, 256))
     """Units of each hidden layer of the critics; the actor has `hidden_sizes`."""
     renorm_warmup: int = static(5_000)
-    """Updates of plain batch normalisation before renormalisation begins."""
+    """Updates, of each network its own, of plain batch normalisation before renormalisation."""

@@ -9,9 +9,10 @@ temperature alpha:
     J_alpha = E [ -alpha (log pi(a|s) + H) ]                                           (4.3.2)
     Q-      = tau Q + (1 - tau) Q-
 
-Each minimises its own objective by Adam, in this order, the later ones seeing the earlier
-ones' new parameters. The temperature is learned through log alpha, which keeps it positive; a
-fixed temperature is `alpha_learning_rate=0`.
+Each minimises its own objective by Adam, in this order: the actor sees the critics' new
+parameters, the temperature the actions that the actor drew before its step. The temperature is
+learned through log alpha, which keeps it positive; a fixed temperature is
+`alpha_learning_rate=0`.
 
 Every part is a function, and the family (`agents.sac_family`) expressions of such parts:
 

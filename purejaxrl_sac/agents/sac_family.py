@@ -27,7 +27,7 @@ from flax import struct
 
 from purejaxrl_sac import losses, networks, normalize
 from purejaxrl_sac.agents.dqn import n_step_storage
-from purejaxrl_sac.agents.sac import Critique, SACConfig, Targets, sac
+from purejaxrl_sac.agents.sac import Critique, SACConfig, Targets, minimum, sac
 from purejaxrl_sac.config import ConfigError, static
 from purejaxrl_sac.optimize import adamw, linear_decay
 from purejaxrl_sac.types import Agent, Memory
@@ -37,6 +37,11 @@ def many_critics(config: REDQConfig, space: Any) -> networks.Critics:
     """num_critics independent MLPs."""
     torso = networks.torso(space, config.hidden_sizes, config.activation)
     return networks.Critics(torso, config.num_critics)
+
+
+def least_and_mean(config: SACConfig) -> Critique:
+    """Targets from the least of all critics, the actor climbs their mean."""
+    return minimum(config)._replace(value=lambda q: q.mean(0))
 
 
 def random_minimum(config: REDQConfig) -> Critique:
@@ -56,11 +61,7 @@ def random_minimum(config: REDQConfig) -> Critique:
         chosen = jax.random.permutation(key, members)[:size]
         return q[chosen].min(0)[:, None]
 
-    return Critique(
-        following=following,
-        loss=lambda q, target: losses.soft_critic(q, target.squeeze(-1)),
-        value=lambda q: q.mean(0),
-    )
+    return least_and_mean(config)._replace(following=following)
 
 
 def dropout_critics(config: DroQConfig, space: Any) -> networks.Critics:
@@ -135,7 +136,7 @@ def decaying_weights(
 
 
 redq = partial(sac, critics=many_critics, critique=random_minimum)
-droq = partial(sac, critics=dropout_critics)
+droq = partial(sac, critics=dropout_critics, critique=least_and_mean)
 tqc = partial(sac, critics=quantile_critics, critique=truncated)
 fast_sac = partial(
     sac,

@@ -80,6 +80,10 @@ def sac_v1(
         mean, _ = actor.apply(state.actor_params, features(obs))
         return jnp.tanh(mean)
 
+    def q_values(state: SACv1State, obs: jax.Array, action: jax.Array) -> jax.Array:
+        """What the actor climbs, [B]."""
+        return critic.apply(state.critic_params, features(obs), action).min(0)
+
     def update(key: jax.Array, state: SACv1State, sample: Sample, count: jax.Array) -> tuple:
         batch = sample.transition
         obs, next_obs = features(batch.obs), features(batch.next_obs)
@@ -138,7 +142,7 @@ def sac_v1(
         )
         return state, jnp.abs(target - q).mean(0), metrics
 
-    return Agent(init, act, policy, update), memory(config, storage(config))
+    return Agent(init, act, policy, update, q_values), memory(config, storage(config))
 
 
 @struct.dataclass

@@ -78,6 +78,10 @@ def td3(
         noise = config.exploration_noise * jax.random.normal(key, action.shape)
         return jnp.clip(action + noise, -1, 1), ()
 
+    def q_values(state: TD3State, obs: jax.Array, action: jax.Array) -> jax.Array:
+        """What the actor climbs, [B]."""
+        return critic.apply(state.critic_params, features(obs), action)[0]
+
     def update(key: jax.Array, state: TD3State, sample: Sample, count: jax.Array) -> tuple:
         batch = sample.transition
         obs, next_obs = features(batch.obs), features(batch.next_obs)
@@ -121,7 +125,7 @@ def td3(
         metrics = {"critic_loss": j_q, "q": q.mean(), **metrics}
         return state, jnp.abs(target - q).mean(0), metrics
 
-    return Agent(init, act, policy, update), memory(config, storage(config))
+    return Agent(init, act, policy, update, q_values), memory(config, storage(config))
 
 
 @struct.dataclass

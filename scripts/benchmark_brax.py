@@ -1,0 +1,187 @@
+"""SAC and its relatives on Brax, beside Brax's own SAC with the same steps, updates and networks.
+
+    python scripts/benchmark_brax.py hopper/spring --peer
+    python scripts/benchmark_brax.py hopper/spring --algorithms sac redq droq tqc --updates 16
+
+Needs the extra `brax`. A JSON line for each algorithm: what greedy episodes of 1,000 steps earn,
+IQM over seeds with its 95 % bootstrap interval, and seconds of learning per seed, compilation
+apart. All of them make `--updates` updates of 256 transitions after each step of 16 environments,
+see observations scaled by running statistics and, where they have a temperature, aim at an entropy
+of -1/2 nat per dimension. The actors of REDQ and DroQ move with every update here. SimBa and the
+critics of CrossQ have networks of their own, SimBa its own step size.
+
+Brax fills its memory by the untrained policy where ours acts uniformly, and begins all episodes of
+an environment with the first one's state. Its seeds are trained one after the other, ours side by
+side. Brax 0.14's trainer calls `jax.device_put_replicated`, which JAX no longer has: it is
+supplied here, for one device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import normalize
+from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
+
+EPISODES, LENGTH = 64, 1_000
+ALGORITHMS = ("sac", "redq", "droq", "tqc", "simba", "crossq", "td3")
+PEER = "brax.training sac"
+SHARED = {
+    "num_envs": 16,
+    "warmup_steps": 8_000,
+    "batch_size": 256,
+    "hidden_sizes": (64, 64),
+    "alpha_learning_rate": 3e-4,  # Brax's, and not to be chosen there
+    "gamma": 0.99,
+    "tau": 0.005,
+    "target_entropy_per_dim": -0.5,  # likewise
+}
+
+
+def configuration(algorithm: str, env: str, options: argparse.Namespace) -> prl.Config:
+    config = prl.default_config(algorithm)
+    fields = {
+        **SHARED,
+        "env": env,
+        "total_steps": options.steps,
+        "capacity": options.steps,
+        "num_updates": options.updates,
+        "wrappers": (normalize.observations,),
+        "learning_rate": options.learning_rate,
+    }
+    if algorithm == "simba":  # these are what it is
+        del fields["wrappers"], fields["learning_rate"]
+    if algorithm in ("redq", "droq"):
+        fields["policy_delay"] = 1
+    known = {field.name for field in dataclasses.fields(config)}
+    return config.replace(**{name: value for name, value in fields.items() if name in known})
+
+
+def ours(config: prl.Config, seeds: int, root: int) -> tuple[np.ndarray, float]:
+    """Greedy returns per seed, and seconds of training per seed."""
+    keys = jax.random.split(jax.random.key(root), seeds)
+    train = jax.jit(jax.vmap(prl.make_train(config))).lower(keys).compile()
+    began = time.perf_counter()
+    state, _ = jax.block_until_ready(train(keys))
+    seconds = (time.perf_counter() - began) / seeds
+    play = jax.vmap(lambda key, state: prl.evaluate(key, config, state, EPISODES))
+    keys = jax.random.split(jax.random.key(root + 1), seeds)
+    return np.asarray(jax.jit(play)(keys, state)).mean(1), seconds
+
+
+def brax(env: str, options: argparse.Namespace) -> tuple[np.ndarray, float]:
+    """The same of Brax's SAC."""
+    from brax import envs
+    from brax.training.agents.sac import networks, train
+
+    def replicated(tree: Any, devices: list) -> Any:
+        return jax.tree.map(lambda x: jnp.stack([x] * len(devices)), tree)
+
+    jax.device_put_replicated = replicated
+    task, *backend = env.split("/")[1:]
+    scores, speeds = [], []
+
+    def progress(step: int, metrics: dict) -> None:
+        if step > 0:
+            speeds.append(float(metrics["training/sps"]))
+
+    for seed in range(options.seeds):
+        *_, metrics = train.train(
+            envs.get_environment(task, **({"backend": backend[0]} if backend else {})),
+            num_timesteps=options.steps,
+            episode_length=LENGTH,
+            num_envs=SHARED["num_envs"],
+            num_eval_envs=EPISODES,
+            learning_rate=options.learning_rate,
+            discounting=SHARED["gamma"],
+            seed=options.root + seed,
+            batch_size=SHARED["batch_size"],
+            num_evals=11,  # speed is counted from the second of ten parts on
+            normalize_observations=True,
+            max_devices_per_host=1,
+            reward_scaling=options.reward_scaling,
+            tau=SHARED["tau"],
+            min_replay_size=SHARED["warmup_steps"],
+            max_replay_size=options.steps,
+            grad_updates_per_step=options.updates,
+            deterministic_eval=True,
+            network_factory=partial(
+                networks.make_sac_networks, hidden_layer_sizes=SHARED["hidden_sizes"]
+            ),
+            progress_fn=progress,
+        )
+        scores.append(float(metrics["eval/episode_reward"]))
+    usual = [speed for i, speed in enumerate(speeds) if i % 10]
+    learning = options.steps - SHARED["warmup_steps"]
+    return np.array(scores), learning / float(np.median(usual))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("env", help="TASK or TASK/BACKEND, such as hopper/spring")
+    parser.add_argument("--algorithms", nargs="*", default=["sac"], choices=ALGORITHMS)
+    parser.add_argument("--peer", action="store_true", help="Brax's own SAC, too")
+    parser.add_argument("--steps", type=int, default=200_000)
+    parser.add_argument("--updates", type=int, default=8, help="per 16 environment steps")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--root", type=int, default=20, help="root of all random numbers")
+    parser.add_argument("--reward-scaling", type=float, default=1.0, help="of Brax's SAC")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="but of SimBa")
+    parser.add_argument("--out", type=Path, default=Path("runs/brax"))
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    env = f"brax/{options.env}"
+    options.steps -= options.steps % SHARED["num_envs"]
+    try:
+        configs = {name: configuration(name, env, options) for name in options.algorithms}
+        for config in configs.values():
+            prl.make_train(config)
+    except prl.ConfigError as error:
+        sys.exit(f"error: {error}")
+    work = {
+        name: partial(ours, config, options.seeds, options.root) for name, config in configs.items()
+    }
+    if options.peer:
+        work[PEER] = partial(brax, env, options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, measure in work.items():
+        scores, seconds = measure()
+        low, high = bootstrap_interval(scores)
+        row = {
+            "algorithm": name,
+            "env": env,
+            "steps": options.steps,
+            "updates": options.updates
+            * (options.steps - SHARED["warmup_steps"])
+            // SHARED["num_envs"],
+            "learning_rate": getattr(configs.get(name), "learning_rate", options.learning_rate),
+            "reward_scaling": options.reward_scaling if name == PEER else 1.0,
+            "seeds": options.seeds,
+            "root": options.root,
+            "iqm": round(float(iqm(scores)), 1),
+            "interval": [round(float(low), 1), round(float(high), 1)],
+            "scores": [round(float(score), 1) for score in np.sort(scores)],
+            "seconds_per_seed": round(seconds, 1),
+            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        }
+        print(json.dumps(row), flush=True)
+        stamp = f"{name}-{env}".replace("/", "-").replace(" ", "-")
+        stamp = f"{stamp}-{time.strftime('%Y%m%d-%H%M%S')}"
+        (options.out / f"{stamp}.json").write_text(json.dumps(row, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
