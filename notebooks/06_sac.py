@@ -40,7 +40,9 @@ DRAWS = 1_000 if SHORT else 100_000
 # that has only just begun gives parameters, and playing it a batch of transitions.
 
 # %%
-config = prl.preset("sac", "Pendulum-v1").replace(total_steps=STEPS, num_updates=1, batch_size=64)
+config = prl.preset("sac", "Pendulum-v1").replace(
+    total_steps=STEPS, num_updates=1, batch_size=64, learning_rate=3e-3, learning_rate_end=1.0, tau=0.01
+)
 env = prl.envs.bind(config.env)
 actor = sac.gaussian_actor(config, env.observation_space, env.action_dim)
 critics = sac.twin_critics(config, env.observation_space)
@@ -308,7 +310,7 @@ plt.show()
 #
 # Every number that is not a shape is traced, so runs with different temperatures are lanes of one
 # program: here 32 seeds with the automatic one and a few for each of two fixed ones (a step size of 0
-# for $\alpha$). Fewer and smaller updates than the preset's keep it short.
+# for $\alpha$). Fewer and smaller updates than the preset's, with steps that suit them, keep it short.
 
 # %%
 lanes = [*[(1.0, config.alpha_learning_rate)] * SEEDS, *[(0.03, 0.0)] * FEW, *[(1.0, 0.0)] * FEW]
