@@ -29,12 +29,17 @@ print("purejaxrl_sac", prl.__version__, "- jax", jax.__version__, "on", jax.devi
 # ## Train
 #
 # A preset is a dataclass. Shapes and counts are static, every other number is traced. Here the
-# preset is cut down, to fewer and smaller updates with steps that suit them, so that the notebook stays short. (The seconds
-# below were taken while other programs kept both cores busy.)
+# preset is cut down, to fewer and smaller updates with steps that suit them, so that the notebook
+# stays short. (The seconds below were taken while other programs kept both cores busy.)
 
 # %%
 config = prl.preset("sac", "Pendulum-v1").replace(
-    total_steps=STEPS, num_updates=1, batch_size=64, learning_rate=3e-3, learning_rate_end=1.0, tau=0.01
+    total_steps=STEPS,
+    num_updates=1,
+    batch_size=64,
+    learning_rate=3e-3,
+    learning_rate_end=1.0,
+    tau=0.01,
 )
 config
 

@@ -41,7 +41,12 @@ DRAWS = 1_000 if SHORT else 100_000
 
 # %%
 config = prl.preset("sac", "Pendulum-v1").replace(
-    total_steps=STEPS, num_updates=1, batch_size=64, learning_rate=3e-3, learning_rate_end=1.0, tau=0.01
+    total_steps=STEPS,
+    num_updates=1,
+    batch_size=64,
+    learning_rate=3e-3,
+    learning_rate_end=1.0,
+    tau=0.01,
 )
 env = prl.envs.bind(config.env)
 actor = sac.gaussian_actor(config, env.observation_space, env.action_dim)

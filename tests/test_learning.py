@@ -75,4 +75,4 @@ def test_soft_q_reaches_all_goals_with_one_policy(tmp_path):
 def test_sac_learns_pendulum():
     config = prl.preset("sac", "Pendulum-v1")
     assert config.total_steps <= 10_000
-    assert iqm(greedy_returns(config, 4_096)) >= -145
+    assert iqm(greedy_returns(config, 4_096)) >= -144
