@@ -60,7 +60,7 @@ def linear_decay(config: Config, delay: int = 1) -> optax.Schedule:
     return optax.linear_schedule(
         config.learning_rate,
         config.learning_rate * config.learning_rate_end,
-        max(1, config.iterations * config.num_updates // delay),
+        float(max(1, config.iterations * config.num_updates // delay)),  # may exceed an int32
     )
 
 

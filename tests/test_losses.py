@@ -234,6 +234,26 @@ def test_quantile_huber_agrees_with_rlax(kappa, shapes):
         np.testing.assert_allclose(ours, theirs / kappa, rtol=1e-5)
 
 
+def test_quantile_huber_has_the_gradient_of_its_definition_and_stores_no_pairs():
+    quantiles, target = random((64, 30)), 2 * random((64, 50), 1)
+    fraction = jnp.linspace(0.05, 0.95, 30)
+
+    def plain(theta):
+        u = target[:, None, :] - theta[:, :, None]
+        weight = jnp.abs(fraction[:, None] - (u < 0))
+        return (weight * losses.huber(u, 0.7) / 0.7).mean(-1).sum()
+
+    def ours(theta):
+        return losses.quantile_huber(theta, fraction, target, 0.7).sum()
+
+    for transform in (lambda f: f, jax.jit):
+        value, gradient = transform(jax.value_and_grad(ours))(quantiles)
+        np.testing.assert_allclose(value, plain(quantiles), rtol=1e-5)
+        np.testing.assert_allclose(gradient, jax.grad(plain)(quantiles), rtol=1e-4, atol=1e-6)
+    compiled = jax.jit(jax.value_and_grad(ours)).lower(quantiles).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 64 * 30 * 50 * 4
+
+
 def test_quantile_huber_with_a_small_kappa_is_quantile_regression():
     quantiles, target = random((16, 4)), random((16, 7), 1)
     fraction = jnp.array([0.1, 0.4, 0.6, 0.9])

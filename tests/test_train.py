@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import purejaxrl_sac as prl
+from purejaxrl_sac import optimize
 from purejaxrl_sac.config import ConfigError
 from tests.conftest import quick, small
 from tests.probes import CONTINUOUS, Probe
@@ -332,3 +333,12 @@ def test_held_exploration_repeats_its_random_numbers(key, warm):
 def test_a_hold_divides_the_rollout():
     with pytest.raises(ConfigError, match="hold is 4, but must divide rollout_length = 6"):
         prl.make_train(small("sac", rollout_length=6, num_envs=2, hold=4))
+
+
+def test_a_run_may_have_more_updates_than_an_int32_counts():
+    config = small("sac", total_steps=2**30, num_updates=100, learning_rate_end=0.5)
+    schedule = optimize.linear_decay(config)
+    assert config.iterations * config.num_updates > 2**32
+    np.testing.assert_allclose(schedule(0), config.learning_rate)
+    middle = config.learning_rate * (1 - 0.5 * 2**31 / (config.iterations * config.num_updates))
+    np.testing.assert_allclose(schedule(jnp.int32(2**31 - 1)), middle, rtol=1e-6)
