@@ -217,8 +217,9 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("rainbow", "Asterix-MinAtar"): {  # old policies' actions and strong noise hurt here
         **_MINATAR,
-        "total_steps": 400_000,
+        "total_steps": 300_000,
         "learning_rate": 3e-4,
+        "learning_rate_end": 0.1,
         "target_period": 250,
         "n_step": 1,
         "sigma": 0.1,
@@ -295,7 +296,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "tau": 0.02,
     },
     ("sac", "Reacher-misc"): _GOALS,
-    ("sac", "Swimmer-misc"): _GOALS,
+    ("sac", "Swimmer-misc"): {**_GOALS, "num_updates": 8},
     ("sac", "PointRobot-misc"): {**_GOALS, "num_updates": 16, "gamma": 0.95},
     ("sac", "multi_goal"): {
         "total_steps": 20_000,

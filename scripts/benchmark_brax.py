@@ -1,7 +1,8 @@
 """SAC and its relatives on Brax, beside Brax's own SAC with the same steps, updates and networks.
 
     python scripts/benchmark_brax.py hopper/spring --peer
-    python scripts/benchmark_brax.py hopper/spring --algorithms sac redq droq tqc --updates 16
+    python scripts/benchmark_brax.py hopper/spring --algorithms sac redq droq --updates 16
+    python scripts/benchmark_brax.py hopper/spring --algorithms tqc --set num_critics=2
 
 Needs the extra `brax`. A JSON line for each algorithm: what greedy episodes of 1,000 steps earn,
 IQM over seeds with its 95 % bootstrap interval, and seconds of learning per seed, compilation
@@ -31,6 +32,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from benchmark_learning import setting
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import normalize
@@ -66,6 +68,7 @@ def configuration(algorithm: str, env: str, options: argparse.Namespace) -> prl.
         del fields["wrappers"], fields["learning_rate"]
     if algorithm in ("redq", "droq"):
         fields["policy_delay"] = 1
+    fields |= options.set
     known = {field.name for field in dataclasses.fields(config)}
     return config.replace(**{name: value for name, value in fields.items() if name in known})
 
@@ -140,11 +143,13 @@ def main() -> None:
     parser.add_argument("--root", type=int, default=20, help="root of all random numbers")
     parser.add_argument("--reward-scaling", type=float, default=1.0, help="of Brax's SAC")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="but of SimBa")
+    parser.add_argument("--set", nargs="*", default=[], type=setting, metavar="NAME=VALUE")
     parser.add_argument("--out", type=Path, default=Path("runs/brax"))
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     env = f"brax/{options.env}"
     options.steps -= options.steps % SHARED["num_envs"]
+    options.set = dict(options.set)
     try:
         configs = {name: configuration(name, env, options) for name in options.algorithms}
         for config in configs.values():
@@ -169,6 +174,7 @@ def main() -> None:
             // SHARED["num_envs"],
             "learning_rate": getattr(configs.get(name), "learning_rate", options.learning_rate),
             "reward_scaling": options.reward_scaling if name == PEER else 1.0,
+            "changed": {} if name == PEER else options.set,
             "seeds": options.seeds,
             "root": options.root,
             "iqm": round(float(iqm(scores)), 1),

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 
 import jax
 import pytest
@@ -8,6 +9,13 @@ from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.experiment.mesh import use_cpu_devices
 
 use_cpu_devices(2)  # so that runs of several seeds are spread over devices here too
+
+
+def pytest_configure(config):
+    """Fast tests compile more than they compute; those that train want all optimisations."""
+    if config.option.markexpr == "not slow":
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=1"
 
 
 @pytest.fixture
