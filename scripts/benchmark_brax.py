@@ -154,7 +154,10 @@ def main() -> None:
         configs = {name: configuration(name, env, options) for name in options.algorithms}
         for config in configs.values():
             prl.make_train(config)
-    except prl.ConfigError as error:
+        known = {field.name for config in configs.values() for field in dataclasses.fields(config)}
+        if unknown := options.set.keys() - known:
+            raise prl.ConfigError(f"none of the algorithms has {', '.join(sorted(unknown))}")
+    except (prl.ConfigError, TypeError) as error:
         sys.exit(f"error: {error}")
     work = {
         name: partial(ours, config, options.seeds, options.root) for name, config in configs.items()
