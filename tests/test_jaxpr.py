@@ -45,7 +45,7 @@ def traced(config, seeds, copied_clock=False):
     return run, state
 
 
-@pytest.mark.parametrize("algorithm", ("dqn", "rainbow", "iqn", "sac"))
+@pytest.mark.parametrize("algorithm", ("dqn", "rainbow", "iqn", "sac", "tqc"))
 def test_training_has_no_cond(algorithm):
     config = small(algorithm)
     jaxpr = jax.make_jaxpr(jax.vmap(prl.make_train(config)))(jax.random.split(jax.random.key(0)))

@@ -30,6 +30,7 @@ from purejaxrl_sac.agents.dqn import n_step_storage
 from purejaxrl_sac.agents.sac import Critique, SACConfig, Targets, minimum, sac
 from purejaxrl_sac.config import ConfigError, static
 from purejaxrl_sac.optimize import adamw, linear_decay
+from purejaxrl_sac.sorting import ascending
 from purejaxrl_sac.types import Agent, Memory
 
 
@@ -95,8 +96,8 @@ def truncated(config: TQCConfig) -> Critique:
     fraction = networks.midpoints(size)
 
     def following(key: jax.Array, q: jax.Array) -> jax.Array:
-        mixture = jnp.sort(jnp.moveaxis(q, 0, 1).reshape(q.shape[1], -1), axis=-1)
-        return mixture[:, :kept]
+        mixture = jnp.swapaxes(q, 1, 2).reshape(members * size, -1)
+        return ascending(mixture)[:kept].T
 
     def loss(q: jax.Array, target: jax.Array) -> jax.Array:
         regress = partial(losses.quantile_huber, fraction=fraction, target=target, kappa=1.0)
