@@ -307,11 +307,14 @@ class Critics(nn.Module):
 
     Observation and action go side by side into each critic's own torso. Parameters have a
     leading axis [E].
+
+    Args:
+        num_outputs: K; None for a single number, without an axis of its own.
     """
 
     torso: nn.Module
     size: int = 2
-    num_outputs: int = 1
+    num_outputs: int | None = None
 
     @nn.compact
     def __call__(self, obs: jax.Array, action: jax.Array) -> jax.Array:
@@ -321,8 +324,8 @@ class Critics(nn.Module):
         rngs = {"params": True, "dropout": True}
         axes = {"params": 0, "batch_stats": 0}
         head = nn.vmap(Head, variable_axes=axes, split_rngs=rngs)
-        z = head(self.torso, self.num_outputs)(x)
-        return z.squeeze(-1) if self.num_outputs == 1 else z
+        z = head(self.torso, self.num_outputs or 1)(x)
+        return z.squeeze(-1) if self.num_outputs is None else z
 
 
 class Sampler(nn.Module):
@@ -482,6 +485,22 @@ def torso(
     if size < 1:
         raise ConfigError(f"images of {shape[:2]} are too small for convolutions {filters}")
     return nn.Sequential([CNN(filters, activate, conv, norm), mlp])
+
+
+def critic_torso(
+    space: Any, hidden_sizes: Sequence[int], activation: str, **parts: Callable
+) -> nn.Module:
+    """`torso` for observations that have an action beside them, as those of `Critics`.
+
+    Raises:
+        ConfigError: observations are images, which no action can be laid beside.
+    """
+    if convolutions(space):
+        raise ConfigError(
+            f"critics of continuous actions need observations that are vectors, not images of shape"
+            f" {space.shape}: flatten them in an environment of your own, or use a2c or ppo"
+        )
+    return torso(space, hidden_sizes, activation, **parts)
 
 
 def separate(

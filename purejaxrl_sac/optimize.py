@@ -67,11 +67,14 @@ def linear_decay(config: Config, delay: int = 1) -> optax.Schedule:
 def every(
     period: int, count: jax.Array, update: Callable[[PyTree], tuple[PyTree, dict]], state: PyTree
 ) -> tuple[PyTree, dict]:
-    """`update(state)`, which returns a state and metrics, once in `period` updates.
+    """`update(state)`, which returns a state and metrics, in the last of every `period` updates.
 
     A cond over parameters alone, by a count that is never batched, so that what is left out costs
     nothing. Metrics of updates left out are 0 and those of the others `period` times as large:
-    their mean over updates is the mean over those made.
+    over a multiple of `period` updates their mean is the mean over those made.
+
+    Args:
+        count: updates made or left out before this one.
     """
     if period == 1:
         return update(state)
@@ -84,7 +87,7 @@ def every(
         state, metrics = update(state)
         return state, jax.tree.map(lambda x: x * period, metrics)
 
-    return jax.lax.cond(count % period == 0, make, leave, state)
+    return jax.lax.cond((count + 1) % period == 0, make, leave, state)
 
 
 def track(

@@ -83,7 +83,9 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
     Returns:
         the new state, and metrics with leading axis [iterations]: `episodes` that ended in the
         iteration, the sums of their undiscounted `returns` and of their `lengths`, and the
-        agent's own metrics, averaged over the iteration's updates.
+        agent's own metrics, averaged over the iteration's updates. Those of an actor that moves
+        in every `policy_delay`-th update alone are meant for averages over that many updates, see
+        `optimize.every`.
     """
     env, agent, memory = build(config)
 

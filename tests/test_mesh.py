@@ -16,9 +16,7 @@ from purejaxrl_sac.experiment import mesh, runner
 from tests.conftest import quick, small
 from tests.test_runs import SHORT, TINY, compiled_once, metrics, same, stopped  # noqa: F401
 
-# not CrossQ: the gradients of its biases before a normalisation are zero but for rounding, which
-# Adam scales up to full steps, so its lanes agree only as long as Adam has done little
-DEEP = ("dqn", "per_dqn", "sac", "ppo", "rainbow", "pqn", "td3")
+DEEP = ("dqn", "per_dqn", "sac", "ppo", "rainbow", "pqn", "td3", "crossq")
 
 
 @pytest.mark.parametrize(

@@ -70,20 +70,35 @@ def minimum(config: Config) -> Critique:
     )
 
 
-def gaussian_actor(config: SACConfig, space: Any, action_dim: int) -> networks.GaussianActor:
+def gaussian_actor(config: Layers, space: Any, action_dim: int) -> networks.GaussianActor:
     """An MLP for mean and log standard deviation."""
     torso = networks.torso(space, config.hidden_sizes, config.activation)
     return networks.GaussianActor(torso, action_dim)
 
 
-def twin_critics(config: SACConfig, space: Any) -> networks.Critics:
+def twin_critics(config: Layers, space: Any) -> networks.Critics:
     """Two independent MLPs."""
-    return networks.Critics(networks.torso(space, config.hidden_sizes, config.activation), 2)
+    return networks.Critics(networks.critic_torso(space, config.hidden_sizes, config.activation), 2)
 
 
-def usual_optimizer(config: SACConfig, delay: int) -> optax.GradientTransformation:
+def usual_optimizer(config: OffPolicyConfig, delay: int) -> optax.GradientTransformation:
     """Adam on gradients of a limited norm."""
     return adam(linear_decay(config, delay), config.max_grad_norm)
+
+
+def continuous(algorithm: str, config: Config) -> envs.Env:
+    """The environment of an algorithm for continuous actions.
+
+    Raises:
+        ConfigError: its actions are discrete.
+    """
+    env = envs.bind(config.env, config.env_params)
+    if env.action_dim is None:
+        raise ConfigError(
+            f"{algorithm} needs continuous actions, but {env.name} has discrete: use discrete_sac"
+            " or dqn"
+        )
+    return env
 
 
 def sac(
@@ -106,11 +121,7 @@ def sac(
     Raises:
         ConfigError: the environment's actions are discrete.
     """
-    env = envs.bind(config.env, config.env_params)
-    if env.action_dim is None:
-        raise ConfigError(
-            f"SAC needs continuous actions, but {env.name} has discrete: use discrete_sac or dqn"
-        )
+    env = continuous("SAC", config)
     space, features = env.observation_space, networks.features(env.observation_space)
     actor, critic = actor(config, space, env.action_dim), critics(config, space)
     meaning, delay = critique(config), config.policy_delay
@@ -216,7 +227,7 @@ def sac(
 
 
 @struct.dataclass
-class SoftConfig(Config):
+class OffPolicyConfig(Config):
     """What SAC and its relatives share. Parts that need more have classes with their fields."""
 
     env: Any = static("Pendulum-v1")
@@ -235,20 +246,12 @@ class SoftConfig(Config):
     """Share of the step size that is left at the end, after falling in a straight line."""
     gamma: float = 0.99
     """Discount factor."""
-    policy_delay: int = static(1)
-    """Updates of the critics for each one of the actor and the temperature."""
-    alpha: float = 1.0
-    """Temperature at the start (for ever, where alpha_learning_rate is 0)."""
-    alpha_learning_rate: float = 1e-3
-    """Step size of Adam for log alpha; 0 keeps the temperature fixed."""
-    target_entropy_per_dim: float = -1.0
-    """Entropy that the temperature aims at, in nats per action dimension of width 2."""
     max_grad_norm: float = float("inf")
-    """Global norm that gradients are clipped to, for the actor and for the critics."""
+    """Global norm that gradients are clipped to, for each network."""
 
 
 @struct.dataclass
-class Layers(SoftConfig):
+class Layers(OffPolicyConfig):
     """Fields of MLPs."""
 
     hidden_sizes: tuple[int, ...] = static((64, 64))
@@ -258,17 +261,31 @@ class Layers(SoftConfig):
 
 
 @struct.dataclass
-class Targets(SoftConfig):
-    """Fields of target critics."""
+class Targets(OffPolicyConfig):
+    """Fields of target networks."""
 
     tau: float = 0.005
-    """Share of theta that the target critics take over at each target update."""
+    """Share of the learned parameters that the targets take over at each target update."""
     target_period: int = 1
     """Gradient updates between two target updates."""
 
 
 @struct.dataclass
-class SACConfig(Layers, Targets):
+class Temperature(OffPolicyConfig):
+    """Fields of a temperature that is learned, and of the actor that it is learned with."""
+
+    policy_delay: int = static(1)
+    """Updates of the critics for each one of the actor and the temperature."""
+    alpha: float = 1.0
+    """Temperature at the start (for ever, where alpha_learning_rate is 0)."""
+    alpha_learning_rate: float = 1e-3
+    """Step size of Adam for log alpha; 0 keeps the temperature fixed."""
+    target_entropy_per_dim: float = -1.0
+    """Entropy that the temperature aims at, in nats per action dimension of width 2."""
+
+
+@struct.dataclass
+class SACConfig(Layers, Targets, Temperature):
     """Configuration of Soft Actor-Critic."""
 
     algorithm: Callable = static(sac)

@@ -10,7 +10,10 @@ Their point is to learn more from each environment step: raise `num_updates`. Th
     fast_sac   a thousand environments, n-step returns, LayerNorm, AdamW
 
 learns from so many steps at once that each of its few updates has much to choose from, as on one
-accelerator (Li et al. 2023, arXiv 2307.12983; Seo et al. 2025, 2505.22642).
+accelerator (Li et al. 2023, arXiv 2307.12983; Seo et al. 2025, 2505.22642). Its n-step returns
+sum rewards alone, as theirs do: what entropies are worth on the way is left out, so its values
+are not those of (4.19) unless n is 1. SimBa's authors have a single critic where episodes do not
+terminate; here it has twins everywhere.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from flax import struct
 
 from purejaxrl_sac import losses, networks, normalize
 from purejaxrl_sac.agents.dqn import n_step_storage
-from purejaxrl_sac.agents.sac import Critique, SACConfig, Targets, minimum, sac
+from purejaxrl_sac.agents.sac import Critique, SACConfig, Targets, Temperature, minimum, sac
 from purejaxrl_sac.config import ConfigError, static
 from purejaxrl_sac.optimize import adamw, linear_decay
 from purejaxrl_sac.sorting import ascending
@@ -36,7 +39,7 @@ from purejaxrl_sac.types import Agent, Memory
 
 def many_critics(config: REDQConfig, space: Any) -> networks.Critics:
     """num_critics independent MLPs."""
-    torso = networks.torso(space, config.hidden_sizes, config.activation)
+    torso = networks.critic_torso(space, config.hidden_sizes, config.activation)
     return networks.Critics(torso, config.num_critics)
 
 
@@ -71,13 +74,13 @@ def dropout_critics(config: DroQConfig, space: Any) -> networks.Critics:
     def norm() -> nn.Module:
         return nn.Sequential([networks.Dropout(config.dropout_rate), nn.LayerNorm()])
 
-    torso = networks.torso(space, config.hidden_sizes, config.activation, norm=norm)
+    torso = networks.critic_torso(space, config.hidden_sizes, config.activation, norm=norm)
     return networks.Critics(torso, 2)
 
 
 def quantile_critics(config: TQCConfig, space: Any) -> networks.Critics:
     """num_critics MLPs with num_quantiles outputs each."""
-    torso = networks.torso(space, config.hidden_sizes, config.activation)
+    torso = networks.critic_torso(space, config.hidden_sizes, config.activation)
     return networks.Critics(torso, config.num_critics, config.num_quantiles)
 
 
@@ -125,7 +128,7 @@ def layer_norm_actor(config: SACConfig, space: Any, action_dim: int) -> networks
 
 def layer_norm_critics(config: SACConfig, space: Any) -> networks.Critics:
     """`twin_critics` with LayerNorm before each activation."""
-    torso = networks.torso(space, config.hidden_sizes, config.activation, norm=nn.LayerNorm)
+    torso = networks.critic_torso(space, config.hidden_sizes, config.activation, norm=nn.LayerNorm)
     return networks.Critics(torso, 2)
 
 
@@ -197,7 +200,7 @@ class TQCConfig(SACConfig):
 
 
 @struct.dataclass
-class SimBaConfig(Targets):
+class SimBaConfig(Targets, Temperature):
     """Configuration of SimBa."""
 
     algorithm: Callable = static(simba)
@@ -215,6 +218,10 @@ class SimBaConfig(Targets):
     """Step size of AdamW, for the actor and the critics."""
     weight_decay: float = 1e-2
     """What AdamW takes off parameters, times the step size."""
+    alpha: float = 0.01
+    """Temperature at the start (for ever, where alpha_learning_rate is 0)."""
+    alpha_learning_rate: float = 1e-4
+    """Step size of Adam for log alpha; 0 keeps the temperature fixed."""
     target_entropy_per_dim: float = -0.5
     """Entropy that the temperature aims at, in nats per action dimension of width 2."""
 

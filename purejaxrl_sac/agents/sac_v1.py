@@ -11,17 +11,17 @@ The paper's reward scale is 1 / alpha.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from purejaxrl_sac import envs, losses, networks
+from purejaxrl_sac import losses, networks
 from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
-from purejaxrl_sac.agents.sac import gaussian_actor, twin_critics
-from purejaxrl_sac.config import Config, ConfigError, static
+from purejaxrl_sac.agents.sac import Layers, Targets, continuous, gaussian_actor, twin_critics
+from purejaxrl_sac.config import static
 from purejaxrl_sac.distributions import squashed_gaussian
 from purejaxrl_sac.optimize import adam, linear_decay, track
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
@@ -45,9 +45,7 @@ def sac_v1(
     Raises:
         ConfigError: the environment's actions are discrete.
     """
-    env = envs.bind(config.env, config.env_params)
-    if env.action_dim is None:
-        raise ConfigError(f"SAC needs continuous actions, but {env.name} has discrete: use dqn")
+    env = continuous("SAC", config)
     space, features = env.observation_space, networks.features(env.observation_space)
     actor, critic = gaussian_actor(config, space, env.action_dim), twin_critics(config, space)
     value = networks.Head(networks.torso(space, config.hidden_sizes, config.activation), 1)
@@ -146,35 +144,9 @@ def sac_v1(
 
 
 @struct.dataclass
-class SACv1Config(Config):
+class SACv1Config(Layers, Targets):
     """Configuration of the first SAC."""
 
     algorithm: Callable = static(sac_v1)
-    env: Any = static("Pendulum-v1")
-    """Environment: a name, or any gymnax `Environment` object."""
-    total_steps: int = static(20_000)
-    """Environment steps over all parallel environments, warm-up included."""
-    warmup_steps: int = static(1_000)
-    """Environment steps of uniformly random actions before learning begins."""
-    batch_size: int = static(256)
-    """Transitions per gradient update."""
-    capacity: int = static(100_000)
-    """Transitions the replay memory keeps; a multiple of num_envs x rollout_length."""
-    hidden_sizes: tuple[int, ...] = static((64, 64))
-    """Units of each hidden layer, in all networks."""
-    activation: str = static("relu")
-    """Activation function, by its name in flax.linen."""
-    learning_rate: float = 1e-3
-    """Step size of Adam, for all networks."""
-    learning_rate_end: float = 1.0
-    """Share of the step size that is left at the end, after falling in a straight line."""
-    gamma: float = 0.99
-    """Discount factor."""
-    tau: float = 0.005
-    """Share of psi that the target takes over at each target update."""
-    target_period: int = 1
-    """Gradient updates between two target updates."""
     alpha: float = 0.2
     """Temperature, 1 / the paper's reward scale."""
-    max_grad_norm: float = float("inf")
-    """Global norm that gradients are clipped to, for each network."""

@@ -64,7 +64,7 @@ def soft_q(config: SoftQConfig) -> tuple[Agent, Memory]:
     features = networks.features(env.observation_space)
     sizes = (env.observation_space, config.hidden_sizes, config.activation)
     sampler = networks.Sampler(networks.torso(*sizes), env.action_dim)
-    critic = networks.Critics(networks.torso(*sizes), 1)
+    critic = networks.Critics(networks.critic_torso(*sizes), 1)
     optimizer = adam(config.learning_rate, config.max_grad_norm)
     log_volume = env.action_dim * jnp.log(2.0)
 

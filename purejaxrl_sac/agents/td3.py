@@ -10,17 +10,17 @@ It has no entropy to explore by and adds noise to its actions instead.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from purejaxrl_sac import envs, losses, networks
+from purejaxrl_sac import losses, networks
 from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
-from purejaxrl_sac.agents.sac import twin_critics
-from purejaxrl_sac.config import Config, ConfigError, static
+from purejaxrl_sac.agents.sac import Layers, continuous, twin_critics
+from purejaxrl_sac.config import static
 from purejaxrl_sac.optimize import adam, every, linear_decay, track
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
 
@@ -46,9 +46,7 @@ def td3(
     Raises:
         ConfigError: the environment's actions are discrete.
     """
-    env = envs.bind(config.env, config.env_params)
-    if env.action_dim is None:
-        raise ConfigError(f"TD3 needs continuous actions, but {env.name} has discrete: use dqn")
+    env = continuous("TD3", config)
     space, features = env.observation_space, networks.features(env.observation_space)
     torso = networks.torso(space, config.hidden_sizes, config.activation)
     actor, critic = networks.DeterministicActor(torso, env.action_dim), critics(config, space)
@@ -129,30 +127,10 @@ def td3(
 
 
 @struct.dataclass
-class TD3Config(Config):
+class TD3Config(Layers):
     """Configuration of TD3."""
 
     algorithm: Callable = static(td3)
-    env: Any = static("Pendulum-v1")
-    """Environment: a name, or any gymnax `Environment` object."""
-    total_steps: int = static(20_000)
-    """Environment steps over all parallel environments, warm-up included."""
-    warmup_steps: int = static(1_000)
-    """Environment steps of uniformly random actions before learning begins."""
-    batch_size: int = static(256)
-    """Transitions per gradient update."""
-    capacity: int = static(100_000)
-    """Transitions the replay memory keeps; a multiple of num_envs x rollout_length."""
-    hidden_sizes: tuple[int, ...] = static((64, 64))
-    """Units of each hidden layer, in the actor and in each critic."""
-    activation: str = static("relu")
-    """Activation function, by its name in flax.linen."""
-    learning_rate: float = 1e-3
-    """Step size of Adam, for the actor and the critics."""
-    learning_rate_end: float = 1.0
-    """Share of the step size that is left at the end, after falling in a straight line."""
-    gamma: float = 0.99
-    """Discount factor."""
     tau: float = 0.005
     """Share of theta and phi that the targets take over at each of the actor's updates."""
     policy_delay: int = static(2)
@@ -163,5 +141,3 @@ class TD3Config(Config):
     """sigma: standard deviation of the noise on actions in targets."""
     target_noise_clip: float = 0.5
     """c: where the latter is cut off."""
-    max_grad_norm: float = float("inf")
-    """Global norm that gradients are clipped to, for the actor and for the critics."""
