@@ -131,6 +131,15 @@ _GOALS = {
     "tau": 0.01,
 }
 
+_BRAX = {  # one update a step; 64 x 64, for CPUs
+    "total_steps": 100_000,
+    "num_envs": 16,
+    "num_updates": 16,
+    "warmup_steps": 8_000,
+    "alpha_learning_rate": 3e-4,
+    "wrappers": (normalize.observations,),
+}
+
 _PENDULUM = {
     "total_steps": 10_000,
     "num_updates": 2,
@@ -308,6 +317,15 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("redq", "Swimmer-misc"): {**_GOALS, "num_updates": 8, "policy_delay": 2, "num_critics": 5},
     ("droq", "Swimmer-misc"): {**_GOALS, "num_updates": 16, "policy_delay": 4},
+    **{
+        (algorithm, f"brax/{task}/spring"): {**_BRAX, **extra}
+        for task in ("halfcheetah", "hopper")
+        for algorithm, extra in {
+            "sac": {},
+            "droq": {"policy_delay": 1},
+            "tqc": {"num_critics": 2},
+        }.items()
+    },
     **{
         (algorithm, "Pendulum-v1"): {**_PENDULUM, **extra}
         for algorithm, extra in {

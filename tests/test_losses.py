@@ -234,7 +234,10 @@ def test_quantile_huber_agrees_with_rlax(kappa, shapes):
         np.testing.assert_allclose(ours, theirs / kappa, rtol=1e-5)
 
 
-def test_quantile_huber_has_the_gradient_of_its_definition_and_stores_no_pairs():
+@pytest.mark.parametrize("way", ("_in_turn", "_at_once"))
+def test_quantile_huber_has_the_gradient_of_its_definition_and_stores_no_pairs(way, monkeypatch):
+    """On a CPU, and by what accelerators do."""
+    monkeypatch.setattr(losses, "_in_turn", getattr(losses, way))
     quantiles, target = random((64, 30)), 2 * random((64, 50), 1)
     fraction = jnp.linspace(0.05, 0.95, 30)
 
