@@ -317,15 +317,10 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("redq", "Swimmer-misc"): {**_GOALS, "num_updates": 8, "policy_delay": 2, "num_critics": 5},
     ("droq", "Swimmer-misc"): {**_GOALS, "num_updates": 16, "policy_delay": 4},
-    **{
-        (algorithm, f"brax/{task}/spring"): {**_BRAX, **extra}
-        for task in ("halfcheetah", "hopper")
-        for algorithm, extra in {
-            "sac": {},
-            "droq": {"policy_delay": 1},
-            "tqc": {"num_critics": 2},
-        }.items()
-    },
+    ("sac", "brax/halfcheetah/spring"): _BRAX,
+    ("droq", "brax/halfcheetah/spring"): {**_BRAX, "policy_delay": 1},
+    ("tqc", "brax/halfcheetah/spring"): {**_BRAX, "num_critics": 2},
+    ("sac", "brax/hopper/spring"): {**_BRAX, "target_entropy_per_dim": -0.5},
     **{
         (algorithm, "Pendulum-v1"): {**_PENDULUM, **extra}
         for algorithm, extra in {
