@@ -320,7 +320,9 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("sac", "brax/halfcheetah/spring"): _BRAX,
     ("droq", "brax/halfcheetah/spring"): {**_BRAX, "policy_delay": 1},
     ("tqc", "brax/halfcheetah/spring"): {**_BRAX, "num_critics": 2},
+    ("sac", "brax/ant/spring"): _BRAX,
     ("sac", "brax/hopper/spring"): {**_BRAX, "target_entropy_per_dim": -0.5},
+    ("sac", "brax/walker2d/spring"): {**_BRAX, "target_entropy_per_dim": -0.5},
     **{
         (algorithm, "Pendulum-v1"): {**_PENDULUM, **extra}
         for algorithm, extra in {
