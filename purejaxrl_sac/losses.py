@@ -152,7 +152,7 @@ def quantile_huber(
 
 
 def _in_turn(pair: Callable, theta: jax.Array, y: jax.Array, fraction: jax.Array) -> tuple:
-    """Sums over targets, one after the other against all of theta: faster on a CPU where many."""
+    """Sums over targets, each against all of theta: faster on a CPU where they are many."""
 
     def add(sums: tuple, y: jax.Array) -> tuple[tuple, None]:
         return jax.tree.map(jnp.add, sums, pair(y[:, None] - theta, fraction)), None
