@@ -99,6 +99,7 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
         collected = envs.rollout(env, keys_collect, state.env, state.step, act)
         state, episodes = _remember(agent, memory, config, state._replace(key=key), collected)
 
+        @jax.named_scope("update")
         def learn(carry: tuple, xs: tuple) -> tuple[tuple, dict]:
             agent_state, memory_state = carry
             key, count, draw = xs

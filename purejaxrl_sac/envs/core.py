@@ -188,6 +188,7 @@ def rollout(
         the environments' new state, and the transitions and episode figures, [T, N].
     """
 
+    @jax.named_scope("environment_step")
     def body(env_state: EnvState, xs: tuple) -> tuple[EnvState, tuple]:
         keys, step = xs
         action, extras = actor(keys[0], env_state.obs, step)

@@ -1,0 +1,135 @@
+"""Counts what a compiled program launches on an accelerator, from its scheduled HLO text.
+
+Every instruction that is scheduled outside a fused computation is one launch: a fusion, a library
+call, a copy. Instructions that only name memory (tuples, bitcasts, parameters) launch nothing.
+Loops are followed with their trip counts, conditionals through their largest branch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+FREE = frozenset(
+    "parameter get-tuple-element tuple bitcast constant after-all partition-id replica-id"
+    " opt-barrier copy-done async-done async-update all-reduce-done".split()
+)
+COPIES = ("copy", "copy-start")
+COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) (?:\(.*\) -> .* )?\{$")
+TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+OP_NAME = re.compile(r'op_name="([^"]*)"')
+
+
+@dataclasses.dataclass
+class Launches:
+    """What one pass through a computation launches, its inner loops apart."""
+
+    scope: str = ""  # the op_name of the loop that this is the body of
+    trips: int | None = 1  # None where the compiler does not know it
+    own: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # opcode, op_name
+    loops: list[Launches] = dataclasses.field(default_factory=list)
+    branches: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    # of each conditional: launches of its largest branch, and how many of these are copies
+
+    @property
+    def copies(self) -> int:
+        """Copies in one pass, inner loops apart."""
+        return sum(opcode in COPIES for opcode, _ in self.own)
+
+    @property
+    def total(self) -> int:
+        """Launches of one pass, inner loops counted as often as they run."""
+        return len(self.own) + sum((loop.trips or 1) * loop.total for loop in self.loops)
+
+    def walk(self) -> Iterator[Launches]:
+        """This one and all loops inside it, the outermost first."""
+        yield self
+        for loop in self.loops:
+            yield from loop.walk()
+
+    def opcodes(self) -> Counter:
+        """How many launches of each kind one pass makes, inner loops apart."""
+        return Counter(opcode for opcode, _ in self.own)
+
+
+def launches(text: str) -> Launches:
+    """Counts a program.
+
+    Args:
+        text: `compiled.as_text()` of a program compiled for a GPU.
+
+    Raises:
+        ValueError: the text has no entry computation.
+    """
+    computations: dict[str, list[str]] = {}
+    body: list[str] | None = None
+    entry = None
+    for line in text.splitlines():
+        if body is None and line.endswith("{") and (header := COMPUTATION.match(line)):
+            body = computations.setdefault(header.group(1), [])
+            if line.startswith("ENTRY"):
+                entry = header.group(1)
+        elif line.startswith("}"):
+            body = None
+        elif body is not None:
+            body.append(line.strip())
+    if entry is None:
+        raise ValueError("no ENTRY computation: this is not the text of a compiled program")
+    return _count(computations, entry, Launches())
+
+
+def _count(computations: dict[str, list[str]], name: str, into: Launches) -> Launches:
+    for line in computations[name]:
+        opcode, op_name = _opcode(line), _named(line)
+        if opcode is None or opcode in FREE:
+            continue
+        if opcode == "while":
+            trips = TRIPS.search(line)
+            loop = Launches(op_name, int(trips.group(1)) if trips else None)
+            into.loops.append(_count(computations, _callee(line, "body"), loop))
+        elif opcode == "call":
+            _count(computations, _callee(line, "to_apply"), into)
+        elif opcode == "conditional":
+            each = [_count(computations, branch, Launches()) for branch in _branches(line)]
+            largest = max(each, key=lambda branch: branch.total)
+            into.branches.append((largest.total, largest.copies))
+            into.own += largest.own
+            into.loops += largest.loops
+        else:
+            into.own.append((opcode, op_name))
+    return into
+
+
+def _opcode(line: str) -> str | None:
+    line = re.sub(r"/\*.*?\*/", "", line)
+    _, equals, right = line.partition(" = ")
+    if not equals:
+        return None
+    if right.startswith("("):  # a tuple's type, with brackets of its own
+        depth = 0
+        for position, character in enumerate(right):
+            depth += (character == "(") - (character == ")")
+            if depth == 0:
+                break
+        right = right[position + 1 :].strip()
+    else:
+        right = right.partition(" ")[2]
+    found = re.match(r"([\w\-]+)\(", right)
+    return found.group(1) if found else None
+
+
+def _named(line: str) -> str:
+    found = OP_NAME.search(line)
+    return found.group(1) if found else ""
+
+
+def _callee(line: str, attribute: str) -> str:
+    return re.search(rf"{attribute}=%?([\w.\-]+)", line).group(1)
+
+
+def _branches(line: str) -> list[str]:
+    names = re.findall(r"(?:true_computation|false_computation)=%?([\w.\-]+)", line)
+    listed = re.search(r"branch_computations=\{([^}]*)\}", line)
+    return names + [x.strip().lstrip("%") for x in (listed.group(1).split(",") if listed else [])]
