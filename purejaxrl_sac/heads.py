@@ -106,7 +106,7 @@ def mix(pi: jax.Array, outputs: jax.Array) -> jax.Array:
 
 def chosen(outputs: jax.Array, action: jax.Array) -> jax.Array:
     """The outputs of action [B]; [B, A, K] to [B, K]."""
-    return jnp.take_along_axis(outputs, action[:, None, None], axis=1).squeeze(1)
+    return losses.select_action(outputs.swapaxes(1, 2), action[:, None])
 
 
 def _regress(config: Any, quantiles: jax.Array, fraction: PyTree, target: jax.Array) -> tuple:

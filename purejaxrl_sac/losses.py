@@ -33,9 +33,13 @@ def td_target(
 
 
 def select_action(q: jax.Array, action: jax.Array) -> jax.Array:
-    """Q(s, a): picks action [B] out of q [B, A]."""
+    """Q(s, a): picks action [B] out of q [B, A], exactly.
+
+    As a masked sum, whose gradient is a product: that of an indexed read is a scatter.
+    """
     chex.assert_equal_shape_prefix([q, action], action.ndim)
-    return jnp.take_along_axis(q, action[..., None], axis=-1).squeeze(-1)
+    taken = action[..., None] == jnp.arange(q.shape[-1])
+    return jnp.where(taken, q, 0).sum(-1)
 
 
 def expected_value(q: jax.Array, pi: jax.Array) -> jax.Array:

@@ -74,6 +74,10 @@ class Dropout(nn.Module):
         return nn.Dropout(self.rate, deterministic=not self.has_rng("dropout"))(x)
 
 
+LayerNorm = partial(nn.LayerNorm, use_fast_variance=False)
+"""flax's, with the variance of centred values."""
+
+
 class BatchRenorm(nn.Module):
     """Batch renormalisation (Ioffe 2017, arXiv 1702.03275) over the leading axis of [B, F].
 
@@ -128,9 +132,9 @@ class Residual(nn.Module):
         kaiming = nn.initializers.he_normal()
         x = orthogonal(1.0)(self.width)(x)
         for _ in range(self.blocks):
-            y = nn.Dense(4 * self.width, kernel_init=kaiming)(nn.LayerNorm()(x))
+            y = nn.Dense(4 * self.width, kernel_init=kaiming)(LayerNorm()(x))
             x = x + nn.Dense(self.width, kernel_init=kaiming)(nn.relu(y))
-        return nn.LayerNorm()(x)
+        return LayerNorm()(x)
 
 
 class CNN(nn.Module):
@@ -559,7 +563,7 @@ def q_network(
         stream: `Linear` or `Dueling`.
         network: how torso and stream go together.
         dense: `nn.Dense` or `NoisyDense`.
-        norm: before every activation, such as `nn.LayerNorm`.
+        norm: before every activation, such as `LayerNorm`.
         layers: the convolutions, as in `torso`.
     """
     dtype = jnp.dtype(config.compute_dtype)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from purejaxrl_sac import envs
 from purejaxrl_sac.clock import separate, shared
 from purejaxrl_sac.config import Config, ConfigError, validate
+from purejaxrl_sac.packing import packed_scan
 from purejaxrl_sac.types import Agent, Memory, PyTree, TrainState
 
 
@@ -109,14 +110,14 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
 
         counts = done * config.num_updates + jnp.arange(config.num_updates)
         draws = memory.draw(key_draw, state.memory, state.step, config.num_updates)
-        (agent_state, memory_state), metrics = jax.lax.scan(
+        (agent_state, memory_state), metrics = packed_scan(
             learn, (state.agent, state.memory), (keys_learn, counts, draws)
         )
         metrics = jax.tree.map(lambda x: x.mean(0), metrics)
         return state._replace(agent=agent_state, memory=memory_state), {**episodes, **metrics}
 
     state = separate(state)._replace(step=shared(state.step))
-    return jax.lax.scan(iteration, state, length=iterations)
+    return packed_scan(iteration, state, length=iterations)
 
 
 def train(key: jax.Array, config: Config) -> tuple[TrainState, dict]:

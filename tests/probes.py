@@ -8,8 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import struct
 from gymnax.environments import environment, spaces
+from jax.flatten_util import ravel_pytree
 
 import purejaxrl_sac as prl
 
@@ -147,5 +149,5 @@ def trained(algorithm, env, updates=1_000, /, **changes):
 
 def adam_gradient(opt_state):
     """The gradient that Adam saw in its first update, flat: its first moment over 1 - b1."""
-    moments = [leaf for leaf in jax.tree.leaves(opt_state) if leaf.ndim == 1]
-    return moments[0] / 0.1
+    moments = optax.tree_utils.tree_get(opt_state, "mu")
+    return ravel_pytree(moments)[0] / 0.1

@@ -30,7 +30,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
 from purejaxrl_sac import distributions, envs, networks, optimize
@@ -145,8 +144,9 @@ def actor_critic(
             return j_pi + config.value_coef * j_v - config.entropy_coef * entropy, (error, metrics)
 
         (value, (error, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params, opt_state = optimize.apply_gradients(
+            optimizer, grads, state.opt_state, state.params
+        )
         return ActorCriticState(params, opt_state), jnp.abs(error), {"loss": value, **metrics}
 
     return Agent(init, act, best, update, observe=observe), memory(config)

@@ -20,7 +20,6 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
 from purejaxrl_sac import losses, networks
@@ -28,7 +27,7 @@ from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
 from purejaxrl_sac.agents.sac import Layers, Temperature, continuous
 from purejaxrl_sac.config import static
 from purejaxrl_sac.distributions import squashed_gaussian
-from purejaxrl_sac.optimize import adam, every, linear_decay
+from purejaxrl_sac.optimize import adam, apply_gradients, every, is_due, linear_decay, where
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
 
 STATISTICS = "batch_stats"
@@ -65,7 +64,7 @@ def crossq(
     delay = config.policy_delay
     critic_optimizer = adam(linear_decay(config), config.max_grad_norm)
     actor_optimizer = adam(linear_decay(config, delay), config.max_grad_norm)
-    alpha_optimizer = optax.adam(config.alpha_learning_rate)
+    alpha_optimizer = adam(config.alpha_learning_rate)
     target_entropy = config.target_entropy_per_dim * env.action_dim
 
     def init(key: jax.Array, obs: jax.Array) -> CrossQState:
@@ -117,38 +116,46 @@ def crossq(
         (j_q, (seen, q, priority)), grads = jax.value_and_grad(critic_loss, has_aux=True)(
             state.critic["params"]
         )
-        updates, critic_opt_state = critic_optimizer.update(grads, state.critic_opt_state)
-        params = optax.apply_updates(state.critic["params"], updates)
-        state = state._replace(critic={"params": params, **seen}, critic_opt_state=critic_opt_state)
+        critic_params, critic_opt_state = apply_gradients(
+            critic_optimizer, grads, state.critic_opt_state, state.critic["params"]
+        )
+        critic_variables = {"params": critic_params, **seen}
 
-        def improve(state: CrossQState) -> tuple[CrossQState, dict]:
-            def actor_loss(params: PyTree) -> tuple[jax.Array, tuple]:
-                variables = {**state.actor, "params": params}
-                outputs, seen = actor.apply(variables, obs, mutable=[STATISTICS])
-                action, log_prob = squashed_gaussian(*outputs).sample_and_log_prob(seed=key_actor)
-                q = critic.apply(state.critic, obs, action)
-                return losses.soft_actor(q, log_prob, alpha).mean(), (seen, log_prob)
+        def actor_loss(params: PyTree) -> tuple[jax.Array, tuple]:
+            variables = {**state.actor, "params": params}
+            outputs, seen = actor.apply(variables, obs, mutable=[STATISTICS])
+            action, log_prob = squashed_gaussian(*outputs).sample_and_log_prob(seed=key_actor)
+            q = critic.apply(critic_variables, obs, action)
+            return losses.soft_actor(q, log_prob, alpha).mean(), (seen, log_prob)
 
+        def temperature_loss(log_alpha: jax.Array, log_prob: jax.Array) -> jax.Array:
+            return losses.temperature(jnp.exp(log_alpha), log_prob, target_entropy).mean()
+
+        def actor_and_temperature() -> tuple[tuple, dict]:
             (j_pi, (seen, log_prob)), grads = jax.value_and_grad(actor_loss, has_aux=True)(
                 state.actor["params"]
             )
-            updates, actor_opt_state = actor_optimizer.update(grads, state.actor_opt_state)
-            params = optax.apply_updates(state.actor["params"], updates)
+            alpha_grad = jax.grad(temperature_loss)(state.log_alpha, log_prob)
+            metrics = {"actor_loss": j_pi, "entropy": -log_prob.mean()}
+            return (grads, alpha_grad, seen), metrics
 
-            def temperature_loss(log_alpha: jax.Array) -> jax.Array:
-                return losses.temperature(jnp.exp(log_alpha), log_prob, target_entropy).mean()
-
-            grads = jax.grad(temperature_loss)(state.log_alpha)
-            updates, alpha_opt_state = alpha_optimizer.update(grads, state.alpha_opt_state)
-            improved = state._replace(
-                actor={"params": params, **seen},
-                log_alpha=optax.apply_updates(state.log_alpha, updates),
-                actor_opt_state=actor_opt_state,
-                alpha_opt_state=alpha_opt_state,
-            )
-            return improved, {"actor_loss": j_pi, "entropy": -log_prob.mean()}
-
-        state, metrics = every(delay, count, improve, state)
+        due = is_due(delay, count)
+        (grads, alpha_grad, seen), metrics = every(delay, due, actor_and_temperature)
+        actor_params, actor_opt_state = apply_gradients(
+            actor_optimizer, grads, state.actor_opt_state, state.actor["params"], due=due
+        )
+        log_alpha, alpha_opt_state = apply_gradients(
+            alpha_optimizer, alpha_grad, state.alpha_opt_state, state.log_alpha, due=due
+        )
+        seen = where(due, seen, {STATISTICS: state.actor[STATISTICS]})
+        state = CrossQState(
+            actor={"params": actor_params, **seen},
+            critic=critic_variables,
+            log_alpha=log_alpha,
+            actor_opt_state=actor_opt_state,
+            critic_opt_state=critic_opt_state,
+            alpha_opt_state=alpha_opt_state,
+        )
         return state, priority, {"critic_loss": j_q, "q": q.mean(), "alpha": alpha, **metrics}
 
     return Agent(init, act, policy, update, q_values), memory(config, storage(config))

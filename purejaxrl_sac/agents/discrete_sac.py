@@ -18,13 +18,12 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
 from purejaxrl_sac import envs, exploration, losses, networks
 from purejaxrl_sac.agents.dqn import ReplayConfig, replay_storage, uniform_replay
 from purejaxrl_sac.config import ConfigError, static
-from purejaxrl_sac.optimize import adam, linear_decay, track
+from purejaxrl_sac.optimize import adam, apply_gradients, linear_decay, track
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
 
 
@@ -61,7 +60,7 @@ def discrete_sac(
     features = networks.features(env.observation_space)
     actor = critic = network(config, env.observation_space, env.num_actions, 1)
     optimizer = adam(linear_decay(config), config.max_grad_norm)
-    alpha_optimizer = optax.adam(config.alpha_learning_rate)
+    alpha_optimizer = adam(config.alpha_learning_rate)
     most = jnp.log(float(env.num_actions))
 
     def init(key: jax.Array, obs: jax.Array) -> DiscreteSACState:
@@ -113,8 +112,9 @@ def discrete_sac(
             return (sample.weight * losses.soft_critic(q, target)).mean(), q
 
         (j_q, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic_params)
-        updates, critic_opt_state = optimizer.update(grads, state.critic_opt_state)
-        critic_params = optax.apply_updates(state.critic_params, updates)
+        critic_params, critic_opt_state = apply_gradients(
+            optimizer, grads, state.critic_opt_state, state.critic_params
+        )
         least = twin_q(critic_params, obs).min(0)
 
         def actor_loss(params: PyTree) -> tuple[jax.Array, jax.Array]:
@@ -123,8 +123,9 @@ def discrete_sac(
             return -losses.discrete_soft_value(least, log_probability, alpha).mean(), entropy
 
         (j_pi, entropy), grads = jax.value_and_grad(actor_loss, has_aux=True)(state.actor_params)
-        updates, actor_opt_state = optimizer.update(grads, state.actor_opt_state)
-        actor_params = optax.apply_updates(state.actor_params, updates)
+        actor_params, actor_opt_state = apply_gradients(
+            optimizer, grads, state.actor_opt_state, state.actor_params
+        )
 
         progress = config.step_at(count) * config.num_envs / config.total_steps
         ratio = exploration.linear_schedule(
@@ -135,8 +136,9 @@ def discrete_sac(
             return losses.temperature(jnp.exp(log_alpha), -entropy, ratio * most).mean()
 
         grads = jax.grad(temperature_loss)(state.log_alpha)
-        updates, alpha_opt_state = alpha_optimizer.update(grads, state.alpha_opt_state)
-        log_alpha = optax.apply_updates(state.log_alpha, updates)
+        log_alpha, alpha_opt_state = apply_gradients(
+            alpha_optimizer, grads, state.alpha_opt_state, state.log_alpha
+        )
 
         target_params = track(
             critic_params, state.target_params, config.tau, config.target_period, count

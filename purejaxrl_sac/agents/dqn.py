@@ -32,13 +32,12 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
 from purejaxrl_sac import envs, exploration, heads, losses, networks
 from purejaxrl_sac.config import Config, ConfigError, static
 from purejaxrl_sac.memory import uniform
-from purejaxrl_sac.optimize import adam, linear_decay, track
+from purejaxrl_sac.optimize import adam, apply_gradients, linear_decay, track
 from purejaxrl_sac.prioritized import prioritized
 from purejaxrl_sac.storage import n_step, once, ring
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample, Storage, Transition
@@ -216,8 +215,7 @@ def dqn(
             return (sample.weight * loss).mean(), (priority, {"q": q, **metrics})
 
         (value, (priority, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state)
-        params = optax.apply_updates(state.params, updates)
+        params, opt_state = apply_gradients(optimizer, grads, state.opt_state, state.params)
         target_params = track(params, state.target_params, config.tau, config.target_period, count)
         return DQNState(params, target_params, opt_state), priority, {"loss": value, **metrics}
 

@@ -13,16 +13,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
 from purejaxrl_sac import envs, exploration, losses, networks
 from purejaxrl_sac.config import Config, ConfigError, static
 from purejaxrl_sac.memory import minibatches
-from purejaxrl_sac.optimize import adam, linear_decay
+from purejaxrl_sac.optimize import adam, apply_gradients, linear_decay
 from purejaxrl_sac.returns import lambda_returns
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample, Transition
 
@@ -32,7 +30,7 @@ class PQNState(NamedTuple):
     opt_state: PyTree
 
 
-normalized_network = partial(networks.q_network, norm=nn.LayerNorm)
+normalized_network = partial(networks.q_network, norm=networks.LayerNorm)
 
 
 def pqn(config: PQNConfig, *, network: Callable = normalized_network) -> tuple[Agent, Memory]:
@@ -86,8 +84,7 @@ def pqn(config: PQNConfig, *, network: Callable = normalized_network) -> tuple[A
             return (sample.weight * error).mean(), chosen
 
         (value, chosen), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state)
-        params = optax.apply_updates(state.params, updates)
+        params, opt_state = apply_gradients(optimizer, grads, state.opt_state, state.params)
         metrics = {"loss": value, "q": chosen.mean()}
         return PQNState(params, opt_state), jnp.abs(batch.extras - chosen), metrics
 

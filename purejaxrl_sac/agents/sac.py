@@ -39,7 +39,7 @@ from purejaxrl_sac import envs, losses, networks
 from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
 from purejaxrl_sac.config import Config, ConfigError, static
 from purejaxrl_sac.distributions import squashed_gaussian
-from purejaxrl_sac.optimize import adam, every, linear_decay, track
+from purejaxrl_sac.optimize import adam, apply_gradients, every, is_due, linear_decay, track
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
 
 
@@ -126,7 +126,7 @@ def sac(
     actor, critic = actor(config, space, env.action_dim), critics(config, space)
     meaning, delay = critique(config), config.policy_delay
     critic_optimizer, actor_optimizer = optimizer(config, 1), optimizer(config, delay)
-    alpha_optimizer = optax.adam(config.alpha_learning_rate)
+    alpha_optimizer = adam(config.alpha_learning_rate)
     target_entropy = config.target_entropy_per_dim * env.action_dim
 
     def init(key: jax.Array, obs: jax.Array) -> SACState:
@@ -179,47 +179,45 @@ def sac(
             return (sample.weight * meaning.loss(q, target)).mean(), meaning.value(q)
 
         (j_q, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic_params)
-        updates, critic_opt_state = critic_optimizer.update(
-            grads, state.critic_opt_state, state.critic_params
+        critic_params, critic_opt_state = apply_gradients(
+            critic_optimizer, grads, state.critic_opt_state, state.critic_params
         )
-        critic_params = optax.apply_updates(state.critic_params, updates)
         target_params = track(
             critic_params, state.target_params, config.tau, config.target_period, count
         )
-        state = state._replace(
-            critic_params=critic_params,
-            target_params=target_params,
-            critic_opt_state=critic_opt_state,
-        )
 
-        def improve(state: SACState) -> tuple[SACState, dict]:
-            def actor_loss(params: PyTree) -> tuple[jax.Array, jax.Array]:
-                action, log_prob = sample_action(key_actor, params, obs)
-                q = critic.apply(state.critic_params, obs, action, rngs=dropout[2])
-                return (alpha * log_prob - meaning.value(q)).mean(), log_prob
+        def actor_loss(params: PyTree) -> tuple[jax.Array, jax.Array]:
+            action, log_prob = sample_action(key_actor, params, obs)
+            q = critic.apply(critic_params, obs, action, rngs=dropout[2])
+            return (alpha * log_prob - meaning.value(q)).mean(), log_prob
 
+        def temperature_loss(log_alpha: jax.Array, log_prob: jax.Array) -> jax.Array:
+            return losses.temperature(jnp.exp(log_alpha), log_prob, target_entropy).mean()
+
+        def actor_and_temperature() -> tuple[tuple, dict]:
             (j_pi, log_prob), grads = jax.value_and_grad(actor_loss, has_aux=True)(
                 state.actor_params
             )
-            updates, actor_opt_state = actor_optimizer.update(
-                grads, state.actor_opt_state, state.actor_params
-            )
-            actor_params = optax.apply_updates(state.actor_params, updates)
+            alpha_grad = jax.grad(temperature_loss)(state.log_alpha, log_prob)
+            return (grads, alpha_grad), {"actor_loss": j_pi, "entropy": -log_prob.mean()}
 
-            def temperature_loss(log_alpha: jax.Array) -> jax.Array:
-                return losses.temperature(jnp.exp(log_alpha), log_prob, target_entropy).mean()
-
-            grads = jax.grad(temperature_loss)(state.log_alpha)
-            updates, alpha_opt_state = alpha_optimizer.update(grads, state.alpha_opt_state)
-            improved = state._replace(
-                actor_params=actor_params,
-                log_alpha=optax.apply_updates(state.log_alpha, updates),
-                actor_opt_state=actor_opt_state,
-                alpha_opt_state=alpha_opt_state,
-            )
-            return improved, {"actor_loss": j_pi, "entropy": -log_prob.mean()}
-
-        state, metrics = every(delay, count, improve, state)
+        due = is_due(delay, count)
+        (grads, alpha_grad), metrics = every(delay, due, actor_and_temperature)
+        actor_params, actor_opt_state = apply_gradients(
+            actor_optimizer, grads, state.actor_opt_state, state.actor_params, due=due
+        )
+        log_alpha, alpha_opt_state = apply_gradients(
+            alpha_optimizer, alpha_grad, state.alpha_opt_state, state.log_alpha, due=due
+        )
+        state = SACState(
+            actor_params=actor_params,
+            critic_params=critic_params,
+            target_params=target_params,
+            log_alpha=log_alpha,
+            actor_opt_state=actor_opt_state,
+            critic_opt_state=critic_opt_state,
+            alpha_opt_state=alpha_opt_state,
+        )
         metrics = {"critic_loss": j_q, "q": q.mean(), "alpha": alpha, **metrics}
         return state, jnp.abs(target.mean(-1) - q), metrics
 

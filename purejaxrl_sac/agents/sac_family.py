@@ -72,7 +72,7 @@ def dropout_critics(config: DroQConfig, space: Any) -> networks.Critics:
     """Twin MLPs whose layers are Dense, dropout, LayerNorm and activation."""
 
     def norm() -> nn.Module:
-        return nn.Sequential([networks.Dropout(config.dropout_rate), nn.LayerNorm()])
+        return nn.Sequential([networks.Dropout(config.dropout_rate), networks.LayerNorm()])
 
     torso = networks.critic_torso(space, config.hidden_sizes, config.activation, norm=norm)
     return networks.Critics(torso, 2)
@@ -122,13 +122,13 @@ def residual_critics(config: SimBaConfig, space: Any) -> networks.Critics:
 
 def layer_norm_actor(config: SACConfig, space: Any, action_dim: int) -> networks.GaussianActor:
     """`gaussian_actor` with LayerNorm before each activation."""
-    torso = networks.torso(space, config.hidden_sizes, config.activation, norm=nn.LayerNorm)
+    torso = networks.torso(space, config.hidden_sizes, config.activation, norm=networks.LayerNorm)
     return networks.GaussianActor(torso, action_dim)
 
 
 def layer_norm_critics(config: SACConfig, space: Any) -> networks.Critics:
     """`twin_critics` with LayerNorm before each activation."""
-    torso = networks.critic_torso(space, config.hidden_sizes, config.activation, norm=nn.LayerNorm)
+    torso = networks.critic_torso(space, config.hidden_sizes, config.activation, norm=networks.LayerNorm)
     return networks.Critics(torso, 2)
 
 

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
 from purejaxrl_sac import losses, networks
@@ -23,7 +22,7 @@ from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
 from purejaxrl_sac.agents.sac import Layers, Targets, continuous, gaussian_actor, twin_critics
 from purejaxrl_sac.config import static
 from purejaxrl_sac.distributions import squashed_gaussian
-from purejaxrl_sac.optimize import adam, linear_decay, track
+from purejaxrl_sac.optimize import adam, apply_gradients, linear_decay, track
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
 
 
@@ -111,8 +110,7 @@ def sac_v1(
         j_v, value_grads = jax.value_and_grad(value_loss)(state.value_params)
 
         def step(grads: PyTree, opt_state: PyTree, params: PyTree) -> tuple:
-            updates, opt_state = optimizer.update(grads, opt_state)
-            return optax.apply_updates(params, updates), opt_state
+            return apply_gradients(optimizer, grads, opt_state, params)
 
         actor_params, actor_opt_state = step(actor_grads, state.actor_opt_state, state.actor_params)
         critic_params, critic_opt_state = step(

@@ -19,14 +19,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
 from purejaxrl_sac import envs, losses, networks, svgd
 from purejaxrl_sac.agents import dqn as parts
 from purejaxrl_sac.config import Config, ConfigError, static
 from purejaxrl_sac.memory import uniform
-from purejaxrl_sac.optimize import adam, track
+from purejaxrl_sac.optimize import adam, apply_gradients, track
 from purejaxrl_sac.storage import ring
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
 
@@ -119,8 +118,9 @@ def soft_q(config: SoftQConfig) -> tuple[Agent, Memory]:
             return (sample.weight * losses.soft_critic(q, target)).mean(), q
 
         (j_q, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic_params)
-        updates, critic_opt_state = optimizer.update(grads, state.critic_opt_state)
-        critic_params = optax.apply_updates(state.critic_params, updates)
+        critic_params, critic_opt_state = apply_gradients(
+            optimizer, grads, state.critic_opt_state, state.critic_params
+        )
 
         def log_density(u: jax.Array) -> jax.Array:
             """log pi of actions before tanh, up to a constant, summed over all of them."""
@@ -135,8 +135,9 @@ def soft_q(config: SoftQConfig) -> tuple[Agent, Memory]:
             return -(u * uphill).sum((1, 2)).mean() / config.num_particles
 
         grads = jax.grad(sampler_loss)(state.sampler_params)
-        updates, sampler_opt_state = optimizer.update(grads, state.sampler_opt_state)
-        sampler_params = optax.apply_updates(state.sampler_params, updates)
+        sampler_params, sampler_opt_state = apply_gradients(
+            optimizer, grads, state.sampler_opt_state, state.sampler_params
+        )
 
         target_params = track(
             critic_params, state.target_params, config.tau, config.target_period, count

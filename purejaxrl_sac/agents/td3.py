@@ -14,14 +14,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
 from purejaxrl_sac import losses, networks
 from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
 from purejaxrl_sac.agents.sac import Layers, continuous, twin_critics
 from purejaxrl_sac.config import static
-from purejaxrl_sac.optimize import adam, every, linear_decay, track
+from purejaxrl_sac.optimize import adam, apply_gradients, every, is_due, linear_decay, track
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
 
 
@@ -95,31 +94,34 @@ def td3(
             return (sample.weight * losses.soft_critic(q, target)).mean(), q
 
         (j_q, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic_params)
-        updates, critic_opt_state = critic_optimizer.update(grads, state.critic_opt_state)
-        state = state._replace(
-            critic_params=optax.apply_updates(state.critic_params, updates),
-            critic_opt_state=critic_opt_state,
+        critic_params, critic_opt_state = apply_gradients(
+            critic_optimizer, grads, state.critic_opt_state, state.critic_params
         )
 
-        def improve(state: TD3State) -> tuple[TD3State, dict]:
-            def actor_loss(params: PyTree) -> jax.Array:
-                return -critic.apply(state.critic_params, obs, actor.apply(params, obs))[0].mean()
+        def actor_loss(params: PyTree) -> jax.Array:
+            return -critic.apply(critic_params, obs, actor.apply(params, obs))[0].mean()
 
+        def actor_gradient() -> tuple[PyTree, dict]:
             j_mu, grads = jax.value_and_grad(actor_loss)(state.actor_params)
-            updates, actor_opt_state = actor_optimizer.update(grads, state.actor_opt_state)
-            actor_params = optax.apply_updates(state.actor_params, updates)
-            online = (actor_params, state.critic_params)
-            targets = (state.target_actor_params, state.target_critic_params)
-            moved = track(online, targets, config.tau, 1, count)
-            improved = state._replace(
-                actor_params=actor_params,
-                target_actor_params=moved[0],
-                target_critic_params=moved[1],
-                actor_opt_state=actor_opt_state,
-            )
-            return improved, {"actor_loss": j_mu}
+            return grads, {"actor_loss": j_mu}
 
-        state, metrics = every(delay, count, improve, state)
+        due = is_due(delay, count)
+        grads, metrics = every(delay, due, actor_gradient)
+        actor_params, actor_opt_state = apply_gradients(
+            actor_optimizer, grads, state.actor_opt_state, state.actor_params, due=due
+        )
+        targets = (state.target_actor_params, state.target_critic_params)
+        target_actor_params, target_critic_params = track(
+            (actor_params, critic_params), targets, config.tau, delay, count
+        )
+        state = TD3State(
+            actor_params=actor_params,
+            critic_params=critic_params,
+            target_actor_params=target_actor_params,
+            target_critic_params=target_critic_params,
+            actor_opt_state=actor_opt_state,
+            critic_opt_state=critic_opt_state,
+        )
         metrics = {"critic_loss": j_q, "q": q.mean(), **metrics}
         return state, jnp.abs(target - q).mean(0), metrics
 
