@@ -106,7 +106,7 @@ def mix(pi: jax.Array, outputs: jax.Array) -> jax.Array:
 
 def chosen(outputs: jax.Array, action: jax.Array) -> jax.Array:
     """The outputs of action [B]; [B, A, K] to [B, K]."""
-    return losses.select_action(outputs.swapaxes(1, 2), action[:, None])
+    return jax.vmap(losses.select_action, (-1, None), -1)(outputs, action)
 
 
 def _regress(config: Any, quantiles: jax.Array, fraction: PyTree, target: jax.Array) -> tuple:

@@ -48,18 +48,36 @@ def packed_scan(
     init: PyTree,
     xs: PyTree = None,
     length: int | None = None,
+    *,
+    lead: tuple[int, ...] = (),
 ) -> tuple[PyTree, PyTree]:
-    """`jax.lax.scan` whose outputs are packed into one array while it runs."""
-    spec = None
+    """`jax.lax.scan`, exactly, whose smallest outputs are written as one array while it runs.
 
-    def packed(carry: PyTree, x: PyTree) -> tuple[PyTree, jax.Array]:
+    Args:
+        lead: outputs of this shape, one number for each environment for example, are packed.
+    """
+    spec: PyTree = None
+
+    def packed(carry: PyTree, x: PyTree) -> tuple[PyTree, tuple]:
         nonlocal spec
         carry, y = body(carry, x)
         spec = jax.eval_shape(lambda: y)
-        return carry, pack(y)
+        small, large = _by_shape(y, lead)
+        flat = jax.tree.map(lambda leaf: jnp.reshape(leaf, -1), small)
+        return carry, (jax.vmap(pack)(flat).reshape(*lead, -1), large)
 
-    carry, words = jax.lax.scan(packed, init, xs, length)
-    return carry, unpack(words, spec)
+    carry, (words, large) = jax.lax.scan(packed, init, xs, length)
+    small, _ = _by_shape(spec, lead)
+    number = [jax.ShapeDtypeStruct((), leaf.dtype) for leaf in small]
+    found, others = iter(unpack(words, number)), iter(large)
+    ys = [next(found if leaf.shape == lead else others) for leaf in jax.tree.leaves(spec)]
+    return carry, jax.tree.unflatten(jax.tree.structure(spec), ys)
+
+
+def _by_shape(tree: PyTree, lead: tuple[int, ...]) -> tuple[list, list]:
+    leaves = jax.tree.leaves(tree)
+    small = [leaf for leaf in leaves if jnp.shape(leaf) == lead]
+    return small, [leaf for leaf in leaves if jnp.shape(leaf) != lead]
 
 
 def _words(x: jax.Array) -> jax.Array:

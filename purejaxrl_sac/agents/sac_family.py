@@ -128,7 +128,9 @@ def layer_norm_actor(config: SACConfig, space: Any, action_dim: int) -> networks
 
 def layer_norm_critics(config: SACConfig, space: Any) -> networks.Critics:
     """`twin_critics` with LayerNorm before each activation."""
-    torso = networks.critic_torso(space, config.hidden_sizes, config.activation, norm=networks.LayerNorm)
+    torso = networks.critic_torso(
+        space, config.hidden_sizes, config.activation, norm=networks.LayerNorm
+    )
     return networks.Critics(torso, 2)
 
 

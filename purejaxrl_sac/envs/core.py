@@ -18,6 +18,7 @@ import numpy as np
 
 from purejaxrl_sac.config import ConfigError, unknown
 from purejaxrl_sac.mdp import NAMED
+from purejaxrl_sac.packing import packed_scan
 from purejaxrl_sac.types import EnvState, PyTree, Transition
 
 MULTI_GOAL = "multi_goal"  # the environment of soft Q-learning, see `envs.multigoal`
@@ -195,7 +196,8 @@ def rollout(
         env_state, transition, episodes = env.step(keys[1:], env_state, env.to_env(action))
         return env_state, (transition._replace(action=action, extras=extras), episodes)
 
-    return jax.lax.scan(body, env_state, (keys, step + jnp.arange(len(keys))))
+    xs = (keys, step + jnp.arange(len(keys)))
+    return packed_scan(body, env_state, xs, lead=env_state.episode_return.shape)
 
 
 _strong: Callable[[PyTree], PyTree] = partial(
