@@ -1,9 +1,12 @@
 """Where replay memories keep transitions: `ring`, `once` for large observations, and `n_step`.
 
 The transition of `Index(t, e)` is what environment e did at its t-th step. Transitions are packed
-into records of W 32-bit words (see `records`), and a memory is one array of them. Rollouts of T
-rows are written as one block at row t mod R, which never wraps because T divides R; reading costs
-what is read, whatever the capacity.
+into records of W 32-bit words (see `records`), and a memory is one array of them, [R * N, W], row
+by row. Rollouts of T rows are written as one block at row t mod R, which never wraps because T
+divides R; reading costs what is read, whatever the capacity.
+
+The array has two axes and is never reshaped, because on a TPU, where the last two are tiled, a
+reshape would copy it; XLA lays it out with the records along the lanes there.
 """
 
 from __future__ import annotations
@@ -22,13 +25,13 @@ from purejaxrl_sac.types import Index, PyTree, Sample, Storage, Transition
 
 @struct.dataclass
 class Records:
-    """The transitions of N environments, packed."""
+    """Packed transitions."""
 
-    words: jax.Array  # uint32 [rows, N * W]
+    words: jax.Array  # uint32 [rows * N, W]
     spec: tuple = struct.field(pytree_node=False)  # of one transition: leaves, and their treedef
 
     def record(self, codec: Codec) -> Record:
-        """How they are packed, if it was by `codec`."""
+        """How `codec` packs them."""
         leaves, treedef = self.spec
         return codec(jax.tree.unflatten(treedef, leaves))
 
@@ -44,27 +47,24 @@ def ring(capacity: int, num_envs: int, codec: Codec = records.words) -> Storage:
     rows = capacity // num_envs
 
     def init(rollout: Transition) -> Records:
-        spec = _spec(rollout)
-        width = num_envs * codec(spec).words
-        leaves, treedef = jax.tree.flatten(spec)
-        return Records(jnp.zeros((rows, width), jnp.uint32), (tuple(leaves), treedef))
+        return _empty(rows * num_envs, rollout, codec)
 
     def add(state: Records, step: jax.Array, rollout: Transition) -> Records:
-        packed = state.record(codec).encode(rollout)  # [T, N, W]
-        block = packed.reshape(len(packed), -1)
-        return state.replace(words=write_rows(state.words, block, step % rows))
+        block = _flat(state.record(codec).encode(rollout))
+        return state.replace(words=write_rows(state.words, block, step % rows * num_envs))
 
     def read(state: Records, step: jax.Array, index: Index) -> Sample:
-        record = state.record(codec)
-        packed = _read(state.words, record.words, index.time % rows, index.env)
-        return Sample(record.decode(packed), jnp.ones(index.time.shape), index)
+        packed = _take(state.words, index.time % rows * num_envs + index.env)
+        transition = state.record(codec).decode(packed)
+        return Sample(transition, jnp.ones(index.time.shape), index)
 
     return Storage(init, add, read, capacity, num_envs)
 
 
 class Once(NamedTuple):
-    rows: Records  # [R + T + 1, N * (W + 1)]: a record without next_obs and its slot, each
-    boundary: jax.Array  # uint32 [M, W]: records of the last M observations that cut one off
+    rows: Records  # [(R + T + 1) * N, W + 1]: records without next_obs, and which of all the
+    # boundaries was each one's
+    boundary: jax.Array  # uint32 [M, W]: the last M observations at which an episode was cut off
     boundaries: jax.Array  # int32: how many there have been
 
 
@@ -89,52 +89,42 @@ def once(
         length = rollout.reward.shape[0]
         wanted = capacity // 16 if boundaries is None else boundaries
         room = max(wanted, length * num_envs)
-        spec = _spec(rollout._replace(next_obs=()))
-        width = codec(spec).words
-        leaves, treedef = jax.tree.flatten(spec)
         # T rows more, so that the newest observation overwrites none that is still needed, and
-        # one for that observation where they end
-        kept = jnp.zeros((rows + length + 1, num_envs * (width + 1)), jnp.uint32)
-        return Once(
-            rows=Records(kept, (tuple(leaves), treedef)),
-            boundary=jnp.zeros((room, width), jnp.uint32),
-            boundaries=jnp.int32(0),
-        )
+        # one for that observation after the last of them
+        kept = _empty((rows + length + 1) * num_envs, rollout._replace(next_obs=()), codec, 1)
+        boundary = jnp.zeros((room, kept.words.shape[1] - 1), jnp.uint32)
+        return Once(kept, boundary, jnp.int32(0))
 
     def add(state: Once, step: jax.Array, rollout: Transition) -> Once:
-        total, room = len(state.rows.words) - 1, len(state.boundary)
-        encode = state.rows.record(codec).encode
-        cut = rollout.last & (rollout.discount > 0)
-        slot = state.boundaries + jnp.cumsum(cut.ravel()).reshape(cut.shape) - 1
-        # the newest observations are those of one row more
-        after = jax.tree.map(lambda x: x[-1:], rollout._replace(next_obs=()))
-        after = after._replace(obs=rollout.next_obs[-1:])
-        longer = jax.tree.map(lambda *x: jnp.concatenate(x), rollout._replace(next_obs=()), after)
-        slots = jnp.concatenate([slot, slot[-1:]]).astype(jnp.uint32)
-        packed = jnp.concatenate([encode(longer), slots[..., None]], axis=-1)
-        words = write_rows(state.rows.words, packed.reshape(len(packed), -1), step % total)
-        ends = encode(rollout._replace(obs=rollout.next_obs, next_obs=()))
-        place = jnp.where(cut, slot % room, room).ravel()
-        ends = ends.reshape(len(place), -1)
+        total, room = len(state.rows.words) // num_envs - 1, len(state.boundary)
+        record = state.rows.record(codec)
+        cut = (rollout.last & (rollout.discount > 0)).ravel()
+        slot = state.boundaries + jnp.cumsum(cut, dtype=jnp.int32) - 1
+        current = _flat(record.encode(rollout._replace(next_obs=())))
+        following = _flat(record.encode(rollout._replace(obs=rollout.next_obs, next_obs=())))
+        block = jnp.concatenate([current, slot.astype(jnp.uint32)[:, None]], axis=-1)
+        newest = jnp.pad(following[-num_envs:], ((0, 0), (0, 1)))
+        block = jnp.concatenate([block, newest])
+        words = write_rows(state.rows.words, block, step % total * num_envs)
+        place = jnp.where(cut, slot % room, room)
         return Once(
             rows=state.rows.replace(words=words),
-            boundary=state.boundary.at[place].set(ends, mode="drop"),
+            boundary=state.boundary.at[place].set(following, mode="drop"),
             boundaries=state.boundaries + cut.sum(dtype=jnp.int32),
         )
 
     def read(state: Once, step: jax.Array, index: Index) -> Sample:
-        total, room = len(state.rows.words) - 1, len(state.boundary)
-        record, kept = state.rows.record(codec), state.rows.words
-        width, now = record.words + 1, index.time % total
-        packed = _read(kept, width, now, index.env)
-        following = _read(kept, width, now + 1, index.env)[..., :-1]
+        total, room = len(state.rows.words) // num_envs - 1, len(state.boundary)
+        record = state.rows.record(codec)
+        now = index.time % total * num_envs + index.env
+        packed = _take(state.rows.words, now)
         transition = record.decode(packed[..., :-1])
         slot = packed[..., -1].astype(jnp.int32)
         cut = transition.last & (transition.discount > 0)
         lost = cut & (state.boundaries - slot > room)
-        end = state.boundary.at[slot % room].get(mode="promise_in_bounds")
-        successor = record.decode(jnp.where(cut[..., None], end, following)).obs
-        transition = transition._replace(next_obs=successor)
+        following = _take(state.rows.words, now + num_envs)[..., :-1]
+        successor = jnp.where(cut[..., None], _take(state.boundary, slot % room), following)
+        transition = transition._replace(next_obs=record.decode(successor).obs)
         return Sample(transition, 1 - lost.astype(jnp.float32), index)
 
     return Storage(init, add, read, capacity, num_envs)
@@ -165,7 +155,6 @@ def n_step(storage: Storage, n: int, gamma: jax.Array | float) -> Storage:
         ended = jnp.cumsum(ahead.last, axis=-1) - ahead.last > 0
         taken = (times < step) & ~ended
         steps = taken.sum(-1)
- # the first step's fields, and those of the last one, are read as they are
         first = jax.tree.map(lambda x: x[(slice(None),) * index.time.ndim + (0,)], ahead)
         final = storage.read(state, step, index._replace(time=index.time + steps - 1))
         transition = first._replace(
@@ -179,11 +168,19 @@ def n_step(storage: Storage, n: int, gamma: jax.Array | float) -> Storage:
     return storage._replace(read=read)
 
 
-def _spec(rollout: Transition) -> Transition:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), rollout)
+def _empty(count: int, rollout: Transition, codec: Codec, more: int = 0) -> Records:
+    """Room for `count` transitions, with `more` words each than they need."""
+    spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), rollout)
+    leaves, treedef = jax.tree.flatten(spec)
+    words = jnp.zeros((count, codec(spec).words + more), jnp.uint32)
+    return Records(words, (tuple(leaves), treedef))
 
 
-def _read(words: jax.Array, width: int, row: jax.Array, env: jax.Array) -> jax.Array:
-    """Records [..., W] of `words` [rows, N * W] at rows and environments of any shape [...]."""
-    flat = words.reshape(-1, width)
-    return flat.at[row * (words.shape[1] // width) + env].get(mode="promise_in_bounds")
+def _flat(rollout: jax.Array) -> jax.Array:
+    """[T, N, W] -> [T * N, W]."""
+    return rollout.reshape(-1, rollout.shape[-1])
+
+
+def _take(words: jax.Array, row: jax.Array) -> jax.Array:
+    """Rows [..., W] of [count, W], all of which exist."""
+    return words.at[row].get(mode="promise_in_bounds")
