@@ -125,9 +125,9 @@ def replay_storage(config: ReplayConfig, codec: Codec | None = None) -> Storage:
     return kind(config.capacity, config.num_envs, codec=codec)
 
 
-def n_step_storage(config: NStep) -> Storage:
+def n_step_storage(config: NStep, codec: Codec | None = None) -> Storage:
     """Transitions of n steps."""
-    return n_step(replay_storage(config), config.n_step, config.gamma)
+    return n_step(replay_storage(config, codec), config.n_step, config.gamma)
 
 
 def uniform_replay(config: ReplayConfig, storage: Storage) -> Memory:
