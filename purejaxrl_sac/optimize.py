@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from purejaxrl_sac.config import Config
-from purejaxrl_sac.packing import pack, unpack
+from purejaxrl_sac.records import words
 from purejaxrl_sac.types import PyTree
 
 
@@ -98,17 +98,16 @@ def every(
     """
     if due is True:
         return compute()
-    shapes = jax.eval_shape(compute)
-    size = jax.eval_shape(pack, shapes).shape
+    record = words(jax.eval_shape(compute))
 
     def leave() -> jax.Array:
-        return jnp.zeros(size, jnp.uint32)
+        return jnp.zeros(record.words, jnp.uint32)
 
     def make() -> jax.Array:
         found, metrics = compute()
-        return pack((found, jax.tree.map(lambda x: x * period, metrics)))
+        return record.encode((found, jax.tree.map(lambda x: x * period, metrics)))
 
-    return unpack(jax.lax.cond(due, make, leave), shapes)
+    return record.decode(jax.lax.cond(due, make, leave))
 
 
 def track(

@@ -1,8 +1,12 @@
 """Where replay memories keep transitions: `ring`, `once` for large observations, and `n_step`.
 
-The transition of `Index(t, e)` is what environment e did at its t-th step. Rollouts of T rows
-are written as one block at row t mod R, which never wraps because T divides R; reading costs
-what is read, whatever the capacity.
+The transition of `Index(t, e)` is what environment e did at its t-th step. Transitions are packed
+into records of W 32-bit words (see `records`), and a memory is one array of them, [R * N, W], row
+by row. Rollouts of T rows are written as one block at row t mod R, which never wraps because T
+divides R; reading costs what is read, whatever the capacity.
+
+The array has two axes and is never reshaped, because on a TPU, where the last two are tiled, a
+reshape would copy it; XLA lays it out with the records along the lanes there.
 """
 
 from __future__ import annotations
@@ -11,47 +15,71 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
+from purejaxrl_sac import records
 from purejaxrl_sac.clock import write_rows
+from purejaxrl_sac.records import Codec, Record
 from purejaxrl_sac.types import Index, PyTree, Sample, Storage, Transition
 
 
-def ring(capacity: int, num_envs: int) -> Storage:
-    """The last `capacity` transitions as they are: a Transition of [R, N, ...] arrays.
+@struct.dataclass
+class Records:
+    """Packed transitions."""
+
+    words: jax.Array  # uint32 [rows * N, W]
+    spec: tuple = struct.field(pytree_node=False)  # of one transition: leaves, and their treedef
+
+    def record(self, codec: Codec) -> Record:
+        """How `codec` packs them."""
+        leaves, treedef = self.spec
+        return codec(jax.tree.unflatten(treedef, leaves))
+
+
+def ring(capacity: int, num_envs: int, codec: Codec = records.words) -> Storage:
+    """The last `capacity` transitions as they are, in R = capacity / N rows.
 
     Args:
         capacity: transitions kept, over all environments; a multiple of T x N.
         num_envs: N.
+        codec: how a transition is packed.
     """
     rows = capacity // num_envs
 
-    def add(state: Transition, step: jax.Array, rollout: Transition) -> Transition:
-        return jax.tree.map(lambda x, block: write_rows(x, block, step % rows), state, rollout)
+    def init(rollout: Transition) -> Records:
+        return _empty(rows * num_envs, rollout, codec)
 
-    def read(state: Transition, step: jax.Array, index: Index) -> Sample:
-        transition = jax.tree.map(lambda x: _rows(x, index.time % rows, index.env), state)
+    def add(state: Records, step: jax.Array, rollout: Transition) -> Records:
+        block = _flat(state.record(codec).encode(rollout))
+        return state.replace(words=write_rows(state.words, block, step % rows * num_envs))
+
+    def read(state: Records, step: jax.Array, index: Index) -> Sample:
+        packed = _take(state.words, index.time % rows * num_envs + index.env)
+        transition = state.record(codec).decode(packed)
         return Sample(transition, jnp.ones(index.time.shape), index)
 
-    return Storage(lambda rollout: _empty(rows, rollout), add, read, capacity, num_envs)
+    return Storage(init, add, read, capacity, num_envs)
 
 
 class Once(NamedTuple):
-    rows: Transition  # [R + T, N, ...]; its next_obs is ()
-    slot: jax.Array  # [R + T, N] int32: which of all the boundaries was this row's
-    boundary: jax.Array  # [M, *obs_shape]: the last M observations at which an episode was cut off
+    rows: Records  # [(R + T + 1) * N, W + 1]: records without next_obs, and which of all the
+    # boundaries was each one's
+    boundary: jax.Array  # uint32 [M, W]: the last M observations at which an episode was cut off
     boundaries: jax.Array  # int32: how many there have been
 
 
-def once(capacity: int, num_envs: int, boundaries: int | None = None) -> Storage:
+def once(
+    capacity: int, num_envs: int, boundaries: int | None = None, codec: Codec = records.words
+) -> Storage:
     """Like `ring`, with each observation kept once: about half the memory where they are images.
 
     A successor is the observation one row on. Where a time limit cut the episode off, that row
-    begins another episode, and the successor is one of the `boundaries` kept apart. Where the
-    episode terminated there is nothing to bootstrap from: the discount is 0, and `next_obs` is
-    whatever came next.
+    begins another episode, and the successor is one of the `boundaries` kept apart: the row's
+    slot says which. Where the episode terminated there is nothing to bootstrap from: the discount
+    is 0, and `next_obs` is whatever came next.
 
     Args:
-        capacity, num_envs: as for `ring`.
+        capacity, num_envs, codec: as for `ring`.
         boundaries: M; should more of the kept transitions be cut off, the oldest of those have
             weight 0. By default one for every 16 transitions, and never less than a rollout.
     """
@@ -61,43 +89,42 @@ def once(capacity: int, num_envs: int, boundaries: int | None = None) -> Storage
         length = rollout.reward.shape[0]
         wanted = capacity // 16 if boundaries is None else boundaries
         room = max(wanted, length * num_envs)
-        obs = rollout.obs
-        # T rows more, so that the newest observation overwrites none that is still needed
-        kept = _empty(rows + length, rollout._replace(next_obs=()))
-        slot = jnp.zeros((rows + length, num_envs), jnp.int32)
-        return Once(kept, slot, jnp.zeros((room, *obs.shape[2:]), obs.dtype), jnp.int32(0))
+        # T rows more, so that the newest observation overwrites none that is still needed, and
+        # one for that observation after the last of them
+        kept = _empty((rows + length + 1) * num_envs, rollout._replace(next_obs=()), codec, 1)
+        boundary = jnp.zeros((room, kept.words.shape[1] - 1), jnp.uint32)
+        return Once(kept, boundary, jnp.int32(0))
 
     def add(state: Once, step: jax.Array, rollout: Transition) -> Once:
-        total, room = len(state.slot), len(state.boundary)
-        length = len(rollout.reward)
+        total, room = len(state.rows.words) // num_envs - 1, len(state.boundary)
+        record = state.rows.record(codec)
         cut = (rollout.last & (rollout.discount > 0)).ravel()
-        slot = state.boundaries + jnp.cumsum(cut) - 1
-        ends = rollout.next_obs.reshape(-1, *rollout.next_obs.shape[2:])
-        boundary = state.boundary.at[jnp.where(cut, slot % room, room)].set(ends, mode="drop")
-
-        def write(x: jax.Array, block: jax.Array) -> jax.Array:
-            return write_rows(x, block, step % total)
-
-        kept = jax.tree.map(write, state.rows, rollout._replace(next_obs=()))
-        newest = write_rows(kept.obs, rollout.next_obs[-1:], (step + length) % total)
+        slot = state.boundaries + jnp.cumsum(cut, dtype=jnp.int32) - 1
+        current = _flat(record.encode(rollout._replace(next_obs=())))
+        following = _flat(record.encode(rollout._replace(obs=rollout.next_obs, next_obs=())))
+        block = jnp.concatenate([current, slot.astype(jnp.uint32)[:, None]], axis=-1)
+        newest = jnp.pad(following[-num_envs:], ((0, 0), (0, 1)))
+        block = jnp.concatenate([block, newest])
+        words = write_rows(state.rows.words, block, step % total * num_envs)
+        place = jnp.where(cut, slot % room, room)
         return Once(
-            rows=kept._replace(obs=newest),
-            slot=write(state.slot, slot.astype(jnp.int32).reshape(rollout.reward.shape)),
-            boundary=boundary,
+            rows=state.rows.replace(words=words),
+            boundary=state.boundary.at[place].set(following, mode="drop"),
             boundaries=state.boundaries + cut.sum(dtype=jnp.int32),
         )
 
     def read(state: Once, step: jax.Array, index: Index) -> Sample:
-        total, room = len(state.slot), len(state.boundary)
-        now = index.time % total
-        transition = jax.tree.map(lambda x: _rows(x, now, index.env), state.rows)
+        total, room = len(state.rows.words) // num_envs - 1, len(state.boundary)
+        record = state.rows.record(codec)
+        now = index.time % total * num_envs + index.env
+        packed = _take(state.rows.words, now)
+        transition = record.decode(packed[..., :-1])
+        slot = packed[..., -1].astype(jnp.int32)
         cut = transition.last & (transition.discount > 0)
-        slot = _rows(state.slot, now, index.env)
         lost = cut & (state.boundaries - slot > room)
-        following = _rows(state.rows.obs, (index.time + 1) % total, index.env)
-        end = state.boundary.at[slot % room].get(mode="promise_in_bounds")
-        cut = cut.reshape(cut.shape + (1,) * (end.ndim - cut.ndim))
-        transition = transition._replace(next_obs=jnp.where(cut, end, following))
+        following = _take(state.rows.words, now + num_envs)[..., :-1]
+        successor = jnp.where(cut[..., None], _take(state.boundary, slot % room), following)
+        transition = transition._replace(next_obs=record.decode(successor).obs)
         return Sample(transition, 1 - lost.astype(jnp.float32), index)
 
     return Storage(init, add, read, capacity, num_envs)
@@ -128,7 +155,7 @@ def n_step(storage: Storage, n: int, gamma: jax.Array | float) -> Storage:
         ended = jnp.cumsum(ahead.last, axis=-1) - ahead.last > 0
         taken = (times < step) & ~ended
         steps = taken.sum(-1)
-        first = storage.read(state, step, index).transition
+        first = jax.tree.map(lambda x: x[(slice(None),) * index.time.ndim + (0,)], ahead)
         final = storage.read(state, step, index._replace(time=index.time + steps - 1))
         transition = first._replace(
             reward=(taken * ahead.reward * gamma ** jnp.arange(n)).sum(-1),
@@ -141,10 +168,19 @@ def n_step(storage: Storage, n: int, gamma: jax.Array | float) -> Storage:
     return storage._replace(read=read)
 
 
-def _empty(rows: int, rollout: Transition) -> Transition:
-    return jax.tree.map(lambda x: jnp.zeros((rows, *x.shape[1:]), x.dtype), rollout)
+def _empty(count: int, rollout: Transition, codec: Codec, more: int = 0) -> Records:
+    """Room for `count` transitions, with `more` words each than they need."""
+    spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), rollout)
+    leaves, treedef = jax.tree.flatten(spec)
+    words = jnp.zeros((count, codec(spec).words + more), jnp.uint32)
+    return Records(words, (tuple(leaves), treedef))
 
 
-def _rows(x: jax.Array, row: jax.Array, env: jax.Array) -> jax.Array:
-    flat = x.reshape(-1, *x.shape[2:])
-    return flat.at[row * x.shape[1] + env].get(mode="promise_in_bounds")
+def _flat(rollout: jax.Array) -> jax.Array:
+    """[T, N, W] -> [T * N, W]."""
+    return rollout.reshape(-1, rollout.shape[-1])
+
+
+def _take(words: jax.Array, row: jax.Array) -> jax.Array:
+    """Rows [..., W] of [count, W], all of which exist."""
+    return words.at[row].get(mode="promise_in_bounds")

@@ -8,12 +8,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from gymnax.environments import environment, spaces
 from jax.flatten_util import ravel_pytree
 
 import purejaxrl_sac as prl
+from purejaxrl_sac.agents.dqn import replay_storage
+from purejaxrl_sac.types import Index
 
 GAMMA = 0.9
 
@@ -114,6 +117,19 @@ class Counter(environment.Environment):
 
     def observation_space(self, params):
         return spaces.Box(0, 255, (2,), jnp.uint8)
+
+
+def stored(storage, state, step):
+    """What a storage holds after `step` rows, oldest first: a Transition of [rows, N, ...]."""
+    rows = min(int(step), storage.capacity // storage.num_envs)
+    time, env = jnp.indices((rows, storage.num_envs))
+    index = Index(time + int(step) - rows, env)
+    return jax.tree.map(np.asarray, storage.read(state, jnp.int32(step), index).transition)
+
+
+def replayed(config, state):
+    """What the replay memory of a run holds, oldest first."""
+    return stored(replay_storage(config), state.memory, state.step)
 
 
 def trained(algorithm, env, updates=1_000, /, **changes):

@@ -17,7 +17,7 @@ from purejaxrl_sac.agents import dqn as parts
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.types import Sample, Transition
 from tests.conftest import quick, small
-from tests.probes import GAMMA, Counter, Params, Probe, adam_gradient, trained
+from tests.probes import GAMMA, Counter, Params, Probe, adam_gradient, replayed, trained
 
 MODULES = {"dqn", "distributional", "pqn"}
 FAMILY = ["soft_dqn", *(name for name, (module, *_) in ALGORITHMS.items() if module in MODULES)]
@@ -341,7 +341,7 @@ def test_uint8_observations_train(key):
         env=Counter(), total_steps=400, warmup_steps=40, capacity=100, batch_size=16
     )
     state, metrics = jax.jit(prl.train)(key, config)
-    assert state.memory.obs.dtype == jnp.uint8
+    assert replayed(config, state).obs.dtype == jnp.uint8
     assert jnp.isfinite(metrics["loss"]).all()
 
 

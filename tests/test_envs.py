@@ -14,7 +14,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import envs, networks
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.envs.brax import Brax
-from tests.probes import Counter, Probe
+from tests.probes import Counter, Probe, replayed
 
 NAMES = [name for name in gymnax.registered_envs if not name.startswith("MNIST")]  # downloads
 
@@ -56,8 +56,7 @@ def test_dqn_trains_on_discrete_flat_and_image_observations(name, key):
     state, metrics = jax.jit(prl.train)(key, config)
     assert jnp.isfinite(metrics["loss"]).all()
     env = envs.bind(name)
-    stored = getattr(state.memory, "rows", state.memory)  # images are stored once
-    assert stored.obs.dtype == state.env.obs.dtype
+    assert replayed(config, state).obs.dtype == state.env.obs.dtype
     q = prl.q_values(config, state, state.env.obs)
     assert q.shape == (4, env.num_actions)
 
@@ -98,7 +97,8 @@ def test_environment_parameters_sweep():
     axes = jax.tree.map(lambda _: None, lanes)
     axes = axes.replace(env_params=axes.env_params.replace(g=0))
     state, _ = jax.vmap(prl.train, in_axes=(None, axes))(jax.random.key(0), lanes)
-    assert not np.allclose(state.memory.next_obs[0, 0], state.memory.next_obs[1, 0])
+    next_obs = [replayed(config, prl.seed_state(state, lane)).next_obs[0, 0] for lane in range(2)]
+    assert not np.allclose(*next_obs)
 
 
 def test_the_buffer_remembers_canonical_actions_and_the_environment_gets_its_own():

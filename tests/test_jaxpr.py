@@ -101,8 +101,7 @@ def test_compiled_loop_holds_one_copy_of_the_memory(algorithm, seeds):
     config = small(algorithm, capacity=CAPACITY)
     run, state = traced(config, seeds)
     compiled = jax.jit(run, donate_argnums=0).lower(state).compile()
-    rows = CAPACITY // config.num_envs
-    copies = re.findall(rf"= \S+\[(?:\d+,)*{rows},{config.num_envs}\S* copy\(", compiled.as_text())
+    copies = re.findall(rf"= \S+\[(?:\d+,)*{CAPACITY},\d+\]\S* copy\(", compiled.as_text())
     assert not copies
     memory = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.memory))
     assert compiled.memory_analysis().temp_size_in_bytes < memory / 2
@@ -127,14 +126,12 @@ def test_resumed_vmapped_loop_is_the_fresh_one(algorithm):
 
 @pytest.mark.parametrize("seeds", (1, 2))
 def test_images_stored_once_are_never_copied(seeds):
-    """Their memory is half of what a ring would take, and the compiled loop adds little to it."""
+    """They take a bit per number, and the compiled loop adds little to them."""
     config = small("dqn", env="Breakout-MinAtar", capacity=CAPACITY)
     run, state = traced(config, seeds)
-    images = [leaf for leaf in jax.tree.leaves(state.memory) if leaf.shape[-3:] == (10, 10, 4)]
-    ring = 2 * seeds * CAPACITY * 10 * 10 * 4
-    assert sum(leaf.size for leaf in images) < 0.55 * ring
-    compiled = jax.jit(run, donate_argnums=0).lower(state).compile()
     memory = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.memory))
+    assert memory < seeds * CAPACITY * 64
+    compiled = jax.jit(run, donate_argnums=0).lower(state).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < memory / 10
 
 

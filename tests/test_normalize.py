@@ -11,7 +11,7 @@ from purejaxrl_sac import normalize
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.record import config_from_dict, config_to_dict
 from tests.conftest import small
-from tests.probes import CONTINUOUS, GAMMA, Params, Probe, trained
+from tests.probes import CONTINUOUS, GAMMA, Params, Probe, replayed, trained
 
 BOTH = (normalize.observations, normalize.rewards)
 
@@ -61,9 +61,9 @@ def test_the_agent_sees_standard_observations_and_the_memory_raw_ones(key):
     state, _ = jax.jit(prl.train)(key, spied)
     obs = np.concatenate([np.reshape(x, (-1, 4)) for x in seen["obs"][-20:]])
     assert (np.abs(obs) <= normalize.LIMIT).all() and 0.3 < obs.std() < 3
-    rows = state.memory.transition if hasattr(state.memory, "transition") else state.memory
-    rewards = [x for x in jax.tree.leaves(rows) if x.dtype == jnp.float32 and x.ndim == 2]
-    assert any((np.asarray(x) == 1).all() for x in rewards)  # CartPole pays 1, unscaled
+    on_policy = hasattr(state.memory, "reward")
+    held = state.memory if on_policy else replayed(spied, state)
+    assert (np.asarray(held.reward) == 1).all()  # CartPole pays 1, unscaled
 
 
 def test_rewards_are_divided_by_the_deviation_of_returns(key):

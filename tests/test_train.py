@@ -13,7 +13,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import optimize
 from purejaxrl_sac.config import ConfigError
 from tests.conftest import quick, small
-from tests.probes import CONTINUOUS, Probe
+from tests.probes import CONTINUOUS, Probe, replayed
 
 ALGORITHMS = ("per_dqn", "ppo", "simba", "td3", "double_q_learning", "sarsa")
 SEEDS = 3
@@ -169,7 +169,9 @@ def test_eager_jit_and_vmap_agree(key, algorithm):
 @pytest.mark.parametrize("algorithm", ("dqn", "sac"))
 def test_seeds_differ_in_parameters_actions_and_environments(algorithm):
     state, _ = vmapped_init(small(algorithm))
-    for part in (state.agent[0], state.memory.action, state.env.obs, state.memory.obs):
+    held = [replayed(small(algorithm), prl.seed_state(state, seed)) for seed in range(3)]
+    held = jax.tree.map(lambda *x: np.stack(x), *held)
+    for part in (state.agent[0], held.action, state.env.obs, held.obs):
         leaves = [leaf for leaf in jax.tree.leaves(part) if np.ptp(leaf) > 0]
         assert leaves
         for leaf in leaves:
@@ -291,7 +293,7 @@ def test_a_donated_state_is_used_up_and_continues_the_same(key):
     expected = jax.jit(prl.run, static_argnums=2)(state, config, 3)
     donated = jax.jit(prl.run, static_argnums=2, donate_argnums=0)(state, config, 3)
     assert_equal(expected, donated)
-    assert state.memory.obs.is_deleted()
+    assert state.memory.words.is_deleted()
 
 
 def test_episode_metrics_count_every_episode(key):
@@ -310,7 +312,8 @@ def test_warm_up_is_random_and_counts(key):
     config = config.replace(total_steps=408)
     state = jax.jit(prl.init)(key, config)
     assert int(state.step) == config.warmup_iterations == 101
-    actions = np.asarray(state.memory.action[:101])
+    actions = replayed(config, state).action
+    assert len(actions) == 101
     assert abs(actions.mean()) < 0.1
     assert abs(actions.std() - 1 / np.sqrt(3)) < 0.05
     assert config.iterations == 1
@@ -325,7 +328,7 @@ def test_held_exploration_repeats_its_random_numbers(key, warm):
     state = prl.init(key, config)
     if not warm:
         state, _ = jax.jit(prl.run, static_argnums=2)(state, config, 2)
-    actions = np.asarray(state.memory.action).reshape(-1, 3, 3)  # [holds, steps, envs]
+    actions = replayed(config, state).action.reshape(-1, 3, 3)  # [holds, steps, envs]
     np.testing.assert_allclose(actions, np.broadcast_to(actions[:, :1], actions.shape), atol=1e-6)
     assert len(np.unique(actions[:, 0].round(5))) == actions[:, 0].size == 12
 

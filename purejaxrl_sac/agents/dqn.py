@@ -34,11 +34,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from purejaxrl_sac import envs, exploration, heads, losses, networks
+from purejaxrl_sac import envs, exploration, heads, losses, networks, records
 from purejaxrl_sac.config import Config, ConfigError, static
 from purejaxrl_sac.memory import uniform
 from purejaxrl_sac.optimize import adam, apply_gradients, linear_decay, track
 from purejaxrl_sac.prioritized import prioritized
+from purejaxrl_sac.records import Codec
 from purejaxrl_sac.storage import n_step, once, ring
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample, Storage, Transition
 
@@ -110,16 +111,22 @@ def greedy(config: Config, q: jax.Array, step: jax.Array) -> jax.Array:
     return exploration.greedy(q)
 
 
-def replay_storage(config: ReplayConfig) -> Storage:
-    """Images are stored once, other observations with their successors."""
-    space = envs.bind(config.env, config.env_params).observation_space
-    kind = once if networks.convolutions(space) else ring
-    return kind(config.capacity, config.num_envs)
+def replay_storage(config: ReplayConfig, codec: Codec | None = None) -> Storage:
+    """Images are stored once, other observations with their successors.
+
+    Args:
+        codec: how transitions are packed; by default a bit for each number of an observation
+            where the environment declares `binary_observations`, and exact words elsewhere.
+    """
+    env = envs.bind(config.env, config.env_params)
+    kind = once if networks.convolutions(env.observation_space) else ring
+    codec = codec or (records.bits(env) if env.binary_observations else records.words)
+    return kind(config.capacity, config.num_envs, codec=codec)
 
 
-def n_step_storage(config: NStep) -> Storage:
+def n_step_storage(config: NStep, codec: Codec | None = None) -> Storage:
     """Transitions of n steps."""
-    return n_step(replay_storage(config), config.n_step, config.gamma)
+    return n_step(replay_storage(config, codec), config.n_step, config.gamma)
 
 
 def uniform_replay(config: ReplayConfig, storage: Storage) -> Memory:

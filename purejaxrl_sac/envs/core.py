@@ -7,6 +7,7 @@ float32 vectors in [-1, 1]. `Env.to_env` maps them to the environment's own boun
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from functools import cache, partial
@@ -37,6 +38,7 @@ class Env(NamedTuple):
     action_dim: int | None  # numbers per action, where they are continuous
     name: str
     max_steps: Any  # the time limit in steps; a tracer where env_params are traced
+    binary_observations: bool = False  # declared: every number observed is 0 or 1
 
 
 def names() -> list[str]:
@@ -172,7 +174,20 @@ def bind(env: Any, params: Any = None) -> Env:
         action_dim=action_dim,
         name=env.name,
         max_steps=getattr(params, "max_steps_in_episode", None),
+        binary_observations=_binary(env),
     )
+
+
+def _binary(env: Any) -> bool:
+    """Whether every number that the environment observes is declared to be 0 or 1.
+
+    gymnax's MinAtar games are, by their exact classes: a subclass or a wrapper may observe
+    anything. Other environments say so by an attribute `binary_observations = True` of the object
+    or of its class; one that a wrapper only passes on does not count, nor does a property.
+    """
+    games = vars(_gymnax().environments.minatar)
+    binary = {value for value in games.values() if isinstance(value, type)}
+    return type(env) in binary or inspect.getattr_static(env, "binary_observations", False) is True
 
 
 def rollout(
