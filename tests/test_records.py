@@ -321,7 +321,7 @@ def test_a_codec_of_ones_own(key):
         return records.Record(rest.words + 1, encode, decode)
 
     storage = partial(parts.replay_storage, codec=mine)
-    config = small("dqn", algorithm=partial(parts.dqn, storage=storage))
+    config = small("dqn").replace(algorithm=partial(parts.dqn, storage=storage))
     plain = jax.jit(prl.train)(key, small("dqn"))[0]
     ours = jax.jit(prl.train)(key, config)[0]
     held = stored(storage(config), ours.memory, ours.step)

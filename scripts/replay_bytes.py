@@ -1,0 +1,116 @@
+"""Bytes that a replay memory takes per transition, with and without packed records.
+
+    python scripts/replay_bytes.py                          # prints a table, appends JSON lines
+    python scripts/replay_bytes.py --capacity 1000000
+
+Nothing is allocated: the sizes are those of the shapes of a `dqn` or `sac` run's replay memory,
+everything included. `bytes_before` is what the same transitions take as separate arrays in the
+environment's own dtypes, as versions up to 0.6.0 kept them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import envs, networks, records
+from purejaxrl_sac.agents.dqn import replay_storage
+from purejaxrl_sac.storage import Once
+from purejaxrl_sac.types import Transition
+
+RESULTS = Path(__file__).parent / "results" / "memory.jsonl"
+ENVIRONMENTS = (
+    "Asterix-MinAtar",
+    "Breakout-MinAtar",
+    "Freeway-MinAtar",
+    "Seaquest-MinAtar",
+    "SpaceInvaders-MinAtar",
+    "CartPole-v1",
+    "Acrobot-v1",
+    "MountainCar-v0",
+    "Pendulum-v1",
+    "Catch-bsuite",
+    "FourRooms-misc",
+    "DeepSea-bsuite",
+    "FrozenLake-misc",
+)
+
+
+def size(tree: Any) -> int:
+    """Bytes of all arrays, or shapes of arrays."""
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def rollout_of(config: prl.Config) -> Transition:
+    """Shapes [1, N] of what the environments of a run return."""
+    env = envs.bind(config.env)
+
+    def collect(key: jax.Array) -> Transition:
+        def actor(key: jax.Array, obs: jax.Array, step: jax.Array) -> tuple:
+            return env.random_action(key, config.num_envs), ()
+
+        keys = jax.random.split(key, (1, 1 + config.num_envs))
+        return envs.rollout(env, keys, env.reset(key, config.num_envs), 0, actor)[1][0]
+
+    return jax.eval_shape(collect, jax.random.key(0))
+
+
+def before(rollout: Transition, config: prl.Config, kept_once: bool) -> int:
+    """Bytes of a memory that keeps each field in an array of its own."""
+    each = size(rollout) / config.num_envs
+    if not kept_once:
+        return int(config.capacity * each)
+    image = size(rollout.obs) / config.num_envs
+    rows = config.capacity + config.num_envs
+    boundaries = max(config.capacity // 16, config.num_envs)
+    return int(rows * (each - image + 4) + boundaries * image + 4)
+
+
+def row(name: str, capacity: int) -> dict:
+    """The figures of one environment."""
+    algorithm = "dqn" if envs.bind(name).num_actions is not None else "sac"
+    config = prl.default_config(algorithm).replace(env=name, num_envs=4, capacity=capacity)
+    rollout = rollout_of(config)
+    state = jax.eval_shape(functools.partial(replay_storage(config).init), rollout)
+    kept_once = isinstance(state, Once)
+    assert kept_once == bool(networks.convolutions(envs.bind(name).observation_space))
+    return {
+        "what": "replay bytes",
+        "environment": name,
+        "storage": "once" if kept_once else "ring",
+        "codec": "bits" if envs.bind(name).binary_observations else records.words.__name__,
+        "bytes_per_transition": round(size(state) / capacity, 3),
+        "bytes_before": round(before(rollout, config, kept_once) / capacity, 3),
+        "capacity": capacity,
+        "version": prl.__version__,
+        "command": f"python scripts/replay_bytes.py --capacity {capacity}",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--capacity", type=int, default=1_000_000)
+    parser.add_argument("--record", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    print(f"{'environment':24}{'storage':10}{'codec':10}{'before':>10}{'bytes':>10}")
+    for name in ENVIRONMENTS:
+        found = row(name, options.capacity)
+        with options.record.open("a") as file:
+            file.write(json.dumps(found) + "\n")
+        print(
+            f"{name:24}{found['storage']:10}{found['codec']:10}"
+            f"{found['bytes_before']:10.2f}{found['bytes_per_transition']:10.2f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
