@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -129,7 +130,7 @@ def compile_for(target: targets.Target, works: list[Work], options: Compile) -> 
             status = 2
             continue
         except Exception as error:
-            row |= {"error": record.one_line(error)}
+            row |= {"error": record.one_line(error), **overflow(str(error))}
         record.append(options.record, row)
     if options.peer and target.platform == "cuda":
         peers = [work for work in works if PEER_WORKS.get(work.algorithm) == work.environment]
@@ -147,6 +148,12 @@ def compiled_figures(target: targets.Target, work: Work, folder: Path | None) ->
     if folder:
         write_text(folder, target, work, program.as_text())
     return figures(work, program, seconds, target.platform == "cuda")
+
+
+def overflow(message: str) -> dict:
+    """Temporaries that do not fit, where a TPU's compiler says how many bytes they are."""
+    found = re.search(r"HLO temporaries \((\d+\.\d+)G\)", message)
+    return {"temp_bytes": round(float(found.group(1)) * 2**30)} if found else {}
 
 
 def write_text(folder: Path, target: targets.Target, work: Work, text: str, peer: str = "") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from scripts.accelerators import fitting
@@ -36,6 +37,12 @@ def make(title: str, columns: str, caption: str = "") -> Table:
     for position, column in enumerate(columns.split("|")):
         table.add_column(column, justify="left" if position < 1 else "right", no_wrap=position < 1)
     return table
+
+
+def fail(table: Table, row: dict) -> None:
+    """An error below the table, where there is room for it."""
+    seeds = f", {row['seeds']} seeds" if "seeds" in row else ""
+    table.caption = f"{table.caption}\n{name(row)}{seeds}: {escape(row['error'])}".strip()
 
 
 def name(row: dict) -> str:
@@ -79,7 +86,7 @@ def compiled(rows: list[dict]) -> Iterable[Table]:
             if row["device"] != device:
                 continue
             if "error" in row:
-                table.add_row(name(row), text(row["seeds"]), row["error"][:90])
+                fail(table, row)
                 continue
             cells = [row.get(x) for x in ("kernels", "per_update", "per_step", "outside", "copies")]
             sizes = [row.get(x) for x in ("temp_bytes", "state_bytes", "bytes_per_seed")]
@@ -107,7 +114,7 @@ def measured(rows: list[dict]) -> Iterable[Table]:
         knees = fitting.knees([row for row in curves if row["device"] == device])
         for row in (row for row in curves if row["device"] == device):
             if "error" in row:
-                table.add_row(name(row), text(row["seeds"]), row["error"][:60])
+                fail(table, row)
                 continue
             profile = profiles.get(identity({**row, "what": "", "sources": ""}), {})
             knee = knees.get(fitting.key(row)) == row["seeds"] and not row["flags"]
@@ -131,7 +138,7 @@ def checked(rows: list[dict]) -> Iterable[Table]:
         )
         for row in (row for row in chosen if row["device"] == device):
             if "error" in row:
-                table.add_row(name(row), "[red]no[/]", row["error"][:60])
+                fail(table, row)
                 continue
             figures = ("difference", "tolerance", "rounding", "difference_default")
             cells = [f"{row[x]:.1e}" for x in figures]
