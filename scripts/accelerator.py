@@ -65,7 +65,7 @@ def parser() -> Parser:
     return top
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, arguments: list[str]) -> int:
     """One command; its exit status."""
     from scripts.accelerators import compiling, record, tables
 
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     status = 0
     if options.command == "compile":
         given["targets"] = given.pop("target")
-        status = compiling.compile_(compiling.Compile(**given))
+        status = compiling.compile_(compiling.Compile(**given), arguments)
     elif options.command == "measure":
         from scripts.accelerators import measuring
 
@@ -92,6 +92,7 @@ def run(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit status: 2 for bad input, which is told in one line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
     if options.command in ("compile", "table"):
         os.environ["JAX_PLATFORMS"] = "cpu"  # read when jax is imported
@@ -99,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     from scripts.targets import TargetError
 
     try:
-        return run(options)
+        return run(options, arguments)
     except (ConfigError, TargetError) as error:
         print(error, file=sys.stderr)
         return 2

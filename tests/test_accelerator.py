@@ -125,6 +125,8 @@ def test_fit():
     assert fit["us_per_kernel"] == 2 and fit["relative_error"] == 0 and fit["rows"] == 2
     assert fit["knees"] == {"dqn:CartPole-v1:preset": 256}
     assert fit["us_per_seed"] == {"dqn:CartPole-v1:preset": 1.0}
+    (alone,) = fitting.fits(rows[:1])
+    assert alone["us_per_seed"] == {"dqn:CartPole-v1:preset": 100.0}
     assert fitting.predicted(fit, row(8, 0.1, 70)) == 140
     assert fitting.predicted(fit, row(1024, 0.1, 70)) == 1024
 
@@ -146,7 +148,7 @@ def test_default_works():
     assert Work("sac", "Pendulum-v1", "preset", 64) in works
 
 
-@pytest.mark.parametrize("algorithm", ["pqn", "q_learning", "td3"])
+@pytest.mark.parametrize("algorithm", ["ppo", "q_learning", "td3"])
 def test_one_update(algorithm):
     (work,) = (w for w in main_works(2) if w.algorithm == algorithm)
     work = dataclasses.replace(work, kind="one update")
@@ -197,6 +199,25 @@ def test_what_cannot_run_hides_nothing(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err.count("\n") == 1
     (written,) = record.rows(options.record)
     assert written["error"] == "ZeroDivisionError: division by zero"
+
+
+def test_compiler_crash_is_recorded(tmp_path, monkeypatch):
+    codes = iter((-6, 0))
+    run = lambda command, **_: subprocess.CompletedProcess(command, next(codes))  # noqa: E731
+    monkeypatch.setattr(subprocess, "run", run)
+    options = compiling.Compile(record=tmp_path / "rows.jsonl")
+    works = [Work("dqn", "CartPole-v1"), Work("sac", "Pendulum-v1")]
+    assert compiling.compile_apart(targets.find("h100"), works, options, []) == 0
+    (written,) = record.rows(options.record)
+    assert written["algorithm"] == "dqn" and written["error"].endswith("signal 6")
+
+
+def test_peer_needs_its_work(monkeypatch):
+    monkeypatch.setattr(targets.Target, "installed", True)
+    with pytest.raises(prl.ConfigError, match="rejax is compared on dqn:CartPole-v1 and sac"):
+        compiling.compile_(compiling.Compile(works=("pqn",), peer="rejax"), [])
+    with pytest.raises(prl.ConfigError, match="rejax is compiled for GPUs"):
+        compiling.compile_(compiling.Compile(works=("dqn",), peer="rejax", targets=("v5e",)), [])
 
 
 def test_check(tmp_path, capsys):

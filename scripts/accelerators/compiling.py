@@ -51,8 +51,11 @@ class Compile:
     again: bool = False
 
 
-def compile_(options: Compile) -> int:
-    """Compiles everything that is not recorded, a process for each target; the exit status.
+def compile_(options: Compile, arguments: list[str]) -> int:
+    """Compiles everything that is not recorded, in a process for each target; the exit status.
+
+    Args:
+        arguments: the command line that the options come from.
 
     Raises:
         ConfigError, TargetError: bad input.
@@ -61,14 +64,37 @@ def compile_(options: Compile) -> int:
     works = chosen(options)
     if worker:
         return compile_for(targets.find(worker), works, options)
-    status = 0
-    for target in wanted(options.targets):
-        environment = {**targets.environment(target), WORKER: target.name}
-        done = subprocess.run([sys.executable, SCRIPT, *sys.argv[1:]], env=environment, check=False)
-        if done.returncode < 0:
-            print(f"the compiler for {target.name} crashed: leave its work out", file=sys.stderr)
-        status = max(status, 1 if done.returncode < 0 else done.returncode)
-    return status
+    found = wanted(options.targets)
+    if options.peer and all(target.platform != "cuda" for target in found):
+        raise prl.ConfigError(f"{options.peer} is compiled for GPUs: give --target h100")
+    if options.peer and not peer_works(works):
+        known = " and ".join(f"{name}:{env}" for name, env in PEER_WORKS.items())
+        raise prl.ConfigError(f"{options.peer} is compared on {known}: name one of them")
+    return max(compile_apart(target, works, options, arguments) for target in found)
+
+
+def compile_apart(
+    target: targets.Target, works: list[Work], options: Compile, arguments: list[str]
+) -> int:
+    """One target in a process of its own, and another one where the compiler crashes."""
+    environment = {**targets.environment(target), WORKER: target.name}
+    while True:
+        done = subprocess.run([sys.executable, SCRIPT, *arguments], env=environment, check=False)
+        if done.returncode >= 0:
+            return done.returncode
+        rows = [{**record.stamp("compile", target.name), **dataclasses.asdict(x)} for x in works]
+        missing = [row for row in rows if not record.recorded(options.record, row)]
+        if options.again or not missing:
+            print(f"the compiler for {target.name} crashed", file=sys.stderr)
+            return 1
+        crash = f"the compiler crashed with signal {-done.returncode}"
+        record.append(options.record, {**missing[0], "error": crash})
+
+
+def peer_works(works: list[Work]) -> list[Work]:
+    """What the peer has of these, each once."""
+    found = [work for work in works if PEER_WORKS.get(work.algorithm) == work.environment]
+    return list(dict.fromkeys(dataclasses.replace(work, kind="one update") for work in found))
 
 
 def wanted(names: tuple[str, ...]) -> list[targets.Target]:
@@ -133,8 +159,7 @@ def compile_for(target: targets.Target, works: list[Work], options: Compile) -> 
             row |= {"error": record.one_line(error), **overflow(str(error))}
         record.append(options.record, row)
     if options.peer and target.platform == "cuda":
-        peers = [work for work in works if PEER_WORKS.get(work.algorithm) == work.environment]
-        for work in dict.fromkeys(dataclasses.replace(x, kind="one update") for x in peers):
+        for work in peer_works(works):
             status = max(status, peer(target, work, options))
     return status
 

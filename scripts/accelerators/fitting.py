@@ -46,7 +46,8 @@ def fit(rows: list[dict]) -> dict | None:
     """The cost per kernel with few seeds, and per seed beyond the knee.
 
     us = us_per_kernel x kernels, by least squares of relative errors (so that programs of fifty
-    kernels and of five thousand weigh the same); us_per_seed is the slope from the knee on.
+    kernels and of five thousand weigh the same); us_per_seed is the slope from the knee on
+    (the mean where nothing was measured beyond it).
     """
     counted = [
         row
@@ -63,10 +64,10 @@ def fit(rows: list[dict]) -> dict | None:
     knee, slopes = knees(rows), {}
     for name, curve in curves(rows).items():
         beyond = [row for row in curve if row["seeds"] >= knee[name]]
-        if len(beyond) > 1:
-            seeds = [row["seeds"] for row in beyond]
-            slope = np.polyfit(seeds, [row["us_per_iteration"] for row in beyond], 1)[0]
-            slopes[name] = round(float(slope), 3)
+        us_each = [row["us_per_iteration"] for row in beyond]
+        seeds = [row["seeds"] for row in beyond]
+        slope = np.polyfit(seeds, us_each, 1)[0] if len(beyond) > 1 else us_each[0] / seeds[0]
+        slopes[name] = round(float(slope), 3)
     last = rows[-1]
     return {
         "what": "fit",
