@@ -140,6 +140,8 @@ def checked(rows: list[dict]) -> Iterable[Table]:
             if "error" in row:
                 fail(table, row)
                 continue
+            if "export_error" in row:
+                fail(table, {**row, "error": row["export_error"]})
             figures = ("difference", "tolerance", "rounding", "difference_default")
             cells = [f"{row[x]:.1e}" for x in figures]
             cells += [str(row[x]) for x in ("continues", "exports", "seeds_differ", "seconds")]
