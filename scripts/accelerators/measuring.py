@@ -166,11 +166,12 @@ def clock(work: Work, pair: tuple, rounds: int, seconds: float = 0.15) -> dict:
         times.append((time.perf_counter() - began) / calls / work.iterations() * 1e6)
     us = statistics.median(times)
     found = figures(work, chunk, took, jax.default_backend() == "gpu")
+    if "kernels" in found:
+        found["us_per_kernel"] = round(us / found["kernels"], 3)
     return {
         "us_per_iteration": round(us, 2),
         "us_range": [round(min(times), 2), round(max(times), 2)],
         "steps_per_second": round(work.seeds * work.config().block / us * 1e6),
-        "us_per_kernel": round(us / found.get("kernels", 1), 3),
         **found,
     }
 

@@ -74,13 +74,13 @@ def compiled(rows: list[dict]) -> Iterable[Table]:
     fit = next((row for row in reversed(rows) if row["what"] == "fit"), None)
     chosen = newest(row for row in rows if row["what"] == "compile")
     for device in dict.fromkeys(row["device"] for row in chosen):
-        predicted = f"|us, predicted for {fit['device']}" if fit else ""
+        predicted = f"; us: predicted by the fit of the {fit['device']}" if fit else ""
         table = make(
             f"Compiled for {device}",
             "work|seeds|kernels|an update|a step|outside|copies|temporaries|state|each seed"
-            f"|Mflop|moved|compile s{predicted}",
+            f"|Mflop|moved|compile s{'|us' if fit else ''}",
             "kernels: of an iteration, of each cond its largest branch; Mflop and moved count the"
-            " body of each loop once",
+            f" body of each loop once{predicted}",
         )
         for row in chosen:
             if row["device"] != device:
@@ -118,7 +118,8 @@ def measured(rows: list[dict]) -> Iterable[Table]:
                 continue
             profile = profiles.get(identity({**row, "what": "", "sources": ""}), {})
             knee = knees.get(fitting.key(row)) == row["seeds"] and not row["flags"]
-            cells = [row["us_per_iteration"], f"{row['us_per_kernel']:.2f}", row.get("kernels")]
+            each = f"{row['us_per_kernel']:.2f}" if "us_per_kernel" in row else None
+            cells = [row["us_per_iteration"], each, row.get("kernels")]
             cells += [profile.get("launched"), profile.get("busy_us"), row["steps_per_second"]]
             cells += [amount(row.get("temp_bytes")), row["flags"].replace("--xla_gpu_", "")]
             seeds = f"knee {row['seeds']:,}" if knee else f"{row['seeds']:,}"
