@@ -2,20 +2,23 @@
 
 Every instruction that is scheduled outside a fused computation is one launch: a fusion, a library
 call, a copy. Instructions that only name memory (tuples, bitcasts, parameters) launch nothing.
-Loops are followed with their trip counts, conditionals through their largest branch.
+Loops are followed with their trip counts, conditionals through their largest branch, and one launch
+to read which it is. Text for GPUs is counted; a TPU runs its program without launches.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator
 
-FREE = frozenset(
-    "parameter get-tuple-element tuple bitcast constant after-all partition-id replica-id"
-    " opt-barrier copy-done async-done async-update all-reduce-done".split()
-)
+FREE = {
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "opt-barrier"),
+    *("after-all", "partition-id", "replica-id"),
+    *("copy-done", "async-done", "async-update", "all-reduce-done"),
+}
 COPIES = ("copy", "copy-start")
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) (?:\(.*\) -> .* )?\{$")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
@@ -43,6 +46,11 @@ class Launches:
         """Launches of one pass, inner loops counted as often as they run."""
         return len(self.own) + sum((loop.trips or 1) * loop.total for loop in self.loops)
 
+    @property
+    def every_copy(self) -> int:
+        """Copies of one pass, inner loops counted as often as they run."""
+        return self.copies + sum((loop.trips or 1) * loop.every_copy for loop in self.loops)
+
     def walk(self) -> Iterator[Launches]:
         """This one and all loops inside it, the outermost first."""
         yield self
@@ -52,6 +60,40 @@ class Launches:
     def opcodes(self) -> Counter:
         """How many launches of each kind one pass makes, inner loops apart."""
         return Counter(opcode for opcode, _ in self.own)
+
+
+def iteration(program: Launches, trips: int | None = None) -> Launches:
+    """The loop that takes most of a program: one pass is one iteration of a run.
+
+    Args:
+        trips: how often it has to run, where that is known.
+
+    Raises:
+        ValueError: there is no such loop.
+    """
+    loops = [loop for loop in program.loops if trips in (None, loop.trips)]
+    if not loops:
+        raise ValueError(f"the program has no loop of {trips or 'any number of'} iterations")
+    return max(loops, key=lambda loop: (loop.trips or 1) * loop.total)
+
+
+def by_scope(loop: Launches, scopes: tuple[str, ...], inside: str = "") -> Counter:
+    """Launches of one pass, inner loops included, by the named scope they come from.
+
+    A loop inside belongs to one scope as a whole: to the one that is named most often in it. So
+    the slices and copies around a scope, which carry no name, count where they are paid. What is
+    inlined, as loops of one iteration are, goes by its own name.
+
+    Args:
+        scopes: names given with `jax.named_scope`; "" counts what is outside all of them.
+    """
+    counts: Counter = Counter()
+    for _, op_name in loop.own:
+        counts[inside or _scope(op_name, scopes)] += 1
+    for inner in loop.loops:
+        for scope, count in by_scope(inner, scopes, inside or _main_scope(inner, scopes)).items():
+            counts[scope] += (inner.trips or 1) * count
+    return counts
 
 
 def launches(text: str) -> Launches:
@@ -94,12 +136,24 @@ def _count(computations: dict[str, list[str]], name: str, into: Launches) -> Lau
         elif opcode == "conditional":
             each = [_count(computations, branch, Launches()) for branch in _branches(line)]
             largest = max(each, key=lambda branch: branch.total)
-            into.branches.append((largest.total, largest.copies))
-            into.own += largest.own
+            into.branches += [(largest.total, largest.copies), *largest.branches]
+            into.own += [(opcode, op_name), *largest.own]
             into.loops += largest.loops
         else:
             into.own.append((opcode, op_name))
     return into
+
+
+def _scope(op_name: str, scopes: tuple[str, ...]) -> str:
+    """The outermost scope of an operation's name, such as jit(run)/while/body/update/add."""
+    parts = (re.sub(r"^.*\(|\)+$", "", part) for part in op_name.split("/"))
+    return next((part for part in parts if part in scopes), "")
+
+
+def _main_scope(loop: Launches, scopes: tuple[str, ...]) -> str:
+    named = Counter(_scope(name, scopes) for part in loop.walk() for _, name in part.own)
+    del named[""]
+    return _scope(loop.scope, scopes) or (named.most_common(1)[0][0] if named else "")
 
 
 def _opcode(line: str) -> str | None:
@@ -108,12 +162,8 @@ def _opcode(line: str) -> str | None:
     if not equals:
         return None
     if right.startswith("("):  # a tuple's type, with brackets of its own
-        depth = 0
-        for position, character in enumerate(right):
-            depth += (character == "(") - (character == ")")
-            if depth == 0:
-                break
-        right = right[position + 1 :].strip()
+        depths = itertools.accumulate((x == "(") - (x == ")") for x in right)
+        right = right[list(depths).index(0) + 1 :].strip()
     else:
         right = right.partition(" ")[2]
     found = re.match(r"([\w\-]+)\(", right)

@@ -1,0 +1,1 @@
+"""The commands of `scripts/accelerator.py`, one module each."""

@@ -1,0 +1,233 @@
+"""`compile`: what programs become on devices that are not there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+import jax
+
+import purejaxrl_sac as prl
+from purejaxrl_sac.envs import bind
+from scripts import hlo, targets
+from scripts.accelerators import record
+from scripts.accelerators.work import (
+    KINDS,
+    Work,
+    figures,
+    kernel_figures,
+    main_environment,
+    main_works,
+    programs,
+)
+
+SCRIPT = Path(__file__).parents[1] / "accelerator.py"
+WORKER = "PUREJAXRL_ACCELERATOR_TARGET"  # set in the processes that compile
+PEERS = {"rejax": "rejax 0.1.3"}
+PEER_WORKS = {"dqn": "CartPole-v1", "sac": "Pendulum-v1"}  # what rejax has of ours, one update
+SEEDS = (1, 64, 1024)
+
+
+@dataclasses.dataclass
+class Compile:
+    """What to compile, and for what."""
+
+    works: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    kind: str = "preset"
+    seeds: tuple[int, ...] = ()
+    peer: str | None = None
+    peer_environment: Path = Path(tempfile.gettempdir()) / "purejaxrl-rejax-cuda12"
+    record: Path = record.RESULTS
+    text: Path | None = None
+    again: bool = False
+
+
+def compile_(options: Compile, arguments: list[str]) -> int:
+    """Compiles everything that is not recorded, in a process for each target; the exit status.
+
+    Args:
+        arguments: the command line that the options come from.
+
+    Raises:
+        ConfigError, TargetError: bad input.
+    """
+    worker = os.environ.get(WORKER)
+    works = chosen(options)
+    if worker:
+        return compile_for(targets.find(worker), works, options)
+    found = wanted(options.targets)
+    if options.peer and all(target.platform != "cuda" for target in found):
+        raise prl.ConfigError(f"{options.peer} is compiled for GPUs: give --target h100")
+    if options.peer and not peer_works(works):
+        known = " and ".join(f"{name}:{env}" for name, env in PEER_WORKS.items())
+        raise prl.ConfigError(f"{options.peer} is compared on {known}: name one of them")
+    return max(compile_apart(target, works, options, arguments) for target in found)
+
+
+def compile_apart(
+    target: targets.Target, works: list[Work], options: Compile, arguments: list[str]
+) -> int:
+    """One target in a process of its own, and another one where the compiler crashes."""
+    environment = {**targets.environment(target), WORKER: target.name}
+    while True:
+        done = subprocess.run([sys.executable, SCRIPT, *arguments], env=environment, check=False)
+        if done.returncode >= 0:
+            return done.returncode
+        rows = [{**record.stamp("compile", target.name), **dataclasses.asdict(x)} for x in works]
+        missing = [row for row in rows if not record.recorded(options.record, row)]
+        if options.again or not missing:
+            print(f"the compiler for {target.name} crashed", file=sys.stderr)
+            return 1
+        crash = f"the compiler crashed with signal {-done.returncode}"
+        record.append(options.record, {**missing[0], "error": crash})
+
+
+def peer_works(works: list[Work]) -> list[Work]:
+    """What the peer has of these, each once."""
+    found = [work for work in works if PEER_WORKS.get(work.algorithm) == work.environment]
+    return list(dict.fromkeys(dataclasses.replace(work, kind="one update") for work in found))
+
+
+def wanted(names: tuple[str, ...]) -> list[targets.Target]:
+    """The targets of these names, or all whose compiler is installed.
+
+    Raises:
+        TargetError: a name is unknown, or its extra is not installed, or there is none at all.
+    """
+    if names:
+        found = [targets.find(name) for name in names]
+        for target in found:
+            targets.require(target)
+        return found
+    found = [target for name in targets.names() if (target := targets.find(name)).installed]
+    if not found:
+        raise targets.TargetError(
+            "no compiler for accelerators is installed:"
+            ' pip install "purejaxrl_sac[cuda12]" for GPUs or "purejaxrl_sac[tpu]" for TPUs'
+        )
+    return found
+
+
+def chosen(options: Compile) -> list[Work]:
+    """What to compile: `algorithm[:environment]` for each kind and number of seeds, or the default.
+
+    Raises:
+        ConfigError: an algorithm or an environment does not exist, or a kind, a peer or a number.
+    """
+    if options.kind not in KINDS:
+        raise prl.ConfigError(f"no kind is called {options.kind}: use one of {', '.join(KINDS)}")
+    if options.peer not in (None, *PEERS):
+        raise prl.ConfigError(f"no peer is called {options.peer}: use {', '.join(PEERS)}")
+    if min(options.seeds, default=1) < 1:
+        raise prl.ConfigError(f"seeds is {min(options.seeds)}, but must be at least 1")
+    if not options.works:
+        return [work for seeds in options.seeds or (64,) for work in main_works(seeds)]
+    found = []
+    for text in options.works:
+        algorithm, _, environment = text.partition(":")
+        environment = environment or main_environment(algorithm)
+        prl.default_config(algorithm)
+        bind(environment)
+        seeds = options.seeds or SEEDS
+        found += [Work(algorithm, environment, options.kind, number) for number in seeds]
+    return found
+
+
+def compile_for(target: targets.Target, works: list[Work], options: Compile) -> int:
+    """The same in the process that compiles for one target: a row for each work."""
+    status = 0
+    for work in works:
+        row = {**record.stamp("compile", target.name), **dataclasses.asdict(work)}
+        if not options.again and record.recorded(options.record, row):
+            continue
+        try:
+            row |= compiled_figures(target, work, options.text)
+        except prl.ConfigError as error:
+            print(f"{work.algorithm} on {work.environment}: {error}", file=sys.stderr, flush=True)
+            status = 2
+            continue
+        except Exception as error:
+            row |= {"error": record.one_line(error), **overflow(str(error))}
+        record.append(options.record, row)
+    if options.peer and target.platform == "cuda":
+        for work in peer_works(works):
+            status = max(status, peer(target, work, options))
+    return status
+
+
+def compiled_figures(target: targets.Target, work: Work, folder: Path | None) -> dict:
+    """The figures of one work at one target; its text goes into the folder."""
+    _, run, _, state = programs(work)
+    began = time.perf_counter()
+    program = targets.compiled(target, run, state, donate=(0,))
+    seconds = time.perf_counter() - began
+    if folder:
+        write_text(folder, target, work, program.as_text())
+    return figures(work, program, seconds, target.platform == "cuda")
+
+
+def overflow(message: str) -> dict:
+    """Temporaries that do not fit, where a TPU's compiler says how many bytes they are."""
+    found = re.search(r"HLO temporaries \((\d+\.\d+)G\)", message)
+    return {"temp_bytes": round(float(found.group(1)) * 2**30)} if found else {}
+
+
+def write_text(folder: Path, target: targets.Target, work: Work, text: str, peer: str = "") -> None:
+    """Keeps a program for reading."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{peer} {work.algorithm} {work.environment} {work.kind} {work.seeds} {target.name}"
+    (folder / (name.strip().replace(" ", "_").replace("/", "_") + ".txt")).write_text(text)
+
+
+def peer(target: targets.Target, work: Work, options: Compile) -> int:
+    """A row of the peer at the same work, compiled in an environment of its own."""
+    row = {**record.stamp("compile", target.name), **dataclasses.asdict(work)}
+    row |= {"library": PEERS[options.peer], "version": PEERS[options.peer], "sources": ""}
+    if not options.again and record.recorded(options.record, row):
+        return 0
+    python = peer_python(options.peer_environment)
+    with tempfile.TemporaryDirectory() as directory:
+        text = Path(directory) / "program.txt"
+        question = {"algorithm": work.algorithm, "env": work.environment, "seeds": work.seeds}
+        question |= {"target": target.name, "text": str(text)}
+        script = SCRIPT.parent / "peers" / "rejax_kernels.py"
+        command = [python, script, json.dumps(question)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            print(f"rejax cannot compile {work.algorithm}: see its error above", file=sys.stderr)
+            return 1
+        if options.text:
+            write_text(options.text, target, work, text.read_text(), options.peer)
+        counts = kernel_figures(hlo.iteration(hlo.launches(text.read_text())))
+    row |= {name: counts[name] for name in ("kernels", "copies", "branches")}
+    record.append(options.record, row | json.loads(done.stdout.splitlines()[-1]))
+    return 0
+
+
+def peer_python(directory: Path) -> Path:
+    """The Python of rejax's environment, which is made where it does not exist.
+
+    Raises:
+        ConfigError: it cannot be installed.
+    """
+    python = directory / "bin" / "python"
+    if not python.exists():
+        venv.create(directory, with_pip=True)
+        packages = ["rejax==0.1.3", "gymnax<1", f"jax[cuda12]=={jax.__version__}"]
+        try:
+            subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
+        except subprocess.CalledProcessError:
+            python.unlink()  # so that the next call tries again
+            raise prl.ConfigError(
+                f"rejax cannot be installed in {directory}: see pip's error above"
+            ) from None
+    return python

@@ -1,0 +1,98 @@
+"""The cost model: below the knee time is the number of kernels, beyond it the number of seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+FEW = 8  # seeds with which a card is mostly idle
+SAME = ("device", "jax", "sources")
+
+
+def key(row: dict) -> str:
+    """The work of a row, however many seeds."""
+    return f"{row['algorithm']}:{row['environment']}:{row['kind']}"
+
+
+def curves(rows: Iterable[dict]) -> dict[str, list[dict]]:
+    """Rows of each work that were timed without flags, in the order of seeds."""
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        if row["what"] == "curve" and not row["flags"] and "error" not in row:
+            found.setdefault(key(row), []).append(row)
+    return {name: sorted(curve, key=lambda row: row["seeds"]) for name, curve in found.items()}
+
+
+def knees(rows: Iterable[dict]) -> dict[str, int]:
+    """The fewest seeds measured whose steps per second reach half of the maximum, by work."""
+    found = {}
+    for name, curve in curves(rows).items():
+        most = max(row["steps_per_second"] for row in curve)
+        found[name] = next(r["seeds"] for r in curve if r["steps_per_second"] >= most / 2)
+    return found
+
+
+def fits(rows: list[dict]) -> list[dict]:
+    """A fit for each device, jax and sources that was measured; the newest last."""
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        if row["what"] == "curve":
+            groups.setdefault(tuple(row[name] for name in SAME), []).append(row)
+    return [found for group in groups.values() if (found := fit(group))]
+
+
+def fit(rows: list[dict]) -> dict | None:
+    """The cost per kernel with few seeds, and per seed beyond the knee.
+
+    us = us_per_kernel x kernels, by least squares of relative errors (so that programs of fifty
+    kernels and of five thousand weigh the same); us_per_seed is the slope from the knee on
+    (the mean where nothing was measured beyond it).
+    """
+    counted = [
+        row
+        for curve in curves(rows).values()
+        for row in curve
+        if row["seeds"] <= FEW and "kernels" in row
+    ]
+    if not counted:
+        return None
+    kernels = np.array([row["kernels"] for row in counted])
+    us = np.array([row["us_per_iteration"] for row in counted])
+    ratio = kernels / us
+    per_kernel = ratio.sum() / (ratio**2).sum()
+    knee, slopes = knees(rows), {}
+    for name, curve in curves(rows).items():
+        beyond = [row for row in curve if row["seeds"] >= knee[name]]
+        us_each = [row["us_per_iteration"] for row in beyond]
+        seeds = [row["seeds"] for row in beyond]
+        slope = np.polyfit(seeds, us_each, 1)[0] if len(beyond) > 1 else us_each[0] / seeds[0]
+        slopes[name] = round(float(slope), 3)
+    last = rows[-1]
+    return {
+        "what": "fit",
+        **{name: last[name] for name in (*SAME, "version", "date")},
+        "rows": len(counted),
+        "us_per_kernel": round(float(per_kernel), 3),
+        "relative_error": round(float(np.sqrt(np.mean((per_kernel * ratio - 1) ** 2))), 3),
+        "knees": knee,
+        "us_per_seed": slopes,
+    }
+
+
+def predicted(fit: dict, row: dict) -> float | None:
+    """Microseconds of an iteration: of its kernels or, where the fit knows them, of its seeds."""
+    if "kernels" not in row:
+        return None
+    seeds = 0.0 if "library" in row else fit["us_per_seed"].get(key(row), 0.0) * row["seeds"]
+    return max(fit["us_per_kernel"] * row["kernels"], seeds)
+
+
+def sentence(fit: dict) -> str:
+    """The fit in words."""
+    slopes = ", ".join(f"{name} {slope:g} us" for name, slope in fit["us_per_seed"].items())
+    return (
+        f"fit of {fit['rows']} rows with at most {FEW} seeds: {fit['us_per_kernel']:g} us a kernel,"
+        f" relative error {fit['relative_error']:.0%}; each seed beyond the knee (the seeds that"
+        f" reach half of the most steps a second): {slopes}"
+    )

@@ -1,0 +1,71 @@
+"""Rows of figures: JSON lines in a file, and what is in it already."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+import jax
+
+import purejaxrl_sac as prl
+
+RESULTS = Path(__file__).parents[1] / "results" / "accelerator.jsonl"
+SAME = (
+    *("what", "library", "algorithm", "environment", "kind", "seeds"),
+    *("device", "jax", "sources", "flags"),
+)
+
+
+def sources() -> str:
+    """Which code a row is of: a hash of the package's sources."""
+    files = sorted((Path(__file__).parents[2] / "purejaxrl_sac").rglob("*.py"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def stamp(what: str, device: str) -> dict:
+    """What a row says of its origin."""
+    return {
+        "what": what,
+        "device": device,
+        "jax": jax.__version__,
+        "version": prl.__version__,
+        "sources": sources(),
+        "flags": os.environ.get("XLA_FLAGS", ""),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def rows(record: Path) -> list[dict]:
+    """All rows of a record, the oldest first."""
+    return [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+
+
+def identity(row: dict) -> tuple:
+    """Rows with the same identity say the same thing, the newer one last."""
+    return tuple(row.get(name) for name in SAME)
+
+
+def recorded(record: Path, row: dict) -> bool:
+    """Whether a row of the same identity is there."""
+    return any(identity(old) == identity(row) for old in rows(record))
+
+
+def append(record: Path, row: dict) -> None:
+    """Writes a row down and prints it."""
+    record.parent.mkdir(parents=True, exist_ok=True)
+    with record.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row), flush=True)
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's message, with its type where that says more."""
+    text = (str(error).strip().splitlines() or [""])[0][:200]
+    named = isinstance(error, (prl.ConfigError, MemoryError, jax.errors.JaxRuntimeError))
+    return text if named and text else f"{type(error).__name__}: {text}"
