@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -15,14 +16,13 @@ from purejaxrl_sac.types import PyTree
 def adam(
     learning_rate: jax.Array | float | optax.Schedule, max_grad_norm: jax.Array | float
 ) -> optax.GradientTransformation:
-    """Adam after clipping gradients to a global norm (inf: no clipping), on one flat vector.
+    """Adam after clipping gradients to a global norm (inf: no clipping).
 
-    Flat, because small networks pay per array: one vector instead of a dozen takes a DQN
-    update from 93 to 72 us on a CPU.
+    Where the norm is known to be inf when compiling, none is computed.
     """
-    return optax.flatten(
-        optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate))
-    )
+    if isinstance(max_grad_norm, float) and math.isinf(max_grad_norm):
+        return optax.chain(optax.identity(), optax.adam(learning_rate))
+    return optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate))
 
 
 def adamw(
