@@ -14,6 +14,7 @@ the plain update runs.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -33,7 +34,7 @@ from purejaxrl_sac.types import Agent, PyTree, Sample
 
 B1, B2, EPS = 0.9, 0.999, 1e-8  # optax.adam's defaults
 LEAST = 16  # of each dimension of a matrix product on tensor cores
-MOST = 256  # units of a layer whose weights and gradients one program can hold
+MOST = 256 * 128  # weights of a layer that a program's 227 KiB of shared memory have room for
 INT32_MAX = jnp.iinfo(jnp.int32).max
 ACTIVATIONS = {
     # act(z), and act'(z) as a function of act(z); nan stays nan
@@ -83,8 +84,8 @@ def dqn_update(
     agent: Agent,
     *,
     precision: Any = None,
-    block: int = 64,
-    num_warps: int = 4,
+    block: int | None = None,
+    num_warps: int = 8,
     interpret: bool = False,
 ) -> Agent:
     """Replaces `Agent.update` of `dqn` and `double_dqn` by one kernel; must be the first wrapper.
@@ -94,7 +95,8 @@ def dqn_update(
             whose default is TF32, as for XLA; "highest" is float32, and
             `jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3` is close to it at about three times the
             cost of TF32. Sums are always float32.
-        block: transitions of the batch that are processed at a time, a power of two from 16 on.
+        block: transitions of the batch that are processed at a time, a power of two from 16 on;
+            None is 128 where products run on tensor cores and 32 where they are float32.
         num_warps: of each program.
         interpret: runs the kernel in Pallas' interpreter, on any platform, for tests.
 
@@ -104,13 +106,12 @@ def dqn_update(
     double, num_actions = _check(config)
     kernel = partial(
         _call,
-        batch_size=config.batch_size,
         num_actions=num_actions,
         double=double,
         activation=config.activation,
         clip=not _is_inf(config.max_grad_norm),
         precision=precision,
-        block=min(block, _padded(config.batch_size)),
+        block=block or _block(precision),
         num_warps=num_warps,
     )
 
@@ -119,9 +120,7 @@ def dqn_update(
     ) -> tuple:
         learner, restore = _learner(state)
         scalars = _scalars(config, count)
-        learner, priority, loss, q = kernel(
-            learner, _batch(sample), scalars, interpret=interpret
-        )
+        learner, priority, loss, q = kernel(learner, _batch(sample), scalars, interpret=interpret)
         return restore(learner), priority, {"loss": loss, "q": q}
 
     def update(key: jax.Array, state: dqn.DQNState, sample: Sample, count: jax.Array) -> tuple:
@@ -181,11 +180,25 @@ def _check(config: Config) -> tuple[bool, int]:
             f"fused.dqn_update needs observations that are vectors, which {env.name}'s are not"
         )
     sizes = (*shape, *config.hidden_sizes, env.num_actions)
-    if max(sizes) > MOST:
+    padded = [_padded(size) for size in sizes]
+    if max(a * b for a, b in itertools.pairwise(padded)) > MOST:
         raise ConfigError(
-            f"layers are of {sizes} units, but fused.dqn_update has room for {MOST}: leave it out"
+            f"layers are of {sizes} units, but fused.dqn_update has room for 256 x 128 weights"
+            " of each: lower hidden_sizes or leave the wrapper out"
         )
     return bootstrap is dqn.double, env.num_actions
+
+
+def _block(precision: Any) -> int:
+    """Transitions that a program of 8 warps processes at a time.
+
+    Compiled for an H100 with 64 x 64 units, TF32 products of 128 rows spill 168 bytes of
+    registers per thread, and of 64 rows 608; float32 products spill 1 KB at 32 rows, 20 KB at 64.
+    """
+    chosen = jax.config.jax_default_matmul_precision if precision is None else precision
+    exact = (jax.lax.Precision.HIGHEST, jax.lax.DotAlgorithmPreset.F32_F32_F32)
+    named = str(chosen).lower() in ("highest", "float32", "f32_f32_f32")
+    return 32 if named or chosen in exact else 128
 
 
 def _is_inf(value: Any) -> bool:
@@ -264,16 +277,25 @@ def _learner(state: dqn.DQNState) -> tuple[Learner, Callable[[Learner], dqn.DQNS
 
 
 def _call(
-    learner: Learner, batch: Batch, scalars: Scalars, *, num_warps: int, interpret: bool, **static
+    learner: Learner,
+    batch: Batch,
+    scalars: Scalars,
+    *,
+    block: int,
+    num_warps: int,
+    interpret: bool,
+    **static,
 ) -> tuple[Learner, jax.Array, jax.Array, jax.Array]:
     """One update: the learner after it, priorities [B], the loss and the mean of Q(s, a)."""
+    size = len(batch.reward)
+    static |= {"batch_size": size, "block": min(block, _padded(size)), "barrier": not interpret}
 
     def like(x: jax.Array) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
     number = jax.ShapeDtypeStruct((), jnp.float32)
     return pl.pallas_call(
-        partial(_kernel, barrier=not interpret, **static),
+        partial(_kernel, **static),
         out_shape=(jax.tree.map(like, learner), like(batch.reward), number, number),
         # in place, because the carry of a loop would be copied otherwise
         input_output_aliases={i: i for i in range(len(jax.tree.leaves(learner)))},
@@ -283,7 +305,7 @@ def _call(
     )(learner, batch, scalars)
 
 
-def _kernel(
+def _kernel(  # noqa: PLR0917 - Pallas passes references by position
     old: Learner,
     batch: Batch,
     scalars: Scalars,
@@ -320,23 +342,21 @@ def _kernel(
             outputs.append(act(z) if i + 1 < len(layers) else z)
         return outputs
 
-    def accumulate(i: jax.Array | int, sums: tuple) -> tuple:
-        """Adds gradients and metrics of the i-th block of the batch."""
+    def accumulate(k: jax.Array | int, sums: tuple) -> tuple:
+        """Adds gradients and metrics of the k-th block of the batch."""
         grads, loss_sum, q_sum = sums
-        rows = Axis(i * block + jnp.arange(block, dtype=jnp.int32), batch_size)
+        rows = Axis(k * block + jnp.arange(block, dtype=jnp.int32), batch_size)
         column = jax.lax.broadcasted_iota(jnp.int32, (block, padded[-1]), 1)
         exists = column < num_actions
 
         following = _load(batch.next_obs, rows)
         target = forward(old.target_params, following)[-1]
-        score = jnp.where(exists, target, -jnp.inf)
         if double:
-            online = forward(old.params, following)[-1]
-            online = jnp.where(exists, online, -jnp.inf)
+            online = jnp.where(exists, forward(old.params, following)[-1], -jnp.inf)
             best = jnp.where(online == online.max(1)[:, None], 1.0, 0.0)  # equals share evenly
             value = (best * target).sum(1) / best.sum(1)
         else:
-            value = score.max(1)
+            value = jnp.where(exists, target, -jnp.inf).max(1)
         discount = scalars.gamma[...] * _load(batch.discount, rows)
         y = _load(batch.reward, rows) + discount * value
 
@@ -348,8 +368,7 @@ def _kernel(
         size = jnp.abs(error)
         quadratic = jnp.minimum(size, delta)
         weight = _load(batch.weight, rows) if batch.weight.shape else batch.weight[...]
-        inside = jnp.arange(block, dtype=jnp.int32) + i * block < batch_size
-        weight = jnp.where(inside, weight, 0.0)
+        weight = jnp.where(rows.index < batch_size, weight, 0.0)
         loss_sum += (weight * quadratic * (size - 0.5 * quadratic)).sum()
         q_sum += q.sum()
         _store(priority, size, rows)
@@ -361,16 +380,14 @@ def _kernel(
         for i, layer in reversed(list(enumerate(old.params))):
             below = outputs[i]
             kernel, bias = grads[i]["kernel"], grads[i]["bias"]
-            total.append(
-                {"kernel": kernel + dot(below, dz, transpose=0), "bias": bias + dz.sum(0)}
-            )
+            total.append({"kernel": kernel + dot(below, dz, transpose=0), "bias": bias + dz.sum(0)})
             if i:
                 dz = dot(dz, _load(layer["kernel"]), transpose=1) * slope(below)
         return total[::-1], loss_sum, q_sum
 
     zeros = [
         {"kernel": jnp.zeros((a, b), jnp.float32), "bias": jnp.zeros(b, jnp.float32)}
-        for a, b in zip(padded[:-1], padded[1:], strict=True)
+        for a, b in itertools.pairwise(padded)
     ]
     sums = (zeros, jnp.float32(0), jnp.float32(0))
     blocks = pl.cdiv(batch_size, block)
@@ -430,6 +447,8 @@ def _padded(size: int) -> int:
 
 def _place(ref: Any, rows: Axis | None) -> tuple[Any, jax.Array | None]:
     """A padded block of an array [n] or [n, m], and which of its elements exist (None: all)."""
+    if rows is None and all(_padded(n) == n for n in ref.shape):
+        return ref, None
     axes = [Axis(jnp.arange(_padded(n), dtype=jnp.int32), n) for n in ref.shape]
     if rows is not None:
         axes[0] = rows
