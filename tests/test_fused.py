@@ -1,0 +1,233 @@
+"""The fused DQN update against the plain one, in Pallas' interpreter.
+
+Both sum the same products in different orders. The distance is ‖fused - plain‖ of all parameters
+over ‖plain - initial‖: at most 1e-5 after one update, 1e-4 after ten.
+"""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import fused, heads, normalize
+from purejaxrl_sac.agents import dqn as parts
+from purejaxrl_sac.train import build
+from purejaxrl_sac.types import Sample, Transition
+from tests.conftest import quick, small
+
+SEEDS = 3
+FUSED = partial(fused.dqn_update, interpret=True)
+SIZES = {"CartPole-v1": (4, 2), "Acrobot-v1": (6, 3)}  # of observations, and actions
+VARIANTS = {
+    "squared": {},
+    "three actions": {"env": "Acrobot-v1"},
+    "one layer": {"hidden_sizes": (32,)},
+    "wide": {"hidden_sizes": (128, 64), "env": "Acrobot-v1"},
+    "no layer": {"hidden_sizes": (), "target_period": 1},
+    "odd sizes": {"hidden_sizes": (24, 40, 17), "batch_size": 100},
+    "huber": {"huber_delta": 0.3},
+    "polyak": {"tau": 0.05, "target_period": 1},
+    "partly, every third": {"tau": 0.5, "target_period": 3},
+    "tanh": {"activation": "tanh"},
+    "double": {"algorithm": parts.double_dqn, "env": "Acrobot-v1", "target_period": 1},
+    "clipped": {"max_grad_norm": 0.05},
+    "decay": {"learning_rate_end": 0.1, "total_steps": 1_010, "gamma": 0.9},
+}
+
+
+def configured(**changes):
+    usual = {"hidden_sizes": (64, 64), "target_period": 4, "learning_rate": 3e-3}
+    return prl.default_config("dqn").replace(**{**usual, **changes})
+
+
+def samples(config, count):
+    """`count` batches for each seed: some terminal transitions, some weights of 0."""
+    features, actions = SIZES[config.env]
+    keys = jax.random.split(jax.random.key(7), 6)
+    shape = (count, SEEDS, config.batch_size)
+    transition = Transition(
+        obs=jax.random.normal(keys[0], (*shape, features)),
+        action=jax.random.randint(keys[1], shape, 0, actions),
+        reward=jax.random.normal(keys[2], shape),
+        discount=jax.random.bernoulli(keys[3], 0.8, shape).astype(jnp.float32),
+        next_obs=jax.random.normal(keys[4], (*shape, features)),
+        last=jnp.zeros(shape, bool),
+    )
+    return Sample(transition, jnp.maximum(0, jax.random.uniform(keys[5], shape, minval=-0.2)))
+
+
+def initial(config):
+    agent = build(config)[1]
+    obs = jnp.zeros((1, SIZES[config.env][0]))
+    keys = jax.random.split(jax.random.key(0), SEEDS)
+    state = jax.vmap(agent.init, (0, None))(keys, obs)
+    return state._replace(target_params=jax.tree.map(lambda x: 0.7 * x, state.params))
+
+
+def updated(config, state, batches):
+    """States after each of several updates of all seeds, and what else these return."""
+    update = jax.vmap(build(config)[1].update, (0, 0, 0, None))
+    keys = jax.random.split(jax.random.key(1), SEEDS)
+
+    def step(state, xs):
+        state, *out = update(keys, state, *xs)
+        return state, (state, out)
+
+    counts = jnp.arange(len(batches.weight))
+    return jax.jit(partial(jax.lax.scan, step))(state, (batches, counts))[1]
+
+
+def distance(a, b, start):
+    def norm(x, y):
+        squares = [
+            jnp.square(p - q).sum() for p, q in zip(*map(jax.tree.leaves, (x, y)), strict=True)
+        ]
+        return jnp.sqrt(sum(squares))
+
+    return float(norm(a, b) / norm(b, start))
+
+
+def compare(config, wrapper=FUSED):
+    start, batches = initial(config), samples(config, 10)
+    plain = updated(config, start, batches)
+    got = updated(config.replace(wrappers=(wrapper,)), start, batches)
+    chex.assert_trees_all_equal_shapes_and_dtypes(got, plain)
+    for count, most in ((1, 1e-5), (10, 1e-4)):
+        (a, a_out), (b, b_out) = (
+            jax.tree.map(lambda x, n=count - 1: x[n], tree) for tree in (got, plain)
+        )
+        assert distance(a.params, b.params, start.params) < most
+        if count >= config.target_period:
+            assert distance(a.target_params, b.target_params, start.target_params) < most
+        else:
+            chex.assert_trees_all_equal(a.target_params, start.target_params)
+        chex.assert_trees_all_close(a.opt_state, b.opt_state, rtol=1e-3, atol=1e-6)
+        chex.assert_trees_all_close(a_out, b_out, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_equals_the_plain_update(name):
+    compare(configured(**VARIANTS[name]))
+
+
+def test_batches_may_be_processed_in_blocks():
+    config = configured(batch_size=100, hidden_sizes=(32,), huber_delta=0.5)
+    compare(config, partial(FUSED, block=32))
+
+
+def test_one_seed_and_one_weight_for_all():
+    config = configured()
+    start, batch = (
+        jax.tree.map(lambda x: x[0], tree) for tree in (initial(config), samples(config, 1))
+    )
+    batch = Sample(jax.tree.map(lambda x: x[0], batch.transition), jnp.float32(0.5))
+    arguments = (jax.random.key(0), start, batch, jnp.int32(3))
+    plain, got = (
+        jax.jit(build(config.replace(wrappers=wrappers))[1].update)(*arguments)
+        for wrappers in ((), (FUSED,))
+    )
+    assert distance(got[0].params, plain[0].params, start.params) < 1e-5
+    chex.assert_trees_all_close(got[0].target_params, got[0].params, rtol=1e-6)
+
+
+def test_hyperparameters_may_be_traced():
+    """As in a sweep, where each of them has a value for each variant."""
+    config = configured()
+    start, batches = initial(config), samples(config, 1)
+    batch = jax.tree.map(lambda x: x[0], batches)
+    names = ("learning_rate", "gamma", "tau", "huber_delta", "max_grad_norm")
+    values = [jnp.array([1e-3, 2e-3, 3e-3]), *(jnp.array([0.1, 0.5, 0.9]),) * 4]
+
+    def step(wrappers, state, batch, *values):
+        changed = config.replace(
+            **dict(zip(names, values, strict=True)), target_period=1, wrappers=wrappers
+        )
+        return build(changed)[1].update(jax.random.key(0), state, batch, jnp.int32(0))
+
+    plain, got = (
+        jax.jit(jax.vmap(partial(step, wrappers)))(start, batch, *values)
+        for wrappers in ((), (FUSED,))
+    )
+    for name in ("params", "target_params"):
+        a, b = getattr(got[0], name), getattr(plain[0], name)
+        assert distance(a, b, getattr(start, name)) < 1e-5
+
+
+@pytest.mark.parametrize("algorithm", quick(["dqn", "per_dqn", "n_step_dqn"], "dqn"))
+def test_trains_and_continues_as_the_plain_agent(algorithm):
+    """Half of a run each: the state is the same, whoever made it."""
+    config = small(algorithm, hidden_sizes=(32,), max_grad_norm=float("inf"))
+    keys = jax.random.split(jax.random.key(0), 2)
+
+    def trained(*wrappers):
+        first, second = (config.replace(wrappers=w) for w in wrappers)
+        half = config.iterations // 2
+
+        def both(key):
+            state, _ = prl.run(prl.init(key, first), first, half)
+            return prl.run(state, second, half)
+
+        return jax.jit(jax.vmap(both))(keys)
+
+    plain, got = trained((), ()), trained((FUSED,), ())
+    chex.assert_trees_all_equal_shapes_and_dtypes(got, plain)
+    chex.assert_trees_all_close(got[0].agent.params, plain[0].agent.params, rtol=1e-3, atol=1e-4)
+    plain, got = trained((), ()), trained((), (FUSED,))
+    chex.assert_trees_all_close(got[0].agent.params, plain[0].agent.params, rtol=1e-3, atol=1e-4)
+
+
+def test_elsewhere_than_on_cuda_the_plain_update_runs():
+    config = configured()
+    start, batches = initial(config), samples(config, 2)
+    plain = updated(config, start, batches)
+    chex.assert_trees_all_equal(
+        updated(config.replace(wrappers=(fused.dqn_update,)), start, batches), plain
+    )
+
+
+def test_nan_is_not_hidden():
+    config = configured(huber_delta=1.0, wrappers=(FUSED,))
+    start, batches = initial(config), samples(config, 1)
+    spoiled = batches.transition._replace(reward=batches.transition.reward.at[0, 0, 3].set(jnp.nan))
+    state, (priority, metrics) = updated(config, start, batches._replace(transition=spoiled))
+    state = jax.tree.map(lambda x: x[0], state)
+    assert np.isnan(metrics["loss"][0, 0]) and np.isnan(priority[0, 0, 3])
+    for leaf in jax.tree.leaves(state.params):
+        assert np.isnan(leaf[0]).any() and np.isfinite(leaf[1:]).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"algorithm": parts.munchausen_dqn}, "bootstrap=maximum or double"),
+        ({"algorithm": parts.expected_dqn}, "bootstrap=maximum or double"),
+        ({"algorithm": parts.dueling_dqn}, "network=q_network"),
+        (
+            {"algorithm": lambda config: parts.double_dqn(config, head=heads.scalar)},
+            "needs dqn or a partial of it",
+        ),
+        ({"activation": "elu"}, "needs relu or tanh"),
+        ({"compute_dtype": "bfloat16"}, "needs float32"),
+        ({"env": "Breakout-MinAtar"}, "observations that are vectors"),
+        ({"hidden_sizes": (512, 128)}, "lower hidden_sizes"),
+    ],
+)
+def test_refuses_what_the_kernel_cannot_do(changes, said):
+    config = configured(**changes, wrappers=(fused.dqn_update,))
+    if changes.get("algorithm") is parts.munchausen_dqn:
+        config = prl.default_config("munchausen_dqn").replace(wrappers=(fused.dqn_update,))
+    with pytest.raises(prl.ConfigError, match=said) as error:
+        build(config)
+    assert "\n" not in str(error.value)
+
+
+def test_must_be_the_first_wrapper():
+    config = configured(wrappers=(normalize.observations, FUSED))
+    with pytest.raises(prl.ConfigError, match="first of the wrappers"):
+        jax.eval_shape(partial(prl.train, config=config), jax.random.key(0))
+    config = configured(wrappers=(FUSED, normalize.observations))
+    jax.eval_shape(partial(prl.train, config=config), jax.random.key(0))
