@@ -31,7 +31,8 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import fused
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import Sample, Transition
-from scripts import accelerator, hlo
+from scripts import hlo
+from scripts.accelerators import work as works
 
 UPDATES = 10
 PAIRS = (  # what is compared with what
@@ -43,7 +44,7 @@ PAIRS = (  # what is compared with what
 
 
 @dataclasses.dataclass(frozen=True)
-class Work(accelerator.Work):
+class Work(works.Work):
     """The work of `accelerator.py`, with or without the kernel."""
 
     shape: str = ""  # transitions at a time x warps; "": the plain update
@@ -77,12 +78,12 @@ def base(seeds: int, shape: str = "") -> Work:
 
 def timed_program(work: Work) -> Any:
     """The compiled iterations, which take their state's memory over."""
-    _, run, _, state = accelerator.programs(work)
+    _, run, _, state = works.programs(work)
     return jax.jit(run, donate_argnums=0).lower(state).compile()
 
 
 def started(seeds: int) -> Any:
-    init, _, keys, _ = accelerator.programs(base(seeds))
+    init, _, keys, _ = works.programs(base(seeds))
     return jax.jit(init).lower(keys).compile()
 
 

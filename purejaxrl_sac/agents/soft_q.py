@@ -92,7 +92,7 @@ def soft_q(config: SoftQConfig) -> tuple[Agent, Memory]:
     def draw(key: jax.Array, params: PyTree, obs: jax.Array, size: int) -> jax.Array:
         """Actions before tanh, [B, size, action_dim]."""
         many = jnp.repeat(obs, size, axis=0)
-        noise = jax.random.normal(key, (len(many), env.action_dim))
+        noise = jax.random.normal(key, (many.shape[0], env.action_dim))
         return sampler.apply(params, many, noise).reshape(obs.shape[0], size, env.action_dim)
 
     def policy(key: jax.Array, state: SoftQState, obs: jax.Array) -> jax.Array:
