@@ -173,7 +173,7 @@ def _record(fields: PyTree) -> Record:
         arrays: list = [None] * len(leaves)
         start = 0
         for (width, group), size in zip(groups.items(), sizes, strict=True):
-            numbers = _unpack(record[..., start : start + size], width)
+            numbers = _unpack(record[..., start : start + size], width, counts[width])
             start, first = start + size, 0
             for i in group:
                 end = first + leaves[i].count
@@ -193,23 +193,20 @@ def _pack(numbers: jax.Array, width: int) -> jax.Array:
     """uint32 [..., n] of numbers less than 2**width -> uint32 [..., ceil(n * width / 32)]."""
     if width == 32:
         return numbers
-    shares = 32 // width
+    shares = min(32 // width, numbers.shape[-1])
     padding = -numbers.shape[-1] % shares
     numbers = jnp.pad(numbers, [(0, 0)] * (numbers.ndim - 1) + [(0, padding)])
     return _sum(numbers[..., i::shares] << i * width for i in range(shares))
 
 
-def _unpack(record: jax.Array, width: int) -> jax.Array:
-    """uint32 [..., W] -> uint32 [..., W * 32 / width], numbers less than 2**width."""
+def _unpack(record: jax.Array, width: int, count: int) -> jax.Array:
+    """uint32 [..., W] -> uint32 [..., count or more]: the inverse, with the padding behind."""
     if width == 32:
         return record
-    return _flat(record[..., None] >> _shifts(width) & np.uint32(2**width - 1), 2)
+    shifts = np.arange(min(32 // width, count), dtype=np.uint32) * np.uint32(width)
+    return _flat(record[..., None] >> shifts & np.uint32(2**width - 1), 2)
 
 
 def _sum(parts: Iterable[jax.Array]) -> jax.Array:
     """Term by term: XLA fuses additions into what follows, on a GPU, but not a reduction."""
     return functools.reduce(jnp.add, parts)
-
-
-def _shifts(width: int) -> np.ndarray:
-    return np.arange(0, 32, width, dtype=np.uint32)

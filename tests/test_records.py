@@ -267,6 +267,8 @@ def test_once_in_bits_is_a_ring_of_words(length):
         states = [
             add(state, jnp.int32(step), rollout) for add, state in zip(adds, states, strict=True)
         ]
+        if step + length < rows or step % 8:  # one shape to compile, a few times
+            continue
         ours, theirs = (
             stored(storage, state, step + length)
             for storage, state in zip(storages, states, strict=True)
