@@ -368,7 +368,6 @@ def _kernel(  # noqa: PLR0917 - Pallas passes references by position
         size = jnp.abs(error)
         quadratic = jnp.minimum(size, delta)
         weight = _load(batch.weight, rows) if batch.weight.shape else batch.weight[...]
-        weight = jnp.where(rows.index < batch_size, weight, 0.0)
         loss_sum += (weight * quadratic * (size - 0.5 * quadratic)).sum()
         q_sum += q.sum()
         _store(priority, size, rows)

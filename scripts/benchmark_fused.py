@@ -200,9 +200,12 @@ def main(options: Options) -> None:
         if not late():
             found = {name: ends[seeds, name].result() for s, name in ends if s == seeds}
             show(what="distance", seeds=seeds, updates=UPDATES, **distances(seeds, found))
-    concurrent.futures.wait([*starts.values(), *loops.values()])  # compilers would disturb clocks
+    # compilers would disturb the clocks
+    left = max(0.0, options.seconds - (time.perf_counter() - began))
+    concurrent.futures.wait([*starts.values(), *loops.values()], timeout=left)
     for seeds in options.seeds:
-        if not late():
+        ready = starts[seeds].done() and all(loops[seeds, name].done() for name in names)
+        if ready and not late():
             programs = {name: loops[seeds, name].result() for name in names}
             row = times(seeds, starts[seeds].result(), programs, options.rounds)
             show(what="time", seeds=seeds, **row)

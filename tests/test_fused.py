@@ -33,7 +33,7 @@ VARIANTS = {
     "polyak": {"tau": 0.05, "target_period": 1},
     "partly, every third": {"tau": 0.5, "target_period": 3},
     "tanh": {"activation": "tanh"},
-    "double": {"algorithm": parts.double_dqn, "env": "Acrobot-v1", "target_period": 1},
+    "double": {"algorithm": parts.double_dqn, "env": "Acrobot-v1"},
     "clipped": {"max_grad_norm": 0.05},
     "decay": {"learning_rate_end": 0.1, "total_steps": 1_010, "gamma": 0.9},
 }
@@ -61,11 +61,12 @@ def samples(config, count):
 
 
 def initial(config):
-    agent = build(config)[1]
+    """Seeds whose target networks have nothing to do with their networks."""
+    init = jax.vmap(build(config)[1].init, (0, None))
+    keys = jax.random.split(jax.random.key(0), 2 * SEEDS)
     obs = jnp.zeros((1, SIZES[config.env][0]))
-    keys = jax.random.split(jax.random.key(0), SEEDS)
-    state = jax.vmap(agent.init, (0, None))(keys, obs)
-    return state._replace(target_params=jax.tree.map(lambda x: 0.7 * x, state.params))
+    other = init(keys[SEEDS:], obs).params
+    return init(keys[:SEEDS], obs)._replace(target_params=other)
 
 
 def updated(config, state, batches):
