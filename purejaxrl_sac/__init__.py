@@ -25,7 +25,7 @@ def __getattr__(name: str) -> object:  # the host side, where somebody asks for 
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__version__ = "0.6.0"
+__version__ = "0.6.1"
 
 __all__ = [
     "Agent",

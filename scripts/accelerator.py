@@ -61,13 +61,14 @@ def parser() -> Parser:
 
     check = commands.add_parser("check", parents=[shared, timed, again])
     check.add_argument("--algorithms", nargs="+", default=[], help="default: all")
-    commands.add_parser("table", parents=[shared])
+    table = commands.add_parser("table", parents=[shared])
+    table.add_argument("--page", action="store_true", help="renders results/accelerators.md, too")
     return top
 
 
 def run(options: argparse.Namespace, arguments: list[str]) -> int:
     """One command; its exit status."""
-    from scripts.accelerators import compiling, record, tables
+    from scripts.accelerators import compiling, record, report, tables
 
     given = {name: value for name, value in vars(options).items() if value is not None}
     given = {name: tuple(x) if isinstance(x, list) else x for name, x in given.items()}
@@ -85,6 +86,8 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
         from scripts.accelerators import checking
 
         status = checking.check(checking.Check(**given))
+    if given.get("page"):
+        report.write()
     if compiling.WORKER not in os.environ:
         tables.show(record.rows(path), [options.command])
     return status

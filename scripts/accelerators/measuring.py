@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 import purejaxrl_sac as prl
-from scripts.accelerators import fitting, record
+from scripts.accelerators import fitting, plan, record
 from scripts.accelerators.work import KINDS, Work, figures, programs, size
 
 SCRIPT = Path(__file__).parents[1] / "accelerator.py"
@@ -27,6 +27,7 @@ CURVE = [
     *(Work("sac", "Pendulum-v1", "one update", seeds) for seeds in SEEDS),
     *(Work("dqn", "Breakout-MinAtar", "preset", seeds) for seeds in (1, 8, 50, 256, 1024)),
     *(Work("pqn", "Breakout-MinAtar", "preset", seeds) for seeds in (1, 8, 64, 256)),
+    Work("sac", "Pendulum-v1", "preset", plan.LANES),
 ]
 FLAGGED = [
     Work("dqn", "CartPole-v1", "one update", 64),
@@ -36,6 +37,7 @@ FLAGGED = [
 FLAGS = (
     "--xla_gpu_enable_command_buffer=",
     "--xla_gpu_enable_command_buffer=+WHILE,+CONDITIONAL",
+    "--xla_gpu_command_buffer_unroll_loops=true",
     "--xla_gpu_autotune_level=0",
     "--xla_gpu_enable_triton_gemm=false",
 )

@@ -1,0 +1,47 @@
+"""What a paper's sweep costs on accelerators: what was measured, and what follows from it."""
+
+from __future__ import annotations
+
+from scripts.accelerators.tables import amount, newest
+
+RUNS, CARDS = 4_000, 8
+ITERATIONS = 9_000  # of SAC's preset on Pendulum: 10,000 steps less the warm-up
+LANES = RUNS // CARDS
+WORK = {"algorithm": "sac", "environment": "Pendulum-v1", "kind": "preset", "seeds": LANES}
+SLOWER = 4.3 / 3.0  # copies measured on an H200 and on an H100, TB/s
+V5E_BANDWIDTH = 819e9  # bytes per second of a core's memory, as published
+
+
+def section(rows: list[dict]) -> list[str]:
+    """The plan, where its rows are recorded; otherwise nothing."""
+    chosen = [r for r in newest(rows) if all(r.get(k) == v for k, v in WORK.items())]
+    measured = next((r for r in chosen if r["what"] == "curve" and not r.get("flags")), None)
+    if not measured or "error" in measured:
+        return []
+    updates = 4
+    seconds = ITERATIONS * measured["us_per_iteration"] / 1e6
+    lines = [
+        "## What a paper's sweep costs",
+        f"{RUNS:,} runs of SAC on Pendulum by its preset ({ITERATIONS:,} iterations of one step"
+        f" and {updates} updates of 128 transitions), {LANES} lanes on each of {CARDS} devices."
+        " Lanes do not communicate, so eight cards take as long as one with an eighth of the runs.",
+        f"* **Measured**, one {measured['device']} with {LANES} lanes:"
+        f" {measured['us_per_iteration'] / 1e3:.2f} ms an iteration, {seconds:.0f} s of training;"
+        f" {amount(measured['state_bytes'])} of state and {amount(measured['temp_bytes'])} of"
+        f" temporaries; {measured['compile_seconds']:.0f} s to compile the chunk.",
+        f"* **Predicted**, eight of that card: {seconds:.0f} s and compilation.",
+        f"* **Predicted**, eight H100s: between {seconds:.0f} s, were it bound by launches and"
+        f" arithmetic, and {seconds * SLOWER:.0f} s, were it bound by memory alone (an H100 copies"
+        " at 0.7 times the rate).",
+    ]
+    tpu = next((r for r in chosen if r["what"] == "compile" and r["device"] == "v5e"), None)
+    if tpu and "error" not in tpu:
+        least = ITERATIONS * tpu["bytes_moved"] / V5E_BANDWIDTH
+        lines.append(
+            f"* **Predicted**, a v5e-8: at least {least:.0f} s if the loop over updates ran once,"
+            f" and at least {least * updates:.0f} s if all of an iteration's traffic were in it"
+            " (the compiler counts the body of each loop once), at the published 819 GB/s;"
+            f" {amount(tpu['state_bytes'] + tpu['temp_bytes'])} of 16 GB on each core. No TPU was"
+            " measured: launches and arithmetic may take longer."
+        )
+    return lines

@@ -1,0 +1,274 @@
+"""The results as a page of Markdown, rendered from recorded rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from scripts.accelerators import fitting, plan, record
+from scripts.accelerators.tables import amount, newest, text
+
+PAGE = record.RESULTS.with_name("accelerators.md")
+BYTES = record.RESULTS.with_name("memory.jsonl")
+BASE = "0.6.0"  # the version that figures are compared with
+
+
+def render(rows: list[dict], replay: list[dict]) -> str:
+    """The whole page.
+
+    Args:
+        rows: of accelerator.jsonl.
+        replay: of memory.jsonl, bytes per transition.
+    """
+    parts = [
+        "# Accelerators",
+        "Rendered by `python scripts/accelerator.py table --page` from `accelerator.jsonl` and"
+        " `memory.jsonl` beside this file; every row there has its version, device and date."
+        " *One update*: one environment, one step and one update an iteration, networks of"
+        " 64 x 64. *Preset*: the preset as it stands. us: microseconds of an iteration.",
+        *measured(rows),
+        *flagged(rows),
+        *fused(rows),
+        *compiled(rows),
+        *checked(rows),
+        *replayed(replay),
+        *plan.section(rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def grid(columns: str, lines: Iterable[Sequence[object]]) -> str:
+    """A table; columns are separated by bars, the first is text."""
+    names = columns.split("|")
+    head = [f"| {' | '.join(names)} |", f"|---|{'---:|' * (len(names) - 1)}"]
+    return "\n".join([*head, *(f"| {' | '.join(map(text, line))} |" for line in lines)])
+
+
+def work(row: dict) -> str:
+    """The work of a row in words."""
+    return f"{row['algorithm']} {row['environment']}, {row['kind']}"
+
+
+def plain(row: dict) -> bool:
+    return not row.get("flags")
+
+
+def before(rows: list[dict], row: dict) -> dict:
+    """The same figure of the version that is compared with."""
+    same = ("what", "device", "algorithm", "environment", "kind", "seeds", "flags")
+    matching = [
+        old
+        for old in rows
+        if old.get("version") == BASE and all(old.get(name) == row.get(name) for name in same)
+    ]
+    return matching[0] if matching else {}
+
+
+def of_version(rows: list[dict], what: str) -> list[dict]:
+    """The newest rows of a kind that are not of the version that is compared with."""
+    return [row for row in newest(r for r in rows if r["what"] == what) if row["version"] != BASE]
+
+
+def measured(rows: list[dict]) -> list[str]:
+    """Curves over seeds, by device."""
+    parts = []
+    curves = [row for row in of_version(rows, "curve") if plain(row)]
+    for device in dict.fromkeys(row["device"] for row in curves):
+        here = [row for row in curves if row["device"] == device]
+        knees = fitting.knees(here)
+        lines, errors = [], []
+        for row in sorted(here, key=lambda row: (work(row), row["seeds"])):
+            if "error" in row:
+                errors.append(f"* {work(row)}, {row['seeds']:,} seeds: {row['error']}.")
+                continue
+            old = before(rows, row)
+            ratio = old["us_per_iteration"] / row["us_per_iteration"] if "us_range" in old else None
+            knee = " (knee)" if knees[fitting.key(row)] == row["seeds"] else ""
+            lines.append(
+                [
+                    work(row),
+                    f"{row['seeds']:,}{knee}",
+                    row["us_per_iteration"],
+                    row["kernels"],
+                    f"{row['us_per_iteration'] / row['kernels']:.2f}",
+                    row["steps_per_second"],
+                    amount(row["bytes_per_seed"]),
+                    f"{ratio:.2f}" if ratio else old.get("error", ""),
+                ]
+            )
+        fits = [r for r in rows if r["what"] == "fit" and r["device"] == device]
+        parts += [
+            f"## Measured on one {device}",
+            "Environment steps per second over all seeds; memory is state and temporaries of a"
+            f" seed; the last column is the time of version {BASE} on the same kind of card over"
+            " this one's. The knee is the fewest seeds measured that reach half of the most steps"
+            " a second.",
+            grid(f"work|seeds|us|kernels|us a kernel|steps/s|memory of a seed|{BASE} / now", lines),
+            *(["\n".join(errors)] if errors else []),
+            f"Cost model: {fitting.sentence(fits[-1])}." if fits else "",
+        ]
+    return [part for part in parts if part]
+
+
+def flagged(rows: list[dict]) -> list[str]:
+    """What XLA's flags change, beside the run without them of the same sources."""
+    lines = []
+    for row in newest(r for r in rows if r["what"] == "curve" and r["flags"]):
+        same = {**row, "flags": ""}
+        base = [r for r in rows if record.identity(r) == record.identity(same)]
+        if "error" not in row and base and "error" not in base[-1]:
+            ratio = row["us_per_iteration"] / base[-1]["us_per_iteration"]
+            lines.append(
+                [
+                    f"`{row['flags']}`",
+                    f"{work(row)}, {row['seeds']:,} seeds",
+                    row["us_per_iteration"],
+                    f"{ratio:.2f}",
+                    row["version"],
+                ]
+            )
+    if not lines:
+        return []
+    return [
+        "## XLA flags",
+        "Microseconds of an iteration, and their ratio to those without the flag.",
+        grid("flag|work|us|times|version", lines),
+    ]
+
+
+def fused(rows: list[dict]) -> list[str]:
+    """The Pallas kernel beside the plain update."""
+    lines = [
+        [
+            row["seeds"],
+            row["plain"]["us"],
+            row["plain"]["kernels"],
+            *(x for shape in ("128x8", "64x4") for x in (row[f"fused {shape}"]["us"],)),
+            row["fused 128x8"]["kernels"],
+        ]
+        for row in newest(r for r in rows if r["what"] == "fused time")
+    ]
+    apart = [r for r in rows if r["what"] == "fused distance"]
+    if not lines:
+        return []
+    worst = max(row["fused highest / plain highest"] for row in apart)
+    device = next(r["device"] for r in rows if r["what"] == "fused time")
+    return [
+        f"## One Pallas kernel for a whole update ({device})",
+        "`config.replace(wrappers=(fused.dqn_update,))`: DQN on CartPole, one update, microseconds"
+        " of a whole iteration measured in turns (`scripts/benchmark_fused.py`); transitions at a"
+        " time x warps of the kernel. After ten updates in float32 its parameters differ from the"
+        f" plain update's by at most {worst:.0e} of how far they moved.",
+        grid("seeds|plain, us|kernels|fused 128x8, us|fused 64x4, us|kernels", lines),
+    ]
+
+
+def compiled(rows: list[dict]) -> list[str]:
+    """Kernels and memory of programs for devices that were not there."""
+    parts = []
+    chosen = newest(r for r in rows if r["what"] == "compile")
+    gpu = [r for r in chosen if "kernels" in r]
+    if gpu:
+        lines = []
+        for row in gpu:
+            library = row.get("library", "")
+            lines.append(
+                [
+                    f"{library}: {work(row)}" if library else work(row),
+                    row["seeds"],
+                    row["kernels"],
+                    row.get("per_update"),
+                    row.get("per_step"),
+                    row.get("copies"),
+                    amount(row.get("state_bytes")),
+                    amount(row["temp_bytes"]),
+                    row["compile_seconds"],
+                ]
+            )
+        parts += [
+            "## Compiled for an H100 that was not there",
+            "Kernels of an iteration, of one update and of one environment step; of each cond the"
+            " largest branch counts.",
+            grid("work|seeds|kernels|an update|a step|copies|state|temporaries|compile s", lines),
+        ]
+    other = [r for r in chosen if r["device"] == "v5e"]
+    if other:
+        lines = [
+            [
+                work(row),
+                row["seeds"],
+                amount(row.get("state_bytes")),
+                amount(row.get("temp_bytes")),
+                f"{row['temp_bytes'] / row['state_bytes']:.2f}" if "state_bytes" in row else None,
+                row.get("compile_seconds"),
+                row.get("error", "yes"),
+            ]
+            for row in other
+        ]
+        parts += [
+            "## Compiled for one core of a TPU v5e (16 GB)",
+            grid("work|seeds|state|temporaries|ratio|compile s|fits", lines),
+        ]
+    return parts
+
+
+def checked(rows: list[dict]) -> list[str]:
+    """What a card computes, beside the CPU."""
+    chosen = [r for r in newest(r for r in rows if r["what"] == "check") if r["device"] != "cpu"]
+    if not chosen:
+        return []
+    lines = []
+    for row in chosen:
+        if "error" in row:
+            lines.append([row["algorithm"], "no", row["error"], *[None] * 5])
+            continue
+        lines.append(
+            [
+                row["algorithm"],
+                "yes" if row["passed"] else "no",
+                f"{row['difference']:.1e}",
+                f"{row['tolerance']:.0e}",
+                f"{row['difference_default']:.1e}",
+                *("yes" if row[x] else "no" for x in ("continues", "exports", "seeds_differ")),
+            ]
+        )
+    return [
+        f"## Checked on one {chosen[0]['device']}",
+        "The difference of parameters after ten updates between the card and the CPU, relative to"
+        " how far they moved, in float32; the same with the card's default precision of matrix"
+        " products (TF32); whether two halves of a run equal the whole bit for bit, the state"
+        " passing through the host; whether an export gives the policy's actions; whether two"
+        " seeds differ in parameters, actions and environment.",
+        grid(
+            "algorithm|passed|difference|tolerance|default precision|continues|exports"
+            "|seeds differ",
+            lines,
+        ),
+    ]
+
+
+def replayed(rows: list[dict]) -> list[str]:
+    """Bytes of a transition in replay memories."""
+    kept = {row["environment"]: row for row in rows if row["what"] == "replay bytes"}
+    lines = [
+        [
+            row["environment"],
+            f"{row['storage']}, {row['codec']}",
+            f"{row['bytes_per_transition']:g}",
+            f"{row['bytes_before']:g}",
+        ]
+        for row in kept.values()
+    ]
+    if not lines:
+        return []
+    return [
+        "## Bytes per transition of replay memory",
+        f"`scripts/replay_bytes.py`, everything included, memories of {rows[0]['capacity']:,}"
+        f" transitions; {BASE} beside.",
+        grid(f"environment|storage, codec|bytes|bytes, {BASE}", lines),
+    ]
+
+
+def write(page: Path = PAGE) -> None:
+    """Renders the page from the committed rows."""
+    page.write_text(render(record.rows(record.RESULTS), record.rows(BYTES)))
