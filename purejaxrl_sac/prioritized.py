@@ -12,12 +12,16 @@ a random number for each level, and never takes one of priority zero, whatever w
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from purejaxrl_sac.clock import write_rows
 from purejaxrl_sac.exploration import linear_schedule
+from purejaxrl_sac.memory import read_rows
 from purejaxrl_sac.types import Index, Memory, PyTree, Sample, Storage, Transition
 
 FAN_OUT = 8  # the fastest of 2 to 1,024 on a CPU: scripts/benchmark_priorities.py
@@ -44,8 +48,23 @@ def write_tree(tree: Tree, leaf: jax.Array, value: jax.Array, fan_out: int = FAN
     levels = [leaves]
     for above in tree[1:]:
         leaf = leaf // fan_out
-        families = levels[-1].reshape(-1, fan_out)
-        levels.append(above.at[leaf].set(families.at[leaf].get(mode="promise_in_bounds").sum(-1)))
+        levels.append(above.at[leaf].set(read_rows(levels[-1], leaf, fan_out).sum(-1)))
+    return tuple(levels)
+
+
+def write_block(tree: Tree, start: jax.Array, value: jax.Array, fan_out: int = FAN_OUT) -> Tree:
+    """Sets the leaves from `start` on to values [B]; `start` must not be batched by a vmap.
+
+    What changes is contiguous on every level: no scatters, only dynamic_update_slices.
+    """
+    levels = [write_rows(tree[0], value, start)]
+    count = len(value)
+    for above in tree[1:]:
+        below, parents = levels[-1], len(levels[-1]) // fan_out
+        count = min((count + fan_out - 2) // fan_out + 1, parents)
+        start = jnp.minimum(start // fan_out, parents - count)
+        changed = jax.lax.dynamic_slice_in_dim(below, start * fan_out, count * fan_out)
+        levels.append(write_rows(above, _sum(_columns(changed.reshape(count, fan_out))), start))
     return tuple(levels)
 
 
@@ -60,19 +79,61 @@ def draw_leaves(
     Returns:
         leaves [B] int32, and their probabilities [B].
     """
+    return jax.lax.platform_dependent(
+        tree,
+        uniform,
+        cpu=partial(descend, fan_out=fan_out, choose=choose_by_reductions),
+        default=partial(descend, fan_out=fan_out, choose=choose_by_comparisons),
+    )
+
+
+def descend(
+    tree: Tree, uniform: jax.Array, fan_out: int, choose: Callable
+) -> tuple[jax.Array, jax.Array]:
+    """`draw_leaves`, by a function (family [B, F], u [B]) -> child [B] and its probability [B]."""
     chosen = jnp.zeros(uniform.shape[:1], jnp.int32)
     probability = jnp.ones(uniform.shape[:1])
     for level, u in zip(reversed(tree), uniform.T, strict=True):
-        family = level.reshape(-1, fan_out).at[chosen].get(mode="promise_in_bounds")
-        cumulative = family.cumsum(-1)
-        total = cumulative[:, -1]
-        possible = (cumulative > (u * total)[:, None]) & (family > 0)
-        # none is left where a parallel sum rounded its end to less than its middle
-        child = jnp.where(possible.any(-1), possible.argmax(-1), family.argmax(-1))
-        mass = jnp.take_along_axis(family, child[:, None], -1).squeeze(-1)
-        probability *= mass / total
+        family = read_rows(level, chosen, fan_out)
+        child, share = choose(family, u)
+        probability *= share
         chosen = (chosen * fan_out + child).astype(jnp.int32)
     return chosen, probability
+
+
+def choose_by_reductions(family: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The first child whose cumulative sum exceeds u times the total: for CPUs."""
+    cumulative = family.cumsum(-1)
+    total = cumulative[:, -1]
+    possible = (cumulative > (u * total)[:, None]) & (family > 0)
+    # none is left where a parallel sum rounded its end to less than its middle
+    child = jnp.where(possible.any(-1), possible.argmax(-1), family.argmax(-1))
+    mass = jnp.take_along_axis(family, child[:, None], -1).squeeze(-1)
+    return child, mass / total
+
+
+def choose_by_comparisons(family: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The same, element by element: reductions would cost accelerators two kernels a level.
+
+    It takes the last child that is not zero and before which the sum is at most u times the total.
+    """
+    masses = _columns(family)
+    total = _sum(masses)
+    before, mass, child = masses[0], masses[0], jnp.zeros(u.shape, jnp.int32)
+    for i, candidate in enumerate(masses[1:], start=1):
+        taken = (before <= u * total) & (candidate > 0)
+        child, mass = jnp.where(taken, i, child), jnp.where(taken, candidate, mass)
+        before = before + candidate
+    return child, mass / total
+
+
+def _columns(x: jax.Array) -> list[jax.Array]:
+    return [x[:, i] for i in range(x.shape[1])]
+
+
+def _sum(terms: list[jax.Array]) -> jax.Array:
+    """Added one by one: a reduction would be a kernel of its own."""
+    return sum(terms[1:], start=terms[0])
 
 
 class Prioritized(NamedTuple):
@@ -109,9 +170,8 @@ def prioritized(
 
     def add(state: Prioritized, step: jax.Array, rollout: Transition) -> Prioritized:
         count = rollout.reward.size
-        leaf = step % rows * num_envs + jnp.arange(count)
         value = jnp.broadcast_to(state.largest**omega, count)
-        tree = write_tree(state.tree, leaf, value)
+        tree = write_block(state.tree, step % rows * num_envs, value)
         return state._replace(storage=storage.add(state.storage, step, rollout), tree=tree)
 
     def draw(key: jax.Array, state: Prioritized, step: jax.Array, num_updates: int) -> Draw:

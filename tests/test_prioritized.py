@@ -13,9 +13,13 @@ from scipy import stats
 from purejaxrl_sac.prioritized import (
     FAN_OUT,
     SMALLEST,
+    choose_by_comparisons,
+    choose_by_reductions,
+    descend,
     draw_leaves,
     empty_tree,
     prioritized,
+    write_block,
     write_tree,
 )
 from purejaxrl_sac.storage import n_step, once, ring
@@ -25,6 +29,7 @@ TREES = pytest.mark.parametrize(
     ("capacity", "fan_out"),
     ((1, 64), (63, 64), (64, 64), (65, 64), (5_000, 64), (65, 2), (100, 4), (5_000, 16)),
 )
+CHOICES = pytest.mark.parametrize("choose", (choose_by_reductions, choose_by_comparisons))
 BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
 
 
@@ -57,6 +62,33 @@ def test_sums_are_exact_after_random_writes_of_which_the_largest_wins(capacity, 
     assert not tree[0][capacity:].any()
 
 
+@TREES
+def test_a_block_is_written_as_its_leaves_are(capacity, fan_out):
+    rng = np.random.default_rng(6)
+    tree = tree_of(rng.random(capacity), fan_out)
+    for count in {1, min(capacity, 2), min(capacity, 70), capacity}:
+        value = jnp.asarray(rng.random(count), jnp.float32)
+        write = jax.jit(jax.vmap(partial(write_block, fan_out=fan_out), (0, None, 0)))
+        for start in rng.integers(0, capacity - count + 1, 5):
+            expected = write_tree(tree, start + jnp.arange(count), value, fan_out)
+            block = jax.tree.map(lambda x: x[None], (tree, value))
+            found = jax.tree.map(lambda x: x[0], write(block[0], start, block[1]))
+            np.testing.assert_array_equal(found[0], expected[0])
+            chex.assert_trees_all_close(found, expected, rtol=1e-6)
+
+
+def test_both_ways_to_choose_agree():
+    tree = tree_of(np.random.default_rng(7).random(5_000))
+    numbers = uniform(tree, 10_000)
+    one, other = (
+        jax.jit(partial(descend, fan_out=FAN_OUT, choose=choose))(tree, numbers)
+        for choose in (choose_by_reductions, choose_by_comparisons)
+    )
+    same = np.asarray(one[0] == other[0])
+    assert same.mean() > 0.999  # sums of another order round otherwise
+    np.testing.assert_allclose(one[1][same], other[1][same], rtol=1e-5)
+
+
 def test_a_tree_is_as_high_as_it_must_be():
     heights = [len(empty_tree(capacity)) for capacity in (1, 8, 9, 64, 65, 10**6)]
     assert heights == [1, 1, 2, 2, 3, 7]
@@ -67,14 +99,16 @@ def uniform(tree, count, seed=0):
     return jax.random.uniform(jax.random.key(seed), (count, len(tree)))
 
 
+@CHOICES
 @TREES
-def test_leaves_are_drawn_in_proportion(capacity, fan_out):
+def test_leaves_are_drawn_in_proportion(capacity, fan_out, choose):
     rng = np.random.default_rng(1)
     values = rng.exponential(size=capacity) * (rng.random(capacity) < 0.7)
     values[0] = 1
     tree = tree_of(values, fan_out)
     count = 200_000
-    leaf, probability = jax.jit(partial(draw_leaves, fan_out=fan_out))(tree, uniform(tree, count))
+    draw = jax.jit(partial(descend, fan_out=fan_out, choose=choose))
+    leaf, probability = draw(tree, uniform(tree, count))
     assert leaf.dtype == jnp.int32
     np.testing.assert_allclose(probability, values[leaf] / values.sum(), rtol=1e-4)
     counts = np.bincount(leaf, minlength=capacity)
@@ -98,10 +132,11 @@ def corners(tree):
     return jnp.asarray(np.choose(choices, (np.float32(0), BELOW_ONE, anywhere)))
 
 
+@CHOICES
 @TREES
-def test_what_is_zero_is_never_drawn(capacity, fan_out):
+def test_what_is_zero_is_never_drawn(capacity, fan_out, choose):
     rng = np.random.default_rng(3)
-    draw = jax.jit(partial(draw_leaves, fan_out=fan_out))
+    draw = jax.jit(partial(descend, fan_out=fan_out, choose=choose))
     for attempt in range(10):
         values = (10 ** rng.uniform(-6, 6, capacity)).astype(np.float32)
         values[rng.random(capacity) < 0.2 * (attempt % 5)] = 0
@@ -112,11 +147,12 @@ def test_what_is_zero_is_never_drawn(capacity, fan_out):
         assert (probability > 0).all()
 
 
+@CHOICES
 @pytest.mark.parametrize("count", (8, 37, 64))
-def test_what_is_zero_is_not_drawn_at_the_very_edge_of_its_neighbours(count):
+def test_what_is_zero_is_not_drawn_at_the_very_edge_of_its_neighbours(count, choose):
     """Uniform numbers a few roundings around every cumulative sum."""
     rng = np.random.default_rng(4)
-    draw = jax.jit(jax.vmap(partial(draw_leaves, fan_out=64)))
+    draw = jax.jit(jax.vmap(partial(descend, fan_out=64, choose=choose)))
     values = (10 ** rng.uniform(-1, 1, (200, 64))).astype(np.float32)
     values[rng.random(values.shape) < 0.5] = 0
     values[:, count:] = 0
