@@ -11,6 +11,7 @@ Evaluation scales as the last iteration would and adds nothing.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -85,9 +86,8 @@ def observations(config: Config, agent: Agent) -> Agent:
         return jnp.clip(scaled, -LIMIT, LIMIT)
 
     def both(state: Normalized, transition: Transition) -> Transition:
-        return transition._replace(
-            obs=normal(state, transition.obs), next_obs=normal(state, transition.next_obs)
-        )
+        next_obs = jax.tree.map(partial(normal, state), transition.next_obs)  # may be ()
+        return transition._replace(obs=normal(state, transition.obs), next_obs=next_obs)
 
     def init(key: jax.Array, obs: jax.Array) -> Normalized:
         nothing = nothing_seen(obs.shape[1:])
@@ -105,7 +105,8 @@ def observations(config: Config, agent: Agent) -> Agent:
     def observe(state: Normalized, rollout: Transition) -> tuple[Normalized, Transition]:
         inner, observed = agent.observe(state.agent, both(state, rollout))
         seen = include(state.seen, rollout.obs.reshape(-1, *rollout.obs.shape[2:]))
-        remembered = observed._replace(obs=rollout.obs, next_obs=rollout.next_obs)
+        next_obs = () if observed.next_obs == () else rollout.next_obs
+        remembered = observed._replace(obs=rollout.obs, next_obs=next_obs)
         return state._replace(agent=inner, seen=seen), remembered
 
     def update(key: jax.Array, state: Normalized, sample: Sample, count: jax.Array) -> tuple:

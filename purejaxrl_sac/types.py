@@ -21,7 +21,8 @@ class Transition(NamedTuple):
     action: jax.Array  # [...] int32 if discrete, else [..., action_dim] in [-1, 1]
     reward: jax.Array  # [...] float32
     discount: jax.Array  # [...] float32: 0 where the episode TERMINATED, 1 elsewhere
-    next_obs: jax.Array  # [..., *obs_shape]: the true successor, before any auto-reset
+    next_obs: jax.Array  # [..., *obs_shape]: the true successor, before any auto-reset; () where
+    # `Agent.observe` has left it out of what is remembered
     last: jax.Array  # [...] bool: terminated or truncated, the episode's last transition
     extras: PyTree = ()  # what `Agent.act` wants remembered (log-probabilities, values)
 

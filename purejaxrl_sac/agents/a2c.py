@@ -120,7 +120,7 @@ def actor_critic(
         target = lambda_returns(rollout.reward, rollout.discount, next_value, trace, config.gamma)
         choice = rollout.extras
         choice = choice._replace(advantage=target - choice.value, target=target)
-        return state, rollout._replace(extras=choice)
+        return state, rollout._replace(extras=choice, next_obs=())  # updates need none
 
     def update(key: jax.Array, state: ActorCriticState, sample: Sample, count: jax.Array) -> tuple:
         leading = sample.transition.reward.ndim

@@ -73,7 +73,7 @@ def pqn(config: PQNConfig, *, network: Callable = normalized_network) -> tuple[A
         next_value = q_values(state, flat).max(-1).reshape(rollout.reward.shape)
         trace = config.trace_decay * ~rollout.last
         target = lambda_returns(rollout.reward, rollout.discount, next_value, trace, config.gamma)
-        return state, rollout._replace(extras=target)
+        return state, rollout._replace(extras=target, next_obs=())  # updates need none
 
     def update(key: jax.Array, state: PQNState, sample: Sample, count: jax.Array) -> tuple:
         batch = sample.transition
