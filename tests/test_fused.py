@@ -1,7 +1,9 @@
 """The fused DQN update against the plain one, in Pallas' interpreter.
 
-Both sum the same products in different orders. The distance is ‖fused - plain‖ of all parameters
-over ‖plain - initial‖: at most 1e-5 after one update, 1e-4 after ten.
+Both sum the same products in different orders. The distance is ‖fused - plain‖ over
+‖plain - initial‖: at most 1e-6 of the gradients, as Adam's first moment has them after one update,
+and 1e-4 of the parameters after one update and after ten, because Adam divides each gradient by
+its own size and so magnifies the rounding errors of the smallest.
 """
 
 from functools import partial
@@ -11,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from optax.tree_utils import tree_get
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import fused, heads, normalize
@@ -97,13 +100,15 @@ def compare(config, wrapper=FUSED):
     plain = updated(config, start, batches)
     got = updated(config.replace(wrappers=(wrapper,)), start, batches)
     chex.assert_trees_all_equal_shapes_and_dtypes(got, plain)
-    for count, most in ((1, 1e-5), (10, 1e-4)):
+    for count in (1, 10):
         (a, a_out), (b, b_out) = (
             jax.tree.map(lambda x, n=count - 1: x[n], tree) for tree in (got, plain)
         )
-        assert distance(a.params, b.params, start.params) < most
+        assert distance(a.params, b.params, start.params) < 1e-4
+        mu, wanted, zero = (tree_get(x.opt_state, "mu") for x in (a, b, start))
+        assert distance(mu, wanted, zero) < (1e-6 if count == 1 else 1e-4)
         if count >= config.target_period:
-            assert distance(a.target_params, b.target_params, start.target_params) < most
+            assert distance(a.target_params, b.target_params, start.target_params) < 1e-4
         else:
             chex.assert_trees_all_equal(a.target_params, start.target_params)
         chex.assert_trees_all_close(a.opt_state, b.opt_state, rtol=1e-3, atol=1e-6)
@@ -131,7 +136,7 @@ def test_one_seed_and_one_weight_for_all():
         jax.jit(build(config.replace(wrappers=wrappers))[1].update)(*arguments)
         for wrappers in ((), (FUSED,))
     )
-    assert distance(got[0].params, plain[0].params, start.params) < 1e-5
+    assert distance(got[0].params, plain[0].params, start.params) < 1e-4
     chex.assert_trees_all_close(got[0].target_params, got[0].params, rtol=1e-6)
 
 
@@ -155,7 +160,7 @@ def test_hyperparameters_may_be_traced():
     )
     for name in ("params", "target_params"):
         a, b = getattr(got[0], name), getattr(plain[0], name)
-        assert distance(a, b, getattr(start, name)) < 1e-5
+        assert distance(a, b, getattr(start, name)) < 1e-4
 
 
 @pytest.mark.parametrize("algorithm", quick(["dqn", "per_dqn", "n_step_dqn"], "dqn"))
