@@ -109,7 +109,7 @@ def dqn_update(
         num_actions=num_actions,
         double=double,
         activation=config.activation,
-        clip=not _is_inf(config.max_grad_norm),
+        clip=config.max_grad_norm is not None,
         precision=precision,
         block=block or _block(precision),
         num_warps=num_warps,
@@ -201,11 +201,6 @@ def _block(precision: Any) -> int:
     return 32 if named or chosen in exact else 128
 
 
-def _is_inf(value: Any) -> bool:
-    """Whether a number is known to be infinite when compiling; traced ones are not."""
-    return isinstance(value, int | float) and math.isinf(value)
-
-
 def _scalars(config: Config, count: jax.Array) -> Scalars:
     """As arrays; those that are not traced become constants of the program."""
     steps = max(1, config.iterations * config.num_updates)  # as in optimize.linear_decay
@@ -216,7 +211,7 @@ def _scalars(config: Config, count: jax.Array) -> Scalars:
         "gamma": config.gamma,
         "huber_delta": config.huber_delta,
         "tau": config.tau,
-        "max_grad_norm": config.max_grad_norm,
+        "max_grad_norm": math.inf if config.max_grad_norm is None else config.max_grad_norm,
     }
     floats = {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}
     period = jnp.asarray(config.target_period, jnp.int32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -14,24 +13,25 @@ from purejaxrl_sac.records import words
 from purejaxrl_sac.types import PyTree
 
 
-def clip(max_grad_norm: jax.Array | float) -> optax.GradientTransformation:
-    """Clips gradients to a global norm; where that is infinite, no norm is computed."""
-    if not isinstance(max_grad_norm, jax.core.Tracer) and math.isinf(max_grad_norm):
+def clip(max_grad_norm: jax.Array | float | None) -> optax.GradientTransformation:
+    """Clips gradients to a global norm; None: no norm is computed."""
+    if max_grad_norm is None:
         return optax.identity()
     # flattened, because the norm of one vector is one reduction
     return optax.flatten(optax.clip_by_global_norm(max_grad_norm))
 
 
 def adam(
-    learning_rate: jax.Array | float | optax.Schedule, max_grad_norm: jax.Array | float = math.inf
+    learning_rate: jax.Array | float | optax.Schedule,
+    max_grad_norm: jax.Array | float | None = None,
 ) -> optax.GradientTransformation:
-    """Adam after clipping gradients to a global norm (inf: no clipping)."""
+    """Adam after clipping gradients to a global norm (None: no clipping)."""
     return optax.chain(clip(max_grad_norm), optax.adam(learning_rate))
 
 
 def adamw(
     learning_rate: jax.Array | float | optax.Schedule,
-    max_grad_norm: jax.Array | float,
+    max_grad_norm: jax.Array | float | None,
     weight_decay: jax.Array | float,
 ) -> optax.GradientTransformation:
     """`adam` with decoupled weight decay (Loshchilov & Hutter 2019)."""
@@ -39,7 +39,7 @@ def adamw(
 
 
 def rmsprop(
-    learning_rate: jax.Array | float | optax.Schedule, max_grad_norm: jax.Array | float
+    learning_rate: jax.Array | float | optax.Schedule, max_grad_norm: jax.Array | float | None
 ) -> optax.GradientTransformation:
     """RMSProp as in A3C (Mnih et al. 2016), with the clipping of `adam`."""
     return optax.chain(clip(max_grad_norm), optax.rmsprop(learning_rate, decay=0.99, eps=1e-5))

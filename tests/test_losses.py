@@ -403,13 +403,7 @@ def test_without_a_limit_no_norm_is_computed():
         return {str(equation.primitive) for equation in jaxpr.eqns}
 
     assert "reduce_sum" in primitives(1.0)
-    assert "reduce_sum" not in primitives(jnp.inf)
-    assert "reduce_sum" in {
-        str(equation.primitive)
-        for equation in jax.make_jaxpr(
-            lambda limit: adam(1e-2, limit).update(params, adam(1e-2, limit).init(params), params)
-        )(jnp.inf).eqns
-    }  # a limit that is traced may be finite
+    assert "reduce_sum" not in primitives(None)
 
 
 def test_what_is_not_due_changes_nothing():

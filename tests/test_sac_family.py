@@ -13,7 +13,7 @@ from purejaxrl_sac.agents import sac_family
 from purejaxrl_sac.agents.sac import minimum
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.envs.tabular import Tabular
-from purejaxrl_sac.optimize import every
+from purejaxrl_sac.optimize import every, is_due
 from purejaxrl_sac.types import Sample, Transition
 from tests.conftest import quick, small
 from tests.probes import CONTINUOUS, GAMMA, Params, Probe, trained
@@ -160,7 +160,9 @@ def test_simba_normalises_what_it_sees(key):
 def test_every_updates_once_in_a_period_and_means_stay_means():
     def run(period, updates=6):
         def body(state, count):
-            return every(period, count, lambda s: (s + 1, {"m": jnp.float32(5)}), state)
+            due = is_due(period, count)
+            added, metrics = every(period, due, lambda: (jnp.int32(1), {"m": jnp.float32(5)}))
+            return state + added, metrics
 
         return jax.lax.scan(body, jnp.int32(0), jnp.arange(updates))
 

@@ -119,7 +119,7 @@ def test_vmapped_train_is_vmapped_run_after_vmapped_init(algorithm):
     keys = jax.random.split(jax.random.key(0), SEEDS)
     state, metrics = jax.jit(jax.vmap(prl.make_train(config)))(keys)
     found = (state._replace(step=state.step[0]), metrics)
-    if algorithm == "ppo":  # the two programs are fused differently, which rounds differently
+    if algorithm in ("ppo", "per_dqn"):  # fused differently, which rounds differently
         assert_close(expected, found)
     else:
         assert_equal(expected, found)

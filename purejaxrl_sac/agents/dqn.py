@@ -273,8 +273,8 @@ class ReplayConfig(Config):
     """Share of theta that theta- takes over at each target update; 1 copies it."""
     target_period: int = 100
     """Gradient updates between two target updates."""
-    max_grad_norm: float = float("inf")
-    """Global norm that gradients are clipped to."""
+    max_grad_norm: float | None = None
+    """Global norm that gradients are clipped to; None: they are not."""
 
 
 @struct.dataclass
