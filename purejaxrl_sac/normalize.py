@@ -105,7 +105,7 @@ def observations(config: Config, agent: Agent) -> Agent:
     def observe(state: Normalized, rollout: Transition) -> tuple[Normalized, Transition]:
         inner, observed = agent.observe(state.agent, both(state, rollout))
         seen = include(state.seen, rollout.obs.reshape(-1, *rollout.obs.shape[2:]))
-        next_obs = () if observed.next_obs == () else rollout.next_obs
+        next_obs = () if isinstance(observed.next_obs, tuple) else rollout.next_obs
         remembered = observed._replace(obs=rollout.obs, next_obs=next_obs)
         return state._replace(agent=inner, seen=seen), remembered
 
