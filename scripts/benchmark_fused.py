@@ -2,7 +2,7 @@
 
     python scripts/benchmark_fused.py
 
-prints JSON lines. `distance` rows: ‖a - b‖ of all parameters over ‖b - initial‖ after 10 updates on
+prints JSON lines, and appends them to `--record`. `distance` rows: ‖a - b‖ of all parameters over ‖b - initial‖ after 10 updates on
 the same batches, for fused and plain updates in float32 ("highest") and in the device's default
 precision of matrix products; the largest over seeds. `time` rows: median microseconds of one whole
 iteration (one environment step, one update of 64 x 64 units, 128 transitions), measured in turns,
@@ -32,6 +32,7 @@ from purejaxrl_sac import fused
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import Sample, Transition
 from scripts import hlo
+from scripts.accelerators import record
 from scripts.accelerators import work as works
 
 UPDATES = 10
@@ -63,6 +64,8 @@ class Options:
     """After which no new row is begun."""
     workers: int = 8
     """Programs compiled side by side."""
+    record: Path | None = None
+    """A file that rows are appended to."""
 
 
 def wrappers(shape: str) -> tuple:
@@ -172,11 +175,14 @@ def times(seeds: int, start: Any, programs: dict[str, Any], rounds: int) -> dict
 
 def main(options: Options) -> None:
     began = time.perf_counter()
-    stamp = {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
+    device = jax.devices()[0].device_kind
 
-    def show(**row: Any) -> None:
-        seconds = round(time.perf_counter() - began, 1)
-        print(json.dumps({**row, **stamp, "at_seconds": seconds}), flush=True)
+    def show(what: str, **row: Any) -> None:
+        row = {**record.stamp(f"fused {what}", device), **row}
+        if options.record:
+            record.append(options.record, row)
+        else:
+            print(json.dumps(row), flush=True)
 
     def late() -> bool:
         return time.perf_counter() - began > options.seconds
@@ -199,7 +205,7 @@ def main(options: Options) -> None:
     for seeds in options.seeds:
         if not late():
             found = {name: ends[seeds, name].result() for s, name in ends if s == seeds}
-            show(what="distance", seeds=seeds, updates=UPDATES, **distances(seeds, found))
+            show("distance", seeds=seeds, updates=UPDATES, **distances(seeds, found))
     # compilers would disturb the clocks
     left = max(0.0, options.seconds - (time.perf_counter() - began))
     concurrent.futures.wait([*starts.values(), *loops.values()], timeout=left)
@@ -208,7 +214,7 @@ def main(options: Options) -> None:
         if ready and not late():
             programs = {name: loops[seeds, name].result() for name in names}
             row = times(seeds, starts[seeds].result(), programs, options.rounds)
-            show(what="time", seeds=seeds, **row)
+            show("time", seeds=seeds, **row)
     pool.shutdown(cancel_futures=True)
 
 
