@@ -2,11 +2,12 @@
 
     python scripts/benchmark_fused.py
 
-prints JSON lines, and appends them to `--record`. `distance` rows: ‖a - b‖ of all parameters over ‖b - initial‖ after 10 updates on
-the same batches, for fused and plain updates in float32 ("highest") and in the device's default
-precision of matrix products; the largest over seeds. `time` rows: median microseconds of one whole
-iteration (one environment step, one update of 64 x 64 units, 128 transitions), measured in turns,
-with the least and the most of all rounds. On a CPU the plain update runs in both places.
+prints JSON lines, or appends them to `--record`. `fused distance` rows: ‖a - b‖ of all parameters
+over ‖b - initial‖ after 10 updates on the same batches, for fused and plain updates in float32
+("highest") and in the device's default precision of matrix products; the largest over seeds.
+`fused time` rows: median microseconds of one whole iteration (one environment step, one update of
+64 x 64 units, 128 transitions), measured in turns, with the least and the most of all rounds. On a
+CPU the plain update runs in both places.
 """
 
 from __future__ import annotations
