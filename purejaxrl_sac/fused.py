@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -104,12 +105,15 @@ def dqn_update(
         ConfigError: the agent is not one that the kernel can update.
     """
     double, num_actions = _check(config)
+    for name, number, least in (("block", block, LEAST), ("num_warps", num_warps, 1)):
+        if number is not None and (number < least or number & (number - 1)):
+            raise ConfigError(f"{name} is {number}, but must be a power of two from {least} on")
     kernel = partial(
         _call,
         num_actions=num_actions,
         double=double,
         activation=config.activation,
-        clip=config.max_grad_norm is not None,
+        clip=not (config.max_grad_norm is None or _is_inf(config.max_grad_norm)),
         precision=precision,
         block=block or _block(precision),
         num_warps=num_warps,
@@ -201,6 +205,11 @@ def _block(precision: Any) -> int:
     return 32 if named or chosen in exact else 128
 
 
+def _is_inf(value: Any) -> bool:
+    """Whether a number is known to be infinite when compiling; traced ones are not."""
+    return isinstance(value, int | float) and math.isinf(value)
+
+
 def _scalars(config: Config, count: jax.Array) -> Scalars:
     """As arrays; those that are not traced become constants of the program."""
     steps = max(1, config.iterations * config.num_updates)  # as in optimize.linear_decay
@@ -241,7 +250,7 @@ def _learner(state: dqn.DQNState) -> tuple[Learner, Callable[[Learner], dqn.DQNS
 
     names = {path[:-1] for path in flatten_dict(state.params)}
     # the torso's layers, then those of the stream, whose output layer lies outside of its MLP
-    order = sorted(names, key=lambda path: (path[1] == "stream", len(path) == 3, path[-1]))
+    order = sorted(names, key=lambda path: (path[1] == "stream", len(path) == 3, _number(path)))
 
     def listed(tree: PyTree) -> list[dict]:
         flat = flatten_dict(tree)
@@ -269,6 +278,11 @@ def _learner(state: dqn.DQNState) -> tuple[Learner, Callable[[Learner], dqn.DQNS
         return dqn.DQNState(nested(new.params), nested(new.target_params), opt_state)
 
     return learner, restore
+
+
+def _number(path: tuple) -> int:
+    """The last number in a path: flax counts layers from 0."""
+    return int(re.findall(r"\d+", "/".join(path))[-1])
 
 
 def _call(

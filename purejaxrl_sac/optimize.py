@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -9,13 +10,13 @@ import jax.numpy as jnp
 import optax
 
 from purejaxrl_sac.config import Config
-from purejaxrl_sac.records import words
+from purejaxrl_sac.packing import layout
 from purejaxrl_sac.types import PyTree
 
 
 def clip(max_grad_norm: jax.Array | float | None) -> optax.GradientTransformation:
-    """Clips gradients to a global norm; None: no norm is computed."""
-    if max_grad_norm is None:
+    """Clips gradients to a global norm; where it is known to be infinite, no norm is computed."""
+    if max_grad_norm is None or (isinstance(max_grad_norm, float) and math.isinf(max_grad_norm)):
         return optax.identity()
     # flattened, because the norm of one vector is one reduction
     return optax.flatten(optax.clip_by_global_norm(max_grad_norm))
@@ -25,7 +26,7 @@ def adam(
     learning_rate: jax.Array | float | optax.Schedule,
     max_grad_norm: jax.Array | float | None = None,
 ) -> optax.GradientTransformation:
-    """Adam after clipping gradients to a global norm (None: no clipping)."""
+    """Adam after clipping gradients to a global norm (None or inf: no clipping)."""
     return optax.chain(clip(max_grad_norm), optax.adam(learning_rate))
 
 
@@ -98,16 +99,16 @@ def every(
     """
     if due is True:
         return compute()
-    record = words(jax.eval_shape(compute))
+    packed = layout(jax.eval_shape(compute))
 
     def leave() -> jax.Array:
-        return jnp.zeros(record.words, jnp.uint32)
+        return jnp.zeros(packed.size)
 
     def make() -> jax.Array:
         found, metrics = compute()
-        return record.encode((found, jax.tree.map(lambda x: x * period, metrics)))
+        return packed.encode((found, jax.tree.map(lambda x: x * period, metrics)))
 
-    return record.decode(jax.lax.cond(due, make, leave))
+    return packed.decode(jax.lax.cond(due, make, leave))
 
 
 def track(

@@ -36,7 +36,8 @@ class Record(NamedTuple):
     decode: Callable[[jax.Array], Transition]  # the inverse
 
 
-# a Transition of shape structs of one transition, without leading axes -> Record
+# a Transition of shape structs of one transition, without leading axes -> Record; from `once`, its
+# next_obs is ()
 Codec = Callable[[Transition], Record]
 
 
@@ -191,7 +192,7 @@ def _flat(x: jax.Array, axes: int) -> jax.Array:
 
 def _pack(numbers: jax.Array, width: int) -> jax.Array:
     """uint32 [..., n] of numbers less than 2**width -> uint32 [..., ceil(n * width / 32)]."""
-    if width == 32:
+    if width == 32 or not numbers.shape[-1]:
         return numbers
     shares = min(32 // width, numbers.shape[-1])
     padding = -numbers.shape[-1] % shares

@@ -5,6 +5,8 @@ into records of W 32-bit words (see `records`), and a memory is one array of the
 by row. Rollouts of T rows are written as one block at row t mod R, which never wraps because T
 divides R; reading costs what is read, whatever the capacity.
 
+Words are not numbers: no gradient passes through a memory.
+
 The array has two axes and is never reshaped, because on a TPU, where the last two are tiled, a
 reshape would copy it; XLA lays it out with the records along the lanes there.
 """

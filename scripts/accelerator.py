@@ -33,6 +33,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{message} (--help shows what there is)\n")
 
 
+def count(text: str) -> int:
+    """A number from 1 on."""
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 1 on")
+    return int(text)
+
+
 def parser() -> Parser:
     """The command line."""
     top = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -41,7 +48,7 @@ def parser() -> Parser:
     shared.add_argument("--record", type=Path, help="default: scripts/results/accelerator.jsonl")
     timed = Parser(add_help=False)
     timed.add_argument("--minutes", type=float, default=8.0, help="nothing begins after them")
-    timed.add_argument("--workers", type=int, help="programs compiled side by side")
+    timed.add_argument("--workers", type=count, help="programs compiled side by side")
     again = Parser(add_help=False)
     again.add_argument("--again", action="store_true", help="what is recorded, too")
 
@@ -49,7 +56,7 @@ def parser() -> Parser:
     compile_.add_argument("works", nargs="*", metavar="ALGORITHM[:ENVIRONMENT]")
     compile_.add_argument("--target", nargs="+", default=[], help="default: all that can be had")
     compile_.add_argument("--kind", default="preset", help='"one update" or preset')
-    compile_.add_argument("--seeds", nargs="+", type=int, default=[], help="default: 1 64 1024")
+    compile_.add_argument("--seeds", nargs="+", type=count, default=[], help="default: 1 64 1024")
     compile_.add_argument("--peer", help="rejax: the same work by rejax 0.1.3, for GPUs")
     compile_.add_argument("--text", type=Path, help="a folder for the programs as text")
     compile_.add_argument("--peer-environment", type=Path, help="its virtual environment")
@@ -57,7 +64,7 @@ def parser() -> Parser:
     measure = commands.add_parser("measure", parents=[shared, timed])
     measure.add_argument("--stages", nargs="+", default=STAGES, choices=STAGES)
     measure.add_argument("--works", nargs="+", default=[], metavar="ALGORITHM:ENVIRONMENT:KIND:N")
-    measure.add_argument("--rounds", type=int, default=5)
+    measure.add_argument("--rounds", type=count, default=5)
 
     check = commands.add_parser("check", parents=[shared, timed, again])
     check.add_argument("--algorithms", nargs="+", default=[], help="default: all")
@@ -68,12 +75,15 @@ def parser() -> Parser:
 
 def run(options: argparse.Namespace, arguments: list[str]) -> int:
     """One command; its exit status."""
+    from purejaxrl_sac.config import ConfigError
     from scripts.accelerators import compiling, record, report, tables
 
     given = {name: value for name, value in vars(options).items() if value is not None}
     given = {name: tuple(x) if isinstance(x, list) else x for name, x in given.items()}
     del given["command"]
     path = given.setdefault("record", record.RESULTS)
+    if options.command == "table" and not path.exists():
+        raise ConfigError(f"{path} does not exist: measure first, or give --record another file")
     status = 0
     if options.command == "compile":
         given["targets"] = given.pop("target")

@@ -11,7 +11,6 @@ environment's own dtypes, as versions up to 0.6.0 kept them.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import math
 import sys
@@ -20,11 +19,14 @@ from typing import Any
 
 import jax
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs, networks, records
 from purejaxrl_sac.agents.dqn import replay_storage
 from purejaxrl_sac.storage import Once
 from purejaxrl_sac.types import Transition
+from scripts.accelerators import record
 
 RESULTS = Path(__file__).parent / "results" / "memory.jsonl"
 ENVIRONMENTS = (
@@ -79,18 +81,18 @@ def row(name: str, capacity: int) -> dict:
     algorithm = "dqn" if envs.bind(name).num_actions is not None else "sac"
     config = prl.default_config(algorithm).replace(env=name, num_envs=4, capacity=capacity)
     rollout = rollout_of(config)
-    state = jax.eval_shape(functools.partial(replay_storage(config).init), rollout)
+    state = jax.eval_shape(replay_storage(config).init, rollout)
     kept_once = isinstance(state, Once)
     assert kept_once == bool(networks.convolutions(envs.bind(name).observation_space))
+    stamp = record.stamp("replay bytes", "shapes alone")
     return {
-        "what": "replay bytes",
+        **{field: stamp[field] for field in ("what", "version", "sources", "date")},
         "environment": name,
         "storage": "once" if kept_once else "ring",
         "codec": "bits" if envs.bind(name).binary_observations else records.words.__name__,
         "bytes_per_transition": round(size(state) / capacity, 3),
         "bytes_before": round(before(rollout, config, kept_once) / capacity, 3),
         "capacity": capacity,
-        "version": prl.__version__,
         "command": f"python scripts/replay_bytes.py --capacity {capacity}",
     }
 

@@ -237,3 +237,21 @@ def test_must_be_the_first_wrapper():
         jax.eval_shape(partial(prl.train, config=config), jax.random.key(0))
     config = configured(wrappers=(FUSED, normalize.observations))
     jax.eval_shape(partial(prl.train, config=config), jax.random.key(0))
+
+
+def test_layers_are_taken_in_order_of_their_numbers():
+    sizes = tuple(range(16, 28))
+    config = small("dqn", env="CartPole-v1", hidden_sizes=sizes)
+    _, agent, _ = build(config)
+    state = jax.eval_shape(agent.init, jax.random.key(0), jnp.zeros((1, 4)))
+    layers = fused._learner(state)[0].params
+    assert [layer["kernel"].shape for layer in layers] == list(
+        zip((4, *sizes), (*sizes, 2), strict=True)
+    )
+
+
+@pytest.mark.parametrize("options", ({"block": 48}, {"block": 8}, {"num_warps": 3}))
+def test_sizes_of_the_kernel_are_powers_of_two(options):
+    config = small("dqn", env="CartPole-v1")
+    with pytest.raises(prl.ConfigError, match="power of two"):
+        build(config.replace(wrappers=(partial(fused.dqn_update, **options),)))

@@ -404,6 +404,7 @@ def test_without_a_limit_no_norm_is_computed():
 
     assert "reduce_sum" in primitives(1.0)
     assert "reduce_sum" not in primitives(None)
+    assert "reduce_sum" not in primitives(float("inf"))
 
 
 def test_what_is_not_due_changes_nothing():

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import envs, records
+from purejaxrl_sac import envs, normalize, records
 from purejaxrl_sac.agents import dqn as parts
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.storage import once, ring
@@ -213,6 +213,10 @@ def test_a_users_declared_environment_is_packed_and_an_undeclared_one_is_not(key
     assert state.memory.words.shape == (96, 2)  # the reward, and 2 + 2 + 1 + 1 + 1 bits
     assert held.obs.dtype == jnp.float32 and set(np.unique(held.obs)) == {0, 1}
     assert (held.reward == np.float32(1 / 3)).all()
+    wrapped = memory_of(config.replace(wrappers=(lambda config, agent: agent,)))
+    assert wrapped.words.shape == (96, 8)  # it might change what is remembered
+    known = memory_of(config.replace(wrappers=(normalize.rewards,)))
+    assert known.words.shape == (96, 2)
     plain = memory_of(small("dqn", env=Probe(lambda *_: 0.0, horizon=3)))
     assert plain.words.shape == (96, 8)
 

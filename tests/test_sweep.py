@@ -49,6 +49,16 @@ def test_points_are_typed_and_those_of_one_program_lie_together():
     )
 
 
+def test_a_limit_of_inf_is_no_argument_of_programs_unless_it_is_swept():
+    config = small("dqn")
+    assert runner.plan(config, seeds=2).config_lanes(2)[0].max_grad_norm is None
+    assert runner.plan(config.replace(max_grad_norm=0.5)).config_lanes(1)[0].max_grad_norm == 0.5
+    plan = runner.plan(config, variants={"max_grad_norm": [0.1, float("inf")]})
+    lanes, axes = plan.config_lanes(2)
+    np.testing.assert_array_equal(lanes.max_grad_norm, [0.1, np.inf])
+    assert axes.max_grad_norm == 0
+
+
 @pytest.mark.parametrize(
     ("point", "message"),
     [

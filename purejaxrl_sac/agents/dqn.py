@@ -37,6 +37,7 @@ from flax import struct
 from purejaxrl_sac import envs, exploration, heads, losses, networks, records
 from purejaxrl_sac.config import Config, ConfigError, static
 from purejaxrl_sac.memory import uniform
+from purejaxrl_sac.normalize import WRAPPERS
 from purejaxrl_sac.optimize import adam, apply_gradients, linear_decay, track
 from purejaxrl_sac.prioritized import prioritized
 from purejaxrl_sac.records import Codec
@@ -116,11 +117,14 @@ def replay_storage(config: ReplayConfig, codec: Codec | None = None) -> Storage:
 
     Args:
         codec: how transitions are packed; by default a bit for each number of an observation
-            where the environment declares `binary_observations`, and exact words elsewhere.
+            where the environment declares `binary_observations`, and exact words elsewhere, or
+            where a wrapper of one's own may change what is remembered.
     """
     env = envs.bind(config.env, config.env_params)
     kind = once if networks.convolutions(env.observation_space) else ring
-    codec = codec or (records.bits(env) if env.binary_observations else records.words)
+    if codec is None:
+        binary = env.binary_observations and set(config.wrappers) <= set(WRAPPERS.values())
+        codec = records.bits(env) if binary else records.words
     return kind(config.capacity, config.num_envs, codec=codec)
 
 
@@ -273,8 +277,8 @@ class ReplayConfig(Config):
     """Share of theta that theta- takes over at each target update; 1 copies it."""
     target_period: int = 100
     """Gradient updates between two target updates."""
-    max_grad_norm: float | None = None
-    """Global norm that gradients are clipped to; None: they are not."""
+    max_grad_norm: float = float("inf")
+    """Global norm that gradients are clipped to."""
 
 
 @struct.dataclass

@@ -244,8 +244,8 @@ class OffPolicyConfig(Config):
     """Share of the step size that is left at the end, after falling in a straight line."""
     gamma: float = 0.99
     """Discount factor."""
-    max_grad_norm: float | None = None
-    """Global norm that gradients are clipped to, for each network; None: they are not."""
+    max_grad_norm: float = float("inf")
+    """Global norm that gradients are clipped to, for each network."""
 
 
 @struct.dataclass

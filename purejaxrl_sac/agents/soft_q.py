@@ -189,5 +189,5 @@ class SoftQConfig(Config):
     """Gradient updates between two target updates."""
     alpha: float = 10.0
     """Temperature."""
-    max_grad_norm: float | None = None
-    """Global norm that gradients of sampler and critic are clipped to; None: they are not."""
+    max_grad_norm: float = float("inf")
+    """Global norm that gradients are clipped to, for the sampler and for the critic."""

@@ -7,6 +7,7 @@ seeds or, in a sweep, variants of its configuration times seeds; mesh.py spreads
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -52,14 +53,18 @@ class Plan(NamedTuple):
     def config_lanes(self, lanes: int) -> tuple[Config, Any]:
         """What so many lanes train with, [lanes] where they differ, and its axes for `vmap`.
 
-        Those beyond the plan's own are as the first.
+        Those beyond the plan's own are as the first. A norm that nothing is clipped to is None:
+        programs take the other numbers as arguments, and would have to compute a norm for it.
         """
+        config = self.config
+        if "max_grad_norm" not in self.variants and getattr(config, "max_grad_norm", 0) == math.inf:
+            config = config.replace(max_grad_norm=None)
         if not self.variants:
-            return self.config, None
+            return config, None
         of = np.arange(lanes) // self.seeds * (np.arange(lanes) < self.lanes)
-        axes = jax.tree.map(lambda _: None, self.config)
+        axes = jax.tree.map(lambda _: None, config)
         values = {name: np.asarray(x)[of] for name, x in self.variants.items()}
-        return self.config.replace(**values), axes.replace(**dict.fromkeys(values, 0))
+        return config.replace(**values), axes.replace(**dict.fromkeys(values, 0))
 
     @property
     def total(self) -> int:

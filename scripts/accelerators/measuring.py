@@ -17,6 +17,7 @@ from typing import Any
 import jax
 
 import purejaxrl_sac as prl
+from purejaxrl_sac.train import build
 from scripts.accelerators import fitting, plan, record
 from scripts.accelerators.work import KINDS, Work, figures, programs, size
 
@@ -83,15 +84,20 @@ def chosen(options: Measure, default: list[Work]) -> list[Work]:
     found = []
     for text in options.works:
         parts = text.split(":")
-        if len(parts) != 4 or parts[2] not in KINDS or not parts[3].isdigit():
+        if len(parts) != 4 or parts[2] not in KINDS or not positive(parts[3]):
             raise prl.ConfigError(
                 f"{text} is no work: write algorithm:environment:kind:seeds, for example"
                 ' "dqn:CartPole-v1:one update:64"'
             )
-        prl.default_config(parts[0])
-        prl.envs.bind(parts[1])
-        found.append(Work(parts[0], parts[1], parts[2], int(parts[3])))
+        work = Work(parts[0], parts[1], parts[2], int(parts[3]))
+        build(work.config())
+        found.append(work)
     return found or default
+
+
+def positive(text: str) -> bool:
+    """Whether a text is a whole number from 1 on."""
+    return text.isascii() and text.isdigit() and int(text) > 0
 
 
 def curve(options: Measure, until: float) -> None:

@@ -8,7 +8,7 @@ RUNS, CARDS = 4_000, 8
 ITERATIONS = 9_000  # of SAC's preset on Pendulum: 10,000 steps less the warm-up
 LANES = RUNS // CARDS
 WORK = {"algorithm": "sac", "environment": "Pendulum-v1", "kind": "preset", "seeds": LANES}
-SLOWER = 4.3 / 3.0  # copies measured on an H200 and on an H100, TB/s
+BANDWIDTH = {"NVIDIA H200": 4.8, "NVIDIA H100 80GB HBM3": 3.35}  # TB/s, as published
 V5E_BANDWIDTH = 819e9  # bytes per second of a core's memory, as published
 
 
@@ -30,10 +30,14 @@ def section(rows: list[dict]) -> list[str]:
         f" {amount(measured['state_bytes'])} of state and {amount(measured['temp_bytes'])} of"
         f" temporaries; {measured['compile_seconds']:.0f} s to compile the chunk.",
         f"* **Predicted**, eight of that card: {seconds:.0f} s and compilation.",
-        f"* **Predicted**, eight H100s: between {seconds:.0f} s, were it bound by launches and"
-        f" arithmetic, and {seconds * SLOWER:.0f} s, were it bound by memory alone (an H100 copies"
-        " at 0.7 times the rate).",
     ]
+    if measured["device"] == "NVIDIA H200":
+        fast, slow = BANDWIDTH.values()
+        lines.append(
+            f"* **Predicted**, eight H100s: between {seconds:.0f} s, were it bound by launches and"
+            f" arithmetic, and {seconds * fast / slow:.0f} s, were it bound by memory alone (the"
+            f" published bandwidths are {fast} and {slow} TB/s)."
+        )
     tpu = next((r for r in chosen if r["what"] == "compile" and r["device"] == "v5e"), None)
     if tpu and "error" not in tpu:
         least = ITERATIONS * tpu["bytes_moved"] / V5E_BANDWIDTH

@@ -42,8 +42,22 @@ def stamp(what: str, device: str) -> dict:
 
 
 def rows(record: Path) -> list[dict]:
-    """All rows of a record, the oldest first."""
-    return [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+    """All rows of a record, the oldest first.
+
+    Raises:
+        ConfigError: it is a folder, or a line is not JSON.
+    """
+    if record.is_dir():
+        raise prl.ConfigError(f"{record} is a folder: give --record a file")
+    if not record.exists():
+        return []
+    found = []
+    for number, line in enumerate(record.read_text().splitlines(), start=1):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            raise prl.ConfigError(f"line {number} of {record} is not JSON: mend it") from None
+    return found
 
 
 def identity(row: dict) -> tuple:

@@ -24,7 +24,7 @@ def render(rows: list[dict], replay: list[dict]) -> str:
     parts = [
         "# Accelerators",
         "Rendered by `python scripts/accelerator.py table --page` from `accelerator.jsonl` and"
-        " `memory.jsonl` beside this file; every row there has its version, device and date."
+        " `memory.jsonl` beside this file; every row there has its version, sources and date."
         " *One update*: one environment, one step and one update an iteration, networks of"
         " 64 x 64. *Preset*: the preset as it stands. us: microseconds of an iteration.",
         *measured(rows),
@@ -77,6 +77,7 @@ def measured(rows: list[dict]) -> list[str]:
     for device in dict.fromkeys(row["device"] for row in curves):
         here = [row for row in curves if row["device"] == device]
         knees = fitting.knees(here)
+        single = {key for key, curve in fitting.curves(here).items() if len(curve) < 2}
         lines, errors = [], []
         for row in sorted(here, key=lambda row: (work(row), row["seeds"])):
             if "error" in row:
@@ -84,14 +85,16 @@ def measured(rows: list[dict]) -> list[str]:
                 continue
             old = before(rows, row)
             ratio = old["us_per_iteration"] / row["us_per_iteration"] if "us_range" in old else None
-            knee = " (knee)" if knees[fitting.key(row)] == row["seeds"] else ""
+            kernels = row.get("kernels")
+            key = fitting.key(row)
+            knee = " (knee)" if knees[key] == row["seeds"] and key not in single else ""
             lines.append(
                 [
                     work(row),
                     f"{row['seeds']:,}{knee}",
                     row["us_per_iteration"],
-                    row["kernels"],
-                    f"{row['us_per_iteration'] / row['kernels']:.2f}",
+                    kernels,
+                    f"{row['us_per_iteration'] / kernels:.2f}" if kernels else None,
                     row["steps_per_second"],
                     amount(row["bytes_per_seed"]),
                     f"{ratio:.2f}" if ratio else old.get("error", ""),
@@ -150,7 +153,7 @@ def fused(rows: list[dict]) -> list[str]:
         for row in newest(r for r in rows if r["what"] == "fused time")
     ]
     apart = [r for r in rows if r["what"] == "fused distance"]
-    if not lines:
+    if not lines or not apart:
         return []
     worst = max(row["fused highest / plain highest"] for row in apart)
     device = next(r["device"] for r in rows if r["what"] == "fused time")
@@ -168,7 +171,7 @@ def compiled(rows: list[dict]) -> list[str]:
     """Kernels and memory of programs for devices that were not there."""
     parts = []
     chosen = newest(r for r in rows if r["what"] == "compile")
-    gpu = [r for r in chosen if "kernels" in r]
+    gpu = [r for r in chosen if "kernels" in r]  # all for an H100 so far
     if gpu:
         lines = []
         for row in gpu:
@@ -187,7 +190,7 @@ def compiled(rows: list[dict]) -> list[str]:
                 ]
             )
         parts += [
-            "## Compiled for an H100 that was not there",
+            "## Compiled for GPUs that were not there",
             "Kernels of an iteration, of one update and of one environment step; of each cond the"
             " largest branch counts.",
             grid("work|seeds|kernels|an update|a step|copies|state|temporaries|compile s", lines),
