@@ -35,7 +35,7 @@ from purejaxrl_sac.types import Agent, PyTree, Sample
 
 B1, B2, EPS = 0.9, 0.999, 1e-8  # optax.adam's defaults
 LEAST = 16  # of each dimension of a matrix product on tensor cores
-MOST = 256 * 128  # weights of a layer that a program's 227 KiB of shared memory have room for
+MOST = 256 * 128  # weights of a layer that fit in a program's 227 KiB of shared memory
 INT32_MAX = jnp.iinfo(jnp.int32).max
 ACTIVATIONS = {
     # act(z), and act'(z) as a function of act(z); nan stays nan
@@ -187,8 +187,8 @@ def _check(config: Config) -> tuple[bool, int]:
     padded = [_padded(size) for size in sizes]
     if max(a * b for a, b in itertools.pairwise(padded)) > MOST:
         raise ConfigError(
-            f"layers are of {sizes} units, but fused.dqn_update has room for 256 x 128 weights"
-            " of each: lower hidden_sizes or leave the wrapper out"
+            f"layers are of {sizes} units, but fused.dqn_update supports at most 256 x 128"
+            " weights per layer: lower hidden_sizes or leave the wrapper out"
         )
     return bootstrap is dqn.double, env.num_actions
 
@@ -362,7 +362,7 @@ def _kernel(  # noqa: PLR0917 - Pallas passes references by position
         target = forward(old.target_params, following)[-1]
         if double:
             online = jnp.where(exists, forward(old.params, following)[-1], -jnp.inf)
-            best = jnp.where(online == online.max(1)[:, None], 1.0, 0.0)  # equals share evenly
+            best = jnp.where(online == online.max(1)[:, None], 1.0, 0.0)  # ties share evenly
             value = (best * target).sum(1) / best.sum(1)
         else:
             value = jnp.where(exists, target, -jnp.inf).max(1)

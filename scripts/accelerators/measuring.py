@@ -1,4 +1,4 @@
-"""`measure`: whole iterations timed on the device that is there, seeds by seeds."""
+"""`measure`: whole iterations timed on the device that is there."""
 
 from __future__ import annotations
 

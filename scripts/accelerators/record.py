@@ -56,7 +56,9 @@ def rows(record: Path) -> list[dict]:
         try:
             found.append(json.loads(line))
         except ValueError:
-            raise prl.ConfigError(f"line {number} of {record} is not JSON: mend it") from None
+            raise prl.ConfigError(
+                f"line {number} of {record} is not JSON: correct or remove it"
+            ) from None
     return found
 
 

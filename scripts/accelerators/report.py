@@ -10,6 +10,7 @@ from scripts.accelerators.tables import amount, newest, text
 
 PAGE = record.RESULTS.with_name("accelerators.md")
 BYTES = record.RESULTS.with_name("memory.jsonl")
+YES_NO = {True: "yes", False: "no"}
 VERDICTS = ("continues", "exports", "seeds_differ", "one_program")
 BASE = "0.6.0"  # the version that figures are compared with
 
@@ -233,7 +234,7 @@ def checked(rows: list[dict]) -> list[str]:
                 f"{row['difference']:.1e}",
                 f"{row['tolerance']:.0e}",
                 f"{row['difference_default']:.1e}",
-                *("yes" if row.get(x) else "no" for x in VERDICTS),
+                *(YES_NO.get(row.get(x)) for x in VERDICTS),
             ]
         )
     return [
