@@ -40,12 +40,12 @@ def section(rows: list[dict]) -> list[str]:
         )
     tpu = next((r for r in chosen if r["what"] == "compile" and r["device"] == "v5e"), None)
     if tpu and "error" not in tpu:
-        least = ITERATIONS * tpu["bytes_moved"] / V5E_BANDWIDTH
+        once = ITERATIONS * tpu["bytes_moved"] / V5E_BANDWIDTH
         lines.append(
-            f"* **Predicted**, a v5e-8: at least {least:.0f} s if the loop over updates ran once,"
-            f" and at least {least * updates:.0f} s if all of an iteration's traffic were in it"
-            " (the compiler counts the body of each loop once), at the published 819 GB/s;"
+            f"* **Predicted**, a v5e-8: between {once:.0f} and {once * updates:.0f} s, were it bound"
+            " by the traffic that the compiler counts, at the published 819 GB/s (it counts the body"
+            f" of each loop once, and the loop over updates runs {updates} times an iteration);"
             f" {amount(tpu['state_bytes'] + tpu['temp_bytes'])} of 16 GB on each core. No TPU was"
-            " measured: launches and arithmetic may take longer."
+            " measured."
         )
     return lines
