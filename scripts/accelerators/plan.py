@@ -42,9 +42,9 @@ def section(rows: list[dict]) -> list[str]:
     if tpu and "error" not in tpu:
         once = ITERATIONS * tpu["bytes_moved"] / V5E_BANDWIDTH
         lines.append(
-            f"* **Predicted**, a v5e-8: between {once:.0f} and {once * updates:.0f} s, were it bound"
-            " by the traffic that the compiler counts, at the published 819 GB/s (it counts the body"
-            f" of each loop once, and the loop over updates runs {updates} times an iteration);"
+            f"* **Predicted**, a v5e-8: between {once:.0f} and {once * updates:.0f} s, were it"
+            " bound by the traffic that the compiler counts, at the published 819 GB/s (it counts"
+            f" the body of each loop once, and the loop over updates runs {updates} times an iteration);"
             f" {amount(tpu['state_bytes'] + tpu['temp_bytes'])} of 16 GB on each core. No TPU was"
             " measured."
         )
