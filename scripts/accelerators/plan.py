@@ -44,7 +44,7 @@ def section(rows: list[dict]) -> list[str]:
         lines.append(
             f"* **Predicted**, a v5e-8: between {once:.0f} and {once * updates:.0f} s, were it"
             " bound by the traffic that the compiler counts, at the published 819 GB/s (it counts"
-            f" the body of each loop once, and that over updates runs {updates} times an iteration);"
+            f" the body of each loop once; that over updates runs {updates} times an iteration);"
             f" {amount(tpu['state_bytes'] + tpu['temp_bytes'])} of 16 GB on each core. No TPU was"
             " measured."
         )
