@@ -56,7 +56,7 @@ def parser() -> Parser:
     compile_.add_argument("works", nargs="*", metavar="ALGORITHM[:ENVIRONMENT]")
     compile_.add_argument("--target", nargs="+", default=[], help="default: all that can be had")
     compile_.add_argument("--kind", default="preset", help='"one update" or preset')
-    compile_.add_argument("--seeds", nargs="+", type=count, default=[], help="default: 1 64 1024")
+    compile_.add_argument("--seeds", nargs="+", type=int, default=[], help="default: 1 64 1024")
     compile_.add_argument("--peer", help="rejax: the same work by rejax 0.1.3, for GPUs")
     compile_.add_argument("--text", type=Path, help="a folder for the programs as text")
     compile_.add_argument("--peer-environment", type=Path, help="its virtual environment")

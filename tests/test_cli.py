@@ -350,7 +350,8 @@ def test_chunked_run_is_the_plain_run(key):
     for ours, plain in zip(
         jax.tree.leaves(result.state.agent), jax.tree.leaves(state.agent), strict=True
     ):
-        np.testing.assert_array_equal(ours, plain)
+        # a plan's numbers are arguments of its program, not constants: it rounds differently
+        np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-7)
     assert result.evaluation.shape == (2, 3)
     loss = np.mean([chunk.metrics["loss"] for chunk in result.history], axis=0)
     assert config.iterations % plan.chunk == 0  # so that all chunks weigh the same
