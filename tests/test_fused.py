@@ -165,7 +165,7 @@ def test_hyperparameters_may_be_traced():
 
 @pytest.mark.parametrize("algorithm", quick(["dqn", "per_dqn", "n_step_dqn"], "dqn"))
 def test_trains_and_continues_as_the_plain_agent(algorithm):
-    """Half of a run each: the state is the same, whoever made it."""
+    """Half of a run each: the state of either serves the other."""
     config = small(algorithm, hidden_sizes=(32,), max_grad_norm=float("inf"))
     keys = jax.random.split(jax.random.key(0), 2)
 
