@@ -57,7 +57,7 @@ class Plan(NamedTuple):
         programs take the other numbers as arguments, and would have to compute a norm for it.
         """
         config = self.config
-        if "max_grad_norm" not in self.variants and getattr(config, "max_grad_norm", 0) == math.inf:
+        if getattr(config, "max_grad_norm", 0) == math.inf:
             config = config.replace(max_grad_norm=None)
         if not self.variants:
             return config, None
