@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import purejaxrl_sac as prl
-from purejaxrl_sac.experiment.plot import learning_curve, series
+from purejaxrl_sac.experiment.pictures.plot import learning_curve, series
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 
 SHORT = os.environ.get("PUREJAXRL_SAC_NOTEBOOKS") == "short"  # smaller numbers, for tests

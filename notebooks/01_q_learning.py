@@ -20,11 +20,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import dynamic_programming as dp
 from purejaxrl_sac import exploration, mdp
-from purejaxrl_sac.experiment import draw
-from purejaxrl_sac.experiment.plot import COLORS, draw_curve
+from purejaxrl_sac.experiment.pictures import draw
+from purejaxrl_sac.experiment.pictures.plot import COLORS, draw_curve
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
+from purejaxrl_sac.mdp import dynamic_programming as dp
 
 SHORT = os.environ.get("PUREJAXRL_SAC_NOTEBOOKS") == "short"  # smaller numbers, for tests
 SEEDS, STEPS = (4, 4_000) if SHORT else (256, 100_000)
@@ -64,7 +64,7 @@ def at_random(config, state):
     return lambda key, obs: prl.envs.bind(config.env).random_action(key, len(obs))
 
 
-played, running = prl.play(jax.random.key(0), config, None, EPISODES, policy=at_random)
+played, running = prl.rollout_episodes(jax.random.key(0), config, None, EPISODES, policy=at_random)
 returns = GAMMA ** jnp.arange(len(running)) @ (played.reward * running)
 error = returns.std() / np.sqrt(EPISODES)
 print(f"mean discounted return of {EPISODES:,} episodes: {returns.mean():.6f} +- {error:.6f}")
@@ -164,7 +164,9 @@ def error_of(state, config):
 
 def watched(config, measure, points=30):
     """Environment steps [points + 1], and what was measured of each seed, [SEEDS, points + 1]."""
-    look = partial(prl.watch, config=config, measure=partial(measure, config=config), points=points)
+    look = partial(
+        prl.train_with_eval, config=config, measure=partial(measure, config=config), points=points
+    )
     keys = jax.random.split(jax.random.key(2), SEEDS)
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(look, out_axes=(None, 0)))(keys))
 

@@ -17,11 +17,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import dynamic_programming as dp
 from purejaxrl_sac import exploration, losses, mdp
 from purejaxrl_sac.envs.tabular import Tabular
-from purejaxrl_sac.experiment.plot import COLORS, draw_curve
+from purejaxrl_sac.experiment.pictures.plot import COLORS, draw_curve
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm, stratified_interval
+from purejaxrl_sac.mdp import dynamic_programming as dp
 
 SHORT = os.environ.get("PUREJAXRL_SAC_NOTEBOOKS") == "short"  # smaller numbers, for tests
 DRAWS, MANY, EPISODES = (2_000, 200, 50) if SHORT else (100_000, 10_000, 300)
@@ -150,7 +150,10 @@ for label, color, config in (
     ("Double DQN", COLORS[0], base.replace(algorithm=double)),
 ):
     look = partial(
-        prl.watch, config=config, measure=partial(believed_and_true, config=config), points=POINTS
+        prl.train_with_eval,
+        config=config,
+        measure=partial(believed_and_true, config=config),
+        points=POINTS,
     )
     steps, (said, true) = jax.jit(jax.vmap(look, out_axes=(None, 0)))(keys)
     draw_curve(axes, steps, said, {"color": color}, f"{label} estimates")

@@ -19,7 +19,7 @@ import numpy as np
 import purejaxrl_sac as prl
 from purejaxrl_sac import heads, networks
 from purejaxrl_sac.agents import dqn
-from purejaxrl_sac.experiment.plot import COLORS, curves, draw_curve, series
+from purejaxrl_sac.experiment.pictures.plot import COLORS, curves, draw_curve, series
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 from purejaxrl_sac.memory import minibatches
 
@@ -58,11 +58,11 @@ def latest_only(config, storage):
 def limits_end_episodes(config, agent):
     """A time limit taken for a termination: nothing is bootstrapped after it."""
 
-    def observe(state, rollout):
-        state, rollout = agent.observe(state, rollout)
+    def process_rollout(state, rollout):
+        state, rollout = agent.process_rollout(state, rollout)
         return state, rollout._replace(discount=1.0 - rollout.last)
 
-    return agent._replace(observe=observe)
+    return agent._replace(process_rollout=process_rollout)
 
 
 soon = {"env_params": pole.replace(max_steps_in_episode=20)}  # for later

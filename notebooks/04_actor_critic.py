@@ -19,10 +19,10 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import dynamic_programming as dp
 from purejaxrl_sac import mdp
-from purejaxrl_sac.experiment.plot import COLORS, draw_curve, series
+from purejaxrl_sac.experiment.pictures.plot import COLORS, draw_curve, series
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
+from purejaxrl_sac.mdp import dynamic_programming as dp
 from purejaxrl_sac.returns import lambda_returns
 
 SHORT = os.environ.get("PUREJAXRL_SAC_NOTEBOOKS") == "short"  # smaller numbers, for tests
@@ -90,7 +90,7 @@ def softmax_policy(config, state):
     return lambda key, obs: jax.random.categorical(key, theta[obs])
 
 
-play = jax.jit(lambda key: prl.play(key, config, None, EPISODES, policy=softmax_policy))
+play = jax.jit(lambda key: prl.rollout_episodes(key, config, None, EPISODES, policy=softmax_policy))
 played, inside = play(jax.random.key(1))
 reward = played.reward * inside
 discounts = (GAMMA ** jnp.arange(len(reward)))[:, None]

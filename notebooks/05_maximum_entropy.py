@@ -19,10 +19,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import dynamic_programming as dp
-from purejaxrl_sac import losses, mdp, svgd
+from purejaxrl_sac import losses, mdp
 from purejaxrl_sac.envs import multigoal
-from purejaxrl_sac.experiment.plot import COLORS
+from purejaxrl_sac.experiment.pictures.plot import COLORS
+from purejaxrl_sac.mdp import dynamic_programming as dp
 
 SHORT = os.environ.get("PUREJAXRL_SAC_NOTEBOOKS") == "short"  # smaller numbers, for tests
 MDPS, SAMPLES = (20, 10_000) if SHORT else (2_000, 1_000_000)
@@ -187,8 +187,8 @@ print(
 
 # %%
 alphas = jnp.logspace(-2.5, 2, 40)
-soft_q = jax.vmap(lambda alpha: dp.soft_value_iteration(world, GAMMA, alpha))(alphas)
-policies = jax.vmap(dp.soft_policy_improvement)(soft_q, alphas)
+continuous_soft_q = jax.vmap(lambda alpha: dp.soft_value_iteration(world, GAMMA, alpha))(alphas)
+policies = jax.vmap(dp.soft_policy_improvement)(continuous_soft_q, alphas)
 entropy = losses.entropy(policies).mean(-1) / jnp.log(4)
 earned = jax.vmap(lambda pi: dp.policy_evaluation(world, GAMMA, pi).mean())(policies)
 uniform = dp.policy_evaluation(world, GAMMA, dp.uniform_policy(world)).mean()
@@ -269,7 +269,7 @@ score = jax.vmap(jax.grad(lambda a: two_peaks(a[0])))
 
 
 def move(particles, _):
-    return particles + 0.02 * svgd.direction(particles, score(particles)), None
+    return particles + 0.02 * losses.svgd_direction(particles, score(particles)), None
 
 
 particles, _ = jax.lax.scan(move, particles, length=2_000)
@@ -305,7 +305,7 @@ print(f"on the right peak: {true_share:.2f} of exp Q, {right_share:.2f} of the S
 
 # %%
 configs = {
-    "soft Q-learning": prl.preset("soft_q", "multi_goal").replace(total_steps=STEPS),
+    "soft Q-learning": prl.preset("continuous_soft_q", "multi_goal").replace(total_steps=STEPS),
     "SAC, its mean": prl.preset("sac", "multi_goal").replace(
         total_steps=STEPS // 2,
         warmup_steps=STEPS // 8,
@@ -324,7 +324,7 @@ figure, panels = plt.subplots(1, 3, figsize=(12, 3.9), dpi=100, layout="constrai
 for axes, (name, config) in zip(panels[::2], configs.items(), strict=True):
     for seed in range(SEEDS):
         state = prl.seed_state(states[name], seed)
-        played, running = prl.play(
+        played, running = prl.rollout_episodes(
             jax.random.key(1), config.replace(env_params=middle), state, EPISODES
         )
         path = jnp.where(running[..., None], played.next_obs, jnp.nan)

@@ -25,7 +25,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import losses, networks
 from purejaxrl_sac.agents import sac
 from purejaxrl_sac.distributions import squashed_gaussian
-from purejaxrl_sac.experiment.plot import COLORS, draw_curve, series
+from purejaxrl_sac.experiment.pictures.plot import COLORS, draw_curve, series
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm, stratified_interval
 
 SHORT = os.environ.get("PUREJAXRL_SAC_NOTEBOOKS") == "short"  # smaller numbers, for tests
@@ -61,7 +61,7 @@ phi, theta, theta_bar = (
 )
 alpha, gamma = jnp.exp(state.agent.log_alpha), config.gamma
 
-explore = partial(prl.play, episodes=8, policy=prl.exploring_policy)
+explore = partial(prl.rollout_episodes, episodes=8, policy=prl.exploring_policy)
 played, _ = jax.jit(lambda s: explore(jax.random.key(1), config, s))(state)
 batch = jax.tree.map(lambda x: x[::5].reshape(-1, *x.shape[2:]), played)
 batch = batch._replace(action=batch.action / 2)  # Pendulum's +-2 in the agent's units, +-1
@@ -387,7 +387,9 @@ long = prl.envs.make(config.env).default_params.replace(max_steps_in_episode=10_
 def said_and_true(key, config, state):
     """Mean over starts of the least Q(s, a), and of the soft return that follows."""
     endless = config.replace(env_params=long)
-    played, _ = prl.play(key, endless, state, EPISODES, policy=prl.exploring_policy, max_steps=600)
+    played, _ = prl.rollout_episodes(
+        key, endless, state, EPISODES, policy=prl.exploring_policy, max_steps=600
+    )
     q = prl.q_values(config, state, played.obs[0], played.action[0] / 2)
     pi = squashed_gaussian(*actor.apply(state.agent.actor_params, played.obs.reshape(-1, 3)))
     _, log_prob = pi.sample_and_log_prob(seed=key)

@@ -18,7 +18,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from purejaxrl_sac.experiment import mesh
+from purejaxrl_sac.experiment.devices import mesh
 
 mesh.use_cpu_devices(2)  # two devices out of two cores, before anything computes: gymnax does
 
@@ -33,8 +33,10 @@ from IPython.display import Image
 import purejaxrl_sac as prl
 from purejaxrl_sac import losses
 from purejaxrl_sac.agents import dqn
-from purejaxrl_sac.experiment import export, points, runner, statistics, sweep
-from purejaxrl_sac.experiment.plot import COLORS, draw_curve
+from purejaxrl_sac.experiment import export, statistics
+from purejaxrl_sac.experiment.pictures.plot import COLORS, draw_curve
+from purejaxrl_sac.experiment.runs import engine, plans
+from purejaxrl_sac.experiment.tuning import points, sweep
 from purejaxrl_sac.types import Index
 
 SHORT = os.environ.get("PUREJAXRL_SAC_NOTEBOOKS") == "short"  # smaller numbers, for tests
@@ -186,7 +188,7 @@ variants = {
     "both": mellow_config.replace(algorithm=partial(dqn.dqn, bootstrap=mellow, memory=recent)),
 }
 results = {
-    label: runner.train_seeds(runner.plan(variant, SEEDS, chunks=CHUNKS))
+    label: engine.train_seeds(plans.plan(variant, SEEDS, chunks=CHUNKS))
     for label, variant in variants.items()
 }
 scores = {label: result.evaluation.mean(1) for label, result in results.items()}  # [seeds]

@@ -5,18 +5,10 @@ import importlib
 from purejaxrl_sac import envs
 from purejaxrl_sac.agents import default_config
 from purejaxrl_sac.config import Config, ConfigError, validate
-from purejaxrl_sac.evaluate import evaluate, exploring_policy, play, policy, q_values
+from purejaxrl_sac.evaluate import evaluate, exploring_policy, policy, q_values, rollout_episodes
 from purejaxrl_sac.presets import preset
-from purejaxrl_sac.train import init, make_train, run, seed_axes, seed_state, train, watch
-from purejaxrl_sac.types import (
-    Agent,
-    EnvState,
-    Memory,
-    Sample,
-    Storage,
-    TrainState,
-    Transition,
-)
+from purejaxrl_sac.train import init, make_train, run, seed_axes, seed_state, train, train_with_eval
+from purejaxrl_sac.types import Agent, EnvState, Memory, Sample, Storage, TrainState, Transition
 
 
 def __getattr__(name: str) -> object:  # the host side, where somebody asks for it
@@ -43,14 +35,14 @@ __all__ = [
     "exploring_policy",
     "init",
     "make_train",
-    "play",
     "policy",
     "preset",
     "q_values",
+    "rollout_episodes",
     "run",
     "seed_axes",
     "seed_state",
     "train",
+    "train_with_eval",
     "validate",
-    "watch",
 ]

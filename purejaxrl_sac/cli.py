@@ -28,8 +28,8 @@ from purejaxrl_sac.normalize import WRAPPERS
 from purejaxrl_sac.presets import PRESETS, preset
 
 if TYPE_CHECKING:
-    from purejaxrl_sac.experiment.display import Watch
-    from purejaxrl_sac.experiment.sweep import Sweep, Swept
+    from purejaxrl_sac.experiment.runs.display import Reporter
+    from purejaxrl_sac.experiment.tuning.sweep import Sweep, SweepResult
 
 USAGE = f"""\
 purejaxrl-sac: reinforcement learning as one compiled scan
@@ -70,7 +70,7 @@ class OnDevices:
 
     def use(self, lanes: int) -> int | None:
         """Makes devices of a CPU's cores; returns how many devices to use, None for all."""
-        from purejaxrl_sac.experiment import mesh
+        from purejaxrl_sac.experiment.devices import mesh
 
         if self.cpu_devices is not None:
             mesh.use_cpu_devices(self.cpu_devices)
@@ -106,14 +106,14 @@ class Watching(OnDevices):
 
     def use(self, lanes: int) -> int | None:
         """Also makes one machine of several processes."""
-        from purejaxrl_sac.experiment import hosts
+        from purejaxrl_sac.experiment.devices import processes
 
-        devices = super().use(-(-lanes // (self.processes or hosts.expected() or 1)))
-        hosts.join(self.coordinator, self.processes, self.process, self.join_timeout)
+        devices = super().use(-(-lanes // (self.processes or processes.expected() or 1)))
+        processes.join(self.coordinator, self.processes, self.process, self.join_timeout)
         return devices
 
-    def watch(self) -> Watch:
-        from purejaxrl_sac.experiment import display
+    def reporter(self) -> Reporter:
+        from purejaxrl_sac.experiment.runs import display
 
         if self.json:
             return display.Lines()
@@ -121,7 +121,7 @@ class Watching(OnDevices):
 
     def keeping(self, lanes: int) -> dict[str, Any]:
         """Arguments of `run` and `resume`, for so many seeds."""
-        from purejaxrl_sac.experiment.loggers import LOGGERS
+        from purejaxrl_sac.experiment.runs.loggers import LOGGERS
 
         if not self.no_cache:
             use_compilation_cache()
@@ -130,7 +130,7 @@ class Watching(OnDevices):
             "checkpoint_minutes": self.checkpoint_minutes,
             **({} if self.keep is None else {"keep": self.keep}),
             "loggers": [LOGGERS[name] for name in self.log],
-            "watch": self.watch(),
+            "reporter": self.reporter(),
         }
 
 
@@ -159,10 +159,10 @@ class Engine(Watching):
 
     def engaged(self, made: Sweep) -> dict[str, Any]:
         """Further arguments for a sweep; with Ray, all of a cluster has something to do."""
-        how = {"watch": self.watch, "most": self.lanes}
+        how = {"reporter": self.reporter, "most": self.lanes}
         if self.engine == "here":
             return how
-        from purejaxrl_sac.experiment import cluster
+        from purejaxrl_sac.experiment.devices import cluster
 
         asked = {"cpus": self.cpus, "gpus": self.gpus, "address": self.ray_address}
         share = made.seeds * -(-len(made.points) // cluster.slots(**asked))
@@ -357,8 +357,8 @@ def main(arguments: list[str] | None = None) -> int:  # noqa: PLR0911
 
 def joined() -> bool:
     """Whether this is one of several processes."""
-    hosts = sys.modules.get("purejaxrl_sac.experiment.hosts")
-    return hosts is not None and hosts.joined()
+    processes = sys.modules.get("purejaxrl_sac.experiment.devices.processes")
+    return processes is not None and processes.joined()
 
 
 def ended(status: int) -> int:
@@ -457,7 +457,9 @@ def parse_train(
 
 def train(options: TrainOptions) -> None:
     """Trains, shows progress, and leaves everything in the run directory."""
-    from purejaxrl_sac.experiment import display, memory, mesh, pictures, runner, runs
+    from purejaxrl_sac.experiment.devices import mesh, resources
+    from purejaxrl_sac.experiment.pictures import finished
+    from purejaxrl_sac.experiment.runs import display, engine, lifecycle, plans
 
     planned = {
         name: getattr(options, name)
@@ -465,14 +467,14 @@ def train(options: TrainOptions) -> None:
     }
     if options.dry_run:
         devices = options.use(options.seeds)
-        plan = runner.plan(options.config, options.seeds, **planned)
+        plan = plans.plan(options.config, options.seeds, **planned)
         over = mesh.mesh_for(plan.lanes, devices)
-        memory.check_state(plan, over)
-        figures = memory.report(plan, runner.compile_run(plan, mesh=over))
-        Console().print(display.table(f"{pictures.title(plan.config)}, not run", figures))
+        resources.check_state(plan, over)
+        figures = resources.report(plan, engine.compile_run(plan, mesh=over))
+        Console().print(display.table(f"{finished.title(plan.config)}, not run", figures))
         return
     keeping = options.keeping(options.seeds)
-    runs.run(options.config, options.seeds, out=directory_of(options), **planned, **keeping)
+    lifecycle.run(options.config, options.seeds, out=directory_of(options), **planned, **keeping)
 
 
 def directory_of(options: TrainOptions | SweepOptions, prefix: str = "") -> Path:
@@ -494,7 +496,7 @@ def directory_of(options: TrainOptions | SweepOptions, prefix: str = "") -> Path
 
 def sweep(options: SweepOptions) -> None:
     """Trains every point of a sweep, and leaves tables and pictures."""
-    from purejaxrl_sac.experiment import sweep as sweeps
+    from purejaxrl_sac.experiment.tuning import sweep as sweeps
 
     planned = {
         name: getattr(options, name)
@@ -514,7 +516,7 @@ def asked_points(options: SweepOptions) -> list[dict[str, Any]]:
     Raises:
         ConfigError: they cannot be read.
     """
-    from purejaxrl_sac.experiment import points
+    from purejaxrl_sac.experiment.tuning import points
 
     axes = _assignments(options.grid, "grid", "VALUE,VALUE")
     scales = _assignments(options.range, "range", "LOW:HIGH")
@@ -535,24 +537,26 @@ def asked_points(options: SweepOptions) -> list[dict[str, Any]]:
 
 def show_costs(options: Watching, made: Sweep) -> None:
     """Says where hyperparameters cost programs."""
-    from purejaxrl_sac.experiment import sweep as sweeps
+    from purejaxrl_sac.experiment.tuning import sweep as sweeps
 
     if (said := sweeps.costs(made)) and not (options.json or options.quiet):
         Console().print(said, soft_wrap=True)
 
 
-def show_sweep(options: Watching, swept: Swept) -> None:
+def show_sweep(options: Watching, swept: SweepResult) -> None:
     """The table at the end of a sweep."""
-    from purejaxrl_sac.experiment import display, hosts, pictures
-    from purejaxrl_sac.experiment import sweep as sweeps
+    from purejaxrl_sac.experiment.devices import processes
+    from purejaxrl_sac.experiment.pictures import finished
+    from purejaxrl_sac.experiment.runs import display
+    from purejaxrl_sac.experiment.tuning import sweep as sweeps
 
     figures = sweeps.figures(swept)
-    if not hosts.is_first():
+    if not processes.is_first():
         return
     if options.json:
         display.Lines().on_finished("", figures, swept.path)
         return
-    title = f"sweep of {pictures.title(swept.sweep.config)}"
+    title = f"sweep of {finished.title(swept.sweep.config)}"
     Console().print(display.table(title, {**figures, "written to": str(swept.path)}))
 
 
@@ -572,7 +576,7 @@ def _assignments(words: tuple[str, ...], flag: str, value: str) -> dict[str, str
 
 def _scale(name: str, text: str) -> Callable[[float], float]:
     """LOW:HIGH or LOW:HIGH:linear."""
-    from purejaxrl_sac.experiment import points
+    from purejaxrl_sac.experiment.tuning import points
 
     wrong = f"--range takes {name}=LOW:HIGH or {name}=LOW:HIGH:linear, not {text!r}"
     match text.split(":"):
@@ -591,9 +595,9 @@ def _scale(name: str, text: str) -> Callable[[float], float]:
 
 def resume(options: ResumeOptions) -> None:
     """Goes on with a run."""
-    from purejaxrl_sac.experiment import runs
-    from purejaxrl_sac.experiment import sweep as sweeps
-    from purejaxrl_sac.experiment.directory import RunDirectory, lanes_of
+    from purejaxrl_sac.experiment.runs import lifecycle
+    from purejaxrl_sac.experiment.runs.directory import RunDirectory, lanes_of
+    from purejaxrl_sac.experiment.tuning import sweep as sweeps
 
     if (options.run / "sweep.json").exists():
         if options.steps is not None:
@@ -607,19 +611,20 @@ def resume(options: ResumeOptions) -> None:
     if options.engine != "here" or options.lanes is not None:
         raise ConfigError("--engine and --lanes are for sweeps")
     keeping = options.keeping(lanes_of(RunDirectory.find(options.run).read_document()))
-    runs.resume(options.run, steps=options.steps, any_version=options.any_version, **keeping)
+    lifecycle.resume(options.run, steps=options.steps, any_version=options.any_version, **keeping)
 
 
 def evaluate(options: EvalOptions) -> None:
     """Prints what a run's policies earn."""
     from purejaxrl_sac.evaluate import exploring_policy, policy
-    from purejaxrl_sac.experiment import display, pictures, runs
-    from purejaxrl_sac.experiment.directory import RunDirectory, lanes_of
+    from purejaxrl_sac.experiment.pictures import finished
+    from purejaxrl_sac.experiment.runs import display, lifecycle
+    from purejaxrl_sac.experiment.runs.directory import RunDirectory, lanes_of
 
     if options.episodes < 1:
         raise ConfigError(f"episodes is {options.episodes}, but must be at least 1")
     devices = options.use(lanes_of(RunDirectory.find(options.run).read_document()))
-    run = runs.load(options.run, best=options.best)
+    run = lifecycle.load(options.run, best=options.best)
     episodes = -(-options.episodes // run.plan.lanes)
     choose = {"greedy": policy, "exploring": exploring_policy}[options.policy]
     scores = run.evaluate(episodes, seed=options.seed, policy=choose, devices=devices).mean(1)
@@ -633,12 +638,12 @@ def evaluate(options: EvalOptions) -> None:
         f"{options.policy} return, IQM [95 % interval]": display.with_interval(scores),
         "worst and best seed": f"{scores.min():.4g}, {scores.max():.4g}",
     }
-    Console().print(display.table(pictures.title(run.config), rows))
+    Console().print(display.table(finished.title(run.config), rows))
 
 
 def plot(options: PlotOptions) -> None:
     """Draws runs beside each other."""
-    from purejaxrl_sac.experiment import compare
+    from purejaxrl_sac.experiment.pictures import compare
 
     out = options.out or Path(f"comparison-{time.strftime('%Y%m%d-%H%M%S')}.png")
     compare.compare(options.runs, options.metric, out)
@@ -647,21 +652,22 @@ def plot(options: PlotOptions) -> None:
 
 def render(options: RenderOptions) -> None:
     """Draws an episode."""
-    from purejaxrl_sac.experiment import pictures, runner, runs
+    from purejaxrl_sac.experiment.pictures import finished
+    from purejaxrl_sac.experiment.runs import lifecycle, plans
 
-    run = runs.load(options.run, best=options.best)
+    run = lifecycle.load(options.run, best=options.best)
     out = options.out or run.path / f"episode-{time.strftime('%Y%m%d-%H%M%S')}.gif"
-    key = runner.key_from_seed(options.seed)
-    pictures.episode(key, run.config, run.seed_state(options.seed_index), out)
+    key = plans.key_from_seed(options.seed)
+    finished.episode(key, run.config, run.seed_state(options.seed_index), out)
     print(f"written to {out}")
 
 
 def export(options: ExportOptions) -> None:
     """Writes a policy that runs without this package."""
-    from purejaxrl_sac.experiment import runs
     from purejaxrl_sac.experiment.export import export_policy
+    from purejaxrl_sac.experiment.runs import lifecycle
 
-    run = runs.load(options.run, best=options.best)
+    run = lifecycle.load(options.run, best=options.best)
     out = options.out or run.path / f"policy-{options.seed_index}"
     export_policy(run.config, run.seed_state(options.seed_index), out)
     print(f"written to {out}: python {out / 'load.py'}")
@@ -669,8 +675,9 @@ def export(options: ExportOptions) -> None:
 
 def info(options: InfoOptions) -> None:
     """Prints what is known of a run, from its files alone."""
-    from purejaxrl_sac.experiment import display, sweep
-    from purejaxrl_sac.experiment.directory import RunDirectory
+    from purejaxrl_sac.experiment.runs import display
+    from purejaxrl_sac.experiment.runs.directory import RunDirectory
+    from purejaxrl_sac.experiment.tuning import sweep
 
     if (options.run / "sweep.json").exists():
         Console().print(display.table(str(options.run), sweep.describe(options.run)))

@@ -17,18 +17,18 @@ from purejaxrl_sac.types import PyTree
 
 
 @custom_vmap
-def shared(step: jax.Array) -> jax.Array:
+def unbatched(step: jax.Array) -> jax.Array:
     """The identity, except that vmap cannot batch it: every lane gets the first one's clock."""
     return step
 
 
-@shared.def_vmap
+@unbatched.def_vmap
 def _unbatch(axis_size: int, in_batched: list[bool], step: jax.Array) -> tuple[jax.Array, bool]:
-    return shared(step[0]) if in_batched[0] else step, False
+    return unbatched(step[0]) if in_batched[0] else step, False
 
 
 @custom_vmap
-def separate(tree: PyTree) -> PyTree:
+def batched(tree: PyTree) -> PyTree:
     """The identity, except that vmap gives each lane its own copy of every array.
 
     What begins as a constant (a counter, a time) stays unbatched in a fresh run, but comes back
@@ -38,13 +38,13 @@ def separate(tree: PyTree) -> PyTree:
     return tree
 
 
-@separate.def_vmap
+@batched.def_vmap
 def _batch(axis_size: int, in_batched: tuple[PyTree], tree: PyTree) -> tuple[PyTree, PyTree]:
     def lanes(x: jax.Array, batched: bool) -> jax.Array:
         return x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
 
     everywhere = jax.tree.map(lambda _: True, in_batched[0])
-    return separate(jax.tree.map(lanes, tree, in_batched[0])), everywhere
+    return batched(jax.tree.map(lanes, tree, in_batched[0])), everywhere
 
 
 def write_rows(ring: jax.Array, block: jax.Array, row: jax.Array) -> jax.Array:

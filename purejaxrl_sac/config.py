@@ -41,7 +41,7 @@ class Config:
     """Parallel environments per seed."""
     rollout_length: int = static(1)
     """Steps each environment takes between learning phases."""
-    hold: int = static(1)
+    noise_repeat: int = static(1)
     """Steps that the random numbers of exploration are held for; divides rollout_length."""
     num_updates: int = static(1)
     """Gradient updates in each learning phase."""
@@ -51,19 +51,19 @@ class Config:
     """What the agent is wrapped in, the first innermost, such as `normalize.observations`."""
 
     @property
-    def block(self) -> int:
+    def steps_per_iteration(self) -> int:
         """Environment steps per iteration, over all parallel environments."""
         return self.num_envs * self.rollout_length
 
     @property
     def warmup_iterations(self) -> int:
         """Warm-up in whole iterations: `warmup_steps` rounded up to blocks."""
-        return -(-self.warmup_steps // self.block)
+        return -(-self.warmup_steps // self.steps_per_iteration)
 
     @property
     def iterations(self) -> int:
         """Learning iterations that fit into `total_steps` after the warm-up."""
-        return self.total_steps // self.block - self.warmup_iterations
+        return self.total_steps // self.steps_per_iteration - self.warmup_iterations
 
     def step_at(self, count: Any) -> Any:
         """Steps that each environment has taken when update `count` (from 0) is made."""
@@ -74,7 +74,7 @@ class Config:
 ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "leaky_relu", "softplus", "sigmoid")
 COMPUTE_DTYPES = ("float32", "bfloat16")
 COUNTS = (
-    "total_steps", "num_envs", "rollout_length", "hold", "num_updates", "batch_size",
+    "total_steps", "num_envs", "rollout_length", "noise_repeat", "num_updates", "batch_size",
     "capacity", "n_step", "num_atoms", "num_quantiles", "num_epochs", "num_particles",
     "num_actions", "policy_delay", "num_critics", "subset_size",
     "actor_width", "actor_blocks", "critic_width", "critic_blocks",
@@ -163,21 +163,21 @@ def _check_counts(config: Config) -> None:
     """What static numbers must be to each other."""
     names = [field.name for field in dataclasses.fields(config)]
     if config.iterations < 1:
-        needed = (config.warmup_iterations + 1) * config.block
+        needed = (config.warmup_iterations + 1) * config.steps_per_iteration
         raise ConfigError(
             f"total_steps is {config.total_steps}, but the warm-up and one iteration take"
             f" {needed}: raise total_steps, or lower warmup_steps, num_envs or rollout_length"
         )
-    if config.rollout_length % config.hold:
+    if config.rollout_length % config.noise_repeat:
         raise ConfigError(
             f"hold is {config.hold}, but must divide rollout_length = {config.rollout_length}"
         )
     if "capacity" in names:
-        if config.capacity % config.block:
+        if config.capacity % config.steps_per_iteration:
             raise ConfigError(
                 f"capacity is {config.capacity}, but must be a multiple of num_envs x"
-                f" rollout_length = {config.block}, for example"
-                f" {max(1, round(config.capacity / config.block)) * config.block}"
+                f" rollout_length = {config.steps_per_iteration}, for example"
+                f" {max(1, round(config.capacity / config.steps_per_iteration)) * config.steps_per_iteration}"
             )
         if config.batch_size > config.capacity:
             raise ConfigError(
@@ -192,9 +192,9 @@ def _check_counts(config: Config) -> None:
             )
     if "num_epochs" in names:
         minibatches = config.num_updates // config.num_epochs
-        if config.num_updates % config.num_epochs or config.block % minibatches:
+        if config.num_updates % config.num_epochs or config.steps_per_iteration % minibatches:
             raise ConfigError(
                 f"num_updates is {config.num_updates}, but must be num_epochs = {config.num_epochs}"
                 f" times a number of minibatches that divides num_envs x rollout_length ="
-                f" {config.block}"
+                f" {config.steps_per_iteration}"
             )

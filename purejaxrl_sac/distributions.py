@@ -29,7 +29,7 @@ def squashed_gaussian(mean: jax.Array, log_std: jax.Array) -> distrax.Transforme
     return distrax.Transformed(gaussian, distrax.Block(distrax.Tanh(), 1))
 
 
-class Policy(NamedTuple):
+class ActionDistribution(NamedTuple):
     """What an actor's outputs mean, to methods that need pi(a|s) of actions taken before.
 
     They draw a sample and take the action that it stands for, and they remember the sample: its
@@ -42,13 +42,15 @@ class Policy(NamedTuple):
     action: Callable  # samples -> canonical actions
 
 
-def categorical(env: Any) -> Policy:
+def categorical(env: Any) -> ActionDistribution:
     """pi(a|s) = softmax(logits), for discrete actions."""
     head = partial(networks.Logits, env.num_actions)
-    return Policy(head, lambda logits: distrax.Categorical(logits, dtype=jnp.int32), lambda a: a)
+    return ActionDistribution(
+        head, lambda logits: distrax.Categorical(logits, dtype=jnp.int32), lambda a: a
+    )
 
 
-def clipped_gaussian(env: Any) -> Policy:
+def clipped_gaussian(env: Any) -> ActionDistribution:
     """N(mean(s), std^2 I) clipped to the bounds: what lies beyond is the bound itself.
 
     The standard deviation is a parameter of its own, the same in all states. Entropies are those
@@ -57,19 +59,19 @@ def clipped_gaussian(env: Any) -> Policy:
     return _gaussian(env, lambda sample: jnp.clip(sample, -1, 1))
 
 
-def tanh_gaussian(env: Any) -> Policy:
+def tanh_gaussian(env: Any) -> ActionDistribution:
     """tanh of N(mean(s), std^2 I): as `clipped_gaussian`, but smoothly bounded."""
     return _gaussian(env, jnp.tanh)
 
 
-def usual(env: Any) -> Policy:
+def default(env: Any) -> ActionDistribution:
     """`categorical` where actions are discrete, `clipped_gaussian` where they are continuous."""
     return categorical(env) if env.num_actions else clipped_gaussian(env)
 
 
-def _gaussian(env: Any, bound: Callable) -> Policy:
+def _gaussian(env: Any, bound: Callable) -> ActionDistribution:
     def distribution(outputs: tuple) -> distrax.Distribution:
         mean, log_std = outputs
         return distrax.MultivariateNormalDiag(mean, jnp.exp(log_std))
 
-    return Policy(partial(networks.Gaussian, env.action_dim), distribution, bound)
+    return ActionDistribution(partial(networks.Gaussian, env.action_dim), distribution, bound)

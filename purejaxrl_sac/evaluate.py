@@ -111,7 +111,7 @@ def evaluate(
     return returns
 
 
-def play(
+def rollout_episodes(
     key: jax.Array,
     config: Config,
     state: TrainState,

@@ -18,7 +18,7 @@ from purejaxrl_sac.networks import Quantiles, midpoints
 from purejaxrl_sac.types import PyTree
 
 
-class Head(NamedTuple):
+class QHead(NamedTuple):
     """Outputs are what the network returns: [B, A, K], or a pytree of its own."""
 
     num_outputs: int  # K
@@ -28,7 +28,7 @@ class Head(NamedTuple):
     loss: Callable
 
 
-def scalar(config: Any) -> Head:
+def scalar(config: Any) -> QHead:
     """The expected return itself, by a Huber or (delta = inf) squared loss."""
 
     def loss(
@@ -37,10 +37,10 @@ def scalar(config: Any) -> Head:
         td_error = (backup(mix(pi, following)) - chosen(outputs, action)).squeeze(-1)
         return losses.huber(td_error, config.huber_delta), jnp.abs(td_error), {}
 
-    return Head(1, lambda outputs: outputs.squeeze(-1), loss)
+    return QHead(1, lambda outputs: outputs.squeeze(-1), loss)
 
 
-def categorical(config: Any) -> Head:
+def categorical(config: Any) -> QHead:
     """C51: probabilities of `num_atoms` returns (Bellemare et al. 2017, arXiv 1707.06887).
 
     Its priority is what the loss falls short of its minimum, KL(target || prediction), as in
@@ -60,10 +60,10 @@ def categorical(config: Any) -> Head:
         metrics = {"target_min": expected.min(), "target_max": expected.max()}
         return cross_entropy, cross_entropy - losses.entropy(target), metrics
 
-    return Head(config.num_atoms, lambda outputs: jax.nn.softmax(outputs) @ atoms, loss)
+    return QHead(config.num_atoms, lambda outputs: jax.nn.softmax(outputs) @ atoms, loss)
 
 
-def quantile(config: Any) -> Head:
+def quantile(config: Any) -> QHead:
     """QR-DQN: the return's quantiles at K midpoints (Dabney et al. 2018, arXiv 1710.10044)."""
     fraction = midpoints(config.num_quantiles)
 
@@ -72,10 +72,10 @@ def quantile(config: Any) -> Head:
     ) -> tuple[jax.Array, jax.Array, dict]:
         return _regress(config, chosen(outputs, action), fraction, backup(mix(pi, following)))
 
-    return Head(config.num_quantiles, lambda outputs: outputs.mean(-1), loss)
+    return QHead(config.num_quantiles, lambda outputs: outputs.mean(-1), loss)
 
 
-def implicit_quantile(config: Any) -> Head:
+def implicit_quantile(config: Any) -> QHead:
     """IQN: quantiles at the fractions that the network was asked for (arXiv 1806.06923).
 
     Raises:
@@ -96,7 +96,7 @@ def implicit_quantile(config: Any) -> Head:
         target = backup(mix(pi, following.value))
         return _regress(config, chosen(outputs.value, action), outputs.fraction, target)
 
-    return Head(1, lambda outputs: asked(outputs).value.mean(-1), loss)
+    return QHead(1, lambda outputs: asked(outputs).value.mean(-1), loss)
 
 
 def mix(pi: jax.Array, outputs: jax.Array) -> jax.Array:

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import chex
 import jax
 import jax.numpy as jnp
+
+from purejaxrl_sac.kernels import quantile_regression
 
 
 def huber(error: jax.Array, delta: jax.Array | float) -> jax.Array:
@@ -141,38 +140,11 @@ def quantile_huber(
         kappa: above 0.
     """
     chex.assert_rank([quantiles, target], 2)
-    theta, y = jax.lax.stop_gradient((quantiles, target))
-
-    def pair(u: jax.Array, fraction: jax.Array) -> tuple[jax.Array, jax.Array]:
-        bounded = jnp.clip(u, -kappa, kappa)
-        slope = jnp.abs(fraction - (u < 0)) * bounded / kappa
-        return slope * (u - bounded / 2), slope
-
-    fraction = jnp.broadcast_to(fraction, theta.shape)
-    value, slope = jax.lax.platform_dependent(
-        theta, y, fraction, cpu=partial(_in_turn, pair), default=partial(_at_once, pair)
+    theta = jax.lax.stop_gradient(quantiles)
+    value, slope = quantile_regression.sums(
+        theta, jnp.broadcast_to(fraction, theta.shape), jax.lax.stop_gradient(target), kappa
     )
     return (value - slope * (quantiles - theta)).sum(-1) / target.shape[1]
-
-
-def _in_turn(pair: Callable, theta: jax.Array, y: jax.Array, fraction: jax.Array) -> tuple:
-    """Sums over targets, each against all of theta: faster on a CPU where they are many."""
-
-    def add(sums: tuple, y: jax.Array) -> tuple[tuple, None]:
-        return jax.tree.map(jnp.add, sums, pair(y[:, None] - theta, fraction)), None
-
-    zeros = jnp.zeros_like(theta)
-    return jax.lax.scan(add, (zeros, zeros), y.T)[0]
-
-
-def _at_once(pair: Callable, theta: jax.Array, y: jax.Array, fraction: jax.Array) -> tuple:
-    """The same sums as one reduction, for devices that have room for all pairs side by side."""
-
-    def add(a: tuple, b: tuple) -> tuple:
-        return a[0] + b[0], a[1] + b[1]
-
-    pairs = pair(y[:, :, None] - theta[:, None, :], fraction[:, None, :])
-    return tuple(jax.lax.reduce(pairs, (0.0, 0.0), add, (1,)))
 
 
 def soft_value(q: jax.Array, log_prob: jax.Array, alpha: jax.Array | float) -> jax.Array:
@@ -229,3 +201,28 @@ def temperature(
     """
     chex.assert_rank(log_prob, 1)
     return -alpha * jax.lax.stop_gradient(log_prob + target_entropy)
+
+
+def svgd_direction(particles: jax.Array, score: jax.Array) -> jax.Array:
+    """Stein variational gradient descent (Liu & Wang 2016, arXiv 1608.04471).
+
+    Where to move each particle for all of them to become samples of p, and stay apart.
+
+        phi(x_i) = 1/K sum_j [ k(x_j, x_i) grad log p(x_j) + grad_{x_j} k(x_j, x_i) ]
+
+    with k(x, y) = exp(-|x - y|^2 / h) and h = median |x_i - x_j|^2 / log(K + 1). It is the
+    steepest descent of KL(q || p) among functions of unit norm in the kernel's space.
+
+    Args:
+        particles: x, [K, d].
+        score: grad log p at each of them, [K, d].
+    """
+    chex.assert_rank([particles, score], 2)
+    chex.assert_equal_shape([particles, score])
+    size = len(particles)
+    difference = particles[:, None] - particles[None]  # [j, i, d]: x_j - x_i
+    distance = jnp.square(difference).sum(-1)
+    width = jnp.maximum(jnp.median(distance) / jnp.log(size + 1.0), 1e-8)
+    kernel = jnp.exp(-distance / width)
+    repulsion = -2 / width * kernel[..., None] * difference
+    return (jnp.einsum("ji,jd->id", kernel, score) + repulsion.sum(0)) / size

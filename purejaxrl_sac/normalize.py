@@ -102,8 +102,8 @@ def observations(config: Config, agent: Agent) -> Agent:
     def q_values(state: Normalized, obs: jax.Array, *action: jax.Array) -> jax.Array:
         return agent.q_values(state.agent, normal(state, obs), *action)
 
-    def observe(state: Normalized, rollout: Transition) -> tuple[Normalized, Transition]:
-        inner, observed = agent.observe(state.agent, both(state, rollout))
+    def process_rollout(state: Normalized, rollout: Transition) -> tuple[Normalized, Transition]:
+        inner, observed = agent.process_rollout(state.agent, both(state, rollout))
         seen = include(state.seen, rollout.obs.reshape(-1, *rollout.obs.shape[2:]))
         next_obs = () if isinstance(observed.next_obs, tuple) else rollout.next_obs
         remembered = observed._replace(obs=rollout.obs, next_obs=next_obs)
@@ -114,7 +114,7 @@ def observations(config: Config, agent: Agent) -> Agent:
         inner, priority, metrics = agent.update(key, state.agent, scaled, count)
         return _next(config, state._replace(agent=inner), count), priority, metrics
 
-    return Agent(init, act, policy, update, agent.q_values and q_values, observe)
+    return Agent(init, act, policy, update, agent.q_values and q_values, process_rollout)
 
 
 def rewards(config: Config, agent: Agent) -> Agent:
@@ -137,14 +137,14 @@ def rewards(config: Config, agent: Agent) -> Agent:
     def q_values(state: Scaled, obs: jax.Array, *action: jax.Array) -> jax.Array:
         return agent.q_values(state.agent, obs, *action)
 
-    def observe(state: Scaled, rollout: Transition) -> tuple[Scaled, Transition]:
+    def process_rollout(state: Scaled, rollout: Transition) -> tuple[Scaled, Transition]:
         def accumulate(earned: jax.Array, xs: tuple) -> tuple[jax.Array, jax.Array]:
             reward, last = xs
             earned = config.gamma * earned + reward
             return jnp.where(last, 0, earned), earned
 
         earned, returns = jax.lax.scan(accumulate, state.earned, (rollout.reward, rollout.last))
-        inner, observed = agent.observe(state.agent, scale(state, rollout))
+        inner, observed = agent.process_rollout(state.agent, scale(state, rollout))
         seen = include(state.seen, returns.reshape(-1))
         remembered = observed._replace(reward=rollout.reward)
         return state._replace(agent=inner, seen=seen, earned=earned), remembered
@@ -154,7 +154,7 @@ def rewards(config: Config, agent: Agent) -> Agent:
         inner, priority, metrics = agent.update(key, state.agent, scaled, count)
         return _next(config, state._replace(agent=inner), count), priority, metrics
 
-    return Agent(init, act, policy, update, agent.q_values and q_values, observe)
+    return Agent(init, act, policy, update, agent.q_values and q_values, process_rollout)
 
 
 def _next(config: Config, state: Normalized | Scaled, count: jax.Array) -> Normalized | Scaled:

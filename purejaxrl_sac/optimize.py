@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from purejaxrl_sac.config import Config
-from purejaxrl_sac.packing import layout
+from purejaxrl_sac.kernels.packing import layout
 from purejaxrl_sac.types import PyTree
 
 
@@ -87,7 +87,7 @@ def apply_gradients(
     return where(due, (new_params, new_state), (params, opt_state))
 
 
-def every(
+def delayed_update(
     period: int, due: jax.Array | bool, compute: Callable[[], tuple[PyTree, dict]]
 ) -> tuple[PyTree, dict]:
     """`compute()`, gradients and metrics, where it is due, in every `period` updates; else zeros.
@@ -111,7 +111,7 @@ def every(
     return packed.decode(jax.lax.cond(due, make, leave))
 
 
-def track(
+def update_target(
     params: PyTree,
     target_params: PyTree,
     tau: jax.Array | float,

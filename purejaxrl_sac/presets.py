@@ -53,7 +53,7 @@ _MOUNTAIN_CAR = {
     "num_envs": 8,
     "num_updates": 32,
     "rollout_length": 8,
-    "hold": 8,  # a coin for each step of its own climbs no hill
+    "noise_repeat": 8,  # a coin for each step of its own climbs no hill
     "capacity": 48_000,
     "warmup_steps": 2_000,
     "learning_rate": 2e-3,
@@ -280,7 +280,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "total_steps": 100_000,
         "num_envs": 8,
         "rollout_length": 4,
-        "hold": 4,  # with noise of its own for each step most runs never see the bar
+        "noise_repeat": 4,  # with noise of its own for each step most runs never see the bar
         "num_updates": 16,
         "capacity": 102_400,
         "warmup_steps": 5_120,
@@ -294,7 +294,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "total_steps": 50_048,
         "num_envs": 8,
         "rollout_length": 16,
-        "hold": 16,  # noise of its own for each step climbs no hill
+        "noise_repeat": 16,  # noise of its own for each step climbs no hill
         "num_updates": 128,  # one a step
         "batch_size": 128,
         "capacity": 51_200,

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac import envs
-from purejaxrl_sac.clock import separate, shared
+from purejaxrl_sac.clock import batched, unbatched
 from purejaxrl_sac.config import Config, ConfigError, validate
-from purejaxrl_sac.packing import packed_scan
+from purejaxrl_sac.kernels.packing import packed_scan
 from purejaxrl_sac.types import Agent, Memory, PyTree, TrainState
 
 
@@ -64,11 +64,13 @@ def init(key: jax.Array, config: Config) -> TrainState:
 
     collect = partial(envs.rollout, env, actor=random_action)
     block = (config.rollout_length, 1 + config.num_envs)
-    keys = _held(jax.random.split(key_warmup, (config.warmup_iterations, *block)), config.hold)
+    keys = _held(
+        jax.random.split(key_warmup, (config.warmup_iterations, *block)), config.noise_repeat
+    )
     step = jnp.int32(0)
     spec = jax.ShapeDtypeStruct(block, key.dtype)
     _, (rollout, _) = jax.eval_shape(collect, spec, env_state, step)
-    _, remembered = jax.eval_shape(agent.observe, agent_state, rollout)
+    _, remembered = jax.eval_shape(agent.process_rollout, agent_state, rollout)
     state = TrainState(key, step, env_state, agent_state, memory.init(remembered))
 
     def warm_up(state: TrainState, keys: jax.Array) -> tuple[TrainState, None]:
@@ -106,7 +108,7 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
             key, count, draw = xs
             sample = memory.sample(memory_state, draw)
             agent_state, priority, metrics = agent.update(key, agent_state, sample, count)
-            return (agent_state, memory.revise(memory_state, sample, priority)), metrics
+            return (agent_state, memory.update_priorities(memory_state, sample, priority)), metrics
 
         counts = done * config.num_updates + jnp.arange(config.num_updates)
         draws = memory.draw(key_draw, state.memory, state.step, config.num_updates)
@@ -116,7 +118,7 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
         metrics = jax.tree.map(lambda x: x.mean(0), metrics)
         return state._replace(agent=agent_state, memory=memory_state), {**episodes, **metrics}
 
-    state = separate(state)._replace(step=shared(state.step))
+    state = batched(state)._replace(step=unbatched(state.step))
     return packed_scan(iteration, state, length=iterations)
 
 
@@ -135,7 +137,7 @@ def make_train(config: Config) -> Callable[[jax.Array], tuple[TrainState, dict]]
     return partial(train, config=config)
 
 
-def watch(
+def train_with_eval(
     key: jax.Array, config: Config, measure: Callable[[TrainState], PyTree], points: int
 ) -> tuple[jax.Array, PyTree]:
     """A whole run, looked at on its way: for curves of what only the state can tell.
@@ -167,7 +169,9 @@ def watch(
     start = init(key, config)
     _, measured = jax.lax.scan(go_on, start, length=points)
     measured = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), measure(start), measured)
-    return (config.warmup_iterations + share * jnp.arange(points + 1)) * config.block, measured
+    return (
+        config.warmup_iterations + share * jnp.arange(points + 1)
+    ) * config.steps_per_iteration, measured
 
 
 def seed_axes(state: TrainState) -> TrainState:
@@ -197,26 +201,26 @@ def _keys(key: jax.Array, config: Config) -> tuple[jax.Array, ...]:
     block = (config.rollout_length, 1 + config.num_envs)
     keys = jax.random.split(key, 2 + config.num_updates + math.prod(block))
     learn, collect = keys[2 : 2 + config.num_updates], keys[2 + config.num_updates :]
-    return keys[0], keys[1], learn, _held(collect.reshape(block), config.hold)
+    return keys[0], keys[1], learn, _held(collect.reshape(block), config.noise_repeat)
 
 
-def _held(keys: jax.Array, hold: int) -> jax.Array:
+def _held(keys: jax.Array, noise_repeat: int) -> jax.Array:
     """Keys [..., T, 1 + N], of which the actor's, the first of each step, changes every `hold`.
 
     Noise that lasts moves what white noise only shakes; a single action is as likely as ever
     (Raffin et al. 2022, arXiv 2005.05719, where the noise depends on states too; Dabney et al.
     2021, arXiv 2006.01782, for epsilon-greedy).
     """
-    if hold == 1:
+    if noise_repeat == 1:
         return keys
-    return keys.at[..., 0].set(jnp.repeat(keys[..., ::hold, 0], hold, axis=-1))
+    return keys.at[..., 0].set(jnp.repeat(keys[..., ::noise_repeat, 0], noise_repeat, axis=-1))
 
 
 def _remember(
     agent: Agent, memory: Memory, config: Config, state: TrainState, collected: tuple
 ) -> tuple[TrainState, dict]:
     env_state, (rollout, episodes) = collected
-    agent_state, rollout = agent.observe(state.agent, rollout)
+    agent_state, rollout = agent.process_rollout(state.agent, rollout)
     state = state._replace(
         step=state.step + config.rollout_length,
         env=env_state,

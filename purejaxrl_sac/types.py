@@ -22,7 +22,7 @@ class Transition(NamedTuple):
     reward: jax.Array  # [...] float32
     discount: jax.Array  # [...] float32: 0 where the episode TERMINATED, 1 elsewhere
     next_obs: jax.Array  # [..., *obs_shape]: the true successor, before any auto-reset; () where
-    # `Agent.observe` has left it out of what is remembered
+    # `Agent.process_rollout` has left it out of what is remembered
     last: jax.Array  # [...] bool: terminated or truncated, the episode's last transition
     extras: PyTree = ()  # what `Agent.act` wants remembered (log-probabilities, values)
 
@@ -39,11 +39,11 @@ class Sample(NamedTuple):
 
     transition: Transition  # leading axes [B] from a replay memory, [T, N] from `latest`
     weight: jax.Array  # weights of the rows, which broadcast against the leading axes
-    index: PyTree = ()  # where the rows live, for `Memory.revise`; () if nobody asks
+    index: PyTree = ()  # where the rows live, for `Memory.update_priorities`; () if nobody asks
 
 
 def unchanged(state: PyTree, rollout: Transition) -> tuple[PyTree, Transition]:
-    """`Agent.observe` of an agent that remembers its rollouts as they are."""
+    """`Agent.process_rollout` of an agent that remembers its rollouts as they are."""
     return state, rollout
 
 
@@ -56,7 +56,9 @@ class Agent(NamedTuple):
     update: Callable  # (key, state, Sample, count) -> state, priority [B], metrics
     q_values: Callable | None = None  # (state, obs [N, ...]) -> [N, A] where actions are discrete,
     # (state, obs, action [N, action_dim]) -> [N] where they are continuous
-    observe: Callable = unchanged  # (state, rollout [T, N]) -> state, rollout to remember: targets,
+    process_rollout: Callable = (
+        unchanged  # (state, rollout [T, N]) -> state, rollout to remember: targets,
+    )
     # advantages and running statistics are made here, once per rollout
 
 
@@ -71,7 +73,7 @@ class Memory(NamedTuple):
     add: Callable  # (state, step, rollout [T, N]) -> state; `step` counts the rows added before
     draw: Callable  # (key, state, step, G) -> draws, leading axis G: what G updates can share
     sample: Callable  # (state, draw) -> Sample
-    revise: Callable  # (state, Sample, priority [B]) -> state
+    update_priorities: Callable  # (state, Sample, priority [B]) -> state
 
 
 class Storage(NamedTuple):

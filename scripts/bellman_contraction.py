@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from purejaxrl_sac import dynamic_programming as dp
 from purejaxrl_sac import losses
 from purejaxrl_sac import mdp as mdps
+from purejaxrl_sac.mdp import dynamic_programming as dp
 
 GAMMA, ALPHA = 0.9, 0.5
 

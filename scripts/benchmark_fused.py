@@ -29,7 +29,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import fused
+from purejaxrl_sac.kernels import fused_dqn
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import Sample, Transition
 from scripts import hlo
@@ -73,7 +73,7 @@ def wrappers(shape: str) -> tuple:
     if not shape:
         return ()
     block, num_warps = map(int, shape.split("x"))
-    return (functools.partial(fused.dqn_update, block=block, num_warps=num_warps),)
+    return (functools.partial(fused_dqn.dqn_update, block=block, num_warps=num_warps),)
 
 
 def base(seeds: int, shape: str = "") -> Work:
@@ -95,7 +95,7 @@ def updated_program(seeds: int, shape: str, precision: str) -> Any:
     """key -> parameters at first, and after some updates, of all seeds."""
     config = base(seeds).config()
     # float32 products need more registers, so that the kernel chooses the block itself
-    own = (fused.dqn_update,) if precision == "highest" else wrappers(shape)
+    own = (fused_dqn.dqn_update,) if precision == "highest" else wrappers(shape)
     agent = build(config.replace(wrappers=own if shape else ()))[1]
 
     def one(key: jax.Array) -> tuple:

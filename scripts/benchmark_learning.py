@@ -23,8 +23,9 @@ import jax
 import numpy as np
 
 import purejaxrl_sac as prl
-from purejaxrl_sac.experiment.plot import learning_curve
-from purejaxrl_sac.experiment.runner import Progress, plan, timed, train_seeds
+from purejaxrl_sac.experiment.pictures.plot import learning_curve
+from purejaxrl_sac.experiment.runs.engine import train_seeds
+from purejaxrl_sac.experiment.runs.plans import Progress, plan, timed
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 
 REFERENCES = {  # environment -> what others have published, mean +- spread

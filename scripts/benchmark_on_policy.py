@@ -50,7 +50,7 @@ def measure(algorithm: str, name: str, num_envs: int, rounds: int) -> dict[str, 
     for _ in range(rounds):
         for kind, (once, _) in timers.items():
             seconds[kind].append(once())
-    steps = iterations * config.block
+    steps = iterations * config.steps_per_iteration
     per_second = {kind: steps / statistics.median(times) for kind, times in seconds.items()}
     remembered = jax.eval_shape(partial(prl.init, config=config), jax.random.key(0)).memory
     rollout = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(remembered))

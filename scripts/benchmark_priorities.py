@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_sac.prioritized import FAN_OUT, draw_leaves, empty_tree, write_tree
+from purejaxrl_sac.memory.sum_tree import FAN_OUT, draw_leaves, empty_tree, write_tree
 
 FAN_OUTS = (2, 8, 16, 32, 64, 128, 256, 1_024)
 

@@ -22,12 +22,13 @@ import jax
 from rich.console import Console
 
 import purejaxrl_sac as prl
-from purejaxrl_sac.experiment import memory, runner
-from purejaxrl_sac.experiment.checkpoint import Checkpoints
-from purejaxrl_sac.experiment.directory import RunDirectory
-from purejaxrl_sac.experiment.display import Display
-from purejaxrl_sac.experiment.mesh import mesh_for
-from purejaxrl_sac.experiment.runs import parted
+from purejaxrl_sac.experiment.devices import resources
+from purejaxrl_sac.experiment.devices.mesh import mesh_for
+from purejaxrl_sac.experiment.runs import engine, plans
+from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints
+from purejaxrl_sac.experiment.runs.directory import RunDirectory
+from purejaxrl_sac.experiment.runs.display import Display
+from purejaxrl_sac.experiment.runs.lifecycle import parted
 
 CHUNKS = 10  # of the usual fiftieth of a run each
 RUNS = (("sac", "Pendulum-v1", {}), ("dqn", "CartPole-v1", {"total_steps": 50_000}))
@@ -41,26 +42,26 @@ def main() -> None:
     print(f"{jax.device_count()} x {jax.devices()[0].device_kind}, {options.seeds} seeds")
     for algorithm, env, changes in RUNS:
         config = prl.preset(algorithm, env).replace(**changes)
-        plan = runner.plan(config, options.seeds)
-        programs = runner.compile_run(plan, mesh=mesh_for(plan.lanes, 1))
-        axes = prl.seed_axes(runner.shapes(plan))
+        plan = plans.plan(config, options.seeds)
+        programs = engine.compile_run(plan, mesh=mesh_for(plan.lanes, 1))
+        axes = prl.seed_axes(engine.shapes(plan))
         scan = partial(prl.run, config=config, iterations=CHUNKS * plan.chunk)
         scan = jax.jit(jax.vmap(scan, (axes,), (axes, 0)), donate_argnums=0)
-        scan = scan.lower(runner.shapes(plan)).compile()
+        scan = scan.lower(engine.shapes(plan)).compile()
         with tempfile.TemporaryDirectory() as folder:
             directory = RunDirectory.create(Path(folder) / "run")
             ratios, plain = [], []
             for _ in range(options.rounds):
-                state = runner.begin(plan, programs)
+                state = engine.begin(plan, programs)
                 began = time.perf_counter()
                 state, _ = jax.block_until_ready(scan(state))
                 plain.append(time.perf_counter() - began)
-                state = runner.begin(plan, programs)
+                state = engine.begin(plan, programs)
                 shown = Display(Console(file=io.StringIO(), force_terminal=True))
                 shown.on_begin(plan, algorithm, "")
                 began = time.perf_counter()
                 with shown.live:
-                    chunks = runner.advance(plan, programs, state)
+                    chunks = engine.advance(plan, programs, state)
                     for state, progress in islice(chunks, CHUNKS):  # noqa: B007
                         directory.append(progress)
                         shown.on_chunk(progress)
@@ -72,7 +73,7 @@ def main() -> None:
             checkpoints.wait()
             written = time.perf_counter() - began
             checkpoints.close()
-        size = memory.readable(memory.size(state))
+        size = resources.readable(resources.size(state))
         print(
             f"{algorithm} on {env}: plain scan {statistics.median(plain):.2f} s, in chunks"
             f" {statistics.median(ratios):.3f} times that ({min(ratios):.3f} to {max(ratios):.3f});"

@@ -24,7 +24,9 @@ from rich.table import Table
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.config import Config
-from purejaxrl_sac.experiment import memory, mesh, runner, search
+from purejaxrl_sac.experiment.devices import mesh, resources
+from purejaxrl_sac.experiment.runs import engine, plans
+from purejaxrl_sac.experiment.tuning import search
 
 ONE_UPDATE = {"num_envs": 1, "rollout_length": 1, "num_updates": 1, "hidden_sizes": (64, 64)}
 WORK = {
@@ -62,16 +64,16 @@ class Timed:
     """A plan's chunk program and its state, to be run again and again."""
 
     def __init__(self, config: Config, seeds: int, iterations: int, devices: int | None) -> None:
-        steps = (config.warmup_iterations + 100 * iterations) * config.block
-        self.plan = runner.plan(config.replace(total_steps=steps), seeds)._replace(chunk=iterations)
+        steps = (config.warmup_iterations + 100 * iterations) * config.steps_per_iteration
+        self.plan = plans.plan(config.replace(total_steps=steps), seeds)._replace(chunk=iterations)
         self.iterations = iterations
         over = mesh.mesh_for(seeds, devices)
-        self.programs = runner.compile_run(self.plan, mesh=over, lengths=[iterations])
+        self.programs = engine.compile_run(self.plan, mesh=over, lengths=[iterations])
         self.chunks = self.start()
 
     def start(self) -> Iterator:
-        state = runner.begin(self.plan, self.programs)
-        chunks = runner.advance(self.plan, self.programs, state)
+        state = engine.begin(self.plan, self.programs)
+        chunks = engine.advance(self.plan, self.programs, state)
         next(chunks)  # the first touches its memory
         return chunks
 
@@ -113,17 +115,19 @@ def sweep(options: Options) -> Table:
     """One program of many lanes against as many runs; each of those is compiled, as a user's is."""
     table = Table("work", "how", "compilation, s", "training, s", "both, s", "times")
     for name in options.algorithms:
-        steps = (WORK[name].warmup_iterations + 2 * options.iterations) * WORK[name].block
+        steps = (WORK[name].warmup_iterations + 2 * options.iterations) * WORK[
+            name
+        ].steps_per_iteration
         config = WORK[name].replace(total_steps=steps)
         rates = np.geomspace(1e-4, 1e-2, options.lanes).tolist()
 
         def train(variants: dict | None, config: Config = config) -> tuple[float, float]:
             jax.clear_caches()
-            plan = runner.plan(config, chunks=2, variants=variants)
-            programs = runner.compile_run(plan)
+            plan = plans.plan(config, chunks=2, variants=variants)
+            programs = engine.compile_run(plan)
             began = time.perf_counter()
-            state = runner.begin(plan, programs)
-            for state, _ in runner.advance(plan, programs, state):  # noqa: B007, B020
+            state = engine.begin(plan, programs)
+            for state, _ in engine.advance(plan, programs, state):  # noqa: B007, B020
                 pass
             return programs.seconds, time.perf_counter() - began
 
@@ -162,7 +166,7 @@ def compaction(options: Options) -> Table:
         compacting = statistics.median(took[1:])
         iteration = statistics.median(timed.seconds() for _ in range(options.rounds))
         iteration /= options.iterations
-        size = sum(memory.state_bytes(timed.plan, over).values()) / 2**20
+        size = sum(resources.state_bytes(timed.plan, over).values()) / 2**20
         table.add_row(
             name, f"{options.lanes} to {len(kept)}", f"{size:.0f}", f"{1e3 * compacting:.1f}",
             f"{1e3 * iteration:.2f}", f"{compacting / iteration:.0f}",
@@ -182,10 +186,12 @@ def knee(options: Options) -> Table:
                 table.add_row(name, str(seeds), str(error).splitlines()[0][:60], "", "", "")
                 continue
             took = statistics.median(timed.seconds() for _ in range(options.rounds))
-            block = timed.plan.config.block
-            parts = memory.state_bytes(timed.plan, timed.programs.mesh)
+            block = timed.plan.config.steps_per_iteration
+            parts = resources.state_bytes(timed.plan, timed.programs.mesh)
             each = (
-                sum(parts.values()) * timed.programs.mesh.size / memory.share(timed.programs.mesh)
+                sum(parts.values())
+                * timed.programs.mesh.size
+                / resources.share(timed.programs.mesh)
             )
             table.add_row(
                 name, str(seeds), f"{seeds * options.iterations * block / took / 1e6:.3g}",

@@ -228,7 +228,7 @@ def main() -> None:
                     "floor_us": round(floor, 2),
                     "floor_ratio": round(us["run"] / floor, 3),
                     "us_per_update": round(us["run"] / config.num_updates, 2),
-                    "steps_per_second": round(config.block * 1e6 / us["run"]),
+                    "steps_per_second": round(config.steps_per_iteration * 1e6 / us["run"]),
                     "compile_s": round(timers["run"][1], 2),
                     "device": f"{jax.device_count()} x {device.device_kind}",
                 }

@@ -52,7 +52,7 @@ class Ours:
         began = time.perf_counter()
         self.program = jax.jit(chunk, donate_argnums=0).lower(self.state).compile()
         self.compile_s = time.perf_counter() - began
-        self.steps = seeds * iterations * config.block
+        self.steps = seeds * iterations * config.steps_per_iteration
         self.rate()
 
     def rate(self) -> float:

@@ -15,10 +15,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from purejaxrl_sac import dynamic_programming as dp
 from purejaxrl_sac import losses
 from purejaxrl_sac import mdp as mdps
-from purejaxrl_sac.experiment import draw
+from purejaxrl_sac.experiment.pictures import draw
+from purejaxrl_sac.mdp import dynamic_programming as dp
 
 KNOWN = {  # (MDP, gamma) -> V* of the start state
     ("frozen_lake", 0.99): 0.5420259,

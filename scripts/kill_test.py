@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from purejaxrl_sac import experiment
-from purejaxrl_sac.experiment.checkpoint import checksum
+from purejaxrl_sac.experiment.runs.checkpoint import checksum
 
 
 def start(*arguments: str) -> subprocess.Popen:

@@ -35,7 +35,7 @@ def paths(
 ) -> tuple[jax.Array, jax.Array]:
     """Positions [T + 1, EPISODES, 2], nan after an episode's end, and the goal of each, or -1."""
     config = config.replace(env_params=Params(start_std=start_std))
-    played, running = prl.play(key, config, state, EPISODES)
+    played, running = prl.rollout_episodes(key, config, state, EPISODES)
     places = jnp.where(running[..., None], played.next_obs, jnp.nan)
     end = (running & played.last).argmax(0)
     goal = goal_reached(played.next_obs[end, jnp.arange(EPISODES)])
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> dict[str, list[int]]:
     parser.add_argument("--out", type=Path, default=Path("multi_goal.png"))
     options = parser.parse_args(arguments)
     configs = {
-        SOFT: prl.preset("soft_q", "multi_goal").replace(total_steps=options.steps),
+        SOFT: prl.preset("continuous_soft_q", "multi_goal").replace(total_steps=options.steps),
         SAC: prl.preset("sac", "multi_goal").replace(
             total_steps=options.steps, alpha=0.1, alpha_learning_rate=0.0, capacity=20_000
         ),

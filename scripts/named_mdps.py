@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxrl_sac import dynamic_programming as dp
 from purejaxrl_sac import mdp as mdps
-from purejaxrl_sac.experiment import draw
+from purejaxrl_sac.experiment.pictures import draw
+from purejaxrl_sac.mdp import dynamic_programming as dp
 
 TRIALS = 3_000  # per state and action
 GYMNASIUM = {  # name -> gymnasium's id and arguments

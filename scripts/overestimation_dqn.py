@@ -21,10 +21,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import dynamic_programming as dp
 from purejaxrl_sac import exploration, mdp
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
+from purejaxrl_sac.mdp import dynamic_programming as dp
 
 GAMMA, STATES, ACTIONS, NOISE = 0.9, 20, 10, 3.0
 ALGORITHMS = {"dqn": "tab:orange", "double_dqn": "tab:blue"}
@@ -60,7 +60,7 @@ def measure(config: prl.Config, seeds: int, points: int) -> tuple[np.ndarray, ..
         truth = dp.policy_evaluation(made, GAMMA, exploration.greedy(q))
         return q.max(-1).mean(), truth.mean()
 
-    look = partial(prl.watch, config=config, measure=values, points=points)
+    look = partial(prl.train_with_eval, config=config, measure=values, points=points)
     keys = jax.random.split(jax.random.key(0), seeds)
     steps, (estimate, truth) = jax.jit(jax.vmap(look, out_axes=(None, 0)))(keys)
     return np.asarray(steps), np.asarray(estimate), np.asarray(truth)

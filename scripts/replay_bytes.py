@@ -22,9 +22,10 @@ import jax
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import envs, networks, records
+from purejaxrl_sac import envs, networks
 from purejaxrl_sac.agents.dqn import replay_storage
-from purejaxrl_sac.storage import Once
+from purejaxrl_sac.memory import records
+from purejaxrl_sac.memory.storage import Deduplicated
 from purejaxrl_sac.types import Transition
 from scripts.accelerators import record
 
@@ -82,7 +83,7 @@ def row(name: str, capacity: int) -> dict:
     config = prl.default_config(algorithm).replace(env=name, num_envs=4, capacity=capacity)
     rollout = rollout_of(config)
     state = jax.eval_shape(replay_storage(config).init, rollout)
-    kept_once = isinstance(state, Once)
+    kept_once = isinstance(state, Deduplicated)
     assert kept_once == bool(networks.convolutions(envs.bind(name).observation_space))
     stamp = record.stamp("replay bytes", "shapes alone")
     return {

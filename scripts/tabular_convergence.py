@@ -23,9 +23,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullFormatter
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import dynamic_programming as dp
 from purejaxrl_sac import exploration
 from purejaxrl_sac import mdp as mdps
+from purejaxrl_sac.mdp import dynamic_programming as dp
 
 GAMMA, ALPHA, EPSILON = 0.9, 0.1, 0.3
 ENVIRONMENTS = ("frozen_lake", "chain", "garnet")
@@ -88,7 +88,7 @@ def errors(
             return jnp.abs((q.max(-1) - exact.max(-1)) @ mdp.start) / scale
         return jnp.where(terminal[:, None], 0, jnp.abs(q - exact)).max() / scale
 
-    look = partial(prl.watch, config=config, measure=error, points=points)
+    look = partial(prl.train_with_eval, config=config, measure=error, points=points)
     keys = jax.random.split(jax.random.key(0), seeds)
     taken, found = jax.jit(jax.vmap(look, out_axes=(None, 0)))(keys)
     return np.asarray(taken), np.asarray(found).T

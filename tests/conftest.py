@@ -6,7 +6,7 @@ import pytest
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.agents import ALGORITHMS
-from purejaxrl_sac.experiment.mesh import use_cpu_devices
+from purejaxrl_sac.experiment.devices.mesh import use_cpu_devices
 
 use_cpu_devices(2)  # so that runs of several seeds are spread over devices here too
 
@@ -37,7 +37,7 @@ def few_programs():
 ENVS = {
     **{name: "CartPole-v1" for name in ALGORITHMS if name not in TABULAR},
     **dict.fromkeys(CONTINUOUS, "Pendulum-v1"),
-    "soft_q": "multi_goal",
+    "continuous_soft_q": "multi_goal",
 }
 
 

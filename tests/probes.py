@@ -158,7 +158,7 @@ def trained(algorithm, env, updates=1_000, /, **changes):
         **{name: value for name, value in sizes.items() if name in known},
     )
     config = config.replace(**changes)
-    updates_per_step = config.num_updates / config.block
+    updates_per_step = config.num_updates / config.steps_per_iteration
     config = config.replace(total_steps=config.warmup_steps + int(updates / updates_per_step))
     return config, jax.jit(prl.train)(jax.random.key(0), config)[0]
 

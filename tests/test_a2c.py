@@ -11,10 +11,10 @@ import rlax
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import distributions, envs, mdp, networks
-from purejaxrl_sac import dynamic_programming as dp
 from purejaxrl_sac.agents import a2c, ppo
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.envs.tabular import Tabular
+from purejaxrl_sac.mdp import dynamic_programming as dp
 from purejaxrl_sac.types import Sample, Transition
 from tests.conftest import quick, small
 from tests.probes import CONTINUOUS, GAMMA, Params, Probe, trained
@@ -123,7 +123,7 @@ def test_advantages_are_rlax_s_within_episodes(algorithm, trace_decay):
     config = small(algorithm, trace_decay=trace_decay, gamma=0.9)
     agent, state, rollout = rollout_of(config, jax.random.key(3))
     assert (rollout.last & (rollout.discount == 1)).any() and (rollout.discount == 0).any()
-    _, observed = agent.observe(state, rollout)
+    _, observed = agent.process_rollout(state, rollout)
     choice = observed.extras
     after = agent.act(jax.random.key(0), state, rollout.next_obs.reshape(-1, 4), 0)[1].value
     after = np.asarray(after).reshape(rollout.reward.shape)
@@ -163,7 +163,7 @@ def test_advantages_by_hand():
         [terminated, truncated],
         [beyond, beyond],
     ]
-    _, observed = agent.observe(state, rollout)
+    _, observed = agent.process_rollout(state, rollout)
     np.testing.assert_allclose(observed.extras.advantage, expected, rtol=1e-5)
 
 
@@ -194,10 +194,10 @@ def test_ppo_begins_as_the_policy_gradient():
 def test_a2c_gradient_is_rlax_s():
     config = small("a2c", entropy_coef=0.03, value_coef=0.7)
     agent, state, rollout = rollout_of(config, jax.random.key(1))
-    _, observed = agent.observe(state, rollout)
+    _, observed = agent.process_rollout(state, rollout)
     choice = observed.extras
     env = envs.bind(config.env)
-    model = networks.separate(config, env.observation_space, distributions.usual(env))
+    model = networks.separate(config, env.observation_space, distributions.default(env))
 
     def theirs(params):
         logits, value = model.apply(params, rollout.obs.reshape(-1, 4))
@@ -260,7 +260,7 @@ def test_the_gradient_points_where_the_exact_one_does(trace_decay):
         keys = jax.random.split(key_rollout, (8, 1 + config.num_envs))
         act = partial(act_with, state)
         _, (rollout, _) = envs.rollout(env, keys, start, jnp.int32(0), act)
-        state, observed = agent.observe(state, rollout)
+        state, observed = agent.process_rollout(state, rollout)
         moved, _, _ = agent.update(key, state, Sample(observed, jnp.float32(1)), jnp.int32(0))
         return (
             moved.params["params"]["head"]["Dense_0"]["kernel"]
@@ -312,7 +312,7 @@ def test_the_critic_of_a_frozen_policy_is_exact():
         ("ppo", {"num_updates": 12, "num_epochs": 4, "num_envs": 8}, "divides num_envs x rollout"),
         ("a2c", {"trace_decay": 1.5}, "trace_decay is 1.5, but must be between 0 and 1"),
         ("a2c", {"gamma": -0.1}, "gamma is -0.1, but must be between 0 and 1"),
-        ("soft_q", {"alpha": 0.0}, "alpha is 0.0, but must be greater than zero"),
+        ("continuous_soft_q", {"alpha": 0.0}, "alpha is 0.0, but must be greater than zero"),
         ("ppo", {"clip_ratio": 2.0}, "clip_ratio is 2.0, but must be between 0 and 1"),
         ("a2c", {"entropy_coef": -1.0}, "entropy_coef is -1.0, but must be zero or more"),
     ),

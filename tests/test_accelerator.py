@@ -153,7 +153,7 @@ def test_one_update(algorithm):
     (work,) = (w for w in main_works(2) if w.algorithm == algorithm)
     work = dataclasses.replace(work, kind="one update")
     config = work.config()
-    assert config.block == config.num_updates == 1
+    assert config.steps_per_iteration == config.num_updates == 1
     _, _, keys, state = programs(work)
     assert keys.shape == state.key.shape == (2,)
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import cli
-from purejaxrl_sac.experiment import record, runner
+from purejaxrl_sac.experiment.runs import engine, plans, record
 from tests.conftest import small
 
 SHORT = ["--steps=400", "--warmup-steps=100", "--capacity=400", "--batch-size=8", "--episodes=16"]
@@ -180,7 +180,7 @@ def test_names_are_directories_under_runs(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stop_has_its_own_exit_status(number, status, tmp_path, capsys, monkeypatch):
-    from purejaxrl_sac.experiment import display
+    from purejaxrl_sac.experiment.runs import display
 
     monkeypatch.setattr(display.Quiet, "on_chunk", lambda *_: signal.raise_signal(number))
     flags = ["--env=chain", "--steps=300", "--quiet", "--out", str(tmp_path / "run")]
@@ -190,7 +190,7 @@ def test_a_stop_has_its_own_exit_status(number, status, tmp_path, capsys, monkey
 
 
 def test_a_disk_that_fails_has_its_own_exit_status(tmp_path, capsys, monkeypatch):
-    from purejaxrl_sac.experiment.directory import RunDirectory
+    from purejaxrl_sac.experiment.runs.directory import RunDirectory
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -336,15 +336,15 @@ def test_flags_choose_the_preset_of_their_environment():
 
 @pytest.mark.parametrize(("iterations", "chunks"), [(980, 50), (997, 50), (1, 9), (7, 3)])
 def test_chunks_cover_the_run_with_at_most_two_programs(iterations, chunks):
-    lengths = runner.chunk_lengths(iterations, runner.chunk_length(iterations, chunks))
+    lengths = plans.chunk_lengths(iterations, plans.chunk_length(iterations, chunks))
     assert sum(lengths) == iterations and len(set(lengths)) <= 2
     assert len(lengths) <= 2 * chunks + 1
 
 
 def test_chunked_run_is_the_plain_run(key):
     config = small("dqn")
-    plan = runner.plan(config, 2, chunks=4, episodes=3)
-    result = runner.train_seeds(plan, devices=1)  # on more, lanes are rounded otherwise
+    plan = plans.plan(config, 2, chunks=4, episodes=3)
+    result = engine.train_seeds(plan, devices=1)  # on more, lanes are rounded otherwise
     keys = jax.random.split(jax.random.split(key)[0], 2)
     state, metrics = jax.jit(jax.vmap(prl.train, (0, None)))(keys, config)
     for ours, plain in zip(

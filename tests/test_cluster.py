@@ -9,9 +9,10 @@ import psutil
 import pytest
 
 import purejaxrl_sac as prl
-from purejaxrl_sac.experiment import cluster, points, sweep
-from purejaxrl_sac.experiment.display import Watch
-from purejaxrl_sac.experiment.mesh import cores
+from purejaxrl_sac.experiment.devices import cluster
+from purejaxrl_sac.experiment.devices.mesh import cores
+from purejaxrl_sac.experiment.runs.display import Reporter
+from purejaxrl_sac.experiment.tuning import points, sweep
 
 ray = pytest.importorskip("ray")
 RATES = points.grid(learning_rate=[0.1, 0.3, 0.5, 0.9])
@@ -38,7 +39,7 @@ def test_a_worker_is_killed_and_its_batch_goes_on_in_another(how, two_workers, t
     """The table is that of this process alone."""
     path, seen = tmp_path / "sweep", []
 
-    class Killer(Watch):
+    class Killer(Reporter):
         def say(self, text):
             seen.append(text)
 
@@ -47,7 +48,7 @@ def test_a_worker_is_killed_and_its_batch_goes_on_in_another(how, two_workers, t
             import threading
 
             threading.Thread(target=kill, args=(batches,)).start()
-        cluster.train_on_ray(batches, watch=Killer, **options)
+        cluster.train_on_ray(batches, reporter=Killer, **options)
 
     def kill(batches):
         while not any((b.path / "metrics.jsonl").exists() for b in batches):

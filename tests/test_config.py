@@ -11,7 +11,7 @@ from purejaxrl_sac import ConfigError, heads, networks
 from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.agents.distributional import QRDQNConfig, c51, qr_dqn
 from purejaxrl_sac.agents.dqn import NStep, dqn
-from purejaxrl_sac.experiment import record
+from purejaxrl_sac.experiment.runs import record
 from purejaxrl_sac.presets import PRESETS
 from tests.conftest import small
 from tests.probes import Counter

@@ -10,11 +10,11 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import dynamic_programming as dp
 from purejaxrl_sac import mdp, networks
 from purejaxrl_sac.agents import ALGORITHMS, distributional
 from purejaxrl_sac.agents import dqn as parts
 from purejaxrl_sac.envs.tabular import Tabular
+from purejaxrl_sac.mdp import dynamic_programming as dp
 from purejaxrl_sac.types import Sample, Transition
 from tests.conftest import quick, small
 from tests.probes import GAMMA, Counter, Params, Probe, adam_gradient, replayed, trained
@@ -98,7 +98,7 @@ def fixed_point(algorithm, updates=3_000, **changes):
 
     def learn(state, xs):
         key, count = xs
-        _, seen = agent.observe(state, jax.tree.map(lambda x: jnp.asarray(x)[None], batch))
+        _, seen = agent.process_rollout(state, jax.tree.map(lambda x: jnp.asarray(x)[None], batch))
         seen = jax.tree.map(lambda x: x[0], seen)
         return agent.update(key, state, Sample(seen, jnp.float32(LAW)), count)[0], None
 
@@ -375,5 +375,5 @@ def test_pqn_targets_by_hand():
             if t + 1 < steps and not last[t, env]:
                 following = (1 - decay) * following + decay * expected[t + 1, env]
             expected[t, env] = reward[t, env] + gamma * discount[t, env] * following
-    observed = agent.observe(state, rollout)[1]
+    observed = agent.process_rollout(state, rollout)[1]
     np.testing.assert_allclose(observed.extras, expected, rtol=1e-5)

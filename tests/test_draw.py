@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import dynamic_programming as dp
 from purejaxrl_sac import mdp
-from purejaxrl_sac.experiment import draw, exact
+from purejaxrl_sac.experiment.pictures import draw, exact
+from purejaxrl_sac.mdp import dynamic_programming as dp
 
 
 @pytest.mark.parametrize("name", mdp.NAMED)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from purejaxrl_sac import dynamic_programming as dp
 from purejaxrl_sac import exploration, losses, mdp
+from purejaxrl_sac.mdp import dynamic_programming as dp
 
 SEEDS = st.integers(0, 2**31 - 1)
 GAMMAS = st.floats(0, 1)

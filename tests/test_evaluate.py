@@ -82,7 +82,7 @@ def test_q_values_and_policy_agree(key):
     np.testing.assert_array_equal(chosen, q[jnp.arange(20), action])
 
 
-@pytest.mark.parametrize("algorithm", ("soft_q", "sac", "td3", "sac_v1", "crossq"))
+@pytest.mark.parametrize("algorithm", ("continuous_soft_q", "sac", "td3", "sac_v1", "crossq"))
 def test_q_values_of_continuous_actions(key, algorithm):
     config = small(algorithm, env="multi_goal")
     state = jax.jit(prl.init)(key, config)
@@ -124,7 +124,7 @@ def test_play_is_evaluate_step_by_step(key):
     state = jax.jit(prl.init)(key, config)
     play, evaluate = (
         jax.jit(lambda s, f=f: f(key, config, s, 4, max_steps=250))
-        for f in (prl.play, prl.evaluate)
+        for f in (prl.rollout_episodes, prl.evaluate)
     )
     played, running = play(state)
     assert played.obs.shape == (250, 4, 3) and running.shape == (250, 4)

@@ -16,14 +16,15 @@ import pytest
 from optax.tree_utils import tree_get
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import fused, heads, normalize
+from purejaxrl_sac import heads, normalize
 from purejaxrl_sac.agents import dqn as parts
+from purejaxrl_sac.kernels import fused_dqn
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import Sample, Transition
 from tests.conftest import quick, small
 
 SEEDS = 3
-FUSED = partial(fused.dqn_update, interpret=True)
+FUSED = partial(fused_dqn.dqn_update, interpret=True)
 SIZES = {"CartPole-v1": (4, 2), "Acrobot-v1": (6, 3)}  # of observations, and actions
 VARIANTS = {
     "squared": {},
@@ -191,7 +192,7 @@ def test_elsewhere_than_on_cuda_the_plain_update_runs():
     start, batches = initial(config), samples(config, 2)
     plain = updated(config, start, batches)
     chex.assert_trees_all_equal(
-        updated(config.replace(wrappers=(fused.dqn_update,)), start, batches), plain
+        updated(config.replace(wrappers=(fused_dqn.dqn_update,)), start, batches), plain
     )
 
 
@@ -223,9 +224,9 @@ def test_nan_is_not_hidden():
     ],
 )
 def test_refuses_what_the_kernel_cannot_do(changes, said):
-    config = configured(**changes, wrappers=(fused.dqn_update,))
+    config = configured(**changes, wrappers=(fused_dqn.dqn_update,))
     if changes.get("algorithm") is parts.munchausen_dqn:
-        config = prl.default_config("munchausen_dqn").replace(wrappers=(fused.dqn_update,))
+        config = prl.default_config("munchausen_dqn").replace(wrappers=(fused_dqn.dqn_update,))
     with pytest.raises(prl.ConfigError, match=said) as error:
         build(config)
     assert "\n" not in str(error.value)
@@ -244,7 +245,7 @@ def test_layers_are_taken_in_order_of_their_numbers():
     config = small("dqn", env="CartPole-v1", hidden_sizes=sizes)
     _, agent, _ = build(config)
     state = jax.eval_shape(agent.init, jax.random.key(0), jnp.zeros((1, 4)))
-    layers = fused._learner(state)[0].params
+    layers = fused_dqn._learner(state)[0].params
     assert [layer["kernel"].shape for layer in layers] == list(
         zip((4, *sizes), (*sizes, 2), strict=True)
     )
@@ -254,4 +255,4 @@ def test_layers_are_taken_in_order_of_their_numbers():
 def test_sizes_of_the_kernel_are_powers_of_two(options):
     config = small("dqn", env="CartPole-v1")
     with pytest.raises(prl.ConfigError, match="power of two"):
-        build(config.replace(wrappers=(partial(fused.dqn_update, **options),)))
+        build(config.replace(wrappers=(partial(fused_dqn.dqn_update, **options),)))

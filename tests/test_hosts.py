@@ -14,7 +14,7 @@ from jax._src.clusters import cloud_tpu_cluster
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, cli
-from purejaxrl_sac.experiment import hosts
+from purejaxrl_sac.experiment.devices import processes
 from tests.test_runs import compiled_once, metrics, same  # noqa: F401
 
 CONFIG = prl.preset("q_learning", "chain").replace(total_steps=60_000)
@@ -162,7 +162,7 @@ def test_nobody_waits_for_ever(process, status, message, port, tmp_path):
 )
 def test_bad_addresses(arguments, message):
     with pytest.raises(ConfigError, match=message):
-        hosts.join(*arguments)
+        processes.join(*arguments)
 
 
 def test_policies_are_judged_by_one_process(capsys):
@@ -174,35 +174,37 @@ def test_a_port_that_somebody_has_is_not_taken():
     found = socket.create_server(("", 0))
     port = found.getsockname()[1]
     with found, pytest.raises(ConfigError, match=f"port {port} cannot be had"):
-        hosts.join(f"127.0.0.1:{port}", 2, 0)
+        processes.join(f"127.0.0.1:{port}", 2, 0)
 
 
 def test_who_has_begun_several_processes(monkeypatch):
     for name in [name for name in os.environ if name.startswith(("SLURM_", "TPU_"))]:
         monkeypatch.delenv(name)
-    assert hosts.expected() is None
-    hosts.join()  # alone: nothing happens
+    assert processes.expected() is None
+    processes.join()  # alone: nothing happens
     batch = {"JOB_ID": "7", "NTASKS": "4", "PROCID": "0", "LOCALID": "0"}
     for name, value in batch.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    assert hosts.expected() is None  # a batch script, in which srun has not begun any
+    assert processes.expected() is None  # a batch script, in which srun has not begun any
     monkeypatch.setenv("SLURM_STEP_NODELIST", "node[1-4]")
-    assert hosts.expected() == 4
+    assert processes.expected() == 4
     monkeypatch.setenv("SLURM_NTASKS", "1")
-    assert hosts.expected() is None
+    assert processes.expected() is None
     monkeypatch.setattr(cloud_tpu_cluster, "running_in_cloud_tpu_vm", True)
     monkeypatch.delenv("SLURM_JOB_ID")
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")  # and no metadata server is asked
     monkeypatch.setenv("MEGASCALE_NUM_SLICES", "1")
     monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "a,b,c")
-    assert hosts.expected() == 3
+    assert processes.expected() == 3
 
 
 def test_alone_a_process_agrees_with_itself():
-    assert hosts.alone() and hosts.is_first() and not hosts.joined()
-    assert hosts.any_of(True, False) == [True, False] and hosts.total(2**32 - 1) == 2**32 - 1
-    assert hosts.least(7) == 7 and hosts.gathered(np.arange(3)).shape == (1, 3)
-    hosts.check_alike("anything")
+    assert processes.alone() and processes.is_first() and not processes.joined()
+    assert (
+        processes.any_of(True, False) == [True, False] and processes.total(2**32 - 1) == 2**32 - 1
+    )
+    assert processes.least(7) == 7 and processes.gathered(np.arange(3)).shape == (1, 3)
+    processes.check_alike("anything")
     with pytest.raises(ConfigError, match="as it is"):
-        hosts.on_first(lambda: (_ for _ in ()).throw(ConfigError("as it is")))
-    assert hosts.lost(ValueError("Gloo all-reduce failed")) is None
+        processes.on_first(lambda: (_ for _ in ()).throw(ConfigError("as it is")))
+    assert processes.lost(ValueError("Gloo all-reduce failed")) is None

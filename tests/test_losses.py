@@ -15,7 +15,7 @@ from purejaxrl_sac import losses
 from purejaxrl_sac.agents import dqn
 from purejaxrl_sac.distributions import squashed_gaussian
 from purejaxrl_sac.exploration import linear_schedule
-from purejaxrl_sac.optimize import adam, apply_gradients, every, is_due, track
+from purejaxrl_sac.optimize import adam, apply_gradients, delayed_update, is_due, update_target
 
 Q_ONLINE = jnp.array([[1.0, 3.0, 2.0], [0.0, -1.0, 5.0]])
 Q_TARGET = jnp.array([[7.0, 4.0, 9.0], [1.0, 8.0, 2.0]])
@@ -367,7 +367,7 @@ def test_targets_follow_the_closed_form():
     params, target = {"w": jnp.array([4.0])}, {"w": jnp.array([0.0])}
     tau, k = 0.1, 20
     for count in range(k):
-        target = track(params, target, tau, 1, count)
+        target = update_target(params, target, tau, 1, count)
     np.testing.assert_allclose(target["w"], 4 * (1 - (1 - tau) ** k), rtol=1e-5)
 
 
@@ -375,7 +375,7 @@ def test_targets_are_copied_every_period():
     target = {"w": jnp.array([0.0])}
     seen = []
     for count in range(6):
-        target = track({"w": jnp.array([count + 1.0])}, target, 1.0, 3, jnp.int32(count))
+        target = update_target({"w": jnp.array([count + 1.0])}, target, 1.0, 3, jnp.int32(count))
         seen.append(float(target["w"][0]))
     assert seen == [0, 0, 3, 3, 3, 6]
 
@@ -417,7 +417,7 @@ def test_what_is_not_due_changes_nothing():
 
     for count in range(5):
         due = is_due(2, jnp.int32(count))
-        found, metrics = every(2, due, compute)
+        found, metrics = delayed_update(2, due, compute)
         params, state = apply_gradients(optimizer, found, state, params, due=due)
         seen.append(float(metrics["loss"]))
     assert seen == [0, 4, 0, 4, 0]
@@ -431,6 +431,8 @@ def test_what_is_not_due_changes_nothing():
 def test_a_cond_returns_one_array():
     params = {"w": random((3,)), "b": random((2,))}
     due = is_due(2, jnp.int32(1))
-    jaxpr = jax.make_jaxpr(lambda due: every(2, due, lambda: (params, {"loss": jnp.float32(2)})))
+    jaxpr = jax.make_jaxpr(
+        lambda due: delayed_update(2, due, lambda: (params, {"loss": jnp.float32(2)}))
+    )
     (cond,) = [e for e in jaxpr(due).eqns if str(e.primitive) == "cond"]
     assert len(cond.outvars) == 1

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import dynamic_programming as dp
 from purejaxrl_sac import envs, mdp
 from purejaxrl_sac.envs.tabular import Tabular, exact, tables
+from purejaxrl_sac.mdp import dynamic_programming as dp
 from scripts import named_mdps
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from purejaxrl_sac import envs
-from purejaxrl_sac.clock import shared, write_rows
+from purejaxrl_sac.clock import unbatched, write_rows
 from purejaxrl_sac.memory import latest, minibatches, uniform
-from purejaxrl_sac.storage import ring
+from purejaxrl_sac.memory.storage import ring
 from purejaxrl_sac.types import Transition
 from tests.probes import Counter, stored
 
@@ -56,7 +56,7 @@ def test_samples_whole_transitions_and_only_filled_rows():
     assert set(np.asarray(batch.action).ravel().tolist()) == set(range(2 * T * N))
     sample = memory.sample(state, jax.tree.map(lambda x: x[0], draws))
     assert sample.transition.reward.shape == (64,) and (sample.weight == 1).all()
-    assert memory.revise(state, sample, sample.transition.reward) is state
+    assert memory.update_priorities(state, sample, sample.transition.reward) is state
 
 
 def test_sampling_is_uniform():
@@ -128,9 +128,9 @@ def test_write_rows_is_one_update_slice_under_nested_vmap():
 
 
 def test_the_shared_clock_cannot_be_batched():
-    doubled = jax.vmap(jax.vmap(lambda s: shared(s) * 2))
+    doubled = jax.vmap(jax.vmap(lambda s: unbatched(s) * 2))
     np.testing.assert_array_equal(doubled(jnp.full((2, 3), 7)), jnp.full((2, 3), 14))
-    step = jax.vmap(shared, out_axes=None)(jnp.full(3, 7))
+    step = jax.vmap(unbatched, out_axes=None)(jnp.full(3, 7))
     assert step.shape == () and step == 7
 
 

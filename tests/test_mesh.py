@@ -12,7 +12,8 @@ import pytest
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, cli
-from purejaxrl_sac.experiment import mesh, runner
+from purejaxrl_sac.experiment.devices import mesh
+from purejaxrl_sac.experiment.runs import engine, plans
 from tests.conftest import quick, small
 from tests.test_runs import SHORT, TINY, compiled_once, metrics, same, stopped  # noqa: F401
 
@@ -49,8 +50,8 @@ def test_a_lane_is_the_same_on_any_number_of_devices(algorithm):
     """To rounding: five lanes fill two devices with three each, one of them dropped."""
     config = TINY if algorithm == "q_learning" else small(algorithm)
     watched = {"eval_every": 80, "eval_episodes": 2} if algorithm == "q_learning" else {}
-    plan = runner.plan(config, 5, chunks=3, episodes=4, **watched)
-    one, two = (runner.train_seeds(plan, devices=devices) for devices in (1, 2))
+    plan = plans.plan(config, 5, chunks=3, episodes=4, **watched)
+    one, two = (engine.train_seeds(plan, devices=devices) for devices in (1, 2))
     close(two.state, one.state)
     np.testing.assert_allclose(two.evaluation, one.evaluation, rtol=1e-5)
     assert two.evaluation.shape == (5, 4)
@@ -70,8 +71,8 @@ def close(found, expected):
 
 
 def test_devices_do_not_talk_to_each_other_while_they_train():
-    plan = runner.plan(TINY, 4)
-    programs = runner.compile_run(plan, mesh=mesh.mesh_for(4, 2))
+    plan = plans.plan(TINY, 4)
+    programs = engine.compile_run(plan, mesh=mesh.mesh_for(4, 2))
     text = max(programs.chunks.items())[1].as_text()
     training = text[text.index("while") :].split("ENTRY")[0]
     words = ("all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
@@ -99,10 +100,10 @@ def test_a_run_goes_on_on_another_number_of_devices(before, after, tmp_path):
 
 def test_variants_are_lanes_of_one_program():
     """Each of them is the run it would be alone, with the same seeds."""
-    plan = runner.plan(TINY, 2, variants={"learning_rate": [0.1, 0.5, 0.9]})
+    plan = plans.plan(TINY, 2, variants={"learning_rate": [0.1, 0.5, 0.9]})
     assert plan.lanes == 6 and plan.lane_config(3).learning_rate == 0.5
-    together = runner.train_seeds(plan, devices=2)
-    alone = runner.train_seeds(runner.plan(TINY.replace(learning_rate=0.5), 2), devices=1)
+    together = engine.train_seeds(plan, devices=2)
+    alone = engine.train_seeds(plans.plan(TINY.replace(learning_rate=0.5), 2), devices=1)
     close(jax.tree.map(lambda x: x[2:4], together.state.agent), alone.state.agent)
     q = together.state.agent.q
     assert not np.allclose(q[0], q[2]) and not np.allclose(q[2], q[4])
@@ -110,7 +111,7 @@ def test_variants_are_lanes_of_one_program():
 
 def test_bad_variants_are_refused_as_such():
     with pytest.raises(ConfigError, match="gamma is 2"):
-        runner.plan(TINY, 2, variants={"gamma": [0.9, 2.0]})
+        plans.plan(TINY, 2, variants={"gamma": [0.9, 2.0]})
 
 
 def test_more_devices_than_there_are(tmp_path, capsys):

@@ -9,7 +9,7 @@ import pytest
 import purejaxrl_sac as prl
 from purejaxrl_sac import normalize
 from purejaxrl_sac.config import ConfigError
-from purejaxrl_sac.experiment.record import config_from_dict, config_to_dict
+from purejaxrl_sac.experiment.runs.record import config_from_dict, config_to_dict
 from tests.conftest import small
 from tests.probes import CONTINUOUS, GAMMA, Params, Probe, replayed, trained
 
@@ -51,11 +51,11 @@ def test_the_agent_sees_standard_observations_and_the_memory_raw_ones(key):
     seen = {}
 
     def spy(config, agent):
-        def observe(state, rollout):
+        def process_rollout(state, rollout):
             jax.debug.callback(lambda obs: seen.setdefault("obs", []).append(obs), rollout.obs)
-            return agent.observe(state, rollout)
+            return agent.process_rollout(state, rollout)
 
-        return agent._replace(observe=observe)
+        return agent._replace(process_rollout=process_rollout)
 
     spied = config.replace(wrappers=(spy, *BOTH))
     state, _ = jax.jit(prl.train)(key, spied)

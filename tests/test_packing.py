@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purejaxrl_sac.packing import layout, packed_scan
+from purejaxrl_sac.kernels.packing import layout, packed_scan
 
 
 @pytest.mark.parametrize("length", (1, 4))

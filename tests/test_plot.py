@@ -11,8 +11,8 @@ from matplotlib.text import Text
 from PIL import Image
 
 import purejaxrl_sac as prl
-from purejaxrl_sac.experiment import plot
 from purejaxrl_sac.experiment import statistics as st
+from purejaxrl_sac.experiment.pictures import plot
 
 nan = np.nan
 INTERVALS, IMPROVEMENTS, PROFILES = 1, 3, 2  # places in a comparison

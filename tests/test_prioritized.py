@@ -10,19 +10,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from purejaxrl_sac.prioritized import (
+from purejaxrl_sac.memory.replay import SMALLEST, prioritized
+from purejaxrl_sac.memory.storage import deduplicated, n_step, ring
+from purejaxrl_sac.memory.sum_tree import (
     FAN_OUT,
-    SMALLEST,
     choose_by_comparisons,
     choose_by_reductions,
     descend,
     draw_leaves,
     empty_tree,
-    prioritized,
     write_block,
     write_tree,
 )
-from purejaxrl_sac.storage import n_step, once, ring
 from purejaxrl_sac.types import Transition
 
 TREES = pytest.mark.parametrize(
@@ -234,7 +233,7 @@ def revised(memory, state, leaf, priority):
     sample = drawn(memory, state, LENGTH)
     leaf, priority = jnp.asarray(leaf), jnp.asarray(priority)
     sample = sample._replace(index=leaf, weight=jnp.ones(leaf.shape))
-    return memory.revise(state, sample, priority)
+    return memory.update_priorities(state, sample, priority)
 
 
 @pytest.mark.parametrize("rollouts", (1, 3, 4, 5, 6, 11))
@@ -339,7 +338,7 @@ def test_revising_what_was_sampled_changes_just_that():
     memory = memory_of(batch_size=4)
     before = filled(memory, 4)
     sample = drawn(memory, before, ROWS)
-    after = memory.revise(before, sample, jnp.array([0.1, 0.2, 0.3, 0.4]))
+    after = memory.update_priorities(before, sample, jnp.array([0.1, 0.2, 0.3, 0.4]))
     changed = np.flatnonzero(np.asarray(after.tree[0] != before.tree[0]))
     assert set(changed) == set(np.asarray(sample.index).tolist())
     chex.assert_trees_all_equal(after.storage, before.storage)
@@ -382,7 +381,7 @@ def test_seeds_under_vmap_have_trees_of_their_own():
         sample = memory.sample(state, draw)
         priority = jnp.where(jnp.arange(CAPACITY) == favourite, 1e6, 1e-3)
         everything = sample._replace(index=jnp.arange(CAPACITY), weight=jnp.ones(CAPACITY))
-        state = memory.revise(state, everything, priority)
+        state = memory.update_priorities(state, everything, priority)
         return state, sample, memory.sample(state, draw)
 
     batched = jax.jit(jax.vmap(run, (0, 0, None)))(keys, favourite, jnp.int32(0))
@@ -408,7 +407,7 @@ def test_prioritises_n_steps_of_observations_that_are_kept_once(lossy):
     n, gamma, num_rows = 3, 0.5, 40
     length = 1 if lossy else 4
     boundaries = 1 if lossy else 120
-    storage = n_step(once(num_rows * NUM_ENVS, NUM_ENVS, boundaries), n, gamma)
+    storage = n_step(deduplicated(num_rows * NUM_ENVS, NUM_ENVS, boundaries), n, gamma)
     memory = memory_of(batch_size=512, total_steps=10**6, beta=1.0, storage=storage)
     state = memory.init(jax.eval_shape(lambda: stream(0, length)))
     add = jax.jit(memory.add)
@@ -448,7 +447,7 @@ def test_prioritises_n_steps_of_observations_that_are_kept_once(lossy):
     assert (np.asarray(again.weight) == 0).any() == lossy
     np.testing.assert_allclose(again.weight[again.weight > 0], 1, rtol=1e-5)
 
-    revised = memory.revise(state, sample, jnp.where(kept, 0.5, 50.0))
+    revised = memory.update_priorities(state, sample, jnp.where(kept, 0.5, 50.0))
     assert revised.largest == 1  # what is lost surprises nobody
     lost = np.asarray(sample.index)[~kept]
     np.testing.assert_allclose(np.asarray(revised.tree[0])[lost], SMALLEST, rtol=1e-5)

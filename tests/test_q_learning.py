@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import dynamic_programming as dp
 from purejaxrl_sac import envs, exploration, mdp
 from purejaxrl_sac.agents.q_learning import QTable, q_learning
-from purejaxrl_sac.experiment import exact
+from purejaxrl_sac.experiment.pictures import exact
 from purejaxrl_sac.experiment.statistics import iqm
+from purejaxrl_sac.mdp import dynamic_programming as dp
 from purejaxrl_sac.memory import latest_with_next_action
 from purejaxrl_sac.returns import lambda_returns
 from scripts import maximization_bias, overestimation, tabular_convergence

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import envs, normalize, records
+from purejaxrl_sac import envs, normalize
 from purejaxrl_sac.agents import dqn as parts
 from purejaxrl_sac.config import ConfigError
-from purejaxrl_sac.storage import once, ring
+from purejaxrl_sac.memory import records
+from purejaxrl_sac.memory.storage import deduplicated, ring
 from purejaxrl_sac.types import Transition
 from tests.conftest import small
 from tests.probes import Probe, replayed, stored
@@ -111,7 +112,7 @@ def test_what_has_no_exact_words_is_refused(dtype):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("kind", (ring, once))
+@pytest.mark.parametrize("kind", (ring, deduplicated))
 def test_special_floats_survive_a_storage(kind):
     odd = np.float32([np.nan, np.inf, -np.inf, -0.0, 1e-45, -1e-40, 3.4e38, 1 / 3])
     odd = np.concatenate([odd, np.uint32([0x7FC00001, 0xFF812345]).view(np.float32)])
@@ -247,7 +248,7 @@ def test_once_in_bits_is_a_ring_of_words(length):
     """Time limits, terminations and wrap-around, for a rollout as long as a row and as a block."""
     env, num_envs, rows = envs.bind("Breakout-MinAtar"), 3, 16
     rng = np.random.default_rng(0)
-    storages = (once(rows * 3, 3, rows * 3, records.bits(env)), ring(rows * 3, 3))
+    storages = (deduplicated(rows * 3, 3, rows * 3, records.bits(env)), ring(rows * 3, 3))
     adds = [jax.jit(storage.add) for storage in storages]
     states, before, ended, cuts = None, None, None, 0
     for step in range(0, 5 * rows, length):
@@ -296,7 +297,7 @@ def test_a_frame_of_breakout_takes_at_most_64_bytes(capacity):
     assert memory.boundary.shape[0] == capacity // 16
 
 
-@pytest.mark.parametrize("kind", (ring, once))
+@pytest.mark.parametrize("kind", (ring, deduplicated))
 @pytest.mark.parametrize("seeds", (None, 4))
 def test_a_write_is_one_update_slice(kind, seeds):
     storage = kind(16_000, 4)
@@ -310,7 +311,9 @@ def test_a_write_is_one_update_slice(kind, seeds):
         add = jax.vmap(add, (0, None, 0))
     jaxpr = str(jax.make_jaxpr(add)(state, jnp.int32(0), rollout))
     assert jaxpr.count("dynamic_update_slice") == 1
-    assert jaxpr.count("scatter[") == (kind is once)  # the boundaries, a sixteenth of the rows
+    assert jaxpr.count("scatter[") == (
+        kind is deduplicated
+    )  # the boundaries, a sixteenth of the rows
 
 
 def test_a_codec_of_ones_own(key):

@@ -11,7 +11,7 @@ from PIL import Image
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, envs, mdp
 from purejaxrl_sac.envs.tabular import Tabular
-from purejaxrl_sac.experiment import render
+from purejaxrl_sac.experiment.pictures import render
 from purejaxrl_sac.train import build
 from tests.conftest import small
 

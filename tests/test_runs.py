@@ -17,20 +17,21 @@ import pytest
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, normalize
 from purejaxrl_sac.agents import ALGORITHMS
-from purejaxrl_sac.experiment import memory, runner
-from purejaxrl_sac.experiment.checkpoint import Checkpoints
-from purejaxrl_sac.experiment.directory import RunDirectory
-from purejaxrl_sac.experiment.display import Watch
+from purejaxrl_sac.experiment.devices import resources
+from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.errors import DamagedError, RunError, StoppedError
-from purejaxrl_sac.experiment.mesh import mesh_for
-from purejaxrl_sac.experiment.runs import is_best, joined, parted
+from purejaxrl_sac.experiment.runs import engine, plans
+from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints
+from purejaxrl_sac.experiment.runs.directory import RunDirectory
+from purejaxrl_sac.experiment.runs.display import Reporter
+from purejaxrl_sac.experiment.runs.lifecycle import is_best, joined, parted
 from tests.conftest import quick, small
 
 TINY = small("q_learning", env="chain")  # compiled in a second or two
 SHORT = {"seeds": 2, "chunks": 6, "episodes": 4, "checkpoint_minutes": 0}
 
 
-class Remarks(Watch):
+class Remarks(Reporter):
     """Remembers what was said, and calls for a stop after some chunks."""
 
     def __init__(self, stop_after=None, how=signal.SIGTERM):
@@ -64,7 +65,7 @@ def same(found, expected):
 def stopped(path, config, after=2, **changes):
     """A run that was asked to stop after some chunks."""
     with pytest.raises(StoppedError):
-        prl.experiment.run(config, out=path, watch=Remarks(after), **{**SHORT, **changes})
+        prl.experiment.run(config, out=path, reporter=Remarks(after), **{**SHORT, **changes})
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -132,9 +133,9 @@ def test_evaluation_during_training_has_fixed_starts_and_keeps_the_best(tmp_path
 
 def test_best_is_by_the_interquartile_mean():
     def progress(scores):
-        blank = dict.fromkeys(runner.Progress._fields)
+        blank = dict.fromkeys(plans.Progress._fields)
         found = {} if scores is None else {"greedy_return": np.array(scores)}
-        return runner.Progress(**{**blank, "evaluation": found})
+        return plans.Progress(**{**blank, "evaluation": found})
 
     before = [progress(None), progress([0.0, 1, 2, 100]), progress([np.nan] * 4)]
     assert not is_best(progress(None), before)
@@ -158,7 +159,7 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(algorithm, tmp_path):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_state_survives_the_disk(algorithm, tmp_path):
-    plan = runner.plan(small(algorithm), 2)
+    plan = plans.plan(small(algorithm), 2)
     rng = np.random.default_rng(0)
 
     def fill(x):
@@ -166,7 +167,7 @@ def test_every_state_survives_the_disk(algorithm, tmp_path):
             return jax.random.split(jax.random.key(7), x.shape)
         return jnp.asarray(rng.integers(0, 2, x.shape)).astype(x.dtype)
 
-    like = runner.shapes(plan)
+    like = engine.shapes(plan)
     state = jax.tree.map(fill, like)
     checkpoints = Checkpoints(tmp_path / "kept", keep=1)
     checkpoints.save(10, 2, **parted(state))
@@ -186,9 +187,9 @@ def test_a_killed_process_loses_nothing(whole, tmp_path):
     code = """
 import os, random, signal, sys, threading, time
 import purejaxrl_sac as prl
-from purejaxrl_sac.experiment.display import Watch
+from purejaxrl_sac.experiment.runs.display import Reporter
 from tests.test_runs import TINY
-class Kill(Watch):
+class Kill(Reporter):
     def on_compiled(self, seconds):
         wait = random.Random(int(sys.argv[2])).uniform(0, 0.5)
         threading.Timer(wait, os.kill, (os.getpid(), signal.SIGKILL)).start()
@@ -197,9 +198,9 @@ class Kill(Watch):
 run, resume = prl.experiment.run, prl.experiment.resume
 if sys.argv[3] == "run":
     plan = dict(seeds=2, chunks=6, episodes=4, eval_every=80)
-    run(TINY, out=sys.argv[1], checkpoint_minutes=0, watch=Kill(), **plan)
+    run(TINY, out=sys.argv[1], checkpoint_minutes=0, reporter=Kill(), **plan)
 else:
-    resume(sys.argv[1], checkpoint_minutes=0, watch=Kill())
+    resume(sys.argv[1], checkpoint_minutes=0, reporter=Kill())
 """
     path = tmp_path / "killed"
     for kill in range(2):
@@ -235,7 +236,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(damage, whole, copy)
     else:
         shutil.rmtree(newest / "rest" / "d")
     remarks = Remarks()
-    run = prl.experiment.resume(copy.path, watch=remarks)
+    run = prl.experiment.resume(copy.path, reporter=remarks)
     assert "is damaged" in remarks.said[0] and "going on from step" in remarks.said[1]
     assert str(copy.path / "damaged") in remarks.said[0]
     assert same(run.state, whole.state)
@@ -244,7 +245,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(damage, whole, copy)
 
 
 def test_no_flipped_bit_goes_unnoticed(whole, tmp_path):
-    like = parted(runner.shapes(whole.plan))
+    like = parted(engine.shapes(whole.plan))
     newest = whole.path / "checkpoints" / str(whole.steps)
     rng = random.Random(1)
     for trial in range(12):
@@ -271,7 +272,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_left_as_it_is(whole, copy):
     assert sorted(copy.path.rglob("*")) == before and metrics(copy.path) == metrics(whole.path)
     shutil.rmtree(copy.checkpoints)
     remarks = Remarks()
-    run = prl.experiment.resume(copy.path, watch=remarks)
+    run = prl.experiment.resume(copy.path, reporter=remarks)
     assert remarks.said[-1] == "no checkpoint: from the start"
     assert same(run.state, whole.state)
     assert metrics(copy.path) == metrics(whole.path)
@@ -332,7 +333,7 @@ def test_a_best_policy_is_never_known_and_missing(whole, copy):
     stopped(path, TINY, after=1, eval_every=80)
     while not (path / "summary.json").exists():
         try:
-            prl.experiment.resume(path, watch=Remarks(1))
+            prl.experiment.resume(path, reporter=Remarks(1))
         except StoppedError:
             continue
     again = prl.experiment.load(path, best=True)
@@ -419,7 +420,7 @@ def test_other_versions_are_refused_or_welcomed(copy):
         prl.experiment.resume(copy.path, steps=300)
     assert prl.experiment.load(copy.path).steps == 240
     remarks = Remarks()
-    prl.experiment.resume(copy.path, steps=300, any_version=True, watch=remarks)
+    prl.experiment.resume(copy.path, steps=300, any_version=True, reporter=remarks)
     assert "numbers may differ" in remarks.said[0]
     (copy.path / "config.json").write_text(json.dumps({**document, "schema": 1}))
     with pytest.raises(ConfigError, match="was written by another version"):
@@ -461,7 +462,7 @@ def test_your_own_algorithm_is_resumed_with_its_config(tmp_path):
 def test_signals_stop_after_the_chunk(how, tmp_path):
     before = signal.getsignal(how)
     with pytest.raises(StoppedError, match=f"stopped at step .* by {how.name}") as stop:
-        prl.experiment.run(TINY, out=tmp_path / "run", watch=Remarks(2, how), **SHORT)
+        prl.experiment.run(TINY, out=tmp_path / "run", reporter=Remarks(2, how), **SHORT)
     assert stop.value.signal == how and signal.getsignal(how) == before
     kept = prl.experiment.load(tmp_path / "run")
     assert kept.steps == stop.value.steps < kept.plan.total
@@ -482,7 +483,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, whole):
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         with pytest.raises(RunError, match="the last checkpoint is intact"):
-            prl.experiment.run(TINY, out=tmp_path / "run", watch=Fill(), eval_every=80, **SHORT)
+            prl.experiment.run(TINY, out=tmp_path / "run", reporter=Fill(), eval_every=80, **SHORT)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
@@ -506,42 +507,42 @@ def test_a_run_that_does_not_fit_is_refused_with_the_numbers(tmp_path, monkeypat
     config = small("dqn", capacity=12 * 10**8)
     with pytest.raises(ConfigError, match=r"memory .* GiB.* are free: lower capacity"):
         prl.experiment.run(config, out=tmp_path / "run", **SHORT)
-    plan = runner.plan(small("sac"), 2)
-    programs = runner.compile_run(plan)
-    needed = memory.program_bytes(programs)
-    assert needed > sum(memory.state_bytes(plan, programs.mesh).values())
-    monkeypatch.setattr(memory, "available", lambda: needed)
-    memory.check_programs(programs)
-    monkeypatch.setattr(memory, "available", lambda: needed - 1)
+    plan = plans.plan(small("sac"), 2)
+    programs = engine.compile_run(plan)
+    needed = resources.program_bytes(programs)
+    assert needed > sum(resources.state_bytes(plan, programs.mesh).values())
+    monkeypatch.setattr(resources, "available", lambda: needed)
+    resources.check_programs(programs)
+    monkeypatch.setattr(resources, "available", lambda: needed - 1)
     with pytest.raises(ConfigError, match="while it computes"):
-        memory.check_programs(programs)
+        resources.check_programs(programs)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_run_holds_its_replay_memory_once():
-    plan = runner.plan(small("dqn", capacity=12 * 10**5), 2, eval_every=120)
-    programs = runner.compile_run(plan)
-    replay = memory.state_bytes(plan, programs.mesh)["memory"]
-    assert replay < memory.program_bytes(programs) < 1.05 * replay
+    plan = plans.plan(small("dqn", capacity=12 * 10**5), 2, eval_every=120)
+    programs = engine.compile_run(plan)
+    replay = resources.state_bytes(plan, programs.mesh)["memory"]
+    assert replay < resources.program_bytes(programs) < 1.05 * replay
 
 
 def test_a_diverged_seed_is_named_with_its_step_and_the_others_go_on():
     """The metrics of three chunks are made up: seed 1 is nan from the fourth iteration on."""
     config = small("q_learning")
-    plan = runner.plan(config, 3)._replace(chunk=config.iterations // 2)
+    plan = plans.plan(config, 3)._replace(chunk=config.iterations // 2)
     length, made = plan.chunk, iter((plan.chunk, 0))
 
     def chunk(state, *_):
         finite = np.array([length, 3 if length == next(made) else 0, length])
-        figures = dict.fromkeys(runner.TOTALS, np.ones(3))
+        figures = dict.fromkeys(plans.TOTALS, np.ones(3))
         loss = np.where(finite < length, np.nan, 1)
         return state, {"finite": finite, "loss": loss, **figures}
 
     chunks = dict.fromkeys((length, config.iterations % length), chunk)
-    programs = runner.Programs(None, chunks, 0, mesh_for(3, 1))
+    programs = engine.Programs(None, chunks, 0, mesh_for(3, 1))
     step = jnp.int32(config.warmup_iterations * config.rollout_length)
     state = prl.TrainState(None, step, None, None, None)
-    history = [progress for _, progress in runner.advance(plan, programs, state)]
+    history = [progress for _, progress in engine.advance(plan, programs, state)]
     expected = [-1, plan.steps(4), -1]
     for progress in history:
         assert progress.failed_step.tolist() == expected

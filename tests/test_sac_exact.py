@@ -310,7 +310,7 @@ def test_lanes_continue_bit_for_bit_and_are_the_runs_alone(algorithm):
     sizes = {"hidden_sizes": (8,), "critic_hidden_sizes": (8,), "critic_blocks": 1}
     known = prl.default_config(algorithm).__dict__
     config = small(algorithm, env=env, **{k: v for k, v in sizes.items() if k in known})
-    config = config.replace(total_steps=config.warmup_steps + 2 * N * config.block)
+    config = config.replace(total_steps=config.warmup_steps + 2 * N * config.steps_per_iteration)
     assert config.iterations == 2 * N
     rates = jnp.array([1e-3, 1e-2])
     axes = jax.tree.map(lambda _: None, config).replace(learning_rate=0)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import dynamic_programming as dp
 from purejaxrl_sac import losses, mdp, networks, normalize
 from purejaxrl_sac.agents import sac_family
 from purejaxrl_sac.agents.sac import minimum
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.envs.tabular import Tabular
-from purejaxrl_sac.optimize import every, is_due
+from purejaxrl_sac.mdp import dynamic_programming as dp
+from purejaxrl_sac.optimize import delayed_update, is_due
 from purejaxrl_sac.types import Sample, Transition
 from tests.conftest import quick, small
 from tests.probes import CONTINUOUS, GAMMA, Params, Probe, trained
@@ -84,7 +84,7 @@ def test_redq_takes_the_least_of_a_random_subset():
     meaning = sac_family.random_minimum(config)
     q = jnp.array([1.0, 2, 3, 4, 5])[:, None]
     keys = jax.random.split(jax.random.key(0), 4_000)
-    drawn = np.asarray(jax.vmap(lambda key: meaning.following(key, q))(keys)).ravel()
+    drawn = np.asarray(jax.vmap(lambda key: meaning.next_return(key, q))(keys)).ravel()
     # the least of 2 out of 5 is k with probability (5 - k) / 10
     shares = [(drawn == k).mean() for k in range(1, 6)]
     np.testing.assert_allclose(shares, [0.4, 0.3, 0.2, 0.1, 0], atol=0.03)
@@ -96,14 +96,14 @@ def test_redq_of_two_out_of_two_has_the_targets_of_sac():
     q = jax.random.normal(jax.random.key(0), (2, 7))
     ours, theirs = sac_family.random_minimum(config), minimum(config)
     key = jax.random.key(1)
-    chex.assert_trees_all_equal(ours.following(key, q), theirs.following(key, q))
+    chex.assert_trees_all_equal(ours.next_return(key, q), theirs.next_return(key, q))
 
 
 def test_tqc_leaves_the_largest_quantiles_of_all_critics_out():
     config = prl.default_config("tqc").replace(num_critics=2, num_quantiles=3, num_dropped=1)
     meaning = sac_family.truncated(config)
     q = jnp.array([[[1.0, 5, 9]], [[2.0, 8, 7]]])  # [E, B, K]
-    kept = meaning.following(jax.random.key(0), q)
+    kept = meaning.next_return(jax.random.key(0), q)
     np.testing.assert_array_equal(kept, [[1, 2, 5, 7]])
     np.testing.assert_allclose(meaning.value(q), [32 / 6], rtol=1e-6)
     # each critic's quantiles against each target, by the definition
@@ -117,7 +117,7 @@ def test_tqc_leaves_the_largest_quantiles_of_all_critics_out():
 def test_droq_takes_the_least_for_targets_and_climbs_the_mean():
     meaning = sac_family.droq.keywords["critique"](prl.default_config("droq"))
     q = jnp.array([[1.0, 5.0], [3.0, 2.0]])  # [E, B]
-    np.testing.assert_array_equal(meaning.following(None, q), [[1], [2]])
+    np.testing.assert_array_equal(meaning.next_return(None, q), [[1], [2]])
     np.testing.assert_array_equal(meaning.value(q), [2, 3.5])
 
 
@@ -161,7 +161,9 @@ def test_every_updates_once_in_a_period_and_means_stay_means():
     def run(period, updates=6):
         def body(state, count):
             due = is_due(period, count)
-            added, metrics = every(period, due, lambda: (jnp.int32(1), {"m": jnp.float32(5)}))
+            added, metrics = delayed_update(
+                period, due, lambda: (jnp.int32(1), {"m": jnp.float32(5)})
+            )
             return state + added, metrics
 
         return jax.lax.scan(body, jnp.int32(0), jnp.arange(updates))

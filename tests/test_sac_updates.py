@@ -237,7 +237,9 @@ def test_adamw_takes_a_share_off_parameters_whatever_their_gradient():
     np.testing.assert_allclose(updates["w"], [-0.1, 0.15], rtol=1e-6)
 
 
-@pytest.mark.parametrize("algorithm", ("sac", "td3", "sac_v1", "crossq", "tqc", "redq", "soft_q"))
+@pytest.mark.parametrize(
+    "algorithm", ("sac", "td3", "sac_v1", "crossq", "tqc", "redq", "continuous_soft_q")
+)
 def test_images_are_refused_by_critics_of_continuous_actions(algorithm):
     class Screen(Probe):
         def get_obs(self, state, params=None, key=None):

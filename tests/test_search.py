@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from purejaxrl_sac import ConfigError
-from purejaxrl_sac.experiment import memory, mesh, points, runner, search
+from purejaxrl_sac.experiment.devices import mesh, resources
+from purejaxrl_sac.experiment.runs import engine, plans
+from purejaxrl_sac.experiment.tuning import points, search
 from purejaxrl_sac.types import TrainState
 from tests.conftest import small
 from tests.test_runs import TINY, compiled_once, same  # noqa: F401
@@ -39,8 +41,8 @@ def test_the_best_share_of_all_that_were_seen_survives():
 
 def test_lanes_are_moved_together_on_the_devices():
     two, one = mesh.mesh_for(5, 2), mesh.mesh_for(3, 1)
-    plan = runner.plan(TINY, 5)
-    state = runner.begin(plan, runner.compile_run(plan, mesh=two))
+    plan = plans.plan(TINY, 5)
+    state = engine.begin(plan, engine.compile_run(plan, mesh=two))
     for new in (two, one):
         taken = search.take_lanes(state, np.array([4, 0, 0]), two, new)
         assert len(taken.agent.q) == mesh.padded(3, new) and int(taken.step) == int(state.step)
@@ -66,7 +68,7 @@ def test_survivors_of_halving_train_as_if_they_had_been_alone():
     told = []
     found = search.successive_halving(TINY, RATES, seeds=2, eta=2, episodes=4, on_rung=told.append)
     assert [len(rung.points) for rung in told] == [4, 2, 1]
-    assert told[-1].steps == runner.plan(TINY, 1).total and told[0].steps < told[1].steps
+    assert told[-1].steps == plans.plan(TINY, 1).total and told[0].steps < told[1].steps
     best = np.sort(np.argsort(-told[0].scores.mean(1), kind="stable")[:2])
     assert told[1].points.tolist() == best.tolist() and found.best == told[-1].points[0]
     assert len(found.table()) == 7 and found.table()[-1]["point"] == found.best
@@ -176,15 +178,15 @@ def test_bad_searches_are_refused(made, message):
 
 @pytest.mark.parametrize("search_of", [search.successive_halving, population])
 def test_lanes_that_do_not_fit_are_refused(search_of, monkeypatch):
-    monkeypatch.setattr(memory, "available", lambda: 1_000)
+    monkeypatch.setattr(resources, "available", lambda: 1_000)
     with pytest.raises(ConfigError, match="are free: lower"):
         search_of(TINY, RATES)
 
 
 @pytest.mark.slow
 def test_optuna_is_told_what_its_trials_earned(monkeypatch):
-    trained, train = [], runner.train_seeds
-    monkeypatch.setattr(runner, "train_seeds", lambda p, **o: (trained.append(p), train(p, **o))[1])
+    trained, train = [], engine.train_seeds
+    monkeypatch.setattr(engine, "train_seeds", lambda p, **o: (trained.append(p), train(p, **o))[1])
     optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
@@ -199,8 +201,8 @@ def test_optuna_is_told_what_its_trials_earned(monkeypatch):
     assert all(plan.chunk == TINY.iterations and not plan.eval_every for plan in trained)
     assert len(study.trials) == 6 and best == {"learning_rate": study.best_params["learning_rate"]}
     trial = study.trials[1]
-    plan = runner.plan(TINY.replace(**trial.params), 2, chunks=1, episodes=4)
-    scores = runner.train_seeds(plan, devices=1).evaluation.mean(1)
+    plan = plans.plan(TINY.replace(**trial.params), 2, chunks=1, episodes=4)
+    scores = engine.train_seeds(plan, devices=1).evaluation.mean(1)
     np.testing.assert_allclose(trial.value, np.mean(scores), rtol=1e-5)
     with pytest.raises(ConfigError, match="the study minimises"):
         search.optuna_search(TINY, optuna.create_study(), suggest)

@@ -7,7 +7,7 @@ import pytest
 from jax.scipy.stats import norm
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import envs, losses, svgd
+from purejaxrl_sac import envs, losses
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.envs import multigoal
 from tests.probes import CONTINUOUS, GAMMA, Params, Probe, trained
@@ -18,7 +18,7 @@ def descend(key, log_density, shape, steps=3_000, step_size=0.3):
     score = jax.vmap(jax.grad(log_density))
 
     def move(particles, _):
-        return particles + step_size * svgd.direction(particles, score(particles)), None
+        return particles + step_size * losses.svgd_direction(particles, score(particles)), None
 
     start = 3 * jax.random.normal(key, shape)
     return jax.jit(lambda start: jax.lax.scan(move, start, length=steps)[0])(start)
@@ -50,8 +50,8 @@ def test_particles_become_a_mixture_of_two_modes():
 
 
 def test_one_particle_climbs_and_two_repel_each_other():
-    np.testing.assert_allclose(svgd.direction(jnp.ones((1, 2)), jnp.full((1, 2), 3.0)), 3.0)
-    apart = svgd.direction(jnp.array([[0.0], [1.0]]), jnp.zeros((2, 1)))
+    np.testing.assert_allclose(losses.svgd_direction(jnp.ones((1, 2)), jnp.full((1, 2), 3.0)), 3.0)
+    apart = losses.svgd_direction(jnp.array([[0.0], [1.0]]), jnp.zeros((2, 1)))
     # the median of {0, 0, 1, 1} is 1/2, so h = 1/2 / log 3
     h = 0.5 / np.log(3)
     push = 2 / h * np.exp(-1 / h) / 2
@@ -85,7 +85,7 @@ def test_the_sampler_draws_from_the_energy_based_policy():
     env = Probe(
         lambda sign, time, action: -jnp.square(jnp.abs(action) - 0.5), action_space=CONTINUOUS
     )
-    config, state = trained("soft_q", env, 3_000, **SMALL)
+    config, state = trained("continuous_soft_q", env, 3_000, **SMALL)
     found = drawn(config, state, [1, 0])
     grid = np.linspace(-1, 1, 2_001)
     density = np.exp(-np.square(np.abs(grid) - 0.5) / ALPHA)
@@ -99,7 +99,7 @@ def test_a_time_limit_bootstraps_with_the_entropy_of_all_actions():
     """Reward 1 for ever: V = (1 + alpha log 2) / (1 - gamma) less the bonus of the first step."""
     env = Probe(lambda sign, time, action: 1.0, horizon=0, action_space=CONTINUOUS)
     changes = {**SMALL, "env_params": Params(max_steps_in_episode=3)}
-    config, state = trained("soft_q", env, 3_000, **changes)
+    config, state = trained("continuous_soft_q", env, 3_000, **changes)
     agent, _ = config.algorithm(config)
     q = (1 + GAMMA * ALPHA * np.log(2)) / (1 - GAMMA)
     sample = jax.jit(prl.train)(jax.random.key(0), config)[1]["q"][-100:]
@@ -139,4 +139,4 @@ def test_multi_goal_ends_at_a_goal_with_its_bonus():
 
 def test_soft_q_needs_continuous_actions():
     with pytest.raises(ConfigError, match="use soft_dqn"):
-        prl.make_train(prl.default_config("soft_q").replace(env="CartPole-v1"))
+        prl.make_train(prl.default_config("continuous_soft_q").replace(env="CartPole-v1"))

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purejaxrl_sac.sorting import ascending
+from purejaxrl_sac.kernels.sorting import ascending
 
 
 @pytest.mark.parametrize("size", (1, 2, 3, 4, 5, 6, 7, 8, 9, 11))

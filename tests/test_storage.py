@@ -10,7 +10,7 @@ import pytest
 import rlax
 
 from purejaxrl_sac.memory import uniform
-from purejaxrl_sac.storage import n_step, once, ring
+from purejaxrl_sac.memory.storage import deduplicated, n_step, ring
 from purejaxrl_sac.types import Index, Sample, Transition
 
 ROWS, GAMMA = 8, 0.9
@@ -87,7 +87,7 @@ def goes_on(expected):
 
 
 LAYOUTS = pytest.mark.parametrize(("length", "num_envs"), ((1, 1), (1, 3), (4, 1), (4, 3)))
-KINDS = pytest.mark.parametrize("kind", (ring, once))
+KINDS = pytest.mark.parametrize("kind", (ring, deduplicated))
 
 
 @LAYOUTS
@@ -107,7 +107,7 @@ def test_once_gives_back_the_same_wherever_there_is_a_successor(length, num_envs
     stream = history(5 * ROWS, num_envs)
     cut = stream.last & (stream.discount > 0)
     assert cut.any() and (stream.discount == 0).any()
-    storage = once(ROWS * num_envs, num_envs, boundaries=ROWS * num_envs)
+    storage = deduplicated(ROWS * num_envs, num_envs, boundaries=ROWS * num_envs)
     for _, stored in replayed(storage, stream, length):
         expect_equal(stored, stream, goes_on)
         assert (stored.sample.weight == 1).all()
@@ -121,7 +121,7 @@ def test_once_when_every_step_ends_an_episode_or_none_does(always):
         discount = np.full_like(stream.discount, always == "truncated")
         obs = stream.obs + 20_000  # nothing follows anything
         stream = stream._replace(last=last, discount=discount, obs=obs)
-    for _, stored in replayed(once(ROWS * 3, 3, boundaries=ROWS * 3), stream, 4):
+    for _, stored in replayed(deduplicated(ROWS * 3, 3, boundaries=ROWS * 3), stream, 4):
         expect_equal(stored, stream, goes_on)
         assert (stored.sample.weight == 1).all()
 
@@ -133,7 +133,9 @@ def test_exactly_the_oldest_boundaries_are_lost(length, boundaries):
     stream = history(6 * ROWS, num_envs, ends=0.7, terminates=0.1)
     cut = stream.last & (stream.discount > 0)
     room, lost = max(boundaries, length * num_envs), 0
-    for step, stored in replayed(once(ROWS * num_envs, num_envs, boundaries), stream, length):
+    for step, stored in replayed(
+        deduplicated(ROWS * num_envs, num_envs, boundaries), stream, length
+    ):
         newer = np.cumsum(cut[:step].ravel()[::-1])[::-1].reshape(step, num_envs)
         kept = ~(cut[:step] & (newer > room))[stored.time, stored.env]
         np.testing.assert_array_equal(stored.sample.weight, kept)
@@ -145,7 +147,7 @@ def test_exactly_the_oldest_boundaries_are_lost(length, boundaries):
 def test_boundaries_have_room_for_a_rollout_and_by_default_a_sixteenth():
     def room(capacity, length, **boundaries):
         stream = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, history(length, 4)))
-        return len(once(capacity, 4, **boundaries).init(stream).boundary)
+        return len(deduplicated(capacity, 4, **boundaries).init(stream).boundary)
 
     assert room(640, 2) == 40
     assert room(64, 2) == 8
@@ -168,11 +170,11 @@ def images(length, num_envs, dtype):
 @pytest.mark.parametrize("dtype", (jnp.uint8, bool, jnp.float32))
 def test_once_takes_half_the_memory_for_images_and_keeps_their_dtype(dtype):
     rollout = images(1, 4, dtype)
-    states = [jax.eval_shape(kind(16_000, 4).init, rollout) for kind in (ring, once)]
+    states = [jax.eval_shape(kind(16_000, 4).init, rollout) for kind in (ring, deduplicated)]
     share = size(states[1]) / size(states[0])
     assert 0.5 < share < (0.67 if dtype is bool else 0.57)
     read = jax.eval_shape(
-        once(16_000, 4).read,
+        deduplicated(16_000, 4).read,
         states[1],
         jnp.int32(8),
         Index(jnp.zeros(3, jnp.int32), jnp.zeros(3, jnp.int32)),
@@ -231,7 +233,7 @@ def looked_ahead(stream, time, env, newest, n):
 @LAYOUTS
 def test_n_steps_against_a_slow_loop(kind, n, length, num_envs):
     stream = history(4 * ROWS, num_envs, seed=n)
-    more = {"boundaries": ROWS * num_envs} if kind is once else {}
+    more = {"boundaries": ROWS * num_envs} if kind is deduplicated else {}
     storage = n_step(kind(ROWS * num_envs, num_envs, **more), n, GAMMA)
     taken = set()
     for step, stored in replayed(storage, stream, length):
@@ -248,7 +250,7 @@ def test_n_steps_against_a_slow_loop(kind, n, length, num_envs):
         np.testing.assert_allclose(ours.reward, reward.reshape(shape), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(ours.discount, discount.reshape(shape), rtol=1e-6)
         np.testing.assert_array_equal(ours.last, last.reshape(shape))
-        there = discount.reshape(shape) > 0 if kind is once else np.ones(shape, bool)
+        there = discount.reshape(shape) > 0 if kind is deduplicated else np.ones(shape, bool)
         expected = next_obs.reshape(*shape, 2)
         np.testing.assert_array_equal(ours.next_obs[there], expected[there])
         assert (stored.sample.weight == 1).all()
@@ -304,7 +306,7 @@ def test_n_steps_to_a_lost_boundary_have_weight_zero():
     num_envs, n = 3, 3
     stream = history(6 * ROWS, num_envs, terminates=0)
     lost = 0
-    for step, stored in replayed(n_step(once(24, num_envs, 1), n, GAMMA), stream, 1):
+    for step, stored in replayed(n_step(deduplicated(24, num_envs, 1), n, GAMMA), stream, 1):
         newer = np.cumsum(stream.last[:step].ravel()[::-1])[::-1].reshape(step, num_envs)
         gone = stream.last[:step] & (newer > num_envs)  # room for one rollout
         steps = [

@@ -14,8 +14,10 @@ from matplotlib.figure import Figure
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, cli, mdp
 from purejaxrl_sac.envs.tabular import Tabular
-from purejaxrl_sac.experiment import memory, points, runner, sensitivity, sweep
+from purejaxrl_sac.experiment.devices import resources
 from purejaxrl_sac.experiment.errors import NoRoomError, StoppedError
+from purejaxrl_sac.experiment.runs import engine, plans
+from purejaxrl_sac.experiment.tuning import points, sensitivity, sweep
 from tests.conftest import small
 from tests.test_runs import TINY, Remarks, compiled_once  # noqa: F401
 
@@ -51,9 +53,9 @@ def test_points_are_typed_and_those_of_one_program_lie_together():
 
 def test_a_limit_of_inf_is_no_argument_of_programs_unless_it_is_swept():
     config = small("dqn")
-    assert runner.plan(config, seeds=2).config_lanes(2)[0].max_grad_norm is None
-    assert runner.plan(config.replace(max_grad_norm=0.5)).config_lanes(1)[0].max_grad_norm == 0.5
-    plan = runner.plan(config, variants={"max_grad_norm": [0.1, float("inf")]})
+    assert plans.plan(config, seeds=2).config_lanes(2)[0].max_grad_norm is None
+    assert plans.plan(config.replace(max_grad_norm=0.5)).config_lanes(1)[0].max_grad_norm == 0.5
+    plan = plans.plan(config, variants={"max_grad_norm": [0.1, float("inf")]})
     lanes, axes = plan.config_lanes(2)
     np.testing.assert_array_equal(lanes.max_grad_norm, [0.1, np.inf])
     assert axes.max_grad_norm == 0
@@ -98,8 +100,8 @@ def test_a_sweep_leaves_a_table_the_best_point_and_pictures(whole):
         "00002-00002",
     ]
     for rate, scores in zip((0.1, 0.5, 0.9), whole.scores, strict=True):
-        plan = runner.plan(TINY.replace(learning_rate=rate), 2, chunks=3, episodes=4)
-        alone = runner.train_seeds(plan, devices=1).evaluation.mean(1)
+        plan = plans.plan(TINY.replace(learning_rate=rate), 2, chunks=3, episodes=4)
+        alone = engine.train_seeds(plan, devices=1).evaluation.mean(1)
         np.testing.assert_allclose(scores, alone, rtol=1e-6)
     assert (whole.path / "sensitivity.png").stat().st_size > 10_000
 
@@ -115,13 +117,13 @@ def test_the_best_point_is_trained_anew_with_seeds_that_did_not_choose_it(whole)
 
 def test_a_half_done_sweep_is_resumed_and_ends_alike(whole, tmp_path):
     path = tmp_path / "sweep"
-    watch = Remarks(stop_after=2)  # in the first batch
+    reporter = Remarks(stop_after=2)  # in the first batch
     with pytest.raises(StoppedError, match=r"sweep stopped"):
-        sweep.run(TINY, RATES, out=path, most=4, watch=lambda: watch, **SHORT)
+        sweep.run(TINY, RATES, out=path, most=4, reporter=lambda: reporter, **SHORT)
     assert sweep.describe(path)["points"] == "0 of 3 trained"
-    watch.stop_after += 2  # in the second one
+    reporter.stop_after += 2  # in the second one
     with pytest.raises(StoppedError):
-        sweep.resume(path, most=4, watch=lambda: watch)
+        sweep.resume(path, most=4, reporter=lambda: reporter)
     assert sweep.describe(path)["points"] == "2 of 3 trained"
     found = sweep.resume(path, most=2)
     np.testing.assert_array_equal(found.scores, whole.scores)
@@ -132,16 +134,16 @@ def test_a_half_done_sweep_is_resumed_and_ends_alike(whole, tmp_path):
 def test_batches_fit_into_memory(tmp_path, monkeypatch):
     config = small("dqn")
     made = sweep.plan(config, points.grid(tau=list(np.linspace(0.1, 1, 10))), seeds=2)
-    plan = runner.plan(config, 2)
-    one = sum(memory.state_bytes(plan, runner.mesh_for(2)).values())
-    monkeypatch.setattr(memory, "available", lambda: int(4.1 * one / memory.SWEEP_SHARE))
+    plan = plans.plan(config, 2)
+    one = sum(resources.state_bytes(plan, engine.mesh_for(2)).values())
+    monkeypatch.setattr(resources, "available", lambda: int(4.1 * one / resources.SWEEP_SHARE))
     sizes = [len(batch.variants["tau"]) for batch in sweep.batches(tmp_path, made)]
     assert sizes == [4, 3, 3] or sizes == [4, 4, 2]
     (tmp_path / "batches" / "00002-00004").mkdir(parents=True)  # of another machine
     found = [batch.variants["tau"] for batch in sweep.batches(tmp_path, made)]
     assert [len(taus) for taus in found] == [2, 3, 3, 2]
     assert list(itertools.chain(*found)) == [point["tau"] for point in made.points]
-    monkeypatch.setattr(memory, "available", lambda: one - 1)
+    monkeypatch.setattr(resources, "available", lambda: one - 1)
     with pytest.raises(ConfigError, match="are free: lower"):
         sweep.batches(tmp_path, made)
 
@@ -154,7 +156,7 @@ def test_batches_are_halved_where_programs_take_more_than_states(whole, tmp_path
         if len(tried) == 1:
             raise NoRoomError("too many")
 
-    monkeypatch.setattr(memory, "check_programs", check)
+    monkeypatch.setattr(resources, "check_programs", check)
     found = sweep.run(TINY, RATES[:2], out=tmp_path / "sweep", fresh_seeds=0, **SHORT)
     names = sorted(x.name for x in (tmp_path / "sweep" / "batches").iterdir())
     assert names == ["00000-00000", "00001-00001"] and len(tried) == 3

@@ -80,7 +80,7 @@ def test_watch_measures_the_states_that_train_goes_through(key):
     def measure(state):
         return {"q": state.agent.q, "step": state.step}
 
-    watch = partial(prl.watch, config=config, measure=measure, points=3)
+    watch = partial(prl.train_with_eval, config=config, measure=measure, points=3)
     steps, measured = jax.jit(watch)(key)
     share = config.iterations // 3
     state = jax.jit(prl.init)(key, config)
@@ -92,7 +92,7 @@ def test_watch_measures_the_states_that_train_goes_through(key):
     vmapped, _ = jax.jit(jax.vmap(watch, out_axes=(None, 0)))(keys)
     np.testing.assert_array_equal(vmapped, steps)
     with pytest.raises(prl.ConfigError, match="lower points"):
-        prl.watch(key, config, measure, 1_000)
+        prl.train_with_eval(key, config, measure, 1_000)
 
 
 @pytest.mark.parametrize("algorithm", quick(ALGORITHMS, "per_dqn", "ppo", "sarsa"))
@@ -140,7 +140,7 @@ def test_state_with_a_copied_clock_continues_the_same(algorithm):
 def test_a_nested_vmapped_state_continues_bit_for_bit():
     """Sweep x seeds, with a clock per lane of both, as plain vmaps leave it."""
     config = small("td3")
-    config = config.replace(total_steps=8 * config.block)
+    config = config.replace(total_steps=8 * config.steps_per_iteration)
     keys = jax.random.split(jax.random.key(0), (2, SEEDS))
     nest = lambda f: jax.vmap(jax.vmap(f))  # noqa: E731
     start = jax.jit(nest(partial(prl.init, config=config)))(keys)
@@ -223,7 +223,7 @@ GARNET = {"env": "garnet", "epsilon_end": 0.1, "epsilon_fraction": 0.8, "bonus":
         ),
         pytest.param("iqn", {"epsilon_end": 0.1, "learning_rate": 0.01}, (), marks=SLOW),
         pytest.param("ppo", {"learning_rate": 0.05}, (), marks=SLOW),
-        pytest.param("soft_q", {}, (), marks=SLOW),
+        pytest.param("continuous_soft_q", {}, (), marks=SLOW),
         pytest.param("discrete_sac", {"alpha_learning_rate": 0.1}, (), marks=SLOW),
         pytest.param("td3", {}, (), marks=SLOW),
         pytest.param("q_lambda", GARNET, ("alpha", "bonus"), marks=SLOW),
@@ -299,7 +299,7 @@ def test_a_donated_state_is_used_up_and_continues_the_same(key):
 def test_episode_metrics_count_every_episode(key):
     config = small("dqn", total_steps=2_400)
     state, metrics = jax.jit(prl.train)(key, config)
-    learned = config.iterations * config.block
+    learned = config.iterations * config.steps_per_iteration
     running = int(state.env.episode_length.sum())
     before = jax.jit(prl.init)(key, config).env.episode_length.sum()
     assert int(metrics["lengths"].sum()) + running - int(before) == learned
@@ -323,7 +323,9 @@ def test_warm_up_is_random_and_counts(key):
 def test_held_exploration_repeats_its_random_numbers(key, warm):
     """Actions that do not depend on states are the same within a hold, and no two holds alike."""
     env = Probe(lambda *_: 0.0, horizon=0, action_space=CONTINUOUS)
-    config = small("sac", env=env, num_envs=3, rollout_length=6, hold=3, capacity=36, batch_size=8)
+    config = small(
+        "sac", env=env, num_envs=3, rollout_length=6, noise_repeat=3, capacity=36, batch_size=8
+    )
     config = config.replace(warmup_steps=36 if warm else 18, total_steps=72, learning_rate=0.0)
     state = prl.init(key, config)
     if not warm:
@@ -335,7 +337,7 @@ def test_held_exploration_repeats_its_random_numbers(key, warm):
 
 def test_a_hold_divides_the_rollout():
     with pytest.raises(ConfigError, match="hold is 4, but must divide rollout_length = 6"):
-        prl.make_train(small("sac", rollout_length=6, num_envs=2, hold=4))
+        prl.make_train(small("sac", rollout_length=6, num_envs=2, noise_repeat=4))
 
 
 def test_a_run_may_have_more_updates_than_an_int32_counts():

@@ -22,7 +22,7 @@ ALGORITHMS = {
     "per_dqn": ("dqn", "PrioritizedDQNConfig", "DQN, prioritised replay (Schaul et al. 2016)"),
     "expected_dqn": ("dqn", "DQNConfig", "DQN with the target of Expected SARSA"),
     "soft_dqn": (
-        "soft_q",
+        "continuous_soft_q",
         "SoftDQNConfig",
         "soft Q-learning, discrete (Haarnoja et al. 2017)",
     ),
@@ -35,7 +35,11 @@ ALGORITHMS = {
     "a2c": ("a2c", "ActorCriticConfig", "Advantage actor-critic (Mnih et al. 2016)"),
     "reinforce": ("a2c", "ReinforceConfig", "REINFORCE with a baseline (Williams 1992)"),
     "ppo": ("ppo", "PPOConfig", "Proximal policy optimisation (Schulman et al. 2017)"),
-    "soft_q": ("soft_q", "SoftQConfig", "soft Q-learning, continuous (Haarnoja et al. 2017)"),
+    "continuous_soft_q": (
+        "continuous_soft_q",
+        "ContinuousSoftQConfig",
+        "soft Q-learning, continuous (Haarnoja et al. 2017)",
+    ),
     "sac": ("sac", "SACConfig", "Soft Actor-Critic (Haarnoja et al. 2018)"),
     "discrete_sac": ("discrete_sac", "DiscreteSACConfig", "SAC, discrete (Christodoulou 2019)"),
     "sac_v1": ("sac_v1", "SACv1Config", "SAC with a value network (Haarnoja et al. 2018)"),

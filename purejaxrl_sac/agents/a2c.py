@@ -79,8 +79,8 @@ def whole_rollout(config: Config) -> Memory:
 def actor_critic(
     config: ActorCriticConfig,
     *,
-    network: Callable = networks.usual_actor_critic,
-    policy: Callable = distributions.usual,
+    network: Callable = networks.default_actor_critic,
+    policy: Callable = distributions.default,
     objective: Callable = policy_gradient,
     normalize: Callable = as_it_is,
     optimizer: Callable = optimize.rmsprop,
@@ -114,7 +114,7 @@ def actor_critic(
         pi, _ = apply(state.params, obs)
         return meaning.action(pi.mode())
 
-    def observe(state: ActorCriticState, rollout: Transition) -> tuple:
+    def process_rollout(state: ActorCriticState, rollout: Transition) -> tuple:
         _, next_value = jax.vmap(apply, (None, 0))(state.params, rollout.next_obs)
         trace = config.trace_decay * ~rollout.last
         target = lambda_returns(rollout.reward, rollout.discount, next_value, trace, config.gamma)
@@ -149,7 +149,7 @@ def actor_critic(
         )
         return ActorCriticState(params, opt_state), jnp.abs(error), {"loss": value, **metrics}
 
-    return Agent(init, act, best, update, observe=observe), memory(config)
+    return Agent(init, act, best, update, process_rollout=process_rollout), memory(config)
 
 
 a2c = actor_critic

@@ -27,7 +27,14 @@ from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
 from purejaxrl_sac.agents.sac import Layers, Temperature, continuous
 from purejaxrl_sac.config import static
 from purejaxrl_sac.distributions import squashed_gaussian
-from purejaxrl_sac.optimize import adam, apply_gradients, every, is_due, linear_decay, where
+from purejaxrl_sac.optimize import (
+    adam,
+    apply_gradients,
+    delayed_update,
+    is_due,
+    linear_decay,
+    where,
+)
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
 
 STATISTICS = "batch_stats"
@@ -140,7 +147,7 @@ def crossq(
             return (grads, alpha_grad, seen), metrics
 
         due = is_due(delay, count)
-        (grads, alpha_grad, seen), metrics = every(delay, due, actor_and_temperature)
+        (grads, alpha_grad, seen), metrics = delayed_update(delay, due, actor_and_temperature)
         actor_params, actor_opt_state = apply_gradients(
             actor_optimizer, grads, state.actor_opt_state, state.actor["params"], due=due
         )

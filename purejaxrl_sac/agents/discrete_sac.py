@@ -23,7 +23,7 @@ from flax import struct
 from purejaxrl_sac import envs, exploration, losses, networks
 from purejaxrl_sac.agents.dqn import ReplayConfig, replay_storage, uniform_replay
 from purejaxrl_sac.config import ConfigError, static
-from purejaxrl_sac.optimize import adam, apply_gradients, linear_decay, track
+from purejaxrl_sac.optimize import adam, apply_gradients, linear_decay, update_target
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
 
 
@@ -140,7 +140,7 @@ def discrete_sac(
             alpha_optimizer, grads, state.alpha_opt_state, state.log_alpha
         )
 
-        target_params = track(
+        target_params = update_target(
             critic_params, state.target_params, config.tau, config.target_period, count
         )
         metrics = {

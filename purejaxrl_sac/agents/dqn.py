@@ -34,14 +34,14 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from purejaxrl_sac import envs, exploration, heads, losses, networks, records
+from purejaxrl_sac import envs, exploration, heads, losses, networks
 from purejaxrl_sac.config import Config, ConfigError, static
-from purejaxrl_sac.memory import uniform
+from purejaxrl_sac.memory import records, uniform
+from purejaxrl_sac.memory.records import Codec
+from purejaxrl_sac.memory.replay import prioritized
+from purejaxrl_sac.memory.storage import deduplicated, n_step, ring
 from purejaxrl_sac.normalize import WRAPPERS
-from purejaxrl_sac.optimize import adam, apply_gradients, linear_decay, track
-from purejaxrl_sac.prioritized import prioritized
-from purejaxrl_sac.records import Codec
-from purejaxrl_sac.storage import n_step, once, ring
+from purejaxrl_sac.optimize import adam, apply_gradients, linear_decay, update_target
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample, Storage, Transition
 
 
@@ -121,7 +121,7 @@ def replay_storage(config: ReplayConfig, codec: Codec | None = None) -> Storage:
             where a wrapper of one's own may change what is remembered.
     """
     env = envs.bind(config.env, config.env_params)
-    kind = once if networks.convolutions(env.observation_space) else ring
+    kind = deduplicated if networks.convolutions(env.observation_space) else ring
     if codec is None:
         binary = env.binary_observations and set(config.wrappers) <= set(WRAPPERS.values())
         codec = records.bits(env) if binary else records.words
@@ -227,7 +227,9 @@ def dqn(
 
         (value, (priority, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         params, opt_state = apply_gradients(optimizer, grads, state.opt_state, state.params)
-        target_params = track(params, state.target_params, config.tau, config.target_period, count)
+        target_params = update_target(
+            params, state.target_params, config.tau, config.target_period, count
+        )
         return DQNState(params, target_params, opt_state), priority, {"loss": value, **metrics}
 
     return Agent(init, act, policy, update, q_values), memory(config, storage(config))

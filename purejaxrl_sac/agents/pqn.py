@@ -68,7 +68,7 @@ def pqn(config: PQNConfig, *, network: Callable = normalized_network) -> tuple[A
     def policy(key: jax.Array, state: PQNState, obs: jax.Array) -> jax.Array:
         return q_values(state, obs).argmax(-1).astype(jnp.int32)
 
-    def observe(state: PQNState, rollout: Transition) -> tuple[PQNState, Transition]:
+    def process_rollout(state: PQNState, rollout: Transition) -> tuple[PQNState, Transition]:
         flat = rollout.next_obs.reshape(-1, *rollout.next_obs.shape[2:])
         next_value = q_values(state, flat).max(-1).reshape(rollout.reward.shape)
         trace = config.trace_decay * ~rollout.last
@@ -88,7 +88,7 @@ def pqn(config: PQNConfig, *, network: Callable = normalized_network) -> tuple[A
         metrics = {"loss": value, "q": chosen.mean()}
         return PQNState(params, opt_state), jnp.abs(batch.extras - chosen), metrics
 
-    agent = Agent(init, act, policy, update, q_values, observe)
+    agent = Agent(init, act, policy, update, q_values, process_rollout)
     return agent, minibatches(config.num_epochs, config.num_updates // config.num_epochs)
 
 

@@ -39,7 +39,14 @@ from purejaxrl_sac import envs, losses, networks
 from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
 from purejaxrl_sac.config import Config, ConfigError, static
 from purejaxrl_sac.distributions import squashed_gaussian
-from purejaxrl_sac.optimize import adam, apply_gradients, every, is_due, linear_decay, track
+from purejaxrl_sac.optimize import (
+    adam,
+    apply_gradients,
+    delayed_update,
+    is_due,
+    linear_decay,
+    update_target,
+)
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
 
 
@@ -56,7 +63,7 @@ class SACState(NamedTuple):
 class Critique(NamedTuple):
     """What the outputs of an ensemble of critics mean; K is 1 unless returns have distributions."""
 
-    following: Callable  # (key, Q-(s', a')) -> the returns from s' on, [B, K]
+    next_return: Callable  # (key, Q-(s', a')) -> the returns from s' on, [B, K]
     loss: Callable  # (Q(s, a), target [B, K]) -> per row, summed over critics, [B]
     value: Callable  # Q(s, a) -> what the actor climbs, [B]
 
@@ -64,7 +71,7 @@ class Critique(NamedTuple):
 def minimum(config: Config) -> Critique:
     """The least of all critics, in targets and for the actor (post, 4.3.1)."""
     return Critique(
-        following=lambda key, q: q.min(0)[:, None],
+        next_return=lambda key, q: q.min(0)[:, None],
         loss=lambda q, target: losses.soft_critic(q, target.squeeze(-1)),
         value=lambda q: q.min(0),
     )
@@ -170,7 +177,7 @@ def sac(
 
         next_action, next_log_prob = sample_action(key_next, state.actor_params, next_obs)
         next_q = critic.apply(state.target_params, next_obs, next_action, rngs=dropout[0])
-        following = meaning.following(key_subset, next_q) - alpha * next_log_prob[:, None]
+        following = meaning.next_return(key_subset, next_q) - alpha * next_log_prob[:, None]
         backup = partial(losses.td_target, batch.reward, batch.discount, config.gamma)
         target = jax.vmap(backup, 1, 1)(following)  # [B, K]
 
@@ -182,7 +189,7 @@ def sac(
         critic_params, critic_opt_state = apply_gradients(
             critic_optimizer, grads, state.critic_opt_state, state.critic_params
         )
-        target_params = track(
+        target_params = update_target(
             critic_params, state.target_params, config.tau, config.target_period, count
         )
 
@@ -202,7 +209,7 @@ def sac(
             return (grads, alpha_grad), {"actor_loss": j_pi, "entropy": -log_prob.mean()}
 
         due = is_due(delay, count)
-        (grads, alpha_grad), metrics = every(delay, due, actor_and_temperature)
+        (grads, alpha_grad), metrics = delayed_update(delay, due, actor_and_temperature)
         actor_params, actor_opt_state = apply_gradients(
             actor_optimizer, grads, state.actor_opt_state, state.actor_params, due=due
         )

@@ -32,8 +32,8 @@ from purejaxrl_sac import losses, networks, normalize
 from purejaxrl_sac.agents.dqn import n_step_storage
 from purejaxrl_sac.agents.sac import Critique, SACConfig, Targets, Temperature, minimum, sac
 from purejaxrl_sac.config import ConfigError, static
+from purejaxrl_sac.kernels.sorting import ascending
 from purejaxrl_sac.optimize import adamw, linear_decay
-from purejaxrl_sac.sorting import ascending
 from purejaxrl_sac.types import Agent, Memory
 
 
@@ -65,7 +65,7 @@ def random_minimum(config: REDQConfig) -> Critique:
         chosen = jax.random.permutation(key, members)[:size]
         return q[chosen].min(0)[:, None]
 
-    return least_and_mean(config)._replace(following=following)
+    return least_and_mean(config)._replace(next_return=following)
 
 
 def dropout_critics(config: DroQConfig, space: Any) -> networks.Critics:

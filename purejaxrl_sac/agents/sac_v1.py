@@ -22,7 +22,7 @@ from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
 from purejaxrl_sac.agents.sac import Layers, Targets, continuous, gaussian_actor, twin_critics
 from purejaxrl_sac.config import static
 from purejaxrl_sac.distributions import squashed_gaussian
-from purejaxrl_sac.optimize import adam, apply_gradients, linear_decay, track
+from purejaxrl_sac.optimize import adam, apply_gradients, linear_decay, update_target
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
 
 
@@ -117,7 +117,7 @@ def sac_v1(
             critic_grads, state.critic_opt_state, state.critic_params
         )
         value_params, value_opt_state = step(value_grads, state.value_opt_state, state.value_params)
-        target_params = track(
+        target_params = update_target(
             value_params, state.target_params, config.tau, config.target_period, count
         )
         metrics = {

@@ -20,7 +20,14 @@ from purejaxrl_sac import losses, networks
 from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
 from purejaxrl_sac.agents.sac import Layers, continuous, twin_critics
 from purejaxrl_sac.config import static
-from purejaxrl_sac.optimize import adam, apply_gradients, every, is_due, linear_decay, track
+from purejaxrl_sac.optimize import (
+    adam,
+    apply_gradients,
+    delayed_update,
+    is_due,
+    linear_decay,
+    update_target,
+)
 from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
 
 
@@ -106,12 +113,12 @@ def td3(
             return grads, {"actor_loss": j_mu}
 
         due = is_due(delay, count)
-        grads, metrics = every(delay, due, actor_gradient)
+        grads, metrics = delayed_update(delay, due, actor_gradient)
         actor_params, actor_opt_state = apply_gradients(
             actor_optimizer, grads, state.actor_opt_state, state.actor_params, due=due
         )
         targets = (state.target_actor_params, state.target_critic_params)
-        target_actor_params, target_critic_params = track(
+        target_actor_params, target_critic_params = update_target(
             (actor_params, critic_params), targets, config.tau, delay, count
         )
         state = TD3State(

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_sac.config import ConfigError, unknown
+from purejaxrl_sac.kernels.packing import packed_scan
 from purejaxrl_sac.mdp import NAMED
-from purejaxrl_sac.packing import packed_scan
 from purejaxrl_sac.types import EnvState, PyTree, Transition
 
 MULTI_GOAL = "multi_goal"  # the environment of soft Q-learning, see `envs.multigoal`

@@ -1,26 +1,95 @@
-"""The host side: a run as compiled chunks, with progress, records, statistics and pictures.
+"""Experiments: runs as compiled chunks, with progress, records, statistics and pictures.
 
     run = prl.experiment.run(config, seeds=32, out="runs/demo")
     run = prl.experiment.resume("runs/demo")
     run = prl.experiment.load("runs/demo")
     points = prl.experiment.points.grid(tau=[0.005, 0.01])
-    swept = prl.experiment.sweep.run(config, points, seeds=8, out="runs/taus")
+    result = prl.experiment.sweep.run(config, points, seeds=8, out="runs/taus")
 
-The pure core imports nothing of this.
+The pure core imports nothing of this. Every module is an attribute of this package, imported
+when it is first used.
 """
 
+from __future__ import annotations
+
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-RUNS = ("Run", "load", "resume", "run")
-MODULES = ("mesh", "points", "runner", "sweep")
+if TYPE_CHECKING:  # what an editor follows; at run time, `__getattr__`
+    from purejaxrl_sac.experiment import errors, export, statistics
+    from purejaxrl_sac.experiment.devices import cluster, mesh, processes, resources
+    from purejaxrl_sac.experiment.pictures import compare, draw, exact, finished, plot, render
+    from purejaxrl_sac.experiment.runs import (
+        checkpoint,
+        directory,
+        display,
+        engine,
+        lifecycle,
+        loggers,
+        plans,
+        record,
+    )
+    from purejaxrl_sac.experiment.runs.lifecycle import Run, load, resume, run
+    from purejaxrl_sac.experiment.tuning import points, search, sensitivity, sweep
+
+WINGS = {
+    "": ("errors", "export", "statistics"),
+    "runs.": (
+        "checkpoint",
+        "directory",
+        "display",
+        "engine",
+        "lifecycle",
+        "loggers",
+        "plans",
+        "record",
+    ),
+    "devices.": ("cluster", "mesh", "processes", "resources"),
+    "tuning.": ("points", "search", "sensitivity", "sweep"),
+    "pictures.": ("compare", "draw", "exact", "finished", "plot", "render"),
+}
+MODULES = {name: f"{wing}{name}" for wing, names in WINGS.items() for name in names}
+
+__all__ = [
+    "Run",
+    "checkpoint",
+    "cluster",
+    "compare",
+    "directory",
+    "display",
+    "draw",
+    "engine",
+    "errors",
+    "exact",
+    "export",
+    "finished",
+    "lifecycle",
+    "load",
+    "loggers",
+    "mesh",
+    "plans",
+    "plot",
+    "points",
+    "processes",
+    "record",
+    "render",
+    "resources",
+    "resume",
+    "run",
+    "search",
+    "sensitivity",
+    "statistics",
+    "sweep",
+]
 
 
-def __getattr__(name: str) -> Any:  # what they need costs seconds to import
-    if name in RUNS:
-        from purejaxrl_sac.experiment import runs
-
-        return getattr(runs, name)
+def __getattr__(name: str) -> object:  # importing them costs seconds
+    if name in ("Run", "load", "resume", "run"):
+        return getattr(importlib.import_module(f"{__name__}.runs.lifecycle"), name)
     if name in MODULES:
-        return importlib.import_module(f"purejaxrl_sac.experiment.{name}")
+        return importlib.import_module(f"{__name__}.{MODULES[name]}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

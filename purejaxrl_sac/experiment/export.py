@@ -17,7 +17,7 @@ from jax import export
 from purejaxrl_sac.config import Config, ConfigError, unknown
 from purejaxrl_sac.envs import Env
 from purejaxrl_sac.evaluate import Policy, policy
-from purejaxrl_sac.experiment import record
+from purejaxrl_sac.experiment.runs import record
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import TrainState
 

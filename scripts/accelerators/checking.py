@@ -40,7 +40,7 @@ UPDATES, SEEDS = 10, 2
 SMALL = {
     "num_envs": 3,
     "rollout_length": 4,
-    "hold": 1,
+    "noise_repeat": 1,
     "num_updates": 2,
     "num_epochs": 1,
     "warmup_steps": 24,

@@ -179,7 +179,7 @@ def clock(work: Work, pair: tuple, rounds: int, seconds: float = 0.15) -> dict:
     return {
         "us_per_iteration": round(us, 2),
         "us_range": [round(min(times), 2), round(max(times), 2)],
-        "steps_per_second": round(work.seeds * work.config().block / us * 1e6),
+        "steps_per_second": round(work.seeds * work.config().steps_per_iteration / us * 1e6),
         **found,
     }
 

@@ -19,7 +19,7 @@ SCOPES = ("update", "environment_step")
 ONE_UPDATE = {
     "num_envs": 1,
     "rollout_length": 1,
-    "hold": 1,
+    "noise_repeat": 1,
     "num_updates": 1,
     "num_epochs": 1,
     "warmup_steps": 256,
@@ -46,7 +46,9 @@ class Work:
         """
         config = prl.preset(self.algorithm, self.environment)
         if self.kind == "preset":
-            return config.replace(total_steps=2**30 // config.block * config.block)
+            return config.replace(
+                total_steps=2**30 // config.steps_per_iteration * config.steps_per_iteration
+            )
         config = prl.default_config(self.algorithm).replace(env=self.environment)
         batch = 256 if "sac" in self.algorithm or self.algorithm == "td3" else 128
         known = {field.name for field in dataclasses.fields(config)}

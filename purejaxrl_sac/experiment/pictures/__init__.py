@@ -1,0 +1,1 @@
+"""Curves, episodes and value maps."""

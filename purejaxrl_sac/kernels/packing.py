@@ -1,0 +1,113 @@
+"""Many small arrays as one: on an accelerator each array that a loop writes is a launch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from purejaxrl_sac.memory.records import words
+from purejaxrl_sac.types import PyTree
+
+
+class Layout(NamedTuple):
+    """How trees of one shape become vectors."""
+
+    size: int
+    encode: Callable[[PyTree], jax.Array]  # leaves [..., *shape] -> float32 [..., size]
+    decode: Callable[[jax.Array], PyTree]  # the inverse
+
+
+def layout(spec: PyTree) -> Layout:
+    """Trees as vectors of float32, exactly: other numbers lend their bits.
+
+    Gradients pass through leaves of float32, and through no others.
+
+    Args:
+        spec: shapes and dtypes of one tree, as `jax.eval_shape` gives them.
+
+    Raises:
+        ConfigError: a dtype that `records.words` cannot hold.
+    """
+    leaves, structure = jax.tree.flatten(spec)
+    others = [leaf for leaf in leaves if leaf.dtype != jnp.float32]
+    record = words(others) if others else None
+    sizes = [math.prod(leaf.shape) for leaf in leaves if leaf.dtype == jnp.float32]
+
+    def encode(tree: PyTree) -> jax.Array:
+        arrays = structure.flatten_up_to(tree)
+        pairs = list(zip(arrays, leaves, strict=True))
+        parts = [
+            x.reshape(*x.shape[: x.ndim - len(leaf.shape)], -1)
+            for x, leaf in pairs
+            if leaf.dtype == jnp.float32
+        ]
+        if record:
+            packed = record.encode([x for x, leaf in pairs if leaf.dtype != jnp.float32])
+            parts.append(jax.lax.bitcast_convert_type(packed, jnp.float32))
+        return jnp.concatenate(parts, axis=-1)
+
+    def decode(vector: jax.Array) -> PyTree:
+        rest = jax.lax.bitcast_convert_type(vector[..., sum(sizes) :], jnp.uint32)
+        decoded = iter(record.decode(rest) if record else ())
+        found, start = [], 0
+        for leaf in leaves:
+            if leaf.dtype != jnp.float32:
+                found.append(next(decoded))
+                continue
+            part = vector[..., start : start + math.prod(leaf.shape)]
+            found.append(part.reshape(*vector.shape[:-1], *leaf.shape))
+            start += math.prod(leaf.shape)
+        return jax.tree.unflatten(structure, found)
+
+    return Layout(sum(sizes) + (record.words if record else 0), encode, decode)
+
+
+def packed_scan(
+    body: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    init: PyTree,
+    xs: PyTree = None,
+    length: int | None = None,
+    *,
+    lead: tuple[int, ...] = (),
+) -> tuple[PyTree, PyTree]:
+    """`jax.lax.scan`, exactly, whose smallest outputs are one array while it runs.
+
+    Args:
+        lead: outputs of this shape, one number for each environment for example, are packed where
+            they are float32, integers or bool.
+    """
+    spec: PyTree = None
+
+    def packed(carry: PyTree, x: PyTree) -> tuple[PyTree, tuple]:
+        nonlocal spec
+        carry, y = body(carry, x)
+        y = jax.tree.map(jnp.asarray, y)
+        spec = jax.eval_shape(lambda: y)
+        small, large = _by_size(y, lead)
+        return carry, (layout(_numbers(small)).encode(small) if small else (), large)
+
+    carry, (vectors, large) = jax.lax.scan(packed, init, xs, length)
+    small, _ = _by_size(spec, lead)
+    found = iter(layout(_numbers(small)).decode(vectors) if small else ())
+    others = iter(large)
+    ys = [next(found if _small(x, lead) else others) for x in jax.tree.leaves(spec)]
+    return carry, jax.tree.unflatten(jax.tree.structure(spec), ys)
+
+
+def _small(leaf: jax.Array | jax.ShapeDtypeStruct, lead: tuple[int, ...]) -> bool:
+    known = leaf.dtype in (jnp.float32, jnp.int32, jnp.uint32, jnp.bool_)
+    return leaf.shape == lead and known
+
+
+def _by_size(tree: PyTree, lead: tuple[int, ...]) -> tuple[list, list]:
+    leaves = jax.tree.leaves(tree)
+    small = [leaf for leaf in leaves if _small(leaf, lead)]
+    return small, [leaf for leaf in leaves if not _small(leaf, lead)]
+
+
+def _numbers(leaves: list) -> list[jax.ShapeDtypeStruct]:
+    return [jax.ShapeDtypeStruct((), leaf.dtype) for leaf in leaves]

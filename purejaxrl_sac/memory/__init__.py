@@ -1,0 +1,6 @@
+"""Memories: what agents learn from, as pure functions (see `types.Memory`)."""
+
+from purejaxrl_sac.memory.replay import prioritized, uniform
+from purejaxrl_sac.memory.rollouts import latest, latest_with_next_action, minibatches
+
+__all__ = ["latest", "latest_with_next_action", "minibatches", "prioritized", "uniform"]

@@ -1,0 +1,69 @@
+"""Memories of on-policy agents: the latest rollout, whole or in minibatches."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from purejaxrl_sac.types import Memory, PyTree, Sample, Transition
+
+
+def zeros(spec: PyTree) -> PyTree:
+    """Arrays of zeros in the shapes and dtypes of `spec`."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), spec)
+
+
+def latest() -> Memory:
+    """Remembers the last rollout only: on-policy learning. A sample is the rollout, [T, N]."""
+    return Memory(
+        init=zeros,
+        add=lambda state, step, rollout: rollout,
+        draw=lambda key, state, step, num_updates: None,
+        sample=lambda state, draw: Sample(state, jnp.float32(1)),
+        update_priorities=lambda state, sample, priority: state,
+    )
+
+
+def latest_with_next_action() -> Memory:
+    """The last T transitions whose next action is known: the last rollout, one step late.
+
+    `extras` is the action that was then taken in the next step [T, N], meaningless where `last`.
+    The run's very first row has no predecessor and weight 0. For SARSA.
+    """
+
+    def init(rollout: Transition) -> Transition:  # the step before, and the rollout
+        return jax.tree.map(lambda x: jnp.zeros((x.shape[0] + 1, *x.shape[1:]), x.dtype), rollout)
+
+    def add(state: Transition, step: jax.Array, rollout: Transition) -> Transition:
+        return jax.tree.map(lambda old, new: jnp.concatenate([old[-1:], new]), state, rollout)
+
+    def draw(key: jax.Array, state: Transition, step: jax.Array, num_updates: int) -> jax.Array:
+        length = state.reward.shape[0] - 1
+        weight = (step - length + jnp.arange(length) > 0).astype(jnp.float32)
+        return jnp.broadcast_to(weight[:, None], (num_updates, length, 1))
+
+    def sample(state: Transition, draw: jax.Array) -> Sample:
+        rows = jax.tree.map(lambda x: x[:-1], state)
+        return Sample(rows._replace(extras=state.action[1:]), draw)
+
+    return Memory(init, add, draw, sample, lambda state, sample, priority: state)
+
+
+def minibatches(num_epochs: int, num_minibatches: int) -> Memory:
+    """The last rollout, cut into equal minibatches anew in every epoch: on-policy learning.
+
+    Each of num_epochs x num_minibatches updates gets T x N / num_minibatches transitions.
+    """
+
+    def draw(key: jax.Array, state: Transition, step: jax.Array, num_updates: int) -> jax.Array:
+        rows = jnp.arange(state.reward.size)
+        shuffled = [jax.random.permutation(k, rows) for k in jax.random.split(key, num_epochs)]
+        return jnp.stack(shuffled).reshape(num_epochs * num_minibatches, -1)
+
+    def sample(state: Transition, draw: jax.Array) -> Sample:
+        def gather(x: jax.Array) -> jax.Array:
+            return x.reshape(-1, *x.shape[2:]).at[draw].get(mode="promise_in_bounds")
+
+        return Sample(jax.tree.map(gather, state), jnp.float32(1))
+
+    return latest()._replace(draw=draw, sample=sample)

@@ -1,0 +1,154 @@
+"""Layers, norms and initialisers that flax lacks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from purejaxrl_sac.types import PyTree
+
+Activation = Callable[[jax.Array], jax.Array]
+
+
+def no_norm() -> Activation:
+    """The norm of a network without one."""
+    return lambda x: x
+
+
+class Dropout(nn.Module):
+    """Dropout where there is a "dropout" key, nothing where there is none."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.Dropout(self.rate, deterministic=not self.has_rng("dropout"))(x)
+
+
+LayerNorm = partial(nn.LayerNorm, use_fast_variance=False)
+"""flax's, with the variance of centred values."""
+
+
+class BatchRenorm(nn.Module):
+    """Batch renormalisation (Ioffe 2017, arXiv 1702.03275) over the leading axis of [B, F].
+
+    It learns, from the batch and with running statistics alike, where the collection
+    "batch_stats" may change; elsewhere it normalises by the running statistics. Its first
+    `warmup` batches are plain batch normalisation.
+    """
+
+    warmup: int
+    momentum: float = 0.99
+    epsilon: float = 1e-3
+    r_max: float = 3.0
+    d_max: float = 5.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = x.shape[-1:]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        var = self.variable("batch_stats", "var", jnp.ones, shape)
+        seen = self.variable("batch_stats", "seen", jnp.zeros, ())
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        std = jnp.sqrt(var.value + self.epsilon)
+        if not self.is_mutable_collection("batch_stats") or self.is_initializing():
+            return scale * (x - mean.value) / std + bias
+        batch_mean, batch_var = x.mean(0), x.var(0)
+        batch_std = jnp.sqrt(batch_var + self.epsilon)
+        warm = seen.value >= self.warmup
+        r = jnp.where(warm, jnp.clip(batch_std / std, 1 / self.r_max, self.r_max), 1.0)
+        shift = jnp.clip((batch_mean - mean.value) / std, -self.d_max, self.d_max)
+        d = jnp.where(warm, shift, 0.0)
+        r, d = jax.lax.stop_gradient((r, d))
+        keep = self.momentum
+        mean.value = keep * mean.value + (1 - keep) * jax.lax.stop_gradient(batch_mean)
+        var.value = keep * var.value + (1 - keep) * jax.lax.stop_gradient(batch_var)
+        seen.value = seen.value + 1
+        return scale * ((x - batch_mean) / batch_std * r + d) + bias
+
+
+class NoisyDense(nn.Module):
+    """A linear layer with factorised Gaussian noise (Fortunato et al. 2018, arXiv 1706.10295).
+
+    y = (mu_w + sigma_w * f(e) f(e')^T) x + mu_b + sigma_b * f(e'),   f(e) = sgn(e) sqrt|e|
+
+    The noise e is a variable of the collection "noise", see `draw_noise`, and the same for all
+    rows of a call. Without that collection there is none.
+    """
+
+    features: int
+    dtype: Any = None
+    sigma: float = 0.5
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width = x.shape[-1]
+        bound = width**-0.5
+
+        def around_zero(key: jax.Array, shape: Sequence[int]) -> jax.Array:
+            return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+        deviation = nn.initializers.constant(self.sigma * bound)
+        mu_w = self.param("mu_w", around_zero, (width, self.features))
+        mu_b = self.param("mu_b", around_zero, (self.features,))
+        sigma_w = self.param("sigma_w", deviation, (width, self.features))
+        sigma_b = self.param("sigma_b", deviation, (self.features,))
+        dtype = self.dtype or jnp.float32
+        x, mu_w, mu_b, sigma_w, sigma_b = (
+            value.astype(dtype) for value in (x, mu_w, mu_b, sigma_w, sigma_b)
+        )
+        y = x @ mu_w + mu_b
+        if not self.has_variable("noise", "f"):
+            return y
+        noise = self.get_variable("noise", "f").astype(dtype)
+        into, out = noise[:width], noise[width:]
+        return y + ((x * into) @ sigma_w + sigma_b) * out
+
+
+def draw_noise(key: jax.Array, params: PyTree) -> PyTree:
+    """Noise for every `NoisyDense` of a network, as a collection: `{**params, **draw_noise(...)}`.
+
+    Drawn at once, because each call of a random number generator costs as much as a small layer.
+
+    Returns:
+        {"noise": ...} with f(e), [inputs + outputs] for each layer; empty where none is noisy.
+    """
+    layers = [
+        (path[:-1], sum(x.shape))
+        for path, x in flatten_dict(params["params"]).items()
+        if path[-1] == "sigma_w"
+    ]
+    sizes = [size for _, size in layers]
+    noise = jax.random.normal(key, (sum(sizes),))
+    noise = jnp.sign(noise) * jnp.sqrt(jnp.abs(noise))
+    parts = jnp.split(noise, list(itertools.accumulate(sizes))[:-1])
+    named = {(*path, "f"): part for (path, _), part in zip(layers, parts, strict=False)}
+    return {"noise": unflatten_dict(named)}
+
+
+def orthogonal(scale: float) -> Callable[..., nn.Module]:
+    """Dense layers that start orthogonal, which on-policy methods are known to need."""
+    return partial(nn.Dense, kernel_init=partial(_orthogonal, scale=scale))
+
+
+def _orthogonal(
+    key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, *, scale: float
+) -> jax.Array:
+    """`scale` times a matrix [n, m] with orthonormal rows or columns, all equally likely.
+
+    The polar factor of a Gaussian matrix, by the iteration of Newton and Schulz, which makes every
+    singular value 1. Not by QR: on a CPU it waits for threads of the pool that it runs in, and as
+    many of them side by side as there are cores wait for ever (jaxlib 0.10).
+    """
+    x = jax.random.normal(key, (max(shape), min(shape)), dtype)
+    x = x / jnp.linalg.norm(x)
+    x = jax.lax.fori_loop(0, 40, lambda _, x: 1.5 * x - 0.5 * x @ (x.T @ x), x)
+    return scale * (x if shape[0] >= shape[1] else x.T)

@@ -1,0 +1,132 @@
+"""Networks for Q(s, .) of discrete actions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from purejaxrl_sac.networks.layers import Activation, no_norm
+from purejaxrl_sac.networks.torsos import MLP, Conv, convolutions, torso
+
+
+class Linear(nn.Module):
+    """K numbers for each of A actions: [..., F] -> [..., A, K].
+
+    The output layer is of float32 whatever the others are: near 100, bfloat16 has steps of 1/2,
+    and most actions would be equal.
+    """
+
+    mlp: Callable[[], nn.Module]
+    dense: Callable[..., nn.Module]
+    num_actions: int
+    num_outputs: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        z = self.dense(self.num_actions * self.num_outputs, dtype=jnp.float32)(self.mlp()(x))
+        return z.reshape(*x.shape[:-1], self.num_actions, self.num_outputs)
+
+
+class Dueling(nn.Module):
+    """Q(s, a) = V(s) + A(s, a) - mean_a' A(s, a'), from a stream each (Wang et al. 2016, eq. 9)."""
+
+    mlp: Callable[[], nn.Module]
+    dense: Callable[..., nn.Module]
+    num_actions: int
+    num_outputs: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        value = Linear(self.mlp, self.dense, 1, self.num_outputs, name="value")(x)
+        advantage = Linear(
+            self.mlp, self.dense, self.num_actions, self.num_outputs, name="advantage"
+        )(x)
+        return value + advantage - advantage.mean(-2, keepdims=True)
+
+
+class QNetwork(nn.Module):
+    """[B, *obs_shape] -> [B, A, K]: a torso and a stream on it."""
+
+    torso: nn.Module
+    stream: nn.Module
+    dense: Callable[..., nn.Module] = nn.Dense  # for networks with layers of their own
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.stream(self.torso(x))
+
+
+class Quantiles(NamedTuple):
+    value: jax.Array  # [B, A, K]: the return's quantiles
+    fraction: jax.Array  # [B, K]: at these fractions tau, in (0, 1)
+
+
+class ImplicitQuantileNetwork(nn.Module):
+    """[B, *obs_shape] -> Quantiles at K random fractions (Dabney et al. 2018, arXiv 1806.06923).
+
+    The torso's features are multiplied by relu(Dense(cos(pi i tau))), i = 0 .. 63. Without a
+    "tau" key, fractions are the midpoints of K equal parts, distorted by `distortion`: the
+    expectation over them is what the policy maximises.
+    """
+
+    torso: nn.Module
+    stream: nn.Module  # with one output per action
+    dense: Callable[..., nn.Module] = nn.Dense
+    num_quantiles: int = 32
+    distortion: Activation = lambda fraction: fraction
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> Quantiles:
+        features = self.torso(x)
+        shape = (features.shape[0], self.num_quantiles)
+        if self.has_rng("tau"):
+            fraction = jax.random.uniform(self.make_rng("tau"), shape)
+        else:
+            fraction = self.distortion(midpoints(self.num_quantiles))[None]  # the same in all rows
+        cosines = jnp.cos(jnp.pi * jnp.arange(64) * fraction[..., None])
+        embedding = nn.relu(self.dense(features.shape[-1])(cosines))
+        value = self.stream(features[:, None] * embedding).squeeze(-1)  # [B, K, A]
+        return Quantiles(value.swapaxes(1, 2), jnp.broadcast_to(fraction, shape))
+
+
+def midpoints(count: int) -> jax.Array:
+    """The middles of `count` equal parts of [0, 1]."""
+    return (jnp.arange(count) + 0.5) / count
+
+
+def q_network(
+    config: Any,
+    space: Any,
+    num_actions: int,
+    num_outputs: int,
+    *,
+    stream: type[nn.Module] = Linear,
+    network: Callable[..., nn.Module] = QNetwork,
+    dense: Callable[..., nn.Module] = nn.Dense,
+    norm: Callable[..., Activation] | None = None,
+    layers: Callable[[Any], Sequence[tuple[int, int, int]]] = convolutions,
+) -> nn.Module:
+    """Builds a network for Q(s, .) from its parts; the stream has the last hidden layer.
+
+    Args:
+        config: hidden_sizes, activation and compute_dtype, in which the hidden layers compute;
+            parameters and the output layer are always float32.
+        stream: `Linear` or `Dueling`.
+        network: how torso and stream go together.
+        dense: `nn.Dense` or `NoisyDense`.
+        norm: before every activation, such as `LayerNorm`.
+        layers: the convolutions, as in `torso`.
+    """
+    dtype = jnp.dtype(config.compute_dtype)
+    dense = partial(dense, dtype=dtype)
+    conv = partial(Conv, dtype=dtype)
+    norm = partial(norm, dtype=dtype) if norm else no_norm
+    below, last = config.hidden_sizes[:-1], config.hidden_sizes[-1:]
+    kinds = {"dense": dense, "norm": norm}
+    features = torso(space, below, config.activation, layers=layers, conv=conv, **kinds)
+    mlp = partial(MLP, tuple(last), getattr(nn, config.activation), **kinds)
+    return network(features, stream(mlp, dense, num_actions, num_outputs), dense)

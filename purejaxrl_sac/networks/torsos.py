@@ -1,0 +1,155 @@
+"""Torsos: from observations to features, [B, *obs_shape] -> [B, F]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.networks.layers import Activation, LayerNorm, no_norm, orthogonal
+
+
+def features(space: Any) -> Callable[[jax.Array], jax.Array]:
+    """What networks see of an observation: one-hot where it is Discrete, float32 elsewhere.
+
+    Observations stay in the environment's own dtype everywhere else, the memory included.
+    """
+    if hasattr(space, "n"):
+        return lambda obs: jax.nn.one_hot(obs, space.n)
+    return lambda obs: obs.astype(jnp.float32)
+
+
+def flat(x: jax.Array) -> jax.Array:
+    """[B, ...] -> [B, F]."""
+    return x.reshape(x.shape[0], -1)
+
+
+class MLP(nn.Module):
+    """[..., F] -> [..., hidden_sizes[-1]]."""
+
+    hidden_sizes: Sequence[int]
+    activation: Activation = nn.relu
+    dense: Callable[..., nn.Module] = nn.Dense
+    norm: Callable[[], Activation] = no_norm
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for size in self.hidden_sizes:
+            x = self.activation(self.norm()(self.dense(size)(x)))
+        return x
+
+
+class Conv(nn.Module):
+    """A convolution as one matrix product over patches: [B, H, W, C] -> [B, H', W', features].
+
+    The same numbers as `nn.Conv` without padding, and 1.5 to 2.5 times as fast on a CPU where
+    seeds are vmapped: a convolution with kernels of their own for each seed is slow there.
+    """
+
+    features: int
+    width: int
+    stride: int = 1
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        def across(size: int, offset: int) -> slice:
+            return slice(offset, size - self.width + offset + 1, self.stride)
+
+        height, breadth = x.shape[1:3]
+        patches = [
+            x[:, across(height, i), across(breadth, j)]
+            for i in range(self.width)
+            for j in range(self.width)
+        ]
+        return nn.Dense(self.features, dtype=self.dtype)(jnp.concatenate(patches, axis=-1))
+
+
+class CNN(nn.Module):
+    """Convolutions over images: [B, H, W, C] -> [B, F]; follow it with an MLP."""
+
+    layers: Sequence[tuple[int, int, int]]  # filters, width of the kernel, stride
+    activation: Activation = nn.relu
+    conv: Callable[..., nn.Module] = Conv
+    norm: Callable[[], Activation] = no_norm
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for filters, width, stride in self.layers:
+            x = self.activation(self.norm()(self.conv(filters, width, stride)(x)))
+        return flat(x)
+
+
+class Residual(nn.Module):
+    """[..., F] -> [..., width]: SimBa's residual feed-forward blocks (Lee et al. 2024).
+
+    A linear embedding, x + MLP(LayerNorm(x)) with an inner layer of 4 x width per block, and a
+    LayerNorm at the end.
+    """
+
+    width: int
+    blocks: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kaiming = nn.initializers.he_normal()
+        x = orthogonal(1.0)(self.width)(x)
+        for _ in range(self.blocks):
+            y = nn.Dense(4 * self.width, kernel_init=kaiming)(LayerNorm()(x))
+            x = x + nn.Dense(self.width, kernel_init=kaiming)(nn.relu(y))
+        return LayerNorm()(x)
+
+
+MINATAR = ((16, 3, 1),)
+"""The convolution of Young & Tian 2019, "MinAtar", section 3."""
+
+
+NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+"""The convolutions of Mnih et al. 2015, for images of 36 x 36 and more."""
+
+
+def convolutions(space: Any) -> Sequence[tuple[int, int, int]]:
+    """The usual ones for a gymnax observation space: none unless it is of images [H, W, C]."""
+    if hasattr(space, "n") or len(space.shape) != 3:
+        return ()
+    return NATURE if min(space.shape[:2]) >= 36 else MINATAR
+
+
+def torso(
+    space: Any,
+    hidden_sizes: Sequence[int],
+    activation: str,
+    *,
+    layers: Callable[[Any], Sequence[tuple[int, int, int]]] = convolutions,
+    dense: Callable[..., nn.Module] = nn.Dense,
+    conv: Callable[..., nn.Module] = Conv,
+    norm: Callable[[], Activation] = no_norm,
+) -> nn.Module:
+    """The usual torso for a gymnax observation space: [B, *obs_shape] -> [B, F].
+
+    Args:
+        layers: space -> the convolutions before the MLP; (), and observations are flattened.
+
+    Raises:
+        ConfigError: convolutions on observations that are not images, or are too small.
+    """
+    activate = getattr(nn, activation)
+    mlp = MLP(tuple(hidden_sizes), activate, dense, norm)
+    if not (filters := tuple(layers(space))):
+        return nn.Sequential([flat, mlp])
+    shape = getattr(space, "shape", ())
+    if hasattr(space, "n") or len(shape) != 3:
+        raise ConfigError(
+            f"a CNN needs images [H, W, C], but observations are of shape {shape}: leave the"
+            " convolutions out"
+        )
+    size = min(shape[:2])
+    for _, width, stride in filters:
+        size = (size - width) // stride + 1
+    if size < 1:
+        raise ConfigError(f"images of {shape[:2]} are too small for convolutions {filters}")
+    return nn.Sequential([CNN(filters, activate, conv, norm), mlp])
