@@ -1,0 +1,1 @@
+"""Runs: planned, compiled, trained, kept and resumed."""
