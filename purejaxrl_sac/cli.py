@@ -74,7 +74,7 @@ class OnDevices:
 
         if self.cpu_devices is not None:
             mesh.use_cpu_devices(self.cpu_devices)
-        elif not mesh.has_begun():
+        elif not mesh.is_initialized():
             mesh.use_cpu_devices(max(1, min(mesh.cores(), lanes)))
         return None if self.devices == "all" else self.devices
 
@@ -116,8 +116,8 @@ class Watching(OnDevices):
         from purejaxrl_sac.experiment.runs import display
 
         if self.json:
-            return display.Lines()
-        return (display.Quiet if self.quiet else display.Display)(Console())
+            return display.JsonReporter()
+        return (display.SummaryReporter if self.quiet else display.ConsoleReporter)(Console())
 
     def keeping(self, lanes: int) -> dict[str, Any]:
         """Arguments of `run` and `resume`, for so many seeds."""
@@ -358,7 +358,7 @@ def main(arguments: list[str] | None = None) -> int:  # noqa: PLR0911
 def joined() -> bool:
     """Whether this is one of several processes."""
     processes = sys.modules.get("purejaxrl_sac.experiment.devices.processes")
-    return processes is not None and processes.joined()
+    return processes is not None and processes.is_distributed()
 
 
 def ended(status: int) -> int:
@@ -554,7 +554,7 @@ def show_sweep(options: Watching, swept: SweepResult) -> None:
     if not processes.is_first():
         return
     if options.json:
-        display.Lines().on_finished("", figures, swept.path)
+        display.JsonReporter().on_finished("", figures, swept.path)
         return
     title = f"sweep of {finished.title(swept.sweep.config)}"
     Console().print(display.table(title, {**figures, "written to": str(swept.path)}))

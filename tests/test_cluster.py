@@ -40,7 +40,7 @@ def test_a_worker_is_killed_and_its_batch_goes_on_in_another(how, two_workers, t
     path, seen = tmp_path / "sweep", []
 
     class Killer(Reporter):
-        def say(self, text):
+        def message(self, text):
             seen.append(text)
 
     def engine(batches, **options):
@@ -71,12 +71,16 @@ def test_a_worker_is_killed_and_its_batch_goes_on_in_another(how, two_workers, t
 def test_what_fails_in_a_worker_is_said_here(two_workers, tmp_path):
     made = sweep.plan(CONFIG, RATES, seeds=2)
     sweep.begin(tmp_path / "sweep", made)
-    with pytest.raises(prl.ConfigError, match=f"devices is 99, but 1 to {min(1, cores())} can be"):
+    with pytest.raises(
+        prl.ConfigError, match=f"devices is 99, but must be between 1 and {min(1, cores())}"
+    ):
         sweep.go_on(
             tmp_path / "sweep", made, engine=lambda b, **o: cluster.train_on_ray(b, devices=99)
         )
-    with pytest.raises(prl.ConfigError, match="takes 64 CPUs and 0 GPUs, but no host has so many"):
+    with pytest.raises(
+        prl.ConfigError, match="needs 64 CPUs and 0 GPUs, but no host has that many"
+    ):
         cluster.train_on_ray([], cpus=64)
-    with pytest.raises(prl.ConfigError, match="needs a CPU at least"):
+    with pytest.raises(prl.ConfigError, match="needs at least 1 CPU"):
         cluster.slots(cpus=0)
     assert not list(tmp_path.glob("sweep/batches/*/metrics.jsonl"))

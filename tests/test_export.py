@@ -203,7 +203,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(exported, tmp_path):
     file = tmp_path / "file"
     file.touch()
     assert "exists already" in refused(config, state, file)
-    assert "cannot make" in refused(config, state, file / "below")
+    assert "cannot create" in refused(config, state, file / "below")
     new = tmp_path / "new"
     seeds = state._replace(key=jax.random.split(state.key, 5))
     assert "an axis of 5 seeds" in refused(config, seeds, new)

@@ -71,7 +71,7 @@ def killed(port, path, victim=1):
     begun[victim].communicate()
     left = begun[1 - victim]
     said = left.communicate(timeout=300)[1]
-    ours = "another process of this run is gone: the last checkpoint is intact" in said
+    ours = "another process of this run was lost: the last checkpoint is intact" in said
     assert left.returncode == 1 if ours else victim == 0 and "another task died" in said  # XLA's
     assert not (path / "summary.json").exists()
 
@@ -136,7 +136,7 @@ def test_processes_do_not_make_up_names_each_for_itself(port, tmp_path, monkeypa
     ("process", "status", "message"),
     [
         (1, 2, "did not answer within 1 s"),
-        (0, 1, "not all 2 processes came to 127.0.0.1"),
+        (0, 1, "not all 2 processes connected to 127.0.0.1"),
     ],
 )
 def test_nobody_waits_for_ever(process, status, message, port, tmp_path):
@@ -173,7 +173,7 @@ def test_policies_are_judged_by_one_process(capsys):
 def test_a_port_that_somebody_has_is_not_taken():
     found = socket.create_server(("", 0))
     port = found.getsockname()[1]
-    with found, pytest.raises(ConfigError, match=f"port {port} cannot be had"):
+    with found, pytest.raises(ConfigError, match=f"port {port} is not available"):
         processes.join(f"127.0.0.1:{port}", 2, 0)
 
 
@@ -199,12 +199,13 @@ def test_who_has_begun_several_processes(monkeypatch):
 
 
 def test_alone_a_process_agrees_with_itself():
-    assert processes.alone() and processes.is_first() and not processes.joined()
+    assert processes.is_single() and processes.is_first() and not processes.is_distributed()
     assert (
-        processes.any_of(True, False) == [True, False] and processes.total(2**32 - 1) == 2**32 - 1
+        processes.any_of(True, False) == [True, False]
+        and processes.sum_uint32(2**32 - 1) == 2**32 - 1
     )
-    assert processes.least(7) == 7 and processes.gathered(np.arange(3)).shape == (1, 3)
-    processes.check_alike("anything")
+    assert processes.minimum(7) == 7 and processes.gather(np.arange(3)).shape == (1, 3)
+    processes.check_equal("anything")
     with pytest.raises(ConfigError, match="as it is"):
         processes.on_first(lambda: (_ for _ in ()).throw(ConfigError("as it is")))
-    assert processes.lost(ValueError("Gloo all-reduce failed")) is None
+    assert processes.lost_process(ValueError("Gloo all-reduce failed")) is None

@@ -119,7 +119,7 @@ def test_more_devices_than_there_are(tmp_path, capsys):
         out = ["--seeds=4", "--quiet", "--out", str(tmp_path / "run")]
         assert cli.main(["train", "q_learning", "--env=chain", *flags, *out]) == 2
         said = capsys.readouterr().err
-        assert "but 1 to 2 can be had: on a CPU, --cpu-devices" in said
+        assert "but must be between 1 and 2 (on a CPU, --cpu-devices" in said
     with pytest.raises(ConfigError, match="too late for 3 CPU devices"):
         mesh.use_cpu_devices(3)
     with pytest.raises(ConfigError, match="at least 1"):

@@ -24,7 +24,7 @@ from purejaxrl_sac.experiment.runs import engine, plans
 from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import Reporter
-from purejaxrl_sac.experiment.runs.lifecycle import is_best, joined, parted
+from purejaxrl_sac.experiment.runs.lifecycle import is_best, join_state, split_state
 from tests.conftest import quick, small
 
 TINY = small("q_learning", env="chain")  # compiled in a second or two
@@ -37,7 +37,7 @@ class Remarks(Reporter):
     def __init__(self, stop_after=None, how=signal.SIGTERM):
         self.said, self.chunks, self.stop_after, self.how = [], 0, stop_after, how
 
-    def say(self, text):
+    def message(self, text):
         self.said.append(text)
 
     def on_chunk(self, progress):
@@ -170,9 +170,9 @@ def test_every_state_survives_the_disk(algorithm, tmp_path):
     like = engine.shapes(plan)
     state = jax.tree.map(fill, like)
     checkpoints = Checkpoints(tmp_path / "kept", keep=1)
-    checkpoints.save(10, 2, **parted(state))
+    checkpoints.save(10, 2, **split_state(state))
     checkpoints.wait()
-    found = joined(**checkpoints.restore(10, 2, **parted(like)))
+    found = join_state(**checkpoints.restore(10, 2, **split_state(like)))
     checkpoints.close()
     assert jax.tree.structure(found) == jax.tree.structure(state)
     assert same(found, state)
@@ -237,7 +237,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(damage, whole, copy)
         shutil.rmtree(newest / "rest" / "d")
     remarks = Remarks()
     run = prl.experiment.resume(copy.path, reporter=remarks)
-    assert "is damaged" in remarks.said[0] and "going on from step" in remarks.said[1]
+    assert "is damaged" in remarks.said[0] and "resuming from step" in remarks.said[1]
     assert str(copy.path / "damaged") in remarks.said[0]
     assert same(run.state, whole.state)
     assert metrics(copy.path) == metrics(whole.path)
@@ -245,7 +245,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(damage, whole, copy)
 
 
 def test_no_flipped_bit_goes_unnoticed(whole, tmp_path):
-    like = parted(engine.shapes(whole.plan))
+    like = split_state(engine.shapes(whole.plan))
     newest = whole.path / "checkpoints" / str(whole.steps)
     rng = random.Random(1)
     for trial in range(12):
@@ -254,7 +254,7 @@ def test_no_flipped_bit_goes_unnoticed(whole, tmp_path):
         flip(path / "1", rng)
         checkpoints = Checkpoints(path)
         try:
-            found = joined(**checkpoints.restore(1, 2, **like))
+            found = join_state(**checkpoints.restore(1, 2, **like))
             assert same(found, whole.state)
         except DamagedError:
             pass
@@ -266,14 +266,14 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_left_as_it_is(whole, copy):
     for path in copy.checkpoints.iterdir():
         flip(path, random.Random(2))
     before = sorted(copy.path.rglob("*"))
-    why = r"no checkpoint of .* can be read .*to begin from the st"
+    why = r"no checkpoint of .* can be read .*to start over, move"
     with pytest.raises(ConfigError, match=why):
         prl.experiment.resume(copy.path)
     assert sorted(copy.path.rglob("*")) == before and metrics(copy.path) == metrics(whole.path)
     shutil.rmtree(copy.checkpoints)
     remarks = Remarks()
     run = prl.experiment.resume(copy.path, reporter=remarks)
-    assert remarks.said[-1] == "no checkpoint: from the start"
+    assert remarks.said[-1] == "no checkpoint: starting over"
     assert same(run.state, whole.state)
     assert metrics(copy.path) == metrics(whole.path)
 
@@ -498,7 +498,7 @@ def test_a_run_that_never_began_leaves_nothing(tmp_path):
     with pytest.raises(ConfigError):
         prl.experiment.run(small("dqn", gamma=2.0), out=tmp_path / "a", **SHORT)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot make"):
+    with pytest.raises(ConfigError, match="cannot create"):
         prl.experiment.run(small("dqn"), out=tmp_path / "file" / "b", **SHORT)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -514,7 +514,7 @@ def test_a_run_that_does_not_fit_is_refused_with_the_numbers(tmp_path, monkeypat
     monkeypatch.setattr(resources, "available", lambda: needed)
     resources.check_programs(programs)
     monkeypatch.setattr(resources, "available", lambda: needed - 1)
-    with pytest.raises(ConfigError, match="while it computes"):
+    with pytest.raises(ConfigError, match="at its peak"):
         resources.check_programs(programs)
     assert not list(tmp_path.iterdir())
 
@@ -542,7 +542,7 @@ def test_a_diverged_seed_is_named_with_its_step_and_the_others_go_on():
     programs = engine.Programs(None, chunks, 0, mesh_for(3, 1))
     step = jnp.int32(config.warmup_iterations * config.rollout_length)
     state = prl.TrainState(None, step, None, None, None)
-    history = [progress for _, progress in engine.advance(plan, programs, state)]
+    history = [progress for _, progress in engine.run_chunks(plan, programs, state)]
     expected = [-1, plan.steps(4), -1]
     for progress in history:
         assert progress.failed_step.tolist() == expected

@@ -15,7 +15,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, cli, mdp
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.experiment.devices import resources
-from purejaxrl_sac.experiment.errors import NoRoomError, StoppedError
+from purejaxrl_sac.experiment.errors import InsufficientMemoryError, StoppedError
 from purejaxrl_sac.experiment.runs import engine, plans
 from purejaxrl_sac.experiment.tuning import points, sensitivity, sweep
 from tests.conftest import small
@@ -136,7 +136,7 @@ def test_batches_fit_into_memory(tmp_path, monkeypatch):
     made = sweep.plan(config, points.grid(tau=list(np.linspace(0.1, 1, 10))), seeds=2)
     plan = plans.plan(config, 2)
     one = sum(resources.state_bytes(plan, engine.mesh_for(2)).values())
-    monkeypatch.setattr(resources, "available", lambda: int(4.1 * one / resources.SWEEP_SHARE))
+    monkeypatch.setattr(resources, "available", lambda: int(4.1 * one / resources.SWEEP_FRACTION))
     sizes = [len(batch.variants["tau"]) for batch in sweep.batches(tmp_path, made)]
     assert sizes == [4, 3, 3] or sizes == [4, 4, 2]
     (tmp_path / "batches" / "00002-00004").mkdir(parents=True)  # of another machine
@@ -154,7 +154,7 @@ def test_batches_are_halved_where_programs_take_more_than_states(whole, tmp_path
     def check(programs, held=0):
         tried.append(programs)
         if len(tried) == 1:
-            raise NoRoomError("too many")
+            raise InsufficientMemoryError("too many")
 
     monkeypatch.setattr(resources, "check_programs", check)
     found = sweep.run(TINY, RATES[:2], out=tmp_path / "sweep", fresh_seeds=0, **SHORT)
@@ -211,7 +211,7 @@ def test_the_command_line_sweeps_static_and_traced_fields(tmp_path, capsys):
         (["--grid", "gamma=0.9", "gamma=0.8"], "gamma is twice in --grid"),
         (["--grid", "gamma=0.9", "--grid", "omega=0.5"], "--grid is given twice"),
         (["--grid", "gamma=0.9", "--lanes=7"], "lanes is 7, but a point takes 8"),
-        (["--grid", "gamma=0.9", "--devices=9"], "devices is 9, but 1 to 2 can be had"),
+        (["--grid", "gamma=0.9", "--devices=9"], "devices is 9, but must be between 1 and 2"),
     ],
 )
 def test_bad_sweeps_end_in_one_line(flags, message, tmp_path, capsys):

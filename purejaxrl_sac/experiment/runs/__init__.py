@@ -1,1 +1,1 @@
-"""Runs: planned, compiled, trained, kept and resumed."""
+"""Runs: planning, compilation, training, checkpoints, resumption."""

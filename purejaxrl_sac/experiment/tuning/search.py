@@ -120,7 +120,7 @@ def successive_halving(
     points = checked(config, points)
     if len({shape_of(config, point) for point in points}) > 1:
         raise ConfigError("points of a search share one program: sweep static fields instead")
-    if not plans.timed(config):
+    if not plans.has_time_limit(config):
         raise ConfigError(f"a search needs a time limit, which {config.env} does not have")
     iterations = config.replace(**points[0]).iterations
     ends = rung_ends(iterations, min(size, len(points)), eta, first)
@@ -182,7 +182,7 @@ def _halve(  # noqa: PLR0917
         old, mesh = mesh, mesh_for(plan.lanes, devices)
         programs = _compile(plan, mesh, [end - done], done)
         if state is None:
-            state = engine.begin(plan, programs)
+            state = engine.initial_state(plan, programs)
         else:
             lanes = going[:, None] * plan.seeds + np.arange(plan.seeds)
             state = take_lanes(state, lanes.ravel(), old, mesh)
@@ -344,7 +344,7 @@ def population_based_training(
         validate(config.replace(**{name: end[name] for name in names}))
     if generations < 1:
         raise ConfigError(f"generations is {generations}, but must be at least 1")
-    if not plans.timed(config):
+    if not plans.has_time_limit(config):
         raise ConfigError(f"a search needs a time limit, which {config.env} does not have")
     plan = lane_plan(config, points, seeds=1, seed=seed, episodes=episodes)
     length = plans.chunk_length(config.iterations, generations)
@@ -359,7 +359,7 @@ def population_based_training(
     def members(key: jax.Array) -> jax.Array:
         return fill(jax.random.split(key, plan.lanes), plan.lanes, mesh)
 
-    state = programs.begin(members(key_members), _lanes_of(config, values, plan, mesh))
+    state = programs.init(members(key_members), _lanes_of(config, values, plan, mesh))
     history, done = [], 0
     for length in lengths:
         trained_with = _lanes_of(config, values, plan, mesh)

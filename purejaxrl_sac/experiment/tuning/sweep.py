@@ -21,7 +21,7 @@ import numpy as np
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment.devices import processes, resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
-from purejaxrl_sac.experiment.errors import NoRoomError, StoppedError
+from purejaxrl_sac.experiment.errors import InsufficientMemoryError, StoppedError
 from purejaxrl_sac.experiment.pictures import plot
 from purejaxrl_sac.experiment.runs import display, lifecycle, plans, record
 from purejaxrl_sac.experiment.runs.directory import RunDirectory, read_json, write_json, write_text
@@ -257,8 +257,8 @@ def go_on(
     """
     if devices is not None:
         options["devices"] = devices
-    processes.check_alike(repr((str(path), _document(sweep), most, devices)))
-    with lifecycle.failing(RunDirectory(path)):
+    processes.check_equal(repr((str(path), _document(sweep), most, devices)))
+    with lifecycle.failures_as_run_errors(RunDirectory(path)):
         try:
             _train_all(path, sweep, engine, most, **options)
             scores = read_scores(path, sweep)
@@ -283,7 +283,7 @@ def _train_all(
         left = batches(path, sweep, most, options.get("devices"))
         try:
             return engine(left, **options)
-        except NoRoomError:
+        except InsufficientMemoryError:
             processes.on_first(lambda: None)  # the first one has taken the batch away again
             largest = max((batch.points for batch in left if not batch.path.exists()), default=1)
             if largest == 1:
@@ -336,10 +336,10 @@ def _fitting(sweep: Sweep, point: int, most: int | None, devices: int | None) ->
     mesh = mesh_for(plan.lanes, devices)
     resources.check_state(plan, mesh)
     needed = sum(resources.state_bytes(plan, mesh).values())
-    fit = int(resources.SWEEP_SHARE * resources.available() / needed)
+    fit = int(resources.SWEEP_FRACTION * resources.available() / needed)
     if most is not None:
         fit = min(fit, at_once(most, sweep.seeds))
-    return processes.least(max(1, fit))
+    return processes.minimum(max(1, fit))
 
 
 def read_scores(path: Path, sweep: Sweep) -> np.ndarray:
@@ -481,5 +481,5 @@ class _Inside(Reporter):
     """A batch is watched as a run is, but for the table at its end."""
 
     def __init__(self, reporter: Reporter) -> None:
-        self.live, self.say, self.on_begin = reporter.live, reporter.say, reporter.on_begin
+        self.live, self.message, self.on_start = reporter.live, reporter.message, reporter.on_start
         self.on_compiled, self.on_chunk = reporter.on_compiled, reporter.on_chunk
