@@ -19,7 +19,7 @@ from purejaxrl_sac.experiment.errors import InsufficientMemoryError, StoppedErro
 from purejaxrl_sac.experiment.runs import engine, plans
 from purejaxrl_sac.experiment.tuning import points, sensitivity, sweep
 from tests.conftest import small
-from tests.test_runs import TINY, Remarks, compiled_once  # noqa: F401
+from tests.test_runs import TINY, Recorder, compiled_once  # noqa: F401
 
 SHORT = {"seeds": 2, "chunks": 3, "episodes": 4}
 RATES = points.grid(learning_rate=[0.1, 0.5, 0.9])
@@ -117,7 +117,7 @@ def test_the_best_point_is_trained_anew_with_seeds_that_did_not_choose_it(whole)
 
 def test_a_half_done_sweep_is_resumed_and_ends_alike(whole, tmp_path):
     path = tmp_path / "sweep"
-    reporter = Remarks(stop_after=2)  # in the first batch
+    reporter = Recorder(stop_after=2)  # in the first batch
     with pytest.raises(StoppedError, match=r"sweep stopped"):
         sweep.run(TINY, RATES, out=path, most=4, reporter=lambda: reporter, **SHORT)
     assert sweep.describe(path)["points"] == "0 of 3 trained"
