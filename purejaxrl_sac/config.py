@@ -1,54 +1,143 @@
-"""The fields every algorithm's configuration shares, and their checks."""
+"""Configurations: the fields every algorithm shares, and how fields declare their bounds.
+
+A field is declared with its bounds,
+
+    batch_size: int = static(128, at_least=1)
+    gamma: float = traced(0.99, between=(0, 1))
+
+and a class that redefines its default inherits them. Conditions between fields are checked by
+`Config.check`, which subclasses extend.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import cache
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 from flax import struct
 
-
-def static(default: Any) -> Any:
-    """A field that decides shapes or code: part of the compiled program, not of its data."""
-    return struct.field(pytree_node=False, default=default)
+from purejaxrl_sac.types import Algorithm, Wrapper
 
 
 class ConfigError(ValueError):
     """A configuration that cannot run; the message is one line that says what to do."""
 
 
-@struct.dataclass
-class Config:
-    """What every run needs to say.
+class Bounds(NamedTuple):
+    """What values a field accepts."""
+
+    kind: type  # int: whole numbers; float: numbers; str: one of `one_of`; tuple: layer sizes
+    at_least: float = -math.inf
+    at_most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    one_of: tuple[str, ...] = ()
+    infinite: bool = False  # whether inf is a value
+    optional: bool = False  # whether None is a value
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises ConfigError if the value of field `name` is out of bounds; tracers pass."""
+        if isinstance(value, jax.core.Tracer) or (self.optional and value is None):
+            return
+        if self.kind is str:
+            if value not in self.one_of:
+                raise unknown(name, str(value), self.one_of)
+            return
+        if self.kind is tuple:
+            sizes = value if isinstance(value, tuple | list) else [None]
+            if not all(
+                isinstance(x, Integral) and not isinstance(x, bool) and x > 0 for x in sizes
+            ):
+                raise ConfigError(f"{name} is {value!r}, but must be a tuple of whole numbers > 0")
+            return
+        if np.ndim(value) == 0 and isinstance(value, np.ndarray | np.generic | jax.Array):
+            value = value.item()
+        if isinstance(value, bool) or not isinstance(value, Integral if self.kind is int else Real):
+            what = "a whole number" if self.kind is int else "a number"
+            raise ConfigError(f"{name} is {value!r}, but must be {what}")
+        if violated := self.violated(float(value)):
+            raise ConfigError(f"{name} is {value}, but must be {violated}")
+
+    def violated(self, x: float) -> str:
+        """The bound that a number violates; empty if it is within all of them."""
+        if math.isnan(x):
+            return "a number"
+        if self.at_least > -math.inf and self.at_most < math.inf:
+            inside = self.at_least <= x <= self.at_most
+            return "" if inside else f"between {self.at_least:g} and {self.at_most:g}"
+        if x < self.at_least:
+            return f"at least {self.at_least:g}" if self.at_least else "zero or more"
+        if x > self.at_most:
+            return f"at most {self.at_most:g}" if self.at_most else "zero or less"
+        if x <= self.above:
+            return f"greater than {self.above:g}" if self.above else "greater than zero"
+        if x >= self.below and not (math.isinf(x) and self.infinite):
+            return f"less than {self.below:g}"
+        return "finite" if math.isinf(x) and not self.infinite else ""
+
+
+def static(default: Any, *, between: tuple[float, float] | None = None, **bounds: Any) -> Any:
+    """A field that decides shapes or code: part of the compiled program, not of its data.
+
+    Args:
+        between: the least and the greatest value.
+        **bounds: fields of `Bounds`, such as `at_least=1` or `one_of=("relu", "tanh")`. Where there
+            are any, the kind of value follows from the default: int, float, str or a tuple of ints.
+    """
+    return struct.field(pytree_node=False, **_declared(default, between, bounds))
+
+
+def traced(default: Any, *, between: tuple[float, float] | None = None, **bounds: Any) -> Any:
+    """A field that is data of the compiled program: a number that `vmap` may sweep over.
+
+    Arguments as for `static`.
+    """
+    return struct.field(**_declared(default, between, bounds))
+
+
+def _declared(
+    default: Any, between: tuple[float, float] | None, bounds: dict[str, Any]
+) -> dict[str, Any]:
+    if between is not None:
+        bounds |= {"at_least": between[0], "at_most": between[1]}
+    checked = Bounds(bounds.pop("kind", type(default)), **bounds) if bounds else None
+    return {"default": default, "metadata": {"bounds": checked} if checked else {}}
+
+
+class Config(struct.PyTreeNode):
+    """What every run needs to state.
 
     Fields made by `static` are shapes, counts and callables: changing one compiles a new
     program. All others are traced numbers: `vmap` over them is a hyperparameter sweep.
     """
 
-    algorithm: Callable = static(None)
-    """(config) -> (Agent, Memory); pass your own to fork an algorithm."""
+    algorithm: Algorithm = static(None)
+    """(config, env) -> (Agent, Memory); pass your own to fork an algorithm."""
     env: Any = static("CartPole-v1")
     """Environment: a name, or any gymnax `Environment` object."""
-    env_params: object = None
+    env_params: Any = None
     """Parameters of the environment (a traced pytree); None for its defaults."""
-    total_steps: int = static(100_000)
+    total_steps: int = static(100_000, at_least=1)
     """Environment steps over all parallel environments, warm-up included."""
-    num_envs: int = static(1)
+    num_envs: int = static(1, at_least=1)
     """Parallel environments per seed."""
-    rollout_length: int = static(1)
+    rollout_length: int = static(1, at_least=1)
     """Steps each environment takes between learning phases."""
-    noise_repeat: int = static(1)
-    """Steps that the random numbers of exploration are held for; divides rollout_length."""
-    num_updates: int = static(1)
+    noise_repeat: int = static(1, at_least=1)
+    """Steps for which the exploration noise is kept; divides rollout_length."""
+    num_updates: int = static(1, at_least=1)
     """Gradient updates in each learning phase."""
-    warmup_steps: int = static(0)
-    """Environment steps of uniformly random actions before learning begins."""
-    wrappers: tuple[Callable, ...] = static(())
-    """What the agent is wrapped in, the first innermost, such as `normalize.observations`."""
+    warmup_steps: int = static(0, at_least=0)
+    """Environment steps of uniformly random actions before learning starts."""
+    wrappers: tuple[Wrapper, ...] = static(())
+    """Wrappers of the agent, the innermost first, such as `normalize.observations`."""
 
     @property
     def steps_per_iteration(self) -> int:
@@ -57,7 +146,7 @@ class Config:
 
     @property
     def warmup_iterations(self) -> int:
-        """Warm-up in whole iterations: `warmup_steps` rounded up to blocks."""
+        """Warm-up in whole iterations: `warmup_steps`, rounded up."""
         return -(-self.warmup_steps // self.steps_per_iteration)
 
     @property
@@ -70,31 +159,25 @@ class Config:
         iteration = self.warmup_iterations + count // self.num_updates + 1
         return iteration * self.rollout_length
 
+    def check(self) -> None:
+        """Checks conditions between fields; each field is within its own bounds already.
 
-ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "leaky_relu", "softplus", "sigmoid")
-COMPUTE_DTYPES = ("float32", "bfloat16")
-COUNTS = (
-    "total_steps", "num_envs", "rollout_length", "noise_repeat", "num_updates", "batch_size",
-    "capacity", "n_step", "num_atoms", "num_quantiles", "num_epochs", "num_particles",
-    "num_actions", "policy_delay", "num_critics", "subset_size",
-    "actor_width", "actor_blocks", "critic_width", "critic_blocks",
-)  # fmt: skip
-UNIT_INTERVAL = (
-    "gamma", "tau", "epsilon_start", "epsilon_end", "epsilon_fraction", "trace_decay", "cvar",
-    "priority_exponent", "importance_exponent", "munchausen", "learning_rate_end", "clip_ratio",
-    "target_entropy_ratio", "target_entropy_ratio_end", "dropout_rate",
-)  # fmt: skip
-NON_NEGATIVE = (
-    "learning_rate", "alpha_learning_rate", "warmup_steps", "omega", "bonus", "value_coef",
-    "entropy_coef", "weight_decay", "exploration_noise", "target_noise", "target_noise_clip",
-    "sigma", "num_dropped", "renorm_warmup",
-)  # fmt: skip
-FINITE = (
-    "learning_rate", "alpha_learning_rate", "alpha", "target_entropy_per_dim", "omega", "bonus",
-    "initial_value", "v_min", "v_max", "munchausen_min", "value_coef", "entropy_coef", "sigma",
-    "weight_decay", "exploration_noise", "target_noise",
-)  # fmt: skip
-ABOVE_ZERO = ("alpha", "max_grad_norm", "huber_delta", "target_period", "cvar")
+        Raises:
+            ConfigError: one line, with the fields, their values and the remedy.
+        """
+        if self.iterations < 1:
+            needed = (self.warmup_iterations + 1) * self.steps_per_iteration
+            raise ConfigError(
+                f"total_steps is {self.total_steps}, but the warm-up and one iteration take"
+                f" {needed}: raise total_steps, or lower warmup_steps, num_envs or rollout_length"
+            )
+        if self.total_steps // self.num_envs >= 2**31:
+            raise ConfigError("each environment may take less than 2**31 steps: lower total_steps")
+        if self.rollout_length % self.noise_repeat:
+            raise ConfigError(
+                f"noise_repeat is {self.noise_repeat}, but must divide rollout_length ="
+                f" {self.rollout_length}"
+            )
 
 
 def unknown(kind: str, name: str, known: Iterable[str], otherwise: str = "") -> ConfigError:
@@ -104,97 +187,29 @@ def unknown(kind: str, name: str, known: Iterable[str], otherwise: str = "") -> 
     return ConfigError(f"no {kind} is called {name}: {hint}")
 
 
+@cache
+def bounds_of(kind: type[Config]) -> dict[str, Bounds]:
+    """The bounds of all fields of a configuration class, those it inherits included."""
+    found: dict[str, Bounds] = {}
+    for cls in reversed(kind.__mro__):
+        fields: dict[str, Any] = vars(cls).get("__dataclass_fields__", {})
+        declared = {name: field.metadata.get("bounds") for name, field in fields.items()}
+        found |= {name: bounds for name, bounds in declared.items() if bounds}
+    return found
+
+
 def validate(config: Config) -> None:
     """Checks every field that can be checked before anything is compiled.
 
-    Traced fields are checked where they are plain numbers (a tracer has no value yet).
+    Traced fields are checked where they are concrete (a tracer has no value yet).
 
     Raises:
-        ConfigError: one line, with the field, its value and the way out.
+        ConfigError: one line, with the field, its value and the remedy.
     """
+    if not isinstance(config, Config) or not dataclasses.is_dataclass(config):
+        raise ConfigError(f"config is a {type(config).__name__}, but must be a configuration")
     if config.algorithm is None:
         raise ConfigError(f"a {type(config).__name__} has no algorithm: give it one, algorithm=...")
-    names = [field.name for field in dataclasses.fields(config)]
-    numbers = {
-        name: value
-        for name in names
-        if isinstance(value := getattr(config, name), Real) and not isinstance(value, bool)
-    }
-
-    def require(condition: Callable[[float], bool], fields: tuple[str, ...], what: str) -> None:
-        for name in fields:
-            if name in numbers and not condition(numbers[name]):
-                raise ConfigError(f"{name} is {numbers[name]}, but must be {what}")
-
-    for name in (*COUNTS, "warmup_steps", "num_dropped", "renorm_warmup"):
-        if name in names and not isinstance(getattr(config, name), Integral):
-            raise ConfigError(f"{name} is {getattr(config, name)!r}, but must be a whole number")
-    require(lambda x: x >= 1, COUNTS, "at least 1")
-    require(lambda x: not math.isnan(x), tuple(numbers), "a number")
-    require(lambda x: 0 <= x <= 1, UNIT_INTERVAL, "between 0 and 1")
-    require(lambda x: x >= 0, NON_NEGATIVE, "zero or more")
-    require(lambda x: x > 0, ABOVE_ZERO, "greater than zero")
-    require(math.isfinite, FINITE, "finite")
-    require(lambda x: x <= 0, ("munchausen_min",), "zero or less")
-    require(lambda x: x % 1 == 0, ("target_period",), "a whole number")
-    require(lambda x: x < 2**31, ("capacity",), "less than 2**31: lower it")
-    if config.total_steps // config.num_envs >= 2**31:
-        raise ConfigError("each environment may take less than 2**31 steps: lower total_steps")
-
-    if getattr(config, "compute_dtype", "float32") not in COMPUTE_DTYPES:
-        raise unknown("compute_dtype", config.compute_dtype, COMPUTE_DTYPES)
-    require(lambda x: x < 1, ("dropout_rate",), "less than 1: some units must stay")
-    for name in {"hidden_sizes", "critic_hidden_sizes"} & set(names):
-        sizes = getattr(config, name)
-        if not all(isinstance(size, Integral) and size >= 1 for size in sizes):
-            raise ConfigError(f"{name} is {sizes}, but every layer needs a unit, a whole number")
-    if "activation" in names and config.activation not in ACTIVATIONS:
-        raise unknown("activation", config.activation, ACTIVATIONS)
-    _check_counts(config)
-    if "v_min" in numbers and "v_max" in numbers and config.v_min >= config.v_max:
-        raise ConfigError(f"v_min is {config.v_min}, but must be less than v_max = {config.v_max}")
-    if getattr(config, "num_atoms", 2) < 2:
-        raise ConfigError("num_atoms is 1, but a distribution needs at least 2")
-    if "num_quantiles" in names and not math.isfinite(numbers.get("huber_delta", 1)):
-        raise ConfigError("huber_delta is inf, but quantiles need a finite one, for example 1")
-
-
-def _check_counts(config: Config) -> None:
-    """What static numbers must be to each other."""
-    names = [field.name for field in dataclasses.fields(config)]
-    if config.iterations < 1:
-        needed = (config.warmup_iterations + 1) * config.steps_per_iteration
-        raise ConfigError(
-            f"total_steps is {config.total_steps}, but the warm-up and one iteration take"
-            f" {needed}: raise total_steps, or lower warmup_steps, num_envs or rollout_length"
-        )
-    if config.rollout_length % config.noise_repeat:
-        raise ConfigError(
-            f"hold is {config.hold}, but must divide rollout_length = {config.rollout_length}"
-        )
-    if "capacity" in names:
-        if config.capacity % config.steps_per_iteration:
-            raise ConfigError(
-                f"capacity is {config.capacity}, but must be a multiple of num_envs x"
-                f" rollout_length = {config.steps_per_iteration}, for example"
-                f" {max(1, round(config.capacity / config.steps_per_iteration)) * config.steps_per_iteration}"
-            )
-        if config.batch_size > config.capacity:
-            raise ConfigError(
-                f"batch_size {config.batch_size} is larger than capacity {config.capacity}:"
-                " lower batch_size or raise capacity"
-            )
-        rows = config.capacity // config.num_envs
-        if getattr(config, "n_step", 1) > rows:
-            raise ConfigError(
-                f"n_step is {config.n_step}, but the memory keeps {rows} steps of each of"
-                f" {config.num_envs} environments: lower n_step or raise capacity"
-            )
-    if "num_epochs" in names:
-        minibatches = config.num_updates // config.num_epochs
-        if config.num_updates % config.num_epochs or config.steps_per_iteration % minibatches:
-            raise ConfigError(
-                f"num_updates is {config.num_updates}, but must be num_epochs = {config.num_epochs}"
-                f" times a number of minibatches that divides num_envs x rollout_length ="
-                f" {config.steps_per_iteration}"
-            )
+    for name, bounds in bounds_of(type(config)).items():
+        bounds.check(name, getattr(config, name))
+    config.check()

@@ -1,108 +1,392 @@
-"""The contracts: what a transition, an agent, a memory and a training state are.
+"""The contracts: transitions, agents, memories, environments, and the parts that agents consist of.
 
-Shapes: T is the rollout length, N the number of parallel environments, B a batch, G the
-number of updates per iteration, A the number of discrete actions.
+Every function of a contract is a Protocol whose docstring gives the shapes of its arrays. Protocols
+name no parameters: implementations choose their own names.
+
+Shapes: T is the rollout length, N the number of parallel environments, B a batch, G the number of
+updates per iteration, A the number of discrete actions, D the dimension of continuous ones, K the
+number of outputs of a network per action (or per critic), E the number of critics.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jax
 
+if TYPE_CHECKING:
+    import flax.linen as nn
+    import optax
+
 PyTree = Any
+Scalar = jax.Array | float
+Metrics = dict[str, jax.Array]
 
 
 class Transition(NamedTuple):
     """One step of experience; leading axes [T, N] in a rollout and [B] in a batch."""
 
     obs: jax.Array  # [..., *obs_shape], in the environment's own dtype
-    action: jax.Array  # [...] int32 if discrete, else [..., action_dim] in [-1, 1]
+    action: jax.Array  # [...] int32 if discrete, else [..., D] in [-1, 1]
     reward: jax.Array  # [...] float32
     discount: jax.Array  # [...] float32: 0 where the episode TERMINATED, 1 elsewhere
-    next_obs: jax.Array  # [..., *obs_shape]: the true successor, before any auto-reset; () where
-    # `Agent.process_rollout` has left it out of what is remembered
-    last: jax.Array  # [...] bool: terminated or truncated, the episode's last transition
-    extras: PyTree = ()  # what `Agent.act` wants remembered (log-probabilities, values)
+    next_obs: Any  # [..., *obs_shape]: the true next observation, before any auto-reset; () where
+    # `Agent.process_rollout` has removed it because no update needs it
+    last: jax.Array  # [...] bool: terminated or truncated, the last transition of its episode
+    extras: Any = ()  # what `Agent.act` stores with an action (log-probabilities, values, carries)
 
 
 class Index(NamedTuple):
-    """Which transitions: what environment `env` did at its `time`-th step, of any shape [...]."""
+    """Identifies transitions: step `time` of environment `env`, arrays of any shape [...]."""
 
-    time: jax.Array  # [...] int32, counted by the one clock
+    time: jax.Array  # [...] int32, counted by the clock `TrainState.step`
     env: jax.Array  # [...] int32
 
 
 class Sample(NamedTuple):
-    """What a memory hands to `Agent.update`."""
+    """What a memory passes to `Agent.update`."""
 
     transition: Transition  # leading axes [B] from a replay memory, [T, N] from `latest`
-    weight: jax.Array  # weights of the rows, which broadcast against the leading axes
-    index: PyTree = ()  # where the rows live, for `Memory.update_priorities`; () if nobody asks
-
-
-def unchanged(state: PyTree, rollout: Transition) -> tuple[PyTree, Transition]:
-    """`Agent.process_rollout` of an agent that remembers its rollouts as they are."""
-    return state, rollout
-
-
-class Agent(NamedTuple):
-    """An algorithm as pure functions. `state` is whatever pytree `init` returns."""
-
-    init: Callable  # (key, obs [N, ...]) -> state
-    act: Callable  # (key, state, obs [N, ...], step) -> action [N, ...], extras  (exploring)
-    policy: Callable  # (key, state, obs [N, ...]) -> action [N, ...]             (evaluation)
-    update: Callable  # (key, state, Sample, count) -> state, priority [B], metrics
-    q_values: Callable | None = None  # (state, obs [N, ...]) -> [N, A] where actions are discrete,
-    # (state, obs, action [N, action_dim]) -> [N] where they are continuous
-    process_rollout: Callable = (
-        unchanged  # (state, rollout [T, N]) -> state, rollout to remember: targets,
-    )
-    # advantages and running statistics are made here, once per rollout
-
-
-class Memory(NamedTuple):
-    """What is remembered of the rollouts, as pure functions.
-
-    No function keeps a position or a fill level: both follow from `step`, the one clock, which
-    is the same for every seed of a vmapped run and therefore never batched.
-    """
-
-    init: Callable  # (rollout: Transition of [T, N] shape structs) -> state
-    add: Callable  # (state, step, rollout [T, N]) -> state; `step` counts the rows added before
-    draw: Callable  # (key, state, step, G) -> draws, leading axis G: what G updates can share
-    sample: Callable  # (state, draw) -> Sample
-    update_priorities: Callable  # (state, Sample, priority [B]) -> state
-
-
-class Storage(NamedTuple):
-    """Where a replay memory keeps its transitions, and how it reads them; see `Memory` on `step`.
-
-    Rows age in place: of the R rows there is room for, those of times step - R .. step - 1 exist.
-    """
-
-    init: Callable  # (rollout: Transition of [T, N] shape structs) -> state
-    add: Callable  # (state, step, rollout [T, N]) -> state
-    read: Callable  # (state, step, Index [...]) -> Sample of [...]; weight 0 where lost
-    capacity: int  # transitions kept, over all parallel environments: rows x N
-    num_envs: int  # N
+    weight: jax.Array  # loss weight of each row; broadcasts against the leading axes
+    index: Any = ()  # where the rows are stored, for `Memory.update_priorities`
 
 
 class EnvState(NamedTuple):
     """N parallel environments between two steps."""
 
     state: PyTree  # the environment's own state, leading axis [N]
-    obs: jax.Array  # [N, *obs_shape]: what the next action is chosen from
-    episode_return: jax.Array  # [N] float32: undiscounted, so far in the running episode
-    episode_length: jax.Array  # [N] int32: likewise, in steps
+    obs: jax.Array  # [N, *obs_shape]: the observation that the next action is chosen from
+    episode_return: jax.Array  # [N] float32: undiscounted return of the running episode so far
+    episode_length: jax.Array  # [N] int32: its steps so far
+    carry: PyTree = ()  # the agent's memory of the running episodes, leading axis [N]
 
 
 class TrainState(NamedTuple):
-    """Everything a run is: serialise it and you have the run."""
+    """The complete state of a run: a run can be resumed from it alone."""
 
     key: jax.Array  # typed PRNG key
     step: jax.Array  # int32: steps taken by each environment, warm-up included; never batched
     env: EnvState
     agent: PyTree
     memory: PyTree
+
+
+# --- agents ---------------------------------------------------------------------------------------
+
+
+class AgentInit(Protocol):
+    def __call__(self, key: jax.Array, obs: jax.Array, /) -> PyTree:
+        """(key, obs [N, *obs_shape]) -> state."""
+
+
+class Act(Protocol):
+    def __call__(
+        self, key: jax.Array, state: Any, obs: jax.Array, step: jax.Array, carry: Any, /
+    ) -> tuple[jax.Array, PyTree, PyTree]:
+        """(key, state, obs [N, ...], step, carry [N, ...]) -> action [N, ...], extras, carry."""
+
+
+class GreedyPolicy(Protocol):
+    def __call__(
+        self, key: jax.Array, state: Any, obs: jax.Array, carry: Any, /
+    ) -> tuple[jax.Array, PyTree]:
+        """(key, state, obs [N, ...], carry [N, ...]) -> action [N, ...], carry."""
+
+
+class Update(Protocol):
+    def __call__(
+        self, key: jax.Array, state: Any, sample: Sample, count: jax.Array, /
+    ) -> tuple[PyTree, jax.Array, Metrics]:
+        """(key, state, Sample, updates made before) -> state, priority [B], scalar metrics."""
+
+
+class ProcessRollout(Protocol):
+    def __call__(self, state: Any, rollout: Transition, /) -> tuple[PyTree, Transition]:
+        """(state, rollout [T, N]) -> state, rollout [T, N] as the memory stores it."""
+
+
+class InitCarry(Protocol):
+    def __call__(self, num_envs: int, /) -> PyTree:
+        """N -> carry at the beginning of an episode, leading axis [N]."""
+
+
+class ActWithoutCarry(Protocol):
+    def __call__(
+        self, key: jax.Array, state: Any, obs: jax.Array, step: jax.Array, /
+    ) -> tuple[jax.Array, PyTree]:
+        """`Act` of an agent without a carry: action [N, ...], extras."""
+
+
+class PolicyWithoutCarry(Protocol):
+    def __call__(self, key: jax.Array, state: Any, obs: jax.Array, /) -> jax.Array:
+        """`GreedyPolicy` of an agent without a carry: action [N, ...]."""
+
+
+def store_unchanged(state: PyTree, rollout: Transition) -> tuple[PyTree, Transition]:
+    """`Agent.process_rollout` of an agent that stores its rollouts as they are."""
+    return state, rollout
+
+
+def no_carry(num_envs: int) -> tuple[()]:
+    """`Agent.init_carry` of an agent without a memory of its episode."""
+    return ()
+
+
+class Agent(NamedTuple):
+    """An algorithm as pure functions. `state` is any pytree that `init` returns.
+
+    The carry is an agent's memory of the running episode, such as the state of a recurrent network.
+    It is passed to `act` and `policy`, returned by them, reset where an episode ends, and part of
+    the train state; `act` adds it to `extras` if updates need it. Agents without one are built by
+    `memoryless`.
+    """
+
+    init: AgentInit
+    act: Act  # the exploring policy
+    policy: GreedyPolicy  # the policy to evaluate and deploy
+    update: Update
+    q_values: Callable[..., jax.Array] | None = None  # (state, obs [N, ...]) -> [N, A] of discrete
+    # actions, (state, obs [N, ...], action [N, D]) -> [N] of continuous ones
+    process_rollout: ProcessRollout = store_unchanged  # once per rollout, before it is stored:
+    # computes targets, advantages and running statistics
+    init_carry: InitCarry = no_carry
+
+
+def memoryless(
+    init: AgentInit,
+    act: ActWithoutCarry,
+    policy: PolicyWithoutCarry,
+    update: Update,
+    q_values: Callable[..., jax.Array] | None = None,
+    process_rollout: ProcessRollout = store_unchanged,
+) -> Agent:
+    """An agent whose actions depend on the current observation alone."""
+
+    def act_with_carry(
+        key: jax.Array, state: PyTree, obs: jax.Array, step: jax.Array, carry: PyTree
+    ) -> tuple[jax.Array, PyTree, PyTree]:
+        action, extras = act(key, state, obs, step)
+        return action, extras, carry
+
+    def policy_with_carry(
+        key: jax.Array, state: PyTree, obs: jax.Array, carry: PyTree
+    ) -> tuple[jax.Array, PyTree]:
+        return policy(key, state, obs), carry
+
+    return Agent(init, act_with_carry, policy_with_carry, update, q_values, process_rollout)
+
+
+class Algorithm(Protocol):
+    def __call__(self, config: Any, env: Env, /) -> tuple[Agent, Memory]:
+        """(config, env) -> (Agent, Memory); raises ConfigError where they do not go together."""
+
+
+class Wrapper(Protocol):
+    def __call__(self, config: Any, env: Env, agent: Agent, /) -> Agent:
+        """(config, env, Agent) -> Agent, such as `normalize.observations`."""
+
+
+# --- environments ---------------------------------------------------------------------------------
+
+
+class EnvReset(Protocol):
+    def __call__(self, key: jax.Array, num_envs: int, /) -> EnvState:
+        """(key, N) -> EnvState at the beginning of N episodes."""
+
+
+class EnvStep(Protocol):
+    def __call__(
+        self, keys: jax.Array, state: EnvState, action: jax.Array, /
+    ) -> tuple[EnvState, Transition, Metrics]:
+        """(keys [N], EnvState, action [N, ...] in the environment's units) -> EnvState, Transition
+        [N], and `episodes`, `returns` and `lengths` of the episodes that ended, [N] each.
+        """
+
+
+class RandomAction(Protocol):
+    def __call__(self, key: jax.Array, num_envs: int, /) -> jax.Array:
+        """(key, N) -> actions [N, ...], uniform, in canonical units."""
+
+
+class Env(NamedTuple):
+    """An environment with its parameters bound, as pure functions over N copies.
+
+    Agents use canonical units: discrete actions are int32 in [0, A), continuous ones float32
+    vectors [D] in [-1, 1].
+    """
+
+    reset: EnvReset
+    step: EnvStep
+    to_env: Callable[[jax.Array], jax.Array]  # canonical actions [N, ...] -> environment's units
+    random_action: RandomAction
+    observation_space: Any  # gymnax space
+    num_actions: int | None  # A, where actions are discrete
+    action_dim: int | None  # D, where they are continuous
+    name: str
+    max_steps: Any  # the time limit in steps; None if there is none, a tracer if params are traced
+    game: Any = None  # the gymnax environment
+    params: Any = None  # its parameters
+    binary_observations: bool = False  # the environment declares every number observed 0 or 1
+
+
+# --- memories -------------------------------------------------------------------------------------
+
+
+class MemoryInit(Protocol):
+    def __call__(self, rollout: Transition, /) -> PyTree:
+        """Shape structs of a rollout [T, N] -> empty state."""
+
+
+class MemoryAdd(Protocol):
+    def __call__(self, state: Any, step: jax.Array, rollout: Transition, /) -> PyTree:
+        """(state, rows added before, rollout [T, N]) -> state."""
+
+
+class MemoryDraw(Protocol):
+    def __call__(self, key: jax.Array, state: Any, step: jax.Array, num_updates: int, /) -> PyTree:
+        """(key, state, step, G) -> draws, leading axis [G]: what G updates can compute at once."""
+
+
+class MemorySample(Protocol):
+    def __call__(self, state: Any, draw: Any, /) -> Sample:
+        """(state, one draw) -> Sample."""
+
+
+class UpdatePriorities(Protocol):
+    def __call__(self, state: Any, sample: Sample, priority: jax.Array, /) -> PyTree:
+        """(state, Sample, priority [B]) -> state."""
+
+
+class Memory(NamedTuple):
+    """What agents learn from, as pure functions.
+
+    No function keeps a position or a fill level: both follow from `step`, the clock, which is the
+    same for every seed of a vmapped run and therefore never batched.
+    """
+
+    init: MemoryInit
+    add: MemoryAdd
+    draw: MemoryDraw
+    sample: MemorySample
+    update_priorities: UpdatePriorities
+
+
+class StorageRead(Protocol):
+    def __call__(self, state: Any, step: jax.Array, index: Index, /) -> Sample:
+        """(state, step, Index [...]) -> Sample [...]; weight 0 where a transition is lost."""
+
+
+class Storage(NamedTuple):
+    """Where a replay memory stores transitions, and how it reads them; see `Memory` on `step`.
+
+    Rows are overwritten in turn: of R rows, those of times step - R .. step - 1 exist.
+    """
+
+    init: MemoryInit
+    add: MemoryAdd
+    read: StorageRead
+    capacity: int  # transitions stored, over all parallel environments: R x N
+    num_envs: int  # N
+
+
+# --- parts of agents ------------------------------------------------------------------------------
+
+
+class MakeOptimizer(Protocol):
+    def __call__(self, config: Any, /) -> optax.GradientTransformation:
+        """config -> any optax transformation."""
+
+
+class MakeStorage(Protocol):
+    def __call__(self, config: Any, env: Env, /) -> Storage:
+        """(config, env) -> Storage."""
+
+
+class MakeMemory(Protocol):
+    def __call__(self, config: Any, storage: Storage, /) -> Memory:
+        """(config, Storage) -> Memory."""
+
+
+class MakeQNetwork(Protocol):
+    def __call__(self, config: Any, space: Any, num_actions: int, num_outputs: int, /) -> nn.Module:
+        """(config, observation space, A, K) -> module: features [B, ...] -> outputs [B, A, K]."""
+
+
+class MakeActor(Protocol):
+    def __call__(self, config: Any, space: Any, action_dim: int, /) -> nn.Module:
+        """(config, observation space, D) -> module: features [B, ...] -> mean, log std [B, D]."""
+
+
+class MakeCritics(Protocol):
+    def __call__(self, config: Any, space: Any, /) -> nn.Module:
+        """(config, observation space) -> module: (features [B, ...], action [B, D]) -> [E, B] or
+        [E, B, K]; every parameter has a leading axis [E].
+        """
+
+
+class Backup(Protocol):
+    def __call__(self, next_return: jax.Array, /) -> jax.Array:
+        """Returns from s' on, [B, K] -> returns from s on, [B, K]."""
+
+
+class HeadLoss(Protocol):
+    def __call__(
+        self, outputs: Any, action: jax.Array, next_outputs: Any, pi: jax.Array, backup: Backup, /
+    ) -> tuple[jax.Array, jax.Array, Metrics]:
+        """(outputs at s, action [B], outputs at s', pi(.|s') [B, A], Backup) -> loss [B],
+        priority [B], metrics.
+        """
+
+
+class QHead(NamedTuple):
+    """What the outputs of a Q-network mean: [B, A, K], or a pytree of the network's own."""
+
+    num_outputs: int  # K
+    expectation: Callable[[Any], jax.Array]  # outputs -> Q(s, .) [B, A]
+    loss: HeadLoss
+
+
+class MakeHead(Protocol):
+    def __call__(self, config: Any, /) -> QHead:
+        """config -> QHead."""
+
+
+class NextQ(NamedTuple):
+    """What a bootstrap may use of s', [B, A] each."""
+
+    online: jax.Array  # Q(s', .; theta)
+    target: jax.Array  # Q(s', .; theta-)
+    pi: jax.Array  # the exploring policy, of theta
+
+
+class Bootstrap(Protocol):
+    def __call__(self, config: Any, next_q: NextQ, /) -> tuple[jax.Array, Scalar]:
+        """(config, NextQ) -> the policy pi(.|s') [B, A] that is followed from s' on, and the bonus
+        [B] (or a scalar) that it receives there.
+        """
+
+
+class Reward(Protocol):
+    def __call__(self, config: Any, batch: Transition, q: jax.Array, /) -> jax.Array:
+        """(config, Transition [B], Q(s, .; theta-) [B, A]) -> reward [B]."""
+
+
+class Explore(Protocol):
+    def __call__(self, config: Any, q: jax.Array, step: jax.Array, /) -> jax.Array:
+        """(config, Q(s, .) [N, A], step of each environment) -> pi(.|s) [N, A]."""
+
+
+class Critique(NamedTuple):
+    """What the outputs of an ensemble of critics mean, [E, B] or [E, B, K]."""
+
+    next_return: Callable[[jax.Array, jax.Array], jax.Array]  # (key, Q-(s', a')) -> the returns
+    # from s' on, [B, K]; K is 1 unless critics learn distributions
+    loss: Callable[[jax.Array, jax.Array], jax.Array]  # (Q(s, a), target [B, K]) -> loss per row,
+    # summed over critics, [B]
+    value: Callable[[jax.Array], jax.Array]  # Q(s, a) -> the value the actor maximises, [B]
+
+
+class MakeCritique(Protocol):
+    def __call__(self, config: Any, /) -> Critique:
+        """config -> Critique."""

@@ -88,9 +88,7 @@ class Checkpoints:
         Raises:
             OSError: this checkpoint, or the previous one, cannot be written.
         """
-        items = {
-            name: ocp.args.StandardSave(keys_to_data(part)) for name, part in parts.items()
-        }
+        items = {name: ocp.args.StandardSave(keys_to_data(part)) for name, part in parts.items()}
         check = ocp.args.JsonSave({name: checksum(part, lanes) for name, part in parts.items()})
         with quiet(), failures_as_os_errors():
             self.manager.save(steps, args=ocp.args.Composite(**items, check=check), force=True)
