@@ -1,9 +1,9 @@
 # %% [markdown]
-# # Quickstart: SAC on Pendulum, 32 seeds at once
+# # Quickstart: SAC on Pendulum with 32 seeds
 #
 # Soft Actor-Critic (post "From Q-learning to Soft Actor Critic", section 4) on gymnax's
-# `Pendulum-v1`, thirty-two independent seeds in one compiled program. Everything below is the
-# public API. It takes about a minute on two CPU cores.
+# `Pendulum-v1`, with 32 independent seeds in one compiled program. Everything below uses the
+# public API. The notebook takes about a minute on two CPU cores.
 
 # %%
 # %matplotlib inline
@@ -28,9 +28,9 @@ print("purejaxrl_sac", prl.__version__, "- jax", jax.__version__, "on", jax.devi
 # %% [markdown]
 # ## Train
 #
-# A preset is a dataclass. Shapes and counts are static, every other number is traced. Here the
-# preset is cut down, to fewer and smaller updates with steps that suit them, so that the notebook
-# stays short. (The seconds below were taken while other programs kept both cores busy.)
+# A preset is a dataclass. Shapes and counts are static, every other number is traced. To keep the
+# notebook short, the preset is changed here to fewer and smaller updates with a matching learning
+# rate. (The times below were measured while other programs were running on both cores.)
 
 # %%
 config = prl.preset("sac", "Pendulum-v1").replace(
@@ -59,20 +59,20 @@ print(f"{SEEDS * config.total_steps / seconds:,.0f} environment steps per second
 # %% [markdown]
 # ## The learning curve
 #
-# Metrics are scan outputs, one row per iteration and seed: how many episodes ended, the sum of
-# their returns and lengths, and the agent's own figures. `series` makes a curve of them.
+# Metrics are scan outputs, one row per iteration and seed: the number of finished episodes, the
+# sums of their returns and lengths, and the agent's metrics. `series` converts them to a curve.
 
 # %% tags=["picture"]
 steps, returns = series(metrics, config, points=POINTS)
 learning_curve(steps, returns, "SAC on Pendulum-v1")
 
 # %% [markdown]
-# ## What the policies earn
+# ## Evaluation
 #
-# Greedy evaluation on fresh episodes, with a key of its own. Start states differ a lot in what can
-# be earned from them (a standard deviation of about 74), so every seed plays 512 episodes. The best
-# possible mean is about -137. Look at the worst seed as well as at the middle: with one seed you
-# would not have known which you had.
+# Greedy policies are evaluated on new episodes, with a separate key. Optimal returns differ a lot
+# between start states (with a standard deviation of about 74), so each seed is evaluated on 512
+# episodes. The optimal mean return is about -137. Consider the worst seed as well as the average: a
+# single seed could have been either.
 
 # %%
 play = jax.jit(jax.vmap(lambda s: prl.evaluate(jax.random.key(1), config, s, episodes=EPISODES)))
@@ -81,10 +81,10 @@ low, high = bootstrap_interval(scores)
 print(f"IQM {iqm(scores):.1f}, 95 % interval [{low:.1f}, {high:.1f}], worst {scores.min():.1f}")
 
 # %% [markdown]
-# ## Look inside
+# ## Diagnostics
 #
-# When an agent does not learn, look at its numbers before its hyperparameters: the entropy should
-# settle at its target, -1 nat here, and the temperature should follow.
+# If an agent does not learn, check its metrics before tuning hyperparameters: the entropy should
+# converge to its target, -1 nat here, and the temperature with it.
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(10, 2.6), layout="constrained")
@@ -100,13 +100,13 @@ axes[0].set_ylabel("median and 10-90 %")
 plt.show()
 
 # %% [markdown]
-# ## Watch one
+# ## Render an episode
 #
-# `prl.policy` turns one seed's state into a function from observations to actions in the
-# environment's own units: it works with any gymnax environment loop, like this one.
+# `prl.policy` converts the state of one seed into a function from observations to actions in
+# environment units, which works in any gymnax environment loop, such as this one.
 
 # %%
-os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # the renderer looks for a screen and a speaker
+os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # the renderer needs no screen or audio device
 os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
 from gymnax.visualize import Visualizer
 from IPython.display import Image
@@ -135,9 +135,9 @@ Image(data=path.read_bytes(), format="gif")
 # ## Exercise
 #
 # Set `alpha_learning_rate=0.0` and sweep a fixed temperature `alpha` over a few values as lanes of
-# one program (`jax.vmap` over `config.replace(alpha=jax.numpy.array([...]))`). How far from the
-# automatic temperature is the best fixed one?
+# one program (`jax.vmap` over `config.replace(alpha=jax.numpy.array([...]))`). How does
+# the best fixed temperature compare with the learned one?
 #
-# **What to read next:** the story from its beginning, in the notation of the post:
-# [01_q_learning.ipynb](01_q_learning.ipynb). Or, if SAC is what you came for,
-# [06_sac.ipynb](06_sac.ipynb), and `purejaxrl_sac/agents/sac.py`, one page of equations.
+# **What to read next:** the chapters start with [01_q_learning.ipynb](01_q_learning.ipynb), in the
+# notation of the post. For SAC, continue with [06_sac.ipynb](06_sac.ipynb) and
+# `purejaxrl_sac/agents/sac.py`, which implements its equations.

@@ -3,11 +3,11 @@
 #
 # This chapter follows section 1 of the post "From Q-learning to Soft Actor Critic" and its
 # notation: states $s \in \mathcal S$, actions $a \in \mathcal A$, $Q(s, a)$, discount $\gamma$,
-# Bellman operator $\mathcal T$. One letter differs: the step size, the post's $\alpha$, is $\beta$
-# here and in the code, because from the post's section 4 on $\alpha$ is the temperature.
+# Bellman operator $\mathcal T$. One symbol differs: the learning rate, $\alpha$ in the post, is $\beta$
+# here and in the code, because $\alpha$ is the temperature from the post's section 4 on.
 #
-# You will see the Bellman operator contract, value iteration and Q-learning walk to the same
-# $Q^*$ (256 learners at once), what step sizes do, and the policy that comes out.
+# The chapter shows the contraction of the Bellman operator, the convergence of value iteration and
+# Q-learning (with 256 seeds) to $Q^*$, the effect of learning rates, and the resulting policy.
 
 # %%
 # %matplotlib inline
@@ -32,14 +32,14 @@ PAIRS, EPISODES = (50, 1_000) if SHORT else (2_000, 100_000)
 GAMMA = 0.9
 
 # %% [markdown]
-# ## What is a Q? (post, 1.1)
+# ## Action values (post, 1.1)
 #
-# A finite MDP is a handful of arrays: $P(s' \mid s, a)$, the rewards, where episodes begin and
-# where they end. FrozenLake has 16 states and 4 actions: reach G for a reward of 1, stay out of the
-# holes H. The ice is slippery: a move goes as meant with probability 1/3, else to either side.
+# A finite MDP consists of a few arrays: $P(s' \mid s, a)$, the rewards, the initial distribution and
+# the terminal states. FrozenLake has 16 states and 4 actions: reaching G gives a reward of 1, the
+# holes H terminate. Moves succeed with probability 1/3 and otherwise slip to either side.
 #
 # For a policy $\pi$, $V^\pi$ and $Q^\pi$ are the expected discounted return. As
-# $V^\pi = r_\pi + \gamma P_\pi V^\pi$ is linear, a small MDP can be solved exactly. And
+# $V^\pi = r_\pi + \gamma P_\pi V^\pi$ is linear, a small MDP can be solved exactly, and
 # $V^\pi(s) = \mathbb E_{a \sim \pi}[Q^\pi(s, a)]$:
 
 # %%
@@ -53,8 +53,8 @@ print(f"V of the random policy at the start, solved:  {v[0]:.6f}")
 print(f"the mean of its Q(s, .) there:                {(pi * q).sum(-1)[0]:.6f}")
 
 # %% [markdown]
-# A definition that is an expectation can be checked by playing. `prl.play` plays many episodes side
-# by side, here with random actions, and returns every step of them.
+# An expectation can be estimated from samples. `prl.rollout_episodes` simulates many episodes in
+# parallel, here with random actions, and returns every step of them.
 
 # %%
 config = prl.default_config("q_learning").replace(env="frozen_lake", gamma=GAMMA)
@@ -75,10 +75,10 @@ print(f"mean discounted return of {EPISODES:,} episodes: {returns.mean():.6f} +-
 # $$\mathcal T Q(s, a) = \mathbb E_{s'}\left[r(s, a) + \gamma \max_{a'} Q(s', a')\right],\qquad
 # \|\mathcal T Q_1 - \mathcal T Q_2\|_\infty \le \gamma\, \|Q_1 - Q_2\|_\infty.$$
 #
-# In the code it is the function `dp.optimality`. On the left, the ratio of the two sides for random
-# pairs $Q_1, Q_2$ on random MDPs; half of the pairs differ by a constant, which is the worst case.
-# But for rounding, no dot lies above $\gamma$. On the right what follows from it: from any beginning, applying
-# $\mathcal T$ again and again closes in on its only fixed point $Q^*$, by at least $\gamma$ each time.
+# This is the function `dp.optimality`. Left: both norms for random pairs $Q_1, Q_2$ on random MDPs;
+# half of the pairs differ by a constant, which is the worst case. Up to rounding, no point is above
+# the line of slope $\gamma$. Right: as a consequence, repeated application of $\mathcal T$ converges to
+# its unique fixed point $Q^*$ from any initial values, by a factor of at least $\gamma$ per application.
 
 
 # %%
@@ -116,30 +116,30 @@ right.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# On FrozenLake value iteration is faster than it must be: a slip into a hole ends the episode, and
-# what ends contracts by itself. The guarantee is for the worst MDP.
+# On FrozenLake value iteration converges faster than the bound: a slip into a hole terminates the
+# episode, which contracts in addition. The bound holds for the worst MDP.
 #
-# ## Q-learning: the same step, from one sample (post, 1.2.2 and 1.4)
+# ## Q-learning: the same update from one sample (post, 1.2.2 and 1.4)
 #
-# Without $P$ the expectation cannot be taken. Q-learning takes one transition $(s, a, r, s')$ in
-# its place and goes part of the way:
+# Without $P$ the expectation is unknown. Q-learning estimates it from one transition
+# $(s, a, r, s')$ and takes a step towards the estimate:
 #
 # $$Q(s, a) \leftarrow Q(s, a) + \beta \left[r + \gamma \max_{a'} Q(s', a') - Q(s, a)\right].$$
 #
-# As an algorithm of this library it is one expression, `following` being what is known of $s'$:
+# In this library the algorithm is one expression; `next_q` contains the values at $s'$:
 #
 # ```python
-# q_learning = partial(tabular, bootstrap=lambda config, following, batch: following.q.max(-1))
+# q_learning = partial(tabular, bootstrap=lambda config, next_q, batch: next_q.q.max(-1))
 # ```
 #
-# The post's conditions for convergence (1.5) are that every pair is visited again and again, and
-# that $\sum_t \beta_t = \infty$, $\sum_t \beta_t^2 < \infty$. Here $\beta = 1 / n(s, a)^\omega$, with
-# $n$ the visits to the pair: $\omega = 0$ is a constant step ($\beta = 0.1$), and $1/2 < \omega \le 1$
-# satisfies both conditions. Actions are random throughout: Q-learning is off-policy, so what
-# it learns does not depend on that, as long as everything is tried.
+# The post's conditions for convergence (1.5) are that every pair is visited infinitely often, and
+# that $\sum_t \beta_t = \infty$, $\sum_t \beta_t^2 < \infty$. Here $\beta = 1 / n(s, a)^\omega$, where
+# $n$ counts visits to the pair: $\omega = 0$ is a constant learning rate ($\beta = 0.1$), and
+# $1/2 < \omega \le 1$ satisfies both conditions. All actions are random: Q-learning is off-policy, so
+# its fixed point does not depend on the behaviour policy, as long as that explores all actions.
 #
-# `prl.watch` trains and measures the state on its way; `jit` and `vmap` make 256 learners of it in
-# one program.
+# `prl.train_with_eval` trains and evaluates a measure of the state at regular intervals; with `jit`
+# and `vmap` it trains 256 seeds in one program.
 
 # %%
 q_star = dp.value_iteration(lake, GAMMA)
@@ -163,7 +163,7 @@ def error_of(state, config):
 
 
 def watched(config, measure, points=30):
-    """Environment steps [points + 1], and what was measured of each seed, [SEEDS, points + 1]."""
+    """Environment steps [points + 1], and measurements of each seed, [SEEDS, points + 1]."""
     look = partial(
         prl.train_with_eval, config=config, measure=partial(measure, config=config), points=points
     )
@@ -185,17 +185,17 @@ axes.grid(alpha=0.2, which="both")
 plt.show()
 
 # %% [markdown]
-# A constant step never stops listening to its last few targets, so its error falls and then stays
-# where their noise keeps it. Steps that shrink go on. They must not shrink too fast either:
-# $\omega = 1$ is the plain mean of all targets, the first and most mistaken ones included, and it is
-# behind $\omega = 0.8$ at the end.
+# With a constant learning rate the error decreases to the noise level of the most recent targets.
+# With decaying ones it continues to decrease. They must not decay too fast: $\omega = 1$ averages all
+# targets, including the first and least accurate ones, and has a larger final error than
+# $\omega = 0.8$.
 #
 # ## The policy (post, 1.2.3 and 1.4)
 #
-# To behave well rather than to try everything, the agent acts $\epsilon$-greedily, with $\epsilon$
-# falling over the run. What the greedy policy of the values at hand would truly earn can be
-# computed without playing: evaluate $\arg\max_a Q(s, a)$ exactly. It climbs long before the values
-# are right, because only their order matters (generalised policy iteration).
+# To earn rewards while exploring, the agent acts $\epsilon$-greedily, with $\epsilon$ decaying over
+# the run. The true value of its greedy policy $\arg\max_a Q(s, a)$ can be computed exactly, without
+# simulation. It increases long before the values are accurate, because only their order matters
+# (generalised policy iteration).
 
 # %%
 learner = prl.preset("q_learning", "frozen_lake").replace(
@@ -240,20 +240,20 @@ figure.colorbar(image, ax=panels, label="V(s)", shrink=0.8)
 plt.show()
 
 # %% [markdown]
-# The maps agree but for what cannot differ in worth: where two actions are equally good the learner
-# has settled for one. Look at the cell below the start: on slippery ice the safest way past a hole
-# is to push against the wall.
+# The maps agree except where two actions are equally good, of which the learned policy has one.
+# In the cell below the start, the safest way past the hole on slippery ice is to move against the
+# wall.
 #
-# What Q-learning can do was to be expected from two facts: $\mathcal T$ contracts, and its samples
-# are right on average. The next chapter shows where "on average" fails.
+# The convergence of Q-learning follows from two facts: $\mathcal T$ is a contraction, and its samples
+# are unbiased. The next chapter shows where the targets of Q-learning are biased.
 #
 # ## Exercise
 #
-# SARSA learns the values of the policy that acts, exploration included. Take
+# SARSA learns the values of its behaviour policy, including exploration. Take
 # `prl.default_config("sarsa")` on `cliff_walking` and `prl.preset("q_learning", "cliff_walking")`,
 # draw both with `draw.values(mdp.cliff_walking(), ...)`, and evaluate both greedy policies with
 # `dp.policy_evaluation` (`gamma=1`). Which path does each take, and why?
 #
-# **What to read next:** the maximum in the target is taken over noisy values, and that has a price:
+# **What to read next:** the maximum over noisy values in the target causes a bias:
 # [02_overestimation.ipynb](02_overestimation.ipynb). In the code: `purejaxrl_sac/agents/q_learning.py`
-# and `purejaxrl_sac/dynamic_programming.py`.
+# and `purejaxrl_sac/mdp/dynamic_programming.py`.

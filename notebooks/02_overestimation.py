@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 2. Overestimation
 #
-# This chapter follows section 2.8 of the post "From Q-learning to Soft Actor Critic": the maximum
-# over noisy estimates is too large, Double Q-learning, and Double DQN. In its notation $Q'$ selects and
+# This chapter follows section 2.8 of the post "From Q-learning to Soft Actor Critic": the bias of
+# the maximum over noisy estimates, Double Q-learning, and Double DQN. In its notation $Q'$ selects and
 # $Q$ evaluates; in deep networks $\theta$ selects and $\theta^-$ evaluates.
 
 # %%
@@ -30,12 +30,12 @@ SEEDS, STEPS, POINTS = (2, 1_600, 2) if SHORT else (20, 16_000, 25)
 # %% [markdown]
 # ## The maximum of noisy estimates (post, 2.8.1)
 #
-# Let $m$ actions all be worth 0, and let every estimate have an error that is 0 on average. The largest
-# estimate is not 0 on average: the maximum picks the luckiest error. For errors that are uniform on
-# $[-1, 1]$ its mean is $(m - 1) / (m + 1)$.
+# Let $m$ actions have the value 0, and their estimates independent errors of mean 0. The mean of the
+# largest estimate is positive, because the maximum selects the largest error. For errors that are
+# uniform on $[-1, 1]$ it is $(m - 1) / (m + 1)$.
 #
-# The way out (2.8.2): two independent estimates $Q'$ and $Q$, one to say which action, the other what
-# it is worth, $Q(\arg\max_a Q'(a))$. The errors that were picked are no longer those that are read.
+# The remedy (2.8.2) uses two independent estimates: $Q'$ selects an action and $Q$ evaluates it,
+# $Q(\arg\max_a Q'(a))$. The error of the evaluation is then independent of the selection.
 
 
 # %%
@@ -60,24 +60,24 @@ plt.show()
 print(f"10 actions: single {single[4]:.4f}, exact {9 / 11:.4f}, double {double[4]:+.4f}")
 
 # %% [markdown]
-# If the true values differ, the double estimate errs to the other side: $Q'$ sometimes names an action
-# that is not the best, and $Q$ then says, correctly, that it is worth less. Underestimation is the
-# lesser evil, because what is bootstrapped from it does not chase its own errors.
+# If the true values differ, the double estimate is biased downwards: $Q'$ sometimes selects a
+# suboptimal action, whose value $Q$ estimates correctly. Underestimation is less harmful, because
+# bootstrapping does not propagate it: actions with underestimated values are not selected.
 #
-# ## Ten thousand learners in a bad place
+# ## Ten thousand seeds of Sutton and Barto's Example 6.7
 #
-# Sutton and Barto's Example 6.7. From A, right ends the episode for nothing, left leads to B, where
-# each of ten actions ends it for a reward of $\mathcal N(-0.1, 1)$. Left is the worse choice, but the
-# largest of ten noisy values in B is above 0 for a long time. The best possible here is 5 % left, all
-# of it exploration ($\epsilon = 0.1$).
+# From A, action right terminates with reward 0, left leads to B, where each of ten actions terminates
+# with a reward of $\mathcal N(-0.1, 1)$. Left is the worse choice, but the largest of ten noisy values
+# in B is positive for a long time. The optimum here is 5 % left, all of it exploration
+# ($\epsilon = 0.1$).
 #
-# Double Q-learning keeps two tables and updates one of them by lot. In the code the two algorithms
-# are one function with another bootstrap:
+# Double Q-learning keeps two tables and updates a random one. In the code the two algorithms are one
+# function with different bootstraps:
 #
 # ```python
-# q_learning        = partial(tabular, bootstrap=lambda config, following, batch: following.q.max(-1))
-# double_q_learning = partial(tabular, tables=2, bootstrap=lambda config, following, batch:
-#                             losses.select_action(following.other, following.q.argmax(-1)))
+# q_learning        = partial(tabular, bootstrap=lambda config, next_q, batch: next_q.q.max(-1))
+# double_q_learning = partial(tabular, tables=2, bootstrap=lambda config, next_q, batch:
+#                             losses.select_action(next_q.other, next_q.q.argmax(-1)))
 # ```
 
 
@@ -85,7 +85,7 @@ print(f"10 actions: single {single[4]:.4f}, exact {9 / 11:.4f}, double {double[4
 def went_left(key, config):
     """Whether each of EPISODES episodes went left: those are two steps long, not one."""
     _, metrics = prl.train(key, config)
-    episode = jnp.cumsum(metrics["episodes"]) - 1  # the one that ends here, if one does
+    episode = jnp.cumsum(metrics["episodes"]) - 1  # index of the episode that ends in this step
     ended = jnp.where(metrics["episodes"] > 0, episode, EPISODES)
     return jnp.zeros(EPISODES).at[ended].set(metrics["lengths"] == 2, mode="drop")
 
@@ -119,11 +119,10 @@ plt.show()
 # $$y_{\text{DQN}} = r + \gamma \max_{a'} Q(s', a'; \theta^-), \qquad
 # y_{\text{Double}} = r + \gamma\, Q(s', \arg\max_{a'} Q(s', a'; \theta); \theta^-).$$
 #
-# `double_dqn` is `partial(dqn, bootstrap=double)`. To hold what they believe against what is true, the
-# true values must be known: a random MDP of 20 states and 10 actions, whose rewards are noisy, small
-# enough to evaluate any policy exactly. `prl.watch` does that along the run, for each seed: the mean
-# over states of $\max_a Q(s, a; \theta)$ is the estimate, $V^\pi$ of the policy that is greedy in it the
-# truth.
+# `double_dqn` is `partial(dqn, bootstrap=double)`. Estimates can be compared with true values on a
+# random MDP of 20 states and 10 actions with noisy rewards, in which any policy can be evaluated
+# exactly. `prl.train_with_eval` computes, during training and for each seed, the mean over states of
+# the estimate $\max_a Q(s, a; \theta)$ and of the true value $V^\pi$ of its greedy policy.
 
 # %%
 GAMMA, STATES, ACTIONS = 0.9, 20, 10
@@ -174,19 +173,19 @@ axes.legend(frameon=False, fontsize="small")
 plt.show()
 
 # %% [markdown]
-# Both believe in more than they earn. DQN's estimates stand at the best possible value long before
-# its policies are worth that much; Double DQN's lie lower, clearly so in the first half of the run.
-# In the last fifth what is left of the difference is small, with an interval that reaches below 0,
-# and what the two earn cannot be told apart at any time. Double DQN is not free of the bias: its two
-# networks are one network at two moments, so that their errors are not independent, as those of the
-# two tables above are. (Twice as many steps and 30 seeds: `scripts/overestimation_dqn.py`.)
+# Both overestimate. DQN's estimates reach the optimal value long before its policies do; those of
+# Double DQN are lower, clearly so in the first half of the run. In the last fifth the remaining
+# difference is small, with an interval that includes 0, and the true values of both do not differ
+# significantly at any time. Double DQN is not unbiased: its two networks are the same network at
+# different times, so that their errors are not independent, unlike those of two tables. (For twice as
+# many steps and 30 seeds, see `scripts/overestimation_dqn.py`.)
 #
 # ## Exercise
 #
-# How does the overestimation depend on the number of actions? Let `ACTIONS` be 2, 5, 10 and 20 and
-# plot the bias of both against it, beside the first picture of this chapter. Then take away the
-# noise: what is left of the bias, and where does it come from?
+# How does the overestimation depend on the number of actions? Set `ACTIONS` to 2, 5, 10 and 20, plot
+# the bias of both algorithms and compare it with the first figure of this chapter. Then remove the
+# noise: how much of the bias remains, and why?
 #
-# **What to read next:** what the rest of DQN is for, by leaving each part out:
-# [03_dqn.ipynb](03_dqn.ipynb). SAC meets the same bias with two critics and their minimum:
+# **What to read next:** ablations of the other parts of DQN:
+# [03_dqn.ipynb](03_dqn.ipynb). SAC reduces the same bias with the minimum of two critics:
 # [06_sac.ipynb](06_sac.ipynb). In the code: `purejaxrl_sac/agents/dqn.py`.

@@ -1,10 +1,10 @@
 # %% [markdown]
-# # 3. DQN from its parts
+# # 3. DQN and its parts
 #
 # This chapter follows section 2 of the post "From Q-learning to Soft Actor Critic": the Q-network
 # $Q(s, a; \theta)$, the replay memory $\mathcal D$, the target network $\theta^-$ (2.3), and the training loop
-# of 2.6. Chapter 2 was about the maximum in its target; this one takes the other parts away, one at
-# a time, and looks at what breaks.
+# of 2.6. Chapter 2 discussed the maximum in its target; this one removes the other parts, one at a
+# time, and shows the effects.
 
 # %%
 # %matplotlib inline
@@ -32,15 +32,16 @@ GAME_SEEDS, GAME_STEPS = (1, 400) if SHORT else (2, 16_000)
 #
 # $$y = r + \gamma \max_{a'} Q(s', a'; \theta^-), \qquad \mathcal L(\theta) = \mathbb E_{\mathcal D}\left[(Q(s, a; \theta) - y)^2\right]$$
 #
-# In the library `dqn` takes its parts as functions, and so leaving one out is passing another:
+# `dqn` takes its parts as functions, so an ablation passes a different part:
 #
 # ```python
-# def dqn(config, *, network=networks.q_network, head=heads.scalar, bootstrap=maximum,
-#         reward=plain_reward, explore=epsilon_greedy, storage=replay_storage, memory=uniform_replay)
+# def dqn(config, env, *, network=networks.q_network, head=heads.scalar, bootstrap=maximum,
+#         reward=plain_reward, explore=epsilon_greedy, loss=q_loss, optimizer=decaying_adam,
+#         storage=replay_storage, memory=uniform_replay)
 # ```
 #
-# CartPole: a reward of 1 for every step that the pole stays up, at most 500. With $\gamma = 0.99$ no
-# state is worth more than $1 / (1 - \gamma) = 100$, which makes a diverging Q easy to see.
+# CartPole gives a reward of 1 for every step that the pole stays up, for at most 500 steps. With
+# $\gamma = 0.99$ no value exceeds $1 / (1 - \gamma) = 100$, which makes divergence easy to detect.
 
 # %%
 pole = prl.envs.make("CartPole-v1").default_params  # at most 500 steps
@@ -51,12 +52,12 @@ base = prl.preset("dqn", "CartPole-v1").replace(
 
 
 def latest_only(config, storage):
-    """No memory: every update gets the ten transitions just made."""
+    """No replay: every update uses the latest transitions."""
     return minibatches(config.num_updates, 1)
 
 
-def limits_end_episodes(config, agent):
-    """A time limit taken for a termination: nothing is bootstrapped after it."""
+def limits_end_episodes(config, env, agent):
+    """Treat time limits as terminations: do not bootstrap at them."""
 
     def process_rollout(state, rollout):
         state, rollout = agent.process_rollout(state, rollout)
@@ -77,14 +78,14 @@ ended = base.replace(wrappers=(limits_end_episodes,))
 ended = {"time limit = termination": ended, "taken for a termination": ended.replace(**soon)}
 
 # %% [markdown]
-# Without a target network, $\theta^-$ is $\theta$: all of it taken over (`tau=1`) after every update. The clipped
-# loss is the Huber loss with $\delta = 1$, as in the paper of 2015. Two details of what is usual are
-# among the things tested here: this library bootstraps through time limits and uses the squared
-# loss.
+# Without a target network, $\theta^-$ equals $\theta$: it is replaced (`tau=1`) after every update. The
+# clipped loss is the Huber loss with $\delta = 1$, as in the paper of 2015. Two common choices that
+# differ from this library are tested, too: the library bootstraps at time limits and uses the
+# squared loss.
 #
-# Numbers that are not shapes are traced, so configurations that differ in nothing else can be
-# stacked, and trained as lanes of one program, with `vmap` over keys and configurations. Other
-# functions make other programs; so the seven runs are three programs.
+# Numbers that are not shapes are traced, so configurations that differ only in them can be stacked
+# and trained as lanes of one program, with `vmap` over keys and configurations. Different functions
+# require different programs, so the seven configurations need three.
 
 
 # %%
@@ -134,36 +135,36 @@ for axes in (left, right):
 plt.show()
 
 # %% [markdown]
-# What breaks first are the values (right). DQN's settle below 100, where they belong. Without a target
-# network they shoot up at once, come back, and climb past what is possible. With the
-# clipped loss they leave 100 behind and go on growing: the ends of episodes are rare, and their
-# gradients, clipped, lose against the maximum. There the policy is lost as well. Without replay the
-# values rise slowly, and the return jumps up and down.
+# The values (right) show the effects first. Those of DQN converge to a level below 100, as they
+# should. Without a target network they rise at once, decrease, and then exceed the possible maximum.
+# With the clipped loss they exceed 100 and continue to grow: terminations are rare, and their clipped
+# gradients are dominated by those of the maximum. This policy degrades, too. Without replay the
+# values increase slowly, and returns fluctuate.
 #
-# What the returns (left) do not show, in 22,000 steps, is that DQN without replay or without a target
-# network ends lower: these intervals are wide. A time limit of 500 makes hardly a difference, because
-# few episodes last that long: the curve of "time limit = termination" lies on that of DQN.
+# The returns (left) after 22,000 steps do not show that DQN is worse without replay or without a target
+# network: the intervals are wide. A time limit of 500 matters little, because few episodes are that
+# long: the curve of "time limit = termination" coincides with that of DQN.
 #
 # ## A short time limit
 #
-# So let the limit be 20 steps. What the pole does after them is the same as ever, only nobody
-# watches; a value that ends there is a value of another task. Both kinds were trained above, and
-# are evaluated with the limit of 500.
+# Therefore, set the limit to 20 steps. It does not change the dynamics of the pole; a value that ends
+# at the limit belongs to a different task. Both variants were trained above and are evaluated with the
+# limit of 500.
 
 # %%
 for name in ("bootstrapped through", "taken for a termination"):
     report(name)
 
 # %% [markdown]
-# Bootstrapped through, values are of the size of the true 100, if too high; taken for a termination
-# they are those of a life of twenty steps, $(1 - \gamma^{20}) / (1 - \gamma) = 18.2$. The policy shows no
-# harm here: whoever knows how to stay up for twenty steps more, and then again, stays up.
-# That is luck of the task and nothing to rely on; the values are wrong by a factor of five.
+# With bootstrapping at the limit, values are near the true 100, although too high; with termination
+# they are those of episodes of twenty steps, $(1 - \gamma^{20}) / (1 - \gamma) = 18.2$. The policy is not
+# affected here, because a policy that keeps the pole up for twenty more steps from any state keeps it
+# up forever. This is specific to the task; the values are wrong by a factor of five.
 #
 # ## Images (post, 2.3.1)
 #
-# Where observations are images, the same `dqn` builds a CNN and stores every image once. Breakout of
-# MinAtar is 10 x 10 cells with 4 channels: paddle, ball, trail and bricks.
+# For image observations, the same `dqn` builds a CNN and stores every image once. MinAtar's Breakout
+# has 10 x 10 cells with 4 channels: paddle, ball, trail and bricks.
 
 # %%
 game = prl.preset("dqn", "Breakout-MinAtar").replace(
@@ -182,13 +183,13 @@ print(
 curves({"DQN with a CNN": (steps, returns)}, "return of training episodes", "Breakout-MinAtar")
 
 # %% [markdown]
-# The return begins to rise. Games take millions of steps to be played well: the README's table of
-# learning says how far this library's agents come.
+# The return starts to increase. These games need millions of steps: see the scores in the README's
+# section "Learning".
 #
-# ## Rainbow, as one expression
+# ## Rainbow as one expression
 #
-# Every later improvement is one more part. With all of them it is Rainbow (Hessel et al. 2018), and
-# each of its lines can be taken out again:
+# Every later improvement is one more part. All of them together are Rainbow (Hessel et al. 2018,
+# arXiv:1710.02298), and each line can be removed for an ablation:
 
 # %%
 rainbow = partial(
@@ -215,7 +216,7 @@ upright = jnp.zeros((1, 4))
 print("expected returns there:", prl.q_values(config, prl.seed_state(states, 0), upright)[0])
 
 # %% [markdown]
-# Short as they are, both runs end better than they began.
+# Both short runs improve.
 #
 # ## Exercise
 #
@@ -223,6 +224,6 @@ print("expected returns there:", prl.q_values(config, prl.seed_state(states, 0),
 # `c51` (`prl.preset(name, "CartPole-v1")`) for 22,000 steps each with 8 seeds, and compare them with
 # `plot.comparison` from `purejaxrl_sac.experiment`.
 #
-# **What to read next:** a policy of its own, with a gradient of its own:
+# **What to read next:** explicit policies and their gradients:
 # [04_actor_critic.ipynb](04_actor_critic.ipynb). In the code: `purejaxrl_sac/agents/dqn.py` and
 # `distributional.py`.

@@ -1,12 +1,12 @@
 # %% [markdown]
-# # 4. Actor and critic
+# # 4. Actor-critic
 #
-# This chapter follows section 3 of the post "From Q-learning to Soft Actor Critic": a policy
-# $\pi_\theta(a \mid s)$ with parameters of its own, the policy gradient, and the advantage
+# This chapter follows section 3 of the post "From Q-learning to Soft Actor Critic": a
+# parametrised policy $\pi_\theta(a \mid s)$, the policy gradient, and the advantage
 # $A^\pi(s, a) = Q^\pi(s, a) - V^\pi(s)$ (post, 3.3).
 #
-# On a small MDP the gradient can be computed exactly, so that every estimate of it can be judged.
-# Then A2C learns CartPole with three ways of estimating the advantage.
+# On a small MDP the gradient can be computed exactly, so that its estimators can be compared with it.
+# Then A2C learns CartPole with three estimators of the advantage.
 
 # %%
 # %matplotlib inline
@@ -32,10 +32,11 @@ GAMMA = 0.9
 # %% [markdown]
 # ## The exact gradient
 #
-# The chain of five states: going forward earns nothing until its end, where every step earns 10;
-# going back to the beginning earns 2 at once; one time in five the other thing happens. The policy is
-# a softmax of one number per state and action, $\pi_\theta(a \mid s) \propto e^{\theta(s, a)}$. What it
-# earns, $J(\theta) = V^{\pi_\theta}(s_0)$, is the solution of linear equations, and differentiable:
+# The chain has five states: moving forward gives a reward of 0, except at the end of the chain, where
+# it is 10; returning to the start gives 2; with probability 1/5 the other action is executed. The
+# policy is a softmax of one parameter per state and action,
+# $\pi_\theta(a \mid s) \propto e^{\theta(s, a)}$. Its value $J(\theta) = V^{\pi_\theta}(s_0)$ is the solution
+# of linear equations, and differentiable:
 
 # %%
 chain = mdp.chain()
@@ -49,13 +50,13 @@ def J(theta):
 exact = jax.grad(J)(theta)
 
 # %% [markdown]
-# The policy gradient theorem (post, 3.3) says the same without differentiating the environment:
+# The policy gradient theorem (post, 3.3) gives the same gradient without differentiating the environment:
 #
 # $$\nabla_\theta J(\theta) = \mathbb E_{s \sim d^\pi, a \sim \pi_\theta}\left[\nabla_\theta \log \pi_\theta(a \mid s)
 # \cdot A^\pi(s, a)\right], \qquad d^\pi(s) = \sum_t \gamma^t P(s_t = s),$$
 #
-# $d^\pi$ being how often a state is visited, discounted. It solves linear equations too, and for this
-# softmax the sum is $d^\pi(s)\, \pi(a \mid s)\, A^\pi(s, a)$:
+# where $d^\pi$ is the discounted state visitation, also the solution of linear equations. For this
+# softmax the gradient is $d^\pi(s)\, \pi(a \mid s)\, A^\pi(s, a)$:
 
 # %%
 pi = jax.nn.softmax(theta)
@@ -73,14 +74,14 @@ print(
 # %% [markdown]
 # ## The sampled gradient
 #
-# An agent has episodes. From one of them come three estimates of the same gradient, all of the form
-# $\sum_t \gamma^t\, \nabla_\theta \log \pi_\theta(a_t \mid s_t)\, \Psi_t$:
+# From sampled episodes the gradient can be estimated by
+# $\sum_t \gamma^t\, \nabla_\theta \log \pi_\theta(a_t \mid s_t)\, \Psi_t$, with three choices of $\Psi_t$:
 #
-# * REINFORCE: $\Psi_t = G_t = \sum_k \gamma^k r_{t+k}$, the return from there on;
+# * REINFORCE: $\Psi_t = G_t = \sum_k \gamma^k r_{t+k}$, the return from step $t$ on;
 # * with a baseline: $\Psi_t = G_t - V^\pi(s_t)$;
-# * actor and critic: $\Psi_t = r_t + \gamma V^\pi(s_{t+1}) - V^\pi(s_t)$, the TD error.
+# * actor-critic: $\Psi_t = r_t + \gamma V^\pi(s_{t+1}) - V^\pi(s_t)$, the TD error.
 #
-# With the true $V^\pi$ all three are right on average. They differ in how far single episodes stray.
+# With the true $V^\pi$ all three are unbiased. They differ in variance.
 
 # %%
 config = prl.default_config("q_learning").replace(env="chain", gamma=GAMMA)
@@ -141,13 +142,13 @@ right.grid(alpha=0.2, which="both")
 plt.show()
 
 # %% [markdown]
-# All three lie on the diagonal. But a state's value is most of every return, and says nothing about
-# the action: taking it off leaves a seventh of the variance, and looking one step ahead in place of
-# many leaves a seventh of that. Where REINFORCE needs a thousand episodes, actor and critic are as
-# close with some twenty.
+# All three lie on the diagonal. But most of a return is the value of the state, which does not depend
+# on the action: subtracting it reduces the variance to a seventh, and a TD error instead of the return
+# reduces it to a seventh of that. REINFORCE needs about a thousand episodes for the accuracy that
+# actor-critic has with about twenty.
 #
-# A detail in which practice departs from the theorem: A2C, like nearly all its kin, leaves out the
-# $\gamma^t$ before each step's term. The direction is then another one:
+# In one detail practice differs from the theorem: A2C, like most such algorithms, omits the factor
+# $\gamma^t$ of each term, which changes the direction of the gradient:
 
 # %%
 visits, now = jnp.zeros(5), chain.start
@@ -158,14 +159,14 @@ cosine = (practical * exact).sum() / jnp.linalg.norm(practical) / jnp.linalg.nor
 print(f"cosine of the angle between the two: {cosine:.3f}")
 
 # %% [markdown]
-# ## The critic is wrong: lambda
+# ## Bias and variance: lambda
 #
-# A learned $V$ has errors. Generalised advantages, $A(s_t, a_t) = G_t - V(s_t)$, bootstrap the target
-# $G_t$ from it by a mixture: $\lambda = 0$ is one reward and $V(s_{t+1})$, with all of the critic's
-# error, $\lambda = 1$ the return, with all of its scatter. (The error of the $V(s_t)$ that is subtracted
-# does no harm: it is a baseline.) Here a critic is made wrong on purpose, by noise on the true $V^\pi$,
-# and the targets of the episodes above are taken apart, into how far they are from $Q^\pi(s_t, a_t)$ on
-# average and how far single ones scatter.
+# A learned $V$ has errors. Generalised advantages (arXiv:1506.02438), $A(s_t, a_t) = G_t - V(s_t)$,
+# interpolate their targets $G_t$: $\lambda = 0$ is one reward and $V(s_{t+1})$, with the full bias of the
+# critic, $\lambda = 1$ the return, with its full variance. (Errors of the subtracted $V(s_t)$ cause no
+# bias: it is a baseline.) Here the critic is the true $V^\pi$ with added noise, and the errors of the
+# targets of the episodes above, compared with $Q^\pi(s_t, a_t)$, are decomposed into bias and
+# variance.
 
 # %%
 wrong = v + 2.0 * jax.random.normal(jax.random.key(2), v.shape)
@@ -176,7 +177,7 @@ weight = jnp.zeros(10).at[cells].add(1.0)  # visits of each (s, a)
 
 @jax.jit
 def taken_apart(trace_decay):
-    """Root mean square of systematic error and of scatter, over visits."""
+    """Root mean square of systematic and random errors, over visits."""
     trace = trace_decay * ~played.last
     next_v = wrong[played.next_obs]
     target = lambda_returns(played.reward, played.discount, next_v, trace, GAMMA)[:EARLY]
@@ -204,8 +205,8 @@ for i in (0, int(both.argmin()), 20):
 # %% [markdown]
 # ## A2C on CartPole
 #
-# Sixteen environments take eight steps, actor and critic are updated on the 128 transitions, and so
-# on. $\lambda$ is a traced number, so its values are lanes of one program, like the seeds.
+# In each iteration sixteen environments take eight steps, and actor and critic are updated on these 128
+# transitions. $\lambda$ is a traced number, so its values are lanes of one program, like seeds.
 
 # %%
 base = prl.preset("a2c", "CartPole-v1").replace(total_steps=STEPS)
@@ -234,17 +235,17 @@ for axes in panels:
 plt.show()
 
 # %% [markdown]
-# With every $\lambda$ the greedy policies end at 500. The TD error alone ($\lambda = 0$) is the slowest
-# while its critic knows nothing yet, and returns most while training at the end, when its policy is
-# the least random of the three (right). Scatter averages out over a batch and a systematic
-# error does not, which is why $\lambda$ is usually chosen nearer to 1 than the picture before would say.
+# All greedy policies reach 500. The TD error ($\lambda = 0$) is the slowest at first, while its critic
+# is inaccurate, and has the highest training return at the end, when its policy has the lowest entropy
+# of the three (right). Random errors average out over a batch and systematic ones do not, which is why
+# $\lambda$ is usually closer to 1 than the minimum of the previous figure.
 #
 # ## Exercise
 #
-# Write REINFORCE without a baseline: `actor_critic` takes an `objective`, and `choice.target` is the
-# return. (Or take `prl.preset("reinforce", "CartPole-v1")` and set `value_coef` to 0, so that its
-# baseline never learns.) How many more steps does it need?
+# Implement REINFORCE without a baseline: `actor_critic` takes an `objective`, and `choice.target` is
+# the return. (Or set `value_coef` of `prl.preset("reinforce", "CartPole-v1")` to 0, so that its
+# baseline is not trained.) How many more steps does it need?
 #
-# **What to read next:** a policy that also wants to stay random:
+# **What to read next:** policies that maximise their entropy, too:
 # [05_maximum_entropy.ipynb](05_maximum_entropy.ipynb). In the code: `purejaxrl_sac/agents/a2c.py`, and
-# `ppo.py` for the usual way to use a rollout more than once.
+# `ppo.py` for several epochs of updates per rollout.

@@ -3,10 +3,10 @@
 #
 # This chapter follows section 4 of the post "From Q-learning to Soft Actor Critic" up to the end of
 # 4.1.1, with its equation numbers: entropy, the soft Bellman backup, soft policy iteration (Lemmas 1
-# and 2, Theorem 1), the temperature $\alpha$, and policies that are the exponential of a value.
+# and 2, Theorem 1), the temperature $\alpha$, and energy-based policies.
 #
-# On finite MDPs all of it can be computed exactly, so every theorem here is a picture without
-# luck in it. Then a policy with four answers is learned where actions are continuous.
+# On finite MDPs all of it can be computed exactly, so every theorem is shown without sampling noise.
+# Then a multimodal policy is learned for continuous actions.
 
 # %%
 # %matplotlib inline
@@ -30,13 +30,13 @@ SEEDS, STEPS, EPISODES = (2, 1_200, 20) if SHORT else (2, 8_000, 200)
 GAMMA, ALPHA = 0.9, 0.5
 
 # %% [markdown]
-# ## The objective, and what entropy is (post, 4.2 and 4.6 to 4.9)
+# ## The objective and the entropy (post, 4.2 and 4.6 to 4.9)
 #
 # $$\pi^* = \arg\max_\pi \sum_t \mathbb E\left[r(s_t, a_t) + \alpha \mathcal H(\pi(\cdot \mid s_t))\right],
 # \qquad \mathcal H(\pi(\cdot \mid s)) = -\sum_a \pi(a \mid s) \log \pi(a \mid s)
 # = -\mathbb E_{a \sim \pi}[\log \pi(a \mid s)].$$
 #
-# The last equality is what lets an agent measure entropy by acting:
+# By the last equality, entropy can be estimated from sampled actions:
 
 # %%
 pi = jnp.array([0.7, 0.2, 0.1])
@@ -50,17 +50,17 @@ print(f"{SAMPLES:,} draws: {-jnp.log(pi[action]).mean():.4f}")
 # $$\mathcal T_\pi Q(s, a) = r(s, a) + \gamma\, \mathbb E_{s'}[V(s')], \qquad
 # V(s) = \mathbb E_{a \sim \pi}\left[Q(s, a) - \alpha \log \pi(a \mid s)\right].$$
 #
-# The post asks for a second way, with the entropy in the reward,
-# $r_{\text{soft}}(s, a) = r(s, a) - \alpha \log \pi(a \mid s)$ (4.13), and leaves its derivation for
-# later. Here it is. Let $\tilde Q$ be the ordinary value of $\pi$ for that reward. Then
-# $\tilde Q = Q_{\text{soft}} - \alpha \log \pi$: put it into the ordinary backup,
+# The post defines an alternative with the entropy in the reward,
+# $r_{\text{soft}}(s, a) = r(s, a) - \alpha \log \pi(a \mid s)$ (4.13), without a derivation. Let
+# $\tilde Q$ be the ordinary value of $\pi$ for that reward. Then
+# $\tilde Q = Q_{\text{soft}} - \alpha \log \pi$: insert it into the ordinary backup,
 #
 # $$\tilde Q(s, a) = r(s, a) - \alpha \log \pi(a \mid s) + \gamma\, \mathbb E_{s'} \mathbb E_{a' \sim \pi}
 # [\underbrace{Q_{\text{soft}}(s', a') - \alpha \log \pi(a' \mid s')}_{\tilde Q(s', a')}],$$
 #
-# and what remains after taking $-\alpha \log \pi(a \mid s)$ from both sides is (4.12). The two
-# differ by the entropy term of the first action, which is no longer to be chosen where $Q$ is asked
-# for, and the value of a state is the same. In numbers, on a random MDP:
+# and subtracting $-\alpha \log \pi(a \mid s)$ from both sides gives (4.12). The two differ by the
+# entropy term of the first action, which is given in $Q(s, a)$; the values of states are equal.
+# Numerically, on a random MDP:
 
 # %%
 world = mdp.garnet(jax.random.key(1))  # 20 states, 4 actions, nothing terminal
@@ -76,9 +76,9 @@ print(f"largest difference of Q~ and Q - alpha log pi: {apart:.1e}")
 # %% [markdown]
 # ## Lemma 1: soft policy evaluation converges
 #
-# Applying $\mathcal T_\pi$ again and again from any $Q^0$ leads to the soft value of $\pi$. The
-# entropies are the same on both sides of a difference, so that $\mathcal T_\pi$ contracts by
-# $\gamma$ as the hard operator does. Left: five beginnings, and the guarantee.
+# Repeated application of $\mathcal T_\pi$ converges to the soft value of $\pi$ from any $Q^0$. The
+# entropy terms cancel in a difference, so that $\mathcal T_\pi$ is a $\gamma$-contraction like the hard
+# operator. Left: five initial values, and the bound.
 #
 # ## Lemma 2: soft policy improvement improves
 #
@@ -86,8 +86,8 @@ print(f"largest difference of Q~ and Q - alpha log pi: {apart:.1e}")
 # \tfrac1Z \exp(\tfrac1\alpha Q^{\pi_{\text{old}}})\right) = \text{softmax}(Q^{\pi_{\text{old}}} / \alpha)
 # \quad\Longrightarrow\quad Q^{\pi_{\text{new}}}(s, a) \ge Q^{\pi_{\text{old}}}(s, a) \text{ everywhere.}$$
 #
-# Right: for thousands of random MDPs and policies, near the best one and far from it, the smallest and
-# the largest change among all $(s, a)$. None is below zero (but for rounding, which is printed).
+# Right: the smallest and the largest change over all $(s, a)$, for thousands of random MDPs and
+# policies, near the optimal one and far from it. None is negative (up to rounding, which is printed).
 
 
 # %%
@@ -128,8 +128,7 @@ right.set_title("Lemma 2: everything rises", fontsize="medium")
 plt.show()
 
 # %% [markdown]
-# That softmax is the minimum of the divergence can be seen as well: whatever one mixes into it, the
-# divergence grows.
+# The softmax minimises the divergence: mixing it with any other policy increases the divergence.
 
 # %%
 target = dp.soft_policy_improvement(q_soft, ALPHA)
@@ -148,12 +147,12 @@ for share in (0.5, 0.1):
     print(f"smallest KL of 20,000 mixtures with {share:.0%} of something else: {least:.1e}")
 
 # %% [markdown]
-# ## Theorem 1: soft policy iteration finds the best policy
+# ## Theorem 1: soft policy iteration converges to the optimal policy
 #
-# Evaluate, improve, and again. From any policy the soft values rise in every state and every round,
-# to the fixed point of the soft optimality operator
+# Alternate evaluation and improvement. From any policy the soft values increase in every state and
+# iteration, and converge to the fixed point of the soft optimality operator
 # $Q(s, a) = r + \gamma\, \mathbb E\left[\alpha \log \sum_{a'} \exp(Q(s', a') / \alpha)\right]$, which is
-# computed here without any policy.
+# computed here independently of any policy.
 
 # %%
 q_best = dp.soft_value_iteration(world, GAMMA, ALPHA)
@@ -181,14 +180,14 @@ print(
 # ## The temperature: from hard to uniform (post, 4.16)
 #
 # $\pi^*(a \mid s) = \frac1{Z(s)} \exp(\frac1\alpha Q(s, a))$. For $\alpha \to 0$ this is the greedy policy
-# of chapter 1, for $\alpha \to \infty$ it is uniform: below, the entropy as a share of $\log A$, and
-# what the policy earns (without its entropy) as a share of the way from the uniform policy to the
-# best. A little temperature costs almost nothing.
+# of chapter 1, for $\alpha \to \infty$ it is uniform. The figure shows the entropy as a fraction of
+# $\log A$, and the value of the policy (without entropy), scaled so that the uniform policy has 0 and
+# the optimal one 1. A small temperature costs almost no reward.
 
 # %%
 alphas = jnp.logspace(-2.5, 2, 40)
-continuous_soft_q = jax.vmap(lambda alpha: dp.soft_value_iteration(world, GAMMA, alpha))(alphas)
-policies = jax.vmap(dp.soft_policy_improvement)(continuous_soft_q, alphas)
+soft_q = jax.vmap(lambda alpha: dp.soft_value_iteration(world, GAMMA, alpha))(alphas)
+policies = jax.vmap(dp.soft_policy_improvement)(soft_q, alphas)
 entropy = losses.entropy(policies).mean(-1) / jnp.log(4)
 earned = jax.vmap(lambda pi: dp.policy_evaluation(world, GAMMA, pi).mean())(policies)
 uniform = dp.policy_evaluation(world, GAMMA, dp.uniform_policy(world)).mean()
@@ -210,9 +209,10 @@ for alpha in (0.1, 1.0):
     )
 
 # %% [markdown]
-# A warning that no formula spells out. Where episodes end, entropy is only earned while they last:
-# every further step is worth up to $\alpha \log A$. On FrozenLake at $\alpha = 1$ that is 1.39 a step,
-# more than the goal's 1, and the policy learns to stay alive, not to arrive.
+# A caveat: if episodes terminate, entropy is only received until termination, so that every additional
+# step has a value of up to $\alpha \log A$. On FrozenLake with $\alpha = 1$ this is 1.39 per step, more
+# than the reward of 1 at the goal, and the optimal policy avoids termination instead of reaching the
+# goal.
 
 # %%
 lake = mdp.frozen_lake()
@@ -234,12 +234,12 @@ plt.show()
 print("arrows are as long as their actions are likely; share of episodes that arrive in 100 steps")
 
 # %% [markdown]
-# ## Two answers at once: energy-based policies
+# ## Energy-based policies
 #
-# With continuous actions, $\exp(\frac1\alpha Q)$ can have any shape. Take a value with two peaks, the
-# post's picture of a multimodal $Q$. The best single action is one of them. The nearest Gaussian (in
-# the divergence of 4.18) sits on one and knows nothing of the other. Samples that follow Stein's
-# direction, `svgd.direction`, spread over both: they climb $\nabla_a Q / \alpha$ and repel each other.
+# With continuous actions, $\exp(\frac1\alpha Q)$ can have any shape. Consider a value with two modes, as
+# in the post's figure of a multimodal $Q$. The optimal action is one of them. The closest Gaussian (in
+# the divergence of 4.18) covers one mode only. Samples moved by Stein variational gradient descent,
+# `losses.svgd_direction`, cover both: they follow $\nabla_a Q / \alpha$ and repel each other.
 
 
 # %%
@@ -298,10 +298,10 @@ print(f"on the right peak: {true_share:.2f} of exp Q, {right_share:.2f} of the S
 # %% [markdown]
 # ## Four goals, one policy
 #
-# The point mass of Haarnoja et al. (2017) starts halfway between four goals that are equally good.
-# Soft Q-learning (`soft_q`) learns $Q$ and a network that draws from $\exp(Q / \alpha)$, trained by the
-# very `svgd.direction` above. Beside it the mean of a SAC with a small fixed temperature: a
-# function of the state, which has one answer in the exact middle.
+# The point mass of Haarnoja et al. (2017, arXiv:1702.08165) starts between four equally good goals.
+# Soft Q-learning (`continuous_soft_q`) learns $Q$ and a sampling network for $\exp(Q / \alpha)$, trained
+# with `losses.svgd_direction`. For comparison: the mean action of SAC with a small fixed temperature,
+# which is deterministic and has one action at the exact centre.
 
 # %%
 configs = {
@@ -351,16 +351,18 @@ figure.colorbar(shown, ax=panels[1], shrink=0.85)
 plt.show()
 
 # %% [markdown]
-# From the exact middle soft Q-learning goes to all four goals, in both seeds, if not equally often
-# (the training is short, and the sampler follows $Q$ late), while the mean of SAC always goes to the
-# same one. The centre shows why: $Q$ has four hills, and the actions drawn lie on all of them.
+# From the exact centre soft Q-learning reaches all four goals with both seeds, although not equally
+# often (training is short, and the sampler lags behind $Q$), while the mean action of SAC always leads
+# to the same one. The middle figure shows why: $Q$ has four modes, and the sampled actions cover all
+# of them.
 #
 # ## Exercise
 #
-# Lower the temperature of `soft_q` on `multi_goal` from its 10 to 1 and to 0.1, and count the goals
-# again. Where does the policy stop being multimodal, and what does `soft_value` in the metrics do?
-# Then predict, from the warning above, what a very large temperature will do, and try it.
+# Lower the temperature of `continuous_soft_q` on `multi_goal` from 10 to 1 and to 0.1, and count the
+# goals again. At which temperature is the policy no longer multimodal, and how does the metric
+# `soft_value` change? Then predict the effect of a very large temperature from the caveat above, and
+# test it.
 #
-# **What to read next:** from $\exp(Q / \alpha)$ one can only sample with effort. Soft Actor-Critic
-# projects it onto Gaussians instead: [06_sac.ipynb](06_sac.ipynb). In the code:
-# `purejaxrl_sac/agents/soft_q.py` and `purejaxrl_sac/svgd.py`.
+# **What to read next:** sampling from $\exp(Q / \alpha)$ is expensive. Soft Actor-Critic projects it
+# onto Gaussians instead: [06_sac.ipynb](06_sac.ipynb). In the code:
+# `purejaxrl_sac/agents/continuous_soft_q.py` and `purejaxrl_sac/losses/`.

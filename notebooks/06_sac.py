@@ -2,12 +2,13 @@
 # # 6. Soft Actor-Critic
 #
 # This chapter follows section 4.1.2 of the post "From Q-learning to Soft Actor Critic", equations
-# 4.19 to 4.24, and its 4.3; its section 4.2, the automatic temperature, is "coming soon" there and is
-# derived here. $\theta$ are the parameters of the critics, $\bar\theta$ of their delayed copies, $\phi$ of
-# the actor, $\alpha$ is the temperature.
+# 4.19 to 4.24, and its 4.3; its section 4.2, the automatic temperature, is announced there and derived here.
+# $\theta$ are the parameters of the critics, $\bar\theta$ of their target copies, $\phi$ of the actor, and
+# $\alpha$ is the temperature.
 #
-# First every equation beside the lines of code that are it, checked; then SAC at work: 32 seeds with
-# an automatic temperature beside fixed ones, one critic beside two, and SAC with discrete actions.
+# First, every equation is compared with its implementation; then SAC is trained: 32 seeds with a
+# learned temperature and some with fixed ones, with one and with two critics, and with discrete
+# actions.
 
 # %%
 # %matplotlib inline
@@ -34,10 +35,10 @@ SINGLE, EPISODES, CARTPOLE_STEPS = (2, 4, 1_200) if SHORT else (8, 32, 12_000)
 DRAWS = 1_000 if SHORT else 100_000
 
 # %% [markdown]
-# ## The pieces
+# ## Setup
 #
-# `squashed_gaussian` is $\pi_\phi$, `gaussian_actor` and `twin_critics` build the networks SAC uses. A run
-# that has only just begun gives parameters, and playing it a batch of transitions.
+# `squashed_gaussian` is $\pi_\phi$; `gaussian_actor` and `twin_critics` build the networks of SAC. A short
+# run provides parameters, and its policy a batch of transitions.
 
 # %%
 config = prl.preset("sac", "Pendulum-v1").replace(
@@ -87,8 +88,8 @@ def J_Q(theta, y):
 
 
 # %% [markdown]
-# and its gradient, (4.20), $\nabla_\theta Q_\theta(s_t, a_t)\,(Q_\theta(s_t, a_t) - y)$: the target is not
-# differentiated. Written out, it is what automatic differentiation gives:
+# Its gradient is (4.20), $\nabla_\theta Q_\theta(s_t, a_t)\,(Q_\theta(s_t, a_t) - y)$, without a gradient
+# of the target. The explicit formula agrees with automatic differentiation:
 
 # %%
 y = soft_target(jax.random.key(2))
@@ -139,8 +140,8 @@ axes.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# The formula with $\operatorname{arctanh}$ is for reading: near $|a| = 1$ it has nothing to invert, so the
-# library computes $\log \pi$ from $u$. Where both are fine they agree:
+# The formula with $\operatorname{arctanh}$ is inaccurate near $|a| = 1$, so the library computes
+# $\log \pi$ from $u$. Elsewhere both agree:
 
 # %%
 epsilon = jax.random.normal(jax.random.key(4), batch.action.shape)
@@ -173,15 +174,15 @@ def J_pi(phi, epsilon, obs):
 
 
 # %% [markdown]
-# (4.21) is the same expectation over $a_t \sim \pi_\phi$; writing $a_t$ as $f_\phi(\epsilon_t; s_t)$ is what makes it
-# differentiable. Its gradient is (4.24), where $\alpha$ belongs before both $\log \pi$ (the post, like the
-# paper, leaves it out):
+# (4.21) is the same expectation over $a_t \sim \pi_\phi$; writing $a_t$ as $f_\phi(\epsilon_t; s_t)$ makes it
+# differentiable. Its gradient is (4.24), in which both $\log \pi$ need the factor $\alpha$ (omitted in the
+# post and in the paper):
 #
 # $$\nabla_\phi J_\pi = \alpha \nabla_\phi \log \pi_\phi(a_t \mid s_t) + \left(\alpha \nabla_a \log \pi_\phi(a_t \mid s_t)
 # - \nabla_a Q_\theta(s_t, a_t)\right) \nabla_\phi f_\phi(\epsilon_t; s_t).$$
 #
-# Below it is written out, term by term, and held against automatic differentiation and against
-# finite differences along random directions in the space of $\phi$, in double precision.
+# Below it is computed term by term and compared with automatic differentiation and with finite
+# differences along random directions in parameter space, in double precision.
 
 # %%
 with jax.enable_x64(True):
@@ -213,9 +214,9 @@ with jax.enable_x64(True):
 theta = theta_32
 
 # %% [markdown]
-# Why go through the action at all? The other way to differentiate an expectation over $\pi_\phi$, the
-# score function of chapter 4, needs no $\nabla_a Q$ but pays in variance. For one state and one
-# Gaussian, $\partial J_\pi / \partial \mu$ from single samples:
+# Why differentiate through the action? The alternative estimator, the score function of chapter 4,
+# needs no $\nabla_a Q$ but has a higher variance. For one state and one Gaussian, estimates of
+# $\partial J_\pi / \partial \mu$ from single samples:
 
 
 # %%
@@ -251,26 +252,26 @@ plt.show()
 # %% [markdown]
 # ## The temperature: the post's section 4.2
 #
-# What $\alpha$ means depends on the unit of rewards, so a fixed one must be tuned for every task. What
-# one can say in advance is how random the policy should be at least. So maximise the return subject
-# to an entropy of $\bar{\mathcal H}$:
+# The effect of $\alpha$ depends on the scale of rewards, so a fixed one must be tuned for every task. A
+# minimum entropy of the policy is easier to choose in advance. Therefore, maximise the return subject
+# to an entropy of at least $\bar{\mathcal H}$:
 #
 # $$\max_\pi \mathbb E[r] \quad \text{subject to} \quad \mathcal H(\pi) \ge \bar{\mathcal H}
 # \qquad\Longleftrightarrow\qquad \max_\pi \min_{\alpha \ge 0}\; \mathbb E[r] + \alpha\left(\mathcal H(\pi) - \bar{\mathcal H}\right).$$
 #
-# The inner minimum is the constraint: where it is violated, $\alpha \to \infty$ makes the whole
-# arbitrarily bad. For a fixed $\alpha$ the maximum over $\pi$ is the maximum entropy policy of chapter 5,
-# $\pi^*_\alpha$. Exchanging the two (the problem is concave in $\pi$ and linear in $\alpha$) leaves the
-# dual, a convex function of the one number $\alpha$,
+# The inner minimum enforces the constraint: if it is violated, $\alpha \to \infty$ makes the objective
+# arbitrarily small. For a fixed $\alpha$ the maximum over $\pi$ is the maximum entropy policy of chapter 5,
+# $\pi^*_\alpha$. Exchanging the two (the problem is concave in $\pi$ and linear in $\alpha$) gives the
+# dual, a convex function of the scalar $\alpha$,
 #
 # $$g(\alpha) = \max_\pi\, \mathbb E[r] + \alpha\left(\mathcal H(\pi) - \bar{\mathcal H}\right), \qquad
 # g'(\alpha) = \mathcal H(\pi^*_\alpha) - \bar{\mathcal H},$$
 #
-# its derivative being that of $J(\alpha) = \mathbb E_{a \sim \pi}[-\alpha \log \pi(a \mid s) - \alpha \bar{\mathcal H}]$,
-# with $\pi$ held fixed. Gradient descent on $J$ while $\pi$ follows is dual descent: $\alpha$ rises while the
-# policy is less random than asked for.
+# whose derivative is that of $J(\alpha) = \mathbb E_{a \sim \pi}[-\alpha \log \pi(a \mid s) - \alpha \bar{\mathcal H}]$
+# for fixed $\pi$. Gradient descent on $J$, alternating with updates of $\pi$, is dual gradient descent:
+# $\alpha$ increases while the entropy is below its target.
 #
-# A case with an answer: $Q(a) = -(a - \mu)^2$ over the real line has $\pi^*_\alpha = \mathcal N(\mu, \alpha / 2)$, of
+# An example with a closed form: $Q(a) = -(a - \mu)^2$ over the real line has $\pi^*_\alpha = \mathcal N(\mu, \alpha / 2)$, of
 # entropy $\frac12 \log(\pi e \alpha)$, which is $\bar{\mathcal H}$ at $\alpha^* = e^{2 \bar{\mathcal H}} / (\pi e)$.
 
 # %%
@@ -282,7 +283,7 @@ adam = optax.adam(0.01)  # as in SAC
 
 
 def descend(carry, key):
-    """One step of log alpha along -grad J, by 64 samples of the policy that is best for alpha."""
+    """One step of log alpha along -grad J, from 64 samples of the optimal policy for alpha."""
     log_alpha, adam_state = carry
     std = jnp.sqrt(jnp.exp(log_alpha) / 2)
     log_prob = jax.scipy.stats.norm.logpdf(std * jax.random.normal(key, (64,)), 0, std)
@@ -314,8 +315,9 @@ plt.show()
 # ## SAC on Pendulum
 #
 # Every number that is not a shape is traced, so runs with different temperatures are lanes of one
-# program: here 32 seeds with the automatic one and a few for each of two fixed ones (a step size of 0
-# for $\alpha$). Fewer and smaller updates than the preset's, with steps that suit them, keep it short.
+# program: 32 seeds with a learned temperature and a few for each of two fixed ones (a learning rate of
+# 0 for $\alpha$). To keep it short, there are fewer and smaller updates than in the preset, with a
+# matching learning rate.
 
 # %%
 lanes = [*[(1.0, config.alpha_learning_rate)] * SEEDS, *[(0.03, 0.0)] * FEW, *[(1.0, 0.0)] * FEW]
@@ -357,18 +359,18 @@ panels[0].legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# The automatic temperature brings the entropy to its target within 1,500 updates and holds it there.
-# Each fixed one chooses an entropy that nobody asked for: far below the target for 0.03, near 0 for 1.
-# All three learn Pendulum, and the intervals of what they earn overlap, so the gain here is not in
-# the score but in not having to search; in another unit of rewards both fixed ones would mean
-# something else. A worst seed far below the middle had not learned yet.
+# With the learned temperature the entropy reaches its target within 1,500 updates and stays there.
+# With fixed ones it is arbitrary: far below the target for 0.03, near 0 for 1. All three learn
+# Pendulum, and the intervals of their returns overlap, so the advantage is not the score but that no
+# search is needed; for another scale of rewards, both fixed temperatures would have other effects. A
+# worst seed far below the average had not converged.
 #
 # ## One critic or two (post, 4.3.1)
 #
-# A variant is another function. `sac` takes its critics as one, and a single critic is
-# `networks.Critics(..., 1)`. To see what the minimum of two is for, hold what critics say at the
-# beginning of an episode against what then happens: the discounted sum of rewards and entropies,
-# along episodes long enough for $\gamma^t$ to fade (600 steps, without the time limit).
+# A variant is another function. `sac` takes its critics as a part, and a single critic is
+# `networks.Critics(..., 1)`. To see the effect of the minimum of two, compare the values of initial
+# states and actions with the soft returns that follow: the discounted sum of rewards and entropies,
+# over episodes long enough for $\gamma^t$ to vanish (600 steps, without a time limit).
 
 
 # %%
@@ -385,7 +387,7 @@ long = prl.envs.make(config.env).default_params.replace(max_steps_in_episode=10_
 
 
 def said_and_true(key, config, state):
-    """Mean over starts of the least Q(s, a), and of the soft return that follows."""
+    """Means over initial states of min_i Q_i(s, a), and of the soft return that follows."""
     endless = config.replace(env_params=long)
     played, _ = prl.rollout_episodes(
         key, endless, state, EPISODES, policy=prl.exploring_policy, max_steps=600
@@ -417,15 +419,14 @@ low, high = stratified_interval(list(above.values()), lambda two, one: iqm(one) 
 print(f"one critic says more than two by [{low:+.1f}, {high:+.1f}], for what is true")
 
 # %% [markdown]
-# The minimum of two lies well below what is true, one critic close to it, and both earn the same.
-# On Pendulum, then, the second critic is an insurance that was not needed: there is little noise for
-# a maximum to pick from. What it insures against is the bias of chapter 2, and the premium is
-# pessimism.
+# The minimum of two is well below the true value, one critic is close to it, and both have the same
+# returns. On Pendulum the second critic is not needed, because there is little noise to maximise over.
+# It prevents the bias of chapter 2 at the cost of underestimation.
 #
 # ## Discrete actions
 #
-# With finitely many actions the expectations over $\pi$ are sums, and neither reparameterisation nor
-# Gaussians are needed: $V(s) = \sum_a \pi(a \mid s)\,(Q(s, a) - \alpha \log \pi(a \mid s))$ is
+# With finitely many actions the expectations over $\pi$ are sums, without reparameterisation or
+# Gaussians: $V(s) = \sum_a \pi(a \mid s)\,(Q(s, a) - \alpha \log \pi(a \mid s))$ is
 # `losses.discrete_soft_value`. The preset's target entropy is 0.7 of $\log A$.
 
 # %%
@@ -452,15 +453,15 @@ print(
 )
 
 # %% [markdown]
-# In these few steps it learns to balance for some hundreds of steps, and the entropy, after falling too
-# far, settles on its target (the preset takes 50,000 steps).
+# In this short run it learns to balance for some hundreds of steps, and the entropy, after falling below
+# its target, converges to it (the preset takes 50,000 steps).
 #
 # ## Exercise
 #
 # Scale Pendulum's rewards by 10 and by 0.1, with a wrapper like `limits_end_episodes` of chapter 3.
 # Which of the three temperatures above still learns? Then set `target_entropy_per_dim` to 0 and to
-# -3, and see where `alpha` goes.
+# -3, and observe `alpha`.
 #
-# **What to read next:** [7. Forks for research](07_research_forks.ipynb): ideas of your own, sweeps, many
-# cores, saving and resuming. In the code:
-# `purejaxrl_sac/agents/sac.py`, and `sac_family.py` for what became of it.
+# **What to read next:** [7. Forks for research](07_research_forks.ipynb): custom parts, sweeps, several
+# devices, saving and resuming. In the code: `purejaxrl_sac/agents/sac.py`, and `sac_family.py` for its
+# variants.

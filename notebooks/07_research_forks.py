@@ -1,14 +1,13 @@
 # %% [markdown]
 # # 7. Forks for research
 #
-# The post "From Q-learning to Soft Actor Critic" ends where research begins: with a target, a memory or
-# an environment that is not in it yet. This chapter has no section of its own there. It takes the DQN
-# of section 2, adds to it the kind of average over actions that section 4 has in place of the maximum,
-# and goes the way of a paper: an environment, two ideas, a comparison with intervals, a sweep, and a
-# run that is kept, continued and exported.
+# This chapter has no section in the post "From Q-learning to Soft Actor Critic". It modifies the DQN of
+# section 2, with a soft average over actions as in section 4 instead of the maximum, in the steps of a
+# small study: an environment, two modifications, a comparison with intervals, a sweep, and a run that
+# is stored, extended and exported.
 #
-# Nothing here is a fork of a file. The loop (`train.py`) and the algorithm (`agents/dqn.py`) take their
-# parts as functions, so an idea is as long as its equation.
+# No file is changed. The loop (`train.py`) and the algorithm (`agents/dqn.py`) take their parts as
+# functions, so a modification is as short as its equation.
 
 # %%
 # %matplotlib inline
@@ -20,7 +19,9 @@ from pathlib import Path
 
 from purejaxrl_sac.experiment.devices import mesh
 
-mesh.use_cpu_devices(2)  # two devices out of two cores, before anything computes: gymnax does
+mesh.use_cpu_devices(
+    2
+)  # two devices on two cores; must precede any computation, such as gymnax's import
 
 import jax
 import jax.numpy as jnp
@@ -33,11 +34,12 @@ from IPython.display import Image
 import purejaxrl_sac as prl
 from purejaxrl_sac import losses
 from purejaxrl_sac.agents import dqn
+from purejaxrl_sac.config import traced
 from purejaxrl_sac.experiment import export, statistics
 from purejaxrl_sac.experiment.pictures.plot import COLORS, draw_curve
 from purejaxrl_sac.experiment.runs import engine, plans
 from purejaxrl_sac.experiment.tuning import points, sweep
-from purejaxrl_sac.types import Index
+from purejaxrl_sac.types import Index, NextQ
 
 SHORT = os.environ.get("PUREJAXRL_SAC_NOTEBOOKS") == "short"  # smaller numbers, for tests
 SEEDS, STEPS, CHUNKS = (2, 800, 2) if SHORT else (16, 10_000, 24)
@@ -51,9 +53,10 @@ print(f"{jax.device_count()} devices")
 # %% [markdown]
 # ## An environment
 #
-# Whatever follows gymnax's interface will do. A cart on a line starts somewhere, at rest, and should
-# stand still at 0; it moves between $-2$ and $2$ with a speed of at most 1. Pushes are $-1$, $0$, $1$, and every step costs $x^2 + \dot x^2 / 10$. It never
-# terminates: after 50 steps it is cut off, which is a time limit, and targets bootstrap through it.
+# Any environment with gymnax's interface can be used. A cart on a line starts at rest in a random
+# position and should stop at 0; it moves between $-2$ and $2$ with a speed of at most 1. Actions
+# accelerate it by $-1$, $0$ or $1$, and every step costs $x^2 + \dot x^2 / 10$. Episodes do not terminate:
+# after 50 steps they are truncated by a time limit, at which targets bootstrap.
 
 
 # %%
@@ -112,30 +115,28 @@ print(f"random pushes earn {random_return:.1f}")
 # %% [markdown]
 # ## A bootstrap
 #
-# A bootstrap says what a successor is worth, as $\sum_{a'} \pi(a')\, Q(s', a'; \theta^-) + \text{bonus}$:
-# it returns $\pi$ and the bonus. DQN's is the greedy $\pi$ and none. Ours is *mellowmax* (Asadi &
-# Littman 2017),
+# A bootstrap defines the value of the next state as $\sum_{a'} \pi(a')\, Q(s', a'; \theta^-) + \text{bonus}$
+# by returning $\pi$ and the bonus. DQN's has the greedy $\pi$ and no bonus. Ours is *mellowmax* (Asadi &
+# Littman 2017, arXiv:1612.05628),
 #
 # $$V(s') = \frac 1 \omega \log\Big(\frac 1 {|\mathcal A|} \sum_{a'} e^{\omega Q(s', a'; \theta^-)}\Big),$$
 #
-# the soft value of section 4.1 with $\alpha = 1/\omega$, less what the policy that knows nothing would
-# have in entropy. It lies between the mean ($\omega \to 0$) and the maximum ($\omega \to \infty$). With
+# the soft value of section 4.1 with $\alpha = 1/\omega$ minus the entropy term of the uniform policy. It lies between the mean ($\omega \to 0$) and the maximum ($\omega \to \infty$). With
 # $\pi = \mathrm{softmax}(\omega Q)$ the bonus is $(\mathcal H(\pi) - \log|\mathcal A|)/\omega$.
 
 
 # %%
-def mellow(config, successor):
-    pi = jax.nn.softmax(config.omega * successor.target)
+def mellow(config, next_q):
+    pi = jax.nn.softmax(config.omega * next_q.target)
     return pi, (losses.entropy(pi) - jnp.log(pi.shape[-1])) / config.omega
 
 
-@struct.dataclass
 class MellowConfig(dqn.DQNConfig):
-    omega: float = 10.0  # a number: traced, so that a sweep over it is one program
+    omega: float = traced(10.0, above=0)  # traced: a sweep over it is one program
 
 
 q = jax.random.normal(jax.random.key(0), (5, 3))
-pi, bonus = mellow(MellowConfig(), dqn.Successor(q=q, target=q, pi=None))
+pi, bonus = mellow(MellowConfig(), NextQ(online=q, target=q, pi=None))
 closed_form = jnp.log(jnp.exp(10 * q).mean(-1)) / 10
 print(
     f"largest difference from the formula: {jnp.abs((pi * q).sum(-1) + bonus - closed_form).max():.1e}"
@@ -144,9 +145,9 @@ print(
 # %% [markdown]
 # ## A memory
 #
-# A memory draws the indices of what the next updates learn from; where transitions lie is the business
-# of its storage. Here recent ones come more often: ages are a $\mathrm{Beta}(1, 3)$ share of all that is
-# stored, and everything else is the uniform memory's.
+# A memory draws the transitions of the next updates; its storage defines how they are stored. Here
+# recent ones are drawn more often: the age, as a fraction of the stored steps, has the distribution
+# $\mathrm{Beta}(1, 3)$. Everything else is that of the uniform memory.
 
 
 # %%
@@ -164,7 +165,8 @@ def recent(config, storage):
     return dqn.uniform_replay(config, storage)._replace(draw=draw)
 
 
-indices = dqn.replay_storage(config)._replace(read=lambda state, step, index: index)
+storage = dqn.replay_storage(config, prl.envs.bind(config.env))
+indices = storage._replace(read=lambda state, step, index: index)
 for memory in (dqn.uniform_replay, recent):
     drawn = memory(config, indices).draw(jax.random.key(0), None, jnp.int32(100), 100)
     print(f"{memory.__name__}: median age {np.median(99 - drawn.time):.0f} of 100 steps")
@@ -172,9 +174,9 @@ for memory in (dqn.uniform_replay, recent):
 # %% [markdown]
 # ## A comparison
 #
-# Four algorithms, two of them with `partial`, each with the same seeds. `runner.train_seeds` spreads the
-# seeds over both devices, and then plays 128 greedy episodes with each. The interval says how much of a
-# difference is luck: bands and bars are 95 % bootstrap intervals of the interquartile mean over seeds.
+# Four variants with the same seeds. `engine.train_seeds` distributes the seeds over both devices and
+# evaluates each on 128 greedy episodes. Bands and bars are 95 % bootstrap intervals of the
+# interquartile mean over seeds.
 
 # %%
 fields = {
@@ -222,16 +224,16 @@ low, high = statistics.bootstrap_interval(scores["DQN"])
 print(f"DQN: IQM [{low:.2f}, {high:.2f}]; random pushes {random_return:.2f}")
 
 # %% [markdown]
-# On this cart, recent experience helps: its interval does not overlap with that of DQN. Mellowmax alone
-# does, so these seeds do not tell whether it helps. One small task says little about others: the point
-# is that such a question costs a function and a minute.
+# On this task, recent experience helps: its interval does not overlap with that of DQN. The interval of
+# mellowmax alone does, so these seeds do not show an effect. Results on one small task do not
+# generalise; the example shows that such a question takes one function and one minute.
 #
 # ## A sweep as lanes
 #
 # `learning_rate` and `omega` are traced: every combination of their values, with every seed, is a lane
-# of one program, spread over the devices. A static field such as `hidden_sizes` would cost a program
-# for each of its values. The point that comes out best was chosen for its score, so it is trained anew with
-# fresh seeds; that second score is the one to report.
+# of one program, distributed over the devices. A static field such as `hidden_sizes` would need a
+# program for each of its values. The best point was selected by its score, which is therefore biased:
+# the point is retrained with new seeds, and that score should be reported.
 
 # %%
 swept = sweep.run(
@@ -246,16 +248,17 @@ print(
 )
 print(f"best: {swept.sweep.points[swept.best]}")
 print(
-    f"IQM as chosen {statistics.iqm(swept.scores[swept.best]):.2f}, anew {statistics.iqm(swept.fresh):.2f}"
+    f"IQM when selected {statistics.iqm(swept.scores[swept.best]):.2f}, retrained {statistics.iqm(swept.fresh):.2f}"
 )
 Image(filename=folder / "sweep" / ("sensitivity.png" if SHORT else "heatmap.png"), width=480)
 
 # %% [markdown]
-# ## A run that is kept
+# ## A stored run
 #
-# `prl.experiment.run` leaves a directory with the configuration, metrics, checkpoints and pictures. It can
-# be killed at any moment; `resume` goes on from the last checkpoint as if nothing had happened, or, with
-# `steps`, beyond its end. Only what cannot be written down, our own functions, is given again.
+# `prl.experiment.run` writes a directory with the configuration, metrics, checkpoints and figures. It can
+# be killed at any time; `resume` continues from the last checkpoint with identical results or, with
+# `steps`, extends a finished run. Custom functions cannot be serialised, so the configuration is passed
+# again.
 
 # %%
 best = mellow_config.replace(**swept.sweep.points[swept.best])
@@ -265,8 +268,8 @@ print(sorted(path.name for path in (folder / "run").iterdir() if not path.name.s
 print(f"steps of each environment: {run.state.step}, then {longer.state.step}")
 
 # %% [markdown]
-# An exported policy is a StableHLO program with its parameters and twenty-five lines of Python that load it.
-# They need jax and numpy, and nothing of this package.
+# An exported policy is a StableHLO program with its parameters and a short Python file that loads it. It
+# requires jax and numpy, but not this package.
 
 # %%
 export.export_policy(best, prl.seed_state(longer.state, 0), folder / "policy")
@@ -280,13 +283,13 @@ print(
 # %% [markdown]
 # ## Exercise
 #
-# Mellowmax with one $\omega$ for all states is too soft where values differ little and too hard where they
+# Mellowmax with one $\omega$ for all states is too soft if values differ little and too hard if they
 # differ much. Write a bootstrap whose $\omega$ depends on the spread of $Q(s', \cdot)$, and compare it
-# with the three above. How many seeds does it take until the interval of the difference leaves zero out?
+# with the variants above. How many seeds are needed for an interval of the difference that excludes 0?
 #
 # ## What to read next
 #
-# * The README's sections "Scale", on devices, hosts and searches, and "Runs that survive".
-# * `purejaxrl_sac/types.py`: the contracts of `Agent`, `Memory` and `Storage`, in one page.
-# * `purejaxrl_sac/agents/distributional.py`: Rainbow, as one expression of such parts.
-# * [6. SAC](06_sac.ipynb), whose parts are functions in the same way.
+# * The README's sections "Scale", on devices, hosts and searches, and "Fault-tolerant runs".
+# * `purejaxrl_sac/types.py`: the contracts of all parts.
+# * `purejaxrl_sac/agents/distributional.py`: Rainbow as one expression of such parts.
+# * [6. SAC](06_sac.ipynb), whose parts are functions, too.

@@ -1,4 +1,4 @@
-"""Tests run the notebooks with smaller numbers, unless PUREJAXRL_SAC_NOTEBOOKS says `full`."""
+"""Tests run the notebooks at reduced size, unless PUREJAXRL_SAC_NOTEBOOKS is `full`."""
 
 import os
 
