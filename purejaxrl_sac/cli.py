@@ -326,7 +326,7 @@ class InfoOptions:
     run: RunPath
 
 
-def main(arguments: list[str] | None = None) -> int:  # noqa: PLR0911
+def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status, see USAGE."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from purejaxrl_sac import normalize
-from purejaxrl_sac.agents import default_config
-from purejaxrl_sac.config import Config
 
 _CARTPOLE = {
     "total_steps": 50_000,
@@ -343,22 +341,3 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         }.items()
     },
 }
-
-
-def preset(algorithm: str, env: Any = None) -> Config:
-    """The tuned configuration for an algorithm on an environment.
-
-    Where none is tuned, the algorithm's defaults on that environment; where `env` is None, the
-    algorithm's defaults on its own default environment.
-
-    Args:
-        algorithm: a name; `purejaxrl-sac list` shows them.
-        env: a name, or a gymnax `Environment` object, for which nothing is tuned.
-
-    Raises:
-        ConfigError: no algorithm has this name.
-    """
-    config = default_config(algorithm)
-    env = config.env if env is None else env
-    tuned = PRESETS.get((algorithm, env), {}) if isinstance(env, str) else {}
-    return config.replace(env=env, **tuned)

@@ -314,7 +314,7 @@ def _call(
     )(learner, batch, scalars)
 
 
-def _kernel(  # noqa: PLR0917 - Pallas passes references by position
+def _kernel(
     old: Learner,
     batch: Batch,
     scalars: Scalars,

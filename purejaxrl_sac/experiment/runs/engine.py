@@ -243,7 +243,7 @@ def train_seeds(
     return Result(state, history, evaluation, programs.seconds, history[-1].seconds)
 
 
-def _chunk(  # noqa: PLR0917
+def _chunk(
     mesh: Mesh,
     iterations: int,
     episodes: int,

@@ -162,7 +162,7 @@ def survivors(scores: np.ndarray, seen: Sequence[float], eta: int) -> np.ndarray
     return np.sort(above[: -(-len(known) // eta)])
 
 
-def _halve(  # noqa: PLR0917
+def _halve(
     config: Config,
     points: list[Point],
     batch: np.ndarray,
@@ -260,7 +260,7 @@ class Population(NamedTuple):
     best: int  # the member with the highest score at the end
 
 
-def exploit_and_explore(  # noqa: PLR0917
+def exploit_and_explore(
     key: jax.Array,
     scores: jax.Array,
     values: dict[str, jax.Array],

@@ -83,7 +83,7 @@ def _side_by_side(x: np.ndarray, log: bool) -> np.ndarray:
     return np.exp(shifted) if log else shifted
 
 
-def draw_heatmap(  # noqa: PLR0917
+def draw_heatmap(
     figure: Figure,
     axes: Axes,
     names: Sequence[str],
