@@ -114,7 +114,7 @@ def test_plot_compares_runs(run, tmp_path, capsys):
     document["config"]["env"] = "chain"
     (other / "config.json").write_text(json.dumps(document))
     error = failing(capsys, "plot", str(run), str(other), "--out", str(tmp_path / "b.png"))
-    assert "runs on chain and cliff_walking have nothing to compare" in error
+    assert "runs on chain and cliff_walking cannot be compared" in error
     error = failing(capsys, "plot", str(run), "--metric", "los", "--out", str(tmp_path / "b.png"))
     assert "has no metric los: it has " in error
 
@@ -186,7 +186,7 @@ def test_a_stop_has_its_own_exit_status(number, status, tmp_path, capsys, monkey
     flags = ["--env=chain", "--steps=300", "--quiet", "--out", str(tmp_path / "run")]
     assert cli.main(["train", "q_learning", *flags]) == status
     err = capsys.readouterr().err
-    assert "go on with purejaxrl-sac resume" in err and err.count("\n") == 1
+    assert "continue with purejaxrl-sac resume" in err and err.count("\n") == 1
 
 
 def test_a_disk_that_fails_has_its_own_exit_status(tmp_path, capsys, monkeypatch):
@@ -302,8 +302,9 @@ def test_every_field_is_a_flag_with_help(capsys):
 
 def test_help_and_flags_do_not_import_environments():
     code = (
-        "import sys; from purejaxrl_sac.cli import main, parse_train; main(['--help']);"
-        "parse_train('sac', ['--seeds', '3']); sys.exit('gymnax' in sys.modules)"
+        "import sys; from purejaxrl_sac.cli import TrainOptions, main, parse_with_preset;"
+        "main(['--help']); parse_with_preset(TrainOptions, 'train', 'sac', ['--seeds', '3']);"
+        "sys.exit('gymnax' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -325,9 +326,10 @@ def test_list(capsys):
 
 
 def test_flags_choose_the_preset_of_their_environment():
-    assert cli.parse_train("sac", ["--env=Pendulum-v1"]).config.total_steps == 10_000
+    options = cli.parse_with_preset(cli.TrainOptions, "train", "sac", ["--env=Pendulum-v1"])
+    assert options.config.total_steps == 10_000
     flags = ["--env", "CartPole-v1", "--env", "Catch-bsuite", "--steps=7000", "--tau", "0.5"]
-    options = cli.parse_train("dqn", flags)
+    options = cli.parse_with_preset(cli.TrainOptions, "train", "dqn", flags)
     assert options.config.capacity == 16_000  # Catch's preset, nothing of CartPole's
     assert options.config.env == "Catch-bsuite"
     assert (options.config.total_steps, options.config.tau) == (7_000, 0.5)

@@ -70,9 +70,9 @@ def test_a_worker_is_killed_and_its_batch_goes_on_in_another(how, two_workers, t
 @pytest.mark.slow
 def test_what_fails_in_a_worker_is_said_here(two_workers, tmp_path):
     made = sweep.plan(CONFIG, RATES, seeds=2)
-    sweep.begin(tmp_path / "sweep", made)
+    sweep.create(tmp_path / "sweep", made)
     with pytest.raises(prl.ConfigError, match=f"devices is 99, but 1 to {min(1, cores())} can be"):
-        sweep.go_on(
+        sweep.train_remaining(
             tmp_path / "sweep", made, engine=lambda b, **o: cluster.train_on_ray(b, devices=99)
         )
     with pytest.raises(prl.ConfigError, match="takes 64 CPUs and 0 GPUs, but no host has so many"):

@@ -1,4 +1,4 @@
-"""Pictures of tables."""
+"""Value maps of finite MDPs, and exact returns."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from PIL import Image
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import mdp
-from purejaxrl_sac.experiment.pictures import draw, exact
+from purejaxrl_sac.experiment.pictures import exact, value_maps
 from purejaxrl_sac.mdp import dynamic_programming as dp
 
 
@@ -14,7 +14,7 @@ from purejaxrl_sac.mdp import dynamic_programming as dp
 def test_every_named_mdp_can_be_drawn(name, tmp_path):
     found = mdp.NAMED[name][0]()
     q = dp.value_iteration(found, 0.9)
-    figure = draw.values(found, q, name, tmp_path / "values.png")
+    figure = value_maps.value_map(found, q, name, tmp_path / "values.png")
     assert Image.open(tmp_path / "values.png").size[0] > 500
     arrows = sum(
         text.arrow_patch is not None
@@ -29,7 +29,7 @@ def test_every_named_mdp_can_be_drawn(name, tmp_path):
 
 def test_values_must_fit_the_mdp():
     with pytest.raises(prl.ConfigError, match=r"q has shape \(48, 4\), but the MDP \(5, 2\)"):
-        draw.values(mdp.chain(), np.zeros((48, 4)), "")
+        value_maps.value_map(mdp.chain(), np.zeros((48, 4)), "")
 
 
 def test_exact_returns_of_greedy_policies():

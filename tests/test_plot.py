@@ -192,7 +192,7 @@ def test_improvement_of_every_pair(scores):
 
 
 def test_of_many_runs_the_first_is_compared_with_each():
-    few = {f"run {i}": np.arange(3.0) + i for i in range(plot.MANY)}
+    few = {f"run {i}": np.arange(3.0) + i for i in range(plot.MAX_ALL_PAIRS)}
     assert len(rows(plot.improvement(few).axes[0])) == 15
     many = {**few, "last": np.ones(2)}
     found = rows(plot.improvement(many).axes[0])

@@ -79,7 +79,7 @@ def test_survivors_of_halving_train_as_if_they_had_been_alone():
 
 @pytest.mark.slow
 def test_batches_that_come_later_are_cut_against_those_before():
-    found = search.successive_halving(TINY, RATES, seeds=2, eta=2, episodes=4, most=4)
+    found = search.successive_halving(TINY, RATES, seeds=2, eta=2, episodes=4, max_lanes=4)
     first, second = found.rungs
     assert first[0].points.tolist() == [0, 1] and second[0].points.tolist() == [2, 3]
     assert len(first[-1].points) == 1
@@ -156,19 +156,19 @@ population = partial(search.population_based_training, low={RATE: 0.0}, high={RA
         ),
         (
             lambda: search.population_based_training(TINY, RATES, low={}, high={}),
-            "learning_rate needs a low and a high end",
+            "learning_rate needs a bound in low and in high",
         ),
         (
             lambda: search.population_based_training(TINY, RATES[:1], low={}, high={}),
-            "two members or more",
+            "at least two members",
         ),
         (
             lambda: population(TINY, RATES, high={RATE: 0.5}),
-            "learning_rate goes from 0.0 to 0.5, but points lie outside",
+            "learning_rate is bounded by 0.0 and 0.5, but points lie outside",
         ),
         (lambda: population(TINY, RATES, low={RATE: -1.0}), "learning_rate is -1.0"),
         (lambda: population(TINY, RATES, generations=0), "generations is 0"),
-        (lambda: search.successive_halving(TINY, RATES, seeds=4, most=3), "lanes is 3"),
+        (lambda: search.successive_halving(TINY, RATES, seeds=4, max_lanes=3), "lanes is 3"),
     ],
 )
 def test_bad_searches_are_refused(made, message):

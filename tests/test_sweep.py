@@ -41,13 +41,14 @@ def test_a_grid_has_every_combination_and_sobol_fills_the_range():
 def test_points_are_typed_and_those_of_one_program_lie_together():
     config = small("dqn")
     words = points.grid(num_envs=["3", "4"], target_period=["5", "1"], hidden_sizes=["8x8"])
-    found = points.checked(config, words[::2] + words[1::2] + words[:1])
+    found = points.check_points(config, words[::2] + words[1::2] + words[:1])
     assert [point["num_envs"] for point in found] == [3, 3, 4, 4]
     assert found[0] == {"num_envs": 3, "target_period": 5, "hidden_sizes": (8, 8)}
     made = sweep.plan(config, found, seeds=2)
     assert list(made.programs()) == [range(0, 2), range(2, 4)]
     assert (
-        sweep.costs(made) == "hidden_sizes and num_envs cannot vary in one program: 2 are compiled"
+        sweep.compilation_note(made)
+        == "hidden_sizes and num_envs cannot vary within a program: 2 programs are compiled"
     )
 
 
@@ -85,7 +86,9 @@ def test_bad_points_are_refused_before_anything_is_made(point, message, tmp_path
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A finished sweep, in two batches; nobody may change it."""
-    return sweep.run(TINY, RATES, out=tmp_path_factory.mktemp("sweep") / "whole", most=4, **SHORT)
+    return sweep.run(
+        TINY, RATES, out=tmp_path_factory.mktemp("sweep") / "whole", max_lanes=4, **SHORT
+    )
 
 
 def test_a_sweep_leaves_a_table_the_best_point_and_pictures(whole):
@@ -119,13 +122,13 @@ def test_a_half_done_sweep_is_resumed_and_ends_alike(whole, tmp_path):
     path = tmp_path / "sweep"
     reporter = Remarks(stop_after=2)  # in the first batch
     with pytest.raises(StoppedError, match=r"sweep stopped"):
-        sweep.run(TINY, RATES, out=path, most=4, reporter=lambda: reporter, **SHORT)
+        sweep.run(TINY, RATES, out=path, max_lanes=4, reporter=lambda: reporter, **SHORT)
     assert sweep.describe(path)["points"] == "0 of 3 trained"
     reporter.stop_after += 2  # in the second one
     with pytest.raises(StoppedError):
-        sweep.resume(path, most=4, reporter=lambda: reporter)
+        sweep.resume(path, max_lanes=4, reporter=lambda: reporter)
     assert sweep.describe(path)["points"] == "2 of 3 trained"
-    found = sweep.resume(path, most=2)
+    found = sweep.resume(path, max_lanes=2)
     np.testing.assert_array_equal(found.scores, whole.scores)
     np.testing.assert_array_equal(found.fresh, whole.fresh)
     assert (path / "table.csv").read_text() == (whole.path / "table.csv").read_text()
@@ -166,7 +169,7 @@ def test_batches_are_halved_where_programs_take_more_than_states(whole, tmp_path
 def test_what_plain_data_cannot_bring_back_is_handed_on():
     """Of an environment of one's own it has the name alone, which may be that of another."""
     config = TINY.replace(env=Tabular(mdp.chain(4), "chain", max_steps=100))
-    assert sweep._own(config) is config and sweep._own(TINY) is None
+    assert sweep._custom_config(config) is config and sweep._custom_config(TINY) is None
 
 
 def test_an_orderly_stop_can_be_told_by_another_process():
@@ -176,10 +179,10 @@ def test_an_orderly_stop_can_be_told_by_another_process():
 
 def test_the_best_is_chosen_among_those_that_lost_no_seed():
     nan = np.nan
-    assert sweep.choose(np.array([[1.0, 2], [9, nan], [3, 4]])) == 2
-    assert sweep.choose(np.array([[nan, nan], [1, nan]])) == 1
-    assert sweep.choose(np.full((2, 2), nan)) is None
-    figures = sweep.statistics(np.array([1.0, nan, 3]))
+    assert sweep.best_point(np.array([[1.0, 2], [9, nan], [3, 4]])) == 2
+    assert sweep.best_point(np.array([[nan, nan], [1, nan]])) == 1
+    assert sweep.best_point(np.full((2, 2), nan)) is None
+    figures = sweep.score_statistics(np.array([1.0, nan, 3]))
     assert figures["failed"] == 1 and figures["mean"] == 2 and figures["worst"] == 1
 
 
@@ -189,7 +192,9 @@ def test_the_command_line_sweeps_static_and_traced_fields(tmp_path, capsys):
     out = ["--out", str(tmp_path / "sweep")]
     assert cli.main(["sweep", "q_learning", *flags, *swept, *out]) == 0
     said = capsys.readouterr().out
-    assert "num_envs cannot vary in one program: 2 are compiled" in said and "best" in said
+    assert (
+        "num_envs cannot vary within a program: 2 programs are compiled" in said and "best" in said
+    )
     assert (tmp_path / "sweep" / "heatmap.png").exists()
     assert cli.main(["info", str(tmp_path / "sweep")]) == 0
     assert "4 of 4 trained" in capsys.readouterr().out
@@ -203,7 +208,7 @@ def test_the_command_line_sweeps_static_and_traced_fields(tmp_path, capsys):
         ([], "a sweep needs --grid"),
         (["--grid", "gamma"], "--grid takes FIELD=VALUE,VALUE, not 'gamma'"),
         (["--range", "gamma=0.9"], "--range takes gamma=LOW:HIGH"),
-        (["--range", "gamma=0:1"], "0 has no logarithm: begin above zero, or say :linear"),
+        (["--range", "gamma=0:1"], "0 has no logarithm: start above zero, or append :linear"),
         (["--range", "gamma=1:0.5:linear"], "a range goes from low to high"),
         (["--range", "gamma=0.5:1", "--grid", "gamma=1"], "gamma is in --grid and in --range"),
         (["--range", "gamma=0.5:1", "--seed=-1"], "seed is -1, but must be between 0 and"),
@@ -240,12 +245,12 @@ def test_pictures_of_words_of_samples_and_of_nothing(tmp_path):
     cube = rng.random((20, 2))
     scales = {"tau": points.log_uniform(1e-4, 1e-1), "gamma": points.uniform(0.9, 1)}
     found = points.sampled(cube, **scales)
-    sensitivity.draw(found, rng.normal(size=(20, 4)), 3, tmp_path)
+    sensitivity.write_figures(found, rng.normal(size=(20, 4)), 3, tmp_path)
     assert {x.name for x in tmp_path.iterdir()} == {"sensitivity.png", "heatmap.png"}
     words = points.grid(activation=["relu", "tanh"], hidden_sizes=[(8, 8), (16,)], tau=[0.1, 1.0])
-    sensitivity.draw(words, rng.normal(size=(8, 4)), None, tmp_path)
+    sensitivity.write_figures(words, rng.normal(size=(8, 4)), None, tmp_path)
     one = tmp_path / "one"
     one.mkdir()
-    sensitivity.draw(found[:1], np.ones((1, 2)), 0, one)
-    sensitivity.draw(found, np.full((20, 2), np.nan), None, one)
+    sensitivity.write_figures(found[:1], np.ones((1, 2)), 0, one)
+    sensitivity.write_figures(found, np.full((20, 2), np.nan), None, one)
     assert not list(one.iterdir())

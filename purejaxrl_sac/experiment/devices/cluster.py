@@ -15,7 +15,7 @@ from typing import Any
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.errors import RunError, StoppedError
 from purejaxrl_sac.experiment.runs.display import Reporter
-from purejaxrl_sac.experiment.tuning.sweep import Batch, train
+from purejaxrl_sac.experiment.tuning.sweep import Batch, train_batch
 
 
 def slots(cpus: int = 1, gpus: float = 0, address: str | None = None) -> int:
@@ -51,7 +51,7 @@ def train_on_ray(
     reporter: Callable[[], Reporter] = Reporter,
     **options: Any,
 ) -> None:
-    """The engine of a cluster, for `sweep.go_on`; where one batch fails, all are stopped.
+    """The engine of a cluster, for `sweep.train_remaining`; where one batch fails, all are stopped.
 
     Args:
         cpus, gpus: that each batch takes.
@@ -97,7 +97,7 @@ def _train(batch: Batch, cpus: int, options: dict[str, Any]) -> float:
     began = time.perf_counter()
     if not mesh.has_begun():
         mesh.use_cpu_devices(max(1, cpus))
-    train(batch, **options)
+    train_batch(batch, **options)
     return time.perf_counter() - began
 
 

@@ -25,7 +25,7 @@ from purejaxrl_sac.evaluate import Policy
 from purejaxrl_sac.evaluate import policy as deployed
 from purejaxrl_sac.experiment.runs import display, record, engine, plans
 from purejaxrl_sac.experiment.devices import processes, resources
-from purejaxrl_sac.experiment.pictures import finished
+from purejaxrl_sac.experiment.pictures import run_figures
 from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints
 from purejaxrl_sac.experiment.runs.directory import RunDirectory, device, listed, write_json
 from purejaxrl_sac.experiment.runs.display import Reporter
@@ -284,7 +284,7 @@ def _train(
     prepare: Callable[[], None] = lambda: None,
 ) -> Run:
     """Trains what is left; `prepare` is called once it is certain that it can."""
-    title = finished.title(plan.config)
+    title = run_figures.title(plan.config)
     steps = found[0] if found else plan.steps(0)
     history = directory.history(plan, steps) if found else []
     first = processes.is_first()
@@ -340,9 +340,9 @@ def _leave(directory: RunDirectory, plan: Plan, result: Result, mesh: Mesh, repo
     """Pictures and, last, the summary: it says that the run is finished."""
     figures = display.summary(plan.config, result)
     if not plan.variants:  # what seeds have in common, variants do not
-        figures |= finished.leave(directory.path, plan, result)
+        figures |= run_figures.write_figures(directory.path, plan, result)
     write_json(directory.summary, _summary(result, figures, mesh))
-    reporter.on_finished(finished.title(plan.config), figures, directory.path)
+    reporter.on_finished(run_figures.title(plan.config), figures, directory.path)
 
 
 def _check_alike(path: Path, plan: Plan, mesh: Mesh) -> None:
