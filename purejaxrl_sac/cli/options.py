@@ -202,8 +202,7 @@ class SweepOptions(NewRunOptions, EngineOptions):
     seed: int = 0
     """Root PRNG seed, of the training seeds and of the samples."""
     fresh_seeds: int | None = None
-    """Number of new seeds that the best point is retrained with, for an unbiased score; by default
-    as many as seeds, 0 for none."""
+    """New seeds that the best point is retrained with; by default as many as seeds, 0 for none."""
     chunks: int = 20
     """Approximate number of times that progress is reported and logged."""
     episodes: int = 128

@@ -181,7 +181,7 @@ def survivors(scores: np.ndarray, seen: Sequence[float], eta: int) -> np.ndarray
     threshold = known[count - 1]
     order = np.argsort(-np.where(np.isfinite(scores), scores, -np.inf), kind="stable")
     above = [i for i in order if np.isfinite(scores[i]) and scores[i] >= threshold]
-    return np.sort(above[:count])
+    return np.sort(np.array(above[:count], int))
 
 
 def _halve(  # noqa: PLR0917

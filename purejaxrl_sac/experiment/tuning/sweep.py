@@ -12,7 +12,7 @@ import io
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,8 +37,6 @@ from purejaxrl_sac.experiment.tuning.points import (
 
 SWEEP_FORMAT = 1
 FRESH = 1_000_003  # offset from a sweep's root seed to that of the fresh seeds
-
-Engine = Callable[..., None]  # (batches, **options): trains them, see `train_here`
 
 
 class Sweep(NamedTuple):
@@ -78,6 +76,10 @@ class Batch(NamedTuple):
     def points(self) -> int:
         """Number of points."""
         return len(next(iter(self.variants.values()), [None]))
+
+
+# (batches, **options) -> None: trains batches, as `train_here` and `cluster.train_on_ray` do
+Engine = Callable[..., None]
 
 
 class SweepResult(NamedTuple):
@@ -224,7 +226,7 @@ def read(path: Path, config: Config | None = None) -> Sweep:
 
 
 def train_here(
-    batches: Iterable[Batch], reporter: Callable[[], Reporter] = Reporter, **options: Any
+    batches: Sequence[Batch], *, reporter: Callable[[], Reporter] = Reporter, **options: Any
 ) -> None:
     """Train batches one after the other in this process, each over all devices."""
     for batch in batches:
@@ -258,7 +260,7 @@ def train_remaining(
 
     Args:
         path: the sweep's directory.
-        engine: trains batches: `train_here`, or `cluster.train_on_ray`.
+        engine: what trains batches.
         max_lanes: of a batch; None for as many as fit into memory.
         devices: number of devices that lanes are distributed over; None for all.
         options: of the engine, such as `reporter` and `checkpoint_minutes`.
