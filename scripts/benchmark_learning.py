@@ -25,7 +25,7 @@ import numpy as np
 import purejaxrl_sac as prl
 from purejaxrl_sac.experiment.pictures.plot import learning_curve
 from purejaxrl_sac.experiment.runs.engine import train_seeds
-from purejaxrl_sac.experiment.runs.plans import Progress, plan, timed
+from purejaxrl_sac.experiment.runs.plans import Progress, has_time_limit, plan
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 
 REFERENCES = {  # environment -> what others have published, mean +- spread
@@ -69,7 +69,7 @@ def main() -> None:
         config = prl.preset(options.algorithm, options.env).replace(**dict(options.set))
         episodes = -(-options.episodes // max(1, options.seeds))
         run = plan(config, options.seeds, seed=options.root, episodes=episodes)
-        if not timed(config):
+        if not has_time_limit(config):
             raise prl.ConfigError(f"{options.env} has no time limit, so there is no greedy return")
     except (prl.ConfigError, TypeError) as error:
         sys.exit(f"error: {error}")

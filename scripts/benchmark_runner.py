@@ -27,8 +27,8 @@ from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.runs import engine, plans
 from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
-from purejaxrl_sac.experiment.runs.display import Display
-from purejaxrl_sac.experiment.runs.lifecycle import parted
+from purejaxrl_sac.experiment.runs.display import ConsoleReporter
+from purejaxrl_sac.experiment.runs.lifecycle import split_state
 
 CHUNKS = 10  # of the usual fiftieth of a run each
 RUNS = (("sac", "Pendulum-v1", {}), ("dqn", "CartPole-v1", {"total_steps": 50_000}))
@@ -52,28 +52,28 @@ def main() -> None:
             directory = RunDirectory.create(Path(folder) / "run")
             ratios, plain = [], []
             for _ in range(options.rounds):
-                state = engine.begin(plan, programs)
+                state = engine.initial_state(plan, programs)
                 began = time.perf_counter()
                 state, _ = jax.block_until_ready(scan(state))
                 plain.append(time.perf_counter() - began)
-                state = engine.begin(plan, programs)
-                shown = Display(Console(file=io.StringIO(), force_terminal=True))
-                shown.on_begin(plan, algorithm, "")
+                state = engine.initial_state(plan, programs)
+                shown = ConsoleReporter(Console(file=io.StringIO(), force_terminal=True))
+                shown.on_start(plan, algorithm, "")
                 began = time.perf_counter()
                 with shown.live:
-                    chunks = engine.advance(plan, programs, state)
+                    chunks = engine.run_chunks(plan, programs, state)
                     for state, progress in islice(chunks, CHUNKS):  # noqa: B007
                         directory.append(progress)
                         shown.on_chunk(progress)
                 ratios.append((time.perf_counter() - began) / plain[-1])
             checkpoints = Checkpoints(Path(folder) / "checkpoints", keep=1)
             began = time.perf_counter()
-            checkpoints.save(1, plan.lanes, **parted(state))
+            checkpoints.save(1, plan.lanes, **split_state(state))
             copied = time.perf_counter() - began
             checkpoints.wait()
             written = time.perf_counter() - began
             checkpoints.close()
-        size = resources.readable(resources.size(state))
+        size = resources.format_bytes(resources.nbytes(state))
         print(
             f"{algorithm} on {env}: plain scan {statistics.median(plain):.2f} s, in chunks"
             f" {statistics.median(ratios):.3f} times that ({min(ratios):.3f} to {max(ratios):.3f});"

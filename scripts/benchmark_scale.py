@@ -72,8 +72,8 @@ class Timed:
         self.chunks = self.start()
 
     def start(self) -> Iterator:
-        state = engine.begin(self.plan, self.programs)
-        chunks = engine.advance(self.plan, self.programs, state)
+        state = engine.initial_state(self.plan, self.programs)
+        chunks = engine.run_chunks(self.plan, self.programs, state)
         next(chunks)  # the first touches its memory
         return chunks
 
@@ -126,8 +126,8 @@ def sweep(options: Options) -> Table:
             plan = plans.plan(config, chunks=2, variants=variants)
             programs = engine.compile_run(plan)
             began = time.perf_counter()
-            state = engine.begin(plan, programs)
-            for state, _ in engine.advance(plan, programs, state):  # noqa: B007, B020
+            state = engine.initial_state(plan, programs)
+            for state, _ in engine.run_chunks(plan, programs, state):  # noqa: B007, B020
                 pass
             return programs.seconds, time.perf_counter() - began
 
@@ -191,7 +191,7 @@ def knee(options: Options) -> Table:
             each = (
                 sum(parts.values())
                 * timed.programs.mesh.size
-                / resources.share(timed.programs.mesh)
+                / resources.devices_per_memory(timed.programs.mesh)
             )
             table.add_row(
                 name, str(seeds), f"{seeds * options.iterations * block / took / 1e6:.3g}",

@@ -139,7 +139,7 @@ def test_resume_extends_a_finished_run(run, tmp_path, capsys):
     assert "is finished: add --steps" in failing(capsys, "resume", str(copy))
     assert cli.main(["resume", str(copy), "--steps=2000", "--json"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert events[0] == {"event": "remark", "text": "going on from step 1,500"}
+    assert events[0] == {"event": "remark", "text": "resuming from step 1,500"}
     assert [event["event"] for event in events[1:3]] == ["compiled", "chunk"]
     assert events[-1]["event"] == "finished" and events[-2]["steps"] == 2_000
 
@@ -182,7 +182,7 @@ def test_names_are_directories_under_runs(tmp_path, capsys, monkeypatch):
 def test_a_stop_has_its_own_exit_status(number, status, tmp_path, capsys, monkeypatch):
     from purejaxrl_sac.experiment.runs import display
 
-    monkeypatch.setattr(display.Quiet, "on_chunk", lambda *_: signal.raise_signal(number))
+    monkeypatch.setattr(display.SummaryReporter, "on_chunk", lambda *_: signal.raise_signal(number))
     flags = ["--env=chain", "--steps=300", "--quiet", "--out", str(tmp_path / "run")]
     assert cli.main(["train", "q_learning", *flags]) == status
     err = capsys.readouterr().err
@@ -271,7 +271,7 @@ def test_version(capsys):
 def test_unwritable_directory(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     error = failing(capsys, "train", "dqn", *SHORT, "--out", str(tmp_path / "file" / "run"))
-    assert "cannot make" in error
+    assert "cannot create" in error
 
 
 @pytest.mark.parametrize("arguments", ([], ["--help"], ["train"], ["train", "--help"]))

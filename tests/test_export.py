@@ -1,4 +1,4 @@
-"""Exported policies act as the library's do, in a process that cannot import the library."""
+"""Exported policies equal the library's, in a process that cannot import the library."""
 
 import importlib.util
 import json
@@ -60,7 +60,7 @@ def policy_of(name):
 
 
 def made_up(config):
-    """A state of random numbers, of which vectors (variances, among others) are positive."""
+    """A state of random numbers; vectors, such as variances, are positive."""
     env, agent, _ = build(config)
     key, rng = jax.random.key(0), np.random.default_rng(3)
     env_state = jax.eval_shape(partial(env.reset, num_envs=config.num_envs), key)
@@ -82,10 +82,10 @@ def observations(state):
     return rng.integers(0, 16, shape).astype(dtype)
 
 
-NEEDED = ("jax", "jaxlib", "numpy", "scipy", "ml_dtypes", "opt_einsum")  # jax and its own needs
+NEEDED = ("jax", "jaxlib", "numpy", "scipy", "ml_dtypes", "opt_einsum")  # jax and its dependencies
 
 # Runs every load.py as a program of its own, then acts with it at every batch size.
-STRANGER = """
+SCRIPT = """
 import importlib.util, runpy, sys
 from pathlib import Path
 
@@ -107,7 +107,7 @@ for path in sorted((root / "out").iterdir()):
 
 
 def link_packages(directory):
-    """A place to import from in which there is jax and nothing else."""
+    """A directory of packages with jax only."""
     directory.mkdir()
     for name in NEEDED:
         for entry in Path(importlib.util.find_spec(name).origin).parents[1].glob(f"{name}*"):
@@ -124,7 +124,7 @@ def exported(tmp_path_factory):
         export_policy(CASES[name], state, root / "out" / name, policy=policy_of(name))
         np.savez(root / f"{name}.npz", obs=observations(state), key=KEY)
     link_packages(root / "packages")
-    command = [sys.executable, "-I", "-S", "-c", STRANGER, root, *map(str, BATCHES)]
+    command = [sys.executable, "-I", "-S", "-c", SCRIPT, root, *map(str, BATCHES)]
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr
@@ -142,7 +142,7 @@ def test_a_process_without_the_library_acts_the_same(exported, name):
     for size, expected in zip(BATCHES, every_size(key, obs), strict=True):
         found = actions[str(size)]
         assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
-        if name in FLOATS:  # one program and another, at most a rounding apart
+        if name in FLOATS:  # two programs round differently
             np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
         else:
             np.testing.assert_array_equal(found, expected)
@@ -150,7 +150,7 @@ def test_a_process_without_the_library_acts_the_same(exported, name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_document_says_what_goes_in_and_out(exported, name):
+def test_the_document_describes_inputs_and_outputs(exported, name):
     root, states, _ = exported
     about = json.loads((root / name / "policy.json").read_text())
     obs, actions = observations(states[name]), np.load(root / name / "actions.npz")
@@ -161,7 +161,7 @@ def test_the_document_says_what_goes_in_and_out(exported, name):
     assert np.all(actions["17"] <= about["action"]["high"])
     assert about["platforms"] == ["cpu", "cuda", "tpu"]
     assert about["versions"]["jax"] == jax.__version__
-    # only what is random needs its key, and without one is different each time
+    # stochastic policies differ between calls without a key
     assert about["stochastic"] == name.startswith("exploring")
     assert np.array_equal(*actions["repeated"]) == (not about["stochastic"])
 
@@ -180,7 +180,7 @@ def test_documents_name_algorithm_environment_and_bounds(exported):
     assert about("q_learning") == ("q_learning", "FrozenLake-misc", 0, 3)
 
 
-def test_a_loader_run_as_a_program_shows_one_call(exported):
+def test_a_loader_run_as_a_program_prints_one_action(exported):
     root, states, printed = exported
     zeros = np.zeros((1, *states["sac"].env.obs.shape[1:]), np.float32)
     action = prl.policy(CASES["sac"], states["sac"])(jax.random.key(0), zeros)
@@ -190,20 +190,20 @@ def test_a_loader_run_as_a_program_shows_one_call(exported):
 
 
 def refused(*arguments, **keywords):
-    """The one line that an export ends in."""
+    """The one-line error of an export."""
     with pytest.raises(prl.ConfigError) as caught:
         export_policy(*arguments, **keywords)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_what_cannot_be_exported_is_said_in_one_line(exported, tmp_path):
+def test_errors_of_an_export_are_one_line(exported, tmp_path):
     config, state = CASES["sac"], exported[1]["sac"]
     assert "exists already" in refused(config, state, tmp_path)
     file = tmp_path / "file"
     file.touch()
     assert "exists already" in refused(config, state, file)
-    assert "cannot make" in refused(config, state, file / "below")
+    assert "cannot create" in refused(config, state, file / "below")
     new = tmp_path / "new"
     seeds = state._replace(key=jax.random.split(state.key, 5))
     assert "an axis of 5 seeds" in refused(config, seeds, new)
@@ -213,7 +213,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(exported, tmp_path):
     assert not new.exists()
 
 
-def test_half_an_export_is_taken_away(exported, tmp_path, monkeypatch):
+def test_an_incomplete_export_is_removed(exported, tmp_path, monkeypatch):
     def full(self, content):
         raise OSError(28, "No space left on device")
 
@@ -226,7 +226,7 @@ def test_half_an_export_is_taken_away(exported, tmp_path, monkeypatch):
 def test_the_seed_that_the_error_suggests_can_be_exported(key, tmp_path):
     config = CASES["q_learning"]
     one = made_up(config)
-    agent = jax.tree.map(lambda x: np.stack([x, x]), one.agent)  # as on a disk
+    agent = jax.tree.map(lambda x: np.stack([x, x]), one.agent)  # as restored from disk
     state = prl.TrainState(jax.random.split(key), one.step, (), agent, ())
     assert "seed_state(state, 0)" in refused(config, state, tmp_path / "new")
     export_policy(config, prl.seed_state(state, 0), tmp_path / "new", platforms=("cpu",))

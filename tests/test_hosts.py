@@ -1,4 +1,4 @@
-"""Several processes as one machine, over gloo: equal numbers, and ends that say why."""
+"""Several processes of one run, over gloo: equal numbers, and clear errors."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def start(port, process, processes, *command):
 
 
 def together(port, processes, *command):
-    """Exit statuses, and what each said on standard error."""
+    """Runs a command in several processes, and checks their exit statuses."""
     begun = [start(port, i, processes, *command) for i in range(processes)]
     said = [process.communicate(timeout=300)[1] for process in begun]
     assert [process.returncode for process in begun] == [0] * processes, said
@@ -45,7 +45,7 @@ def together(port, processes, *command):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The same run in one process, on one device; nobody may change it."""
+    """The same run in one process, on one device; read-only."""
     out = tmp_path_factory.mktemp("hosts") / "whole"
     return prl.experiment.run(CONFIG, out=out, devices=1, **PLANNED)
 
@@ -54,7 +54,7 @@ def check_equal(path, whole):
     run = prl.experiment.load(path, whole=True)
     assert same(run.state, whole.state)
     for found, expected in zip(metrics(path), metrics(whole.path), strict=True):
-        for name, values in expected.items():  # a chunk's mean is summed in another order
+        for name, values in expected.items():  # means are summed in another order
             np.testing.assert_allclose(found[name], values, rtol=1e-5, err_msg=name)
     assert run.summary["greedy_returns"] == whole.summary["greedy_returns"]
 
@@ -71,26 +71,26 @@ def killed(port, path, victim=1):
     begun[victim].communicate()
     left = begun[1 - victim]
     said = left.communicate(timeout=300)[1]
-    ours = "another process of this run is gone: the last checkpoint is intact" in said
+    ours = "another process of this run was lost: the last checkpoint is intact" in said
     assert left.returncode == 1 if ours else victim == 0 and "another task died" in said  # XLA's
     assert not (path / "summary.json").exists()
 
 
-def test_a_process_is_killed_the_other_says_so_and_one_alone_goes_on(whole, port, tmp_path):
+def test_the_loss_of_a_process_is_reported_and_one_process_can_resume(whole, port, tmp_path):
     killed(port, tmp_path / "run")
     prl.experiment.resume(tmp_path / "run")
     check_equal(tmp_path / "run", whole)
 
 
 @pytest.mark.slow
-def test_three_processes_go_on_where_two_were_killed(whole, port, tmp_path):
-    killed(port, tmp_path / "run", victim=0)  # whom the others found each other by
+def test_three_processes_resume_a_run_of_two(whole, port, tmp_path):
+    killed(port, tmp_path / "run", victim=0)  # the coordinator
     together(port + 1, 3, "resume", str(tmp_path / "run"))
     check_equal(tmp_path / "run", whole)
 
 
 @pytest.mark.slow
-def test_two_processes_sweep_as_one(port, tmp_path):
+def test_a_sweep_is_equal_in_two_processes(port, tmp_path):
     flags = ["--env=chain", "--steps=3000", "--seeds=2", "--chunks=2", "--episodes=4"]
     command = ["sweep", "q_learning", *flags, "--grid", "learning-rate=0.1,0.5,0.9", "--out"]
     together(port, 2, *command, str(tmp_path / "two"))
@@ -111,7 +111,7 @@ def test_two_processes_sweep_as_one(port, tmp_path):
         (["sweep", "--grid=gamma=0.9,0.8"], ["--fresh-seeds=0", "--fresh-seeds=1"]),
     ],
 )
-def test_processes_that_are_about_to_do_different_things_are_told(
+def test_processes_with_different_arguments_are_refused(
     command, differing, port, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -125,7 +125,7 @@ def test_processes_that_are_about_to_do_different_things_are_told(
 
 
 @pytest.mark.slow
-def test_processes_do_not_make_up_names_each_for_itself(port, tmp_path, monkeypatch):
+def test_several_processes_need_a_name_for_their_directory(port, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     begun = [start(port, i, 2, "train", "q_learning", *FLAGS) for i in (0, 1)]
     assert all("give --name or --out" in process.communicate()[1] for process in begun)
@@ -136,10 +136,10 @@ def test_processes_do_not_make_up_names_each_for_itself(port, tmp_path, monkeypa
     ("process", "status", "message"),
     [
         (1, 2, "did not answer within 1 s"),
-        (0, 1, "not all 2 processes came to 127.0.0.1"),
+        (0, 1, "not all 2 processes connected to 127.0.0.1"),
     ],
 )
-def test_nobody_waits_for_ever(process, status, message, port, tmp_path):
+def test_joining_times_out(process, status, message, port, tmp_path):
     out = ["--out", str(tmp_path / "run"), "--join-timeout=1"]
     begun = start(port, process, 2, "train", "q_learning", *FLAGS)
     begun.kill()
@@ -165,46 +165,47 @@ def test_bad_addresses(arguments, message):
         processes.join(*arguments)
 
 
-def test_policies_are_judged_by_one_process(capsys):
+def test_policies_are_evaluated_by_one_process(capsys):
     assert cli.main(["eval", "run", "--coordinator=host:1", "--processes=2", "--process=0"]) == 2
     assert "coordinator" in capsys.readouterr().err
 
 
-def test_a_port_that_somebody_has_is_not_taken():
+def test_a_port_in_use_is_refused():
     found = socket.create_server(("", 0))
     port = found.getsockname()[1]
-    with found, pytest.raises(ConfigError, match=f"port {port} cannot be had"):
+    with found, pytest.raises(ConfigError, match=f"port {port} is not available"):
         processes.join(f"127.0.0.1:{port}", 2, 0)
 
 
-def test_who_has_begun_several_processes(monkeypatch):
+def test_the_number_of_processes_is_detected(monkeypatch):
     for name in [name for name in os.environ if name.startswith(("SLURM_", "TPU_"))]:
         monkeypatch.delenv(name)
     assert processes.expected() is None
-    processes.join()  # alone: nothing happens
+    processes.join()  # does nothing for a single process
     batch = {"JOB_ID": "7", "NTASKS": "4", "PROCID": "0", "LOCALID": "0"}
     for name, value in batch.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    assert processes.expected() is None  # a batch script, in which srun has not begun any
+    assert processes.expected() is None  # a batch script, outside of srun
     monkeypatch.setenv("SLURM_STEP_NODELIST", "node[1-4]")
     assert processes.expected() == 4
     monkeypatch.setenv("SLURM_NTASKS", "1")
     assert processes.expected() is None
     monkeypatch.setattr(cloud_tpu_cluster, "running_in_cloud_tpu_vm", True)
     monkeypatch.delenv("SLURM_JOB_ID")
-    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")  # and no metadata server is asked
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")  # no request to the metadata server
     monkeypatch.setenv("MEGASCALE_NUM_SLICES", "1")
     monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "a,b,c")
     assert processes.expected() == 3
 
 
-def test_alone_a_process_agrees_with_itself():
-    assert processes.alone() and processes.is_first() and not processes.joined()
+def test_a_single_process_needs_no_communication():
+    assert processes.is_single() and processes.is_first() and not processes.is_distributed()
     assert (
-        processes.any_of(True, False) == [True, False] and processes.total(2**32 - 1) == 2**32 - 1
+        processes.any_of(True, False) == [True, False]
+        and processes.sum_uint32(2**32 - 1) == 2**32 - 1
     )
-    assert processes.least(7) == 7 and processes.gathered(np.arange(3)).shape == (1, 3)
-    processes.check_alike("anything")
+    assert processes.minimum(7) == 7 and processes.gather(np.arange(3)).shape == (1, 3)
+    processes.check_equal("anything")
     with pytest.raises(ConfigError, match="as it is"):
         processes.on_first(lambda: (_ for _ in ()).throw(ConfigError("as it is")))
-    assert processes.lost(ValueError("Gloo all-reduce failed")) is None
+    assert processes.lost_process(ValueError("Gloo all-reduce failed")) is None

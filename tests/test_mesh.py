@@ -1,4 +1,4 @@
-"""Lanes over devices: the same numbers on any number of them."""
+"""Lanes over devices: equal numbers on any number of devices."""
 
 import json
 import shutil
@@ -24,14 +24,14 @@ DEEP = ("dqn", "per_dqn", "sac", "ppo", "rainbow", "pqn", "td3")
 @pytest.mark.parametrize(
     ("lanes", "devices", "each"), [(8, 4, 2), (6, 4, 2), (5, 4, 2), (3, 4, 1), (1, 4, 1), (9, 2, 5)]
 )
-def test_no_more_devices_are_taken_than_shorten_the_run(lanes, devices, each, monkeypatch):
+def test_no_more_devices_are_used_than_shorten_the_run(lanes, devices, each, monkeypatch):
     monkeypatch.setattr(mesh.jax, "devices", lambda: jax.local_devices()[:1] * devices)
     found = mesh.mesh_for(lanes)
     assert mesh.padded(lanes, found) == each * found.size < lanes + each
     assert found.size == -(-lanes // each)
 
 
-def test_lanes_are_filled_up_with_the_first_one_and_trimmed():
+def test_lanes_are_padded_with_the_first_one_and_trimmed():
     two = mesh.mesh_for(4, 2)
     tree = {"x": jnp.arange(6.0).reshape(3, 2), "clock": jnp.int32(7), "key": keys(3)}
     filled = mesh.fill(tree, 3, two)
@@ -47,7 +47,7 @@ def keys(count):
 
 @pytest.mark.parametrize("algorithm", ["q_learning", *quick(DEEP)])
 def test_a_lane_is_the_same_on_any_number_of_devices(algorithm):
-    """To rounding: five lanes fill two devices with three each, one of them dropped."""
+    """To rounding; five lanes are padded to three per device."""
     config = TINY if algorithm == "q_learning" else small(algorithm)
     watched = {"eval_every": 80, "eval_episodes": 2} if algorithm == "q_learning" else {}
     plan = plans.plan(config, 5, chunks=3, episodes=4, **watched)
@@ -70,7 +70,7 @@ def close(found, expected):
     jax.tree.map(compare, found, expected)
 
 
-def test_devices_do_not_talk_to_each_other_while_they_train():
+def test_training_uses_no_collectives():
     plan = plans.plan(TINY, 4)
     programs = engine.compile_run(plan, mesh=mesh.mesh_for(4, 2))
     text = max(programs.chunks.items())[1].as_text()
@@ -80,12 +80,12 @@ def test_devices_do_not_talk_to_each_other_while_they_train():
 
 
 @pytest.mark.parametrize(("before", "after"), [pytest.param(1, 2, marks=pytest.mark.slow), (2, 1)])
-def test_a_run_goes_on_on_another_number_of_devices(before, after, tmp_path):
+def test_a_run_is_resumed_on_another_number_of_devices(before, after, tmp_path):
     few = {"seeds": 3, "eval_every": 80}
     whole = prl.experiment.run(TINY, out=tmp_path / "whole", devices=1, **{**SHORT, **few})
     stopped(tmp_path / "run", TINY, devices=before, **few)
     run = prl.experiment.resume(tmp_path / "run", devices=after)
-    assert same(run.state, whole.state)  # a table's arithmetic is the same on all of them
+    assert same(run.state, whole.state)  # bit for bit, because tabular updates round alike
     assert metrics(run.path) == metrics(whole.path)
     assert run.summary["greedy_returns"] == whole.summary["greedy_returns"]
     assert run.summary["device"].startswith(f"{after} x")
@@ -99,7 +99,7 @@ def test_a_run_goes_on_on_another_number_of_devices(before, after, tmp_path):
 
 
 def test_variants_are_lanes_of_one_program():
-    """Each of them is the run it would be alone, with the same seeds."""
+    """Each variant equals a run of its own with the same seeds."""
     plan = plans.plan(TINY, 2, variants={"learning_rate": [0.1, 0.5, 0.9]})
     assert plan.lanes == 6 and plan.lane_config(3).learning_rate == 0.5
     together = engine.train_seeds(plan, devices=2)
@@ -109,27 +109,27 @@ def test_variants_are_lanes_of_one_program():
     assert not np.allclose(q[0], q[2]) and not np.allclose(q[2], q[4])
 
 
-def test_bad_variants_are_refused_as_such():
+def test_bad_variants_are_refused():
     with pytest.raises(ConfigError, match="gamma is 2"):
         plans.plan(TINY, 2, variants={"gamma": [0.9, 2.0]})
 
 
-def test_more_devices_than_there_are(tmp_path, capsys):
+def test_more_devices_than_available_are_refused(tmp_path, capsys):
     for flags in (["--devices=3"], ["--devices=0"]):
         out = ["--seeds=4", "--quiet", "--out", str(tmp_path / "run")]
         assert cli.main(["train", "q_learning", "--env=chain", *flags, *out]) == 2
         said = capsys.readouterr().err
-        assert "but 1 to 2 can be had: on a CPU, --cpu-devices" in said
+        assert "but must be between 1 and 2 (on a CPU, --cpu-devices" in said
     with pytest.raises(ConfigError, match="too late for 3 CPU devices"):
         mesh.use_cpu_devices(3)
     with pytest.raises(ConfigError, match="at least 1"):
         mesh.use_cpu_devices(0)
-    mesh.use_cpu_devices(2)  # as it is
+    mesh.use_cpu_devices(2)  # unchanged
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_line_makes_devices_of_cores(tmp_path):
-    """As many as there are seeds for, before JAX begins; `--dry-run` says how many."""
+def test_the_command_line_splits_the_cpu_into_devices(tmp_path):
+    """One per seed, before JAX is initialised."""
     flags = ["--env=chain", "--steps=300", "--seeds=3", "--cpu-devices=3", "--json"]
     command = [sys.executable, "-m", "purejaxrl_sac", "train", "q_learning", *flags]
     command += ["--episodes=4", "--out", str(tmp_path / "run")]

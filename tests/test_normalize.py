@@ -118,7 +118,7 @@ def test_wrappers_are_written_down_and_read_back():
     assert written["wrappers"] == ["observations", "rewards"]
     assert config_from_dict(written).wrappers == BOTH
     own = config_to_dict(config.replace(wrappers=(normalize._next,)))
-    with pytest.raises(ConfigError, match="of your own"):
+    with pytest.raises(ConfigError, match="custom algorithm, wrapper or env_params"):
         config_from_dict(own)
 
 

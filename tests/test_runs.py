@@ -1,4 +1,4 @@
-"""Runs on disk: what they leave, and what becomes of them when something goes wrong."""
+"""Runs on disk: their files, and recovery from kills, signals, damage and full disks."""
 
 import json
 import os
@@ -24,26 +24,26 @@ from purejaxrl_sac.experiment.runs import engine, plans
 from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import Reporter
-from purejaxrl_sac.experiment.runs.lifecycle import is_best, joined, parted
+from purejaxrl_sac.experiment.runs.lifecycle import is_best, join_state, split_state
 from tests.conftest import quick, small
 
 TINY = small("q_learning", env="chain")  # compiled in a second or two
 SHORT = {"seeds": 2, "chunks": 6, "episodes": 4, "checkpoint_minutes": 0}
 
 
-class Remarks(Reporter):
-    """Remembers what was said, and calls for a stop after some chunks."""
+class Recorder(Reporter):
+    """Records messages, and raises a signal after some chunks."""
 
-    def __init__(self, stop_after=None, how=signal.SIGTERM):
-        self.said, self.chunks, self.stop_after, self.how = [], 0, stop_after, how
+    def __init__(self, stop_after=None, number=signal.SIGTERM):
+        self.messages, self.chunks, self.stop_after, self.number = [], 0, stop_after, number
 
-    def say(self, text):
-        self.said.append(text)
+    def message(self, text):
+        self.messages.append(text)
 
     def on_chunk(self, progress):
         self.chunks += 1
         if self.chunks == self.stop_after:
-            signal.raise_signal(self.how)
+            signal.raise_signal(self.number)
 
 
 def metrics(path):
@@ -63,14 +63,14 @@ def same(found, expected):
 
 
 def stopped(path, config, after=2, **changes):
-    """A run that was asked to stop after some chunks."""
+    """A run that received a signal after some chunks."""
     with pytest.raises(StoppedError):
-        prl.experiment.run(config, out=path, reporter=Remarks(after), **{**SHORT, **changes})
+        prl.experiment.run(config, out=path, reporter=Recorder(after), **{**SHORT, **changes})
 
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled_once(tmp_path_factory):
-    """A resumed run finds its programs compiled, here and in other processes."""
+    """Resumed runs and other processes find their programs in a compilation cache."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = [getattr(jax.config, name) for name in names]
     settings = (str(tmp_path_factory.mktemp("programs")), 0.1)
@@ -85,7 +85,7 @@ def compiled_once(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A finished run of two seeds, with evaluations; nobody may change it."""
+    """A finished run of two seeds, with evaluations; read-only."""
     path = tmp_path_factory.mktemp("runs") / "whole"
     return prl.experiment.run(TINY, out=path, eval_every=80, **SHORT)
 
@@ -96,14 +96,14 @@ def copy(whole, tmp_path):
     return RunDirectory(shutil.copytree(whole.path, tmp_path / "copy"))
 
 
-def test_what_load_finds_is_what_run_left(whole):
+def test_load_reads_what_run_wrote(whole):
     run = prl.experiment.load(whole.path, whole=True)
     assert run.config == whole.config and run.steps == run.plan.total == whole.steps
     assert same(run.state, whole.state)
     run = prl.experiment.load(whole.path)
     assert run.state.memory == () and same(run.state.agent, whole.state.agent)
     assert run.summary == whole.summary and len(run.summary["greedy_returns"]) == 2
-    assert len(list((run.path / "checkpoints").glob("[0-9]*"))) == 2  # as many as are kept
+    assert len(list((run.path / "checkpoints").glob("[0-9]*"))) == 2  # the default of keep
     for name, column in whole.metrics.items():
         np.testing.assert_array_equal(run.metrics[name], column, err_msg=name)
     assert run.metrics["td_error"].shape == (len(run.metrics["steps"]), 2)
@@ -116,7 +116,7 @@ def test_what_load_finds_is_what_run_left(whole):
         run.policy(seed=2)
 
 
-def test_evaluation_during_training_has_fixed_starts_and_keeps_the_best(tmp_path):
+def test_evaluations_during_training_share_start_states_and_save_the_best_policy(tmp_path):
     config = small("dqn", learning_rate=0.0, epsilon_end=0.0, epsilon_fraction=0.0)
     run = prl.experiment.run(config, out=tmp_path / "run", eval_every=80, **SHORT)
     greedy = run.metrics["greedy_return"]
@@ -131,7 +131,7 @@ def test_evaluation_during_training_has_fixed_starts_and_keeps_the_best(tmp_path
     assert fresh.shape == (2, 6) and (fresh != run.evaluate(6, seed=2)).any()
 
 
-def test_best_is_by_the_interquartile_mean():
+def test_the_best_policy_has_the_highest_interquartile_mean():
     def progress(scores):
         blank = dict.fromkeys(plans.Progress._fields)
         found = {} if scores is None else {"greedy_return": np.array(scores)}
@@ -144,7 +144,7 @@ def test_best_is_by_the_interquartile_mean():
 
 
 @pytest.mark.parametrize("algorithm", quick(("per_dqn", "sac", "a2c"), "per_dqn"))
-def test_a_stopped_run_ends_as_if_it_had_not_been(algorithm, tmp_path):
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(algorithm, tmp_path):
     wrappers = {"wrappers": (normalize.observations,)} if algorithm == "sac" else {}
     config = small(algorithm, **wrappers)
     whole = prl.experiment.run(config, out=tmp_path / "whole", **SHORT)
@@ -158,7 +158,7 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(algorithm, tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_every_state_survives_the_disk(algorithm, tmp_path):
+def test_every_state_is_restored_from_its_checkpoint(algorithm, tmp_path):
     plan = plans.plan(small(algorithm), 2)
     rng = np.random.default_rng(0)
 
@@ -170,9 +170,9 @@ def test_every_state_survives_the_disk(algorithm, tmp_path):
     like = engine.shapes(plan)
     state = jax.tree.map(fill, like)
     checkpoints = Checkpoints(tmp_path / "kept", keep=1)
-    checkpoints.save(10, 2, **parted(state))
+    checkpoints.save(10, 2, **split_state(state))
     checkpoints.wait()
-    found = joined(**checkpoints.restore(10, 2, **parted(like)))
+    found = join_state(**checkpoints.restore(10, 2, **split_state(like)))
     checkpoints.close()
     assert jax.tree.structure(found) == jax.tree.structure(state)
     assert same(found, state)
@@ -182,7 +182,7 @@ def test_every_state_survives_the_disk(algorithm, tmp_path):
     )
 
 
-def test_a_killed_process_loses_nothing(whole, tmp_path):
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(whole, tmp_path):
     """SIGKILL at random moments of the loop, writes included, as in scripts/kill_test.py."""
     code = """
 import os, random, signal, sys, threading, time
@@ -215,7 +215,7 @@ else:
 
 
 def flip(path, rng):
-    """Flips a bit in the largest file: where the arrays are."""
+    """Flips a bit in the largest file, which holds the arrays."""
     files = [file for file in path.rglob("*") if file.is_file()]
     file = max(files, key=lambda file: file.stat().st_size)
     content = bytearray(file.read_bytes())
@@ -224,7 +224,7 @@ def flip(path, rng):
 
 
 @pytest.mark.parametrize("damage", ("flip", "truncate", "delete"))
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(damage, whole, copy):
+def test_a_damaged_checkpoint_is_skipped_with_a_message(damage, whole, copy):
     (copy.path / "summary.json").unlink()  # as if killed before the end
     newest = max(copy.checkpoints.iterdir(), key=lambda path: int(path.name))
     if damage == "flip":
@@ -235,17 +235,17 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(damage, whole, copy)
                 os.truncate(file, file.stat().st_size // 2)
     else:
         shutil.rmtree(newest / "rest" / "d")
-    remarks = Remarks()
-    run = prl.experiment.resume(copy.path, reporter=remarks)
-    assert "is damaged" in remarks.said[0] and "going on from step" in remarks.said[1]
-    assert str(copy.path / "damaged") in remarks.said[0]
+    reporter = Recorder()
+    run = prl.experiment.resume(copy.path, reporter=reporter)
+    assert "is damaged" in reporter.messages[0] and "resuming from step" in reporter.messages[1]
+    assert str(copy.path / "damaged") in reporter.messages[0]
     assert same(run.state, whole.state)
     assert metrics(copy.path) == metrics(whole.path)
     assert list((copy.path / "damaged").iterdir())
 
 
-def test_no_flipped_bit_goes_unnoticed(whole, tmp_path):
-    like = parted(engine.shapes(whole.plan))
+def test_every_flipped_bit_is_detected(whole, tmp_path):
+    like = split_state(engine.shapes(whole.plan))
     newest = whole.path / "checkpoints" / str(whole.steps)
     rng = random.Random(1)
     for trial in range(12):
@@ -254,31 +254,31 @@ def test_no_flipped_bit_goes_unnoticed(whole, tmp_path):
         flip(path / "1", rng)
         checkpoints = Checkpoints(path)
         try:
-            found = joined(**checkpoints.restore(1, 2, **like))
+            found = join_state(**checkpoints.restore(1, 2, **like))
             assert same(found, whole.state)
         except DamagedError:
             pass
         checkpoints.close()
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_is_left_as_it_is(whole, copy):
+def test_a_run_whose_checkpoints_are_all_damaged_is_not_changed(whole, copy):
     copy.summary.unlink()
     for path in copy.checkpoints.iterdir():
         flip(path, random.Random(2))
     before = sorted(copy.path.rglob("*"))
-    why = r"no checkpoint of .* can be read .*to begin from the st"
+    why = r"no checkpoint of .* can be read .*to start over, move"
     with pytest.raises(ConfigError, match=why):
         prl.experiment.resume(copy.path)
     assert sorted(copy.path.rglob("*")) == before and metrics(copy.path) == metrics(whole.path)
     shutil.rmtree(copy.checkpoints)
-    remarks = Remarks()
-    run = prl.experiment.resume(copy.path, reporter=remarks)
-    assert remarks.said[-1] == "no checkpoint: from the start"
+    reporter = Recorder()
+    run = prl.experiment.resume(copy.path, reporter=reporter)
+    assert reporter.messages[-1] == "no checkpoint: starting over"
     assert same(run.state, whole.state)
     assert metrics(copy.path) == metrics(whole.path)
 
 
-def test_a_line_that_was_cut_off_is_made_again(whole, copy):
+def test_an_incomplete_last_line_of_metrics_is_rewritten(whole, copy):
     copy.summary.unlink()
     os.truncate(copy.metrics, copy.metrics.stat().st_size - 9)
     shutil.rmtree(copy.checkpoints / str(whole.steps))
@@ -286,7 +286,7 @@ def test_a_line_that_was_cut_off_is_made_again(whole, copy):
     assert metrics(copy.path) == metrics(whole.path)
 
 
-def test_a_finished_run_is_made_longer(whole, copy):
+def test_a_finished_run_is_extended(whole, copy):
     with pytest.raises(ConfigError, match="add --steps"):
         prl.experiment.resume(copy.path)
     with pytest.raises(ConfigError, match="has 240 already: give more"):
@@ -303,7 +303,7 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
-def test_an_extension_that_was_killed_at_once_can_be_asked_for_again(whole, copy, monkeypatch):
+def test_an_extension_that_was_killed_while_it_started_can_be_repeated(whole, copy, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(RunDirectory, "write_plan", interrupt)
         with pytest.raises(KeyboardInterrupt):
@@ -316,9 +316,9 @@ def test_an_extension_that_was_killed_at_once_can_be_asked_for_again(whole, copy
     assert prl.experiment.resume(copy.path, steps=360).steps == 360
 
 
-def test_a_torn_tail_of_metrics_is_made_again(whole, copy):
+def test_damaged_last_lines_of_metrics_are_rewritten(whole, copy):
     copy.summary.unlink()
-    shutil.rmtree(copy.checkpoints / str(whole.steps))  # what was written since the one before
+    shutil.rmtree(copy.checkpoints / str(whole.steps))  # back to the previous checkpoint
     with copy.metrics.open("r+b") as file:
         file.seek(-40, os.SEEK_END)
         file.write(b"\0" * 30 + b"\xff\n{")
@@ -326,14 +326,14 @@ def test_a_torn_tail_of_metrics_is_made_again(whole, copy):
     assert metrics(copy.path) == metrics(whole.path)
 
 
-def test_a_best_policy_is_never_known_and_missing(whole, copy):
-    """As a run is killed after every chunk, the best that its history knows of is there."""
+def test_the_best_policy_in_the_metrics_is_always_on_disk(whole, copy):
+    """Also for a run that is stopped after every chunk."""
     best = prl.experiment.load(whole.path, best=True)
     path = copy.path.with_name("again")
     stopped(path, TINY, after=1, eval_every=80)
     while not (path / "summary.json").exists():
         try:
-            prl.experiment.resume(path, reporter=Remarks(1))
+            prl.experiment.resume(path, reporter=Recorder(1))
         except StoppedError:
             continue
     again = prl.experiment.load(path, best=True)
@@ -351,7 +351,7 @@ def test_a_checkpoint_of_another_device_is_read(whole, copy):
     assert same(prl.experiment.load(copy.path, whole=True).state, whole.state)
 
 
-def test_the_machines_failures_are_not_taken_for_damage(copy, monkeypatch):
+def test_a_failure_of_the_machine_is_not_reported_as_damage(copy, monkeypatch):
     copy.summary.unlink()
 
     def exhausted(*_, **__):
@@ -364,27 +364,27 @@ def test_the_machines_failures_are_not_taken_for_damage(copy, monkeypatch):
     assert sorted(copy.path.rglob("*")) == before
 
 
-def test_what_was_killed_before_it_had_a_plan_does_not_stand_in_the_way(tmp_path):
+def test_the_directory_of_a_run_that_was_killed_before_it_had_a_plan_can_be_used(tmp_path):
     path = tmp_path / "run"
     path.mkdir()
     (path / "lock").touch()
     assert prl.experiment.run(TINY, out=path, **SHORT).steps == 240
 
 
-def test_a_reader_is_told_of_damage(whole, copy):
+def test_load_warns_of_damage(whole, copy):
     flip(copy.checkpoints / str(whole.steps), random.Random(0))
     with pytest.warns(UserWarning, match="the newest checkpoint is damaged"):
         assert prl.experiment.load(copy.path, whole=True).steps < whole.steps
 
 
 @pytest.mark.parametrize("content", ("[1]", '{"schema": 3}', "\xff"))
-def test_a_damaged_document_is_said_to_be_damaged(content, copy):
+def test_a_damaged_document_is_reported(content, copy):
     (copy.path / "config.json").write_text(content)
     with pytest.raises(ConfigError, match=r"config\.json cannot be read: is it damaged"):
         prl.experiment.load(copy.path)
 
 
-def test_what_a_kill_left_half_written_is_taken_away(whole, copy):
+def test_an_incomplete_checkpoint_is_removed(whole, copy):
     copy.summary.unlink()
     newest = copy.checkpoints / str(whole.steps)
     half = newest.rename(copy.checkpoints / f"{whole.steps}.orbax-checkpoint-tmp-1")
@@ -392,7 +392,7 @@ def test_what_a_kill_left_half_written_is_taken_away(whole, copy):
     assert same(run.state, whole.state) and not half.exists()
 
 
-def test_as_many_checkpoints_stay_as_were_asked_for(copy):
+def test_the_requested_number_of_checkpoints_is_kept(copy):
     with pytest.raises(ConfigError, match="keep is 0"):
         prl.experiment.resume(copy.path, steps=360, keep=0)
     before = {path.name for path in copy.checkpoints.iterdir()}
@@ -403,25 +403,25 @@ def test_as_many_checkpoints_stay_as_were_asked_for(copy):
     assert len(list(copy.checkpoints.iterdir())) == 3
 
 
-def test_two_writers_are_one_too_many(copy):
+def test_a_second_writer_is_refused(copy):
     with copy.locked(), pytest.raises(ConfigError, match="being written by another process"):
         prl.experiment.resume(copy.path, steps=360)
     assert copy.describe()["status"] == "finished"
     with copy.locked():
         assert copy.describe()["status"] == "running"
-        assert prl.experiment.load(copy.path).steps == 240  # readers are welcome
+        assert prl.experiment.load(copy.path).steps == 240  # reading needs no lock
 
 
-def test_other_versions_are_refused_or_welcomed(copy):
+def test_other_versions_are_refused_unless_allowed(copy):
     document = copy.read_document()
     document["versions"]["optax"] = "0.0.1"
     (copy.path / "config.json").write_text(json.dumps(document))
     with pytest.raises(ConfigError, match=r"optax 0\.0\.1 .* --any-version"):
         prl.experiment.resume(copy.path, steps=300)
     assert prl.experiment.load(copy.path).steps == 240
-    remarks = Remarks()
-    prl.experiment.resume(copy.path, steps=300, any_version=True, reporter=remarks)
-    assert "numbers may differ" in remarks.said[0]
+    reporter = Recorder()
+    prl.experiment.resume(copy.path, steps=300, any_version=True, reporter=reporter)
+    assert "numbers may differ" in reporter.messages[0]
     (copy.path / "config.json").write_text(json.dumps({**document, "schema": 1}))
     with pytest.raises(ConfigError, match="was written by another version"):
         prl.experiment.load(copy.path)
@@ -443,7 +443,7 @@ def test_a_run_without_a_checkpoint(copy):
         prl.experiment.load(copy.path)
 
 
-def test_your_own_algorithm_is_resumed_with_its_config(tmp_path):
+def test_a_custom_algorithm_is_resumed_with_its_config(tmp_path):
     from purejaxrl_sac.agents.q_learning import q_learning
 
     def mine(config):
@@ -458,21 +458,21 @@ def test_your_own_algorithm_is_resumed_with_its_config(tmp_path):
     assert prl.experiment.resume(tmp_path / "run", config=config).steps == 240
 
 
-@pytest.mark.parametrize("how", (signal.SIGINT, signal.SIGTERM))
-def test_signals_stop_after_the_chunk(how, tmp_path):
-    before = signal.getsignal(how)
-    with pytest.raises(StoppedError, match=f"stopped at step .* by {how.name}") as stop:
-        prl.experiment.run(TINY, out=tmp_path / "run", reporter=Remarks(2, how), **SHORT)
-    assert stop.value.signal == how and signal.getsignal(how) == before
+@pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))
+def test_signals_stop_after_the_chunk(number, tmp_path):
+    before = signal.getsignal(number)
+    with pytest.raises(StoppedError, match=f"stopped at step .* by {number.name}") as stop:
+        prl.experiment.run(TINY, out=tmp_path / "run", reporter=Recorder(2, number), **SHORT)
+    assert stop.value.signal == number and signal.getsignal(number) == before
     kept = prl.experiment.load(tmp_path / "run")
     assert kept.steps == stop.value.steps < kept.plan.total
     assert metrics(kept.path)[-1]["steps"] == kept.steps
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, whole):
-    """Files that may not grow stand for a full disk."""
+    """Simulates a full disk by a limit on file sizes."""
 
-    class Fill(Remarks):
+    class Fill(Recorder):
         def on_chunk(self, progress):
             self.chunks += 1
             if self.chunks == 3:
@@ -492,13 +492,13 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, whole):
     assert metrics(run.path) == metrics(whole.path)
 
 
-def test_a_run_that_never_began_leaves_nothing(tmp_path):
+def test_a_run_that_never_started_writes_nothing(tmp_path):
     with pytest.raises(ConfigError, match="keep is 0"):
         prl.experiment.run(TINY, out=tmp_path / "a", **{**SHORT, "keep": 0})
     with pytest.raises(ConfigError):
         prl.experiment.run(small("dqn", gamma=2.0), out=tmp_path / "a", **SHORT)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot make"):
+    with pytest.raises(ConfigError, match="cannot create"):
         prl.experiment.run(small("dqn"), out=tmp_path / "file" / "b", **SHORT)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -514,20 +514,20 @@ def test_a_run_that_does_not_fit_is_refused_with_the_numbers(tmp_path, monkeypat
     monkeypatch.setattr(resources, "available", lambda: needed)
     resources.check_programs(programs)
     monkeypatch.setattr(resources, "available", lambda: needed - 1)
-    with pytest.raises(ConfigError, match="while it computes"):
+    with pytest.raises(ConfigError, match="at its peak"):
         resources.check_programs(programs)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_holds_its_replay_memory_once():
+def test_a_run_allocates_its_replay_memory_once():
     plan = plans.plan(small("dqn", capacity=12 * 10**5), 2, eval_every=120)
     programs = engine.compile_run(plan)
     replay = resources.state_bytes(plan, programs.mesh)["memory"]
     assert replay < resources.program_bytes(programs) < 1.05 * replay
 
 
-def test_a_diverged_seed_is_named_with_its_step_and_the_others_go_on():
-    """The metrics of three chunks are made up: seed 1 is nan from the fourth iteration on."""
+def test_the_step_at_which_a_seed_diverged_is_recorded():
+    """With fake metrics of three chunks: seed 1 is nan from the fourth iteration on."""
     config = small("q_learning")
     plan = plans.plan(config, 3)._replace(chunk=config.iterations // 2)
     length, made = plan.chunk, iter((plan.chunk, 0))
@@ -542,14 +542,14 @@ def test_a_diverged_seed_is_named_with_its_step_and_the_others_go_on():
     programs = engine.Programs(None, chunks, 0, mesh_for(3, 1))
     step = jnp.int32(config.warmup_iterations * config.rollout_length)
     state = prl.TrainState(None, step, None, None, None)
-    history = [progress for _, progress in engine.advance(plan, programs, state)]
+    history = [progress for _, progress in engine.run_chunks(plan, programs, state)]
     expected = [-1, plan.steps(4), -1]
     for progress in history:
         assert progress.failed_step.tolist() == expected
         assert progress.failed.tolist() == [False, True, False]
 
 
-def test_divergence_is_found_in_the_program(tmp_path):
+def test_the_compiled_program_detects_divergence(tmp_path):
     run = prl.experiment.run(small("dqn", learning_rate=1e30), out=tmp_path / "run", **SHORT)
     found = run.summary["failed_step"]
     assert found.keys() == {"0", "1"} and all(24 < step <= 240 for step in found.values())

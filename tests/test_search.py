@@ -43,7 +43,7 @@ def test_the_best_fraction_of_all_seen_scores_survives():
 def test_lanes_are_gathered_on_the_devices():
     two, one = mesh.mesh_for(5, 2), mesh.mesh_for(3, 1)
     plan = plans.plan(TINY, 5)
-    state = engine.begin(plan, engine.compile_run(plan, mesh=two))
+    state = engine.initial_state(plan, engine.compile_run(plan, mesh=two))
     for new in (two, one):
         taken = search.take_lanes(state, np.array([4, 0, 0]), two, new)
         assert len(taken.agent.q) == mesh.padded(3, new) and int(taken.step) == int(state.step)

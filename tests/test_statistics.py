@@ -1,4 +1,4 @@
-"""Statistics over runs: values by hand, SciPy's answers, and intervals that cover."""
+"""Statistics over runs: values by hand, SciPy's results, and coverage of intervals."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ few = some.integers(1, 8).flatmap(  # scores with many ties
 def test_iqm_by_hand():
     scores = np.array([0.0, 1, 2, 3, 4, 5, 6, 1_000])
     assert st.iqm(scores) == 3.5
-    assert st.iqm(np.array([1.0, 2, 6])) == 3  # a quarter of three is no run
+    assert st.iqm(np.array([1.0, 2, 6])) == 3  # a quarter of three runs is rounded down to none
     np.testing.assert_array_equal(st.iqm(np.stack([scores, 2 * scores], 1)), [3.5, 7])
 
 
@@ -63,7 +63,7 @@ def test_probability_of_improvement_by_hand():
     assert st.probability_of_improvement(x, x) == 0.5
     assert st.probability_of_improvement(y + 9, y) == 1
     one, half = np.array([[5.0, 1], [6, 1]]), np.array([[0.0, 1], [4, 1]])
-    assert st.probability_of_improvement(one, half) == 0.75  # tasks count alike
+    assert st.probability_of_improvement(one, half) == 0.75  # tasks have equal weight
 
 
 @given(few, few)
@@ -74,7 +74,7 @@ def test_probability_of_improvement_is_mann_whitneys(x, y):
     assert found + st.probability_of_improvement(y, x) == pytest.approx(1)
 
 
-def test_difficulty_of_a_task_does_not_sway_probability_of_improvement():
+def test_probability_of_improvement_is_invariant_to_the_scale_of_tasks():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(7, 2)), rng.normal(size=(5, 2))
     scale, shift = np.array([1, 1e6]), np.array([0, -1e9])
@@ -91,17 +91,17 @@ def test_difficulty_of_a_task_does_not_sway_probability_of_improvement():
         (np.mean, lambda x, f, **how: st.stratified_interval([x], f, **how)),
     ),
 )
-def test_intervals_cover_the_mean_as_often_as_they_say(statistic, interval):
+def test_intervals_have_their_nominal_coverage(statistic, interval):
     rng = np.random.default_rng(0)
     ends = np.array(
         [interval(rng.normal(size=30), statistic, seed=i, resamples=300) for i in range(300)]
     )
     covered = ((ends[:, 0] <= 0) & (ends[:, 1] >= 0)).mean()
-    assert 0.90 <= covered <= 0.97  # a percentile bootstrap of 30 runs falls short of 95 % a little
+    assert 0.90 <= covered <= 0.97  # percentile bootstraps of 30 runs cover slightly less
     assert np.diff(ends).mean() == pytest.approx(2 * 1.96 / 30**0.5, rel=0.06)
 
 
-def test_interval_of_improvement_covers():
+def test_coverage_of_the_interval_of_probability_of_improvement():
     rng = np.random.default_rng(1)
     hits = 0
     for trial in range(200):
@@ -114,7 +114,7 @@ def test_interval_of_improvement_covers():
 
 
 def test_runs_are_resampled_within_tasks():
-    """Tasks of different difficulty: what lies between them is no uncertainty of a mean."""
+    """Differences between tasks do not widen the interval of the mean."""
     rng = np.random.default_rng(0)
     scores = rng.normal([0, 100, 1_000, 10_000], size=(50, 4))
     low, high = st.stratified_interval([scores], np.mean)
@@ -123,7 +123,7 @@ def test_runs_are_resampled_within_tasks():
 
 
 def test_tasks_are_resampled_independently():
-    """A seed of one task has nothing to do with that of another, nor a run of x with one of y."""
+    """Runs of different tasks, or of x and y, are not paired."""
     column = np.random.default_rng(0).normal(size=40)
     alike = np.stack([column] * 9, 1)
     one, nine = (np.diff(st.stratified_interval([x], np.mean)) for x in (column, alike))
@@ -132,8 +132,8 @@ def test_tasks_are_resampled_independently():
     assert high - low == pytest.approx(one * 2**0.5, rel=0.12)
 
 
-def test_a_run_keeps_its_points_together():
-    """Every point sees the same resampled runs: alone or beside others, it has one interval."""
+def test_whole_runs_are_resampled():
+    """All points share the resampled runs, so an interval does not depend on other points."""
     points = np.random.default_rng(0).normal(size=(20, 5))
     low, high = st.bootstrap_interval(points)
     assert low.shape == high.shape == (5,)
@@ -159,7 +159,7 @@ def test_intervals_have_the_shape_of_their_statistic():
 
 
 @pytest.mark.parametrize("runs", (1, 5))
-def test_equal_scores_leave_no_doubt(runs):
+def test_the_interval_of_equal_scores_has_no_width(runs):
     same = np.full((runs, 3), 2.0)
     np.testing.assert_array_equal(st.bootstrap_interval(same), np.full((2, 3), 2))
     np.testing.assert_array_equal(st.stratified_interval([same], st.pooled_iqm), (2, 2))
@@ -179,7 +179,7 @@ def test_intervals_are_reproducible():
 
 @settings(max_examples=25)
 @given(few)
-def test_intervals_are_between_the_least_and_the_most(scores):
+def test_intervals_lie_between_minimum_and_maximum(scores):
     low, high = st.bootstrap_interval(scores, resamples=50)
     assert (scores.min(0) <= low).all() and (low <= high).all() and (high <= scores.max(0)).all()
 
@@ -195,7 +195,7 @@ TAKING_KNOWN = {
 
 
 @pytest.mark.parametrize("name", TAKING_KNOWN)
-def test_no_runs_and_unknown_scores_are_refused(name):
+def test_missing_runs_and_nan_scores_are_refused(name):
     with pytest.raises(ValueError, match="at least one run"):
         TAKING_KNOWN[name](np.zeros((0, 3)))
     with pytest.raises(ValueError, match="at least one run"):

@@ -15,11 +15,11 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, cli, mdp
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.experiment.devices import resources
-from purejaxrl_sac.experiment.errors import NoRoomError, StoppedError
+from purejaxrl_sac.experiment.errors import InsufficientMemoryError, StoppedError
 from purejaxrl_sac.experiment.runs import engine, plans
 from purejaxrl_sac.experiment.tuning import points, sensitivity, sweep
 from tests.conftest import small
-from tests.test_runs import TINY, Remarks, compiled_once  # noqa: F401
+from tests.test_runs import TINY, Recorder, compiled_once  # noqa: F401
 
 SHORT = {"seeds": 2, "chunks": 3, "episodes": 4}
 RATES = points.grid(learning_rate=[0.1, 0.5, 0.9])
@@ -120,7 +120,7 @@ def test_the_best_point_is_retrained_with_fresh_seeds(whole):
 
 def test_a_stopped_sweep_is_resumed_with_equal_results(whole, tmp_path):
     path = tmp_path / "sweep"
-    reporter = Remarks(stop_after=2)  # in the first batch
+    reporter = Recorder(stop_after=2)  # in the first batch
     with pytest.raises(StoppedError, match=r"sweep stopped"):
         sweep.run(TINY, RATES, out=path, max_lanes=4, reporter=lambda: reporter, **SHORT)
     assert sweep.describe(path)["points"] == "0 of 3 trained"
@@ -139,7 +139,7 @@ def test_batches_fit_into_memory(tmp_path, monkeypatch):
     planned = sweep.plan(config, points.grid(tau=list(np.linspace(0.1, 1, 10))), seeds=2)
     plan = plans.plan(config, 2)
     one = sum(resources.state_bytes(plan, engine.mesh_for(2)).values())
-    monkeypatch.setattr(resources, "available", lambda: int(4.1 * one / resources.SWEEP_SHARE))
+    monkeypatch.setattr(resources, "available", lambda: int(4.1 * one / resources.SWEEP_FRACTION))
     sizes = [len(batch.variants["tau"]) for batch in sweep.batches(tmp_path, planned)]
     assert sizes == [4, 3, 3] or sizes == [4, 4, 2]
     (tmp_path / "batches" / "00002-00004").mkdir(parents=True)  # written on another machine
@@ -157,7 +157,7 @@ def test_batches_are_halved_if_programs_need_more_memory_than_states(whole, tmp_
     def check(programs, held=0):
         tried.append(programs)
         if len(tried) == 1:
-            raise NoRoomError("too many")
+            raise InsufficientMemoryError("too many")
 
     monkeypatch.setattr(resources, "check_programs", check)
     found = sweep.run(TINY, RATES[:2], out=tmp_path / "sweep", fresh_seeds=0, **SHORT)
@@ -219,7 +219,7 @@ def test_the_command_line_sweeps_static_and_traced_fields(tmp_path, capsys):
         (["--grid", "gamma=0.9", "gamma=0.8"], "gamma is twice in --grid"),
         (["--grid", "gamma=0.9", "--grid", "omega=0.5"], "--grid is given twice"),
         (["--grid", "gamma=0.9", "--lanes=7"], "lanes is 7, but a point takes 8"),
-        (["--grid", "gamma=0.9", "--devices=9"], "devices is 9, but 1 to 2 can be had"),
+        (["--grid", "gamma=0.9", "--devices=9"], "devices is 9, but must be between 1 and 2"),
     ],
 )
 def test_invalid_sweeps_print_one_line(flags, message, tmp_path, capsys):

@@ -126,7 +126,7 @@ def dispatch(arguments: list[str]) -> None:
 def _joined() -> bool:
     """Whether this is one of several processes, without importing the module that joins them."""
     processes = sys.modules.get("purejaxrl_sac.experiment.devices.processes")
-    return processes is not None and processes.joined()
+    return processes is not None and processes.is_distributed()
 
 
 def _failed(status: int) -> int:

@@ -40,7 +40,7 @@ class DeviceOptions:
 
         if self.cpu_devices is not None:
             mesh.use_cpu_devices(self.cpu_devices)
-        elif not mesh.has_begun():
+        elif not mesh.is_initialized():
             mesh.use_cpu_devices(max(1, min(mesh.cores(), lanes)))
         return None if self.devices == "all" else self.devices
 
@@ -85,8 +85,8 @@ class RunOptions(DeviceOptions):
         from purejaxrl_sac.experiment.runs import display
 
         if self.json:
-            return display.Lines()
-        return (display.Quiet if self.quiet else display.Display)(Console())
+            return display.JsonReporter()
+        return (display.SummaryReporter if self.quiet else display.ConsoleReporter)(Console())
 
     def run_arguments(self, lanes: int) -> dict[str, Any]:
         """Set up the devices for so many lanes, and return arguments of `run` and `resume`."""

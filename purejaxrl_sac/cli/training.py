@@ -60,7 +60,7 @@ def output_directory(options: NewRunOptions, prefix: str = "") -> Path:
         return options.out
     if options.name:
         return Path("runs") / options.name
-    if processes.joined():
+    if processes.is_distributed():
         raise ConfigError("several processes share a directory: give --name or --out")
     env = options.config.env
     name = f"{prefix}{name_of(options.config)}-{env}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -129,7 +129,7 @@ def print_result(options: RunOptions, result: SweepResult) -> None:
     if not processes.is_first():
         return
     if options.json:
-        display.Lines().on_finished("", figures, result.path)
+        display.JsonReporter().on_finished("", figures, result.path)
         return
     title = f"sweep of {run_figures.title(result.sweep.config)}"
     Console().print(display.table(title, {**figures, "written to": str(result.path)}))

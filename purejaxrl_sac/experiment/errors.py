@@ -1,4 +1,4 @@
-"""How a run can end before its end; `ConfigError` is for what never began."""
+"""Errors that end a run early; bad input is a `ConfigError`."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from purejaxrl_sac.config import ConfigError
 
 
 class InUseError(ConfigError):
-    """Another process writes there."""
+    """Another process is writing to the directory."""
 
 
-class NoRoomError(ConfigError):
-    """More than fits into memory."""
+class InsufficientMemoryError(ConfigError):
+    """The run does not fit into the available memory."""
 
 
 class RunError(RuntimeError):
-    """A run that could not go on; the message is one line that says what is safe."""
+    """The machine failed during a run; the message is one line that says what was saved."""
 
 
 class StoppedError(Exception):
-    """A run that was asked to stop and did, after a checkpoint."""
+    """The run received a signal and stopped after writing a checkpoint."""
 
     def __init__(self, path: Path, steps: int, signal: Signals) -> None:
-        super().__init__(path, steps, signal)  # as they are, so that it can be pickled
+        super().__init__(path, steps, signal)  # all arguments, so that it can be pickled
         self.path, self.steps, self.signal = path, steps, signal
 
     def __str__(self) -> str:
@@ -32,4 +32,4 @@ class StoppedError(Exception):
 
 
 class DamagedError(Exception):
-    """A checkpoint that is not what was written."""
+    """A checkpoint that cannot be read, or whose checksum differs from the recorded one."""

@@ -1,10 +1,10 @@
-"""A trained policy as one compiled program, for others that have nothing but jax and numpy."""
+"""Exports a trained policy as a StableHLO program that needs only jax and numpy."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,16 @@ from purejaxrl_sac.config import Config, ConfigError, unknown
 from purejaxrl_sac.envs import Env
 from purejaxrl_sac.evaluate import Policy, policy
 from purejaxrl_sac.experiment.runs import record
+from purejaxrl_sac.experiment.runs.plans import PolicyFactory
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import TrainState
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
-# jax's own `Exported.serialize` needs flatbuffers, which jax does not install. All that it adds to
-# the program are types, and those another export of the same types has: that of zeros.
+# jax's own `Exported.serialize` needs flatbuffers, which jax does not install. Besides the program
+# it stores only types, which the loader takes from an export of `zeros`, a function of equal types.
 LOADER = '''\
-"""The policy in this directory: `act(obs)`. It needs jax and numpy, nothing else."""
+"""Loads the policy in this directory, as `act(obs)`; needs only jax and numpy."""
 
 import dataclasses
 import json
@@ -62,7 +63,7 @@ call = jax.jit(program.call)
 def act(obs, key=None):
     """Actions [B, ...] for observations [B, ...], in the environment's own units.
 
-    A key, uint32 [2], decides what is random, if about["stochastic"]; without one it is fresh.
+    A stochastic policy, about["stochastic"], samples with the key, uint32 [2], or a random one.
     """
     key = randomness.integers(2**32, size=2) if key is None else key
     return np.asarray(call(np.asarray(key, np.uint32), np.asarray(obs, observation["dtype"])))
@@ -79,25 +80,25 @@ def export_policy(
     path: str | Path,
     *,
     platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
-    policy: Callable[[Config, TrainState], Policy] = policy,
+    policy: PolicyFactory = policy,
 ) -> None:
-    """Writes the policy of one seed down, to be used without this package.
+    """Exports the policy of one seed, for use without this package.
 
-    Makes the directory `path` with three files: `policy.stablehlo`, the program (key uint32 [2],
+    Creates the directory `path` with three files: `policy.stablehlo`, the program (key uint32 [2],
     obs [B, ...]) -> actions [B, ...] in the environment's own units, for any B and with the
-    parameters inside; `policy.json`, what goes in and out of it; and `load.py`, which needs jax
-    and numpy alone and offers `act(obs)`. jax can read what it has exported for six months of
-    its releases.
+    parameters as constants; `policy.json`, the types of its inputs and outputs; and `load.py`,
+    which needs only jax and numpy and defines `act(obs)`. jax guarantees to read exported programs
+    for six months of releases.
 
     Args:
         state: one seed's state.
         path: a directory that does not exist yet.
-        platforms: where the program is to run; nothing of them is needed here.
+        platforms: on which the program will run; they need not be available here.
         policy: `evaluate.policy` (the default) or `evaluate.exploring_policy`, or your own.
 
     Raises:
         ConfigError: the state has several seeds, the policy cannot be exported for batches of any
-            size or for these platforms, or the directory exists or cannot be written.
+            size or for these platforms, or the directory exists or is not writable.
     """
     if state.key.ndim:
         raise ConfigError(
@@ -107,7 +108,7 @@ def export_policy(
     for platform in platforms:
         if platform not in PLATFORMS:
             raise unknown("platform", platform, PLATFORMS)
-    state = state._replace(agent=jax.tree.map(jnp.asarray, state.agent))  # what files give is numpy
+    state = state._replace(agent=jax.tree.map(jnp.asarray, state.agent))  # may be numpy arrays
     env, _, _ = build(config)
     obs = jax.eval_shape(partial(env.reset, num_envs=1), state.key).obs
     program, stochastic = _program(policy(config, state), obs, platforms)
@@ -123,7 +124,7 @@ def export_policy(
 def _program(
     choose: Policy, spec: jax.ShapeDtypeStruct, platforms: Sequence[str]
 ) -> tuple[export.Exported, bool]:
-    """The policy for batches of any size, and whether it asks for its key."""
+    """The policy for batches of any size, and whether it is stochastic."""
 
     @jax.jit
     def act(key_data: jax.Array, obs: jax.Array) -> jax.Array:
@@ -135,8 +136,8 @@ def _program(
         return export.export(act, platforms=tuple(platforms))(key_data, obs)
 
     try:
-        # arguments that nobody uses are dropped where no size is left open
-        return exported(*export.symbolic_shape("batch")), 0 in exported(1).module_kept_var_idx
+        stochastic = 0 in exported(1).module_kept_var_idx  # fixed shapes drop unused arguments
+        return exported(*export.symbolic_shape("batch")), stochastic
     except Exception as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         raise ConfigError(
@@ -146,16 +147,17 @@ def _program(
 
 def _document(
     config: Config, env: Env, spec: jax.ShapeDtypeStruct, program: export.Exported
-) -> dict:
+) -> dict[str, Any]:
+    """The content of `policy.json`."""
     (action,) = program.out_avals
     low, high = 0, (env.num_actions or 0) - 1
     if env.num_actions is None:
-        ends = jnp.array([[-1.0], [1.0]]) * jnp.ones(env.action_dim)
-        low, high = np.asarray(env.to_env(ends)).tolist()
-    named = record.config_to_dict(config.replace(env_params=None))
+        bounds = jnp.array([[-1.0], [1.0]]) * jnp.ones(env.action_dim)
+        low, high = np.asarray(env.to_env(bounds)).tolist()
+    names = record.config_to_dict(config.replace(env_params=None))
     return {
-        "algorithm": named["algorithm"],
-        "environment": named["env"],
+        "algorithm": names["algorithm"],
+        "environment": names["env"],
         "observation": {
             "shape": list(spec.shape[1:]),
             "dtype": str(spec.dtype),
@@ -178,7 +180,7 @@ def _write(path: Path, files: dict[str, bytes]) -> None:
     except FileExistsError:
         raise ConfigError(f"{path} exists already: export to another directory") from None
     except OSError as error:
-        raise ConfigError(f"cannot make {path}: {error.strerror}") from None
+        raise ConfigError(f"cannot create {path}: {error.strerror}") from None
     try:
         for name, content in files.items():
             (path / name).write_bytes(content)

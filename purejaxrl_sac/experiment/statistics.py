@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import trim_mean
 
 Interval = tuple[np.ndarray, np.ndarray]
+"""Lower and upper end."""
 
 
 def iqm(scores: np.ndarray) -> np.ndarray:
@@ -18,7 +19,7 @@ def iqm(scores: np.ndarray) -> np.ndarray:
         scores: [runs, ...].
 
     Returns:
-        [...], nan where a score is nan or there is no run.
+        [...], nan if a score is nan or there are no runs.
     """
     return trim_mean(scores, 0.25, axis=0)
 
@@ -27,66 +28,66 @@ def pooled_iqm(scores: np.ndarray) -> float:
     """Interquartile mean over runs and tasks at once, as the paper aggregates tasks (4.3).
 
     Args:
-        scores: [runs, tasks], normalised so that tasks can be compared.
+        scores: [runs, tasks], normalised to a common scale.
 
     Raises:
-        ValueError: no scores, or an unknown one.
+        ValueError: scores are empty or nan.
     """
-    return float(trim_mean(_known(scores), 0.25, axis=None))
+    return float(trim_mean(_checked(scores), 0.25, axis=None))
 
 
 def optimality_gap(scores: np.ndarray, optimum: float = 1.0) -> np.ndarray:
-    """By how much runs miss the optimum on average; what lies above it does not make up for others.
+    """Mean shortfall of runs below the optimum, E[max(optimum - score, 0)].
 
-    The paper's gamma - E[min(score, gamma)] (4.3), written as E[max(gamma - score, 0)].
+    Equal to the paper's gamma - E[min(score, gamma)] (4.3).
 
     Args:
         scores: [runs, ...].
 
     Returns:
-        [...], zero or more.
+        [...], non-negative.
 
     Raises:
-        ValueError: no scores, or an unknown one.
+        ValueError: scores are empty or nan.
     """
-    return np.maximum(optimum - _known(scores), 0).mean(0)
+    return np.maximum(optimum - _checked(scores), 0).mean(0)
 
 
 def performance_profile(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Share of runs that score above each threshold: the paper's run-score distribution (4.2).
+    """Fraction of runs that score above each threshold: the paper's run-score distribution (4.2).
 
     Args:
-        scores: [runs, ...]; all entries count alike.
+        scores: [runs, ...]; all entries have equal weight.
         thresholds: [T].
 
     Returns:
-        [T], falling from 1 to 0.
+        [T], non-increasing.
 
     Raises:
-        ValueError: no scores, or an unknown one.
+        ValueError: scores are empty or nan.
     """
-    scores = np.sort(np.ravel(_known(scores)))
+    scores = np.sort(np.ravel(_checked(scores)))
     return 1 - np.searchsorted(scores, thresholds, side="right") / len(scores)
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:
-    """P(X > Y) for a random run of each, ties counting half: 0.5 where they are alike (4.3).
+    """P(X > Y) + P(X = Y) / 2 for a random run of each, averaged over tasks (4.3).
 
-    It is the Mann-Whitney U statistic as a share of its largest value.
+    This is the Mann-Whitney U statistic divided by its maximum; 0.5 for equal distributions.
 
     Args:
         x: [runs of X] or [runs of X, tasks].
         y: the same, with its own number of runs.
 
     Returns:
-        the mean over tasks.
+        the probability, between 0 and 1.
 
     Raises:
-        ValueError: no scores, an unknown one, or different tasks.
+        ValueError: scores are empty or nan, or the numbers of tasks differ.
     """
-    x, y = _known(x), _known(y)
+    x, y = _checked(x), _checked(y)
     if x.shape[1:] != y.shape[1:]:
-        raise ValueError(f"x and y are scores of the same tasks, not {x.shape} and {y.shape}")
+        raise ValueError(f"x and y must be scores of the same tasks, not {x.shape} and {y.shape}")
     x, y = x[:, None], y[None]
     return float(((x > y).mean() + (x >= y).mean()) / 2)
 
@@ -101,19 +102,22 @@ def bootstrap_interval(
     """Percentile bootstrap interval of a statistic, resampling whole runs.
 
     Args:
-        scores: [runs, ...]; a run keeps its points together.
-        statistic: [runs, ...] -> [...], over the first axis.
+        scores: [runs, ...]; runs are resampled, the other axes are not.
+        statistic: [runs, ...] -> [...], a reduction over the first axis.
+        confidence: coverage of the interval.
+        resamples: number of bootstrap resamples.
+        seed: of the resampling.
 
     Returns:
         lower and upper end, each [...].
 
     Raises:
-        ValueError: no runs.
+        ValueError: there are no runs.
     """
-    scores = _some(scores)
+    scores = _as_runs(scores)
     index = np.random.default_rng(seed).integers(len(scores), size=(resamples, len(scores)))
     points = scores.reshape(len(scores), -1).T
-    ends = [  # point by point: all at once would take runs x resamples x points of memory
+    ends = [  # one at a time, because all take runs x resamples x points of memory
         _ends(statistic(point[index.T]), confidence) for point in points
     ]
     low, high = np.transpose(ends).reshape(2, *scores.shape[1:])
@@ -129,7 +133,7 @@ def stratified_interval(
 ) -> Interval:
     """Stratified percentile bootstrap interval: runs are resampled within each task (4.1).
 
-    Whatever is compared is resampled independently too:
+    Several samples, such as two algorithms, are resampled independently:
 
         stratified_interval([scores], pooled_iqm)
         stratified_interval([scores], lambda scores: optimality_gap(scores).mean())
@@ -138,15 +142,16 @@ def stratified_interval(
     Args:
         samples: each [runs] or [runs, tasks], with its own number of runs.
         statistic: (*samples) -> [...], often a number.
+        confidence, resamples, seed: as for `bootstrap_interval`.
 
     Returns:
         lower and upper end, each [...].
 
     Raises:
-        ValueError: no scores, or an unknown one.
+        ValueError: scores are empty or nan.
     """
     rng = np.random.default_rng(seed)
-    samples = [_known(sample) for sample in samples]
+    samples = [_checked(sample) for sample in samples]
 
     def resampled(sample: np.ndarray) -> np.ndarray:
         return np.take_along_axis(sample, rng.integers(len(sample), size=sample.shape), axis=0)
@@ -157,20 +162,20 @@ def stratified_interval(
 
 
 def _ends(values: np.ndarray, confidence: float) -> np.ndarray:
-    """[resamples, ...] -> [2, ...]."""
+    """Both percentiles over the first axis: [resamples, ...] -> [2, ...]."""
     tail = 50 * (1 - confidence)
     return np.percentile(values, [tail, 100 - tail], axis=0)
 
 
-def _some(scores: np.ndarray) -> np.ndarray:
+def _as_runs(scores: np.ndarray) -> np.ndarray:
     scores = np.asarray(scores, float)
     if scores.ndim == 0 or len(scores) == 0:
         raise ValueError("statistics need at least one run: scores are [runs, ...]")
     return scores
 
 
-def _known(scores: np.ndarray) -> np.ndarray:
-    scores = _some(scores)
+def _checked(scores: np.ndarray) -> np.ndarray:
+    scores = _as_runs(scores)
     if scores.size == 0 or np.isnan(scores).any():
-        raise ValueError("scores are nan or missing: leave out the runs that have none")
+        raise ValueError("scores are nan or missing: leave out the runs without a score")
     return scores

@@ -1,7 +1,7 @@
-"""A sweep's batches over a Ray cluster (extra `ray`): each a task, and a lost one is begun again.
+"""Batches of a sweep on a Ray cluster (extra `ray`), one task each; lost tasks are restarted.
 
-A batch is a run on a file system that all workers share. So a task that is begun again, because its
-worker or its host was lost, goes on from the last checkpoint.
+All workers share the file system on which the batches are written, so a restarted task resumes its
+batch from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from purejaxrl_sac.experiment.tuning.sweep import Batch, train_batch
 
 
 def slots(cpus: int = 1, gpus: float = 0, address: str | None = None) -> int:
-    """How many batches a cluster trains at a time.
+    """The number of batches that a cluster can train at once.
 
     Args:
-        cpus, gpus: that each takes.
-        address: of the cluster; None for the one that Ray finds, or else one of this machine.
+        cpus: CPU cores per batch.
+        gpus: GPUs per batch.
+        address: of the cluster; None for the one that Ray finds, or else a new one on this machine.
 
     Raises:
-        ConfigError: Ray is not installed, or there is no such cluster, or it is too small.
+        ConfigError: Ray is not installed, the cluster does not exist, or no host is large enough.
     """
     if cpus < 1 or gpus < 0:
-        raise ConfigError(f"a batch takes {cpus} CPUs and {gpus:g} GPUs, but needs a CPU at least")
-    hosts = [x["Resources"] for x in _connected(address).nodes() if x["Alive"]]
-    asked = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
-    count = sum(min(int(has.get(x, 0) / each) for x, each in asked.items()) for has in hosts)
+        raise ConfigError(f"a batch needs at least 1 CPU and 0 GPUs, not {cpus} and {gpus:g}")
+    hosts = [x["Resources"] for x in _connect(address).nodes() if x["Alive"]]
+    needed = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+    count = sum(min(int(host.get(x, 0) / each) for x, each in needed.items()) for host in hosts)
     if count < 1:
-        there = " or ".join(f"{has.get('CPU', 0):g} and {has.get('GPU', 0):g}" for has in hosts)
+        sizes = " or ".join(f"{host.get('CPU', 0):g} and {host.get('GPU', 0):g}" for host in hosts)
         raise ConfigError(
-            f"a batch takes {cpus} CPUs and {gpus:g} GPUs, but no host has so many: {there}"
+            f"a batch needs {cpus} CPUs and {gpus:g} GPUs, but no host has that many: {sizes}"
         )
     return count
 
@@ -51,61 +52,67 @@ def train_on_ray(
     reporter: Callable[[], Reporter] = Reporter,
     **options: Any,
 ) -> None:
-    """The engine of a cluster, for `sweep.train_remaining`; where one batch fails, all are stopped.
+    """Trains the batches of a sweep on a cluster; if one fails, all are cancelled.
 
     Args:
-        cpus, gpus: that each batch takes.
-        retries: how often a batch is begun again after its worker was lost, or told to stop.
-        options: of `runs.run`, but for what only one process can hear.
+        cpus: CPU cores per batch.
+        gpus: GPUs per batch.
+        retries: how often a batch is restarted after its worker was lost or received SIGTERM.
+        address: as for `slots`.
+        reporter: creates the reporter of this process; workers report nothing.
+        options: of `sweep.train_batch`; `loggers` are left out.
 
     Raises:
         ConfigError: as for `slots`.
         RunError: a batch failed, or its worker was lost too often.
     """
     slots(cpus, gpus, address)
-    ray = _connected(address)
+    ray = _connect(address)
     options.pop("loggers", None)
-    again = {"max_retries": retries, "retry_exceptions": [StoppedError]}
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, **again)(_train)
-    left = {task.remote(_absolute(batch), cpus, options): batch for batch in batches}
-    told = reporter()
+    retry = {"max_retries": retries, "retry_exceptions": [StoppedError]}
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, **retry)(_train)
+    running = {task.remote(_absolute(batch), cpus, options): batch for batch in batches}
+    progress = reporter()
     try:
-        while left:
-            (ended, *_), _ = ray.wait(list(left))
-            batch = left.pop(ended)
+        while running:
+            (finished, *_), _ = ray.wait(list(running))
+            batch = running.pop(finished)
             try:
-                seconds = ray.get(ended)
+                seconds = ray.get(finished)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None
             except ray.exceptions.RayError as error:
                 reason = str(error).split("\n", 1)[0]
-                lost = f"{batch.path} was lost with its worker ({reason}): resume it"
-                raise RunError(lost) from None
-            told.say(f"batch {batch.path.name} in {seconds:.1f} s, {len(left)} left")
+                raise RunError(
+                    f"the worker of {batch.path} was lost ({reason}): resume the sweep"
+                ) from None
+            progress.message(f"batch {batch.path.name} in {seconds:.1f} s, {len(running)} left")
     finally:
-        for waiting in left:
-            ray.cancel(waiting)
-        ray.wait(list(left), num_returns=len(left)) if left else None
+        for other in running:
+            ray.cancel(other)
+        if running:
+            ray.wait(list(running), num_returns=len(running))
 
 
 def _train(batch: Batch, cpus: int, options: dict[str, Any]) -> float:
-    """What a worker does; the seconds it took."""
+    """Trains a batch in a worker, and returns the seconds it took."""
     import time
 
     from purejaxrl_sac.experiment.devices import mesh
 
-    began = time.perf_counter()
-    if not mesh.has_begun():
+    start = time.perf_counter()
+    if not mesh.is_initialized():
         mesh.use_cpu_devices(max(1, cpus))
     train_batch(batch, **options)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def _absolute(batch: Batch) -> Batch:
     return batch._replace(path=Path(batch.path).absolute())
 
 
-def _connected(address: str | None) -> Any:
+def _connect(address: str | None) -> Any:
+    """The module `ray`, connected to a cluster."""
     try:
         import ray
     except ImportError:
@@ -113,7 +120,7 @@ def _connected(address: str | None) -> Any:
     if not ray.is_initialized():
         try:
             host, _, port = (address or "").rpartition(":")
-            if port.isdigit() and "/" not in host:  # Ray itself would try for minutes
+            if port.isdigit() and "/" not in host:  # Ray itself retries for minutes
                 socket.create_connection((host, int(port)), timeout=10).close()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

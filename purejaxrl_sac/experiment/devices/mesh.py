@@ -1,8 +1,8 @@
-"""Lanes over devices: seeds, or configurations times seeds, on CPU cores, GPUs and hosts alike.
+"""Lanes over devices: CPU cores, GPUs and the devices of several hosts.
 
-A lane never hears of another, so each device runs a program of its own lanes, without a word
-between them. Where lanes do not divide among the devices, the first lane is run again to fill up,
-and what it gives is dropped.
+A lane is one training run: a seed, or in a sweep a seed of one configuration. Lanes do not
+communicate, so each device runs the program of its own lanes without collectives. If lanes do not
+divide evenly among devices, copies of the first lane pad them, and their results are dropped.
 """
 
 from __future__ import annotations
@@ -10,51 +10,56 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src import xla_bridge  # JAX says nowhere else whether it has begun
+from jax._src import xla_bridge  # JAX has no public function for `is_initialized`
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from purejaxrl_sac.config import ConfigError
-from purejaxrl_sac.types import PyTree, TrainState
+from purejaxrl_sac.types import EnvState, PyTree, TrainState
 
 LANE = "lane"
 
 
 def mesh_for(lanes: int, devices: int | None = None) -> Mesh:
-    """As many devices as serve so many lanes; with several processes, all there are.
+    """The smallest mesh that minimises lanes per device; several processes use all devices.
 
     Args:
-        devices: no more than these; None for all there are.
+        devices: the maximum number of devices; None for all available ones.
 
     Raises:
-        ConfigError: there are not so many devices.
+        ConfigError: there are not that many devices.
     """
-    there = jax.devices()
-    if devices is not None and not 1 <= devices <= len(there):
-        more = ": on a CPU, --cpu-devices makes devices of its cores"
+    available = jax.devices()
+    if devices is not None and not 1 <= devices <= len(available):
+        hint = " (on a CPU, --cpu-devices makes devices of its cores)"
         raise ConfigError(
-            f"devices is {devices}, but 1 to {len(there)} can be had"
-            + (more if there[0].platform == "cpu" else "")
+            f"devices is {devices}, but must be between 1 and {len(available)}"
+            + (hint if available[0].platform == "cpu" else "")
         )
     if jax.process_count() > 1:
-        if devices not in (None, len(there)):
-            raise ConfigError(f"devices is {devices}, but processes share all {len(there)}")
-        return Mesh(np.array(there), (LANE,))
-    each = -(-lanes // (devices or len(there)))
-    return Mesh(np.array(there[: -(-lanes // each)]), (LANE,))
+        if devices not in (None, len(available)):
+            raise ConfigError(
+                f"devices is {devices}, but several processes always use all {len(available)}:"
+                " leave it out"
+            )
+        return Mesh(np.array(available), (LANE,))
+    lanes_per_device = -(-lanes // (devices or len(available)))
+    return Mesh(np.array(available[: -(-lanes // lanes_per_device)]), (LANE,))
 
 
 def padded(lanes: int, mesh: Mesh) -> int:
-    """The next multiple of the number of devices."""
+    """The number of lanes after padding: the next multiple of the number of devices."""
     return -(-lanes // mesh.size) * mesh.size
 
 
-def spread(function: Callable, mesh: Mesh, in_axes: Any, out_axes: Any = 0) -> Callable:
-    """`vmap` over the lanes of each device, on all devices at once; axes are 0 or None."""
+def vmap_lanes(
+    function: Callable[..., PyTree], mesh: Mesh, in_axes: PyTree, out_axes: PyTree = 0
+) -> Callable[..., PyTree]:
+    """`vmap` over lanes that are sharded over the devices of a mesh; axes are 0 or None."""
     mapped = jax.vmap(function, in_axes, out_axes)
     if mesh.size == 1:
         return mapped
@@ -63,37 +68,37 @@ def spread(function: Callable, mesh: Mesh, in_axes: Any, out_axes: Any = 0) -> C
     )
 
 
-def shardings(axes: Any, mesh: Mesh) -> Any:
-    """Where arrays with such axes lie: 0 in pieces, None in whole on every device."""
+def shardings(axes: PyTree, mesh: Mesh) -> PyTree:
+    """The shardings of arrays with such `vmap` axes: split over devices for 0, else replicated."""
     return jax.tree.map(partial(NamedSharding, mesh), _specs(axes))
 
 
 def fill(tree: PyTree, lanes: int, mesh: Mesh) -> PyTree:
-    """Makes the lanes from `lanes` on copies of the first one, or adds them where there are none.
+    """Pads lanes with copies of the first one, and puts them on the devices.
 
     Args:
-        tree: of arrays [lanes or more, ...], and scalars, which stay; on the devices already, or
-            alike in every process.
+        tree: arrays [at least lanes, ...], of which those from `lanes` on are replaced; and
+            scalars, which are replicated. Either on the devices already, or equal in every process.
 
     Returns:
-        arrays [padded, ...], in pieces on the devices.
+        arrays [padded, ...], sharded over the devices.
     """
     wanted = padded(lanes, mesh)
     where = shardings(jax.tree.map(lambda x: 0 if jnp.ndim(x) else None, tree), mesh)
-    there = set(mesh.devices.flat)
-    here = all(x.sharding.device_set == there for x in jax.tree.leaves(tree))
-    if here and wanted == lanes:
+    devices = set(mesh.devices.flat)
+    in_place = all(x.sharding.device_set == devices for x in jax.tree.leaves(tree))
+    if in_place and wanted == lanes:
         return jax.device_put(tree, where)
 
-    arrays = plain(tree)
-    if not here:  # as numbers of the host, which every process can hand to all devices
+    arrays = keys_to_data(tree)
+    if not in_place:  # as host arrays, which every process can put on all devices
         arrays = jax.tree.map(np.asarray, arrays)
     program = jax.jit(_complete, static_argnums=(1, 2), out_shardings=where)
-    return typed(program(arrays, lanes, wanted), tree)
+    return data_to_keys(program(arrays, lanes, wanted), tree)
 
 
 def _complete(arrays: PyTree, lanes: int, wanted: int) -> PyTree:
-    """Outside of `fill`, so that it is compiled once for each shape."""
+    """Outside of `fill`, so that it is compiled once per shape."""
 
     def complete(x: jax.Array) -> jax.Array:
         if x.ndim == 0 or wanted == lanes:
@@ -104,73 +109,80 @@ def _complete(arrays: PyTree, lanes: int, wanted: int) -> PyTree:
     return jax.tree.map(complete, arrays)
 
 
-def is_key(x: jax.Array | jax.ShapeDtypeStruct) -> bool:
-    """Whether these are PRNG keys, which are not numbers."""
-    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
 def trim(state: TrainState, lanes: int, mesh: Mesh) -> TrainState:
-    """Drops what `fill` added. Of several processes, each gets all policies, and nothing else."""
+    """Drops the padding of `fill`.
+
+    With several processes, each gets the policies of all lanes, without environments and memory.
+    """
     if jax.process_count() > 1:
-        policies = state._replace(env=(), memory=())
-        everywhere = jax.jit(lambda x: x, out_shardings=shardings(None, mesh))(plain(policies))
-        state = typed(jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), everywhere), policies)
+        policies = policy_state(state)
+        replicate = jax.jit(lambda x: x, out_shardings=shardings(None, mesh))
+        gathered = replicate(keys_to_data(policies))
+        state = data_to_keys(jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), gathered), policies)
     return jax.tree.map(lambda x: x[:lanes] if jnp.ndim(x) and len(x) > lanes else x, state)
 
 
-def plain(tree: PyTree) -> PyTree:
-    """PRNG keys as the numbers they are, which can be cut and padded on their way from the disk."""
+def policy_state(state: TrainState) -> TrainState:
+    """The part of a state that policies depend on: without environments and memory."""
+    return state._replace(env=cast(EnvState, ()), memory=())
 
-    def number(x: jax.Array | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDtypeStruct:
+
+def is_key(x: jax.Array | jax.ShapeDtypeStruct) -> bool:
+    """Whether an array, or its shape, is of typed PRNG keys."""
+    return bool(jnp.issubdtype(x.dtype, jax.dtypes.prng_key))
+
+
+def keys_to_data(tree: PyTree) -> PyTree:
+    """Replaces typed PRNG keys by their uint32 data, which can be padded, and written to disk."""
+
+    def data(x: jax.Array | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDtypeStruct:
         if not is_key(x):
             return x
         if isinstance(x, jax.Array):
             return jax.random.key_data(x)
-        data = jax.eval_shape(jax.random.key_data, x)
-        return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=x.sharding)
+        shape = jax.eval_shape(jax.random.key_data, x)
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=x.sharding)
 
-    return jax.tree.map(number, tree)
+    return jax.tree.map(data, tree)
 
 
-def typed(tree: PyTree, like: PyTree) -> PyTree:
-    """Keys as keys again."""
+def data_to_keys(tree: PyTree, like: PyTree) -> PyTree:
+    """The inverse of `keys_to_data`; `like` has the types of the original tree."""
 
     def key(x: jax.Array, like: jax.ShapeDtypeStruct) -> jax.Array:
-        if not is_key(like):
-            return x
-        return jax.random.wrap_key_data(x, impl=like.dtype._impl)
+        return jax.random.wrap_key_data(x, impl=like.dtype._impl) if is_key(like) else x
 
     return jax.tree.map(key, tree, like)
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """The number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def has_begun() -> bool:
-    """Whether JAX knows its devices, so that nothing about them can be changed any more."""
+def is_initialized() -> bool:
+    """Whether JAX has initialised its backends, after which devices cannot be reconfigured."""
     return xla_bridge.backends_are_initialized()
 
 
 def use_cpu_devices(count: int) -> None:
-    """Makes so many devices of a CPU's cores; to be called before JAX computes anything.
+    """Splits the CPU into `count` devices; call it before JAX computes anything.
 
     Raises:
-        ConfigError: the count is out of range, or JAX has computed something already.
+        ConfigError: the count is out of range, or JAX is initialised with another one.
     """
     if count < 1:
         raise ConfigError(f"cpu_devices is {count}, but must be at least 1")
-    if not has_begun():
+    if not is_initialized():
         jax.config.update("jax_num_cpu_devices", count)
     elif len(jax.local_devices(backend="cpu")) != count:
         raise ConfigError(
-            f"too late for {count} CPU devices, JAX has begun: call use_cpu_devices before, or set"
-            f" JAX_NUM_CPU_DEVICES={count}"
+            f"too late for {count} CPU devices, JAX is initialised: call use_cpu_devices earlier,"
+            f" or set JAX_NUM_CPU_DEVICES={count}"
         )
 
 
-def _specs(axes: Any) -> Any:
+def _specs(axes: PyTree) -> PyTree:
     def spec(axis: int | None) -> PartitionSpec:
         return PartitionSpec() if axis is None else PartitionSpec(LANE)
 

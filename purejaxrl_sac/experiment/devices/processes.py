@@ -1,7 +1,7 @@
-"""Several processes, on one host or many, as one machine: `jax.distributed`.
+"""Several processes of one run, on one host or many, with `jax.distributed`.
 
-Every process runs the same commands on its own devices. What they have to agree on, and what only
-the first may do, goes through the functions below; alone, a process agrees with itself.
+Every process runs the same program on its own devices. The functions below broadcast and reduce
+values over processes, and run actions in the first process only; with one process they are local.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from jax._src.clusters import ClusterEnv  # JAX says nowhere else what it would join
+import numpy.typing as npt
+from jax._src.clusters import ClusterEnv  # JAX has no public function for `expected`
 
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.errors import RunError
 
-LONGEST = 2_000  # bytes of a message
-SILENCE = 30  # seconds after which a process that is not heard of is taken for lost
+MAX_MESSAGE = 2_000  # bytes
+HEARTBEAT_TIMEOUT = 30  # seconds without a heartbeat after which a process counts as lost
 
 
 def expected() -> int | None:
-    """How many processes srun or a TPU pod has begun, as JAX sees it; None where there is one."""
+    """The number of processes that srun or a TPU pod has started; None if it is one."""
     known = [env for env in ClusterEnv._cluster_types if env.name in ("slurm", "gcetpu", "gketpu")]
     count = next((env.get_process_count() for env in known if env.is_env_present()), 1)
     return count if count > 1 else None
@@ -38,27 +39,27 @@ def join(
     process: int | None = None,
     timeout: int = 120,
 ) -> None:
-    """Makes one machine of several processes; to be called before JAX computes anything.
+    """Connects the processes of a run; call it before JAX computes anything.
 
-    Without arguments it asks Slurm or the TPU pod; alone, it does nothing.
+    Without arguments, Slurm or the TPU pod provides them; a single process is left alone.
 
     Args:
-        coordinator: HOST:PORT of process 0, where all can reach it.
-        processes: how many there are.
-        process: which one this is, from 0.
-        timeout: seconds until all are there.
+        coordinator: HOST:PORT of process 0, reachable by all processes.
+        processes: the number of processes.
+        process: the index of this one, from 0.
+        timeout: seconds to wait for all processes.
 
     Raises:
-        ConfigError: half of the arguments, an address that cannot be, or a coordinator that does
-            not answer. Where it does, but not all come, the process says so and ends, as XLA would
-            end it without a word.
+        ConfigError: some arguments are missing, the address is invalid, or the coordinator does not
+            answer. If it does but other processes are missing, this process prints an error and
+            exits with status 1, because XLA would otherwise abort it without a message.
     """
-    given = (coordinator, processes, process)
-    if all(x is None for x in given):
+    address = None
+    if coordinator is None and processes is None and process is None:
         processes = expected()
         if processes is None:
             return
-    elif any(x is None for x in given):
+    elif coordinator is None or processes is None or process is None:
         raise ConfigError("--coordinator, --processes, --process: give all three or none")
     else:
         if not 0 <= process < processes:
@@ -70,29 +71,31 @@ def join(
             _check_free(address)
 
     def give_up() -> None:
-        where = coordinator or "the coordinator"
         print(
-            f"purejaxrl-sac: not all {processes} processes came to {where} within {timeout} s:"
+            f"purejaxrl-sac: not all {processes} processes connected to"
+            f" {coordinator or 'the coordinator'} within {timeout} s:"
             " start all of them, with the same --coordinator and --processes",
             file=sys.stderr,
             flush=True,
         )
         os._exit(1)
 
-    clock = threading.Timer(timeout, give_up)
-    clock.daemon = True
-    clock.start()
+    timer = threading.Timer(timeout, give_up)
+    timer.daemon = True
+    timer.start()
     try:
         jax.distributed.initialize(
-            *given,
-            cluster_detection_method=None if coordinator is None else "deactivate",
+            coordinator,
+            None if address is None else processes,
+            process,
+            cluster_detection_method=None if address is None else "deactivate",
             initialization_timeout=timeout + 60,
-            heartbeat_timeout_seconds=SILENCE,
+            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
         )
     except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"processes cannot be joined: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"processes cannot connect: {str(error).splitlines()[0]}") from None
     finally:
-        clock.cancel()
+        timer.cancel()
 
 
 def _address(coordinator: str) -> tuple[str, int]:
@@ -103,17 +106,17 @@ def _address(coordinator: str) -> tuple[str, int]:
 
 
 def _check_free(address: tuple[str, int]) -> None:
-    """Raises ConfigError where somebody listens already, which XLA does not survive."""
+    """Raises ConfigError if the port is in use, because XLA would abort the process."""
     try:
         socket.create_server(("", address[1])).close()
     except OSError as error:
         raise ConfigError(
-            f"port {address[1]} cannot be had ({error.strerror}): give --coordinator another one"
+            f"port {address[1]} is not available ({error.strerror}): give --coordinator another one"
         ) from None
 
 
 def _wait_for(address: tuple[str, int], timeout: float) -> None:
-    """Returns once somebody listens there."""
+    """Returns once the address accepts connections."""
     end = time.monotonic() + timeout
     while True:
         try:
@@ -128,92 +131,94 @@ def _wait_for(address: tuple[str, int], timeout: float) -> None:
         time.sleep(0.2)
 
 
-def joined() -> bool:
-    """Whether `join` has made one machine of several processes; JAX need not have begun."""
+def is_distributed() -> bool:
+    """Whether `join` has connected several processes; does not initialise JAX."""
     return jax.distributed.is_initialized()
 
 
-def alone() -> bool:
+def is_single() -> bool:
+    """Whether the run has one process only."""
     return jax.process_count() == 1
 
 
 def is_first() -> bool:
-    """Whether this is the one process that writes what there is one of."""
+    """Whether this is the process that writes files and prints."""
     return jax.process_index() == 0
 
 
-def gathered(values: np.ndarray) -> np.ndarray:
-    """Every process's values [...], as [processes, ...] in all of them."""
-    if alone():
+def gather(values: npt.ArrayLike) -> np.ndarray:
+    """Every process's values [...], as [processes, ...] in all processes."""
+    if is_single():
         return np.asarray(values)[None]
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(np.asarray(values)))
 
 
-def total(value: int) -> int:
-    """The sum of every process's 32-bit number, modulo 2**32."""
-    return int(gathered(np.uint32(value)).astype(np.uint64).sum() % 2**32)
+def sum_uint32(value: int) -> int:
+    """The sum of a 32-bit number over processes, modulo 2**32."""
+    return int(gather(np.uint32(value)).astype(np.uint64).sum() % 2**32)
 
 
 def any_of(*flags: bool) -> list[bool]:
-    """Which flags are set in some process."""
-    return gathered(np.array(flags)).any(0).tolist()
+    """For each flag, whether it is set in any process."""
+    return [bool(column.any()) for column in gather(np.array(flags)).T]
 
 
-def least(value: int) -> int:
-    """The smallest of every process's numbers."""
-    return int(gathered(np.int32(min(value, 2**31 - 1))).min())
+def minimum(value: int) -> int:
+    """The minimum of a number over processes; at most 2**31 - 1."""
+    return int(gather(np.int32(min(value, 2**31 - 1))).min())
 
 
 def on_first(action: Callable[[], object]) -> None:
-    """Acts in the first process only; the others wait, and hear if it failed.
+    """Runs an action in the first process; the others wait until it is done.
 
     Raises:
-        ConfigError: in all of them, what it raised in the first.
+        ConfigError: in all processes, if the action raises one.
     """
-    failed = None
+    failure = None
     if is_first():
         try:
             action()
         except ConfigError as error:
-            failed = error
-    if alone():
-        if failed:
-            raise failed
+            failure = error
+    if is_single():
+        if failure:
+            raise failure
         return
     from jax.experimental import multihost_utils
 
-    message = np.zeros(LONGEST, np.uint8)
-    text = str(failed or "").encode()[:LONGEST]
-    message[: len(text)] = np.frombuffer(text, np.uint8)
-    heard = np.asarray(multihost_utils.broadcast_one_to_all(message)).tobytes()
-    heard = heard.rstrip(b"\0").decode(errors="ignore")
-    if heard:
-        raise failed or ConfigError(heard)
+    buffer = np.zeros(MAX_MESSAGE, np.uint8)
+    text = str(failure or "").encode()[:MAX_MESSAGE]
+    buffer[: len(text)] = np.frombuffer(text, np.uint8)
+    received = np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes()
+    message = received.rstrip(b"\0").decode(errors="ignore")
+    if message:
+        raise failure or ConfigError(message)
 
 
-def check_alike(what: str) -> None:
-    """Compares what all processes are about to do.
+def check_equal(description: str) -> None:
+    """Compares a description of the run over processes.
 
     Raises:
-        ConfigError: in all of them, where they are about to do different things.
+        ConfigError: in all processes, if descriptions differ.
     """
-    mark = gathered(np.uint32(zlib.crc32(what.encode())))
-    if len(other := np.flatnonzero(mark != mark[0])):
+    checksums = gather(np.uint32(zlib.crc32(description.encode())))
+    if len(other := np.flatnonzero(checksums != checksums[0])):
         raise ConfigError(
             f"processes {', '.join(map(str, other))} and process 0 were started with different"
-            " configurations, directories, versions or numbers of devices: start all of them alike"
+            " configurations, directories, versions or numbers of devices: start all of them with"
+            " the same ones"
         )
 
 
-def lost(error: Exception) -> RunError | None:
-    """The error to raise where another process is gone, which makes what they share fail."""
+def lost_process(error: Exception) -> RunError | None:
+    """The error to raise instead of `error` if it is due to the loss of another process."""
     text = str(error)
     signs = ("Gloo", "NCCL", "coordination", "heartbeat", "Connection", "barrier")
-    if alone() or not any(sign in text for sign in signs):
+    if is_single() or not any(sign in text for sign in signs):
         return None
     return RunError(
-        "another process of this run is gone: the last checkpoint is intact, start all of them"
-        " again with resume"
+        "another process of this run was lost: the last checkpoint is intact, resume the run in"
+        " all processes"
     )

@@ -6,7 +6,7 @@ import io
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -16,8 +16,8 @@ from PIL import Image, ImageColor, ImageDraw
 
 from purejaxrl_sac import envs
 from purejaxrl_sac.config import Config, ConfigError
-from purejaxrl_sac.evaluate import Policy, rollout_states
 from purejaxrl_sac.evaluate import policy as greedy
+from purejaxrl_sac.evaluate import rollout_states
 from purejaxrl_sac.experiment.pictures.painters import (
     COLORS,
     INK,
@@ -28,12 +28,11 @@ from purejaxrl_sac.experiment.pictures.painters import (
     font,
     painter,
 )
+from purejaxrl_sac.experiment.runs.plans import PolicyFactory
 from purejaxrl_sac.types import PyTree, TrainState, Transition
 
 MAX_FRAMES = 250  # longer episodes skip steps
 MAX_STEPS = 500  # of an episode without time limit
-
-PolicyOf = Callable[[Config, TrainState], Policy]  # such as `evaluate.policy`
 
 
 def episode(
@@ -44,7 +43,7 @@ def episode(
     *,
     max_steps: int | None = None,
     fps: float | None = None,
-    policy: PolicyOf = greedy,
+    policy: PolicyFactory = greedy,
 ) -> Episode:
     """Roll out one episode and write it as a GIF, or as MP4 where ffmpeg is installed.
 
@@ -115,7 +114,7 @@ def rollout_episode(
     state: TrainState,
     *,
     max_steps: int | None = None,
-    policy: PolicyOf = greedy,
+    policy: PolicyFactory = greedy,
 ) -> Episode:
     """Roll out one episode; arguments as for `episode`."""
     if max_steps is None and envs.bind(config.env, config.env_params).max_steps is None:

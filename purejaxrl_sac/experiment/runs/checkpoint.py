@@ -1,4 +1,4 @@
-"""Training states on disk: written atomically beside the run, checked when they are read."""
+"""Checkpoints of training states: written atomically, verified by checksums when restored."""
 
 from __future__ import annotations
 
@@ -14,119 +14,127 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from purejaxrl_sac.experiment.devices import processes
+from purejaxrl_sac.experiment.devices.mesh import data_to_keys, keys_to_data
 from purejaxrl_sac.experiment.errors import DamagedError
-from purejaxrl_sac.experiment.devices.mesh import plain, typed
 from purejaxrl_sac.types import PyTree
+
+Parts = dict[str, PyTree]
+"""A state in named parts, so that policies can be restored without the replay memory."""
+Checkpoint = tuple[int, Parts]
+"""Environment steps of each seed, and the state after them."""
 
 
 def checksum(tree: PyTree, lanes: int) -> int:
-    """What a flipped bit changes, which the file format alone does not notice.
+    """The sum of every lane's CRC-32, modulo 2**32; the file format itself does not detect bit flips.
 
-    The sum of each lane's CRC-32, modulo 2**32: wherever the lanes lie, each process adds its own.
+    The sum is independent of the sharding: each process adds its own lanes.
 
     Args:
-        tree: of arrays [lanes or more, ...], and scalars.
+        tree: arrays [at least lanes, ...], and scalars; padding does not count.
     """
-    shared, crcs = 0, {}
-    for leaf in jax.tree.leaves(plain(tree)):
-        pieces = {str(piece.index): piece for piece in leaf.addressable_shards}  # each once
-        for piece in pieces.values():
-            array = np.asarray(piece.data)
+    shared = 0
+    crcs: dict[int, int] = {}
+    for leaf in jax.tree.leaves(keys_to_data(tree)):
+        shards = {str(shard.index): shard for shard in leaf.addressable_shards}  # without replicas
+        for shard in shards.values():
+            array = np.asarray(shard.data)
             if array.ndim == 0:
                 shared = _crc(array, shared)
                 continue
-            first = piece.index[0].start or 0
+            first = shard.index[0].start or 0
             for lane in range(first, min(lanes, first + len(array))):
                 crcs[lane] = _crc(array[lane - first], crcs.get(lane, 0))
-    own = sum(crcs.values()) + shared * processes.is_first()  # scalars are in every process
-    return processes.total(own % 2**32)
+    own = sum(crcs.values()) + shared * processes.is_first()  # every process has the scalars
+    return processes.sum_uint32(own % 2**32)
 
 
-def _crc(array: np.ndarray, before: int) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), before)
+def _crc(array: np.ndarray, initial: int) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, initial)
 
 
 class Checkpoints:
-    """The newest few states of a run, by the number of environment steps taken.
+    """The latest checkpoints of a run, by the number of environment steps.
 
-    A state is written in parts by name, so that a policy can be read without the replay memory.
-    Writing goes on while the run does; a state that was not written to its end does not exist.
+    Writing is asynchronous; a checkpoint that was not written completely does not exist.
 
     Args:
-        keep: how many stay, for the one process that writes; None only reads.
+        keep: the number of checkpoints to keep; None opens them read-only.
     """
 
     def __init__(self, path: Path, keep: int | None = None) -> None:
-        self.path = Path(path).absolute()  # a relative one fails in a thread that nobody watches
+        self.path = Path(path).absolute()  # orbax fails in its own thread with a relative one
         self.keep = keep
 
     @cached_property
     def manager(self) -> ocp.CheckpointManager:
-        """Makes the directory, so nobody asks for it before there is something to write."""
+        """Lazy, because orbax creates the directory."""
         with quiet():
-            reads = self.keep is None
+            read_only = self.keep is None
             options = ocp.CheckpointManagerOptions(
-                max_to_keep=self.keep, read_only=reads, cleanup_tmp_directories=not reads
+                max_to_keep=self.keep, read_only=read_only, cleanup_tmp_directories=not read_only
             )
             return ocp.CheckpointManager(self.path, options=options)
 
     def steps(self) -> list[int]:
-        """What there is, oldest first."""
+        """The steps of all checkpoints, in ascending order."""
         return sorted(self.manager.all_steps()) if self.path.exists() else []
 
     def save(self, steps: int, lanes: int, **parts: PyTree) -> None:
-        """Copies a state and goes on writing it behind the caller's back.
+        """Copies a state, and writes it in the background.
 
         Args:
-            lanes: how many there are; what follows them only fills the devices up.
+            lanes: the number of lanes without padding.
 
         Raises:
-            OSError: this one, or the one before, cannot be written.
+            OSError: this checkpoint, or the previous one, cannot be written.
         """
-        items = {name: ocp.args.StandardSave(plain(part)) for name, part in parts.items()}
+        items = {
+            name: ocp.args.StandardSave(keys_to_data(part)) for name, part in parts.items()
+        }
         check = ocp.args.JsonSave({name: checksum(part, lanes) for name, part in parts.items()})
-        with quiet(), writing():
+        with quiet(), failures_as_os_errors():
             self.manager.save(steps, args=ocp.args.Composite(**items, check=check), force=True)
 
     def wait(self) -> None:
         """Returns once everything is written.
 
         Raises:
-            OSError: it cannot be.
+            OSError: a checkpoint cannot be written.
         """
         if "manager" in self.__dict__:
-            with quiet(), writing():
+            with quiet(), failures_as_os_errors():
                 self.manager.wait_until_finished()
 
-    def restore(self, steps: int, lanes: int, **like: PyTree) -> dict[str, PyTree]:
-        """Parts of the state after so many steps.
+    def restore(self, steps: int, lanes: int, **like: PyTree) -> Parts:
+        """Restores parts of a checkpoint.
 
         Args:
-            lanes: how many there are; more in the shapes asked for are zeros.
-            like: their shapes, and where they are to lie; on the first device if they do not say.
+            lanes: the number of lanes without padding; padding is restored as zeros.
+            like: shapes of the parts, with shardings; those without one go to the first device.
 
         Raises:
-            DamagedError: they cannot be read, or are not what was written.
+            DamagedError: they cannot be read, or a checksum differs.
         """
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # wherever it was written
+        default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
         def placed(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here)
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or default)
 
         items = {
-            name: ocp.args.StandardRestore(jax.tree.map(placed, plain(part)), strict=False)
+            name: ocp.args.StandardRestore(jax.tree.map(placed, keys_to_data(part)), strict=False)
             for name, part in like.items()
         }
         check = ocp.args.JsonRestore()
-        parts, failure = {}, None
+        parts: Parts = {}
+        failure = None
         try:
             with quiet():
                 args = ocp.args.Composite(**items, check=check)
                 found = self.manager.restore(steps, args=args)
             parts = {name: found[name] for name in like}
         except (MemoryError, jax.errors.JaxRuntimeError):
-            raise  # the machine's failure, not the file's
-        except Exception as error:  # whatever damage makes a reader raise
+            raise  # a failure of the machine, not of the file
+        except Exception as error:  # damaged files make orbax raise errors of many types
             if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                 raise
             failure = error
@@ -134,16 +142,16 @@ class Checkpoints:
             name = "another process failed" if failure is None else type(failure).__name__
             raise DamagedError(f"{name} while reading") from failure
         if any(checksum(parts[name], lanes) != found.check[name] for name in parts):
-            raise DamagedError("its checksum is another")
-        return {name: typed(part, like[name]) for name, part in parts.items()}
+            raise DamagedError("the checksum differs")
+        return {name: data_to_keys(part, like[name]) for name, part in parts.items()}
 
     def newest(
         self, on_damage: Callable[[int, DamagedError], None], lanes: int, **like: PyTree
-    ) -> tuple[int, dict[str, PyTree]] | None:
-        """The newest state that is intact, and its steps; None if there is none.
+    ) -> Checkpoint | None:
+        """Restores the newest intact checkpoint; None if there is none.
 
         Args:
-            on_damage: hears of each one that is passed over.
+            on_damage: receives the steps and error of every damaged checkpoint that is skipped.
             lanes, like: as for `restore`.
         """
         for steps in reversed(self.steps()):
@@ -154,19 +162,19 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Waits for what is being written.
+        """Waits until everything is written.
 
         Raises:
-            OSError: it cannot be.
+            OSError: a checkpoint cannot be written.
         """
         if "manager" in self.__dict__:
-            with quiet(), writing():
+            with quiet(), failures_as_os_errors():
                 self.manager.close()
 
 
 @contextlib.contextmanager
-def writing() -> Iterator[None]:
-    """Calls by one name what the layers below raise where a disk fails them."""
+def failures_as_os_errors() -> Iterator[None]:
+    """Raises an OSError for every error of a write, whatever type orbax gives it."""
     try:
         yield
     except Exception as error:
@@ -176,11 +184,11 @@ def writing() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps orbax's remarks on its own affairs off the terminal."""
+    """Suppresses orbax's log messages below ERROR."""
     logger = logging.getLogger("absl")
-    before = logger.level
+    level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.setLevel(level)

@@ -1,4 +1,4 @@
-"""What a run leaves on disk. Nothing that exists is ever written over by another run."""
+"""The files of a run; no run overwrites those of another."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from jax.sharding import Mesh
 
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment.devices import processes
-from purejaxrl_sac.experiment.runs import record
+from purejaxrl_sac.experiment.devices.resources import format_bytes
 from purejaxrl_sac.experiment.errors import InUseError
-from purejaxrl_sac.experiment.devices.resources import readable
-from purejaxrl_sac.experiment.runs.plans import WATCHED, Plan, Progress
+from purejaxrl_sac.experiment.runs import record
+from purejaxrl_sac.experiment.runs.plans import EVALUATED_POLICIES, Plan, Progress
 
-RUN_FORMAT = 3  # of a run's files; 1 had no checkpoints, 2 wrote keys and checksums in another way
+RUN_FORMAT = 3  # 1 had no checkpoints, 2 other keys and checksums
+LEFTOVERS = ("lock", "config.json.part")  # of a run that was killed before it had a plan
+PER_LANE = ("failed_step", "episodes", "episode_return", "episode_length")  # fields of `Progress`
 
 
 class RunDirectory:
-    """One run's files; `create` makes a new one, `find` opens one that exists.
+    """The files of one run; `create` makes a new directory, `find` opens an existing one.
 
     config.json, metrics.jsonl, checkpoints/, best/, curve.png, episode.gif, summary.json.
     """
@@ -41,20 +43,22 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: Path) -> RunDirectory:
-        """Makes a run directory.
+        """Creates a run directory.
 
         Raises:
-            ConfigError: it exists, or cannot be made.
+            ConfigError: it exists, or cannot be created.
         """
         try:
             Path(path).mkdir(parents=True)
         except FileExistsError:
-            if not Path(path).is_dir() or any(x.name not in REMAINS for x in Path(path).iterdir()):
+            if not Path(path).is_dir() or any(
+                x.name not in LEFTOVERS for x in Path(path).iterdir()
+            ):
                 raise ConfigError(
                     f"{path} exists already: give --out another directory, or move this one away"
                 ) from None
         except OSError as error:
-            raise ConfigError(f"cannot make {path}: {error.strerror}") from None
+            raise ConfigError(f"cannot create {path}: {error.strerror}") from None
         return cls(path)
 
     @classmethod
@@ -65,16 +69,16 @@ class RunDirectory:
             ConfigError: there is no run.
         """
         if not (Path(path) / "config.json").is_file():
-            what = "has no config.json" if Path(path).exists() else "does not exist"
-            raise ConfigError(f"{path} is not a run: it {what}")
+            reason = "has no config.json" if Path(path).exists() else "does not exist"
+            raise ConfigError(f"{path} is not a run: it {reason}")
         return cls(path)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes from writing here; a process that dies gives its lock up.
+        """Holds the run's write lock, which the system releases if the process dies.
 
         Raises:
-            ConfigError: another process has it, or the directory cannot be written to.
+            ConfigError: another process holds it, or the directory is not writable.
         """
         lock = filelock.FileLock(self.path / "lock", timeout=0)
         try:
@@ -90,63 +94,63 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked_by_first(self) -> Iterator[None]:
-        """`locked`, for all processes of a run: the first one holds the lock."""
-        with contextlib.ExitStack() as held:
-            processes.on_first(lambda: held.enter_context(self.locked()))
+        """`locked` for all processes of a run: the first one holds the lock."""
+        with contextlib.ExitStack() as stack:
+            processes.on_first(lambda: stack.enter_context(self.locked()))
             yield
 
     def check_new(self) -> None:
-        """Raises ConfigError where another run was faster."""
+        """Raises ConfigError if another process has started a run here in the meantime."""
         if (self.path / "config.json").exists():
             raise ConfigError(f"{self.path} exists already: give --out another directory")
 
     def is_running(self) -> bool:
-        """Whether some process has the lock."""
+        """Whether a process holds the lock."""
         try:
             with self.locked():
                 return False
         except InUseError:
             return True
-        except ConfigError:  # nobody can write there
+        except ConfigError:  # not writable, so no process can hold it
             return False
 
     def remove_if_unused(self) -> None:
-        """Takes the directory away again, unless some training has been written down."""
+        """Removes the directory unless it has metrics."""
         if not self.metrics.exists():
             shutil.rmtree(self.path, ignore_errors=True)
 
     def write_plan(self, plan: Plan, keep: int, mesh: Mesh) -> None:
-        """`config.json`: everything needed to run this again, and how many checkpoints stay."""
+        """Writes `config.json`: everything that reproduces the run, and `keep`."""
         document = {
             "schema": RUN_FORMAT,
             "config": record.config_to_dict(plan.config),
             **{name: getattr(plan, name) for name in plan._fields if name != "config"},
             "keep": keep,
             "versions": record.versions(),
-            "device": device(mesh),
-            "revision": revision(),
+            "device": device_name(mesh),
+            "revision": git_revision(),
         }
         write_json(self.path / "config.json", document)
 
     def read_document(self) -> dict[str, Any]:
-        """`config.json` as it is.
+        """Reads `config.json`.
 
         Raises:
             ConfigError: it cannot be read, or another version wrote it.
         """
         document = read_json(self.path / "config.json")
         if document.get("schema") != RUN_FORMAT:
-            by = document.get("versions", {}).get("purejaxrl_sac", "unknown")
+            version = document.get("versions", {}).get("purejaxrl_sac", "unknown")
             raise ConfigError(
-                f"{self.path} was written by another version of purejaxrl_sac ({by}),"
-                " which this one cannot read: use that version, or train anew"
+                f"{self.path} was written by another version of purejaxrl_sac ({version}),"
+                " which this one cannot read: use that version, or retrain"
             )
         if not {*Plan._fields, "config", "versions", "device", "keep"} <= document.keys():
             raise ConfigError(f"{self.path}/config.json cannot be read: is it damaged?")
         return document
 
     def read_summary(self) -> dict[str, Any] | None:
-        """`summary.json`, or None where the run has not finished.
+        """Reads `summary.json`; None if the run has not finished.
 
         Raises:
             ConfigError: it cannot be read.
@@ -154,14 +158,14 @@ class RunDirectory:
         return read_json(self.summary) if self.summary.exists() else None
 
     def read_plan(self, config: Config | None = None) -> Plan:
-        """The run that `write_plan` wrote down.
+        """Reads the plan that `write_plan` wrote.
 
         Args:
-            config: needed where plain data cannot bring it back, such as an algorithm of your
-                own; it must be the one that the run was made with.
+            config: the run's configuration, needed if JSON cannot restore it, for example because
+                its algorithm is a custom one.
 
         Raises:
-            ConfigError: it cannot be read, or `config` is another.
+            ConfigError: it cannot be read, or `config` differs.
         """
         document = self.read_document()
         if config is None:
@@ -169,34 +173,36 @@ class RunDirectory:
         else:
             config = config.replace(total_steps=document["config"]["total_steps"])
             if record.config_to_dict(config) != document["config"]:
-                raise ConfigError(f"the config given is not the one that {self.path} was made with")
+                raise ConfigError(
+                    f"the config given is not the one that {self.path} was created with"
+                )
         return Plan(config, **{name: document[name] for name in Plan._fields if name != "config"})
 
     def append(self, progress: Progress) -> None:
-        """One more line of `metrics.jsonl`: per-seed lists, null where nothing is known."""
+        """Appends a line to `metrics.jsonl`: a list over lanes per metric, null for nan or inf."""
         row = {
             "steps": progress.steps,
             "seconds": progress.seconds,
             "failed_step": progress.failed_step.tolist(),
             "episodes": progress.episodes.tolist(),
-            "episode_return": listed(progress.episode_return),
-            "episode_length": listed(progress.episode_length),
-            **{name: listed(value) for name, value in progress.metrics.items()},
-            **{name: listed(value) for name, value in progress.evaluation.items()},
+            "episode_return": to_list(progress.episode_return),
+            "episode_length": to_list(progress.episode_length),
+            **{name: to_list(value) for name, value in progress.metrics.items()},
+            **{name: to_list(value) for name, value in progress.evaluation.items()},
         }
         with self.metrics.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
     def sync(self) -> None:
-        """Returns once `metrics.jsonl` is on the disk."""
+        """Flushes `metrics.jsonl` to disk."""
         with self.metrics.open("a") as file:
             os.fsync(file.fileno())
 
-    def rows(self, steps: int | None = None) -> list[dict]:
+    def rows(self, steps: int | None = None) -> list[dict[str, Any]]:
         """Lines of `metrics.jsonl` up to a step, or to the first one that cannot be read."""
         text = self.metrics.read_text(errors="replace") if self.metrics.exists() else ""
         found = []
-        for line in text.split("\n")[:-1]:  # what follows the last newline was cut off
+        for line in text.split("\n")[:-1]:  # a last line without newline is incomplete
             try:
                 found.append(json.loads(line))
             except ValueError:
@@ -204,20 +210,20 @@ class RunDirectory:
         return [row for row in found if steps is None or row["steps"] <= steps]
 
     def truncate(self, steps: int) -> None:
-        """Takes the lines after a step away: they are about to be made once more."""
+        """Removes the lines after a step, which a resumed run writes again."""
         kept = self.rows(steps)
         text = "".join(json.dumps(row) + "\n" for row in kept)
         if self.metrics.exists() and text != self.metrics.read_text(errors="replace"):
             write_text(self.metrics, text)
 
     def describe(self) -> dict[str, str]:
-        """What is known of the run, in words."""
+        """The status of the run and its configuration, as text."""
         document = self.read_document()
         config = document["config"]
         rows = self.rows()
         steps = rows[-1]["steps"] if rows else 0
-        kept = sorted(int(p.name) for p in self.checkpoints.glob("*") if p.name.isdigit())
-        status = "finished" if self.summary.exists() else "stopped: go on with resume"
+        checkpoints = sorted(int(p.name) for p in self.checkpoints.glob("*") if p.name.isdigit())
+        status = "finished" if self.summary.exists() else "stopped: continue with resume"
         failed_step = rows[-1]["failed_step"] if rows else []
         failed = [seed for seed, step in enumerate(failed_step) if step >= 0]
         hidden = ("algorithm", "env", "schema", "total_steps")
@@ -226,10 +232,10 @@ class RunDirectory:
             "environment": config["env"],
             "status": "running" if self.is_running() else status,
             "environment steps per seed": f"{steps:,} of {config['total_steps']:,}",
-            "seeds": f"{document['seeds']}, root {document['seed']}",
+            "seeds": f"{document['seeds']}, root seed {document['seed']}",
             "nan or infinite": ", ".join(f"seed {seed}" for seed in failed) or "no seed",
-            "checkpoints": ", ".join(f"step {step:,}" for step in kept) or "none yet",
-            "on disk": readable(size_on_disk(self.path)),
+            "checkpoints": ", ".join(f"step {step:,}" for step in checkpoints) or "none yet",
+            "size on disk": format_bytes(size_on_disk(self.path)),
             "device": document["device"],
             "revision": document["revision"] or "not in a git repository",
             "versions": ", ".join(f"{name} {v}" for name, v in document["versions"].items()),
@@ -237,65 +243,61 @@ class RunDirectory:
         }
 
     def columns(self) -> dict[str, np.ndarray]:
-        """`steps` and `seconds` [chunks], every other metric [chunks, lanes], nan if unknown."""
+        """`steps` and `seconds` [chunks], every other metric [chunks, lanes], nan if missing."""
         rows = self.rows()
-        unknown = [None] * lanes_of(self.read_document())
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        columns = {name: [row.get(name, unknown) for row in rows] for name in names}
-        for name, values in columns.items():
-            plain = name in ("steps", "seconds")
-            columns[name] = np.array(values) if plain else np.stack([arrayed(x) for x in values])
+        missing = [None] * lanes_of(self.read_document())
+        columns = {}
+        for name in dict.fromkeys(name for row in rows for name in row):
+            values = [row.get(name, missing) for row in rows]
+            scalar = name in ("steps", "seconds")
+            columns[name] = np.array(values) if scalar else np.stack([from_list(x) for x in values])
         return columns
 
     def history(self, plan: Plan, steps: int) -> list[Progress]:
-        """Progress as it was written down, up to a step."""
+        """The progress of the run up to a step, from `metrics.jsonl`."""
         latest = np.full(plan.lanes, np.nan, np.float32)
         history = []
         for row in self.rows(steps):
-            figures = {name: arrayed(value) for name, value in row.items() if name != "seconds"}
-            taken = int(figures.pop("steps"))
-            latest = np.where(figures["episodes"] == 0, latest, figures["episode_return"])
-            evaluation = {name: figures.pop(name) for name in WATCHED if name in figures}
+            metrics = {name: from_list(value) for name, value in row.items() if name != "seconds"}
+            done = int(metrics.pop("steps"))
+            latest = np.where(metrics["episodes"] == 0, latest, metrics["episode_return"])
+            evaluation = {name: metrics.pop(name) for name in EVALUATED_POLICIES if name in metrics}
             history.append(
                 Progress(
-                    steps=taken,
+                    steps=done,
                     total_steps=plan.total,
                     seconds=row["seconds"],
-                    rate=(taken - plan.steps(0)) * plan.lanes / max(row["seconds"], 1e-9),
+                    rate=(done - plan.steps(0)) * plan.lanes / max(row["seconds"], 1e-9),
                     latest_return=latest,
                     evaluation=evaluation,
-                    **{name: figures.pop(name) for name in FIGURES},
-                    metrics=figures,
+                    **{name: metrics.pop(name) for name in PER_LANE},
+                    metrics=metrics,
                 )
             )
         return history
 
 
 def lanes_of(document: dict[str, Any]) -> int:
-    """What a run's `config.json` says of its lanes."""
+    """The number of lanes, from a run's `config.json`."""
     return document["seeds"] * len(next(iter(document["variants"].values()), [None]))
 
 
-REMAINS = ("lock", "config.json.part")  # of a run that was killed before it had a plan
-FIGURES = ("failed_step", "episodes", "episode_return", "episode_length")
-
-
-def listed(values: np.ndarray) -> list[float | None]:
-    """float32 as the shortest decimals that give it back; null where not finite."""
+def to_list(values: np.ndarray) -> list[float | None]:
+    """float32 as the shortest decimals that restore it; null for nan and infinity."""
     return [
         float(str(x)) if math.isfinite(x) else None for x in np.asarray(values, np.float32).ravel()
     ]
 
 
-def arrayed(values: Any) -> np.ndarray:
-    """What `listed` wrote, whole numbers as such."""
+def from_list(values: Any) -> np.ndarray:
+    """The inverse of `to_list`; integers stay integers, and null is nan."""
     if not isinstance(values, list) or all(isinstance(x, int) for x in values):
         return np.asarray(values)
     return np.array([np.nan if x is None else x for x in values], np.float32)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a file in one piece: whoever reads it sees the old or the new one."""
+    """Replaces a file atomically."""
     part = path.with_name(path.name + ".part")
     with part.open("w") as file:
         file.write(text)
@@ -304,12 +306,13 @@ def write_text(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def write_json(path: Path, document: dict) -> None:
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Replaces a JSON file atomically."""
     write_text(path, json.dumps(document, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object that `write_json` wrote.
+    """Reads a JSON object.
 
     Raises:
         ConfigError: it cannot be read.
@@ -324,7 +327,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def size_on_disk(path: Path) -> int:
-    """Bytes of all files, also while some of them are taken away."""
+    """Bytes of all files below a directory; files removed in the meantime are ignored."""
     total = 0
     for file in path.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
@@ -332,14 +335,14 @@ def size_on_disk(path: Path) -> int:
     return total
 
 
-def device(mesh: Mesh) -> str:
-    """What computes, as people call it."""
+def device_name(mesh: Mesh) -> str:
+    """'8 x NVIDIA H100 (gpu)'."""
     first = mesh.devices.flat[0]
     return f"{mesh.size} x {first.device_kind} ({first.platform})"
 
 
-def revision() -> str | None:
-    """The git commit of the working directory, with + where files differ from it."""
+def git_revision() -> str | None:
+    """The git commit of the working directory, with + if files differ from it; None without git."""
 
     def git(*arguments: str) -> str:
         command = ["git", *arguments]

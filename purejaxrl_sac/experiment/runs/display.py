@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress while it trains, and a table at its end."""
+"""Output for the user: progress during training, and a table at the end."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
 from purejaxrl_sac.config import Config
-from purejaxrl_sac.experiment.runs import engine, plans
+from purejaxrl_sac.experiment.runs.plans import Plan, Progress, Result
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 
 
 def with_interval(scores: np.ndarray, resamples: int = 2_000) -> str:
-    """'IQM [low, high]' of the scores that are known, with a 95 % bootstrap interval."""
+    """'IQM [low, high]' of the finite scores, with a 95 % bootstrap interval."""
     known = scores[np.isfinite(scores)]
     if len(known) == 0:
-        return "no episode ended yet"
+        return "no finished episode yet"
     if len(known) == 1:
         return f"{known[0]:.4g}"
     low, high = bootstrap_interval(known, resamples=resamples)
@@ -30,43 +31,44 @@ def with_interval(scores: np.ndarray, resamples: int = 2_000) -> str:
 
 
 class Reporter:
-    """Who hears of a run as it goes on; this one keeps quiet."""
+    """Receives the events of a run; this base class ignores them."""
 
-    live: contextlib.AbstractContextManager = contextlib.nullcontext()  # entered while it trains
+    live: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+    """Entered during training."""
 
-    def say(self, text: str) -> None:
-        """A remark, such as a checkpoint that was passed over."""
+    def message(self, text: str) -> None:
+        """A message for the user, such as that a damaged checkpoint was skipped."""
 
-    def on_begin(self, plan: plans.Plan, title: str, device: str) -> None:
-        """What is about to be compiled."""
+    def on_start(self, plan: Plan, title: str, device: str) -> None:
+        """Called before compilation."""
 
     def on_compiled(self, seconds: float) -> None:
-        """Compilation has ended."""
+        """Called after compilation, with the time it took."""
 
-    def on_chunk(self, progress: plans.Progress) -> None:
-        """A chunk has ended."""
+    def on_chunk(self, progress: Progress) -> None:
+        """Called after each chunk."""
 
     def on_finished(self, title: str, figures: dict[str, str], path: Path) -> None:
-        """Everything is written; the figures are those of `summary.json`."""
+        """Called once everything is written; the figures are those of `summary.json`."""
 
 
-class Lines(Reporter):
-    """One JSON object per line, for programs."""
+class JsonReporter(Reporter):
+    """Prints one JSON object per line, for programs."""
 
     def __init__(self, write: Callable[[str], object] = print) -> None:
         self.write = write
 
-    def tell(self, event: str, **figures: Any) -> None:
-        self.write(json.dumps({"event": event, **figures}))
+    def _write_event(self, event: str, **fields: Any) -> None:
+        self.write(json.dumps({"event": event, **fields}))
 
-    def say(self, text: str) -> None:
-        self.tell("remark", text=text)
+    def message(self, text: str) -> None:
+        self._write_event("remark", text=text)
 
     def on_compiled(self, seconds: float) -> None:
-        self.tell("compiled", seconds=round(seconds, 3))
+        self._write_event("compiled", seconds=round(seconds, 3))
 
-    def on_chunk(self, progress: plans.Progress) -> None:
-        self.tell(
+    def on_chunk(self, progress: Progress) -> None:
+        self._write_event(
             "chunk",
             steps=progress.steps,
             total_steps=progress.total_steps,
@@ -77,16 +79,19 @@ class Lines(Reporter):
         )
 
     def on_finished(self, title: str, figures: dict[str, str], path: Path) -> None:
-        self.tell("finished", run=str(path), figures=figures)
+        self._write_event("finished", run=str(path), figures=figures)
 
 
-class Display(Reporter):
-    """A progress bar on a terminal, a line every tenth of the run elsewhere."""
+class ConsoleReporter(Reporter):
+    """Shows a progress bar on a terminal, and prints a line per tenth of the run elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.told, self.warned, self.failed, self.greedy = 0.0, False, 0, ""
-        self.bar = Progress(
+        self.printed = 0.0  # fraction of the run at the last printed line
+        self.warned = False  # of returns outside a categorical agent's support
+        self.failed = 0  # number of diverged seeds reported so far
+        self.greedy = ""  # the latest greedy return
+        self.bar = ProgressBar(
             TextColumn("{task.percentage:3.0f} %"),
             BarColumn(),
             TextColumn("{task.description}"),
@@ -95,32 +100,32 @@ class Display(Reporter):
         )
         self.live, self.task = self.bar, self.bar.add_task("starting")
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         self.console.print(text, soft_wrap=True)
 
-    def on_begin(self, plan: plans.Plan, title: str, device: str) -> None:
+    def on_start(self, plan: Plan, title: str, device: str) -> None:
         self.config = plan.config
         steps = f"{plan.total:,} environment steps"
-        self.say(f"[bold]{title}[/], {plan.lanes} x {steps}, on {device}; compiling ...")
+        self.message(f"[bold]{title}[/], {plan.lanes} x {steps}, on {device}; compiling ...")
 
     def on_compiled(self, seconds: float) -> None:
-        self.say(f"compiled in {seconds:.1f} s")
+        self.message(f"compiled in {seconds:.1f} s")
 
-    def on_chunk(self, progress: plans.Progress) -> None:
+    def on_chunk(self, progress: Progress) -> None:
         if not self.warned and (warning := outside_support(self.config, progress)):
             self.warned = True
-            self.say(f"[yellow]step {progress.steps:,}: {warning}[/]")
+            self.message(f"[yellow]step {progress.steps:,}: {warning}[/]")
         if progress.failed.sum() > self.failed:
             self.failed = progress.failed.sum()
-            self.say(f"[red]nan or infinite: {failures(progress)}[/]")
+            self.message(f"[red]nan or infinite: {failures(progress)}[/]")
         if "greedy_return" in progress.evaluation:
             greedy = with_interval(progress.evaluation["greedy_return"], resamples=500)
             self.greedy = f", greedy {greedy}"
-        share = progress.steps / progress.total_steps
-        due = share >= self.told + 0.1 or share == 1
+        done = progress.steps / progress.total_steps
+        due = done >= self.printed + 0.1 or done == 1
         if not (self.console.is_terminal or due):
             return
-        self.told = share
+        self.printed = done
         line = f"{progress.rate:,.0f} environment steps/s, {seconds_left(progress):.0f} s left,"
         line += f" return {with_interval(progress.latest_return, resamples=500)}"
         line += self.greedy
@@ -131,61 +136,62 @@ class Display(Reporter):
                 self.task, completed=progress.steps, total=progress.total_steps, description=line
             )
         else:
-            self.say(f"{share:4.0%}  step {progress.steps:,}  {line}")
+            self.message(f"{done:4.0%}  step {progress.steps:,}  {line}")
 
     def on_finished(self, title: str, figures: dict[str, str], path: Path) -> None:
         self.console.print(table(title, {**figures, "written to": str(path)}))
 
 
-class Quiet(Display):
-    """The final table only."""
+class SummaryReporter(ConsoleReporter):
+    """Prints the final table only."""
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         pass
 
-    def on_begin(self, plan: plans.Plan, title: str, device: str) -> None:
+    def on_start(self, plan: Plan, title: str, device: str) -> None:
         pass
 
-    def on_chunk(self, progress: plans.Progress) -> None:
+    def on_chunk(self, progress: Progress) -> None:
         pass
 
 
-def seconds_left(progress: plans.Progress) -> float:
-    """What is left of a run at the rate it has had."""
+def seconds_left(progress: Progress) -> float:
+    """The estimated remaining seconds, from the mean rate so far."""
     return (progress.total_steps - progress.steps) * len(progress.failed) / progress.rate
 
 
-def means(progress: plans.Progress) -> dict[str, float]:
-    """Every figure's mean over the seeds where it is known."""
-    figures = {"episode_return": progress.episode_return, **progress.metrics, **progress.evaluation}
-    known = {name: values[np.isfinite(values)] for name, values in figures.items()}
+def means(progress: Progress) -> dict[str, float]:
+    """The mean of each metric over seeds with a finite value; metrics without one are left out."""
+    metrics = {"episode_return": progress.episode_return, **progress.metrics, **progress.evaluation}
+    known = {name: values[np.isfinite(values)] for name, values in metrics.items()}
     return {name: float(values.mean()) for name, values in known.items() if len(values)}
 
 
-def failures(progress: plans.Progress) -> str:
-    """'seed 3 at step 1,200, ...': where metrics were first nan or infinite."""
-    found = np.flatnonzero(progress.failed)
-    return ", ".join(f"seed {seed} at step {progress.failed_step[seed]:,}" for seed in found)
+def failures(progress: Progress) -> str:
+    """'seed 3 at step 1,200, ...': the seeds with nan or infinite metrics, and their first step."""
+    seeds = np.flatnonzero(progress.failed)
+    return ", ".join(f"seed {seed} at step {progress.failed_step[seed]:,}" for seed in seeds)
 
 
-def outside_support(config: Config, progress: plans.Progress) -> str:
-    """A warning where a categorical agent expects returns that its atoms cannot hold, else ''."""
-    known = ~progress.failed
-    if "target_min" not in progress.metrics or not known.any():
+def outside_support(config: Config, progress: Progress) -> str:
+    """A warning if a categorical agent's targets exceed the support of its atoms, else ''."""
+    finite = ~progress.failed
+    if "target_min" not in progress.metrics or not finite.any():
         return ""
-    low = progress.metrics["target_min"][known].min()
-    high = progress.metrics["target_max"][known].max()
-    if config.v_min <= low and high <= config.v_max:
+    low = progress.metrics["target_min"][finite].min()
+    high = progress.metrics["target_max"][finite].max()
+    v_min, v_max = (getattr(config, name) for name in ("v_min", "v_max"))
+    if v_min <= low and high <= v_max:
         return ""
     return (
-        f"returns of {low:.4g} to {high:.4g}, and perhaps beyond, are expected, outside v_min .."
-        f" v_max = {config.v_min:g} .. {config.v_max:g}: widen it; rewards up to r stay within"
+        f"returns of {low:.4g} to {high:.4g}, and possibly beyond, are estimated, outside v_min .."
+        f" v_max = {v_min:g} .. {v_max:g}: widen it; rewards up to r give returns up to"
         " r / (1 - gamma)"
     )
 
 
-def summary(config: Config, result: plans.Result) -> dict[str, str]:
-    """The figures of a finished run, in words; seeds that diverged are named and left out."""
+def summary(config: Config, result: Result) -> dict[str, str]:
+    """The figures of a finished run, as text; diverged seeds are named and left out of returns."""
     last = result.history[-1]
     failed = last.failed
     rows = {
@@ -210,7 +216,7 @@ def summary(config: Config, result: plans.Result) -> dict[str, str]:
 
 
 def table(title: str, rows: dict[str, str]) -> Table:
-    """Rows of a name and a value."""
+    """A table of names and values."""
     out = Table(title=title, show_header=False)
     for name, value in rows.items():
         out.add_row(name, value)

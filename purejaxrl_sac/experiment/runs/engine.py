@@ -1,47 +1,66 @@
-"""A vmapped run as a loop of compiled chunks.
+"""The compiled programs of a run, and the loop over them.
 
-Nothing inside a chunk talks to the host; between chunks the host logs, draws, checks and keeps.
-The state is donated to each chunk, so a run holds one copy of its memory. A run's lanes are its
-seeds or, in a sweep, variants of its configuration times seeds; mesh.py spreads them over devices.
+A run is a sequence of chunks, each compiled into a single `lax.scan` without host callbacks;
+between two chunks the host logs, displays, checks and saves. Each chunk donates its input state, so
+a run holds one copy of its replay memory. The lanes of a run are its seeds or, in a sweep, variants
+of its configuration times seeds; mesh.py spreads them over devices.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from purejaxrl_sac import envs
-from purejaxrl_sac.config import Config, ConfigError, validate
-from purejaxrl_sac.evaluate import evaluate, exploring_policy, policy
-from purejaxrl_sac.experiment.devices.mesh import fill, mesh_for, padded, shardings, spread, trim
-from purejaxrl_sac.experiment.runs.plans import TOTALS, WATCHED, Plan, Progress, Result, chunk_lengths, timed
-from purejaxrl_sac.train import build, init, run, seed_axes
-from purejaxrl_sac.types import TrainState
+from purejaxrl_sac.config import Config
+from purejaxrl_sac.evaluate import evaluate, policy
+from purejaxrl_sac.experiment.devices.mesh import (
+    fill,
+    mesh_for,
+    padded,
+    policy_state,
+    shardings,
+    trim,
+    vmap_lanes,
+)
+from purejaxrl_sac.experiment.runs.plans import (
+    EVALUATED_POLICIES,
+    TOTALS,
+    Keys,
+    Plan,
+    PolicyFactory,
+    Progress,
+    Result,
+    chunk_lengths,
+    has_time_limit,
+)
+from purejaxrl_sac.train import init, run, seed_axes
+from purejaxrl_sac.types import PyTree, TrainState
+
 
 class Programs(NamedTuple):
-    """What a run is made of, compiled."""
+    """The compiled programs of a run."""
 
-    begin: jax.stages.Compiled | None  # (keys, config) -> state; None where a run goes on
-    chunks: dict[int, jax.stages.Compiled]  # iterations -> (state, config, keys, due) -> ...
-    seconds: float  # it took to compile
-    mesh: Mesh  # the devices they are for
+    init: jax.stages.Compiled | None  # (keys, config) -> state; None for a resumed run
+    chunks: dict[int, jax.stages.Compiled]  # by number of iterations, see `_chunk`:
+    # (state, config, keys, due) -> state, metrics [lanes]
+    seconds: float  # compilation time
+    mesh: Mesh  # the devices they were compiled for
 
 
 def shapes(plan: Plan, mesh: Mesh | None = None) -> TrainState:
     """The shapes of a run's state: leading axis [lanes], clock unbatched.
 
     Args:
-        mesh: where it is to lie, padded for the devices; None for the lanes alone, anywhere.
+        mesh: adds its padding and shardings; None for neither.
     """
-    keys, _, _ = plan.keys()
+    keys = plan.keys().train
     axes = seed_axes(jax.eval_shape(init, keys[0], plan.config))
     if mesh is None:
         return jax.eval_shape(jax.vmap(init, (0, None), axes), keys, plan.config)
@@ -59,133 +78,141 @@ def shapes(plan: Plan, mesh: Mesh | None = None) -> TrainState:
 def compile_run(
     plan: Plan, done: int = 0, mesh: Mesh | None = None, lengths: Sequence[int] | None = None
 ) -> Programs:
-    """Compiles what is left of a run after `done` iterations.
+    """Compiles the remainder of a run after `done` iterations.
 
     Args:
-        mesh: the devices; None for as many as there are.
-        lengths: iterations of the chunks that are wanted; None for those of the plan.
+        mesh: the devices; None for `mesh_for` all available ones.
+        lengths: iterations of the chunks to compile; None for those that the plan needs.
     """
-    began = time.perf_counter()
+    start = time.perf_counter()
     mesh = mesh or mesh_for(plan.lanes)
     like = shapes(plan, mesh)
     config, config_axes = plan.config_lanes(padded(plan.lanes, mesh))
-    keys, _, watch = _keys(plan, mesh)
+    keys = _keys(plan, mesh)
     axes = seed_axes(like)
     where = shardings(axes, mesh)
-    seeds = jax.jit(spread(init, mesh, (0, config_axes), axes), out_shardings=where)
-    begin = None if done else seeds.lower(keys, config).compile()
+    init_lanes = jax.jit(vmap_lanes(init, mesh, (0, config_axes), axes), out_shardings=where)
+    compiled_init = None if done else init_lanes.lower(keys.train, config).compile()
     if lengths is None:
         lengths = chunk_lengths(plan.config.iterations - done, plan.chunk)
     episodes = plan.eval_episodes if plan.eval_every else 0
     chunks = {}
     for n in sorted(set(lengths)):
         chunk = partial(_chunk, mesh, n, episodes, config_axes)
-        out = (where, shardings(None, mesh))  # metrics go to every process
+        out = (where, shardings(None, mesh))  # every process receives all metrics
         program = jax.jit(chunk, donate_argnums=0, out_shardings=out)
-        chunks[n] = program.lower(like, config, watch, True).compile()
-    return Programs(begin, chunks, time.perf_counter() - began, mesh)
+        chunks[n] = program.lower(like, config, keys.evaluation, True).compile()
+    return Programs(compiled_init, chunks, time.perf_counter() - start, mesh)
 
 
-def _keys(plan: Plan, mesh: Mesh) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _keys(plan: Plan, mesh: Mesh) -> Keys:
     """The plan's keys, padded and on their devices."""
     return fill(plan.keys(), plan.lanes, mesh)
 
 
-def begin(plan: Plan, programs: Programs) -> TrainState:
-    """All lanes after their warm-up, padded for the devices."""
-    keys, _, _ = _keys(plan, programs.mesh)
-    config, _ = plan.config_lanes(len(keys))
-    return jax.block_until_ready(programs.begin(keys, config))
-
-
-def advance(
-    plan: Plan, programs: Programs, state: TrainState, last: Progress | None = None
-) -> Iterator[tuple[TrainState, Progress]]:
-    """Runs chunk after chunk; each state is given up when the next one is asked for.
+def initial_state(plan: Plan, programs: Programs) -> TrainState:
+    """The state of all lanes after the warm-up, padded for the devices.
 
     Args:
-        state: of a run that has done any number of whole chunks, padded for the devices, as all
-            that are yielded.
-        last: its newest progress, None where it has just begun.
+        programs: of a run from its start.
     """
-    config, lanes, (_, _, keys) = plan.config, plan.lanes, _keys(plan, programs.mesh)
-    trained_with, _ = plan.config_lanes(len(keys))
+    assert programs.init is not None, "programs of a resumed run have no initial state"
+    keys = _keys(plan, programs.mesh).train
+    config, _ = plan.config_lanes(len(keys))
+    return jax.block_until_ready(programs.init(keys, config))
+
+
+def run_chunks(
+    plan: Plan, programs: Programs, state: TrainState, last: Progress | None = None
+) -> Iterator[tuple[TrainState, Progress]]:
+    """Runs the remaining chunks; each yielded state is donated to the next chunk.
+
+    Args:
+        state: of a run after any number of whole chunks, padded for the devices, as all states
+            that are yielded.
+        last: its latest progress; None at the start of a run.
+    """
+    config, lanes = plan.config, plan.lanes
+    keys = _keys(plan, programs.mesh).evaluation
+    lane_configs, _ = plan.config_lanes(len(keys))
     done = int(state.step) // config.rollout_length - config.warmup_iterations
     seconds = last.seconds if last else 0.0
     failed_step = last.failed_step if last else np.full(lanes, -1)
     latest = last.latest_return if last else np.full(lanes, np.nan, np.float32)
     for length in chunk_lengths(config.iterations - done, plan.chunk):
-        due = plan.due(done, done + length)
-        began = time.perf_counter()
+        due = plan.evaluation_due(done, done + length)
+        start = time.perf_counter()
         chunk = programs.chunks[length]
-        state, metrics = jax.block_until_ready(chunk(state, trained_with, keys, due))
-        seconds += time.perf_counter() - began
+        state, metrics = jax.block_until_ready(chunk(state, lane_configs, keys, due))
+        seconds += time.perf_counter() - start
         metrics = {name: np.asarray(value)[:lanes] for name, value in metrics.items()}
         finite = metrics.pop("finite")
         newly = (finite < length) & (failed_step < 0)
-        failed_step = np.where(newly, plan.steps(done + 1) + finite * config.steps_per_iteration, failed_step)
+        first_step = plan.steps(done + 1) + finite * config.steps_per_iteration
+        failed_step = np.where(newly, first_step, failed_step)
         done += length
         episodes, returns, lengths = (metrics.pop(name) for name in TOTALS)
         with np.errstate(invalid="ignore", divide="ignore"):
             episode_return = (returns / episodes).astype(np.float32)
             episode_length = (lengths / episodes).astype(np.float32)
         latest = np.where(episodes == 0, latest, episode_return)
-        evaluation = {name: metrics.pop(name) for name in WATCHED if name in metrics}
+        evaluation = {name: metrics.pop(name) for name in EVALUATED_POLICIES if name in metrics}
         trained = (plan.steps(done) - plan.steps(0)) * lanes
-        yield (
-            state,
-            Progress(
-                steps=plan.steps(done),
-                total_steps=plan.total,
-                seconds=seconds,
-                rate=trained / seconds,
-                episodes=episodes,
-                episode_return=episode_return,
-                episode_length=episode_length,
-                latest_return=latest,
-                metrics=metrics,
-                evaluation=evaluation if due else {},
-                failed_step=failed_step,
-            ),
+        progress = Progress(
+            steps=plan.steps(done),
+            total_steps=plan.total,
+            seconds=seconds,
+            rate=trained / seconds,
+            episodes=episodes,
+            episode_return=episode_return,
+            episode_length=episode_length,
+            latest_return=latest,
+            metrics=metrics,
+            evaluation=evaluation if due else {},
+            failed_step=failed_step,
         )
+        yield state, progress
 
 
-def final_evaluation(plan: Plan, state: TrainState, mesh: Mesh | None = None) -> np.ndarray:
-    """Greedy returns of every lane at the end, [lanes, episodes]; errors as for `play_lanes`."""
-    _, keys, _ = plan.keys()
-    return play_lanes(keys, plan, state, plan.episodes, mesh=mesh)
+def final_evaluation(plan: Plan, state: TrainState, mesh: Mesh | None = None) -> np.ndarray | None:
+    """Greedy returns of every lane, [lanes, episodes]; None if episodes have no time limit.
+
+    Arguments as for `evaluate_lanes`.
+    """
+    if not has_time_limit(plan.config):
+        return None
+    return evaluate_lanes(plan.keys().final_evaluation, plan, state, plan.episodes, mesh=mesh)
 
 
-def play_lanes(
+def evaluate_lanes(
     keys: jax.Array,
     plan: Plan,
     state: TrainState,
     episodes: int,
     *,
-    policy: Callable = policy,
+    policy: PolicyFactory = policy,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
-    """Returns of every lane's policy, [lanes, episodes], each with a key of its own.
-
-    An interval over seeds then includes the luck of their starts.
+    """Returns of every lane's policy, [lanes, episodes].
 
     Args:
-        keys: [lanes].
-        state: its policies; environments and memory are not looked at.
-        mesh: the devices; None for as many as there are.
+        keys: [lanes]; a different one per lane, so that intervals over seeds include the variance
+            of start states.
+        state: of all lanes; environments and memory are not used.
+        mesh: the devices; None for `mesh_for` all available ones.
 
     Raises:
         ConfigError: the environment has no time limit.
     """
     mesh = mesh or mesh_for(plan.lanes)
-    policies = fill(state._replace(env=(), memory=()), plan.lanes, mesh)
+    policies = fill(policy_state(state), plan.lanes, mesh)
     keys = fill(keys, plan.lanes, mesh)
     config, config_axes = plan.config_lanes(len(keys))
 
-    def play(key: jax.Array, state: TrainState, config: Config) -> jax.Array:
+    def returns_of_lane(key: jax.Array, state: TrainState, config: Config) -> jax.Array:
         return evaluate(key, config, state, episodes, policy=policy)
 
-    lanes = spread(play, mesh, (0, seed_axes(state), config_axes))
+    lanes = vmap_lanes(returns_of_lane, mesh, (0, seed_axes(state), config_axes))
     returns = jax.jit(lanes, out_shardings=shardings(None, mesh))(keys, policies, config)
     return np.asarray(returns)[: plan.lanes]
 
@@ -197,19 +224,21 @@ def train_seeds(
     on_compiled: Callable[[float], None] = lambda seconds: None,
     on_chunk: Callable[[Progress], None] = lambda progress: None,
 ) -> Result:
-    """Trains all lanes side by side, then evaluates each one greedily; keeps nothing on disk.
+    """Trains and evaluates all lanes in parallel; writes nothing to disk.
 
     Args:
-        devices: how many to use; None for all there are.
+        devices: the maximum number of devices; None for all available ones.
+        on_compiled: receives the seconds that compilation took.
+        on_chunk: receives the progress after each chunk.
     """
     programs = compile_run(plan, mesh=mesh_for(plan.lanes, devices))
     on_compiled(programs.seconds)
-    state = begin(plan, programs)
+    state = initial_state(plan, programs)
     history: list[Progress] = []
-    for state, progress in advance(plan, programs, state):  # noqa: B007, B020
+    for state, progress in run_chunks(plan, programs, state):  # noqa: B007, B020
         history.append(progress)
         on_chunk(progress)
-    evaluation = final_evaluation(plan, state, programs.mesh) if timed(plan.config) else None
+    evaluation = final_evaluation(plan, state, programs.mesh)
     state = trim(state, plan.lanes, programs.mesh)
     return Result(state, history, evaluation, programs.seconds, history[-1].seconds)
 
@@ -218,35 +247,45 @@ def _chunk(  # noqa: PLR0917
     mesh: Mesh,
     iterations: int,
     episodes: int,
-    config_axes: Any,
+    config_axes: PyTree,
     state: TrainState,
     config: Config,
     keys: jax.Array,
     due: bool,
-) -> tuple[TrainState, dict]:
-    """Runs all lanes for some iterations, then evaluates them if that is due."""
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Trains all lanes for some iterations, and evaluates them if an evaluation is due.
+
+    Args:
+        episodes: per evaluation and lane; 0 compiles no evaluation.
+        config_axes: the `vmap` axes of `config`.
+        keys: [lanes], of the evaluation.
+
+    Returns:
+        the new state, and metrics [lanes], reduced over iterations: `finite` is the number of
+        iterations before the first nan or infinite metric, and each of `EVALUATED_POLICIES` the
+        mean return, nan if no evaluation was due.
+    """
     axes = seed_axes(state)
-    go_on = partial(run, iterations=iterations)
-    state, metrics = spread(go_on, mesh, (axes, config_axes), (axes, 0))(state, config)
+    train = vmap_lanes(partial(run, iterations=iterations), mesh, (axes, config_axes), (axes, 0))
+    state, metrics = train(state, config)
     finite = jnp.stack([jnp.isfinite(x) for x in metrics.values()]).all(0)  # [lanes, iterations]
     reduced = {name: x.sum(1) if name in TOTALS else x.mean(1) for name, x in metrics.items()}
     reduced["finite"] = jnp.where(finite.all(1), iterations, finite.argmin(1))
     if episodes:
 
-        def play() -> dict[str, jax.Array]:
-            def mean(
-                key: jax.Array, state: TrainState, config: Config, choose: Callable
-            ) -> jax.Array:
-                return evaluate(key, config, state, episodes, policy=choose).mean()
+        def mean_return(
+            key: jax.Array, state: TrainState, config: Config, policy: PolicyFactory
+        ) -> jax.Array:
+            return evaluate(key, config, state, episodes, policy=policy).mean()
 
-            policies = state._replace(env=(), memory=())
-            return {
-                name: spread(partial(mean, choose=choose), mesh, (0, axes, config_axes))(
-                    keys, policies, config
-                )
-                for name, choose in WATCHED.items()
-            }
+        def evaluate_policies() -> dict[str, jax.Array]:
+            def lanes(policy: PolicyFactory) -> jax.Array:
+                function = partial(mean_return, policy=policy)
+                mapped = vmap_lanes(function, mesh, (0, axes, config_axes))
+                return mapped(keys, policy_state(state), config)
 
-        unknown = {name: jnp.full(len(keys), jnp.nan) for name in WATCHED}
-        reduced |= jax.lax.cond(due, play, lambda: unknown)
+            return {name: lanes(policy) for name, policy in EVALUATED_POLICIES.items()}
+
+        nan = {name: jnp.full(len(keys), jnp.nan) for name in EVALUATED_POLICIES}
+        reduced |= jax.lax.cond(due, evaluate_policies, lambda: nan)
     return state, reduced

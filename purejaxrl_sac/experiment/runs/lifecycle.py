@@ -1,7 +1,7 @@
-"""Runs that survive: `run` begins one, `resume` goes on with it, `load` reads it.
+"""Runs on disk: `run` starts one, `resume` continues it, `load` reads it.
 
-Every number of a run follows from its plan, so a run that was killed at any moment and resumed ends
-as it would have ended: bit for bit, on the same device and versions.
+A plan determines every number of a run: on the same device and package versions, a run that was
+killed at any time and resumed is equal, bit for bit, to an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -22,75 +22,80 @@ from jax.sharding import Mesh
 
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.evaluate import Policy
-from purejaxrl_sac.evaluate import policy as deployed
-from purejaxrl_sac.experiment.runs import display, record, engine, plans
+from purejaxrl_sac.evaluate import policy as greedy_policy
 from purejaxrl_sac.experiment.devices import processes, resources
-from purejaxrl_sac.experiment.pictures import run_figures
-from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints
-from purejaxrl_sac.experiment.runs.directory import RunDirectory, device, listed, write_json
-from purejaxrl_sac.experiment.runs.display import Reporter
+from purejaxrl_sac.experiment.devices.mesh import fill, mesh_for, policy_state, trim
 from purejaxrl_sac.experiment.errors import DamagedError, RunError, StoppedError
-from purejaxrl_sac.experiment.runs.loggers import Logger
-from purejaxrl_sac.experiment.devices.mesh import fill, mesh_for, trim
-from purejaxrl_sac.experiment.runs.plans import Plan, Progress, Result
+from purejaxrl_sac.experiment.pictures import run_figures
+from purejaxrl_sac.experiment.runs import display, engine, plans, record
+from purejaxrl_sac.experiment.runs.checkpoint import Checkpoint, Checkpoints, Parts
+from purejaxrl_sac.experiment.runs.directory import RunDirectory, device_name, to_list, write_json
+from purejaxrl_sac.experiment.runs.display import Reporter
+from purejaxrl_sac.experiment.runs.loggers import LoggerFactory
+from purejaxrl_sac.experiment.runs.plans import Plan, PolicyFactory, Progress, Result
 from purejaxrl_sac.experiment.statistics import iqm
 from purejaxrl_sac.train import seed_state
-from purejaxrl_sac.types import TrainState
+from purejaxrl_sac.types import PyTree, TrainState
 
 if TYPE_CHECKING:
     import pandas
 
 
 class Run(NamedTuple):
-    """A run as `load` finds it."""
+    """A run as `load` reads it."""
 
     path: Path
     plan: Plan
-    steps: int  # environment steps of each seed behind `state`
-    state: TrainState  # leading axis [lanes], clock unbatched; env and memory only where asked for
+    steps: int  # environment steps of each seed in `state`
+    state: TrainState  # leading axis [lanes], clock unbatched; env and memory are () unless asked for
     metrics: dict[str, np.ndarray]  # steps and seconds [chunks], all others [chunks, lanes]
-    summary: dict | None  # summary.json; None while the run goes on
+    summary: dict[str, Any] | None  # summary.json; None before the run has finished
 
     @property
     def config(self) -> Config:
+        """The configuration, without variants."""
         return self.plan.config
 
     def seed_state(self, seed: int = 0) -> TrainState:
         """The state of one seed.
 
         Raises:
-            ConfigError: there is no such seed.
+            ConfigError: the seed does not exist.
         """
         if not 0 <= seed < self.plan.lanes:
             raise ConfigError(f"there is no seed {seed}: the run has 0 to {self.plan.lanes - 1}")
         return seed_state(self.state, seed)
 
     def policy(self, seed: int = 0) -> Policy:
-        """(key, obs [N, ...]) -> actions [N, ...] of one seed, compiled."""
-        return jax.jit(deployed(self.plan.lane_config(seed), self.seed_state(seed)))
+        """The greedy policy of one seed, compiled: (key, obs [N, ...]) -> actions [N, ...]."""
+        return jax.jit(greedy_policy(self.plan.lane_config(seed), self.seed_state(seed)))
 
     def evaluate(
         self,
         episodes: int,
         *,
         seed: int = 0,
-        policy: Callable = deployed,
+        policy: PolicyFactory = greedy_policy,
         devices: int | None = None,
     ) -> np.ndarray:
-        """Returns of fresh episodes, [lanes, episodes]; `seed` decides start states and noise.
+        """Returns of new episodes, [lanes, episodes].
 
         Args:
-            devices: how many to use; None for all there are.
+            seed: determines start states and noise.
+            policy: `evaluate.policy` (the default) or `evaluate.exploring_policy`, or your own.
+            devices: the maximum number of devices; None for all available ones.
 
         Raises:
             ConfigError: the environment has no time limit.
         """
         keys = jax.random.split(jax.random.fold_in(plans.key_from_seed(seed), 1), self.plan.lanes)
         mesh = mesh_for(self.plan.lanes, devices)
-        return engine.play_lanes(keys, self.plan, self.state, episodes, policy=policy, mesh=mesh)
+        return engine.evaluate_lanes(
+            keys, self.plan, self.state, episodes, policy=policy, mesh=mesh
+        )
 
     def frame(self) -> pandas.DataFrame:
-        """The metrics as a table: a row per chunk and seed."""
+        """The metrics as a pandas table, one row per chunk and seed."""
         import pandas
 
         steps, seconds = self.metrics["steps"], self.metrics["seconds"]
@@ -117,31 +122,31 @@ def run(
     devices: int | None = None,
     checkpoint_minutes: float = 5.0,
     keep: int = 2,
-    loggers: Sequence[Callable[[Path, int], Logger]] = (),
+    loggers: Sequence[LoggerFactory] = (),
     reporter: Reporter | None = None,
 ) -> Run:
-    """Trains, and leaves everything in a new directory.
+    """Trains, and writes metrics, checkpoints and results to a new directory.
 
     Args:
-        seeds: trained side by side in one program.
+        seeds: number of seeds, trained in parallel in one program.
         out: the directory, which must not exist yet.
         seed: root of all random numbers.
-        chunks: about how many times the host looks at the run.
+        chunks: approximate number of compiled chunks; metrics are written after each.
         episodes: greedy evaluation episodes per seed, at the end.
         eval_every: environment steps between evaluations during training; 0 for none.
-        eval_episodes: episodes of each of them, per seed.
-        variants: traced field -> its value in each variant; all seeds train each one, and what
-            is per seed elsewhere then is per lane: the seeds of the first variant, of the second...
-        devices: over how many the lanes are spread; None for all there are.
-        checkpoint_minutes: time between checkpoints; one is always written at the end.
-        keep: how many of the newest checkpoints stay.
-        loggers: (directory, steps done) -> a function of each `Progress`.
-        watch: hears of the run as it goes on.
+        eval_episodes: episodes of each such evaluation, per seed.
+        variants: traced field -> its value in each variant. Every variant is trained with all
+            seeds, and results per seed become results per lane, ordered by variant.
+        devices: the maximum number of devices; None for all available ones.
+        checkpoint_minutes: time between checkpoints; the last one is written at the end.
+        keep: number of checkpoints to keep.
+        loggers: see `runs.loggers`.
+        reporter: receives messages and progress; None for no output.
 
     Raises:
-        ConfigError: it cannot run, or does not fit into memory; nothing is left behind.
-        RunError: something failed on the way; what was kept is resumed by `resume`.
-        StoppedError: by SIGINT or SIGTERM, after a checkpoint.
+        ConfigError: bad input, or too little memory; nothing is written.
+        RunError: the machine failed during training; `resume` continues from the last checkpoint.
+        StoppedError: SIGINT or SIGTERM was received; a checkpoint has been written.
     """
     plan = plans.plan(
         config, seeds, seed=seed, chunks=chunks, episodes=episodes,
@@ -149,18 +154,18 @@ def run(
     )  # fmt: skip
     check_keep(keep)
     mesh = mesh_for(plan.lanes, devices)
-    _check_alike(Path(out), plan, mesh)
-    resources.check_state(plan, mesh)
     directory = RunDirectory(Path(out))
-    processes.on_first(lambda: RunDirectory.create(Path(out)))
+    _check_same_in_all_processes(directory, plan, mesh)
+    resources.check_state(plan, mesh)
+    processes.on_first(lambda: RunDirectory.create(directory.path))
     with directory.locked_by_first():
         processes.on_first(directory.check_new)
         try:
-            with failing(directory):
+            with failures_as_run_errors(directory):
                 processes.on_first(lambda: directory.write_plan(plan, keep, mesh))
                 return _train(
-                    directory, plan, None, mesh=mesh, checkpoint_minutes=checkpoint_minutes,
-                    keep=keep, loggers=loggers, reporter=reporter or Reporter(),
+                    directory, plan, mesh, None, checkpoint_minutes=checkpoint_minutes,
+                    keep=keep, loggers=loggers, reporter=_first_process_only(reporter),
                 )  # fmt: skip
         finally:
             if processes.is_first():
@@ -176,80 +181,84 @@ def resume(
     devices: int | None = None,
     checkpoint_minutes: float = 5.0,
     keep: int | None = None,
-    loggers: Sequence[Callable[[Path, int], Logger]] = (),
+    loggers: Sequence[LoggerFactory] = (),
     reporter: Reporter | None = None,
 ) -> Run:
-    """Goes on with a run from its newest intact checkpoint.
+    """Continues a run from its newest intact checkpoint, or from the start if there is none.
 
     Args:
-        config: needed only where it has an algorithm, wrappers or env_params of your own.
-        steps: a new total, to make a run longer; schedules that end with the run then stretch
-            over the new total.
-        any_version: go on under other versions of the packages, without the promise that every
-            number is as in an uninterrupted run.
-        devices: over how many the lanes are spread, whatever it was before; None for all.
-        keep: None for as many checkpoints as before.
+        config: the run's configuration, needed only if it has a custom algorithm, wrapper or
+            env_params.
+        steps: a larger `total_steps`, to extend the run; schedules then span the new total.
+        any_version: allow other package versions, under which numbers may differ from those of an
+            uninterrupted run.
+        devices: the maximum number of devices, which may change; None for all available ones.
+        keep: number of checkpoints to keep; None for as many as before.
 
     Other arguments and errors as for `run`.
 
     Raises:
-        ConfigError: not a run, or finished, or made by other versions, or in use.
+        ConfigError: not a run, or it has finished, is in use, or has other package versions.
     """
     directory = RunDirectory.find(Path(path))
-    reporter = reporter or Reporter() if processes.is_first() else Reporter()
-    with directory.locked_by_first(), failing(directory):
-        plan = directory.read_plan(config)
+    reporter = _first_process_only(reporter)
+    with directory.locked_by_first(), failures_as_run_errors(directory):
+        old_plan = directory.read_plan(config)
         document = directory.read_document()
         keep = document["keep"] if keep is None else keep
         check_keep(keep)
-        longer = _longer(directory, plan, steps)
+        plan = _extended_plan(directory, old_plan, steps)
         mesh = mesh_for(plan.lanes, devices)
-        _check_versions(directory.path, document, any_version, mesh, reporter)
-        _check_alike(directory.path, longer, mesh)
-        resources.check_state(longer, mesh)
-        found = _intact(directory, longer, mesh, reporter)
-        reporter.say(f"going on from step {found[0]:,}" if found else "no checkpoint: from the start")
+        _check_versions(directory, document, any_version, mesh, reporter)
+        _check_same_in_all_processes(directory, plan, mesh)
+        resources.check_state(plan, mesh)
+        checkpoint = _newest_checkpoint(directory, plan, mesh, reporter)
+        start = checkpoint[0] if checkpoint else 0
+        reporter.message(
+            f"resuming from step {start:,}" if checkpoint else "no checkpoint: starting over"
+        )
 
-        def prepare() -> None:
-            if longer is not plan:
-                if directory.summary.exists():  # first: a run without it can always go on
-                    directory.summary.rename(directory.path / f"summary-{plan.total}.json")
-                directory.write_plan(longer, keep, mesh)
-            directory.truncate(found[0] if found else 0)
+        def update_directory() -> None:
+            if plan is not old_plan:
+                if directory.summary.exists():  # first, because without it a run can be resumed
+                    directory.summary.rename(directory.path / f"summary-{old_plan.total}.json")
+                directory.write_plan(plan, keep, mesh)
+            directory.truncate(start)
 
         return _train(
-            directory, longer, found, mesh=mesh, checkpoint_minutes=checkpoint_minutes, keep=keep,
-            loggers=loggers, reporter=reporter, prepare=prepare,
+            directory, plan, mesh, checkpoint, checkpoint_minutes=checkpoint_minutes, keep=keep,
+            loggers=loggers, reporter=reporter, before_training=update_directory,
         )  # fmt: skip
 
 
 def load(
     path: Path | str, *, config: Config | None = None, best: bool = False, whole: bool = False
 ) -> Run:
-    """Reads a run.
+    """Reads a run, which may still be training.
 
     Args:
-        config: needed only where it has an algorithm, wrappers or env_params of your own.
-        best: what was best in an evaluation, instead of the newest checkpoint.
-        whole: the state with its environments and replay memory, to go on from in your own code.
+        config: the run's configuration, needed only if it has a custom algorithm, wrapper or
+            env_params.
+        best: read the policies that scored best in an evaluation, not the newest checkpoint.
+        whole: restore environments and replay memory too, so that `train.run` can continue.
 
     Raises:
         ConfigError: not a run, or it has no checkpoint yet.
     """
     directory = RunDirectory.find(Path(path))
     plan = directory.read_plan(config)
-    like = parted(engine.shapes(plan))
+    like = split_state(engine.shapes(plan))
     if not whole or best:
         del like["rest"]
     where = directory.best if best else directory.checkpoints
     damaged: dict[int, DamagedError] = {}
-    for _ in range(3):  # a run that goes on takes old ones away as we read
+    for _ in range(3):  # a run in progress may delete a checkpoint while it is read
         with contextlib.closing(Checkpoints(where)) as checkpoints:
             if found := checkpoints.newest(damaged.__setitem__, plan.lanes, **like):
                 break
     if found is None:
         if best and not plan.eval_every:
-            raise ConfigError(f"{path} has no best checkpoint: it was made without --eval-every")
+            raise ConfigError(f"{path} has no best checkpoint: it was trained without --eval-every")
         raise ConfigError(f"{path} has no intact checkpoint: run purejaxrl-sac resume {path}")
     steps, parts = found
     if any(later > steps for later in damaged):
@@ -257,49 +266,54 @@ def load(
             f"{path}: the newest checkpoint is damaged, this is step {steps:,}", stacklevel=2
         )
     summary = directory.read_summary()
-    state = joined(**parts) if "rest" in parts else parts["policy"]
+    state = join_state(**parts) if "rest" in parts else parts["policy"]
     return Run(directory.path, plan, steps, state, directory.columns(), summary)
 
 
-def parted(state: TrainState) -> dict[str, Any]:
-    """A state in two parts: what policies need of it, and what going on needs besides."""
-    return {"policy": state._replace(env=(), memory=()), "rest": (state.env, state.memory)}
+def split_state(state: TrainState) -> Parts:
+    """A state in two parts: what policies depend on, and environments with memory."""
+    return {"policy": policy_state(state), "rest": (state.env, state.memory)}
 
 
-def joined(policy: TrainState, rest: tuple) -> TrainState:
-    """The state that `parted` took apart."""
+def join_state(policy: TrainState, rest: tuple[PyTree, PyTree]) -> TrainState:
+    """The inverse of `split_state`."""
     return policy._replace(env=rest[0], memory=rest[1])
 
 
 def _train(
     directory: RunDirectory,
     plan: Plan,
-    found: tuple[int, dict[str, Any]] | None,
-    *,
     mesh: Mesh,
+    checkpoint: Checkpoint | None,
+    *,
     checkpoint_minutes: float,
     keep: int,
-    loggers: Sequence[Callable[[Path, int], Logger]],
+    loggers: Sequence[LoggerFactory],
     reporter: Reporter,
-    prepare: Callable[[], None] = lambda: None,
+    before_training: Callable[[], None] = lambda: None,
 ) -> Run:
-    """Trains what is left; `prepare` is called once it is certain that it can."""
-    title = run_figures.title(plan.config)
-    steps = found[0] if found else plan.steps(0)
-    history = directory.history(plan, steps) if found else []
-    first = processes.is_first()
-    reporter = reporter if first else Reporter()
-    if found and (not history or history[-1].steps != steps):
+    """Trains from a checkpoint, or from the start, to the end of the plan.
+
+    Args:
+        before_training: called in the first process after all checks, before files are changed.
+    """
+    steps = checkpoint[0] if checkpoint else plan.steps(0)
+    history = directory.history(plan, steps) if checkpoint else []
+    if checkpoint and (not history or history[-1].steps != steps):
         raise ConfigError(f"{directory.metrics} ends before the checkpoint of step {steps:,}")
-    logs = [make(directory.path, steps) for make in loggers] if first else []
-    reporter.on_begin(plan, title, device(mesh))
+    first = processes.is_first()
+    logs = [make_logger(directory.path, steps) for make_logger in loggers] if first else []
+    reporter.on_start(plan, run_figures.title(plan.config), device_name(mesh))
     done = steps // plan.config.steps_per_iteration - plan.config.warmup_iterations
     programs = engine.compile_run(plan, done, mesh)
-    held = sum(resources.state_bytes(plan, mesh).values()) if found else 0
+    held = sum(resources.state_bytes(plan, mesh).values()) if checkpoint else 0
     resources.check_programs(programs, held)
-    processes.on_first(prepare)
+    processes.on_first(before_training)
     reporter.on_compiled(programs.seconds)
-    state = fill(joined(**found[1]), plan.lanes, mesh) if found else engine.begin(plan, programs)
+    if checkpoint:
+        state = fill(join_state(**checkpoint[1]), plan.lanes, mesh)
+    else:
+        state = engine.initial_state(plan, programs)
     with (
         Interrupts() as interrupts,
         reporter.live,
@@ -308,181 +322,199 @@ def _train(
     ):
         saved = time.monotonic()
         last = history[-1] if history else None
-        for state, progress in engine.advance(plan, programs, state, last):  # noqa: B020
+        for state, progress in engine.run_chunks(plan, programs, state, last):  # noqa: B020
             if first:
                 directory.append(progress)
             if is_best(progress, history) and progress.steps not in best.steps():
-                best.save(progress.steps, plan.lanes, policy=parted(state)["policy"])
+                best.save(progress.steps, plan.lanes, policy=policy_state(state))
             history.append(progress)
             for log in (*logs, reporter.on_chunk):
                 log(progress)
-            waited = time.monotonic() - saved
-            due, stop = processes.any_of(waited >= 60 * checkpoint_minutes, bool(interrupts.heard))
+            due = time.monotonic() - saved >= 60 * checkpoint_minutes
+            due, stop = processes.any_of(due, interrupts.received is not None)
             if due or stop or progress.steps == plan.total:
                 if first:
                     directory.sync()
-                best.wait()  # a checkpoint never knows of a best policy that is not kept
-                checkpoints.save(progress.steps, plan.lanes, **parted(state))
+                best.wait()  # so that no checkpoint is ahead of the best policy
+                checkpoints.save(progress.steps, plan.lanes, **split_state(state))
                 saved = time.monotonic()
             if stop:
                 checkpoints.wait()
-                how = interrupts.heard or signal.SIGTERM  # another process heard it
-                raise StoppedError(directory.path, progress.steps, how)
-    scores = engine.final_evaluation(plan, state, mesh) if plans.timed(plan.config) else None
+                number = interrupts.received or signal.SIGTERM  # another process received it
+                raise StoppedError(directory.path, progress.steps, number)
+    evaluation = engine.final_evaluation(plan, state, mesh)
     state = trim(state, plan.lanes, mesh)
-    result = Result(state, history, scores, programs.seconds, history[-1].seconds)
-    processes.on_first(lambda: _leave(directory, plan, result, mesh, reporter))
+    result = Result(state, history, evaluation, programs.seconds, history[-1].seconds)
+    processes.on_first(lambda: _write_results(directory, plan, result, mesh, reporter))
     summary = directory.read_summary()
     return Run(directory.path, plan, plan.total, state, directory.columns(), summary)
 
 
-def _leave(directory: RunDirectory, plan: Plan, result: Result, mesh: Mesh, reporter: Reporter) -> None:
-    """Pictures and, last, the summary: it says that the run is finished."""
+def _write_results(
+    directory: RunDirectory, plan: Plan, result: Result, mesh: Mesh, reporter: Reporter
+) -> None:
+    """Writes pictures and, last, the summary, which marks the run as finished."""
     figures = display.summary(plan.config, result)
-    if not plan.variants:  # what seeds have in common, variants do not
+    if not plan.variants:  # pictures aggregate over seeds of one configuration
         figures |= run_figures.write_figures(directory.path, plan, result)
-    write_json(directory.summary, _summary(result, figures, mesh))
-    reporter.on_finished(run_figures.title(plan.config), figures, directory.path)
-
-
-def _check_alike(path: Path, plan: Plan, mesh: Mesh) -> None:
-    """Raises ConfigError where processes are about to do different things."""
-    if not processes.alone():
-        config = record.config_to_dict(plan.config)
-        planned = (str(path), config, plan._replace(config=None))
-        processes.check_alike(repr((planned, record.versions(), len(mesh.local_devices))))
-
-
-def _summary(result: Result, figures: dict[str, str], mesh: Mesh) -> dict[str, Any]:
     last = result.history[-1]
+    failed = {str(seed): int(step) for seed, step in enumerate(last.failed_step) if step >= 0}
+    evaluation = result.evaluation
     document = {
         "figures": figures,
         "steps": last.steps,
-        "failed_step": {
-            str(seed): int(step) for seed, step in enumerate(last.failed_step) if step >= 0
-        },
-        "greedy_returns": None,
-        "device": device(mesh),
+        "failed_step": failed,
+        "greedy_returns": None if evaluation is None else to_list(evaluation.mean(1)),
+        "device": device_name(mesh),
     }
-    if result.evaluation is not None:
-        document["greedy_returns"] = listed(result.evaluation.mean(1))
-    return document
+    write_json(directory.summary, document)
+    reporter.on_finished(run_figures.title(plan.config), figures, directory.path)
 
 
-def is_best(progress: Progress, before: Sequence[Progress]) -> bool:
-    """Whether no evaluation before had as high an interquartile mean over the seeds."""
+def is_best(progress: Progress, history: Sequence[Progress]) -> bool:
+    """Whether the IQM of greedy returns over seeds exceeds that of all previous evaluations."""
     if "greedy_return" not in progress.evaluation:
         return False
-    scores = [iqm(p.evaluation["greedy_return"]) for p in before if p.evaluation]
-    mine = iqm(progress.evaluation["greedy_return"])
-    return bool(np.isfinite(mine)) and all(not np.isfinite(x) or mine > x for x in scores)
+    scores = [iqm(p.evaluation["greedy_return"]) for p in history if p.evaluation]
+    score = iqm(progress.evaluation["greedy_return"])
+    return bool(np.isfinite(score)) and all(not np.isfinite(x) or score > x for x in scores)
 
 
 def check_keep(keep: int) -> None:
-    """Raises ConfigError where no checkpoint would stay."""
+    """Raises ConfigError if no checkpoint would be kept."""
     if keep < 1:
-        raise ConfigError(f"keep is {keep}, but at least 1 checkpoint must stay")
+        raise ConfigError(f"keep is {keep}, but must be at least 1")
 
 
-def _longer(directory: RunDirectory, plan: Plan, steps: int | None) -> Plan:
-    """The plan to go on with: as it was, or with more steps."""
+def _first_process_only(reporter: Reporter | None) -> Reporter:
+    """The reporter in the first process; one without output in all others, and for None."""
+    return reporter if reporter and processes.is_first() else Reporter()
+
+
+def _check_same_in_all_processes(directory: RunDirectory, plan: Plan, mesh: Mesh) -> None:
+    """Raises ConfigError if processes were started with different arguments or versions."""
+    if not processes.is_single():
+        config = record.config_to_dict(plan.config)
+        arguments = (str(directory.path), config, plan[1:])  # all of a plan but the configuration
+        processes.check_equal(repr((arguments, record.versions(), len(mesh.local_devices))))
+
+
+def _extended_plan(directory: RunDirectory, plan: Plan, steps: int | None) -> Plan:
+    """The plan of a resumed run: with a larger `total_steps`, or unchanged."""
     summary = directory.read_summary()
-    finished = summary is not None and summary.get("steps") == plan.total
-    if not finished and steps in (None, plan.config.total_steps):
+    has_finished = summary is not None and summary.get("steps") == plan.total
+    if not has_finished and steps in (None, plan.config.total_steps):
         return plan
     if steps is None:
-        raise ConfigError(f"{directory.path} is finished: add --steps to make it longer")
-    longer = plan._replace(config=plan.config.replace(total_steps=steps))
-    plans.plan(longer.config, plan.seeds, variants=plan.variants)
-    if longer.total <= plan.total:
+        raise ConfigError(f"{directory.path} is finished: add --steps to extend it")
+    extended = plan._replace(config=plan.config.replace(total_steps=steps))
+    plans.plan(extended.config, plan.seeds, variants=plan.variants)  # checks the new total
+    if extended.total <= plan.total:
         raise ConfigError(f"steps is {steps:,}, but the run has {plan.total:,} already: give more")
-    return longer
+    return extended
 
 
-def _intact(
+def _newest_checkpoint(
     directory: RunDirectory, plan: Plan, mesh: Mesh, reporter: Reporter
-) -> tuple[int, dict[str, Any]] | None:
-    """The newest intact checkpoint; those that are not are moved aside once there is one."""
+) -> Checkpoint | None:
+    """The newest intact checkpoint, after moving damaged ones to `damaged/`; None without any.
+
+    Raises:
+        ConfigError: all checkpoints are damaged; none is moved.
+    """
     damaged: dict[int, DamagedError] = {}
     with contextlib.closing(Checkpoints(directory.checkpoints)) as checkpoints:
-        like = parted(engine.shapes(plan, mesh))
+        like = split_state(engine.shapes(plan, mesh))
         found = checkpoints.newest(damaged.__setitem__, plan.lanes, **like)
     if damaged and found is None:
-        why = ", ".join(f"step {steps:,}: {error}" for steps, error in damaged.items())
+        reasons = ", ".join(f"step {steps:,}: {error}" for steps, error in damaged.items())
         raise ConfigError(
-            f"no checkpoint of {directory.path} can be read ({why}): to begin from the start, move"
+            f"no checkpoint of {directory.path} can be read ({reasons}): to start over, move"
             f" {directory.checkpoints} away"
         )
 
-    def move_aside() -> None:
+    def move_damaged() -> None:
         for steps, error in damaged.items():
-            aside = directory.path / "damaged" / f"{steps}-{time.time_ns()}"
-            aside.parent.mkdir(exist_ok=True)
-            (directory.checkpoints / str(steps)).rename(aside)
-            reporter.say(f"the checkpoint of step {steps:,} is damaged ({error}): moved to {aside}")
+            target = directory.path / "damaged" / f"{steps}-{time.time_ns()}"
+            target.parent.mkdir(exist_ok=True)
+            (directory.checkpoints / str(steps)).rename(target)
+            reporter.message(
+                f"the checkpoint of step {steps:,} is damaged ({error}): moved to {target}"
+            )
 
-    processes.on_first(move_aside)
+    processes.on_first(move_damaged)
     return found
 
 
 def _check_versions(
-    path: Path, document: dict, any_version: bool, mesh: Mesh, reporter: Reporter
+    directory: RunDirectory,
+    document: dict[str, Any],
+    any_version: bool,
+    mesh: Mesh,
+    reporter: Reporter,
 ) -> None:
-    now = record.versions()
+    """Raises ConfigError for other package versions, unless allowed; reports another device."""
+    versions = record.versions()
     other = [
-        f"{name} {document['versions'].get(name)} (here {now[name]})"
-        for name in now
-        if document["versions"].get(name) != now[name]
+        f"{name} {document['versions'].get(name)} (here {versions[name]})"
+        for name in versions
+        if document["versions"].get(name) != versions[name]
     ]
     if other and not any_version:
         raise ConfigError(
-            f"{path} was made with {', '.join(other)}: install those, or add"
-            " --any-version to go on without the promise of equal numbers"
+            f"{directory.path} was created with {', '.join(other)}: install those versions, or"
+            " add --any-version to resume with numbers that may differ"
         )
-    if other or document["device"] != device(mesh):
-        reporter.say(f"made with {', '.join([*other, document['device']])}: numbers may differ")
+    if other or document["device"] != device_name(mesh):
+        created = ", ".join([*other, document["device"]])
+        reporter.message(f"created with {created}: numbers may differ")
 
 
 class Interrupts:
-    """Hears SIGINT and SIGTERM without being torn out of a chunk; a second SIGINT is obeyed."""
+    """Records SIGINT and SIGTERM, so that a run can stop after the current chunk.
 
-    heard: signal.Signals | None = None
+    A second SIGINT raises KeyboardInterrupt at once.
+    """
+
+    received: signal.Signals | None = None
 
     def __enter__(self) -> Interrupts:
-        self.before = {}
+        self.previous = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self.before[number] = signal.signal(number, self.hear)
+                self.previous[number] = signal.signal(number, self._receive)
         return self
 
-    def hear(self, number: int, frame: FrameType | None) -> None:
-        if self.heard and number == signal.SIGINT:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.heard = signal.Signals(number)
+        self.received = signal.Signals(number)
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self.before.items():
+        for number, handler in self.previous.items():
             signal.signal(number, handler)
 
 
 @contextlib.contextmanager
-def failing(directory: RunDirectory) -> Iterator[None]:
-    """Says in one line what is safe when the disk or the machine fails a run.
+def failures_as_run_errors(directory: RunDirectory) -> Iterator[None]:
+    """Turns failures of the disk, the memory or another process into one-line errors.
 
     Raises:
-        RunError: instead of what that failure raised.
+        RunError: with the reason and how to continue.
     """
     try:
         yield
     except (BrokenPipeError, ConnectionError):
-        raise  # whoever listened is gone
+        raise  # standard output was closed
     except (OSError, MemoryError, ValueError, jax.errors.JaxRuntimeError) as error:
-        if gone := processes.lost(error):
-            raise gone from error
-        if isinstance(error, ValueError):  # an error of ours, or in the input
+        if lost := processes.lost_process(error):
+            raise lost from error
+        if isinstance(error, ValueError):  # bad input, or a bug
             raise
         reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
-        failed = f"{directory.path} cannot go on ({reason or type(error).__name__})"
+        advice = "fix the cause, then run it again or resume it"
         if any(directory.checkpoints.glob("[0-9]*")):
-            failed += ": the last checkpoint is intact"
-        raise RunError(f"{failed}: mend it, and run it again or resume it") from error
+            advice = "the last checkpoint is intact, fix the cause and resume it"
+        raise RunError(
+            f"{directory.path} failed ({reason or type(error).__name__}): {advice}"
+        ) from error

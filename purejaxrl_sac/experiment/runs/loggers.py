@@ -1,7 +1,7 @@
-"""Where else progress goes.
+"""Loggers for TensorBoard and Weights & Biases.
 
-A logger is any function of a `Progress`, called after each chunk. What makes one takes the run
-directory and the steps that are done already: 0, or those before a resumed run goes on.
+A logger is any function of a `Progress`; it is called after each chunk. A logger factory receives
+the run directory and the environment steps that are done already: 0, or those before a resumption.
 """
 
 from __future__ import annotations
@@ -9,15 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.runs.display import means
+from purejaxrl_sac.experiment.runs.plans import Progress
 
-if TYPE_CHECKING:
-    from purejaxrl_sac.experiment.runs.plans import Progress
-
-Logger = Callable[["Progress"], None]
+Logger = Callable[[Progress], None]
+LoggerFactory = Callable[[Path, int], Logger]
 
 
 def tensorboard(directory: Path, steps: int = 0) -> Logger:
@@ -57,4 +55,4 @@ def wandb(directory: Path, steps: int = 0) -> Logger:
     return lambda progress: run.log(means(progress), step=progress.steps)
 
 
-LOGGERS = {"tensorboard": tensorboard, "wandb": wandb}
+LOGGERS: dict[str, LoggerFactory] = {"tensorboard": tensorboard, "wandb": wandb}

@@ -1,10 +1,11 @@
-"""A configuration as plain JSON data, and back."""
+"""Configurations as JSON data, and the versions that a result depends on."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,11 @@ from purejaxrl_sac.normalize import WRAPPERS
 CONFIG_FORMAT = 1
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: _to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [_to_json(item) for item in value]
     if hasattr(value, "tolist"):
         value = np.asarray(value).tolist()
     if isinstance(value, float) and not math.isfinite(value):
@@ -28,49 +29,49 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def config_to_dict(config: Config) -> dict:
-    """A configuration as JSON-ready data: algorithm and environment by their names.
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """A configuration as JSON data, with the names of its algorithm, wrappers and environment.
 
-    Your own algorithm is named "module:function"; an environment object by its `name` alone.
+    A custom algorithm or wrapper is named "module:function", an environment object by its `name`.
     """
     name = name_of(config)
     if name not in ALGORITHMS:
-        name = _own(config.algorithm, name)
-    listed = {function: name for name, function in WRAPPERS.items()}
-    wrappers = [listed.get(wrapper) or _own(wrapper) for wrapper in config.wrappers]
+        name = _import_path(config.algorithm, name)
+    names = {function: name for name, function in WRAPPERS.items()}
+    wrappers = [names.get(wrapper) or _import_path(wrapper) for wrapper in config.wrappers]
     env = config.env if isinstance(config.env, str) else config.env.name
-    plain = _plain(config.replace(algorithm=None, wrappers=(), env=env))
-    return {**plain, "schema": CONFIG_FORMAT, "algorithm": name, "wrappers": wrappers}
+    fields = _to_json(config.replace(algorithm=None, wrappers=(), env=env))
+    return {**fields, "schema": CONFIG_FORMAT, "algorithm": name, "wrappers": wrappers}
 
 
-def _own(function: Any, name: str = "") -> str:
+def _import_path(function: Callable[..., Any], name: str = "") -> str:
     return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', name)}"
 
 
-def config_from_dict(data: dict) -> Config:
-    """The configuration that `config_to_dict` wrote down.
+def config_from_dict(data: dict[str, Any]) -> Config:
+    """The inverse of `config_to_dict`.
 
     Raises:
-        ConfigError: written by another schema version, or it has env_params, an algorithm or a
-            wrapper of your own, which plain data cannot bring back.
+        ConfigError: another version wrote the data, or it has env_params or a custom algorithm or
+            wrapper, which JSON data cannot restore.
     """
     data = dict(data)
     if data.pop("schema", None) != CONFIG_FORMAT:
-        raise ConfigError(f"this configuration was written in another format than {CONFIG_FORMAT}")
+        raise ConfigError(f"the configuration has another format than {CONFIG_FORMAT}")
     algorithm = data.pop("algorithm")
     wrappers = data.pop("wrappers", ())
-    own = algorithm not in ALGORITHMS or data["env_params"] is not None
-    if own or not set(wrappers) <= set(WRAPPERS):
+    custom = algorithm not in ALGORITHMS or data["env_params"] is not None
+    if custom or not set(wrappers) <= set(WRAPPERS):
         raise ConfigError(
-            f"{algorithm} on {data['env']} used an algorithm, wrappers or env_params of your own:"
+            f"{algorithm} on {data['env']} used a custom algorithm, wrapper or env_params:"
             " build the configuration in Python"
         )
     config = default_config(algorithm)
-    like = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    defaults = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     for name, value in data.items():
-        if isinstance(like[name], tuple):
+        if isinstance(defaults[name], tuple):
             data[name] = tuple(value)
-        elif isinstance(like[name], float):
+        elif isinstance(defaults[name], float):
             data[name] = float(value)
     return config.replace(**data, wrappers=tuple(WRAPPERS[name] for name in wrappers))
 

@@ -126,7 +126,7 @@ def successive_halving(
     points = check_points(config, points)
     if len({static_values(config, point) for point in points}) > 1:
         raise ConfigError("points of a search share one program: sweep static fields instead")
-    if not plans.timed(config):
+    if not plans.has_time_limit(config):
         raise ConfigError(f"a search needs a time limit, which {config.env} does not have")
     iterations = config.replace(**points[0]).iterations
     ends = rung_ends(iterations, min(size, len(points)), eta, first)
@@ -205,7 +205,7 @@ def _halve(  # noqa: PLR0917
         mesh = mesh_for(plan.lanes, devices)
         programs = _compile(plan, mesh, [end - done], done)
         if state is None or previous_mesh is None:
-            state = engine.begin(plan, programs)
+            state = engine.initial_state(plan, programs)
         else:
             lanes = surviving[:, None] * plan.seeds + np.arange(plan.seeds)
             state = take_lanes(state, lanes.ravel(), previous_mesh, mesh)
@@ -391,7 +391,7 @@ def population_based_training(
         validate(config.replace(**{name: bound[name] for name in names}))
     if generations < 1:
         raise ConfigError(f"generations is {generations}, but must be at least 1")
-    if not plans.timed(config):
+    if not plans.has_time_limit(config):
         raise ConfigError(f"a search needs a time limit, which {config.env} does not have")
     plan = lane_plan(config, points, seeds=1, seed=seed, episodes=episodes)
     length = plans.chunk_length(config.iterations, generations)
@@ -406,8 +406,8 @@ def population_based_training(
     def member_keys(key: jax.Array) -> jax.Array:
         return fill(jax.random.split(key, plan.lanes), plan.lanes, mesh)
 
-    assert programs.begin is not None  # compiled, as nothing has been trained
-    state = programs.begin(member_keys(key_members), _config_lanes(config, values, plan, mesh))
+    assert programs.init is not None  # compiled, as nothing has been trained
+    state = programs.init(member_keys(key_members), _config_lanes(config, values, plan, mesh))
     history, done = [], 0
     for length in lengths:
         config_lanes = _config_lanes(config, values, plan, mesh)
@@ -485,7 +485,7 @@ def optuna_search(
         raise ConfigError("Optuna is not installed: install purejaxrl_sac[optuna]") from None
     if study.direction.name != "MAXIMIZE":
         raise ConfigError("the study minimises: create it with direction='maximize'")
-    if not plans.timed(config):
+    if not plans.has_time_limit(config):
         raise ConfigError(f"a search needs a time limit, which {config.env} does not have")
     for _ in range(rounds):
         trials = [study.ask() for _ in range(batch)]

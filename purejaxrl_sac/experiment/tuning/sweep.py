@@ -21,7 +21,7 @@ import numpy as np
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment.devices import processes, resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
-from purejaxrl_sac.experiment.errors import NoRoomError, StoppedError
+from purejaxrl_sac.experiment.errors import InsufficientMemoryError, StoppedError
 from purejaxrl_sac.experiment.pictures import plot
 from purejaxrl_sac.experiment.runs import display, lifecycle, plans, record
 from purejaxrl_sac.experiment.runs.directory import RunDirectory, read_json, write_json, write_text
@@ -183,7 +183,7 @@ def create(path: Path, sweep: Sweep) -> None:
                 f"{path} exists already: give --out another directory, or resume it"
             ) from None
         except OSError as error:
-            raise ConfigError(f"cannot make {path}: {error.strerror}") from None
+            raise ConfigError(f"cannot create {path}: {error.strerror}") from None
         write_json(path / "sweep.json", _document(sweep))
 
     processes.on_first(write)
@@ -271,8 +271,8 @@ def train_remaining(
     """
     if devices is not None:
         options["devices"] = devices
-    processes.check_alike(repr((str(path), _document(sweep), max_lanes, devices)))
-    with lifecycle.failing(RunDirectory(path)):
+    processes.check_equal(repr((str(path), _document(sweep), max_lanes, devices)))
+    with lifecycle.failures_as_run_errors(RunDirectory(path)):
         try:
             _train_batches(path, sweep, engine, max_lanes, **options)
             scores = read_scores(path, sweep)
@@ -297,7 +297,7 @@ def _train_batches(
         remaining = batches(path, sweep, max_lanes, options.get("devices"))
         try:
             return engine(remaining, **options)
-        except NoRoomError:
+        except InsufficientMemoryError:
             processes.on_first(lambda: None)  # the first process has removed the batch
             sizes = (batch.points for batch in remaining if not batch.path.exists())
             largest = max(sizes, default=1)
@@ -364,10 +364,10 @@ def _max_points(sweep: Sweep, point: int, max_lanes: int | None, devices: int | 
     mesh = mesh_for(plan.lanes, devices)
     resources.check_state(plan, mesh)
     needed = sum(resources.state_bytes(plan, mesh).values())
-    count = int(resources.SWEEP_SHARE * resources.available() / needed)
+    count = int(resources.SWEEP_FRACTION * resources.available() / needed)
     if max_lanes is not None:
         count = min(count, points_per_batch(max_lanes, sweep.seeds))
-    return processes.least(max(1, count))
+    return processes.minimum(max(1, count))
 
 
 def read_scores(path: Path, sweep: Sweep) -> np.ndarray:
@@ -519,11 +519,11 @@ class _BatchReporter(Reporter):
     def __init__(self, reporter: Reporter) -> None:
         self.reporter, self.live = reporter, reporter.live
 
-    def say(self, text: str) -> None:
-        self.reporter.say(text)
+    def message(self, text: str) -> None:
+        self.reporter.message(text)
 
-    def on_begin(self, plan: plans.Plan, title: str, device: str) -> None:
-        self.reporter.on_begin(plan, title, device)
+    def on_start(self, plan: plans.Plan, title: str, device: str) -> None:
+        self.reporter.on_start(plan, title, device)
 
     def on_compiled(self, seconds: float) -> None:
         self.reporter.on_compiled(seconds)

@@ -1,0 +1,1 @@
+"""Runs: planning, compilation, training, checkpoints, resumption."""

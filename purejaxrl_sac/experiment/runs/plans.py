@@ -1,0 +1,197 @@
+"""The plan of a run, its progress and its result, as data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purejaxrl_sac import envs
+from purejaxrl_sac.config import Config, ConfigError, validate
+from purejaxrl_sac.evaluate import Policy, exploring_policy, policy
+from purejaxrl_sac.train import build
+from purejaxrl_sac.types import PyTree, TrainState
+
+PolicyFactory = Callable[[Config, TrainState], Policy]
+"""The policy of one seed's state, such as `evaluate.policy`."""
+
+TOTALS = ("episodes", "returns", "lengths")  # summed over a chunk; all other metrics are averaged
+EVALUATED_POLICIES: dict[str, PolicyFactory] = {
+    "greedy_return": policy,
+    "exploring_return": exploring_policy,
+}
+"""The policies evaluated during training, by the name of their metric."""
+
+
+class Keys(NamedTuple):
+    """PRNG keys of a run, each [lanes]."""
+
+    train: jax.Array
+    final_evaluation: jax.Array
+    evaluation: jax.Array  # during training, the same at every evaluation
+
+
+class Plan(NamedTuple):
+    """Everything that determines the numbers of a run; display and storage are not part of it."""
+
+    config: Config
+    seeds: int  # trained in parallel
+    seed: int  # root of all random numbers
+    chunk: int  # iterations per compiled chunk
+    episodes: int  # greedy evaluation episodes per seed, at the end
+    eval_every: int  # environment steps between evaluations during training; 0 for none
+    eval_episodes: int  # episodes of each such evaluation, per seed
+    variants: dict[str, list[float]] = {}  # noqa: RUF012  traced field -> its value in each variant
+
+    @property
+    def lanes(self) -> int:
+        """Number of parallel training runs: variants x seeds, ordered by variant."""
+        return self.seeds * len(next(iter(self.variants.values()), [None]))
+
+    def lane_config(self, lane: int) -> Config:
+        """The configuration of one lane."""
+        return self.config.replace(**{k: v[lane // self.seeds] for k, v in self.variants.items()})
+
+    def config_lanes(self, lanes: int) -> tuple[Config, PyTree]:
+        """The configuration of `lanes` lanes, and its axes for `vmap`.
+
+        Fields that differ between variants are [lanes]; lanes that only pad the devices have the
+        first variant's values. An infinite `max_grad_norm` becomes None: as a traced number it
+        would make the program compute a norm that clips nothing.
+        """
+        config = self.config
+        if getattr(config, "max_grad_norm", 0) == math.inf:
+            config = config.replace(max_grad_norm=None)
+        if not self.variants:
+            return config, None
+        variant = np.arange(lanes) // self.seeds * (np.arange(lanes) < self.lanes)
+        axes = jax.tree.map(lambda _: None, config)
+        values = {name: np.asarray(x)[variant] for name, x in self.variants.items()}
+        return config.replace(**values), axes.replace(**dict.fromkeys(values, 0))
+
+    @property
+    def total(self) -> int:
+        """Environment steps of each seed at the end, warm-up included."""
+        return self.steps(self.config.iterations)
+
+    def steps(self, iterations: int) -> int:
+        """Environment steps of each seed after so many learning iterations, warm-up included."""
+        return (self.config.warmup_iterations + iterations) * self.config.steps_per_iteration
+
+    def evaluation_due(self, before: int, after: int) -> bool:
+        """Whether an evaluation is due after the iterations from `before` to `after`."""
+        if not self.eval_every:
+            return False
+        if after == self.config.iterations:
+            return True
+        return self.steps(after) // self.eval_every > self.steps(before) // self.eval_every
+
+    def keys(self) -> Keys:
+        """The keys of all lanes; variants share them, so they are compared on equal seeds."""
+        key_train, key_final = jax.random.split(key_from_seed(self.seed))
+        key_evaluation = jax.random.fold_in(key_final, 1)
+
+        def split(key: jax.Array) -> jax.Array:
+            return jnp.tile(jax.random.split(key, self.seeds), self.lanes // self.seeds)
+
+        return Keys(split(key_train), split(key_final), split(key_evaluation))
+
+
+def plan(
+    config: Config,
+    seeds: int = 1,
+    *,
+    seed: int = 0,
+    chunks: int = 50,
+    episodes: int = 128,
+    eval_every: int = 0,
+    eval_episodes: int = 32,
+    variants: dict[str, list[float]] | None = None,
+) -> Plan:
+    """Makes a plan from the arguments of `lifecycle.run`, and checks it.
+
+    Raises:
+        ConfigError: the configuration cannot run, or a count is out of range.
+    """
+    build(config)
+    for values in zip(*(variants or {}).values(), strict=True):
+        validate(config.replace(**dict(zip(variants or {}, values, strict=True))))
+    key_from_seed(seed)
+    for name, value in {"seeds": seeds, "chunks": chunks, "episodes": episodes}.items():
+        if value < 1:
+            raise ConfigError(f"{name} is {value}, but must be at least 1")
+    if eval_every < 0 or eval_episodes < 1:
+        raise ConfigError("eval_every must be zero (never) or more, eval_episodes at least 1")
+    chunk = chunk_length(config.iterations, chunks)
+    if eval_every:
+        if not has_time_limit(config):
+            raise ConfigError(f"eval_every needs a time limit, which {config.env} does not have")
+        chunk = min(chunk, max(1, eval_every // config.steps_per_iteration))
+    return Plan(config, seeds, seed, chunk, episodes, eval_every, eval_episodes, variants or {})
+
+
+class Progress(NamedTuple):
+    """The state of a run after a chunk; arrays are [lanes]."""
+
+    steps: int  # environment steps of each seed so far
+    total_steps: int  # environment steps of each seed at the end
+    seconds: float  # spent in chunks, without compilation, warm-up and the host's work
+    rate: float  # environment steps per second over all lanes, warm-up not counted
+    episodes: np.ndarray  # number of episodes that ended in the chunk
+    episode_return: np.ndarray  # their mean return; nan if there are none
+    episode_length: np.ndarray  # their mean length; nan if there are none
+    latest_return: np.ndarray  # the latest episode_return that is not nan; nan before the first
+    metrics: dict[str, np.ndarray]  # the agent's own, averaged over the chunk
+    evaluation: dict[str, np.ndarray]  # mean return by metric name; {} if no evaluation was due
+    failed_step: np.ndarray  # step of the first nan or infinite metric; -1 while all are finite
+
+    @property
+    def failed(self) -> np.ndarray:
+        """[lanes] bool: whether a metric has been nan or infinite."""
+        return self.failed_step >= 0
+
+
+class Result(NamedTuple):
+    """A finished run."""
+
+    state: TrainState  # leading axis [lanes], clock unbatched
+    history: list[Progress]
+    evaluation: np.ndarray | None  # [lanes, episodes] greedy returns; None without a time limit
+    compile_seconds: float
+    train_seconds: float
+
+
+def chunk_length(iterations: int, chunks: int) -> int:
+    """Iterations per chunk for about `chunks` chunks.
+
+    Prefers a divisor of `iterations`, because a shorter last chunk is another program to compile.
+    """
+    wanted = max(1, round(iterations / chunks))
+    near = range(wanted, max(1, wanted // 2), -1)
+    return next((length for length in near if iterations % length == 0), wanted)
+
+
+def chunk_lengths(iterations: int, chunk: int) -> list[int]:
+    """The lengths of the chunks that cover `iterations`: `chunk` each, the last one the rest."""
+    whole, rest = divmod(iterations, chunk)
+    return [chunk] * whole + [rest] * (rest > 0)
+
+
+def has_time_limit(config: Config) -> bool:
+    """Whether episodes have a time limit, without which policies cannot be evaluated."""
+    return envs.bind(config.env, config.env_params).max_steps is not None
+
+
+def key_from_seed(seed: int) -> jax.Array:
+    """The root key of an integer seed.
+
+    Raises:
+        ConfigError: the seed does not fit into 32 bits.
+    """
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed is {seed}, but must be between 0 and 2**32 - 1")
+    return jax.random.key(jnp.uint32(seed))
