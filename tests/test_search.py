@@ -118,7 +118,7 @@ def test_exploiting_copies_the_best_and_exploring_stays_in_range():
 def test_a_member_without_score_is_never_copied():
     scores = jnp.array([jnp.nan, jnp.nan, 1.0, jnp.nan, jnp.nan, jnp.nan, jnp.nan, jnp.nan])
     ranges = search.Ranges({}, {})
-    parents, _ = search.exploit_and_explore(jax.random.key(0), scores, {}, ranges, share=0.5)
+    parents, _ = search.exploit_and_explore(jax.random.key(0), scores, {}, ranges, fraction=0.5)
     assert (parents[parents != jnp.arange(8)] == 2).all() and (parents == 2).sum() >= 4
 
 

@@ -1,4 +1,4 @@
-"""Painters: how a moment of an episode looks, drawn with Pillow in world coordinates.
+"""Painters, which draw a time step of an episode with Pillow, in world coordinates.
 
 Everything that moves is read from the observations, of which the last is the true final one: the
 state of a gymnax environment is that of the next episode as soon as one ends.
@@ -52,7 +52,7 @@ class Scene(NamedTuple):
     episode: Episode
 
 
-Painter = Callable[[Scene, int], Image.Image]  # (scene, t) -> the moment after t steps
+Painter = Callable[[Scene, int], Image.Image]  # (scene, t) -> image after t steps
 
 
 class Canvas:

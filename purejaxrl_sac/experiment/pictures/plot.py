@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -36,10 +36,10 @@ Scores = Mapping[str, np.ndarray]  # label -> [runs], nan for a seed without a s
 
 
 class Style(TypedDict):
-    """How the lines of a run look."""
+    """Line style of a run."""
 
     color: str
-    linestyle: str
+    linestyle: NotRequired[str]
 
 
 Styles = Mapping[str, Style]  # label -> style
@@ -123,7 +123,7 @@ def learning_curve(
     filled = forward_fill(np.asarray(returns, float))
     axes.plot(steps, filled.T, color=COLORS[0], alpha=min(0.5, 3 / len(filled)), linewidth=0.6)
     label = "IQM, 95 % interval" if len(filled) > 1 else "return"
-    draw_curve(axes, steps, filled, {"color": COLORS[0], "linestyle": "-"}, label)
+    draw_curve(axes, steps, filled, {"color": COLORS[0]}, label)
     if finite := filled[np.isfinite(filled)].tolist():
         low, high = np.percentile(finite, [0.5, 100])
         axes.set_ylim(low - 0.05 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3)
@@ -241,11 +241,11 @@ def draw_profiles(axes: Axes, scores: Scores, styles: Styles, xlabel: str = SCOR
     if len(every):
         margin = 0.03 * np.ptp(every) or 1
         thresholds = np.linspace(every.min() - margin, every.max() + margin, 300)
-        share = partial(performance_profile, thresholds=thresholds)
+        profile = partial(performance_profile, thresholds=thresholds)
         for label, x in scores.items():
-            band, color = stratified_interval([x], share), styles[label]["color"]
+            band, color = stratified_interval([x], profile), styles[label]["color"]
             axes.fill_between(thresholds, *band, color=color, alpha=0.2, linewidth=0, step="post")
-            axes.step(thresholds, share(x), where="post", label=label, **styles[label])
+            axes.step(thresholds, profile(x), where="post", label=label, **styles[label])
     axes.set_title("Performance profiles, 95 % intervals", loc="left", fontsize="medium")
     axes.set(xlabel=xlabel, ylabel="fraction of seeds above it", ylim=(-0.02, 1.02))
     _plain(axes)

@@ -86,7 +86,7 @@ def _unwritable(path: Path, error: OSError) -> ConfigError:
 
 
 def _check(path: Path, state: TrainState, max_steps: int | None, fps: float | None) -> None:
-    """Check whatever can be checked before the episode is rolled out."""
+    """Raise the errors that can be found before the episode is rolled out."""
     if path.suffix not in (".gif", ".mp4"):
         raise ConfigError(f"{path} must end in .gif or .mp4")
     if path.suffix == ".mp4" and shutil.which("ffmpeg") is None:

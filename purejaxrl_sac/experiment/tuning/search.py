@@ -304,13 +304,13 @@ def exploit_and_explore(  # noqa: PLR0917
     scores: jax.Array,
     values: dict[str, jax.Array],
     ranges: Ranges,
-    share: float = 0.25,
+    fraction: float = 0.25,
     factor: float = 1.25,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """One step of population-based training (Jaderberg et al. 2017, arXiv 1711.09846).
 
-    The worst `share` of the members become copies of random members of the best `share`, with every
-    hyperparameter multiplied or divided by `factor`, within its range. A pure function.
+    The worst `fraction` of the members become copies of random members of the best `fraction`, with
+    every hyperparameter multiplied or divided by `factor`, within its range. A pure function.
 
     Args:
         scores: [P]; nan counts as the worst.
@@ -320,13 +320,12 @@ def exploit_and_explore(  # noqa: PLR0917
         parents, [P] int, and the new values.
     """
     members = len(scores)
-    cut = max(1, int(share * members))
+    cut = max(1, int(fraction * members))
     order = jnp.argsort(jnp.where(jnp.isnan(scores), -jnp.inf, scores))  # ascending
     key_parent, *keys = jax.random.split(key, 1 + len(values))
     best = order[-cut:][jax.random.randint(key_parent, (cut,), 0, cut)]
-    best = jnp.where(
-        jnp.isnan(scores[best]), order[-1], best
-    )  # never copy a member without a score
+    # never copy a member without a score
+    best = jnp.where(jnp.isnan(scores[best]), order[-1], best)
     parents = jnp.arange(members).at[order[:cut]].set(best)
     copied = parents != jnp.arange(members)
 
@@ -350,7 +349,7 @@ def population_based_training(
     generations: int = 10,
     seed: int = 0,
     episodes: int = 32,
-    share: float = 0.25,
+    fraction: float = 0.25,
     factor: float = 1.25,
     devices: int | None = None,
     on_generation: Callable[[Generation], None] = lambda generation: None,
@@ -363,7 +362,7 @@ def population_based_training(
         generations: approximate number of them; members are replaced between two generations.
         seed: root of all random numbers.
         episodes: greedy evaluation episodes per member and generation.
-        share: fraction of the members that is replaced.
+        fraction: of the members, that is replaced.
         factor: by which hyperparameters are multiplied or divided.
         devices: number of devices that members are distributed over; None for all.
         on_generation: called after each generation.
@@ -373,8 +372,8 @@ def population_based_training(
             more members than fit into memory.
     """
     points = check_points(config, points)
-    if len(points) < 2 or not 0 < share <= 0.5:
-        raise ConfigError("a population needs at least two members, and a share of at most a half")
+    if len(points) < 2 or not 0 < fraction <= 0.5:
+        raise ConfigError("a population needs at least two members, and a fraction of at most 0.5")
     names = sorted(points[0])
     if static := set(names) - traced_fields(config):
         raise ConfigError(
@@ -400,7 +399,7 @@ def population_based_training(
     programs = _compile(plan, mesh, lengths)
     values = {name: jnp.array([float(point[name]) for point in points]) for name in names}
     ranges = Ranges({n: float(low[n]) for n in names}, {n: float(high[n]) for n in names})
-    step = jax.jit(partial(exploit_and_explore, ranges=ranges, share=share, factor=factor))
+    step = jax.jit(partial(exploit_and_explore, ranges=ranges, fraction=fraction, factor=factor))
     key_members, key_steps = jax.random.split(jax.random.fold_in(plans.key_from_seed(seed), 2))
 
     def member_keys(key: jax.Array) -> jax.Array:
