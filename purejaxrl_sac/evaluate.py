@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,10 @@ import jax.numpy as jnp
 from purejaxrl_sac import envs, losses
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.train import build
-from purejaxrl_sac.types import EnvState, TrainState, Transition
+from purejaxrl_sac.types import EnvState, PyTree, TrainState, Transition
 
 Policy = Callable[[jax.Array, jax.Array], jax.Array]
+Output = TypeVar("Output")
 
 
 def policy(config: Config, state: TrainState) -> Policy:
@@ -129,15 +131,59 @@ def rollout_episodes(
         transitions, [max_steps, episodes], actions in the environment's own units; and which of
         them belong to the episode, [max_steps, episodes] bool: those after its end are of others.
     """
+    return _rollout(
+        key, config, state, episodes, policy, max_steps,
+        lambda env_state, transition, running: (transition, running),
+    )  # fmt: skip
+
+
+def rollout_states(
+    key: jax.Array,
+    config: Config,
+    state: TrainState,
+    episodes: int = 128,
+    *,
+    policy: Callable[[Config, TrainState], Policy] = policy,
+    max_steps: int | None = None,
+) -> tuple[PyTree, Transition, jax.Array]:
+    """As `rollout_episodes`, with the environments' own states, for example to render them.
+
+    Returns:
+        the environments' states before each step, [max_steps, episodes]; transitions; and which of
+        them belong to the episode.
+    """
+    return _rollout(
+        key, config, state, episodes, policy, max_steps,
+        lambda env_state, transition, running: (env_state.state, transition, running),
+    )  # fmt: skip
+
+
+def _rollout(  # noqa: PLR0917
+    key: jax.Array,
+    config: Config,
+    state: TrainState,
+    episodes: int,
+    policy: Callable[[Config, TrainState], Policy],
+    max_steps: int | None,
+    output: Callable[[EnvState, Transition, jax.Array], Output],
+) -> Output:
+    """Play episodes, and stack what `output` selects of each step.
+
+    Args:
+        output: (environments before the step, transition, whether it belongs to the episode [N])
+            -> pytree. Only what it returns is kept, also where nothing is compiled.
+    """
     env, start, keys = _begin(key, config, episodes, max_steps)
     choose = policy(config, state)
 
-    def body(carry: tuple, key: jax.Array) -> tuple[tuple, tuple]:
+    def body(
+        carry: tuple[EnvState, jax.Array], key: jax.Array
+    ) -> tuple[tuple[EnvState, jax.Array], Output]:
         env_state, running = carry
         keys = jax.random.split(key, 1 + episodes)
         action = choose(keys[0], env_state.obs)
-        env_state, transition, _ = env.step(keys[1:], env_state, action)
-        return (env_state, running & ~transition.last), (transition, running)
+        after, transition, _ = env.step(keys[1:], env_state, action)
+        return (after, running & ~transition.last), output(env_state, transition, running)
 
     return jax.lax.scan(body, (start, jnp.ones(episodes, bool)), keys)[1]
 
