@@ -158,7 +158,7 @@ def rollout_states(
     )  # fmt: skip
 
 
-def _rollout(  # noqa: PLR0917
+def _rollout(
     key: jax.Array,
     config: Config,
     state: TrainState,

@@ -1,16 +1,16 @@
-"""What accelerators make of the package: kernels, microseconds, memory, the same numbers or not.
+"""Kernels, times and memory of the package on accelerators, and agreement with the CPU.
 
-    python scripts/accelerator.py compile                                    no card is needed
+    python scripts/accelerator.py compile                                    needs no device
     python scripts/accelerator.py compile dqn:CartPole-v1 sac --seeds 64 --target h100 v5e
     python scripts/accelerator.py compile dqn sac --kind "one update" --peer rejax
-    python scripts/accelerator.py measure --minutes 8                        on a card
-    python scripts/accelerator.py check --minutes 8                          on a card
-    python scripts/accelerator.py table                                      of what is recorded
+    python scripts/accelerator.py measure --minutes 8                        on a device
+    python scripts/accelerator.py check --minutes 8                          on a device
+    python scripts/accelerator.py table                                      shows recorded rows
 
-Each row is one JSON line, appended to `--record`; what it holds already for the same sources,
-device and flags is not done again (`--again` does). `one update` is one environment, one step and
-one update an iteration with networks of 64 x 64; `preset` is the preset as it stands. `compile`
-needs the extra cuda12 or tpu, and compiles every preset at 64 seeds where it is given no names.
+Each row is one JSON line, appended to `--record`. Rows that are recorded for the same sources,
+device and flags are skipped (unless `--again`). `one update` is one environment, one step and one
+update per iteration with networks of 64 x 64; `preset` is the unchanged preset. `compile` needs the
+extra cuda12 or tpu; without names it compiles every preset for 64 seeds.
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ STAGES = ("curve", "profile", "flags", "fit")
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """A parser that reports errors in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{message} (--help shows what there is)\n")
+        self.exit(2, f"{message} (see --help)\n")
 
 
 def count(text: str) -> int:
-    """A number from 1 on."""
+    """Parse a positive integer."""
     if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text} is no whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
     return int(text)
 
 
 def parser() -> Parser:
-    """The command line."""
+    """The parser of the command line."""
     top = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(dest="command", required=True, parser_class=Parser)
     shared = Parser(add_help=False)
     shared.add_argument("--record", type=Path, help="default: scripts/results/accelerator.jsonl")
     timed = Parser(add_help=False)
-    timed.add_argument("--minutes", type=float, default=8.0, help="nothing begins after them")
-    timed.add_argument("--workers", type=count, help="programs compiled side by side")
+    timed.add_argument("--minutes", type=float, default=8.0, help="no work starts after this time")
+    timed.add_argument("--workers", type=count, help="programs compiled concurrently")
     again = Parser(add_help=False)
-    again.add_argument("--again", action="store_true", help="what is recorded, too")
+    again.add_argument("--again", action="store_true", help="repeat recorded rows")
 
     compile_ = commands.add_parser("compile", parents=[shared, again])
     compile_.add_argument("works", nargs="*", metavar="ALGORITHM[:ENVIRONMENT]")
-    compile_.add_argument("--target", nargs="+", default=[], help="default: all that can be had")
+    compile_.add_argument("--target", nargs="+", default=[], help="default: all installed")
     compile_.add_argument("--kind", default="preset", help='"one update" or preset')
     compile_.add_argument("--seeds", nargs="+", type=int, default=[], help="default: 1 64 1024")
-    compile_.add_argument("--peer", help="rejax: the same work by rejax 0.1.3, for GPUs")
-    compile_.add_argument("--text", type=Path, help="a folder for the programs as text")
-    compile_.add_argument("--peer-environment", type=Path, help="its virtual environment")
+    compile_.add_argument("--peer", help="rejax: also compile rejax 0.1.3 for GPUs")
+    compile_.add_argument("--text", type=Path, help="a folder for the HLO text of the programs")
+    compile_.add_argument("--peer-environment", type=Path, help="virtual environment of the peer")
 
     measure = commands.add_parser("measure", parents=[shared, timed])
     measure.add_argument("--stages", nargs="+", default=STAGES, choices=STAGES)
@@ -69,12 +69,12 @@ def parser() -> Parser:
     check = commands.add_parser("check", parents=[shared, timed, again])
     check.add_argument("--algorithms", nargs="+", default=[], help="default: all")
     table = commands.add_parser("table", parents=[shared])
-    table.add_argument("--page", action="store_true", help="renders results/accelerators.md, too")
+    table.add_argument("--page", action="store_true", help="also render results/accelerators.md")
     return top
 
 
 def run(options: argparse.Namespace, arguments: list[str]) -> int:
-    """One command; its exit status."""
+    """Run one command and return its exit status."""
     from purejaxrl_sac.config import ConfigError
     from scripts.accelerators import compiling, record, report, tables
 
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
     del given["command"]
     path = given.setdefault("record", record.RESULTS)
     if options.command == "table" and not path.exists():
-        raise ConfigError(f"{path} does not exist: measure first, or give --record another file")
+        raise ConfigError(f"{path} does not exist: run measure first, or pass another --record")
     status = 0
     if options.command == "compile":
         given["targets"] = given.pop("target")
@@ -104,7 +104,7 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit status: 2 for bad input, which is told in one line."""
+    """Run the command line; the exit status is 2 for invalid input, reported in one line."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
     if options.command in ("compile", "table"):
@@ -120,6 +120,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    code = main()
+    status = main()
     sys.stdout.flush()
-    os._exit(code)  # what still compiles is not waited for
+    os._exit(status)  # without waiting for pending compilations

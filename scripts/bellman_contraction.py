@@ -2,9 +2,9 @@
 
     python scripts/bellman_contraction.py                 # writes bellman_contraction.png
 
-The largest ||T Q1 - T Q2|| / ||Q1 - Q2|| over random MDPs and pairs Q1, Q2, for the optimality,
-expectation and soft operators; how value iteration closes in on Q*; and how the soft Q* tends to
-the hard one as the temperature falls, between max Q and max Q + alpha log A.
+Computes the largest ||T Q1 - T Q2|| / ||Q1 - Q2|| over random MDPs and pairs Q1, Q2 for the
+optimality, expectation and soft operators, and plots the convergence of value iteration to Q* and
+of the soft Q* to the hard one as the temperature tends to zero.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GAMMA, ALPHA = 0.9, 0.5
 
 
 def operators(mdp: mdps.MDP, pi: jax.Array) -> dict:
-    """name -> operator on Q [S, A]."""
+    """Operators on Q [S, A] by name."""
     return {
         "optimality": lambda q: dp.optimality(mdp, GAMMA, q),
         "expectation": lambda q: dp.expectation(mdp, GAMMA, pi, q),
@@ -72,7 +72,7 @@ def main() -> None:
         left.semilogy(gaps[0] * gamma ** np.arange(60), ":", color=line.get_color())
     left.set(xlabel="applications of T", ylabel="||Q - Q*||", title="value iteration, FrozenLake")
     left.set_ylim(1e-6, 2)
-    left.legend(frameon=False, title="dotted: the guarantee")
+    left.legend(frameon=False, title="dotted: upper bound")
 
     alphas = jnp.logspace(-3, 0.5, 30)
     soft = jax.vmap(lambda alpha: dp.soft_value_iteration(mdp, GAMMA, alpha))(alphas)
@@ -80,7 +80,7 @@ def main() -> None:
     value = jax.vmap(losses.log_sum_exp)(soft, alphas)[:, 0]
     right.loglog(alphas, value - hard[0].max(), label="soft V*(s0) - V*(s0)")
     right.loglog(alphas, alphas * np.log(4) / (1 - GAMMA), ":", label="alpha log A / (1 - gamma)")
-    right.set(xlabel="temperature alpha", title="soft tends to hard")
+    right.set(xlabel="temperature alpha", title="soft and hard optimal values")
     right.legend(frameon=False)
     print(f"soft V*(s0) at alpha {alphas[0]:.3f}: {value[0]:.6f}, hard {hard[0].max():.6f}")
     figure.savefig(options.out)

@@ -1,20 +1,20 @@
-"""SAC and its relatives on Brax, beside Brax's own SAC with the same steps, updates and networks.
+"""SAC and its variants on Brax, compared with Brax's SAC for the same steps, updates and networks.
 
     python scripts/benchmark_brax.py hopper/spring --peer
     python scripts/benchmark_brax.py hopper/spring --algorithms sac redq droq --updates 16
     python scripts/benchmark_brax.py hopper/spring --algorithms tqc --set num_critics=2
 
-Needs the extra `brax`. A JSON line for each algorithm: what greedy episodes of 1,000 steps earn,
-IQM over seeds with its 95 % bootstrap interval, and seconds of learning per seed, compilation
-apart. All of them make `--updates` updates of 256 transitions after each step of 16 environments,
-see observations scaled by running statistics and, where they have a temperature, aim at an entropy
-of -1/2 nat per dimension. The actors of REDQ and DroQ move with every update here. SimBa and the
-critics of CrossQ have networks of their own, SimBa its own step size.
+Needs the extra `brax`. Prints a JSON line per algorithm: returns of greedy episodes of 1,000 steps,
+as IQM over seeds with its 95 % bootstrap interval, and training seconds per seed without
+compilation. All algorithms make `--updates` updates of 256 transitions after each step of 16
+environments, normalise observations and have a target entropy of -1/2 nat per dimension if they
+learn a temperature. REDQ and DroQ update their actors with every update here. SimBa and CrossQ's
+critics keep their own networks, and SimBa its own learning rate.
 
-Brax fills its memory by the untrained policy where ours acts uniformly, and begins all episodes of
-an environment with the first one's state. Its seeds are trained one after the other, ours side by
-side. Brax 0.14's trainer calls `jax.device_put_replicated`, which JAX no longer has: it is
-supplied here, for one device.
+Brax fills its replay memory with the untrained policy, this package with uniform actions; Brax
+starts all episodes of an environment from the state of the first one. Its seeds are trained
+sequentially, ours in one batch. Brax 0.14's trainer calls `jax.device_put_replicated`, which was
+removed from JAX: it is defined here for one device.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ SHARED = {
     "warmup_steps": 8_000,
     "batch_size": 256,
     "hidden_sizes": (64, 64),
-    "alpha_learning_rate": 3e-4,  # Brax's, and not to be chosen there
+    "alpha_learning_rate": 3e-4,  # Brax's, which cannot be changed there
     "gamma": 0.99,
     "tau": 0.005,
-    "target_entropy_per_dim": -0.5,  # likewise
+    "target_entropy_per_dim": -0.5,  # the same
 }
 
 
@@ -64,7 +64,7 @@ def configuration(algorithm: str, env: str, options: argparse.Namespace) -> prl.
         "wrappers": (normalize.observations,),
         "learning_rate": options.learning_rate,
     }
-    if algorithm == "simba":  # these are what it is
+    if algorithm == "simba":  # its own are part of the algorithm
         del fields["wrappers"], fields["learning_rate"]
     if algorithm in ("redq", "droq"):
         fields["policy_delay"] = 1
@@ -77,16 +77,16 @@ def ours(config: prl.Config, seeds: int, root: int) -> tuple[np.ndarray, float]:
     """Greedy returns per seed, and seconds of training per seed."""
     keys = jax.random.split(jax.random.key(root), seeds)
     train = jax.jit(jax.vmap(prl.make_train(config))).lower(keys).compile()
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     state, _ = jax.block_until_ready(train(keys))
-    seconds = (time.perf_counter() - began) / seeds
+    seconds = (time.perf_counter() - start_time) / seeds
     play = jax.vmap(lambda key, state: prl.evaluate(key, config, state, EPISODES))
     keys = jax.random.split(jax.random.key(root + 1), seeds)
     return np.asarray(jax.jit(play)(keys, state)).mean(1), seconds
 
 
 def brax(env: str, options: argparse.Namespace) -> tuple[np.ndarray, float]:
-    """The same of Brax's SAC."""
+    """Greedy returns per seed, and seconds of training per seed, of Brax's SAC."""
     from brax import envs
     from brax.training.agents.sac import networks, train
 
@@ -112,7 +112,7 @@ def brax(env: str, options: argparse.Namespace) -> tuple[np.ndarray, float]:
             discounting=SHARED["gamma"],
             seed=options.root + seed,
             batch_size=SHARED["batch_size"],
-            num_evals=11,  # speed is counted from the second of ten parts on
+            num_evals=11,  # the first of ten parts includes compilation
             normalize_observations=True,
             max_devices_per_host=1,
             reward_scaling=options.reward_scaling,
@@ -127,22 +127,22 @@ def brax(env: str, options: argparse.Namespace) -> tuple[np.ndarray, float]:
             progress_fn=progress,
         )
         scores.append(float(metrics["eval/episode_reward"]))
-    usual = [speed for i, speed in enumerate(speeds) if i % 10]
+    steady = [speed for i, speed in enumerate(speeds) if i % 10]
     learning = options.steps - SHARED["warmup_steps"]
-    return np.array(scores), learning / float(np.median(usual))
+    return np.array(scores), learning / float(np.median(steady))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("env", help="TASK or TASK/BACKEND, such as hopper/spring")
     parser.add_argument("--algorithms", nargs="*", default=["sac"], choices=ALGORITHMS)
-    parser.add_argument("--peer", action="store_true", help="Brax's own SAC, too")
+    parser.add_argument("--peer", action="store_true", help="also train Brax's SAC")
     parser.add_argument("--steps", type=int, default=200_000)
     parser.add_argument("--updates", type=int, default=8, help="per 16 environment steps")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--root", type=int, default=20, help="root of all random numbers")
-    parser.add_argument("--reward-scaling", type=float, default=1.0, help="of Brax's SAC")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="but of SimBa")
+    parser.add_argument("--root", type=int, default=20, help="seed of all random numbers")
+    parser.add_argument("--reward-scaling", type=float, default=1.0, help="for Brax's SAC")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="not for SimBa")
     parser.add_argument("--set", nargs="*", default=[], type=setting, metavar="NAME=VALUE")
     parser.add_argument("--out", type=Path, default=Path("runs/brax"))
     options = parser.parse_args()

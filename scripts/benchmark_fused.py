@@ -1,13 +1,13 @@
-"""The fused DQN update beside the plain one, on a card: microseconds and distances.
+"""Times of DQN's fused and unfused updates on a GPU, and the differences of their parameters.
 
     python scripts/benchmark_fused.py
 
-prints JSON lines, or appends them to `--record`. `fused distance` rows: ‖a - b‖ of all parameters
-over ‖b - initial‖ after 10 updates on the same batches, for fused and plain updates in float32
-("highest") and in the device's default precision of matrix products; the largest over seeds.
-`fused time` rows: median microseconds of one whole iteration (one environment step, one update of
-64 x 64 units, 128 transitions), measured in turns, with the least and the most of all rounds. On a
-CPU the plain update runs in both places.
+Prints JSON lines, or appends them to `--record`. `fused distance` rows: the maximum over seeds of
+‖a - b‖ / ‖b - initial‖ of all parameters after 10 updates on the same batches, for fused and
+unfused ("plain") updates in float32 ("highest") and in the device's default precision of matrix
+products. `fused time` rows: median microseconds per iteration (one environment step, one update of
+64 x 64 units and 128 transitions) and the range over rounds, in which all programs alternate. On a
+CPU the unfused update runs in both cases.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from scripts.accelerators import record
 from scripts.accelerators import work as works
 
 UPDATES = 10
-PAIRS = (  # what is compared with what
+PAIRS = (  # compared programs
     ("fused highest", "plain highest"),
     ("fused default", "plain default"),
     ("plain default", "plain highest"),
@@ -47,9 +47,9 @@ PAIRS = (  # what is compared with what
 
 @dataclasses.dataclass(frozen=True)
 class Work(works.Work):
-    """The work of `accelerator.py`, with or without the kernel."""
+    """A work of `accelerator.py`, with or without the kernel."""
 
-    shape: str = ""  # transitions at a time x warps; "": the plain update
+    shape: str = ""  # transitions per program x warps; "": the unfused update
 
     def config(self) -> prl.Config:
         return super().config().replace(wrappers=wrappers(self.shape))
@@ -59,14 +59,14 @@ class Work(works.Work):
 class Options:
     seeds: tuple[int, ...] = (1, 8, 64, 256, 1024)
     shapes: tuple[str, ...] = ("128x8", "64x4")
-    """Of the kernel's programs: transitions at a time x warps; the first is that of distances."""
+    """Of the kernel: transitions per program x warps; distances use the first."""
     rounds: int = 5
     seconds: float = 170.0
-    """After which no new row is begun."""
+    """No measurement starts after this time."""
     workers: int = 8
-    """Programs compiled side by side."""
+    """Programs compiled concurrently."""
     record: Path | None = None
-    """A file that rows are appended to."""
+    """A file to which rows are appended."""
 
 
 def wrappers(shape: str) -> tuple:
@@ -81,7 +81,7 @@ def base(seeds: int, shape: str = "") -> Work:
 
 
 def timed_program(work: Work) -> Any:
-    """The compiled iterations, which take their state's memory over."""
+    """The compiled iterations, which donate their state."""
     _, run, _, state = works.programs(work)
     return jax.jit(run, donate_argnums=0).lower(state).compile()
 
@@ -92,11 +92,11 @@ def started(seeds: int) -> Any:
 
 
 def updated_program(seeds: int, shape: str, precision: str) -> Any:
-    """key -> parameters at first, and after some updates, of all seeds."""
+    """Compiled function keys -> (initial parameters, parameters after `UPDATES`) of all seeds."""
     config = base(seeds).config()
-    # float32 products need more registers, so that the kernel chooses the block itself
-    own = (fused_dqn.dqn_update,) if precision == "highest" else wrappers(shape)
-    agent = build(config.replace(wrappers=own if shape else ()))[1]
+    # float32 products need more registers: leave the block size to the kernel
+    fused = (fused_dqn.dqn_update,) if precision == "highest" else wrappers(shape)
+    agent = build(config.replace(wrappers=fused if shape else ()))[1]
 
     def one(key: jax.Array) -> tuple:
         keys = jax.random.split(key, 7)
@@ -125,7 +125,7 @@ def updated_program(seeds: int, shape: str, precision: str) -> Any:
 
 
 def norm(a: Any, b: Any) -> jax.Array:
-    """Of the difference of two trees, for each seed."""
+    """Norm of the difference of two trees, for each seed."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return jnp.sqrt(sum(jnp.square(x - y).reshape(len(x), -1).sum(1) for x, y in pairs))
 
@@ -137,24 +137,24 @@ def distances(seeds: int, programs: dict[str, Any]) -> dict:
         first, ends[name] = program(keys)
     worst = {}
     for a, b in PAIRS:
-        share = norm(ends[a], ends[b]) / norm(ends[b], first)
-        worst[f"{a} / {b}"] = float(share.max())
+        ratio = norm(ends[a], ends[b]) / norm(ends[b], first)
+        worst[f"{a} / {b}"] = float(ratio.max())
     return worst
 
 
 def times(seeds: int, start: Any, programs: dict[str, Any], rounds: int) -> dict:
-    """Microseconds of an iteration of each program, in turns."""
+    """Microseconds per iteration of each program, in alternating rounds."""
     keys = jax.random.split(jax.random.key(0), seeds)
     iterations = base(seeds).iterations()
     states = {name: start(keys) for name in programs}
     calls, spent = {}, {name: [] for name in programs}
 
     def call(name: str, number: int) -> float:
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         for _ in range(number):
             states[name], _ = programs[name](states[name])
         jax.block_until_ready(states[name])
-        return (time.perf_counter() - began) / number
+        return (time.perf_counter() - start_time) / number
 
     for name in programs:
         call(name, 1)
@@ -175,7 +175,7 @@ def times(seeds: int, start: Any, programs: dict[str, Any], rounds: int) -> dict
 
 
 def main(options: Options) -> None:
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     device = jax.devices()[0].device_kind
 
     def show(what: str, **row: Any) -> None:
@@ -185,8 +185,8 @@ def main(options: Options) -> None:
         else:
             print(json.dumps(row), flush=True)
 
-    def late() -> bool:
-        return time.perf_counter() - began > options.seconds
+    def out_of_time() -> bool:
+        return time.perf_counter() - start_time > options.seconds
 
     names = ["plain", *(f"fused {shape}" for shape in options.shapes)]
     shapes = ["", *options.shapes]
@@ -204,15 +204,15 @@ def main(options: Options) -> None:
         for name, shape in zip(names, shapes, strict=True)
     }
     for seeds in options.seeds:
-        if not late():
+        if not out_of_time():
             found = {name: ends[seeds, name].result() for s, name in ends if s == seeds}
             show("distance", seeds=seeds, updates=UPDATES, **distances(seeds, found))
-    # compilers would disturb the clocks
-    left = max(0.0, options.seconds - (time.perf_counter() - began))
+    # compilation would disturb the timing
+    left = max(0.0, options.seconds - (time.perf_counter() - start_time))
     concurrent.futures.wait([*starts.values(), *loops.values()], timeout=left)
     for seeds in options.seeds:
         ready = starts[seeds].done() and all(loops[seeds, name].done() for name in names)
-        if ready and not late():
+        if ready and not out_of_time():
             programs = {name: loops[seeds, name].result() for name in names}
             row = times(seeds, starts[seeds].result(), programs, options.rounds)
             show("time", seeds=seeds, **row)

@@ -1,12 +1,12 @@
-"""What an algorithm's preset learns on an environment, beside published scores.
+"""Returns of an algorithm's preset on an environment, with published scores for comparison.
 
     python scripts/benchmark_learning.py double_dqn CartPole-v1 --seeds 30
     python scripts/benchmark_learning.py pqn Breakout-MinAtar --seeds 3 --set total_steps=1_000_000
 
-Trains all seeds side by side, evaluates each one greedily on start states of its own, and prints
-one JSON row: the interquartile mean over seeds with its 95 % bootstrap interval, the worst seed,
-and what others have reached. The row and the learning curve are kept in `--out`. The seeds are
-none of those that presets were tuned on, which is for `--root 0`.
+Trains all seeds in one batch, evaluates each greedily from different start states, and prints one
+JSON row: the interquartile mean over seeds with its 95 % bootstrap interval, the worst seed, and
+published scores. The row and the learning curve are written to `--out`. The seeds differ from those
+used to tune presets, which have `--root 0`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from purejaxrl_sac.experiment.runs.engine import train_seeds
 from purejaxrl_sac.experiment.runs.plans import Progress, has_time_limit, plan
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 
-REFERENCES = {  # environment -> what others have published, mean +- spread
+REFERENCES = {  # environment -> published scores, mean +- spread
     "CartPole-v1": "best possible 500; rl-zoo DQN 500 at 50k; CleanRL at 500k: DQN 498.4 +- 2.3,"
     " C51 491.1 +- 9.7, PQN 495.1 +- 6.9; PureJaxRL and Stoix DQN about 350 to 400 at 500k",
     "Acrobot-v1": "rl-zoo at 100k: DQN -76.6 +- 11.8, QR-DQN -69.1; CleanRL DQN -88.9;"
@@ -47,7 +47,7 @@ REFERENCES = {  # environment -> what others have published, mean +- spread
 
 
 def setting(text: str) -> tuple[str, Any]:
-    """A field and its value out of `name=value`."""
+    """Parse `name=value` into a field and its value."""
     name, _, value = text.partition("=")
     try:
         return name, ast.literal_eval(value)
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("env")
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--episodes", type=int, default=1_000, help="over all seeds")
-    parser.add_argument("--root", type=int, default=20, help="root of all random numbers")
+    parser.add_argument("--root", type=int, default=20, help="seed of all random numbers")
     parser.add_argument("--set", nargs="+", type=setting, default=[], metavar="NAME=VALUE")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
     options = parser.parse_args()
@@ -70,18 +70,20 @@ def main() -> None:
         episodes = -(-options.episodes // max(1, options.seeds))
         run = plan(config, options.seeds, seed=options.root, episodes=episodes)
         if not has_time_limit(config):
-            raise prl.ConfigError(f"{options.env} has no time limit, so there is no greedy return")
+            raise prl.ConfigError(
+                f"{options.env} has no time limit, so that greedy returns are undefined"
+            )
     except (prl.ConfigError, TypeError) as error:
         sys.exit(f"error: {error}")
 
-    began = time.perf_counter()
+    start_time = time.perf_counter()
 
     def show(progress: Progress) -> None:
         with np.errstate(all="ignore"):
             latest = iqm(progress.latest_return[np.isfinite(progress.latest_return)])
         print(
             f"\r{progress.steps:>11,} steps  {progress.rate:>9,.0f} /s  return {latest:8.2f} "
-            f" {time.perf_counter() - began:6.0f} s",
+            f" {time.perf_counter() - start_time:6.0f} s",
             end="", file=sys.stderr,
         )  # fmt: skip
 

@@ -1,11 +1,12 @@
-"""Actor-critic with thousands of environments, beside the same environments under a random policy.
+"""Actor-critic with thousands of environments, compared with random actions in them.
 
     python scripts/benchmark_on_policy.py
     python scripts/benchmark_on_policy.py --algorithms ppo --envs 64 2048
 
-One JSON line per row: environment steps per second of training and of a scan that only draws random
-actions, medians over `--rounds` in which the two take turns; their ratio, which says what learning
-costs; and the size of a rollout, all that on-policy methods remember. Compilation is apart.
+Prints one JSON line per row: environment steps per second of training and of a scan that only draws
+random actions, medians over `--rounds` in which the two alternate; their ratio, the cost of
+learning; and the size of a rollout, the only memory of on-policy methods. Compile times are
+separate.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from benchmark_speed import continuing_timer, timer
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs
 
-ENVIRONMENTS = {"CartPole-v1": 20, "Breakout-MinAtar": 4}  # iterations timed for 2,048
+ENVIRONMENTS = {
+    "CartPole-v1": 20,
+    "Breakout-MinAtar": 4,
+}  # timed iterations with 2,048 environments
 
 
 def measure(algorithm: str, name: str, num_envs: int, rounds: int) -> dict[str, Any]:
@@ -48,12 +52,12 @@ def measure(algorithm: str, name: str, num_envs: int, rounds: int) -> dict[str, 
     }
     seconds: dict[str, list[float]] = {name: [] for name in timers}
     for _ in range(rounds):
-        for kind, (once, _) in timers.items():
-            seconds[kind].append(once())
+        for kind, (measure_once, _) in timers.items():
+            seconds[kind].append(measure_once())
     steps = iterations * config.steps_per_iteration
     per_second = {kind: steps / statistics.median(times) for kind, times in seconds.items()}
-    remembered = jax.eval_shape(partial(prl.init, config=config), jax.random.key(0)).memory
-    rollout = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(remembered))
+    memory = jax.eval_shape(partial(prl.init, config=config), jax.random.key(0)).memory
+    rollout = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(memory))
     device = jax.devices()[0]
     return {
         "algorithm": algorithm,

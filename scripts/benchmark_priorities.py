@@ -1,13 +1,14 @@
-"""What prioritised replay costs by the structure that holds the priorities.
+"""Cost of prioritised replay for different data structures of priorities.
 
     python scripts/benchmark_priorities.py
     python scripts/benchmark_priorities.py --capacities 1000000 --seeds 1 64   # on an accelerator
 
-An operation is what an update of DQN asks for: add one transition, draw a batch, write its new
-priorities. `tree F` is ours with families of F (tree 2 is the usual binary sum tree), `cumsum` a
-cumulative sum over the whole buffer with a binary search, `gumbel` the top k of perturbed
-priorities over the whole buffer. One JSON line per row: microseconds per operation and seed, the
-median over rounds in which all structures take turns, and times the time of our default.
+One operation is the work of an update of DQN: add one transition, draw a batch, write its new
+priorities. `tree F` is this package's sum tree with F children per node (`tree 2` is the common
+binary one), `cumsum` a cumulative sum over the whole buffer with a binary search, `gumbel` the top
+k of perturbed priorities over the whole buffer. Prints one JSON line per row: microseconds per
+operation and seed, the median over rounds in which all structures alternate, and their ratio to
+the default.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ FAN_OUTS = (2, 8, 16, 32, 64, 128, 256, 1_024)
 
 
 def tree(fan_out: int) -> tuple[Callable, Callable, Callable]:
-    """(empty, draw, write) of our tree."""
+    """The functions (empty, draw, write) of the package's tree."""
 
     def draw(key: jax.Array, state: Any, batch: int) -> jax.Array:
         return draw_leaves(state, jax.random.uniform(key, (batch, len(state))), fan_out)[0]
@@ -59,7 +60,7 @@ STRUCTURES = {
 
 
 def timer(name: str, capacity: int, seeds: int, batch: int, operations: int) -> Callable:
-    """Compiles; returns a function that runs once and tells its seconds."""
+    """Compile; return a function that runs once and returns its seconds."""
     empty, draw, write = STRUCTURES[name]
 
     def operation(carry: tuple, count: jax.Array) -> tuple:
@@ -73,18 +74,18 @@ def timer(name: str, capacity: int, seeds: int, batch: int, operations: int) -> 
     def run(key: jax.Array, state: Any) -> tuple:
         return jax.lax.scan(operation, (key, state), jnp.arange(operations))
 
-    def begin(key: jax.Array) -> Any:
+    def initial(key: jax.Array) -> Any:
         return write(empty(capacity), jnp.arange(capacity), jax.random.uniform(key, (capacity,)))
 
     keys = jax.random.split(jax.random.key(0), seeds)
-    state = jax.jit(jax.vmap(begin))(keys)
+    state = jax.jit(jax.vmap(initial))(keys)
     compiled = jax.jit(jax.vmap(run), donate_argnums=1).lower(keys, state).compile()
 
     def once() -> float:
         nonlocal state
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         (_, state), _ = jax.block_until_ready(compiled(keys, state))
-        return time.perf_counter() - began
+        return time.perf_counter() - start_time
 
     once()
     return once
@@ -103,7 +104,7 @@ def main() -> None:
         for seeds in options.seeds:
             timers, operations = {}, {}
             for name in options.structures:
-                whole = not name.startswith("tree")  # work over the whole buffer: fewer, please
+                whole = not name.startswith("tree")  # slower: O(capacity) per operation
                 operations[name] = max(3, 2_000_000 // (capacity * seeds)) if whole else 500
                 timers[name] = timer(name, capacity, seeds, options.batch, operations[name])
             seconds: dict[str, list[float]] = {name: [] for name in timers}

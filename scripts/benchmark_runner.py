@@ -1,10 +1,9 @@
-"""What looking at a run costs: its chunks, metrics and progress against one plain scan.
+"""Overhead of chunks, metrics and the progress display, compared with one scan.
 
     python scripts/benchmark_runner.py
 
-Both train the same seeds from the same state, for ten chunks of the usual length; the rounds
-alternate, and the median of their ratios is printed. Compilation is apart. Then what one checkpoint
-of the run takes.
+Both train the same seeds from the same state for ten chunks of the default length, in alternating
+rounds; prints the median of their ratios without compilation, and the time of one checkpoint.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import ConsoleReporter
 from purejaxrl_sac.experiment.runs.lifecycle import split_state
 
-CHUNKS = 10  # of the usual fiftieth of a run each
+CHUNKS = 10  # each the default fiftieth of a run
 RUNS = (("sac", "Pendulum-v1", {}), ("dqn", "CartPole-v1", {"total_steps": 50_000}))
 
 
@@ -50,34 +49,34 @@ def main() -> None:
         scan = scan.lower(engine.shapes(plan)).compile()
         with tempfile.TemporaryDirectory() as folder:
             directory = RunDirectory.create(Path(folder) / "run")
-            ratios, plain = [], []
+            ratios, scan_seconds = [], []
             for _ in range(options.rounds):
                 state = engine.initial_state(plan, programs)
-                began = time.perf_counter()
+                start_time = time.perf_counter()
                 state, _ = jax.block_until_ready(scan(state))
-                plain.append(time.perf_counter() - began)
+                scan_seconds.append(time.perf_counter() - start_time)
                 state = engine.initial_state(plan, programs)
-                shown = ConsoleReporter(Console(file=io.StringIO(), force_terminal=True))
-                shown.on_start(plan, algorithm, "")
-                began = time.perf_counter()
-                with shown.live:
+                reporter = ConsoleReporter(Console(file=io.StringIO(), force_terminal=True))
+                reporter.on_start(plan, algorithm, "")
+                start_time = time.perf_counter()
+                with reporter.live:
                     chunks = engine.run_chunks(plan, programs, state)
                     for state, progress in islice(chunks, CHUNKS):  # noqa: B007
                         directory.append(progress)
-                        shown.on_chunk(progress)
-                ratios.append((time.perf_counter() - began) / plain[-1])
+                        reporter.on_chunk(progress)
+                ratios.append((time.perf_counter() - start_time) / scan_seconds[-1])
             checkpoints = Checkpoints(Path(folder) / "checkpoints", keep=1)
-            began = time.perf_counter()
+            start_time = time.perf_counter()
             checkpoints.save(1, plan.lanes, **split_state(state))
-            copied = time.perf_counter() - began
+            copied = time.perf_counter() - start_time
             checkpoints.wait()
-            written = time.perf_counter() - began
+            written = time.perf_counter() - start_time
             checkpoints.close()
         size = resources.format_bytes(resources.nbytes(state))
         print(
-            f"{algorithm} on {env}: plain scan {statistics.median(plain):.2f} s, in chunks"
+            f"{algorithm} on {env}: one scan {statistics.median(scan_seconds):.2f} s, chunks"
             f" {statistics.median(ratios):.3f} times that ({min(ratios):.3f} to {max(ratios):.3f});"
-            f" a checkpoint of {size} holds the run up for {copied:.2f} s and is written after"
+            f" a checkpoint of {size} blocks the run for {copied:.2f} s and is written after"
             f" {written:.2f} s"
         )
 

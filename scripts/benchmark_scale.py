@@ -1,11 +1,11 @@
-"""What scale costs: seeds over devices, a sweep as lanes, compaction, and seeds up to the knee.
+"""Scaling: seeds on several devices, sweeps as lanes, compaction, and throughput by seeds.
 
     python scripts/benchmark_scale.py devices      seeds 1, 8, 64 on 1 and 2 devices of a CPU
-    python scripts/benchmark_scale.py sweep        64 lanes against 64 runs, one after the other
-    python scripts/benchmark_scale.py compaction   what successive halving costs between two rungs
-    python scripts/benchmark_scale.py knee         total steps per second by seeds, for accelerators
+    python scripts/benchmark_scale.py sweep        64 lanes compared with 64 sequential runs
+    python scripts/benchmark_scale.py compaction   cost of successive halving between two rungs
+    python scripts/benchmark_scale.py knee         throughput by number of seeds, for accelerators
 
-What is compared takes turns in one process; figures are medians over `--rounds`.
+Compared programs alternate in one process; figures are medians over `--rounds`.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ WORK = {
 
 @dataclasses.dataclass
 class Options:
-    """See the top of this file."""
+    """Options; see the description above."""
 
     what: Annotated[Literal["devices", "sweep", "compaction", "knee"], tyro.conf.Positional] = (
         "devices"
     )
     algorithms: tuple[Literal["dqn", "sac", "pqn"], ...] = ("dqn", "sac")
     seeds: tuple[int, ...] = (1, 8, 64)
-    """Of `devices` and `knee`, where 1 4 16 64 256 1024 4096 is the whole curve."""
+    """For `devices` and `knee`; the whole curve is 1 4 16 64 256 1024 4096."""
     iterations: int = 500
-    """Of each measured chunk."""
+    """Iterations of each measured chunk."""
     rounds: int = 5
     lanes: int = 64
-    """Of `sweep` and `compaction`."""
+    """For `sweep` and `compaction`."""
     sequential: int = 64
-    """Runs that are really made; the others are counted as if they had taken as long."""
+    """Measured sequential runs; their time is extrapolated to `lanes` runs."""
     cpu_devices: int = 2
 
 
 class Timed:
-    """A plan's chunk program and its state, to be run again and again."""
+    """The chunk program of a plan and its state, for repeated measurements."""
 
     def __init__(self, config: Config, seeds: int, iterations: int, devices: int | None) -> None:
         steps = (config.warmup_iterations + 100 * iterations) * config.steps_per_iteration
@@ -74,18 +74,18 @@ class Timed:
     def start(self) -> Iterator:
         state = engine.initial_state(self.plan, self.programs)
         chunks = engine.run_chunks(self.plan, self.programs, state)
-        next(chunks)  # the first touches its memory
+        next(chunks)  # the first call allocates memory
         return chunks
 
     def seconds(self) -> float:
-        """Of one more chunk."""
-        began = time.perf_counter()
+        """Seconds of the next chunk."""
+        start_time = time.perf_counter()
         next(self.chunks)
-        return time.perf_counter() - began
+        return time.perf_counter() - start_time
 
 
-def turns(measured: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Every one's figures, taken in turn."""
+def alternate(measured: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Results of every function, called in alternating rounds."""
     found: dict[str, list[float]] = {name: [] for name in measured}
     for _ in range(rounds):
         for name, measure in measured.items():
@@ -94,13 +94,13 @@ def turns(measured: dict[str, Callable[[], float]], rounds: int) -> dict[str, li
 
 
 def devices(options: Options) -> Table:
-    """Microseconds per iteration and seed, on one device and on all."""
+    """Microseconds per iteration and seed, on one device and on all devices."""
     most = len(jax.devices())
     table = Table("work", "seeds", "1 device, µs", f"{most} devices, µs", "ratio [range]")
     for name in options.algorithms:
         for seeds in options.seeds:
             on = {d: Timed(WORK[name], seeds, options.iterations, d) for d in (1, most)}
-            found = turns({str(d): timed.seconds for d, timed in on.items()}, options.rounds)
+            found = alternate({str(d): timed.seconds for d, timed in on.items()}, options.rounds)
             each = 1e6 / (options.iterations * seeds)
             one, all_ = (np.array(found[str(d)]) * each for d in (1, most))
             ratios = one / all_
@@ -112,8 +112,8 @@ def devices(options: Options) -> Table:
 
 
 def sweep(options: Options) -> Table:
-    """One program of many lanes against as many runs; each of those is compiled, as a user's is."""
-    table = Table("work", "how", "compilation, s", "training, s", "both, s", "times")
+    """One program of many lanes compared with as many runs, each of which is compiled."""
+    table = Table("work", "method", "compilation, s", "training, s", "total, s", "ratio")
     for name in options.algorithms:
         steps = (WORK[name].warmup_iterations + 2 * options.iterations) * WORK[
             name
@@ -125,33 +125,33 @@ def sweep(options: Options) -> Table:
             jax.clear_caches()
             plan = plans.plan(config, chunks=2, variants=variants)
             programs = engine.compile_run(plan)
-            began = time.perf_counter()
+            start_time = time.perf_counter()
             state = engine.initial_state(plan, programs)
             for state, _ in engine.run_chunks(plan, programs, state):  # noqa: B007, B020
                 pass
-            return programs.seconds, time.perf_counter() - began
+            return programs.seconds, time.perf_counter() - start_time
 
         together = train({"learning_rate": rates})
         picked = rates[:: max(1, options.lanes // options.sequential)][: options.sequential]
         each = [train({"learning_rate": [rate]}) for rate in picked]
         scale = options.lanes / len(picked)
         alone = tuple(scale * sum(column) for column in zip(*each, strict=True))
-        said = "" if scale == 1 else f", from {len(picked)}"
-        for how, (compiling, training) in {
+        extrapolated = "" if scale == 1 else f", extrapolated from {len(picked)}"
+        for label, (compiling, training) in {
             f"{options.lanes} lanes": together,
-            f"{options.lanes} runs{said}": alone,
+            f"{options.lanes} runs{extrapolated}": alone,
         }.items():
             both = compiling + training
             table.add_row(
-                name, how, f"{compiling:.1f}", f"{training:.1f}", f"{both:.1f}",
+                name, label, f"{compiling:.1f}", f"{training:.1f}", f"{both:.1f}",
                 f"{both / sum(together):.1f}",
             )  # fmt: skip
     return table
 
 
 def compaction(options: Options) -> Table:
-    """Gathering a third of the lanes, replay memory included, against one iteration."""
-    table = Table("work", "lanes", "state, MiB", "compaction, ms", "an iteration, ms", "iterations")
+    """Time to gather a third of the lanes with their replay memories, in iterations."""
+    table = Table("work", "lanes", "state, MiB", "compaction, ms", "iteration, ms", "ratio")
     for name in options.algorithms:
         timed = Timed(WORK[name], options.lanes, options.iterations, None)
         state, _ = next(timed.chunks)
@@ -159,10 +159,10 @@ def compaction(options: Options) -> Table:
         kept = np.arange(0, options.lanes, 3)
         new = mesh.mesh_for(len(kept))
         took = []
-        for _ in range(options.rounds + 1):  # the first compiles
-            began = time.perf_counter()
+        for _ in range(options.rounds + 1):  # the first call compiles
+            start_time = time.perf_counter()
             jax.block_until_ready(search.take_lanes(state, kept, over, new))
-            took.append(time.perf_counter() - began)
+            took.append(time.perf_counter() - start_time)
         compacting = statistics.median(took[1:])
         iteration = statistics.median(timed.seconds() for _ in range(options.rounds))
         iteration /= options.iterations
@@ -175,7 +175,7 @@ def compaction(options: Options) -> Table:
 
 
 def knee(options: Options) -> Table:
-    """Total environment steps per second, and memory, by the number of seeds."""
+    """Total environment steps per second, and memory, by number of seeds."""
     columns = ("work", "seeds", "million steps/s", "us per iteration", "state per seed, KiB")
     table = Table(*columns, "compilation, s")
     for name in options.algorithms:
@@ -203,10 +203,10 @@ def knee(options: Options) -> Table:
 
 
 if __name__ == "__main__":
-    asked = tyro.cli(Options, description=__doc__)
-    mesh.use_cpu_devices(asked.cpu_devices)
+    options = tyro.cli(Options, description=__doc__)
+    mesh.use_cpu_devices(options.cpu_devices)
     tables = {"devices": devices, "sweep": sweep, "compaction": compaction, "knee": knee}
     first = jax.devices()[0]
     console = Console(width=110)
     console.print(f"{len(jax.devices())} x {first.device_kind}")
-    console.print(tables[asked.what](asked))
+    console.print(tables[options.what](options))

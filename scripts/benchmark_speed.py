@@ -1,19 +1,18 @@
-"""Speed of the whole loop against its floor and, on request, against a peer.
+"""Speed of the training loop compared with a lower bound and, optionally, with a peer.
 
-    python scripts/benchmark_speed.py                     # ours and the floor
-    python scripts/benchmark_speed.py --peer rejax        # the same work by rejax 0.1.3 beside it
+    python scripts/benchmark_speed.py                     # the loop and its floor
+    python scripts/benchmark_speed.py --peer rejax        # also the same work by rejax 0.1.3
     python scripts/benchmark_speed.py --seeds 1 64 1024   # on an accelerator
     python scripts/benchmark_speed.py --algorithms pqn    # the preset on Breakout-MinAtar
     python scripts/benchmark_speed.py --algorithms sac redq droq tqc --updates 20
 
-One JSON line per row. `us` is microseconds per iteration and seed, the median over `--rounds`; an
-iteration is one environment step and one update (or `--updates`), with networks of 64 x 64 (those
-of SimBa and CrossQ's critics are their own; PQN's is a whole rollout and all its epochs).
-Compilation is timed apart. The floor is the same work without the loop: the environment and policy
-alone, plus the updates alone on one fixed batch. Everything in a row, the peer included, takes
-turns within each round, so that a noisy machine is noisy to all. Our run goes on from round to
-round, as chunks of a long run do; the peer's starts anew each time, which costs it about one
-percent.
+Prints one JSON line per row. `us` is microseconds per iteration and seed, the median over
+`--rounds`; an iteration is one environment step and one update (or `--updates`), with networks of
+64 x 64 (SimBa and CrossQ's critics have their own; an iteration of PQN is a rollout and all its
+epochs). Compilation is timed separately. The floor is the same work without the loop: environment
+and policy alone, plus updates alone on one fixed batch. All measurements of a row, including the
+peer, alternate within each round, so that noise affects all of them. Our run continues from round
+to round, like chunks of a long run; the peer restarts each time, which costs it about one percent.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import envs
 
 WARMUP = 256
-PEER_LIMIT = 100_000  # rejax samples in O(capacity): minutes per row beyond this buffer
-WORK = {  # algorithm -> environment, batch size, iterations timed for one seed
+PEER_LIMIT = 100_000  # rejax samples in O(capacity): larger buffers take minutes per row
+WORK = {  # algorithm -> environment, batch size, timed iterations for one seed
     "dqn": ("CartPole-v1", 128, 4_000),
     "per_dqn": ("CartPole-v1", 128, 4_000),
     "c51": ("CartPole-v1", 128, 2_000),
@@ -56,12 +55,12 @@ WORK = {  # algorithm -> environment, batch size, iterations timed for one seed
     "simba": ("Pendulum-v1", 256, 100),
     "pqn": ("Breakout-MinAtar", 128, 5),
 }
-PEERS = ("dqn", "sac")  # what rejax has of these
+PEERS = ("dqn", "sac")  # supported by rejax
 
 
 def configuration(algorithm: str, capacity: int, updates: int) -> prl.Config:
     env, batch_size, _ = WORK[algorithm]
-    total_steps = 2**30  # the run goes on from round to round
+    total_steps = 2**30  # more than all rounds take
     if algorithm == "pqn":
         return prl.preset(algorithm, env).replace(total_steps=total_steps)
     layers = {} if algorithm == "simba" else {"hidden_sizes": (64, 64)}
@@ -77,43 +76,43 @@ def configuration(algorithm: str, capacity: int, updates: int) -> prl.Config:
 
 
 def over_seeds(function: Callable, seeds: int) -> Callable:
-    """The function itself for one seed, vmapped over everything for more."""
+    """The function, vmapped over all arguments for several seeds."""
     return function if seeds == 1 else jax.vmap(function)
 
 
 def timer(function: Callable, *arguments: Any) -> tuple[Callable[[], float], float]:
-    """Compiles; returns a function that runs once and tells its seconds, and compile seconds."""
-    began = time.perf_counter()
+    """Compile; return a function that runs once and returns its seconds, and compile seconds."""
+    start_time = time.perf_counter()
     compiled = jax.jit(function).lower(*arguments).compile()
-    compile_seconds = time.perf_counter() - began
+    compile_seconds = time.perf_counter() - start_time
 
     def once() -> float:
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         jax.block_until_ready(compiled(*arguments))
-        return time.perf_counter() - began
+        return time.perf_counter() - start_time
 
     once()
     return once, compile_seconds
 
 
 def continuing_timer(function: Callable, state: Any) -> tuple[Callable[[], float], float]:
-    """Like `timer`, but each call goes on from the donated state of the one before."""
-    began = time.perf_counter()
+    """Like `timer`, but each call continues from the donated state of the previous one."""
+    start_time = time.perf_counter()
     compiled = jax.jit(function, donate_argnums=0).lower(state).compile()
-    compile_seconds = time.perf_counter() - began
+    compile_seconds = time.perf_counter() - start_time
 
     def once() -> float:
         nonlocal state
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         state, _ = jax.block_until_ready(compiled(state))
-        return time.perf_counter() - began
+        return time.perf_counter() - start_time
 
     once()
     return once, compile_seconds
 
 
 def ours(config: prl.Config, seeds: int, iterations: int) -> dict[str, tuple]:
-    """Timers of the whole run and of the two parts of its floor."""
+    """Timers of the training loop and of the two parts of its floor."""
     env = envs.bind(config.env)
     agent, memory = config.algorithm(config)
     keys = jax.random.split(jax.random.key(0), seeds)
@@ -125,7 +124,7 @@ def ours(config: prl.Config, seeds: int, iterations: int) -> dict[str, tuple]:
         return prl.run(state, config, iterations)
 
     def environment(key: jax.Array, state: prl.TrainState) -> Any:
-        """The rollouts of a run without memory or learning."""
+        """The rollouts of a run, without memory and updates."""
 
         def actor(key: jax.Array, obs: jax.Array, step: jax.Array) -> tuple:
             return agent.act(key, state.agent, obs, step)
@@ -135,7 +134,7 @@ def ours(config: prl.Config, seeds: int, iterations: int) -> dict[str, tuple]:
         return env_state, jax.tree.map(jnp.sum, episodes)
 
     def update(key: jax.Array, state: prl.TrainState) -> Any:
-        """The updates of a run, all on one batch."""
+        """The updates of a run, on one fixed batch."""
         draw = memory.draw(key, state.memory, jnp.int32(WARMUP), 1)
         sample = memory.sample(state.memory, jax.tree.map(lambda x: x[0], draw))
 
@@ -156,7 +155,7 @@ def ours(config: prl.Config, seeds: int, iterations: int) -> dict[str, tuple]:
 
 
 class Peer:
-    """rejax 0.1.3 in a process and an environment of its own (it needs gymnax < 1)."""
+    """rejax 0.1.3 in a subprocess with its own virtual environment (it needs gymnax < 1)."""
 
     def __init__(self, directory: Path) -> None:
         python = directory / "bin" / "python"
@@ -169,13 +168,13 @@ class Peer:
             [python, worker], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def ask(self, **question: Any) -> float:
-        print(json.dumps(question), file=self.process.stdin, flush=True)
+    def request(self, **fields: Any) -> float:
+        print(json.dumps(fields), file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())["seconds"]
 
     def prepare(self, algorithm: str, seeds: int, capacity: int, iterations: int) -> tuple:
         env, batch_size, _ = WORK[algorithm]
-        compile_seconds = self.ask(
+        compile_seconds = self.request(
             algorithm=algorithm,
             env=env,
             batch_size=batch_size,
@@ -184,7 +183,7 @@ class Peer:
             warmup=WARMUP,
             iterations=iterations,
         )
-        return self.ask, compile_seconds
+        return self.request, compile_seconds
 
 
 def main() -> None:
@@ -208,8 +207,8 @@ def main() -> None:
                 iterations = max(min(timed, 200), timed // (seeds if seeds < 16 else 16))
                 config = configuration(algorithm, capacity, options.updates)
                 timers = ours(config, seeds, iterations)
-                beside = peer is not None and algorithm in PEERS and capacity <= PEER_LIMIT
-                if beside and options.updates == 1:
+                with_peer = peer is not None and algorithm in PEERS and capacity <= PEER_LIMIT
+                if with_peer and options.updates == 1:
                     timers["peer"] = peer.prepare(algorithm, seeds, capacity, iterations)
                 seconds: dict[str, list[float]] = {name: [] for name in timers}
                 for _ in range(options.rounds):

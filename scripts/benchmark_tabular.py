@@ -1,11 +1,11 @@
-"""Q-learning on FrozenLake: environment steps per second, against a plain loop over gymnasium.
+"""Throughput of tabular Q-learning, compared with a NumPy loop over gymnasium.
 
     python scripts/benchmark_tabular.py
 
-One JSON line per row: millions of environment steps per second over all seeds, each with one
-update, the median over `--rounds`. Compilation is timed apart; our rows and the loop take turns
-within each round, so that a noisy machine is noisy to all. The loop is what a user writes in
-NumPy: one environment, one step, one update at a time.
+Prints one JSON line per row: millions of environment steps per second over all seeds, each with one
+update, the median over `--rounds`. Compilation is timed separately; all rows and the loop alternate
+within each round, so that noise affects all of them. The loop is a straightforward one in NumPy:
+one environment, one step, one update at a time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ROWS = (  # environment, seeds, parallel environments per seed, rollout length
 
 
 class Ours:
-    """A run that goes on from round to round, as chunks of a long run do."""
+    """A run that continues from round to round, like chunks of a long run."""
 
     def __init__(self, env: str, seeds: int, num_envs: int, rollout_length: int) -> None:
         iterations = 20_000 if seeds == 1 else 800 // (num_envs * rollout_length)
@@ -49,17 +49,17 @@ class Ours:
             return state, jax.tree.map(lambda x: x.sum(1), metrics)
 
         self.state = jax.jit(jax.vmap(prl.init, (0, None), axes))(keys, config)
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         self.program = jax.jit(chunk, donate_argnums=0).lower(self.state).compile()
-        self.compile_s = time.perf_counter() - began
+        self.compile_s = time.perf_counter() - start_time
         self.steps = seeds * iterations * config.steps_per_iteration
         self.rate()
 
     def rate(self) -> float:
         """Steps per second of one chunk."""
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         self.state, _ = jax.block_until_ready(self.program(self.state))
-        return self.steps / (time.perf_counter() - began)
+        return self.steps / (time.perf_counter() - start_time)
 
 
 def loop_rate(epsilon: float = 0.1, learning_rate: float = 0.1, gamma: float = 0.99) -> float:
@@ -67,7 +67,7 @@ def loop_rate(epsilon: float = 0.1, learning_rate: float = 0.1, gamma: float = 0
     env = gymnasium.make("FrozenLake-v1")
     rng, q = np.random.default_rng(0), np.zeros((16, 4))
     state, _ = env.reset(seed=0)
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     for _ in range(LOOP_STEPS):
         if rng.random() < epsilon:
             action = rng.integers(4)
@@ -77,7 +77,7 @@ def loop_rate(epsilon: float = 0.1, learning_rate: float = 0.1, gamma: float = 0
         target = reward + gamma * (not terminated) * q[successor].max()
         q[state, action] += learning_rate * (target - q[state, action])
         state = env.reset()[0] if terminated or truncated else successor
-    return LOOP_STEPS / (time.perf_counter() - began)
+    return LOOP_STEPS / (time.perf_counter() - start_time)
 
 
 def main() -> None:

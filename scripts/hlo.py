@@ -1,9 +1,9 @@
-"""Counts what a compiled program launches on an accelerator, from its scheduled HLO text.
+"""Count the kernel launches of a compiled program from its scheduled HLO text.
 
 Every instruction that is scheduled outside a fused computation is one launch: a fusion, a library
-call, a copy. Instructions that only name memory (tuples, bitcasts, parameters) launch nothing.
-Loops are followed with their trip counts, conditionals through their largest branch, and one launch
-to read which it is. Text for GPUs is counted; a TPU runs its program without launches.
+call, a copy. Instructions that only rename memory (tuples, bitcasts, parameters) are not launches.
+Loops count with their trip counts, conditionals as their largest branch plus one launch to read
+the predicate. This applies to programs for GPUs; TPUs run a program without separate launches.
 """
 
 from __future__ import annotations
@@ -27,46 +27,46 @@ OP_NAME = re.compile(r'op_name="([^"]*)"')
 
 @dataclasses.dataclass
 class Launches:
-    """What one pass through a computation launches, its inner loops apart."""
+    """Launches of one pass through a computation, with inner loops listed separately."""
 
-    scope: str = ""  # the op_name of the loop that this is the body of
-    trips: int | None = 1  # None where the compiler does not know it
+    scope: str = ""  # op_name of the loop whose body this is
+    trips: int | None = 1  # None if unknown to the compiler
     own: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # opcode, op_name
     loops: list[Launches] = dataclasses.field(default_factory=list)
     branches: list[tuple[int, int]] = dataclasses.field(default_factory=list)
-    # of each conditional: launches of its largest branch, and how many of these are copies
+    # per conditional: launches and copies of its largest branch
 
     @property
     def copies(self) -> int:
-        """Copies in one pass, inner loops apart."""
+        """Copies of one pass, without inner loops."""
         return sum(opcode in COPIES for opcode, _ in self.own)
 
     @property
     def total(self) -> int:
-        """Launches of one pass, inner loops counted as often as they run."""
+        """Launches of one pass, including all iterations of inner loops."""
         return len(self.own) + sum((loop.trips or 1) * loop.total for loop in self.loops)
 
     @property
     def every_copy(self) -> int:
-        """Copies of one pass, inner loops counted as often as they run."""
+        """Copies of one pass, including all iterations of inner loops."""
         return self.copies + sum((loop.trips or 1) * loop.every_copy for loop in self.loops)
 
     def walk(self) -> Iterator[Launches]:
-        """This one and all loops inside it, the outermost first."""
+        """This computation and all loops inside it, outermost first."""
         yield self
         for loop in self.loops:
             yield from loop.walk()
 
     def opcodes(self) -> Counter:
-        """How many launches of each kind one pass makes, inner loops apart."""
+        """Launches of one pass by opcode, without inner loops."""
         return Counter(opcode for opcode, _ in self.own)
 
 
 def iteration(program: Launches, trips: int | None = None) -> Launches:
-    """The loop that takes most of a program: one pass is one iteration of a run.
+    """The loop with the most launches, one pass of which is one iteration of a run.
 
     Args:
-        trips: how often it has to run, where that is known.
+        trips: the required trip count of the loop, if known.
 
     Raises:
         ValueError: there is no such loop.
@@ -78,14 +78,14 @@ def iteration(program: Launches, trips: int | None = None) -> Launches:
 
 
 def by_scope(loop: Launches, scopes: tuple[str, ...], inside: str = "") -> Counter:
-    """Launches of one pass, inner loops included, by the named scope they come from.
+    """Launches of one pass by named scope, including inner loops.
 
-    A loop inside belongs to one scope as a whole: to the one that is named most often in it. So
-    the slices and copies around a scope, which carry no name, count where they are paid. What is
-    inlined, as loops of one iteration are, goes by its own name.
+    An inner loop is attributed as a whole to the scope that occurs most often in it, so that
+    unnamed slices and copies around a scope are included. Inlined instructions, such as those of
+    loops of one iteration, are attributed by their own names.
 
     Args:
-        scopes: names given with `jax.named_scope`; "" counts what is outside all of them.
+        scopes: names given with `jax.named_scope`; "" counts launches outside all of them.
     """
     counts: Counter = Counter()
     for _, op_name in loop.own:
@@ -97,7 +97,7 @@ def by_scope(loop: Launches, scopes: tuple[str, ...], inside: str = "") -> Count
 
 
 def launches(text: str) -> Launches:
-    """Counts a program.
+    """Count the launches of a program.
 
     Args:
         text: `compiled.as_text()` of a program compiled for a GPU.
@@ -145,7 +145,7 @@ def _count(computations: dict[str, list[str]], name: str, into: Launches) -> Lau
 
 
 def _scope(op_name: str, scopes: tuple[str, ...]) -> str:
-    """The outermost scope of an operation's name, such as jit(run)/while/body/update/add."""
+    """The outermost scope in the name of an operation, such as jit(run)/while/body/update/add."""
     parts = (re.sub(r"^.*\(|\)+$", "", part) for part in op_name.split("/"))
     return next((part for part in parts if part in scopes), "")
 
@@ -161,7 +161,7 @@ def _opcode(line: str) -> str | None:
     _, equals, right = line.partition(" = ")
     if not equals:
         return None
-    if right.startswith("("):  # a tuple's type, with brackets of its own
+    if right.startswith("("):  # a tuple type, which contains brackets
         depths = itertools.accumulate((x == "(") - (x == ")") for x in right)
         right = right[list(depths).index(0) + 1 :].strip()
     else:

@@ -1,11 +1,11 @@
-"""Kills a run with SIGKILL at random moments, resumes it each time, and compares the end.
+"""Kill a run with SIGKILL at random times, resume it each time, and compare the results.
 
     python scripts/kill_test.py --kills 20
     python scripts/kill_test.py --kills 20 --algorithm sac --env Pendulum-v1 --steps 3000
 
-The same run is made once without interruption. The final state of every seed and every line of
-metrics.jsonl (but the seconds) must be equal, bit for bit. A checkpoint is written after every
-chunk, so that many kills fall into a write; every fifth falls into the start of the process.
+The final state of every seed and every line of metrics.jsonl (except seconds) must be bitwise equal
+to those of an uninterrupted run. A checkpoint is written after every chunk, so that many kills
+occur during a write; every fifth kill occurs while the process starts.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def lines(run: Path) -> int:
     )
 
 
-def until_it_trains(process: subprocess.Popen, run: Path) -> None:
-    """Waits for a new line of metrics, or the end."""
+def wait_for_metrics(process: subprocess.Popen, run: Path) -> None:
+    """Wait for a new line of metrics, or the end of the process."""
     before = lines(run)
     while process.poll() is None and lines(run) == before:
         time.sleep(0.01)
@@ -57,7 +57,7 @@ def check(whole: Path, broken: Path) -> None:
         ends = [checksum(experiment.load(path, **kind).state) for path in (whole, broken)]
         if ends[0] != ends[1]:
             sys.exit(f"the state of {broken} differs ({kind})")
-    print("finished: equal to the run that was never interrupted", flush=True)
+    print("finished: equal to the uninterrupted run", flush=True)
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--steps", default="20000")
     parser.add_argument("--seeds", default="3")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the kill times")
     options = parser.parse_args()
     flags = ["--env", options.env, "--steps", options.steps, "--seeds", options.seeds]
     flags += ["--episodes", "8", "--eval-every", str(int(options.steps) // 5)]
@@ -75,37 +75,36 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole"
         process = start("train", options.algorithm, *flags, "--out", str(whole))
-        until_it_trains(process, whole)
-        began = time.monotonic()
+        wait_for_metrics(process, whole)
+        start_time = time.monotonic()
         if process.wait():
-            sys.exit("the run itself failed")
-        took = time.monotonic() - began
-        print(f"without interruption it trains for {took:.1f} s", flush=True)
+            sys.exit("the uninterrupted run failed")
+        seconds = time.monotonic() - start_time
+        print(f"training without interruption takes {seconds:.1f} s", flush=True)
 
         killed, writes, attempt = 0, 0, 0
         while killed < options.kills:
             broken = Path(folder) / f"broken-{attempt}"
-            if (broken / "summary.json").exists():  # killed between the last file and the end
+            if (broken / "summary.json").exists():  # killed between the last write and the end
                 check(whole, broken)
                 attempt += 1
                 continue
-            made = (broken / "config.json").exists()
-            how = ["resume", str(broken)]
-            process = start(*how) if made else start(
-                "train", options.algorithm, *flags, "--out", str(broken)
-            )  # fmt: skip
+            if (broken / "config.json").exists():
+                process = start("resume", str(broken))
+            else:
+                process = start("train", options.algorithm, *flags, "--out", str(broken))
             if killed % 5 != 4:
-                until_it_trains(process, broken)
+                wait_for_metrics(process, broken)
             try:
-                process.wait(rng.uniform(0, 0.6 * took))
+                process.wait(rng.uniform(0, 0.6 * seconds))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
                 killed += 1
                 writing = any((broken / "checkpoints").glob("*tmp*"))
                 writes += writing
-                where = ", while a checkpoint was written" * writing
-                print(f"kill {killed}: after {lines(broken)} chunks{where}", flush=True)
+                during = ", during the write of a checkpoint" * writing
+                print(f"kill {killed}: after {lines(broken)} chunks{during}", flush=True)
                 continue
             if process.returncode:
                 sys.exit(f"{broken} could not be resumed")
@@ -116,7 +115,7 @@ def main() -> None:
             if not (broken / "summary.json").exists() and start("resume", str(broken)).wait():
                 sys.exit(f"{broken} could not be resumed")
             check(whole, broken)
-    print(f"{killed} kills, {writes} of them while a checkpoint was written: nothing was lost")
+    print(f"{killed} kills, {writes} of them during the write of a checkpoint: nothing was lost")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The maximisation bias of Q-learning, and Double Q-learning without it (post, section 2.8.2).
+"""The maximisation bias of Q-learning and Double Q-learning (post, section 2.8.2).
 
     python scripts/maximization_bias.py                   # writes maximization_bias.png
 
-Sutton & Barto 2018, Example 6.7 and Figure 6.5: how often `left` is taken from A in each of 300
-episodes, averaged over 10,000 seeds that run side by side; the best possible is 5 %. The book
-prints no numbers for its figure; the reference is the same experiment simulated 20,000 times by
-other code, with ten actions in B.
+Sutton & Barto 2018, Example 6.7 and Figure 6.5: the frequency of action `left` in A in each of 300
+episodes, averaged over 10,000 seeds in one batch; the optimum is 5 %. The book gives no numbers for
+its figure; the reference is the same experiment with ten actions in B, simulated 20,000 times by
+independent code.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ REFERENCE = {  # % left at episodes 100, 200, 300
 
 
 def share_of_left(algorithm: str, key: jax.Array, seeds: int) -> tuple[np.ndarray, float, float]:
-    """How many of the seeds went left in each episode, as a share, [EPISODES].
+    """The fraction of seeds that went left in each episode.
 
     Returns:
-        the shares, and the seconds spent compiling and running.
+        fractions [EPISODES], compile seconds and run seconds.
     """
     config = prl.default_config(algorithm).replace(
         env="maximization_bias",
-        total_steps=2 * EPISODES,  # an episode takes one step, to the right, or two
+        total_steps=2 * EPISODES,  # an episode has one step (right) or two (left)
         learning_rate=0.1,
         gamma=1.0,
         epsilon_start=0.1,
@@ -46,17 +46,17 @@ def share_of_left(algorithm: str, key: jax.Array, seeds: int) -> tuple[np.ndarra
 
     def went_left(key: jax.Array) -> jax.Array:
         _, metrics = train(key)
-        episode = jnp.cumsum(metrics["episodes"]) - 1  # the one that ends here, if one does
+        episode = jnp.cumsum(metrics["episodes"]) - 1  # index of the episode that ends in this step
         ended = jnp.where(metrics["episodes"] > 0, episode, EPISODES)
         return jnp.zeros(EPISODES).at[ended].set(metrics["lengths"] == 2, mode="drop")
 
     share = jax.jit(lambda keys: jax.vmap(went_left)(keys).mean(0))
     keys = jax.random.split(key, seeds)
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     program = share.lower(keys).compile()
     compiled = time.perf_counter()
     left = np.asarray(program(keys))
-    return left, compiled - began, time.perf_counter() - compiled
+    return left, compiled - start_time, time.perf_counter() - compiled
 
 
 def main() -> None:

@@ -1,14 +1,13 @@
-"""One policy for four goals: soft Q-learning's, beside one that always gives the same answer.
+"""Soft Q-learning's multimodal policy for four goals, compared with a deterministic policy.
 
     python scripts/multi_goal.py                  # writes multi_goal.png
 
-The point mass of Haarnoja et al. 2017 (arXiv 1702.08165, figure 3) starts between four goals that
-are equally good. Left, soft Q-learning's policy: paths from the exact middle over the reward's
-distance term; centre, what it knows of the middle: Q(s, a) with actions drawn from the sampler;
-right, the deterministic policy of a SAC with a small fixed temperature. Printed is how often each
-seed of each ends at each goal, and how many it reaches (at least one episode in fifty): from the
-exact middle, where a policy that is a function of the state has but one answer, and from random
-starts near it, where such a policy may have one for every side.
+The point mass of Haarnoja et al. 2017 (arXiv:1702.08165, figure 3) starts between four equally good
+goals. Left: paths of soft Q-learning's policy from the centre, over the reward's distance term;
+middle: Q(s, a) at the centre, with actions drawn from the sampler; right: the deterministic policy
+of SAC with a small fixed temperature. Prints how often each seed ends at each goal, and how many
+goals it reaches (in at least 2 % of episodes): from the exact centre, where a deterministic
+policy has one action, and from random starts near it, where it may have one for each side.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from purejaxrl_sac.envs.multigoal import GOALS, MultiGoal, Params, goal_reached
 
 NAMES = ("right", "left", "top", "bottom")
 EPISODES = 200
-SOFT, SAC = "soft Q-learning", "SAC, its mean"
+SOFT, SAC = "soft Q-learning", "SAC, mean action"
 
 
 def paths(
@@ -54,7 +53,7 @@ def draw_paths(axes: Axes, places: np.ndarray, goal: np.ndarray, title: str) -> 
 
 
 def draw_actions(axes: Axes, config: prl.Config, state: prl.TrainState) -> None:
-    """Q(0, a) over all actions, and draws from the sampler."""
+    """Plot Q(0, a) over all actions, and actions drawn from the sampler."""
     grid = jnp.linspace(-1, 1, 61)
     x, y = jnp.meshgrid(grid, grid)
     action = jnp.stack([x.ravel(), y.ravel()], -1)
@@ -63,7 +62,7 @@ def draw_actions(axes: Axes, config: prl.Config, state: prl.TrainState) -> None:
     axes.figure.colorbar(mesh, ax=axes, shrink=0.8, label="Q(0, a)")
     drawn = prl.policy(config, state)(jax.random.key(2), jnp.zeros((300, 2)))
     axes.plot(*drawn.T, "w.", markersize=3)
-    axes.set(aspect="equal", title="Q(0, a), and actions drawn", xlabel="a_x", ylabel="a_y")
+    axes.set(aspect="equal", title="Q(0, a) and sampled actions", xlabel="a_x", ylabel="a_y")
 
 
 def main(arguments: list[str] | None = None) -> dict[str, list[int]]:
@@ -93,9 +92,9 @@ def main(arguments: list[str] | None = None) -> dict[str, list[int]]:
                 )
                 counts = [int((goal == end).sum()) for end in range(4)]
                 goals = sum(count >= EPISODES // 50 for count in counts)
-                said = ", ".join(f"{end} {n}" for end, n in zip(NAMES, counts, strict=True))
+                frequencies = ", ".join(f"{end} {n}" for end, n in zip(NAMES, counts, strict=True))
                 missed = EPISODES - sum(counts)
-                print(f"{name}, seed {seed}, {where}: {said}, none {missed}; goals {goals}")
+                print(f"{name}, seed {seed}, {where}: {frequencies}, none {missed}; goals {goals}")
             reached[name].append(goals)
             if seed == 0:
                 draw_paths(panels[name], places, goal, name)

@@ -1,10 +1,10 @@
-"""The named MDPs against independent descriptions, and a picture of each.
+"""Compare the named MDPs with independent implementations, and draw each.
 
     python scripts/named_mdps.py                          # writes named_mdps/*.png
 
 Every transition of FrozenLake, CliffWalking and Taxi is compared with the tables of gymnasium's
-toy_text environments; gymnax's FrozenLake-misc and FourRooms-misc are stepped many
-times from every state and action and the outcomes counted.
+toy_text environments; outcomes of gymnax's FrozenLake-misc and FourRooms-misc are counted over many
+steps from every state and action.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GYMNASIUM = {  # name -> gymnasium's id and arguments
 
 
 def gymnasium_tables(name: str) -> tuple[np.ndarray, ...]:
-    """P, P x R and the probability of ending, all [S, A, S], and the start [S], of its dict."""
+    """P, P x R, probability of termination (each [S, A, S]) and initial distribution [S]."""
     identity, arguments = GYMNASIUM[name]
     env = gymnasium.make(identity, **arguments).unwrapped
     num_states, num_actions = env.observation_space.n, env.action_space.n
@@ -50,11 +50,11 @@ def gymnasium_tables(name: str) -> tuple[np.ndarray, ...]:
 
 
 def largest_difference(name: str) -> float:
-    """Between our MDP and gymnasium's, over every state that is not terminal."""
+    """Largest difference of an MDP from gymnasium's, over all non-terminal states."""
     mdp = mdps.NAMED[name][0]()
     P, paid, ended, start = gymnasium_tables(name)
     inner = ~mdp.terminal
-    if name == "cliff_walking":  # nobody is ever on the cliff
+    if name == "cliff_walking":  # cliff cells are never occupied
         letters = np.array([mdp.grid.rows[i][j] for i, j in mdp.grid.position])
         inner &= letters != "C"
     gaps = (
@@ -80,11 +80,11 @@ def counted(
     """Outcomes of `step_env` from every state and action of a gymnax environment.
 
     Args:
-        to_state: our state's number -> gymnax's state.
-        from_obs: (gymnax's new state) -> our state's number.
+        to_state: index of our state -> gymnax's state.
+        from_obs: gymnax's next state -> index of our state.
 
     Returns:
-        frequency [S, A, S], mean reward [S, A, S] (nan where never seen), and share of ends.
+        frequency, mean reward (nan if never observed) and frequency of termination, each [S, A, S].
     """
     params, actions = env.default_params, env.num_actions
 
@@ -123,11 +123,11 @@ def gymnax_four_rooms() -> tuple[mdps.MDP, tuple]:
 
 
 def compare(mdp: mdps.MDP, found: tuple) -> tuple[float, float, bool]:
-    """How far counts are from an MDP, over states that are not terminal.
+    """Compare observed outcomes with an MDP, over non-terminal states.
 
     Returns:
-        the largest error of a frequency, in standard errors (infinite where what is certain
-        differs); the largest error of a reward; whether the same transitions end episodes.
+        the largest error of a frequency in standard errors (infinite if a deterministic outcome
+        differs), the largest error of a reward, and whether the same transitions terminate.
     """
     frequency, reward, ended = found
     inner = ~np.asarray(mdp.terminal)

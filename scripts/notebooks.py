@@ -1,15 +1,15 @@
-"""The notebooks: a source that a diff can be read of, and beside it the same with its outputs.
+"""Execute and check the notebooks: sources in Python, stored with their outputs as .ipynb.
 
-    python scripts/notebooks.py                     # run what is stale, in its full setting
-    python scripts/notebooks.py 01_q_learning       # run this one, stale or not
-    python scripts/notebooks.py --check             # say what is wrong, run nothing
+    python scripts/notebooks.py                     # execute stale notebooks at full size
+    python scripts/notebooks.py 01_q_learning       # execute this notebook
+    python scripts/notebooks.py --check             # report problems, execute nothing
 
-`notebooks/NAME.py` is what one edits (jupytext's percent format), `notebooks/NAME.ipynb` what one
-reads, with outputs, and `notebooks/pictures/NAME.png` the output of the cell tagged `picture`.
-With the outputs is stored what they came from: a digest of the code that ran and the version of
-the package. Outputs of other code, or of another minor version, are stale, and a test says so.
+`notebooks/NAME.py` is the source (jupytext's percent format), `notebooks/NAME.ipynb` the same with
+outputs, and `notebooks/pictures/NAME.png` the output of the cell tagged `picture`. The .ipynb also
+stores a digest of the executed code and the version of the package. Outputs of other code or of
+another minor version are stale, which a test reports.
 
-The same notebooks run with smaller numbers where PUREJAXRL_SAC_NOTEBOOKS=short, as in the tests.
+With PUREJAXRL_SAC_NOTEBOOKS=short, as in the tests, the notebooks run at reduced size.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 SETTING = "PUREJAXRL_SAC_NOTEBOOKS"
 POST = "From Q-learning to Soft Actor Critic"
 LARGEST = 1_000_000  # bytes
-PUBLIC = {"_replace", "_asdict"}  # of named tuples, in spite of their names
+PUBLIC = {"_replace", "_asdict"}  # methods of named tuples, public despite the underscore
 
 
 def names() -> list[str]:
-    """Every notebook's name, whether its source, its outputs or both exist."""
+    """Names of all notebooks of which a source or an .ipynb exists."""
     found = {path.stem for path in (*FOLDER.glob("*.py"), *FOLDER.glob("*.ipynb"))}
     return sorted(found - {"conftest"})
 
 
 def source(name: str) -> nbformat.NotebookNode:
-    """The notebook that the source describes, without outputs."""
+    """Read the source of a notebook, without outputs."""
     notebook = jupytext.read(FOLDER / f"{name}.py", fmt="py:percent")
     for i, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{i:02}"  # random ones would be new in every diff
+        cell.id = f"cell-{i:02}"  # random ids would change in every diff
     return notebook
 
 
 def origin(notebook: nbformat.NotebookNode) -> dict[str, str]:
-    """What outputs come from: this code, in this version of the package."""
+    """The origin of outputs: a digest of the code, and the version of the package."""
     code = "\n# %%\n".join(cell.source for cell in code_cells(notebook))
     return {"code": hashlib.sha256(code.encode()).hexdigest()[:16], "version": __version__}
 
@@ -69,7 +69,7 @@ def picture(notebook: nbformat.NotebookNode) -> bytes | None:
 
 
 def execute(name: str) -> float:
-    """Runs a notebook from a clean kernel in its full setting, stores it; the seconds it took."""
+    """Execute a notebook at full size in a new kernel, store it, and return the seconds."""
     notebook = source(name)
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -84,20 +84,20 @@ def execute(name: str) -> float:
         coalesce_streams=True,
         record_timing=False,
     )
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     client.execute()
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start_time
     nbformat.write(notebook, FOLDER / f"{name}.ipynb")
-    if drawn := picture(notebook):
-        (FOLDER / "pictures" / f"{name}.png").write_bytes(drawn)
+    if png := picture(notebook):
+        (FOLDER / "pictures" / f"{name}.png").write_bytes(png)
     return seconds
 
 
 def refresh(name: str) -> bool:
-    """Takes over prose that has changed, where the code that made the outputs has not.
+    """Update the text of a stored notebook whose code has not changed.
 
     Returns:
-        whether that was all there was to do.
+        whether the stored notebook has no problems after that.
     """
     stored = FOLDER / f"{name}.ipynb"
     if not stored.exists():
@@ -113,7 +113,7 @@ def refresh(name: str) -> bool:
 
 
 def problems(name: str) -> list[str]:
-    """What is wrong with a notebook as it is stored, a line each; none if it is fine."""
+    """Problems of a stored notebook, one line each."""
     stored, text = FOLDER / f"{name}.ipynb", FOLDER / f"{name}.py"
     if not stored.exists() or not text.exists():
         return [f"{name} needs both its .py and its .ipynb: run scripts/notebooks.py"]
@@ -136,7 +136,7 @@ def problems(name: str) -> list[str]:
 
 
 def _stale(notebook: nbformat.NotebookNode, written: nbformat.NotebookNode) -> list[str]:
-    """Whether the outputs are those of the source, all of it, in order, in this version."""
+    """Problems if outputs are not those of the source, in order, of this version."""
     found = []
     if [(c.cell_type, c.source) for c in notebook.cells] != [
         (c.cell_type, c.source) for c in written.cells
@@ -154,33 +154,33 @@ def _stale(notebook: nbformat.NotebookNode, written: nbformat.NotebookNode) -> l
 
 
 def _private(written: nbformat.NotebookNode) -> list[str]:
-    """Names with a leading underscore that the code imports or reaches for."""
+    """Private names that the code imports or accesses."""
     found = []
     for cell in code_cells(written):
         lines = cell.source.splitlines()
         code = "\n".join(line for line in lines if not line.startswith("%"))
         for node in ast.walk(ast.parse(code)):
-            reached = ()
+            accessed = ()
             if isinstance(node, ast.Import):
-                reached = [part for alias in node.names for part in alias.name.split(".")]
+                accessed = [part for alias in node.names for part in alias.name.split(".")]
             elif isinstance(node, ast.ImportFrom):
-                reached = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+                accessed = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
             elif isinstance(node, ast.Attribute):
-                reached = [node.attr]
-            for part in reached:
+                accessed = [node.attr]
+            for part in accessed:
                 if part.startswith("_") and not part.startswith("__") and part not in PUBLIC:
-                    found.append(f"{cell.id} reaches for the private {part}")
+                    found.append(f"{cell.id} accesses the private {part}")
     return found
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("names", nargs="*", help="notebooks to run; none: those that are stale")
-    parser.add_argument("--check", action="store_true", help="run nothing")
+    parser.add_argument("names", nargs="*", help="notebooks to execute; default: stale ones")
+    parser.add_argument("--check", action="store_true", help="report problems, execute nothing")
     options = parser.parse_args(arguments)
     for name in options.names or names():
-        fine = options.check or (not options.names and (not problems(name) or refresh(name)))
-        if not fine:
+        current = options.check or (not options.names and (not problems(name) or refresh(name)))
+        if not current:
             print(f"{name}: executed in {execute(name):.0f} s", flush=True)
     wrong = [f"{name}: {what}" for name in options.names or names() for what in problems(name)]
     if wrong:

@@ -1,14 +1,14 @@
-"""How far the maximum of noisy values lies above the truth (post, section 2.8.1).
+"""Overestimation by the maximum of noisy values (post, section 2.8.1).
 
     python scripts/overestimation.py                      # writes overestimation.png
 
-m actions are equally good, worth 0; their estimates carry independent errors. The mean of the
-largest estimate (single estimator: Q-learning's target) is held against closed forms, and beside
-it the second estimate of the action that is best by the first (double estimator: Double
-Q-learning's target), which is unbiased here. Errors are uniform on [-1, 1], where
-E[max] = (m - 1) / (m + 1) (Thrun & Schwartz 1993), and standard normal, where E[max] is an
-integral. Printed last is the bound of van Hasselt et al. 2016, Theorem 1: estimates whose mean
-square error is C, and whose errors add up to 0, have a maximum of at least sqrt(C / (m - 1)).
+m actions have the true value 0 and estimates with independent errors. The mean of the largest
+estimate (single estimator: Q-learning's target) is compared with closed forms, and with the second
+estimate of the action that is best by the first (double estimator: Double Q-learning's target),
+which is unbiased here. Errors are uniform on [-1, 1], where E[max] = (m - 1) / (m + 1) (Thrun &
+Schwartz 1993), and standard normal, where E[max] is an integral. Also prints the bound of van
+Hasselt et al. 2016 (arXiv:1509.06461), Theorem 1: estimates with a mean squared error of C, whose
+errors sum to 0, have a maximum of at least sqrt(C / (m - 1)).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ERRORS = {
 
 
 def expected_maximum(kind: str, m: int) -> float:
-    """E[max of m errors], exactly."""
+    """The exact E[max of m errors]."""
     if kind == "uniform":
         return (m - 1) / (m + 1)
     density = lambda x: x * m * stats.norm.pdf(x) * stats.norm.cdf(x) ** (m - 1)  # noqa: E731
@@ -40,7 +40,7 @@ def expected_maximum(kind: str, m: int) -> float:
 
 
 def estimate(key: jax.Array, kind: str, m: int, trials: int) -> dict[str, tuple[float, float]]:
-    """Mean and standard error of the two estimators' targets; the truth is 0."""
+    """Mean and standard error of the targets of both estimators; the true value is 0."""
     q, other = ERRORS[kind](key, (2, trials, m))
     targets = {
         "single": q.max(-1),
@@ -53,10 +53,10 @@ def estimate(key: jax.Array, kind: str, m: int, trials: int) -> dict[str, tuple[
 
 
 def smallest_overestimation(key: jax.Array, m: int, trials: int) -> tuple[float, float]:
-    """The least of max Q / sqrt(C / (m - 1)) over random estimates that are right on average.
+    """The minimum of max Q / sqrt(C / (m - 1)) over random estimates whose errors sum to 0.
 
     Returns:
-        it, and the same for the estimates that attain the bound.
+        the minimum, and the ratio of the estimates that attain the bound.
     """
     q = jax.random.normal(key, (trials, m))
     q -= q.mean(-1, keepdims=True)
@@ -86,11 +86,11 @@ def main() -> None:
         axes.set(xscale="log", xlabel="actions", title=f"{kind} errors", xticks=ACTIONS)
         axes.set_xticklabels(ACTIONS)
         axes.minorticks_off()
-    figure.axes[0].set_ylabel("target, the truth being 0")
+    figure.axes[0].set_ylabel("target (true value 0)")
     figure.axes[0].legend(frameon=False, fontsize=8)
     for m in ACTIONS[1:]:
-        least, tight = smallest_overestimation(jax.random.key(m), m, options.trials)
-        print(f"bound    m = {m:2}: smallest max Q / bound {least:.3f}, attained {tight:.3f}")
+        smallest, tight = smallest_overestimation(jax.random.key(m), m, options.trials)
+        print(f"bound    m = {m:2}: smallest max Q / bound {smallest:.3f}, attained {tight:.3f}")
     figure.savefig(options.out)
     print(f"written to {options.out}")
 

@@ -1,12 +1,12 @@
-"""How far DQN's values lie above what its policy earns, and how far Double DQN's (post, 2.8.2).
+"""Overestimation of DQN and Double DQN, from the exact values of their policies (post, 2.8.2).
 
     python scripts/overestimation_dqn.py                  # writes overestimation_dqn.png
 
-A random MDP with noisy rewards, small enough to be solved exactly: over a run, the mean over
-states of max_a Q(s, a; theta), of the true value of the policy that is greedy in it, and of the
-best value there is. Overestimation is the first minus the second. Networks are the same, and so is
-everything but the bootstrap. Printed are the last fifth of the run's, as interquartile means over
-seeds with 95 % bootstrap intervals.
+The environment is a random MDP with noisy rewards that can be solved exactly. Plots, over a run,
+the means over states of max_a Q(s, a; theta), of the true value of its greedy policy, and of the
+optimal value. Overestimation is the first minus the second. The two algorithms differ only in their
+bootstrap. Prints averages over the last fifth of the run, as interquartile means over seeds with
+95 % bootstrap intervals.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ ALGORITHMS = {"dqn": "tab:orange", "double_dqn": "tab:blue"}
 
 
 def noisy_mdp() -> mdp.MDP:
-    """A garnet whose rewards have a standard deviation of `NOISE` around their means."""
-    made = mdp.garnet(jax.random.key(7), STATES, ACTIONS, branching=3)
-    return made.replace(noise=jnp.full((STATES, ACTIONS), NOISE))
+    """A garnet MDP whose rewards have a standard deviation of `NOISE`."""
+    garnet = mdp.garnet(jax.random.key(7), STATES, ACTIONS, branching=3)
+    return garnet.replace(noise=jnp.full((STATES, ACTIONS), NOISE))
 
 
 def configuration(algorithm: str, total_steps: int) -> prl.Config:
@@ -52,17 +52,17 @@ def configuration(algorithm: str, total_steps: int) -> prl.Config:
 
 
 def measure(config: prl.Config, seeds: int, points: int) -> tuple[np.ndarray, ...]:
-    """Steps [points + 1], and per seed the estimated and true values, [seeds, points + 1]."""
-    made = noisy_mdp()
+    """Steps [points + 1], and estimated and true values [seeds, points + 1]."""
+    model = noisy_mdp()
 
     def values(state: prl.TrainState) -> tuple[jax.Array, jax.Array]:
         q = prl.q_values(config, state, jnp.arange(STATES))
-        truth = dp.policy_evaluation(made, GAMMA, exploration.greedy(q))
+        truth = dp.policy_evaluation(model, GAMMA, exploration.greedy(q))
         return q.max(-1).mean(), truth.mean()
 
-    look = partial(prl.train_with_eval, config=config, measure=values, points=points)
+    train = partial(prl.train_with_eval, config=config, measure=values, points=points)
     keys = jax.random.split(jax.random.key(0), seeds)
-    steps, (estimate, truth) = jax.jit(jax.vmap(look, out_axes=(None, 0)))(keys)
+    steps, (estimate, truth) = jax.jit(jax.vmap(train, out_axes=(None, 0)))(keys)
     return np.asarray(steps), np.asarray(estimate), np.asarray(truth)
 
 
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> dict[str, tuple[float, float, fl
         config = configuration(algorithm, options.steps)
         steps, estimate, truth = measure(config, options.seeds, options.points)
         name = algorithm.replace("_", " ").replace("dqn", "DQN")
-        for values, style, what in ((estimate, "-", "estimates"), (truth, "--", "earns")):
+        for values, style, what in ((estimate, "-", "estimates"), (truth, "--", "true values")):
             axes.fill_between(steps, *bootstrap_interval(values), color=color, alpha=0.25)
             axes.plot(steps, iqm(values), style, color=color, label=f"{name} {what}")
         tail = (estimate - truth)[:, -max(1, options.points // 5) :].mean(1)
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> dict[str, tuple[float, float, fl
         found[algorithm] = (float(iqm(tail)), float(low), float(high))
         print(f"{name}: overestimation {iqm(tail):.2f} [{low:.2f}, {high:.2f}]")
     best = float(dp.value_iteration(noisy_mdp(), GAMMA).max(-1).mean())
-    axes.axhline(best, color="black", linewidth=0.8, label="best possible")
+    axes.axhline(best, color="black", linewidth=0.8, label="optimal")
     axes.set(xlabel="environment steps", ylabel="value, mean over states")
     axes.set_title(f"{STATES} states, {ACTIONS} actions, rewards with noise of {NOISE:g}")
     axes.spines[["top", "right"]].set_visible(False)

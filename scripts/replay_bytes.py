@@ -1,11 +1,11 @@
-"""Bytes that a replay memory takes per transition, with and without packed records.
+"""Bytes per transition of replay memories, with and without packed records.
 
     python scripts/replay_bytes.py                          # prints a table, appends JSON lines
     python scripts/replay_bytes.py --capacity 1000000
 
-Nothing is allocated: the sizes are those of the shapes of a `dqn` or `sac` run's replay memory,
-everything included. `bytes_before` is what the same transitions take as separate arrays in the
-environment's own dtypes, as versions up to 0.6.0 kept them.
+Sizes are total bytes of the shapes of the replay memory of a `dqn` or `sac` run; nothing is
+allocated. `bytes_before` is the size of the same transitions as separate arrays in the dtypes of
+the environment, the format of versions up to 0.6.0.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ ENVIRONMENTS = (
 
 
 def size(tree: Any) -> int:
-    """Bytes of all arrays, or shapes of arrays."""
+    """Total bytes of a tree of arrays or shapes."""
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def rollout_of(config: prl.Config) -> Transition:
-    """Shapes [1, N] of what the environments of a run return."""
+    """Shapes of a rollout [1, N] of the environments of a run."""
     env = envs.bind(config.env)
 
     def collect(key: jax.Array) -> Transition:
@@ -66,10 +66,10 @@ def rollout_of(config: prl.Config) -> Transition:
     return jax.eval_shape(collect, jax.random.key(0))
 
 
-def before(rollout: Transition, config: prl.Config, kept_once: bool) -> int:
-    """Bytes of a memory that keeps each field in an array of its own."""
+def before(rollout: Transition, config: prl.Config, deduplicated: bool) -> int:
+    """Bytes of a memory with a separate array for each field."""
     each = size(rollout) / config.num_envs
-    if not kept_once:
+    if not deduplicated:
         return int(config.capacity * each)
     image = size(rollout.obs) / config.num_envs
     rows = config.capacity + config.num_envs
@@ -83,16 +83,16 @@ def row(name: str, capacity: int) -> dict:
     config = prl.default_config(algorithm).replace(env=name, num_envs=4, capacity=capacity)
     rollout = rollout_of(config)
     state = jax.eval_shape(replay_storage(config).init, rollout)
-    kept_once = isinstance(state, Deduplicated)
-    assert kept_once == bool(networks.convolutions(envs.bind(name).observation_space))
+    deduplicated = isinstance(state, Deduplicated)
+    assert deduplicated == bool(networks.convolutions(envs.bind(name).observation_space))
     stamp = record.stamp("replay bytes", "shapes alone")
     return {
         **{field: stamp[field] for field in ("what", "version", "sources", "date")},
         "environment": name,
-        "storage": "once" if kept_once else "ring",
+        "storage": "deduplicated" if deduplicated else "ring",
         "codec": "bits" if envs.bind(name).binary_observations else records.words.__name__,
         "bytes_per_transition": round(size(state) / capacity, 3),
-        "bytes_before": round(before(rollout, config, kept_once) / capacity, 3),
+        "bytes_before": round(before(rollout, config, deduplicated) / capacity, 3),
         "capacity": capacity,
         "command": f"python scripts/replay_bytes.py --capacity {capacity}",
     }
@@ -103,13 +103,13 @@ def main() -> None:
     parser.add_argument("--capacity", type=int, default=1_000_000)
     parser.add_argument("--record", type=Path, default=RESULTS)
     options = parser.parse_args()
-    print(f"{'environment':24}{'storage':10}{'codec':10}{'before':>10}{'bytes':>10}")
+    print(f"{'environment':24}{'storage':14}{'codec':10}{'before':>10}{'bytes':>10}")
     for name in ENVIRONMENTS:
         found = row(name, options.capacity)
         with options.record.open("a") as file:
             file.write(json.dumps(found) + "\n")
         print(
-            f"{name:24}{found['storage']:10}{found['codec']:10}"
+            f"{name:24}{found['storage']:14}{found['codec']:10}"
             f"{found['bytes_before']:10.2f}{found['bytes_per_transition']:10.2f}",
             flush=True,
         )

@@ -1,9 +1,9 @@
 #!/bin/bash
-# Many independent runs, one per task of a job array: sbatch scripts/slurm_array.sh
-# A task that was stopped by its time limit goes on from its last checkpoint when it runs again.
+# Independent runs, one per task of a job array: sbatch scripts/slurm_array.sh
+# A task that is stopped by its time limit resumes from its last checkpoint when requeued.
 #SBATCH --job-name=sac --array=0-3 --time=04:00:00 --requeue
 #SBATCH --cpus-per-task=8 --mem=16G --signal=B:TERM@120
-# For a GPU each: --gres=gpu:1
+# For one GPU each: --gres=gpu:1
 set -u
 envs=(Pendulum-v1 MountainCarContinuous-v0 Reacher-misc Swimmer-misc)
 env=${envs[$SLURM_ARRAY_TASK_ID]}

@@ -1,6 +1,6 @@
 #!/bin/bash
-# One sweep over several hosts as one machine: sbatch scripts/slurm_hosts.sh
-# Slurm tells every process where the others are; the directory is on a file system they share.
+# One sweep over several hosts: sbatch scripts/slurm_hosts.sh
+# Processes find each other through Slurm; the directory must be on a shared file system.
 #SBATCH --job-name=sweep --nodes=4 --ntasks-per-node=1 --time=08:00:00 --requeue
 #SBATCH --cpus-per-task=16 --mem=64G --signal=TERM@120
 # For GPUs: --gpus-per-node=8 --ntasks-per-node=8 --cpus-per-task=8

@@ -1,12 +1,12 @@
-"""Tabular learning against the exact fixed points, over steps (post, section 1.5).
+"""Convergence of tabular algorithms to their exact fixed points (post, section 1.5).
 
     python scripts/tabular_convergence.py                 # writes tabular_convergence.png
 
-Robbins-Monro step sizes 1 / visits^omega. Q-learning and Double Q-learning are held against Q*,
-soft Q-learning against the soft Q*, SARSA at a fixed epsilon against the exact values of the
-policy that is epsilon-greedy in its own values, all by the largest error over (s, a) in units of
-the largest value. SARSA with epsilon falling to 0 stops trying what is not greedy, so there it is
-the value of the start states that is held against V*. Printed are means over the seeds and their
+Learning rates are 1 / visits^omega, which satisfies the Robbins-Monro conditions. Q-learning and
+Double Q-learning are compared with Q*, soft Q-learning with the soft Q*, and SARSA with a fixed
+epsilon with the exact values of the policy that is epsilon-greedy in them, by the maximum error
+over (s, a) relative to the largest value. SARSA with epsilon decaying to 0 stops exploring, so
+that only the value of the initial states is compared with V*. Prints means over seeds and their
 standard errors.
 """
 
@@ -29,13 +29,13 @@ from purejaxrl_sac.mdp import dynamic_programming as dp
 
 GAMMA, ALPHA, EPSILON = 0.9, 0.1, 0.3
 ENVIRONMENTS = ("frozen_lake", "chain", "garnet")
-ANYTHING = {"epsilon_start": 1.0, "epsilon_end": 1.0}  # off-policy: uniformly random actions
+UNIFORM = {"epsilon_start": 1.0, "epsilon_end": 1.0}  # uniformly random actions
 VARIANTS = {  # name -> algorithm, changes of its configuration
-    "Q-learning": ("q_learning", ANYTHING),
-    "Double Q-learning": ("double_q_learning", ANYTHING),
+    "Q-learning": ("q_learning", UNIFORM),
+    "Double Q-learning": ("double_q_learning", UNIFORM),
     "soft Q-learning": (
         "soft_q_learning",
-        {**ANYTHING, "exploration": "epsilon_greedy", "alpha": ALPHA},
+        {**UNIFORM, "exploration": "epsilon_greedy", "alpha": ALPHA},
     ),
     "SARSA": ("sarsa", {"epsilon_start": EPSILON, "epsilon_end": EPSILON}),
     "SARSA, epsilon to 0": (
@@ -46,7 +46,7 @@ VARIANTS = {  # name -> algorithm, changes of its configuration
 
 
 def fixed_point(variant: str, mdp: mdps.MDP) -> np.ndarray:
-    """What the variant is to converge to, [S, A]."""
+    """The fixed point [S, A] of a variant."""
     if variant == "soft Q-learning":
         return np.asarray(dp.soft_value_iteration(mdp, GAMMA, ALPHA))
     if variant == "SARSA":
@@ -63,7 +63,7 @@ def fixed_point(variant: str, mdp: mdps.MDP) -> np.ndarray:
 def errors(
     variant: str, env: str, steps: int, seeds: int, points: int = 20, omega: float = 0.6
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Relative errors while learning.
+    """Relative errors during training.
 
     Returns:
         environment steps [points + 1], errors [points + 1, seeds].
@@ -88,9 +88,9 @@ def errors(
             return jnp.abs((q.max(-1) - exact.max(-1)) @ mdp.start) / scale
         return jnp.where(terminal[:, None], 0, jnp.abs(q - exact)).max() / scale
 
-    look = partial(prl.train_with_eval, config=config, measure=error, points=points)
+    train = partial(prl.train_with_eval, config=config, measure=error, points=points)
     keys = jax.random.split(jax.random.key(0), seeds)
-    taken, found = jax.jit(jax.vmap(look, out_axes=(None, 0)))(keys)
+    taken, found = jax.jit(jax.vmap(train, out_axes=(None, 0)))(keys)
     return np.asarray(taken), np.asarray(found).T
 
 
@@ -107,11 +107,11 @@ def main() -> None:
             steps, found = errors(variant, env, options.steps, options.seeds)
             mean = found.mean(1)
             standard_error = found.std(1, ddof=1) / np.sqrt(options.seeds)
-            shown = ", ".join(
+            summary = ", ".join(
                 f"{step / 1000:.0f}k {m:.4f} +- {e:.4f}"
                 for step, m, e in zip(steps[5::5], mean[5::5], standard_error[5::5])
             )
-            print(f"{env:12} {variant:20} {shown}", flush=True)
+            print(f"{env:12} {variant:20} {summary}", flush=True)
             axes.plot(steps[1:], mean[1:], label=variant)
             low, high = mean - 2 * standard_error, mean + 2 * standard_error
             axes.fill_between(steps[1:], low[1:], high[1:], alpha=0.3)

@@ -1,11 +1,11 @@
-"""Compiles for accelerators that are not there: XLA needs a description of the device, no device.
+"""Ahead-of-time compilation for accelerators, for which XLA needs only a device description.
 
-It takes one extra: `cuda12` (or `cuda13`) for the GPUs that `scripts/targets/*.txtpb` describe,
-`tpu` for TPUs. A process compiles for one target, with `environment(target)` set before it starts.
-Nothing here imports the package, so that peers can be compiled in environments of their own.
+Needs one extra: `cuda12` (or `cuda13`) for the GPUs described in `scripts/targets/*.txtpb`, `tpu`
+for TPUs. A process compiles for one target, and starts with the variables of `environment(target)`.
+This module does not import the package, so that peers can be compiled in other environments.
 
-One thing differs from compiling beside a GPU: sorts do not become calls of CUB, but several
-kernels of XLA's own.
+One difference from compilation on a machine with a GPU: sorts become several kernels of XLA instead
+of calls of CUB.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TPUS = {"v5e": ("v5e:2x2", "v5litepod-4")}  # name -> topology, accelerator type
 
 
 class TargetError(ValueError):
-    """A target that cannot be compiled for; the message is one line that says what to do."""
+    """Compilation for a target is impossible; the message is one line with a remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,25 +31,25 @@ class Target:
 
     name: str
     platform: str  # "cuda" or "tpu"
-    extra: str  # of this package, which brings the compiler
-    plugins: tuple[str, ...]  # modules one of which the extra installs
+    extra: str  # extra of this package that installs the compiler
+    plugins: tuple[str, ...]  # modules, one of which the extra installs
 
     @property
     def installed(self) -> bool:
-        """Whether this Python has the compiler."""
+        """Whether the compiler is installed."""
         return any(importlib.util.find_spec(name) for name in self.plugins)
 
 
 def names() -> list[str]:
-    """All targets, GPUs first."""
+    """Names of all targets, GPUs first."""
     return sorted(path.stem for path in FOLDER.glob("*.txtpb")) + sorted(TPUS)
 
 
 def find(name: str) -> Target:
-    """The target of this name.
+    """Find a target by name.
 
     Raises:
-        TargetError: there is none.
+        TargetError: no target has this name.
     """
     if name not in names():
         raise TargetError(f"no target is called {name}: use one of {', '.join(names())}")
@@ -59,7 +59,7 @@ def find(name: str) -> Target:
 
 
 def require(target: Target) -> None:
-    """Raises TargetError where the extra is not installed."""
+    """Raise TargetError if the extra is not installed."""
     if not target.installed:
         raise TargetError(
             f"compiling for {target.name} needs the extra {target.extra}:"
@@ -68,7 +68,7 @@ def require(target: Target) -> None:
 
 
 def environment(target: Target) -> dict[str, str]:
-    """The variables that a process which compiles for the target has to be started with."""
+    """Environment variables for a process that compiles for the target."""
     variables = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}
     if target.platform == "tpu":
         variables |= {
@@ -81,7 +81,7 @@ def environment(target: Target) -> dict[str, str]:
 
 
 def device(target: Target) -> Any:
-    """A description of the target that arguments can be placed on.
+    """A device of the target's topology, on which arguments can be placed.
 
     Raises:
         TargetError: the extra is not installed.
@@ -90,7 +90,7 @@ def device(target: Target) -> Any:
     import jax
     from jax.experimental import topologies
 
-    jax.devices()  # finds the plugins, once: a second time ends in a harmless traceback
+    jax.devices()  # discovers plugins once; a second discovery prints a harmless traceback
     if target.platform == "tpu":
         topology = topologies.get_topology_desc(platform="tpu", topology_name=TPUS[target.name][0])
     else:
@@ -104,11 +104,11 @@ def device(target: Target) -> Any:
 
 
 def compiled(target: Target, function: Callable, *arguments: Any, donate: tuple = ()) -> Any:
-    """The function compiled for the target.
+    """Compile a function for the target.
 
     Args:
-        arguments: trees of arrays or of their shapes.
-        donate: numbers of the arguments whose memory the results may take.
+        arguments: trees of arrays or shapes.
+        donate: indices of donated arguments.
     """
     import jax
     from jax.sharding import SingleDeviceSharding
@@ -124,7 +124,7 @@ def compiled(target: Target, function: Callable, *arguments: Any, donate: tuple 
 def costs(program: Any) -> dict[str, float]:
     """Flops and bytes moved, as XLA estimates them; the body of a loop counts once."""
     import jax
-    from jax._src.lib import xla_client  # programs for absent devices have no cost_analysis
+    from jax._src.lib import xla_client  # AOT programs have no cost_analysis
 
     found = program.cost_analysis()
     if not found:

@@ -1,6 +1,6 @@
 #!/bin/bash
-# The same command on every host of a TPU pod slice: scripts/tpu_pod.sh NAME ZONE DIRECTORY
-# Hosts find each other; DIRECTORY is a mounted bucket or disk that all of them share.
+# Run the same command on every host of a TPU pod slice: scripts/tpu_pod.sh NAME ZONE DIRECTORY
+# Hosts find each other; DIRECTORY is a mounted bucket or disk shared by all of them.
 set -eu
 name=$1 zone=$2 directory=$3
 ${LAUNCH:-gcloud} compute tpus tpu-vm ssh "$name" --zone "$zone" --worker=all --command "

@@ -8,11 +8,11 @@ import purejaxrl_sac as prl
 from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.experiment.devices.mesh import use_cpu_devices
 
-use_cpu_devices(2)  # so that runs of several seeds are spread over devices here too
+use_cpu_devices(2)  # so that tests of several seeds cover sharding over devices
 
 
 def pytest_configure(config):
-    """Fast tests compile more than they compute; those that train want all optimisations."""
+    """Lower XLA's optimization level for fast tests: most of their time is compilation."""
     if config.option.markexpr == "not slow":
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=1"
@@ -29,7 +29,7 @@ CONTINUOUS = {"sac", "redq", "droq", "tqc", "simba", "fast_sac", "td3", "sac_v1"
 
 @pytest.fixture(autouse=True, scope="module")
 def few_programs():
-    """Compiled programs are mapped into memory, and a process may have 65,530 maps."""
+    """Free compiled programs: each is mapped into memory, and a process may have 65,530 maps."""
     yield
     jax.clear_caches()
 
@@ -42,13 +42,13 @@ ENVS = {
 
 
 def quick(algorithms, *few):
-    """Parameters of which all but a few are marked slow: each of them compiles a program."""
+    """Mark all parameters but `few` as slow: each one compiles a program."""
     slow = pytest.mark.slow
     return [pytest.param(x, marks=() if x in few else slow) for x in algorithms]
 
 
 def small(algorithm, **changes):
-    """A preset cut down to a few iterations, several environments and updates each."""
+    """A preset reduced to a few iterations of several environments and updates."""
     config = prl.preset(algorithm, ENVS.get(algorithm, "frozen_lake"))
     sizes = {
         "total_steps": 240,

@@ -1,4 +1,4 @@
-"""Tiny environments whose values are known exactly."""
+"""Small environments whose values are known exactly."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Params:
 
 
 class Probe(environment.Environment):
-    """Observation [sign, time / horizon]; terminates after `horizon` steps.
+    """Environment with observation [sign, time / horizon] that terminates after `horizon` steps.
 
-    With horizon 0 it never terminates and its time cannot be seen.
+    With horizon 0 it never terminates and observations do not contain the time.
 
     Args:
-        reward: (sign, time, action) -> reward of the step taken at `time`.
-        signs: the starting signs, one drawn uniformly per episode.
-        action_space: Discrete(2) unless given.
+        reward: (sign, time, action) -> reward of the step at `time`.
+        signs: initial signs, one of which is drawn uniformly per episode.
+        action_space: Discrete(2) by default.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ CONTINUOUS = spaces.Box(-1.0, 1.0, (1,))
 
 
 class Counter(environment.Environment):
-    """Counts its steps over a whole run, so that every transition can be recognised.
+    """Environment whose observations identify every transition.
 
-    Observation: (steps since the episode began) + 100 x (a start drawn per episode). It
-    terminates after 5 steps where the start is even and is truncated after 7 where it is odd.
+    Observation: [steps since the start of the episode, a number drawn per episode]. Episodes
+    with an even number terminate after 5 steps; those with an odd one are truncated after 7.
     """
 
     @property
@@ -120,7 +120,7 @@ class Counter(environment.Environment):
 
 
 def stored(storage, state, step):
-    """What a storage holds after `step` rows, oldest first: a Transition of [rows, N, ...]."""
+    """Contents of a storage after `step` rows, oldest first: a Transition of [rows, N, ...]."""
     rows = min(int(step), storage.capacity // storage.num_envs)
     time, env = jnp.indices((rows, storage.num_envs))
     index = Index(time + int(step) - rows, env)
@@ -128,7 +128,7 @@ def stored(storage, state, step):
 
 
 def replayed(config, state):
-    """What the replay memory of a run holds, oldest first."""
+    """Contents of the replay memory of a run, oldest first."""
     return stored(replay_storage(config), state.memory, state.step)
 
 
@@ -164,6 +164,6 @@ def trained(algorithm, env, updates=1_000, /, **changes):
 
 
 def adam_gradient(opt_state):
-    """The gradient that Adam saw in its first update, flat: its first moment over 1 - b1."""
+    """The gradient of Adam's first update, flattened: its first moment divided by 1 - b1."""
     moments = optax.tree_utils.tree_get(opt_state, "mu")
     return ravel_pytree(moments)[0] / 0.1

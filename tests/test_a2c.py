@@ -32,7 +32,7 @@ MANY = {
 
 
 def values(config, state, obs):
-    """V(s), through what the agent remembers of its actions."""
+    """V(s), from the extras that the agent stores with its actions."""
     agent, _ = config.algorithm(config)
     return agent.act(jax.random.key(0), state.agent, obs, jnp.int32(0))[1].value
 
@@ -41,11 +41,11 @@ def obs(*rows):
     return jnp.array(rows, jnp.float32)
 
 
-# what it learns
+# learned values and policies
 
 
 @pytest.mark.parametrize("algorithm", quick(ON_POLICY, "ppo"))
-def test_learns_what_to_do_where_and_discounts_it(algorithm):
+def test_values_are_discounted_and_actions_depend_on_the_state(algorithm):
     env = Probe(
         lambda sign, time, action: (time == 1) * (1 + sign * (2.0 * action - 1)),
         horizon=2,
@@ -67,7 +67,7 @@ def test_learns_what_to_do_where_and_discounts_it(algorithm):
         pytest.param("reinforce", 1.0, marks=pytest.mark.slow),
     ),
 )
-def test_a_time_limit_bootstraps(algorithm, trace_decay):
+def test_values_bootstrap_at_time_limits(algorithm, trace_decay):
     env = Probe(lambda sign, time, action: 1, horizon=0)
     changes = {**MANY, "env_params": Params(max_steps_in_episode=3), "trace_decay": trace_decay}
     config, state = trained(algorithm, env, 1_000, **changes)
@@ -75,7 +75,7 @@ def test_a_time_limit_bootstraps(algorithm, trace_decay):
 
 
 @pytest.mark.parametrize("policy", (distributions.clipped_gaussian, distributions.tanh_gaussian))
-def test_continuous_actions_find_the_best_for_each_observation(policy):
+def test_the_best_continuous_action_of_each_observation_is_found(policy):
     env = Probe(
         lambda sign, time, action: -jnp.square(action - 0.5 * sign),
         signs=(-1.0, 1.0),
@@ -91,7 +91,7 @@ def test_continuous_actions_find_the_best_for_each_observation(policy):
 
 
 def rollout_of(config, key, steps=12, num_envs=3):
-    """A rollout of random rewards with terminations and truncations in the middle of it."""
+    """A rollout of random rewards that contains terminations and truncations."""
     keys = jax.random.split(key, 4)
     shape = (steps, num_envs)
     seen = jax.random.normal(keys[0], (steps + 1, num_envs, 4))
@@ -119,7 +119,7 @@ def rollout_of(config, key, steps=12, num_envs=3):
 @pytest.mark.parametrize(
     ("algorithm", "trace_decay"), (("a2c", 0.0), ("a2c", 0.7), ("reinforce", 1.0), ("ppo", 0.9))
 )
-def test_advantages_are_rlax_s_within_episodes(algorithm, trace_decay):
+def test_advantages_agree_with_rlax_within_episodes(algorithm, trace_decay):
     config = small(algorithm, trace_decay=trace_decay, gamma=0.9)
     agent, state, rollout = rollout_of(config, jax.random.key(3))
     assert (rollout.last & (rollout.discount == 1)).any() and (rollout.discount == 0).any()
@@ -131,7 +131,7 @@ def test_advantages_are_rlax_s_within_episodes(algorithm, trace_decay):
     for env in range(expected.shape[1]):
         ends = [*np.flatnonzero(rollout.last[:, env]), len(expected) - 1]
         start = 0
-        for end in dict.fromkeys(ends):  # each stretch of one episode on its own
+        for end in dict.fromkeys(ends):  # each episode separately
             rows = (slice(start, end + 1), env)
             baseline = np.append(choice.value[rows], after[end, env])
             expected[rows] = rlax.truncated_generalized_advantage_estimation(
@@ -143,7 +143,7 @@ def test_advantages_are_rlax_s_within_episodes(algorithm, trace_decay):
 
 
 def test_advantages_by_hand():
-    """V is 10 everywhere; three steps of which the second is the last, by time or for good."""
+    """V is 10 everywhere; of three steps, the second terminates or truncates the episode."""
     config = small("a2c", trace_decay=0.5, gamma=0.9)
     agent, state, rollout = rollout_of(config, jax.random.key(0), steps=3, num_envs=2)
     params = jax.tree.map(jnp.zeros_like, state.params)
@@ -180,7 +180,7 @@ def test_clipped_surrogate_by_hand():
     np.testing.assert_allclose(surrogate.mean(), theirs, rtol=1e-6)
 
 
-def test_ppo_begins_as_the_policy_gradient():
+def test_ppo_s_first_gradient_is_the_policy_gradient():
     log_prob, advantage = jnp.array([-0.3, -2.0]), jnp.array([1.5, -0.7])
     config = small("ppo")
 
@@ -191,7 +191,7 @@ def test_ppo_begins_as_the_policy_gradient():
     assert jnp.isclose(ppo.standardized(advantage).std(), 1, atol=1e-5)
 
 
-def test_a2c_gradient_is_rlax_s():
+def test_the_gradient_of_a2c_agrees_with_rlax():
     config = small("a2c", entropy_coef=0.03, value_coef=0.7)
     agent, state, rollout = rollout_of(config, jax.random.key(1))
     _, observed = agent.process_rollout(state, rollout)
@@ -221,14 +221,14 @@ def test_a2c_gradient_is_rlax_s():
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
 
 
-# exact answers
+# exact solutions
 
 MDP = mdp.garnet(jax.random.key(3), states=6, actions=3, branching=2)
 LINEAR = {"env": Tabular(MDP), "gamma": 0.9, "hidden_sizes": (), "entropy_coef": 0.0}
 
 
 def some_policy(key):
-    """Parameters of a linear actor-critic with a policy that is not uniform, and that policy."""
+    """Parameters of a linear actor-critic, its (non-uniform) policy, and its value."""
     logits = jax.random.normal(key, (6, 3))
     pi = jax.nn.softmax(logits)
     value = dp.policy_evaluation(MDP, 0.9, pi)
@@ -240,8 +240,8 @@ def some_policy(key):
 
 
 @pytest.mark.parametrize("trace_decay", (0.0, 0.8, 1.0))
-def test_the_gradient_points_where_the_exact_one_does(trace_decay):
-    """sum_s d(s) sum_a grad pi(a|s) A(s, a), d over the rollout's steps, A by a linear solve."""
+def test_the_gradient_estimates_the_exact_policy_gradient(trace_decay):
+    """sum_s d(s) sum_a grad pi(a|s) A(s, a): d over the rollout's steps, A by a linear solve."""
     params, pi, value = some_policy(jax.random.key(5))
     config = prl.default_config("a2c").replace(
         **LINEAR, trace_decay=trace_decay, value_coef=0.0, num_envs=8_192, rollout_length=8
@@ -283,7 +283,7 @@ def test_the_gradient_points_where_the_exact_one_does(trace_decay):
     np.testing.assert_allclose(jnp.linalg.norm(found), jnp.linalg.norm(exact), rtol=0.1)
 
 
-def test_the_critic_of_a_frozen_policy_is_exact():
+def test_the_critic_of_a_fixed_policy_converges_to_its_value():
     params, pi, value = some_policy(jax.random.key(5))
     frozen = partial(
         a2c.actor_critic,
@@ -302,7 +302,7 @@ def test_the_critic_of_a_frozen_policy_is_exact():
     np.testing.assert_allclose(found, value, atol=0.05 * float(jnp.abs(value).max()))
 
 
-# bad input
+# invalid configurations
 
 
 @pytest.mark.parametrize(
@@ -317,6 +317,6 @@ def test_the_critic_of_a_frozen_policy_is_exact():
         ("a2c", {"entropy_coef": -1.0}, "entropy_coef is -1.0, but must be zero or more"),
     ),
 )
-def test_bad_configurations_are_named(algorithm, changes, complaint):
+def test_invalid_fields_are_named(algorithm, changes, complaint):
     with pytest.raises(ConfigError, match=complaint):
         prl.make_train(prl.default_config(algorithm).replace(**changes))

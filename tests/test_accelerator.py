@@ -1,4 +1,4 @@
-"""What `scripts/accelerator.py` counts and checks; bounds on compiled programs need an extra."""
+"""Counts and checks of `scripts/accelerator.py`; bounds on compiled programs need an extra."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from scripts import accelerator, hlo, targets
 from scripts.accelerators import checking, compiling, fitting, record, report, tables
 from scripts.accelerators.work import Work, main_works, programs
 
-# target, work, kind, seeds -> figure and what it may be at most
+# (target, work, kind, seeds) -> (figure, upper bound)
 BOUNDS = {
     ("h100", "dqn:CartPole-v1", "one update", 64): ("kernels", 38),
     ("h100", "sac:Pendulum-v1", "one update", 64): ("kernels", 76),
@@ -79,10 +79,10 @@ ENTRY %main (a: f32[4]) -> f32[4] {
 """  # noqa: E501
 
 
-def test_counts_kernels_of_an_iteration():
+def test_kernels_of_an_iteration_are_counted():
     program = hlo.launches(PROGRAM)
     loop = hlo.iteration(program, 20)
-    # a step, a write, a copy, the choice of a branch, a copy and a fusion in it, 5 times 3
+    # step, write, copy, conditional with a copy and a fusion inside; the inner loop is 5 x 3
     assert loop.total == 6 + 5 * 3
     assert program.total == 1 + 20 * 21
     assert loop.every_copy == 2
@@ -91,19 +91,19 @@ def test_counts_kernels_of_an_iteration():
     assert learn.trips == 5 and learn.opcodes() == {"fusion": 2, "custom-call": 1}
 
 
-def test_attributes_kernels_to_scopes():
+def test_kernels_are_attributed_to_scopes():
     loop = hlo.iteration(hlo.launches(PROGRAM))
     counts = hlo.by_scope(loop, ("update", "environment_step"))
     assert counts == {"update": 15, "environment_step": 1, "": 5}
 
 
-def test_inlined_loops_go_by_name():
+def test_kernels_of_inlined_loops_are_found_by_name():
     text = PROGRAM.replace('"5"', '"1"').replace("body=%learn,", "body=%leave,")
     counts = hlo.by_scope(hlo.iteration(hlo.launches(text)), ("update", "environment_step"))
     assert counts == {"environment_step": 1, "": 6}
 
 
-def test_no_program():
+def test_text_without_a_program_is_an_error():
     with pytest.raises(ValueError, match="no ENTRY"):
         hlo.launches("HloModule nothing")
     with pytest.raises(ValueError, match="no loop of 7"):
@@ -118,7 +118,7 @@ def row(seeds, us, kernels, **changes):
     return {**stamp, **work, **figures, "kernels": kernels, **changes}
 
 
-def test_fit():
+def test_the_fit_separates_kernels_from_seeds():
     rows = [row(1, 100.0, 50), row(8, 120.0, 60), row(256, 300.0, 50), row(1024, 1068.0, 50)]
     rows.append(row(8, 900.0, 50, flags="--slow"))
     (fit,) = fitting.fits(rows)
@@ -131,7 +131,7 @@ def test_fit():
     assert fitting.predicted(fit, row(1024, 0.1, 70)) == 1024
 
 
-def test_tables(tmp_path, capsys):
+def test_recorded_rows_and_errors_are_shown(tmp_path, capsys):
     path = tmp_path / "rows.jsonl"
     rows = [row(1, 100.0, 50), row(8, 120.0, 60), row(64, 1.0, 1, error="too large [sic]")]
     for each in [*rows, *fitting.fits(rows)]:
@@ -139,17 +139,17 @@ def test_tables(tmp_path, capsys):
     assert record.recorded(path, rows[0]) and not record.recorded(path, row(2, 1.0, 1))
     assert accelerator.main(["table", "--record", str(path)]) == 0
     shown = capsys.readouterr().out
-    assert "2 us a kernel" in shown and "too large [sic]" in shown
+    assert "2 us per kernel" in shown and "too large [sic]" in shown
 
 
-def test_default_works():
+def test_default_works_include_every_algorithm():
     works = main_works()
     assert len(works) == 2 + len(prl.agents.ALGORITHMS)
     assert Work("sac", "Pendulum-v1", "preset", 64) in works
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "q_learning", "td3"])
-def test_one_update(algorithm):
+def test_one_update_means_one_update_per_iteration(algorithm):
     (work,) = (w for w in main_works(2) if w.algorithm == algorithm)
     work = dataclasses.replace(work, kind="one update")
     config = work.config()
@@ -174,7 +174,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("command", ERRORS)
-def test_bad_input_is_one_line(command, tmp_path, monkeypatch, capsys):
+def test_bad_input_is_reported_in_one_line(command, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setattr(targets.Target, "installed", False)
     path = tmp_path / "rows.jsonl"
@@ -185,13 +185,13 @@ def test_bad_input_is_one_line(command, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("command", ["", "compare", "measure --minutes soon", "table --fast"])
-def test_bad_usage_is_one_line(command, capsys):
+def test_bad_usage_is_reported_in_one_line(command, capsys):
     with pytest.raises(SystemExit, match="2"):
         accelerator.main(command.split())
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_what_cannot_run_hides_nothing(tmp_path, capsys, monkeypatch):
+def test_a_failed_compilation_is_recorded_and_reported(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(targets, "compiled", lambda *_, **__: 1 / 0)
     options = compiling.Compile(record=tmp_path / "rows.jsonl")
     works = [Work("sac", "CartPole-v1"), Work("q_learning", "frozen_lake")]
@@ -201,7 +201,7 @@ def test_what_cannot_run_hides_nothing(tmp_path, capsys, monkeypatch):
     assert written["error"] == "ZeroDivisionError: division by zero"
 
 
-def test_compiler_crash_is_recorded(tmp_path, monkeypatch):
+def test_a_crash_of_the_compiler_is_recorded(tmp_path, monkeypatch):
     codes = iter((-6, 0))
     run = lambda command, **_: subprocess.CompletedProcess(command, next(codes))  # noqa: E731
     monkeypatch.setattr(subprocess, "run", run)
@@ -212,7 +212,7 @@ def test_compiler_crash_is_recorded(tmp_path, monkeypatch):
     assert written["algorithm"] == "dqn" and written["error"].endswith("signal 6")
 
 
-def test_peer_needs_its_work(monkeypatch):
+def test_a_peer_is_compiled_for_its_own_works_alone(monkeypatch):
     monkeypatch.setattr(targets.Target, "installed", True)
     with pytest.raises(prl.ConfigError, match="rejax is compared on dqn:CartPole-v1 and sac"):
         compiling.compile_(compiling.Compile(works=("pqn",), peer="rejax"), [])
@@ -220,7 +220,7 @@ def test_peer_needs_its_work(monkeypatch):
         compiling.compile_(compiling.Compile(works=("dqn",), peer="rejax", targets=("v5e",)), [])
 
 
-def test_check(tmp_path, capsys):
+def test_check_passes_on_a_cpu(tmp_path, capsys):
     path = tmp_path / "rows.jsonl"
     command = ["check", "--algorithms", "q_learning", "--record", str(path)]
     assert accelerator.main(command) == 0
@@ -230,7 +230,7 @@ def test_check(tmp_path, capsys):
     assert "q_learning cliff_walking" in capsys.readouterr().out
 
 
-def test_check_sees_differences():
+def test_check_detects_differences():
     _, start = checking.started(checking.small("q_learning"), jax.devices()[0])
     there = checking.to_device(checking.to_host(start), jax.devices()[0])
     assert checking.same_bits(start, there)
@@ -247,7 +247,7 @@ def test_check_sees_differences():
 
 @pytest.mark.accelerator
 @pytest.mark.parametrize("case", BOUNDS, ids=lambda case: "-".join(map(str, case)))
-def test_compiled_bounds(case, tmp_path):
+def test_compiled_programs_stay_within_their_bounds(case, tmp_path):
     target, work, kind, seeds = case
     figure, most = BOUNDS[case]
     if not targets.find(target).installed:
@@ -263,7 +263,7 @@ def test_compiled_bounds(case, tmp_path):
     assert found[figure] <= most, json.dumps(found)
 
 
-def test_every_row_has_a_table():
+def test_tables_of_no_rows_are_empty():
     assert list(tables.compiled([])) == list(tables.measured([])) == list(tables.checked([])) == []
 
 
@@ -272,7 +272,7 @@ def test_the_page_shows_the_recorded_rows():
     assert page == report.PAGE.read_text(), "stale: python scripts/accelerator.py table --page"
 
 
-def test_figures_beside_the_version_before_are_of_the_same_work():
+def test_versions_are_compared_on_the_same_work_and_device():
     work = {"algorithm": "dqn", "environment": "CartPole-v1", "kind": "preset", "flags": ""}
     old = {"what": "curve", "device": "card", "seeds": 8, "version": report.BASE, **work}
     new = {**old, "version": "0.6.1"}

@@ -1,4 +1,4 @@
-"""Bad input gets one line, before anything is compiled."""
+"""Invalid configurations raise one-line errors before compilation."""
 
 from functools import partial
 
@@ -39,7 +39,7 @@ from tests.probes import Counter
         ({"activation": "rellu"}, "no activation is called rellu: did you mean relu"),
     ],
 )
-def test_one_clear_line(changes, message):
+def test_invalid_fields_raise_one_line(changes, message):
     refused(small("dqn", **changes), message)
 
 
@@ -64,21 +64,21 @@ def test_one_clear_line(changes, message):
         ("pqn", {"num_updates": 5}, "a number of minibatches that divides .* = 12"),
     ],
 )
-def test_one_clear_line_for_every_part(algorithm, changes, message):
+def test_invalid_fields_of_every_algorithm_raise_one_line(algorithm, changes, message):
     refused(small(algorithm, **changes), message)
 
 
-def test_a_cnn_on_flat_observations():
+def test_a_cnn_rejects_flat_observations():
     network = partial(networks.q_network, layers=lambda space: networks.MINATAR)
     message = r"a CNN needs images \[H, W, C\], but observations are of shape \(4,\)"
     refused(small("dqn").replace(algorithm=partial(dqn, network=network)), message)
 
 
-def test_a_part_whose_fields_are_missing():
+def test_a_part_names_the_fields_it_needs():
     refused(small("dqn").replace(algorithm=c51), "needs a field v_min, which a DQNConfig does not")
 
 
-def test_a_configuration_put_together_has_no_algorithm_until_it_is_given_one():
+def test_a_combined_configuration_needs_an_algorithm():
     @struct.dataclass
     class Both(NStep, QRDQNConfig):
         pass
@@ -88,11 +88,11 @@ def test_a_configuration_put_together_has_no_algorithm_until_it_is_given_one():
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_every_preset_can_run(algorithm):
+def test_every_preset_is_valid(algorithm):
     for name, env in PRESETS:
         if name == algorithm:
             config = prl.preset(name, env)
-            if env.startswith("brax/"):  # an extra
+            if env.startswith("brax/"):  # optional dependency
                 config = config.replace(env="Pendulum-v1")
             prl.make_train(config)
 
@@ -105,24 +105,24 @@ def refused(config, message):
 
 
 @pytest.mark.parametrize(("algorithm", "env"), [("sac", "CartPole-v1"), ("dqn", "Pendulum-v1")])
-def test_the_wrong_kind_of_action(algorithm, env):
+def test_unsupported_action_spaces_are_errors(algorithm, env):
     for start in (prl.make_train, lambda c: prl.init(jax.random.key(0), c)):
         with pytest.raises(prl.ConfigError, match=r"needs (continuous|discrete) actions.*: use"):
             start(prl.preset(algorithm, env))
 
 
-def test_unknown_algorithm():
+def test_unknown_algorithms_get_a_suggestion():
     with pytest.raises(prl.ConfigError, match=r"did you mean double_dqn\?"):
         prl.preset("doubledqn")
 
 
-def test_whole_numbers_of_other_kinds_are_welcome():
+def test_numpy_integers_are_accepted():
     import numpy as np
 
     prl.validate(small("dqn", batch_size=np.int64(8)))
 
 
-def test_traced_numbers_do_not_break_validation():
+def test_traced_values_are_not_validated():
     prl.validate(small("dqn").replace(learning_rate=jax.numpy.float32(-1)))
     jax.eval_shape(prl.init, jax.random.key(0), small("sac"))
 
@@ -137,7 +137,7 @@ def test_configurations_survive_json(algorithm):
     assert data["algorithm"] == algorithm
 
 
-def test_what_json_cannot_bring_back_is_refused():
+def test_configurations_that_json_cannot_restore_are_errors():
     data = record.config_to_dict(small("dqn", env_params=Counter().default_params))
     with pytest.raises(prl.ConfigError, match="build the configuration in Python"):
         record.config_from_dict(data)
@@ -145,7 +145,7 @@ def test_what_json_cannot_bring_back_is_refused():
         record.config_from_dict({"schema": 0})
 
 
-def test_a_preset_is_a_configuration_for_its_environment():
+def test_presets_are_configured_for_their_environment():
     assert prl.preset("sac").env == "Pendulum-v1"
     assert prl.preset("dqn", "Acrobot-v1").env == "Acrobot-v1"
     env = Counter()

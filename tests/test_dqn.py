@@ -21,7 +21,7 @@ from tests.probes import GAMMA, Counter, Params, Probe, adam_gradient, replayed,
 
 MODULES = {"dqn", "distributional", "pqn"}
 FAMILY = ["soft_dqn", *(name for name, (module, *_) in ALGORITHMS.items() if module in MODULES)]
-OWN_TARGETS = (  # the others share their targets and their memory with one of these
+OWN_TARGETS = (  # every other algorithm shares its targets and memory with one of these
     "dqn", "soft_dqn", "munchausen_dqn", "iqn", "n_step_dqn", "rainbow", "pqn",
 )  # fmt: skip
 SHARP = {
@@ -31,11 +31,11 @@ SHARP = {
     "iqn": {"num_quantiles": 8},
 }
 ON_POLICY = {"n_step_dqn", "expected_dqn", "pqn"}
-MANY = {"num_envs": 16, "rollout_length": 8, "num_updates": 4}  # transitions for the on-policy
+MANY = {"num_envs": 16, "rollout_length": 8, "num_updates": 4}  # transitions for on-policy
 
 
 def settings(algorithm, **changes):
-    """What makes an algorithm's fixed point that of Q-learning."""
+    """Hyperparameters with which an algorithm's fixed point is that of Q-learning."""
     on_policy = {"epsilon_end": 0.02} if algorithm in ON_POLICY else {}
     many = MANY if algorithm == "pqn" else {}
     return {**SHARP.get(algorithm, {}), **on_policy, **many, **changes}
@@ -46,8 +46,8 @@ def obs(*rows):
 
 
 @pytest.mark.parametrize("algorithm", quick(FAMILY, "dqn", "rainbow"))
-def test_learns_what_to_do_where_and_discounts_it(algorithm):
-    """The reward comes in the second step, and which action earns it depends on the sign."""
+def test_values_are_discounted_and_actions_depend_on_the_state(algorithm):
+    """The second step is rewarded, and the sign determines which action is."""
     env = Probe(
         lambda sign, time, action: (time == 1) * (1 + sign * (2.0 * action - 1)),
         horizon=2,
@@ -63,7 +63,7 @@ def test_learns_what_to_do_where_and_discounts_it(algorithm):
 
 
 @pytest.mark.parametrize("algorithm", quick(FAMILY, *OWN_TARGETS))
-def test_a_time_limit_bootstraps(algorithm):
+def test_values_bootstrap_at_time_limits(algorithm):
     env = Probe(lambda sign, time, action: 1, horizon=0)
     changes = settings(algorithm, env_params=Params(max_steps_in_episode=3))
     config, state = trained(algorithm, env, 3_000, **changes)
@@ -83,9 +83,9 @@ def everything():
 
 
 def fixed_point(algorithm, updates=3_000, **changes):
-    """Q(s, .) after updates on exact expectations, of a network that is linear in one-hot states.
+    """Q(s, .) of a network that is linear in one-hot states, after updates on exact expectations.
 
-    There is nothing random in the data: each transition has its probability as weight.
+    The data are not random: each transition is weighted by its probability.
     """
     config = prl.default_config(algorithm)
     known = {"tau": 0.05, "target_period": 1, "v_min": -5.0, "v_max": 20.0, "num_atoms": 51}
@@ -131,7 +131,7 @@ def test_the_fixed_point_is_the_optimal_value(algorithm, changes, atol):
 
 
 @pytest.mark.parametrize("alpha", (0.1, 1.0, 5.0))
-def test_soft_dqn_finds_the_soft_optimal_value(alpha):
+def test_soft_dqn_converges_to_the_soft_optimal_value(alpha):
     optimal = dp.soft_value_iteration(MDP, GAMMA, alpha)
     found = fixed_point("soft_dqn", alpha=alpha, learning_rate=0.02 * max(1, alpha))
     np.testing.assert_allclose(found, optimal, rtol=2e-3, atol=0.02)
@@ -140,7 +140,7 @@ def test_soft_dqn_finds_the_soft_optimal_value(alpha):
     np.testing.assert_allclose(entropy, exact, atol=0.05)
 
 
-def test_expected_dqn_evaluates_the_policy_that_explores():
+def test_expected_dqn_evaluates_the_exploring_policy():
     value = dp.policy_evaluation(MDP, GAMMA, dp.uniform_policy(MDP))
     q = dp.backup(MDP, GAMMA, value)
     found = fixed_point("expected_dqn", epsilon_start=1.0, epsilon_end=1.0)
@@ -161,15 +161,15 @@ def munchausen_value_iteration(alpha, share, least):
 
 
 @pytest.mark.parametrize(("alpha", "share", "least"), ((0.03, 0.9, -1.0), (0.5, 0.6, -0.4)))
-def test_munchausen_dqn_finds_its_own_fixed_point(alpha, share, least):
+def test_munchausen_dqn_converges_to_its_fixed_point(alpha, share, least):
     changes = {"alpha": alpha, "munchausen": share, "munchausen_min": least}
     expected = munchausen_value_iteration(alpha, share, least)
     np.testing.assert_allclose(fixed_point("munchausen_dqn", **changes), expected, atol=0.03)
     assert np.abs(expected - np.asarray(dp.value_iteration(MDP, GAMMA))).max() > 0.5
 
 
-def test_c51_learns_the_distribution_not_only_its_mean():
-    """From B (one step, reward 0 or 1 evenly) and from A (reward 1, then B): exact histograms."""
+def test_c51_learns_the_distribution_of_returns():
+    """B: one step of reward 0 or 1, evenly. A: reward 1, then B. Their histograms are exact."""
     P = np.zeros((4, 1, 4))
     P[0, 0, 1] = 1
     P[1, 0, 2:] = 0.5
@@ -206,8 +206,8 @@ def test_c51_learns_the_distribution_not_only_its_mean():
 
 
 @pytest.mark.parametrize("risk", (1.0, 0.25))
-def test_iqn_acts_on_the_worst_outcomes_if_asked_to(risk):
-    """A safe 0.4, or 0 or 1 evenly: better on average, worse in the worst quarter."""
+def test_iqn_with_a_small_cvar_avoids_the_worst_outcomes(risk):
+    """A certain 0.4, or 0 or 1 evenly: better on average, worse in the worst quarter."""
     env = Tabular(
         mdp.make(
             np.array([[[0, 1, 0], [0, 0.5, 0.5]], [[0, 1, 0]] * 2, [[0, 0, 1]] * 2]),
@@ -225,7 +225,7 @@ def test_iqn_acts_on_the_worst_outcomes_if_asked_to(risk):
 
 
 def one_update(algorithm, changes=None, weight=None, **state_changes):
-    """State before and after one update on a made-up batch, and what the update returned."""
+    """States before and after one update on a random batch, and what the update returned."""
     env = Probe(lambda sign, time, action: action)
     config = prl.default_config(algorithm).replace(env=env, hidden_sizes=(16,), **(changes or {}))
     states = jax.random.normal(jax.random.key(0), (2, 64, 2))
@@ -246,7 +246,7 @@ def one_update(algorithm, changes=None, weight=None, **state_changes):
     return agent, state, other, batch, after, priority, metrics
 
 
-def test_double_dqn_uses_the_online_network_to_choose():
+def test_double_dqn_selects_actions_with_the_online_network():
     agent, state, other, batch, _, priority, _ = one_update("double_dqn")
     online, target = (agent.q_values(x, batch.next_obs) for x in (state, other))
     assert (online.argmax(-1) != target.argmax(-1)).any()
@@ -301,7 +301,7 @@ def test_sigma_scales_the_noise_of_every_noisy_layer(algorithm):
         np.testing.assert_allclose(5 * low, high, rtol=1e-6)
 
 
-def test_rainbow_with_its_parts_switched_off_is_c51(key):
+def test_rainbow_without_its_extensions_is_c51(key):
     off = {
         "network": networks.q_network,
         "bootstrap": parts.maximum,
@@ -316,8 +316,8 @@ def test_rainbow_with_its_parts_switched_off_is_c51(key):
     chex.assert_trees_all_equal(jax.jit(prl.train)(key, plain)[0].agent, c51)
 
 
-def test_selection_target_and_loss_have_noises_of_their_own():
-    """With one key for all, a noisy network would be judged by the noise that chose for it."""
+def test_selection_target_and_loss_draw_independent_noise():
+    """With a shared key, an action would be evaluated with the noise that selected it."""
     config = small("noisy_dqn").replace(algorithm=partial(parts.noisy_dqn, bootstrap=parts.double))
     agent, memory = config.algorithm(config)
     state = jax.jit(prl.init)(jax.random.key(0), config)
@@ -346,7 +346,7 @@ def test_uint8_observations_train(key):
 
 
 def test_pqn_targets_by_hand():
-    """Q(lambda) inside episodes: a time limit bootstraps and a termination does not."""
+    """Q(lambda) within episodes: time limits bootstrap, terminations do not."""
     gamma, decay = 0.9, 0.7
     config = small("pqn", gamma=gamma, trace_decay=decay)
     agent, _ = config.algorithm(config)
@@ -355,7 +355,7 @@ def test_pqn_targets_by_hand():
     state = agent.init(jax.random.key(0), obs[0])
     last = np.array([[0, 0], [1, 0], [0, 1], [0, 0], [0, 0]], bool)
     discount = np.ones((steps, envs), np.float32)
-    discount[2, 1] = 0  # the first environment meets a time limit, the second terminates
+    discount[2, 1] = 0  # the first environment reaches a time limit, the second terminates
     reward = np.arange(10, dtype=np.float32).reshape(steps, envs)
     rollout = Transition(
         obs=obs,

@@ -1,4 +1,4 @@
-"""Policies, values and returns out of a training state."""
+"""Policies, values and returns of a training state."""
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ def test_evaluation_needs_a_known_time_limit(key):
         prl.evaluate(key, config.replace(env=Endless(lambda *_: 1.0)), state, 4)
 
 
-def test_policies_give_actions_in_the_environments_units(key):
+def test_policies_return_actions_in_environment_units(key):
     env = Probe(lambda *_: 0.0, action_space=spaces.Box(10.0, 20.0, (1,)))
     config = small("sac").replace(env=env)
     state = jax.jit(prl.init)(key, config)
@@ -56,7 +56,7 @@ def test_policies_give_actions_in_the_environments_units(key):
         assert (action > 10).all() and (action < 20).all()
 
 
-def test_greedy_is_deterministic_and_exploring_is_not(key):
+def test_only_the_greedy_policy_is_deterministic(key):
     config = small("sac")
     state = jax.jit(prl.init)(key, config)
     keys, obs = jax.random.split(key), jnp.zeros((3, 3))
@@ -93,7 +93,7 @@ def test_q_values_of_continuous_actions(key, algorithm):
         prl.q_values(config, state, obs)
 
 
-def test_q_values_of_sac_are_of_what_it_sees_and_the_least(key):
+def test_q_values_of_sac_are_normalised_minima(key):
     config = small("simba")
     state = jax.jit(prl.init)(key, config)
     obs = 5 * jax.random.normal(key, (20, 3))
@@ -104,12 +104,12 @@ def test_q_values_of_sac_are_of_what_it_sees_and_the_least(key):
     np.testing.assert_allclose(prl.q_values(config, state, obs, action), q.min(0), rtol=1e-5)
 
 
-def test_some_agents_have_no_values_of_actions(key):
+def test_q_values_of_ppo_are_an_error(key):
     with pytest.raises(prl.ConfigError, match="q_values"):
         prl.q_values(small("ppo"), jax.jit(prl.init)(key, small("ppo")), jnp.zeros((1, 4)))
 
 
-def test_seeds_evaluate_side_by_side(key):
+def test_evaluation_can_be_vmapped_over_seeds(key):
     config = small("dqn")
     state, _ = jax.jit(jax.vmap(prl.make_train(config)))(jax.random.split(key, 3))
     play = jax.vmap(lambda s: prl.evaluate(key, config, s, 5), in_axes=(prl.seed_axes(state),))
@@ -119,7 +119,7 @@ def test_seeds_evaluate_side_by_side(key):
     np.testing.assert_allclose(prl.evaluate(key, config, one, 5), returns[1])
 
 
-def test_play_is_evaluate_step_by_step(key):
+def test_rollout_episodes_agrees_with_evaluate(key):
     config = small("sac")
     state = jax.jit(prl.init)(key, config)
     play, evaluate = (

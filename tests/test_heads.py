@@ -1,4 +1,4 @@
-"""What network outputs mean: expectations and losses against rlax and hand-computed values."""
+"""Heads: expectations and losses of network outputs, against rlax and hand-computed values."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -33,7 +33,7 @@ def random(shape, seed):
 
 
 def made(name):
-    """A head and outputs at s and s' as its network gives them."""
+    """A head, and random outputs of its network at s and s'."""
     head = getattr(heads, name)(CONFIG)
     if name != "implicit_quantile":
         shape = (B, A, head.num_outputs)
@@ -50,7 +50,7 @@ def one_hot(action):
     return jax.nn.one_hot(action, A)
 
 
-def test_how_many_outputs_each_action_has():
+def test_number_of_outputs_per_action():
     assert [made(name)[0].num_outputs for name in HEADS] == [1, 11, 8, 1]
 
 
@@ -74,7 +74,7 @@ def test_mix_and_chosen_by_hand():
     np.testing.assert_array_equal(heads.chosen(outputs, jnp.array([2, 0])), [[4, 5], [6, 7]])
 
 
-def test_scalar_loss_is_huber_of_the_td_error_that_rlax_has():
+def test_scalar_loss_is_the_huber_loss_of_rlax_s_td_error():
     head, outputs, following = made("scalar")
     pi = exploration.greedy(head.expectation(following))
     loss, priority, metrics = head.loss(outputs, ACTION, following, pi, backup)
@@ -103,7 +103,7 @@ def test_categorical_loss_agrees_with_rlax(double):
 @pytest.mark.parametrize("name", ("quantile", "implicit_quantile"))
 @pytest.mark.parametrize("kappa", (0.5, 2.0))
 def test_quantile_loss_agrees_with_rlax(name, kappa):
-    """rlax has quantiles before actions, and does not divide by kappa."""
+    """In rlax the quantile axis precedes the action axis, and kappa does not divide the loss."""
     _, outputs, following = made(name)
     head = getattr(heads, name)(SimpleNamespace(num_quantiles=8, huber_delta=kappa))
     selector = random((B, A), 4)
@@ -136,7 +136,7 @@ def test_categorical_loss_and_its_metrics_by_hand():
     loss, priority, metrics = head.loss(
         outputs, jnp.array([0, 0]), following, jnp.ones((2, 1)), halve
     )
-    target = np.array([[0.5, 0.5, 0], [1, 0, 0]])  # 1/2 is shared evenly; all is below 0
+    target = np.array([[0.5, 0.5, 0], [1, 0, 0]])  # 1/2 is split evenly; all is below 0
     log_p = np.log([0.5, 0.25, 0.25])
     np.testing.assert_allclose(loss, -(target @ log_p), rtol=1e-5)
     np.testing.assert_allclose(priority, -(target @ log_p) - [np.log(2), 0], rtol=1e-5)
@@ -144,7 +144,7 @@ def test_categorical_loss_and_its_metrics_by_hand():
     np.testing.assert_allclose(metrics["target_max"], 0.5)
 
 
-def test_categorical_targets_beyond_the_support_are_seen_in_the_metrics():
+def test_metrics_show_targets_outside_the_categorical_support():
     head, outputs, following = made("categorical")
     pi = exploration.greedy(head.expectation(following))
 
@@ -157,7 +157,7 @@ def test_categorical_targets_beyond_the_support_are_seen_in_the_metrics():
     np.testing.assert_allclose(metrics["target_max"], expected.max(), rtol=1e-4)
 
 
-def test_categorical_priority_is_the_divergence_and_zero_for_a_perfect_prediction():
+def test_categorical_priority_is_the_kl_divergence():
     head, outputs, following = made("categorical")
     pi = one_hot(ACTION)
 
@@ -170,11 +170,11 @@ def test_categorical_priority_is_the_divergence_and_zero_for_a_perfect_predictio
     assert (priority > 0.01).all()
     perfect, priority, _ = head.loss(following, ACTION, following, pi, still)
     np.testing.assert_allclose(priority, 0, atol=1e-5)
-    assert (perfect > 0.5).all()  # the loss itself stays at the entropy
+    assert (perfect > 0.5).all()  # the cross-entropy itself is at least the entropy
 
 
 @pytest.mark.parametrize("name", ("quantile", "implicit_quantile"))
-def test_quantile_priorities_are_the_errors_of_the_means(name):
+def test_quantile_priorities_are_errors_of_the_mean(name):
     head, outputs, following = made(name)
     pi = jax.nn.softmax(random((B, A), 4))
     _, priority, metrics = head.loss(outputs, ACTION, following, pi, backup)
@@ -186,7 +186,7 @@ def test_quantile_priorities_are_the_errors_of_the_means(name):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_gradients_flow_into_the_chosen_outputs_only(name):
+def test_gradients_reach_the_outputs_of_chosen_actions_alone(name):
     head, outputs, following = made(name)
     pi = jax.nn.softmax(random((B, A), 4))
 
@@ -202,7 +202,7 @@ def test_gradients_flow_into_the_chosen_outputs_only(name):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_the_successor_counts_only_where_the_episode_goes_on(name):
+def test_the_next_state_matters_only_without_termination(name):
     head, outputs, following = made(name)
     other = jax.tree.map(lambda x: x[::-1], following)
     pi = one_hot(ACTION)
@@ -213,8 +213,8 @@ def test_the_successor_counts_only_where_the_episode_goes_on(name):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_learns_the_mean_of_the_returns_by_gradient_descent(name):
-    """Rewards 0 and 1 evenly, no successor: Q = 1/2, whatever stands for it."""
+def test_gradient_descent_finds_the_mean_return(name):
+    """Rewards 0 and 1 evenly, terminal: Q = 1/2 for every head."""
     head, outputs, following = made(name)
     reward = (jnp.arange(B) % 2).astype(jnp.float32)
     first = jax.tree.map(lambda x: x[:1], outputs)

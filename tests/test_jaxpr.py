@@ -1,4 +1,4 @@
-"""What the compiled loop may not contain: cond, work over the whole memory, a batched clock."""
+"""The compiled loop contains no cond, no work on the whole memory, and no batched clock."""
 
 import dataclasses
 import re
@@ -13,11 +13,11 @@ import purejaxrl_sac as prl
 from purejaxrl_sac.agents import ALGORITHMS
 from tests.conftest import TABULAR, quick, small
 
-CAPACITY = 7_776  # no other array is as large
+CAPACITY = 7_776  # larger than any other array
 
 
 def equations(jaxpr, outer=False):
-    """The innermost ones; with `outer` those that hold others, too, as scan and cond do."""
+    """Innermost equations; with `outer`, also those that contain others, such as scan and cond."""
     for equation in jaxpr.eqns:
         inner = [
             sub.jaxpr if isinstance(sub, core.ClosedJaxpr) else sub
@@ -52,7 +52,7 @@ def test_training_has_no_cond(algorithm):
     names = [equation.primitive.name for equation in equations(jaxpr.jaxpr, outer=True)]
     assert {"scan", "dot_general", "dynamic_update_slice"} <= set(names)
     assert not {"while", "top_k", "sort", "debug_callback", "io_callback"} & set(names)
-    # what is decided when it is compiled, for a CPU or an accelerator, is no cond of a running loop
+    # a cond on the platform is resolved at compile time
     assert names.count("cond") == names.count("platform_index")
 
 
@@ -68,7 +68,7 @@ def test_tabular_training_updates_its_tables_in_two_scatters(algorithm):
 @pytest.mark.parametrize("copied_clock", (False, True), ids=("fresh", "copied clock"))
 @pytest.mark.parametrize("seeds", (1, 4))
 @pytest.mark.parametrize("algorithm", ("dqn", "sac"))
-def test_nothing_but_the_insert_touches_the_whole_memory(algorithm, seeds, copied_clock):
+def test_only_the_insert_accesses_the_whole_memory(algorithm, seeds, copied_clock):
     run, state = traced(small(algorithm, capacity=CAPACITY), seeds, copied_clock)
     allowed = {"dynamic_update_slice", "reshape", "squeeze", "broadcast_in_dim"}
     inserts = 0
@@ -81,7 +81,7 @@ def test_nothing_but_the_insert_touches_the_whole_memory(algorithm, seeds, copie
 
 
 @pytest.mark.parametrize("seeds", (1, 4))
-def test_prioritised_replay_touches_the_whole_memory_in_scatters_alone(seeds):
+def test_prioritised_replay_accesses_all_its_memory_by_scatters(seeds):
     run, state = traced(small("rainbow", capacity=CAPACITY, num_atoms=5), seeds)
     moves = {
         "dynamic_update_slice",
@@ -97,7 +97,7 @@ def test_prioritised_replay_touches_the_whole_memory_in_scatters_alone(seeds):
 
 @pytest.mark.parametrize("seeds", (1, 4))
 @pytest.mark.parametrize("algorithm", ("dqn", "per_dqn", "sac"))
-def test_compiled_loop_holds_one_copy_of_the_memory(algorithm, seeds):
+def test_the_compiled_loop_holds_one_copy_of_the_memory(algorithm, seeds):
     config = small(algorithm, capacity=CAPACITY)
     run, state = traced(config, seeds)
     compiled = jax.jit(run, donate_argnums=0).lower(state).compile()
@@ -108,8 +108,8 @@ def test_compiled_loop_holds_one_copy_of_the_memory(algorithm, seeds):
 
 
 @pytest.mark.parametrize("algorithm", ("dqn", "per_dqn", "sac"))
-def test_resumed_vmapped_loop_is_the_fresh_one(algorithm):
-    """The loop inside a fresh `train`, after `init`, and over a state with a copied clock."""
+def test_a_resumed_vmapped_loop_is_the_initial_one(algorithm):
+    """The loops of `train`, of `run` after `init`, and of `run` with a batched clock are equal."""
     config = small(algorithm, total_steps=12 * (2 + 5))  # five iterations after the warm-up
 
     def loop(function, *arguments):
@@ -125,8 +125,8 @@ def test_resumed_vmapped_loop_is_the_fresh_one(algorithm):
 
 
 @pytest.mark.parametrize("seeds", (1, 2))
-def test_images_stored_once_are_never_copied(seeds):
-    """They take a bit per number, and the compiled loop adds little to them."""
+def test_deduplicated_images_are_never_copied(seeds):
+    """They take one bit per number, and the compiled loop needs little more memory."""
     config = small("dqn", env="Breakout-MinAtar", capacity=16 * CAPACITY)
     run, state = traced(config, seeds)
     memory = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.memory))
@@ -136,12 +136,12 @@ def test_images_stored_once_are_never_copied(seeds):
 
 
 NAMES = {"activation": "silu", "compute_dtype": "bfloat16"}
-OF_EXPLORATION = {"exploration", "alpha", "bonus"}  # of tables: some explorations have no use for
+OF_EXPLORATION = {"exploration", "alpha", "bonus"}  # not used by every exploration
 
 
 @pytest.mark.parametrize("algorithm", quick(ALGORITHMS, "rainbow", "simba", "crossq", "sac"))
 def test_no_field_is_ignored(algorithm):
-    """A flag that does nothing would be believed to have been tried."""
+    """Changing any field changes the compiled program or its inputs."""
     config = small(algorithm)
     common = {field.name for field in dataclasses.fields(prl.Config)}
     fields = {f.name: f for f in dataclasses.fields(config) if f.name not in common}

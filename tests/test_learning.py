@@ -1,4 +1,4 @@
-"""Scores that a reader of the README should get. Seeds are none of those used for tuning."""
+"""Scores that the README reports, with seeds that were not used for tuning."""
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ SEEDS = 16
 def greedy_returns(config, episodes):
     keys = jax.random.split(jax.random.key(20), SEEDS)
     state, _ = jax.jit(jax.vmap(prl.make_train(config)))(keys)
-    # start states of its own for each seed: what a start can earn varies more than the seeds do
+    # different start states for each seed: returns vary more with the start than with the seed
     keys = jax.random.split(jax.random.key(21), SEEDS)
     play = jax.vmap(lambda key, state: prl.evaluate(key, config, state, episodes))
     scores = np.asarray(jax.jit(play)(keys, state)).mean(1)
@@ -31,7 +31,7 @@ def test_double_dqn_learns_cartpole():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ("per_dqn", "munchausen_dqn", "c51", "qr_dqn", "rainbow"))
-def test_the_family_learns_cartpole(algorithm):
+def test_extensions_of_dqn_learn_cartpole(algorithm):
     config = prl.preset(algorithm, "CartPole-v1")
     assert config.total_steps <= 100_000
     assert iqm(greedy_returns(config, 128)) >= 475
@@ -59,14 +59,14 @@ def test_double_dqn_overestimates_less_than_dqn(tmp_path):
         ("sac", "MountainCarContinuous-v0", 94.7),
     ),
 )
-def test_actor_critic_learns(algorithm, env, least):
+def test_actor_critics_learn(algorithm, env, least):
     config = prl.preset(algorithm, env)
     assert config.total_steps <= 500_000
     assert iqm(greedy_returns(config, 64)) >= least
 
 
 @pytest.mark.slow
-def test_soft_q_reaches_all_goals_with_one_policy(tmp_path):
+def test_continuous_soft_q_reaches_all_goals_and_sac_one(tmp_path):
     reached = multi_goal.main(["--seeds", "1", "--out", str(tmp_path / "goals.png")])
     assert reached[multi_goal.SOFT] == [4] and reached[multi_goal.SAC] == [1]
 

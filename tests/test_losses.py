@@ -1,4 +1,4 @@
-"""Equations against hand-computed values, rlax, and closed forms."""
+"""Losses against hand-computed values, rlax, and closed forms."""
 
 from types import SimpleNamespace
 
@@ -31,7 +31,7 @@ def random(shape, seed=0):
 
 
 def value(bootstrap, q, target, pi=None, **fields):
-    """V(s') as a bootstrap has it."""
+    """V(s') of a bootstrap."""
     successor = dqn.Successor(q, target, q if pi is None else pi)
     pi, bonus = bootstrap(SimpleNamespace(**fields), successor)
     return losses.expected_value(target, pi) + bonus
@@ -52,7 +52,7 @@ def test_bootstraps_by_hand(transform):
     np.testing.assert_allclose(values, expected, rtol=1e-6)
 
 
-def test_equals_share_the_bootstrap_of_the_network_that_chooses():
+def test_tied_greedy_actions_are_averaged():
     q, target = jnp.array([[2.0, 2.0, 1.0]]), jnp.array([[10.0, 20.0, 90.0]])
     np.testing.assert_allclose(value(dqn.double, q, target), [15])
     np.testing.assert_allclose(value(dqn.maximum, target, q), [2])
@@ -101,7 +101,7 @@ def test_huber_agrees_with_rlax(delta):
     np.testing.assert_allclose(gradient, jnp.clip(x, -delta, delta), atol=1e-5)
 
 
-def test_huber_without_limit_is_the_squared_loss():
+def test_huber_with_an_infinite_delta_is_the_squared_loss():
     x = jnp.array([-300.0, -1.0, 0.0, 2.0])
     np.testing.assert_allclose(losses.huber(x, jnp.inf), 0.5 * x**2)
     np.testing.assert_allclose(jax.vmap(jax.grad(lambda x: losses.huber(x, jnp.inf)))(x), x)
@@ -110,7 +110,7 @@ def test_huber_without_limit_is_the_squared_loss():
 def test_munchausen_by_hand(transform):
     q = jnp.array([[np.log(3.0), 0.0], [0.0, 2 * np.log(3.0)], [0.0, 9.0]], jnp.float32)
     action = jnp.array([0, 0, 0])
-    # alpha log pi: log 3/4, log 1/10, and about -9, which is cut off
+    # alpha log pi: log 3/4, log 1/10, and about -9, which is clipped
     expected = [np.log(0.75), np.log(0.1), -4]
     ours = transform(losses.munchausen)(q, action, 1.0, -4.0)
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
@@ -143,7 +143,7 @@ def test_munchausen_reward_by_hand():
 
 def test_categorical_projection_by_hand(transform):
     atoms = jnp.array([0.0, 1.0, 2.0])
-    rows = [  # values, probabilities, what becomes of them
+    rows = [  # values, probabilities, projection
         ([0.25, 1.0, 1.5], [0.4, 0.2, 0.4], [0.3, 0.1 + 0.2 + 0.2, 0.2]),
         ([-5.0, 2.0, 9.0], [0.5, 0.25, 0.25], [0.5, 0, 0.5]),
         ([0.0, 0.0, 1.0], [0.25, 0.25, 0.5], [0.5, 0.5, 0]),
@@ -169,7 +169,7 @@ def test_categorical_projection_agrees_with_rlax(support, count):
 
 
 @pytest.mark.parametrize("support", SUPPORTS)
-def test_categorical_projection_keeps_mass_and_mean_inside_its_support(support):
+def test_the_projection_preserves_mass_and_mean_in_its_support(support):
     atoms = jnp.linspace(*support)
     low, high = support[:2]
     probability = jax.nn.softmax(random((16, 20)))
@@ -185,7 +185,7 @@ def test_categorical_projection_keeps_mass_and_mean_inside_its_support(support):
 
 
 @pytest.mark.parametrize("support", SUPPORTS)
-def test_the_projection_of_the_atoms_is_themselves(support):
+def test_the_projection_of_atoms_is_the_identity(support):
     atoms = jnp.linspace(*support)
     identity = jnp.eye(len(atoms))
     value = jnp.broadcast_to(atoms, identity.shape)
@@ -223,7 +223,7 @@ def test_quantile_huber_by_hand(transform):
 @pytest.mark.parametrize("kappa", (0.3, 1.0, 4.0))
 @pytest.mark.parametrize("shapes", ((8, 8), (5, 16), (1, 3)))
 def test_quantile_huber_agrees_with_rlax(kappa, shapes):
-    """rlax leaves the loss undivided by kappa."""
+    """rlax does not divide the loss by kappa."""
     quantiles, target = random((16, shapes[0])), 2 * random((16, shapes[1]), 1)
     shared = jnp.linspace(0.05, 0.95, shapes[0])
     own = jax.random.uniform(jax.random.key(2), (16, shapes[0]))
@@ -236,8 +236,8 @@ def test_quantile_huber_agrees_with_rlax(kappa, shapes):
 
 
 @pytest.mark.parametrize("way", ("_in_turn", "_at_once"))
-def test_quantile_huber_has_the_gradient_of_its_definition_and_stores_no_pairs(way, monkeypatch):
-    """On a CPU, and by what accelerators do."""
+def test_quantile_huber_gradient_is_exact_without_storing_pairs(way, monkeypatch):
+    """The implementations for CPUs and for accelerators."""
     monkeypatch.setattr(losses, "_in_turn", getattr(losses, way))
     quantiles, target = random((64, 30)), 2 * random((64, 50), 1)
     fraction = jnp.linspace(0.05, 0.95, 30)
@@ -258,7 +258,7 @@ def test_quantile_huber_has_the_gradient_of_its_definition_and_stores_no_pairs(w
     assert compiled.memory_analysis().temp_size_in_bytes < 64 * 30 * 50 * 4
 
 
-def test_quantile_huber_with_a_small_kappa_is_quantile_regression():
+def test_quantile_huber_of_small_kappa_is_quantile_regression():
     quantiles, target = random((16, 4)), random((16, 7), 1)
     fraction = jnp.array([0.1, 0.4, 0.6, 0.9])
     theirs = jax.vmap(rlax.quantile_regression_loss, (0, None, 0))(quantiles, fraction, target)
@@ -267,7 +267,7 @@ def test_quantile_huber_with_a_small_kappa_is_quantile_regression():
 
 
 def test_the_minimiser_of_quantile_huber_is_the_quantile():
-    """Its gradient in theta is the empirical distribution at theta, less tau."""
+    """Its gradient in theta is the empirical distribution function at theta minus tau."""
     target = np.sort(np.asarray(random((1, 99))))
     fraction = jnp.array([0.105, 0.505, 0.905])
 
@@ -282,7 +282,7 @@ def test_the_minimiser_of_quantile_huber_is_the_quantile():
     np.testing.assert_allclose(loss(target[:, [10, 49, 89]]), loss(between), rtol=0.02)
 
 
-def test_nothing_is_differentiated_through_a_target():
+def test_no_gradient_flows_through_targets():
     probability = jax.nn.softmax(random((4, 5)))
     gradients = (
         jax.grad(lambda y: losses.quantile_huber(random((4, 3)), jnp.ones(3) / 2, y, 1.0).sum()),
@@ -308,7 +308,7 @@ def test_soft_losses_by_hand(transform):
     )
 
 
-def test_temperature_rises_while_entropy_is_below_its_target():
+def test_the_temperature_rises_while_entropy_is_below_target():
     gradient = jax.grad(lambda a, h: losses.temperature(a, jnp.array([-h]), 1.0).mean())
     assert gradient(0.5, 0.3) < 0 < gradient(0.5, 2.0)
 
@@ -322,7 +322,7 @@ def test_ranks_are_checked():
 
 @pytest.mark.parametrize("mean", (0.0, 0.5, -3.0, 8.0, 20.0, -50.0, 50.0))
 @pytest.mark.parametrize("log_std", (-5.0, 0.0, 1.5))
-def test_squashed_gaussian_log_prob_against_float64(mean, log_std):
+def test_squashed_gaussian_log_prob_agrees_with_float64(mean, log_std):
     distribution = squashed_gaussian(jnp.full((64, 1), mean), jnp.full((64, 1), log_std))
     key = jax.random.key(1)
     action, log_prob = distribution.sample_and_log_prob(seed=key)
@@ -363,7 +363,7 @@ def test_linear_schedule():
     np.testing.assert_allclose(linear_schedule(1.0, 0.2, at), [1, 0.8, 0.2, 0.2], rtol=1e-6)
 
 
-def test_targets_follow_the_closed_form():
+def test_soft_target_updates_have_their_closed_form():
     params, target = {"w": jnp.array([4.0])}, {"w": jnp.array([0.0])}
     tau, k = 0.1, 20
     for count in range(k):
@@ -380,7 +380,7 @@ def test_targets_are_copied_every_period():
     assert seen == [0, 0, 3, 3, 3, 6]
 
 
-def test_clipping_bounds_the_global_norm():
+def test_gradients_are_clipped_by_their_global_norm():
     params = {"a": jnp.zeros(3), "b": jnp.zeros((2, 2))}
     grads = {"a": jnp.full(3, 30.0), "b": jnp.full((2, 2), 40.0)}
     # the first moment after one step is (1 - b1) x the clipped gradient
@@ -393,7 +393,7 @@ def test_clipping_bounds_the_global_norm():
         np.testing.assert_allclose(optax.tree.norm(moment) / 0.1, expected, rtol=1e-4)
 
 
-def test_without_a_limit_no_norm_is_computed():
+def test_no_norm_is_computed_without_clipping():
     params = {"a": random((3,)), "b": random((2, 2), 1)}
 
     def primitives(limit):
@@ -407,7 +407,7 @@ def test_without_a_limit_no_norm_is_computed():
     assert "reduce_sum" not in primitives(float("inf"))
 
 
-def test_what_is_not_due_changes_nothing():
+def test_updates_that_are_not_due_change_nothing():
     params, grads = {"w": random((3,))}, {"w": random((3,), 1)}
     optimizer = optax.adam(0.1)
     state, seen = optimizer.init(params), []
@@ -428,7 +428,7 @@ def test_what_is_not_due_changes_nothing():
     chex.assert_trees_all_equal((params, state), (alone, alone_state))
 
 
-def test_a_cond_returns_one_array():
+def test_a_delayed_update_is_a_cond_of_one_output():
     params = {"w": random((3,)), "b": random((2,))}
     due = is_due(2, jnp.int32(1))
     jaxpr = jax.make_jaxpr(

@@ -1,4 +1,4 @@
-"""Running statistics: exact, in step with the loop, and out of the memory's way."""
+"""Running statistics: exact, updated once per iteration, and not applied to the memory."""
 
 import chex
 import jax
@@ -16,7 +16,7 @@ from tests.probes import CONTINUOUS, GAMMA, Params, Probe, replayed, trained
 BOTH = (normalize.observations, normalize.rewards)
 
 
-def test_moments_are_those_of_all_values_together():
+def test_moments_are_those_of_all_values():
     values = 1e3 + 5 * jax.random.normal(jax.random.key(0), (1_000, 3))
     moments = normalize.nothing_seen((3,))
     np.testing.assert_array_equal(normalize.deviation(moments), 1)
@@ -27,7 +27,7 @@ def test_moments_are_those_of_all_values_together():
     assert moments.number == 1_000
 
 
-def test_an_iteration_uses_the_statistics_of_those_before_it(key):
+def test_an_iteration_uses_the_statistics_of_earlier_ones(key):
     config = small("ppo", wrappers=(normalize.observations,), warmup_steps=0)
     state = prl.init(key, config)
     assert state.agent.seen.number == 0
@@ -39,14 +39,14 @@ def test_an_iteration_uses_the_statistics_of_those_before_it(key):
         chex.assert_trees_all_equal(state.agent.used, state.agent.seen)
 
 
-def test_all_of_an_iteration_is_scaled_alike(key):
-    """PPO's ratio is 1 at an iteration's first update, though that rollout moves the statistics."""
+def test_the_scale_is_constant_within_an_iteration(key):
+    """PPO's first ratio of an iteration is 1, although its rollout changes the statistics."""
     config = small("ppo", wrappers=BOTH, num_updates=1, learning_rate=0.1)
     state, metrics = jax.jit(prl.run, static_argnums=2)(prl.init(key, config), config, 8)
     np.testing.assert_allclose(metrics["kl"], 0, atol=1e-6)
 
 
-def test_the_agent_sees_standard_observations_and_the_memory_raw_ones(key):
+def test_agents_get_normalised_and_memories_raw_observations(key):
     config = small("dqn", wrappers=BOTH, total_steps=1_200)
     seen = {}
 
@@ -70,16 +70,16 @@ def test_rewards_are_divided_by_the_deviation_of_returns(key):
     env = Probe(lambda sign, time, action: 4.0, horizon=3)
     config = small("a2c", env=env, wrappers=(normalize.rewards,), gamma=0.5)
     state, _ = prl.train(key, config)
-    returns = np.array([4, 4 + 2, 4 + 2 + 1])  # of every episode, over and over
+    returns = np.array([4, 4 + 2, 4 + 2 + 1])  # of every episode
     scaled = state.agent.agent.seen if hasattr(state.agent.agent, "seen") else state.agent.seen
     count = int(scaled.number)
-    expected = np.tile(returns, count)[: count // 3].std()  # 3 environments in step
+    expected = np.tile(returns, count)[: count // 3].std()  # 3 environments in lockstep
     np.testing.assert_allclose(normalize.deviation(scaled), expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("algorithm", ("a2c", "dqn", "sac"))
-def test_values_are_in_units_of_the_deviation(algorithm):
-    """1000 for ever is worth 1000 / (1 - gamma) / deviation, also across time limits."""
+def test_values_are_in_units_of_the_standard_deviation(algorithm):
+    """A constant reward of 1000 has the value 1000 / (1 - gamma) / deviation, with time limits."""
     kind = {"action_space": CONTINUOUS} if algorithm == "sac" else {}
     env = Probe(lambda sign, time, action: 1e3, horizon=0, **kind)
     changes = {"env_params": Params(max_steps_in_episode=4), "wrappers": (normalize.rewards,)}
@@ -93,7 +93,7 @@ def test_values_are_in_units_of_the_deviation(algorithm):
     assert np.isfinite(jax.tree.leaves(state.agent.agent)[0]).all()
 
 
-def test_a_wrapped_run_composes_and_keeps_one_clock():
+def test_a_wrapped_run_composes_and_keeps_an_unbatched_clock():
     config = small("dqn", wrappers=BOTH)
     keys = jax.random.split(jax.random.key(0), 2)
     axes = prl.seed_axes(jax.eval_shape(prl.init, keys[0], config))
@@ -105,14 +105,14 @@ def test_a_wrapped_run_composes_and_keeps_one_clock():
     assert once.step.shape == ()
 
 
-def test_evaluation_scales_and_learns_nothing(key):
+def test_evaluation_normalises_and_updates_no_statistics(key):
     config = small("ppo", wrappers=BOTH)
     state, _ = prl.train(key, config)
     assert prl.evaluate(key, config, state, 8).shape == (8,)
     assert prl.policy(config, state)(key, jnp.zeros((5, 4))).shape == (5,)
 
 
-def test_wrappers_are_written_down_and_read_back():
+def test_wrappers_survive_serialisation():
     config = prl.preset("ppo", "CartPole-v1").replace(wrappers=BOTH)
     written = config_to_dict(config)
     assert written["wrappers"] == ["observations", "rewards"]

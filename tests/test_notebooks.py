@@ -1,4 +1,4 @@
-"""The notebooks as they are stored; that they run is nbmake's to show."""
+"""Stored notebooks match their sources; nbmake tests that they run."""
 
 import nbformat
 import pytest
@@ -21,13 +21,13 @@ import jax
 
 
 @pytest.mark.parametrize("name", notebooks.names())
-def test_stored_notebook(name):
+def test_stored_notebooks_have_no_problems(name):
     assert notebooks.problems(name) == []
 
 
 @pytest.fixture
 def stored(tmp_path, monkeypatch):
-    """A notebook in a folder of its own, stored as if it had been executed."""
+    """A notebook in a temporary folder, stored as if it had been executed."""
     monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
     (tmp_path / f"{NAME}.py").write_text(SOURCE)
     notebook = notebooks.source(NAME)
@@ -41,12 +41,12 @@ def stored(tmp_path, monkeypatch):
     return notebook
 
 
-def test_sound_notebook(stored):
+def test_a_valid_notebook_has_no_problems(stored):
     nbformat.write(stored, notebooks.FOLDER / f"{NAME}.ipynb")
     assert notebooks.problems(NAME) == []
 
 
-def test_a_patch_makes_nothing_stale(stored, monkeypatch):
+def test_a_patch_release_makes_nothing_stale(stored, monkeypatch):
     nbformat.write(stored, notebooks.FOLDER / f"{NAME}.ipynb")
     major, minor, _ = notebooks.__version__.split(".")
     monkeypatch.setattr(notebooks, "__version__", f"{major}.{minor}.99")
@@ -65,7 +65,7 @@ def rewrite(old, new):
     def change(notebook):
         path = notebooks.FOLDER / f"{NAME}.py"
         path.write_text(path.read_text().replace(old, new))
-        for cell in notebook.cells:  # as an editor does that keeps both in step
+        for cell in notebook.cells:  # as an editor that pairs both files does
             cell.source = cell.source.replace(old, new)
 
     return change
@@ -92,11 +92,11 @@ LARGE = nbformat.v4.new_output("stream", text="x" * notebooks.LARGEST)
         (rewrite("## Exercise", "## Sports"), "Exercise"),
     ],
 )
-def test_problems_are_found(stored, change, said):
+def test_problems_are_reported(stored, change, said):
     assert said in edited(stored, change)
 
 
-def test_changed_prose_needs_no_run_and_changed_code_does(stored):
+def test_only_changed_code_requires_another_execution(stored):
     nbformat.write(stored, notebooks.FOLDER / f"{NAME}.ipynb")
     path = notebooks.FOLDER / f"{NAME}.py"
     path.write_text(SOURCE.replace("section 1", "section 2"))

@@ -1,4 +1,4 @@
-"""Tabular agents: single updates by hand, then the exact fixed points."""
+"""Tabular agents: hand-computed updates, then exact fixed points."""
 
 from functools import partial
 
@@ -78,19 +78,19 @@ def test_one_update_by_hand(algorithm, changes, value):
 def test_one_update_of_sarsa_by_hand():
     q, *_ = updated("sarsa", rows(ONE, extras=[1]))
     assert q[0, 0, 1] == pytest.approx(2 + BETA * (2 + GAMMA * 0.5 - 2))
-    # at a time limit the action after the reset means nothing: the expectation stands in
+    # the next action at a time limit belongs to another episode: the expectation replaces it
     cut = (*ONE[:5], True)
     q, *_ = updated("sarsa", rows(cut, extras=[1]), epsilon_start=0.4, epsilon_end=0.4)
     assert q[0, 0, 1] == pytest.approx(2 + BETA * (GAMMA * (0.8 * 3 + 0.2 * 0.5)), rel=1e-5)
 
 
-def test_double_q_learning_values_the_best_of_one_table_by_the_other():
+def test_double_q_learning_evaluates_with_the_other_table():
     changed = set()
     for key in range(8):
         q, visits, _ = updated("double_q_learning", rows(ONE), tables=(Q, OTHER), key=key)
         table = int(visits[1].sum())
         changed.add(table)
-        # in state 1 each table has another favourite, which the other one values lower
+        # in state 1 the tables have different greedy actions, which the other one values lower
         own, other = ((Q, OTHER), (OTHER, Q))[table]
         target = 2 + GAMMA * other[1, own[1].argmax()]
         assert q[table, 0, 1] == pytest.approx(own[0, 1] + BETA * (target - own[0, 1]), rel=1e-5)
@@ -99,7 +99,7 @@ def test_double_q_learning_values_the_best_of_one_table_by_the_other():
 
 
 @pytest.mark.parametrize("algorithm", ("q_learning", "expected_sarsa", "soft_q_learning", "sarsa"))
-def test_terminations_cut_and_time_limits_do_not(algorithm):
+def test_values_bootstrap_at_time_limits_and_not_at_terminations(algorithm):
     extras = [0] if algorithm == "sarsa" else ()
     ended, *_ = updated(algorithm, rows((0, 1, 2.0, 0.0, 1, True), extras=extras))
     assert ended[0, 0, 1] == pytest.approx(2 + BETA * (2 - 2))
@@ -107,8 +107,8 @@ def test_terminations_cut_and_time_limits_do_not(algorithm):
     assert cut[0, 0, 1] > 2.1
 
 
-def test_transitions_on_one_cell_are_averaged_and_none_is_lost():
-    """k rows with equal targets do what k updates in turn would; others go to their mean."""
+def test_transitions_of_one_cell_are_averaged():
+    """k rows with equal targets equal k sequential updates; different targets are averaged."""
     same = [(0, 1, 2.0, 0.0, 3, True)] * 5
     q, visits, _ = updated(
         "q_learning", rows((0, 1, 7.0, 0.0, 3, True), *same[:4], (1, 0, *ONE[2:]))
@@ -125,14 +125,14 @@ def test_transitions_on_one_cell_are_averaged_and_none_is_lost():
         in_turn += BETA * (10 - in_turn)
     assert at_once[0, 0, 1] == pytest.approx(in_turn, rel=1e-5)
     thousand, *_ = updated("q_learning", rows(*[(0, 1, 10.0, 0.0, 3, True)] * 1_000))
-    assert thousand[0, 0, 1] == pytest.approx(10, rel=1e-5)  # and no further
+    assert thousand[0, 0, 1] == pytest.approx(10, rel=1e-5)  # without overshooting
 
 
-def test_step_sizes_fall_with_visits():
+def test_learning_rates_decay_with_visits():
     end = (0, 1, 10.0, 0.0, 3, True)
     q, *_ = updated("q_learning", rows(end), visits=15, learning_rate=0.8, omega=0.5)
     assert q[0, 0, 1] == pytest.approx(2 + 0.8 / 4 * (10 - 2), rel=1e-5)
-    # beta = 1 / n averages all targets that a cell ever had
+    # beta = 1 / n averages all targets of a cell
     q = Q[None]
     for n, reward in enumerate((4.0, 8.0, 3.0)):
         sample = rows((0, 1, reward, 0.0, 3, True))
@@ -140,17 +140,17 @@ def test_step_sizes_fall_with_visits():
     assert q[0, 0, 1] == pytest.approx(5.0)
 
 
-def test_falling_step_sizes_with_several_rows_on_one_cell_are_nearly_those_of_updates_in_turn():
-    """beta = 1 / n averages, so that the weight of k targets after n others is k / (n + k)."""
+def test_decaying_rates_of_k_rows_approximate_sequential_updates():
+    """beta = 1 / n averages: k targets after n others have the weight k / (n + k)."""
     for n, k in ((8, 8), (100, 8), (50, 3), (20, 1)):
         ten = rows(*[(0, 1, 10.0, 0.0, 3, True)] * k)
         zero = (np.zeros_like(Q),)
-        for one in (1, 1.0):  # a whole number too
+        for one in (1, 1.0):  # integers and floats
             q, *_ = updated("q_learning", ten, zero, n, learning_rate=1.0, omega=one)
             assert q[0, 0, 1] == pytest.approx(10 * k / (n + k), rel=0.03)
 
 
-def test_rows_without_weight_change_nothing():
+def test_rows_of_weight_zero_change_nothing():
     sample = rows(ONE, (1, 0, 1.0, 1.0, 2, False))._replace(weight=jnp.array([[0.0], [1.0]]))
     q, visits, _ = updated("q_learning", sample)
     assert q[0, 0, 1] == 2 and q[0, 1, 0] != 3
@@ -175,7 +175,7 @@ def test_lambda_returns_by_hand():
     np.testing.assert_allclose(one_step, reward + 0.9 * discount * value, rtol=1e-6)
 
 
-def test_lambda_returns_against_rlax():
+def test_lambda_returns_agree_with_rlax():
     rlax = pytest.importorskip("rlax")
     reward, value = jax.random.normal(jax.random.key(0), (2, 9))
     discount = jnp.array([1, 1, 1, 0, 1, 1, 0, 1, 1.0])
@@ -185,8 +185,8 @@ def test_lambda_returns_against_rlax():
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
-def test_traces_of_q_lambda_end_at_actions_that_are_not_greedy():
-    """From 0 by 1, from 1 by 0 (greedy) or 1 (not), to 2, whose best value is 7."""
+def test_traces_of_q_lambda_end_at_non_greedy_actions():
+    """0 to 1 by action 1; then action 0 (greedy) or 1 (not) to 2, whose maximum value is 7."""
     first = (0, 1, 2.0, 1.0, 1, False)
     for action, reaches in ((0, True), (1, False)):
         sample = rows(first, (1, action, 1.0, 1.0, 2, False))
@@ -199,7 +199,7 @@ def test_traces_of_q_lambda_end_at_actions_that_are_not_greedy():
     assert q[0, 0, 1] == pytest.approx(2 + BETA * (GAMMA * 3), rel=1e-5)
 
 
-def test_sarsa_learns_every_transition_once_with_the_action_that_followed():
+def test_sarsa_uses_every_transition_once_with_its_next_action():
     memory = latest_with_next_action()
     T, N, state, seen = 3, 2, None, []
     for block in range(4):
@@ -216,7 +216,7 @@ def test_sarsa_learns_every_transition_once_with_the_action_that_followed():
             np.asarray(sample.transition.extras)[weight > 0], 100 + rows_seen + 1
         )
         seen += rows_seen.tolist()
-    assert sorted(seen) == sorted(2 * list(range(4 * T - 1)))  # all but the newest
+    assert sorted(seen) == sorted(2 * list(range(4 * T - 1)))  # all but the most recent
 
 
 def test_exploration_policies():
@@ -236,7 +236,7 @@ def test_exploration_policies():
     np.testing.assert_allclose(found, [np.eye(4)[best], [0, 0, 1, 0]])
 
 
-def test_actions_are_drawn_independently_with_their_probabilities():
+def test_actions_are_independent_and_have_their_probabilities():
     pi = jnp.tile(jnp.array([0.0, 0.7, 0.3, 0.0]), (40_000, 1))
     action = exploration.sample(jax.random.key(0), pi)
     assert action.dtype == jnp.int32
@@ -248,8 +248,8 @@ def test_actions_are_drawn_independently_with_their_probabilities():
 
 
 @pytest.mark.parametrize("name", ("epsilon_greedy", "boltzmann", "ucb", "greedy"))
-def test_every_exploration_solves_a_small_lake(name, key):
-    """Greedy learns through optimism: every value begins above what can be earned."""
+def test_every_exploration_strategy_solves_a_small_lake(name, key):
+    """The greedy policy needs optimistic initial values, above every attainable return."""
     changes = {"initial_value": 1.0} if name == "greedy" else {}
     config = prl.default_config("q_learning").replace(
         env="frozen_lake_not_slippery",
@@ -266,8 +266,8 @@ def test_every_exploration_solves_a_small_lake(name, key):
 
 @pytest.mark.parametrize("algorithm", ("double_q_learning", "sarsa", "soft_q_learning"))
 @pytest.mark.parametrize("seed", range(3))
-def test_missing_actions_are_never_taken_and_leave_no_nan(algorithm, seed):
-    """Not even by the last transition of a warm-up of random actions, which SARSA learns from."""
+def test_illegal_actions_are_never_taken_and_cause_no_nan(algorithm, seed):
+    """Including the last transition of the random warm-up, which SARSA learns from."""
     key = jax.random.key(seed)
     config = prl.default_config(algorithm).replace(
         env="maximization_bias", total_steps=3_000, num_envs=3, warmup_steps=30, gamma=1.0
@@ -288,7 +288,7 @@ def test_visits_count_every_transition(key):
     assert state.agent.visits.sum() == 4_000
 
 
-def test_an_exploration_of_your_own(key):
+def test_custom_exploration(key):
     def always_right(config, q, visits, step):
         return jnp.zeros_like(q).at[..., 2].set(1.0)
 
@@ -301,8 +301,8 @@ def test_an_exploration_of_your_own(key):
 
 @pytest.mark.parametrize("variant", tabular_convergence.VARIANTS)
 @pytest.mark.parametrize("env", tabular_convergence.ENVIRONMENTS)
-def test_the_exact_fixed_point_is_approached(variant, env):
-    """The error falls at every look by more than its uncertainty, and ends near zero."""
+def test_tables_converge_to_the_exact_fixed_point(variant, env):
+    """Between checks the error decreases by more than its uncertainty; it ends near zero."""
     _, found = tabular_convergence.errors(variant, env, steps=200_000, seeds=64, points=20)
     looks = found[[0, 2, 8, 20]]
     mean, standard_error = looks.mean(1), looks.std(1, ddof=1) / 8
@@ -314,7 +314,7 @@ def test_the_exact_fixed_point_is_approached(variant, env):
 LAST_ERROR = {"SARSA, epsilon to 0": 0.3, "Double Q-learning": 0.15}
 
 
-def test_the_maximisation_bias_is_the_books():
+def test_the_maximisation_bias_is_that_of_sutton_and_barto():
     seeds = 10_000
     for algorithm, reference in maximization_bias.REFERENCE.items():
         left, *_ = maximization_bias.share_of_left(algorithm, jax.random.key(1), seeds)
@@ -329,7 +329,7 @@ def test_the_maximisation_bias_is_the_books():
 
 
 @pytest.mark.parametrize("kind", overestimation.ERRORS)
-def test_overestimation_has_its_closed_form(kind):
+def test_overestimation_agrees_with_its_closed_form(kind):
     known = {
         ("uniform", 2): 1 / 3,
         ("uniform", 5): 4 / 6,
@@ -355,7 +355,7 @@ def test_overestimation_has_its_closed_form(kind):
         ("q_learning", "FrozenLake-misc", 0.99),
         ("soft_q_learning", "FrozenLake-misc", 0.99),
         ("q_lambda", "FrozenLake-misc", 0.99),
-        ("q_learning", "cliff_walking", 1.01),  # of -13, so more is worse
+        ("q_learning", "cliff_walking", 1.01),  # of -13: larger is worse
         ("q_learning", "taxi", 0.99),
     ],
 )
@@ -369,7 +369,7 @@ def test_presets_find_optimal_policies(algorithm, env, share):
     assert earned >= share * exact.optimal_return(config, found)
 
 
-def test_deep_agents_have_the_same_ground_truth(key):
+def test_dqn_converges_to_the_exact_values_too(key):
     """DQN on one-hot states of a small MDP, against dynamic programming."""
     config = prl.default_config("dqn").replace(
         env="frozen_lake_not_slippery",

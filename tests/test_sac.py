@@ -1,4 +1,4 @@
-"""SAC against values that are known exactly: probes, truncation, and its gradients."""
+"""SAC on environments of known values, and its gradients against the equations."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from tests.probes import CONTINUOUS, GAMMA, Params, Probe, adam_gradient, traine
 
 
 def cold(**changes):
-    """SAC next to temperature zero, where soft values are values."""
+    """SAC with a temperature near zero, where soft values equal values."""
     return {"alpha": 1e-6, "alpha_learning_rate": 0.0, **changes}
 
 
@@ -24,12 +24,12 @@ def obs(*rows):
 
 
 def critic_values(config, state, obs, action):
-    """SAC's twin values of [N, 1] actions, [2, N]."""
+    """Values of SAC's twin critics for actions [N, 1]: [2, N]."""
     network = Critics(torso(envs.bind(config.env).observation_space, (32, 32), "relu"), 2)
     return network.apply(state.agent.critic_params, obs, action)
 
 
-def test_a_time_limit_bootstraps_in_sac():
+def test_values_bootstrap_at_time_limits():
     env = Probe(lambda sign, time, action: 1, horizon=0, action_space=CONTINUOUS)
     params = Params(max_steps_in_episode=3)
     config, state = trained("sac", env, 3_000, env_params=params, **cold())
@@ -37,7 +37,7 @@ def test_a_time_limit_bootstraps_in_sac():
     np.testing.assert_allclose(q, jnp.full((2, 1), 1 / (1 - GAMMA)), rtol=0.05)
 
 
-def test_sac_learns_constant_and_observed_values():
+def test_sac_learns_values_that_depend_on_the_observation():
     env = Probe(lambda sign, time, action: 2 + sign, signs=(-1.0, 1.0), action_space=CONTINUOUS)
     config, state = trained("sac", env, 500, **cold())
     q = critic_values(config, state, obs([-1, 0], [1, 0]), jnp.zeros((2, 1)))
@@ -51,7 +51,7 @@ def test_sac_discounts_a_reward_one_step_away():
     np.testing.assert_allclose(q, [[GAMMA, 1]] * 2, atol=0.1)
 
 
-def test_sac_finds_the_best_action_for_each_observation():
+def test_sac_finds_the_best_action_of_each_observation():
     env = Probe(
         lambda sign, time, action: -((action - 0.5 * sign) ** 2),
         signs=(-1.0, 1.0),
@@ -65,7 +65,7 @@ def test_sac_finds_the_best_action_for_each_observation():
     np.testing.assert_allclose(q, np.zeros((2, 2)), atol=0.05)
 
 
-def test_automatic_temperature_holds_the_entropy_at_its_target():
+def test_the_learned_temperature_keeps_the_target_entropy():
     env = Probe(lambda sign, time, action: -10 * action**2, action_space=CONTINUOUS)
     config, state = trained(
         "sac", env, 3_000, alpha=1.0, alpha_learning_rate=1e-2, target_entropy_per_dim=-0.5
@@ -80,14 +80,14 @@ def test_automatic_temperature_holds_the_entropy_at_its_target():
     )
 
 
-def test_a_fixed_temperature_stays():
+def test_a_fixed_temperature_does_not_change():
     env = Probe(lambda sign, time, action: action, action_space=CONTINUOUS)
     _, state = trained("sac", env, 100, alpha=0.3, alpha_learning_rate=0.0)
     assert state.agent.log_alpha == jnp.log(jnp.float32(0.3))
 
 
-def test_log_probabilities_in_the_units_of_the_environment():
-    """The density of b, where a is squashed Gaussian, integrates to one over b's own bounds."""
+def test_log_probabilities_in_environment_units():
+    """The density of b = to_env(a), a squashed Gaussian, integrates to one over the bounds of b."""
     low, high = jnp.array([-1.0, 0.0]), jnp.array([3.0, 0.5])
     env = envs.bind(Probe(lambda *_: 0.0, action_space=spaces.Box(low, high, (2,))))
     x, w = np.polynomial.legendre.leggauss(200)
@@ -101,7 +101,7 @@ def test_log_probabilities_in_the_units_of_the_environment():
 
 
 def one_update(**changes):
-    """SAC's state before and after one update on a made-up batch, with its key."""
+    """SAC's states before and after one update on a random batch, with its key and networks."""
     env = Probe(lambda sign, time, action: action, action_space=CONTINUOUS)
     config = prl.default_config("sac").replace(env=env, hidden_sizes=(16, 16), **changes)
     agent, _ = sac(config)
@@ -116,7 +116,7 @@ def one_update(**changes):
         last=jnp.zeros(32, bool),
     )
     before = agent.init(keys[3], states[0])
-    # targets unlike the critics, so that a mix-up of the two would show
+    # targets differ from the critics, so that confusing the two fails the test
     before = before._replace(target_params=agent.init(keys[4], states[0]).critic_params)
     key = jax.random.key(9)
     after, priority, metrics = agent.update(key, before, Sample(batch, jnp.float32(1)), 0)
@@ -174,7 +174,7 @@ def test_sac_actor_gradient_is_equation_4_24():
     np.testing.assert_allclose(adam_gradient(after.actor_opt_state), expected, rtol=2e-2, atol=2e-5)
 
 
-def test_sac_actor_gradient_against_finite_differences():
+def test_sac_actor_gradient_agrees_with_finite_differences():
     before, after, batch, key, actor, critics, _ = one_update(alpha=0.4)
     _, key_actor = jax.random.split(key)
 
@@ -200,7 +200,7 @@ def test_sac_actor_gradient_against_finite_differences():
     )
 
 
-def test_sac_temperature_gradient():
+def test_sac_temperature_gradient_by_hand():
     _, after, *_, metrics = one_update(alpha=0.4, target_entropy_per_dim=-0.7)
     # d/d log alpha of -alpha (log pi + H) is -alpha (log pi + H)
     expected = -0.4 * (-metrics["entropy"] - 0.7)

@@ -1,4 +1,4 @@
-"""SAC and its relatives against closed forms: a bandit's optimum, gradients, targets, lanes.
+"""SAC and its variants against closed forms: a bandit's optimum, gradients, targets, sweeps.
 
 The bandit has one step, Q(a) = -(a - mu)^2. Without the squash its soft optimal policy is
 N(mu, alpha / 2), of value alpha / 2 log(pi alpha); with it, exp(Q / alpha) / Z on (-1, 1).
@@ -30,7 +30,7 @@ BANDIT = Probe(lambda sign, time, action: -((action - MU) ** 2), action_space=CO
 
 
 class Given(NamedTuple):
-    """Twin critics that know: Q_i(s, a) = -(a - mu)^2 + i, of which the first is the least."""
+    """Exact twin critics: Q_i(s, a) = -(a - mu)^2 + i, of which the first is the minimum."""
 
     def init(self, key, obs, action):
         return {"unused": jnp.zeros(1)}
@@ -49,14 +49,14 @@ def gaussian(mean, log_std):
 
 
 def bandit_batch(size):
-    """A batch of the bandit's one state; it ends the episode, so that there is no successor."""
+    """A batch of the bandit's one state; every transition terminates."""
     obs = jnp.zeros((size, 2))
     zeros = jnp.zeros(size)
     return Sample(Transition(obs, zeros[:, None], zeros, zeros, obs, zeros == 0), jnp.float32(1))
 
 
 def of_bandit(algorithm, **changes):
-    """A configuration whose networks are a bias alone: observations are zero."""
+    """A configuration whose networks reduce to their biases: observations are zero."""
     return prl.default_config(algorithm).replace(
         env=BANDIT, hidden_sizes=(), learning_rate=2e-3, alpha=0.2, **changes
     )
@@ -70,7 +70,7 @@ def actor_outputs(config, params):
 
 
 def improved(config, make, updates, size=256):
-    """The last state, and mean, standard deviation and metrics of the last quarter of updates."""
+    """The last state, and averages of metrics, mean and std over the last quarter of updates."""
     agent, _ = make(config)
     sample = bandit_batch(size)
 
@@ -105,7 +105,7 @@ def test_a_fixed_temperature_reaches_the_gaussian_optimum(monkeypatch):
     np.testing.assert_allclose(found["entropy"], 0.5 * jnp.log(jnp.pi * jnp.e * alpha), atol=0.02)
 
 
-def test_the_automatic_temperature_is_the_one_whose_optimum_has_the_target_entropy(monkeypatch):
+def test_the_learned_temperature_gives_the_target_entropy(monkeypatch):
     monkeypatch.setattr(sac_module, "squashed_gaussian", gaussian)
     target = jnp.array([-0.5, 0.0, 0.7])
 
@@ -120,7 +120,7 @@ def test_the_automatic_temperature_is_the_one_whose_optimum_has_the_target_entro
     np.testing.assert_allclose(found["std"] ** 2, alpha / 2, rtol=0.01)
 
 
-def test_the_value_network_of_the_first_sac_learns_the_soft_value(monkeypatch):
+def test_the_value_network_of_sac_v1_learns_the_soft_value(monkeypatch):
     monkeypatch.setattr(sac_v1_module, "squashed_gaussian", gaussian)
     monkeypatch.setattr(sac_v1_module, "twin_critics", given)
     config = of_bandit("sac_v1").replace(alpha=0.5)
@@ -140,7 +140,7 @@ ALPHA, SIZE = 0.3, 1 << 17
 
 @cache
 def one_update():
-    """(mean, log std) -> the actor's gradient in them, of one update, and its samples' eps."""
+    """(mean, log std) -> the actor's gradient of one update in them, and eps of its samples."""
     config = of_bandit("sac").replace(alpha=ALPHA)
     agent, _ = sac(config, critics=given)
     sample, key = bandit_batch(SIZE), jax.random.key(2)
@@ -157,11 +157,11 @@ def one_update():
     return jax.jit(gradient)
 
 
-def test_the_actors_gradient_is_equation_4_24_by_hand():
+def test_the_actor_s_gradient_is_equation_4_24():
     """a = tanh(u), u = m + s eps; log pi = -eps^2 / 2 - log s - log(1 - a^2) - const.
 
     d log pi / du (at fixed eps) is 2 a, dQ / du is -2 (a - mu)(1 - a^2), du / d(m, log s) is
-    (1, s eps), and log s is in log pi itself.
+    (1, s eps), and d log pi / d log s has the additional term -1.
     """
     mean, log_std = -0.4, -0.2
     found, eps = one_update()(jnp.array([mean, log_std]))
@@ -181,7 +181,7 @@ def objective(mean, log_std):
 
 
 @pytest.mark.parametrize("mean", (-0.4, 0.8))
-def test_the_actors_gradient_is_on_average_that_of_the_expectation(mean):
+def test_the_actor_s_gradient_estimates_that_of_the_expectation(mean):
     log_std, h = -0.5, 1e-4
     found, _ = one_update()(jnp.array([mean, log_std]))
     slopes = [
@@ -246,8 +246,8 @@ TRACKED = {
 
 
 @pytest.mark.parametrize("algorithm", TRACKED)
-def test_targets_are_the_closed_form_of_their_recursion(algorithm):
-    """theta- = (1 - tau)^k theta-_0 + tau sum_i (1 - tau)^(k - i) theta_i after k moves."""
+def test_target_parameters_have_their_closed_form(algorithm):
+    """theta- = (1 - tau)^k theta-_0 + tau sum_i (1 - tau)^(k - i) theta_i after k updates."""
     updates, config = 12, small(algorithm, learning_rate=1e-2, hidden_sizes=())
     obs = jax.random.normal(jax.random.key(0), (8, *envs.bind(config.env).observation_space.shape))
     discrete = envs.bind(config.env).num_actions
@@ -261,7 +261,7 @@ def test_targets_are_the_closed_form_of_their_recursion(algorithm):
         agent, _ = changed.algorithm(changed)
         start = agent.init(jax.random.key(1), obs)
         targets = {ours: jax.tree.map(lambda x: x + 1, getattr(start, ours)) for _, ours in pairs}
-        start = start._replace(**targets)  # unlike what they follow, so that all terms show
+        start = start._replace(**targets)  # differ from online parameters
 
         def step(state, xs):
             state, *_ = agent.update(xs[0], state, Sample(batch, jnp.float32(1)), xs[1])
@@ -280,7 +280,7 @@ def test_targets_are_the_closed_form_of_their_recursion(algorithm):
     found = jax.jit(jax.vmap(learn))(tau, period)
     for lane, (tau, period) in enumerate(lanes):
         moves = [i for i in range(updates) if (i + 1) % period == 0]
-        if algorithm == "td3":  # with the actor
+        if algorithm == "td3":  # updated with the actor
             moves = list(range(config.policy_delay - 1, updates, config.policy_delay))
         k = len(moves)
         weights = [tau * (1 - tau) ** (k - i) for i in range(1, k + 1)]
@@ -295,16 +295,16 @@ def test_targets_are_the_closed_form_of_their_recursion(algorithm):
         )
 
 
-# (4) continuing, and lanes of a sweep; test_train.py has sac, simba, td3 and half of discrete_sac
+# (4) resuming, and sweeps; test_train.py covers sac, simba, td3 and part of discrete_sac
 
 N = 4
 LANES = ("sac_v1", "discrete_sac", "redq", "droq", "tqc", "crossq", "simba", "fast_sac")
 
 
-@pytest.mark.slow  # to compile
+@pytest.mark.slow  # compilation
 @pytest.mark.parametrize("algorithm", LANES)
-def test_lanes_continue_bit_for_bit_and_are_the_runs_alone(algorithm):
-    """Two seeds side by side that differ in their hyperparameters too."""
+def test_a_batched_run_resumes_exactly_and_equals_single_runs(algorithm):
+    """Two seeds in one batch, with different learning rates."""
     actions = None if algorithm == "discrete_sac" else CONTINUOUS
     env = Probe(lambda sign, time, a: sign * a, 3, (-1.0, 2.0), action_space=actions)
     sizes = {"hidden_sizes": (8,), "critic_hidden_sizes": (8,), "critic_blocks": 1}
@@ -337,7 +337,7 @@ def test_lanes_continue_bit_for_bit_and_are_the_runs_alone(algorithm):
     chex.assert_trees_all_close(lane.agent, alone.agent, rtol=1e-3, atol=1e-4)
 
 
-# (5) the bandit, squashed, learned from experience
+# (5) the squashed bandit, learned from samples
 
 
 def boltzmann(alpha, scale):

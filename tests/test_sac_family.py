@@ -1,4 +1,4 @@
-"""SAC's relatives against hand-computed numbers, exact answers and the probes."""
+"""Variants of SAC against hand-computed numbers, exact solutions and known values."""
 
 import chex
 import jax
@@ -47,7 +47,7 @@ def obs(*rows):
 
 
 @pytest.mark.parametrize("algorithm", quick(FAMILY, "tqc", "crossq"))
-def test_finds_the_best_action_for_each_observation(algorithm):
+def test_the_best_action_of_each_observation_is_found(algorithm):
     env = Probe(
         lambda sign, time, action: -((action - 0.5 * sign) ** 2),
         signs=(-1.0, 1.0),
@@ -61,7 +61,7 @@ def test_finds_the_best_action_for_each_observation(algorithm):
 @pytest.mark.parametrize(
     "algorithm", quick((*FAMILY, "discrete_sac"), "tqc", "td3", "sac_v1", "crossq", "discrete_sac")
 )
-def test_a_time_limit_bootstraps(algorithm):
+def test_values_bootstrap_at_time_limits(algorithm):
     env = Probe(
         lambda sign, time, action: 1,
         horizon=0,
@@ -72,26 +72,26 @@ def test_a_time_limit_bootstraps(algorithm):
     config, state = trained(algorithm, env, 3_000, **changes)
     _, metrics = jax.jit(prl.run, static_argnums=2)(state, config, 20)
     worth = 1 / (1 - GAMMA)
-    # with terminations it would be 2.7
-    if algorithm == "tqc":  # leaves out its largest quantiles
+    # if time limits terminated, it would be 2.7
+    if algorithm == "tqc":  # drops its largest quantiles
         assert 0.6 * worth < metrics["q"].mean() < 1.03 * worth
     else:
         np.testing.assert_allclose(metrics["q"].mean(), worth, rtol=0.07)
 
 
-def test_redq_takes_the_least_of_a_random_subset():
+def test_redq_takes_the_minimum_over_a_random_subset():
     config = prl.default_config("redq").replace(num_critics=5, subset_size=2)
     meaning = sac_family.random_minimum(config)
     q = jnp.array([1.0, 2, 3, 4, 5])[:, None]
     keys = jax.random.split(jax.random.key(0), 4_000)
     drawn = np.asarray(jax.vmap(lambda key: meaning.next_return(key, q))(keys)).ravel()
-    # the least of 2 out of 5 is k with probability (5 - k) / 10
+    # the minimum of 2 out of 5 is k with probability (5 - k) / 10
     shares = [(drawn == k).mean() for k in range(1, 6)]
     np.testing.assert_allclose(shares, [0.4, 0.3, 0.2, 0.1, 0], atol=0.03)
     np.testing.assert_allclose(meaning.value(q), [3.0])
 
 
-def test_redq_of_two_out_of_two_has_the_targets_of_sac():
+def test_redq_with_all_critics_in_the_subset_has_sac_s_targets():
     config = prl.default_config("redq").replace(num_critics=2, subset_size=2)
     q = jax.random.normal(jax.random.key(0), (2, 7))
     ours, theirs = sac_family.random_minimum(config), minimum(config)
@@ -99,14 +99,14 @@ def test_redq_of_two_out_of_two_has_the_targets_of_sac():
     chex.assert_trees_all_equal(ours.next_return(key, q), theirs.next_return(key, q))
 
 
-def test_tqc_leaves_the_largest_quantiles_of_all_critics_out():
+def test_tqc_drops_the_largest_quantiles_of_all_critics():
     config = prl.default_config("tqc").replace(num_critics=2, num_quantiles=3, num_dropped=1)
     meaning = sac_family.truncated(config)
     q = jnp.array([[[1.0, 5, 9]], [[2.0, 8, 7]]])  # [E, B, K]
     kept = meaning.next_return(jax.random.key(0), q)
     np.testing.assert_array_equal(kept, [[1, 2, 5, 7]])
     np.testing.assert_allclose(meaning.value(q), [32 / 6], rtol=1e-6)
-    # each critic's quantiles against each target, by the definition
+    # the definition: each quantile of each critic against each target
     fraction = (np.arange(3) + 0.5) / 3
     u = np.asarray(kept)[0][None, None] - np.asarray(q)[:, 0, :, None]
     rho = np.abs(fraction[None, :, None] - (u < 0))
@@ -114,14 +114,14 @@ def test_tqc_leaves_the_largest_quantiles_of_all_critics_out():
     np.testing.assert_allclose(meaning.loss(q, kept), [expected], rtol=1e-5)
 
 
-def test_droq_takes_the_least_for_targets_and_climbs_the_mean():
+def test_droq_has_minimum_targets_and_maximises_the_mean():
     meaning = sac_family.droq.keywords["critique"](prl.default_config("droq"))
     q = jnp.array([[1.0, 5.0], [3.0, 2.0]])  # [E, B]
     np.testing.assert_array_equal(meaning.next_return(None, q), [[1], [2]])
     np.testing.assert_array_equal(meaning.value(q), [2, 3.5])
 
 
-def test_dropout_is_anew_with_every_key_and_off_without_one():
+def test_dropout_depends_on_the_key_and_is_off_without_one():
     config = prl.default_config("droq").replace(dropout_rate=0.5)
     space = type("Space", (), {"shape": (3,)})
     critics = sac_family.dropout_critics(config, space)
@@ -131,7 +131,7 @@ def test_dropout_is_anew_with_every_key_and_off_without_one():
     np.testing.assert_array_equal(plain, critics.apply(params, x, a))
     one, two = (critics.apply(params, x, a, rngs={"dropout": jax.random.key(k)}) for k in (1, 2))
     assert not np.allclose(one, two) and not np.allclose(one, plain)
-    assert not np.allclose(one[0] - plain[0], one[1] - plain[1])  # each critic drops its own
+    assert not np.allclose(one[0] - plain[0], one[1] - plain[1])  # critics have independent masks
 
 
 def test_residual_blocks_by_hand():
@@ -151,13 +151,13 @@ def test_residual_blocks_by_hand():
     assert p["Dense_1"]["kernel"].shape == (4, 16)
 
 
-def test_simba_normalises_what_it_sees(key):
+def test_simba_normalises_observations(key):
     config = small("simba")
     state, _ = jax.jit(prl.train)(key, config)
     assert isinstance(state.agent, normalize.Normalized) and state.agent.used.number > 100
 
 
-def test_every_updates_once_in_a_period_and_means_stay_means():
+def test_delayed_updates_happen_once_per_period_and_keep_means():
     def run(period, updates=6):
         def body(state, count):
             due = is_due(period, count)
@@ -171,11 +171,11 @@ def test_every_updates_once_in_a_period_and_means_stay_means():
     for period, made in ((1, 6), (2, 3), (3, 2)):
         state, metrics = run(period)
         assert state == made
-        assert metrics["m"][: period - 1].sum() == 0  # it is the last of each period
+        assert metrics["m"][: period - 1].sum() == 0  # the last count of each period is due
         assert metrics["m"].mean() == 5
 
 
-def test_a_delayed_actor_moves_every_other_update():
+def test_a_delayed_actor_is_updated_every_second_time():
     config = small("sac", policy_delay=2, num_updates=1, warmup_steps=24)
     state = prl.init(jax.random.key(0), config)
     moved = []
@@ -192,7 +192,7 @@ def test_a_delayed_actor_moves_every_other_update():
 
 
 @pytest.mark.parametrize("algorithm", ("sac", "td3"))
-def test_step_sizes_of_critics_and_of_a_delayed_actor_end_together(algorithm):
+def test_learning_rates_of_critics_and_delayed_actor_end_alike(algorithm):
     config = small(algorithm, policy_delay=2, learning_rate_end=0.0)
     state = prl.init(jax.random.key(0), config)
     late, _ = prl.run(state, config, config.iterations - 1)
@@ -204,8 +204,8 @@ def test_step_sizes_of_critics_and_of_a_delayed_actor_end_together(algorithm):
         chex.assert_trees_all_close(end, after, rtol=1e-6, atol=1e-9)
 
 
-def test_delay_stays_a_cond_over_parameters_under_vmap():
-    """Were the count batched, both branches would be computed and selected from."""
+def test_a_delayed_update_stays_a_cond_under_vmap():
+    """With a batched count, both branches would be computed."""
     config = small("sac", policy_delay=2)
     jaxpr = jax.make_jaxpr(jax.vmap(prl.make_train(config)))(jax.random.split(jax.random.key(0)))
     assert str(jaxpr).count("cond[") == 1
@@ -218,8 +218,8 @@ LAW = np.asarray(MDP.P).ravel()
 
 
 @pytest.mark.parametrize("alpha", (0.1, 1.0))
-def test_discrete_sac_finds_the_soft_optimal_policy(alpha):
-    """Updates on every transition, weighted by its probability, of networks linear in the state."""
+def test_discrete_sac_converges_to_the_soft_optimal_policy(alpha):
+    """Linear networks, updated on every transition with its probability as weight."""
     state, action, following = (x.ravel() for x in np.indices(MDP.P.shape, dtype=np.int32))
     ones = jnp.ones(LAW.shape)
     batch = Transition(state, action, jnp.ravel(MDP.R), ones, following, ones == 0)
@@ -250,14 +250,14 @@ def test_discrete_sac_finds_the_soft_optimal_policy(alpha):
     np.testing.assert_allclose(shares, config_pi, atol=0.05)
 
 
-def test_discrete_soft_value_survives_a_probability_of_zero():
+def test_the_discrete_soft_value_is_finite_at_probability_zero():
     log_pi = jnp.array([[0.0, -jnp.inf], [jnp.log(0.5), jnp.log(0.5)]])
     q = jnp.array([[1.0, 7.0], [1.0, 3.0]])
     value = losses.discrete_soft_value(q, log_pi, 0.5)
     np.testing.assert_allclose(value, [1.0, 2 + 0.5 * np.log(2)], rtol=1e-6)
 
 
-def test_the_gradient_of_the_discrete_soft_value_survives_it_too():
+def test_the_discrete_soft_value_s_gradient_is_finite_there_too():
     def value(logits):
         return losses.discrete_soft_value(q, jax.nn.log_softmax(logits), 0.5).sum()
 
@@ -266,7 +266,7 @@ def test_the_gradient_of_the_discrete_soft_value_survives_it_too():
         np.testing.assert_array_equal(jax.grad(value)(jnp.array([[300.0, 0.0]])), [[0, 0]])
 
 
-def test_discrete_sac_holds_its_entropy_at_the_target():
+def test_discrete_sac_keeps_the_target_entropy():
     env = Probe(lambda sign, time, action: 1.0 * action)
     config, state = trained(
         "discrete_sac", env, 4_000, alpha_learning_rate=1e-2, target_entropy_ratio=0.6,
@@ -297,6 +297,6 @@ def test_discrete_sac_holds_its_entropy_at_the_target():
         ("sac", {"policy_delay": 0}, "policy_delay is 0, but must be at least 1"),
     ),
 )
-def test_bad_configurations_are_named(algorithm, changes, complaint):
+def test_invalid_fields_are_named(algorithm, changes, complaint):
     with pytest.raises(ConfigError, match=complaint):
         prl.make_train(prl.default_config(algorithm).replace(**changes))

@@ -1,6 +1,6 @@
-"""One update of SAC's relatives, part by part, against the same gradients put together by hand.
+"""One update of each variant of SAC against independently computed gradients.
 
-Targets are unlike what they follow, weights are random, and a quarter of the rows are terminal.
+Target and online parameters differ, weights are random, and a quarter of the rows terminate.
 """
 
 from functools import partial
@@ -69,7 +69,7 @@ def mlp(**parts):
     return networks.torso(SPACE, (16, 16), "relu", **parts)
 
 
-def test_td3():
+def test_one_update_of_td3():
     agent, state, other = built("td3")
     state = state._replace(
         target_actor_params=other.actor_params, target_critic_params=other.critic_params
@@ -103,7 +103,7 @@ def test_td3():
     chex.assert_trees_all_close(found, moved, rtol=1e-5, atol=1e-7)
 
 
-def test_the_first_sac():
+def test_one_update_of_sac_v1():
     agent, state, other = built("sac_v1", alpha=0.3)
     state = state._replace(target_params=other.value_params)
     after = update(agent, state, 0)
@@ -139,7 +139,7 @@ def test_the_first_sac():
     np.testing.assert_allclose(adam_gradient(after.value_opt_state), expected, **CLOSE)
 
 
-def test_crossq():
+def test_one_update_of_crossq():
     changes = {"critic_hidden_sizes": (16, 16), "renorm_warmup": 0, "policy_delay": 1}
     alpha, entropy = 0.4, -0.7
     agent, state, _ = built("crossq", **changes, alpha=alpha, target_entropy_per_dim=entropy)
@@ -177,7 +177,7 @@ def test_crossq():
     np.testing.assert_allclose(moment / 0.1, -alpha * (log_prob + entropy), rtol=1e-4)
 
 
-def test_droq_drops_units_in_targets_in_predictions_and_for_the_actor():
+def test_droq_applies_dropout_to_targets_predictions_and_actor():
     agent, state, other = built("droq", dropout_rate=0.5, policy_delay=1, alpha=0.4)
     state = state._replace(target_params=other.critic_params)
     after = update(agent, state, 0)
@@ -209,8 +209,8 @@ def test_droq_drops_units_in_targets_in_predictions_and_for_the_actor():
     np.testing.assert_allclose(adam_gradient(after.actor_opt_state), expected, **CLOSE)
 
 
-def test_batch_renormalisation_is_ioffes_recursion():
-    """Three batches of plain normalisation, then corrected by running statistics, cut off."""
+def test_batch_renormalisation_is_the_recursion_of_its_paper():
+    """Three batches of plain batch normalisation, then clipped corrections (arXiv:1702.03275)."""
     x = np.asarray(jax.random.normal(jax.random.key(0), (64, 5)), np.float64)
     x = x * [1, 2, 3, 0.1, 20] + [0, 5, -40, 1, 2]
     layer = networks.BatchRenorm(3)
@@ -230,7 +230,7 @@ def test_batch_renormalisation_is_ioffes_recursion():
     )
 
 
-def test_adamw_takes_a_share_off_parameters_whatever_their_gradient():
+def test_adamw_decays_weights_independently_of_their_gradient():
     params = {"w": jnp.array([2.0, -3.0])}
     optimizer = adamw(0.1, jnp.inf, 0.5)
     updates, _ = optimizer.update({"w": jnp.zeros(2)}, optimizer.init(params), params)
@@ -240,7 +240,7 @@ def test_adamw_takes_a_share_off_parameters_whatever_their_gradient():
 @pytest.mark.parametrize(
     "algorithm", ("sac", "td3", "sac_v1", "crossq", "tqc", "redq", "continuous_soft_q")
 )
-def test_images_are_refused_by_critics_of_continuous_actions(algorithm):
+def test_critics_of_continuous_actions_reject_images(algorithm):
     class Screen(Probe):
         def get_obs(self, state, params=None, key=None):
             return jnp.zeros((10, 10, 3))

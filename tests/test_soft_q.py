@@ -1,4 +1,4 @@
-"""Soft Q-learning for continuous actions: the sampler, the soft value, and what they add up to."""
+"""Soft Q-learning for continuous actions: SVGD, the soft value, and learned policies."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from tests.probes import CONTINUOUS, GAMMA, Params, Probe, trained
 
 
 def descend(key, log_density, shape, steps=3_000, step_size=0.3):
-    """Particles that follow SVGD from N(0, 3^2)."""
+    """Particles drawn from N(0, 3^2) and moved by SVGD."""
     score = jax.vmap(jax.grad(log_density))
 
     def move(particles, _):
@@ -24,7 +24,7 @@ def descend(key, log_density, shape, steps=3_000, step_size=0.3):
     return jax.jit(lambda start: jax.lax.scan(move, start, length=steps)[0])(start)
 
 
-def test_particles_become_a_gaussian():
+def test_particles_converge_to_a_gaussian():
     mean, deviation = jnp.array([2.0, -1.0]), jnp.array([0.5, 2.0])
 
     def log_density(x):
@@ -35,8 +35,8 @@ def test_particles_become_a_gaussian():
     np.testing.assert_allclose(found.std(0), deviation, rtol=0.15)
 
 
-def test_particles_become_a_mixture_of_two_modes():
-    """1/3 N(-2, 0.5^2) + 2/3 N(1, 0.8^2): mass of each mode, and its mean and deviation."""
+def test_particles_converge_to_a_mixture_of_two_gaussians():
+    """1/3 N(-2, 0.5^2) + 2/3 N(1, 0.8^2): mass, mean and standard deviation of each mode."""
 
     def log_density(x):
         parts = jnp.array([norm.logpdf(x[0], -2, 0.5), norm.logpdf(x[0], 1, 0.8)])
@@ -49,7 +49,7 @@ def test_particles_become_a_mixture_of_two_modes():
     np.testing.assert_allclose([left.std(), right.std()], [0.5, 0.8], rtol=0.25)
 
 
-def test_one_particle_climbs_and_two_repel_each_other():
+def test_one_particle_follows_the_score_and_two_repel_each_other():
     np.testing.assert_allclose(losses.svgd_direction(jnp.ones((1, 2)), jnp.full((1, 2), 3.0)), 3.0)
     apart = losses.svgd_direction(jnp.array([[0.0], [1.0]]), jnp.zeros((2, 1)))
     # the median of {0, 0, 1, 1} is 1/2, so h = 1/2 / log 3
@@ -60,7 +60,7 @@ def test_one_particle_climbs_and_two_repel_each_other():
 
 @pytest.mark.parametrize("alpha", (0.3, 1.0, 4.0))
 def test_the_soft_value_is_an_integral(alpha):
-    """Q = -a^2 on [-1, 1] against quadrature."""
+    """Q = -a^2 on [-1, 1], against quadrature."""
     grid = jnp.linspace(-1, 1, 20_001)
     exact = alpha * jnp.log(jnp.trapezoid(jnp.exp(-(grid**2) / alpha), grid))
     actions = jax.random.uniform(jax.random.key(0), (1, 200_000), minval=-1, maxval=1)
@@ -80,8 +80,8 @@ def drawn(config, state, obs, size=2_000):
     return np.asarray(prl.policy(config, state)(key, many)).ravel()
 
 
-def test_the_sampler_draws_from_the_energy_based_policy():
-    """One step of reward -(|a| - 1/2)^2: two modes, and exp(r / alpha) is known."""
+def test_the_sampler_approximates_the_energy_based_policy():
+    """One step of reward -(|a| - 1/2)^2: exp(r / alpha) has two modes and is known."""
     env = Probe(
         lambda sign, time, action: -jnp.square(jnp.abs(action) - 0.5), action_space=CONTINUOUS
     )
@@ -95,8 +95,8 @@ def test_the_sampler_draws_from_the_energy_based_policy():
     np.testing.assert_allclose(found.std(), np.sqrt((grid**2 * density).sum()), rtol=0.15)
 
 
-def test_a_time_limit_bootstraps_with_the_entropy_of_all_actions():
-    """Reward 1 for ever: V = (1 + alpha log 2) / (1 - gamma) less the bonus of the first step."""
+def test_values_bootstrap_at_time_limits_with_the_entropy():
+    """Constant reward 1: Q = (1 + alpha log 2) / (1 - gamma) minus the bonus of the first step."""
     env = Probe(lambda sign, time, action: 1.0, horizon=0, action_space=CONTINUOUS)
     changes = {**SMALL, "env_params": Params(max_steps_in_episode=3)}
     config, state = trained("continuous_soft_q", env, 3_000, **changes)
@@ -106,7 +106,7 @@ def test_a_time_limit_bootstraps_with_the_entropy_of_all_actions():
     np.testing.assert_allclose(sample.mean(), q, rtol=0.07)
 
 
-def test_multi_goal_is_the_paper_s():
+def test_multi_goal_is_that_of_its_paper():
     env = envs.bind("multi_goal")
     state = env.reset(jax.random.key(0), 4_096)
     np.testing.assert_allclose(state.obs.std(0), 0.1, rtol=0.1)
@@ -137,6 +137,6 @@ def test_multi_goal_ends_at_a_goal_with_its_bonus():
     np.testing.assert_array_equal(multigoal.goal_reached(places), [0, 1, 2, 3, -1])
 
 
-def test_soft_q_needs_continuous_actions():
+def test_continuous_soft_q_needs_continuous_actions():
     with pytest.raises(ConfigError, match="use soft_dqn"):
         prl.make_train(prl.default_config("continuous_soft_q").replace(env="CartPole-v1"))

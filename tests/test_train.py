@@ -1,4 +1,4 @@
-"""The invariants of the loop."""
+"""Invariants of the training loop."""
 
 import pickle
 from functools import partial
@@ -21,7 +21,7 @@ SLOW = pytest.mark.slow
 
 
 def unwrapped(tree):
-    """PRNG keys as plain numbers."""
+    """The tree with PRNG keys as integers."""
     return jax.tree.map(
         lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x,
         tree,
@@ -29,12 +29,12 @@ def unwrapped(tree):
 
 
 def assert_close(a, b):
-    """To the rounding of a few updates, keys included."""
+    """Equal up to the rounding of a few updates, keys included."""
     chex.assert_trees_all_close(unwrapped(a), unwrapped(b), rtol=1e-4, atol=1e-5)
 
 
 def assert_equal(a, b):
-    """Bit for bit, keys included."""
+    """Bitwise equal, keys included."""
     chex.assert_trees_all_equal(unwrapped(a), unwrapped(b))
 
 
@@ -74,7 +74,7 @@ def test_train_is_run_after_init(key, algorithm):
     assert differ(trained[0].agent, state.agent)
 
 
-def test_watch_measures_the_states_that_train_goes_through(key):
+def test_train_with_eval_measures_the_states_of_train(key):
     config = small("q_learning", warmup_steps=24, total_steps=264)
 
     def measure(state):
@@ -126,7 +126,7 @@ def test_vmapped_train_is_vmapped_run_after_vmapped_init(algorithm):
 
 
 @pytest.mark.parametrize("algorithm", ("dqn", "sac"))
-def test_state_with_a_copied_clock_continues_the_same(algorithm):
+def test_a_state_with_a_batched_clock_resumes_equally(algorithm):
     config = small(algorithm)
     start, axes = vmapped_init(config)
     copied = start._replace(step=jnp.full(SEEDS, start.step))
@@ -137,8 +137,8 @@ def test_state_with_a_copied_clock_continues_the_same(algorithm):
     assert_equal(expected, continued._replace(step=continued.step[0]))
 
 
-def test_a_nested_vmapped_state_continues_bit_for_bit():
-    """Sweep x seeds, with a clock per lane of both, as plain vmaps leave it."""
+def test_a_nested_vmapped_state_resumes_bit_for_bit():
+    """Configurations x seeds, with the batched clock that plain vmaps return."""
     config = small("td3")
     config = config.replace(total_steps=8 * config.steps_per_iteration)
     keys = jax.random.split(jax.random.key(0), (2, SEEDS))
@@ -231,9 +231,7 @@ GARNET = {"env": "garnet", "epsilon_end": 0.1, "epsilon_fraction": 0.8, "bonus":
         pytest.param("expected_sarsa", GARNET, ("alpha", "bonus"), marks=SLOW),
     ],
 )
-def test_every_traced_hyperparameter_has_an_effect_and_a_sweep_lane_is_the_solo_run(
-    key, algorithm, changes, unused
-):
+def test_every_traced_field_has_an_effect_and_sweeps_equal_runs(key, algorithm, changes, unused):
     config = small(algorithm, **changes)
     names = [name for name in traced_fields(algorithm) if name not in unused]
     if config_explores_without_epsilon(config):
@@ -256,7 +254,7 @@ def test_every_traced_hyperparameter_has_an_effect_and_a_sweep_lane_is_the_solo_
         chex.assert_trees_all_close(lane_agent, solo.agent, rtol=1e-3, atol=1e-4)
 
 
-def test_one_swept_field_with_the_others_shared(key):
+def test_a_sweep_of_one_field_equals_single_runs(key):
     config = small("dqn")
     axes = jax.tree.map(lambda _: None, config).replace(learning_rate=0)
     lanes = config.replace(learning_rate=jnp.array([1e-3, 1e-2]))
@@ -272,7 +270,7 @@ def test_one_swept_field_with_the_others_shared(key):
 
 
 @pytest.mark.parametrize("algorithm", ("dqn", "sac"))
-def test_states_pickle(key, algorithm):
+def test_a_pickled_state_resumes_equally(key, algorithm):
     config = small(algorithm)
     state = jax.jit(prl.init)(key, config)
     host = state._replace(key=jax.random.key_data(state.key))
@@ -287,7 +285,7 @@ def test_states_pickle(key, algorithm):
     )
 
 
-def test_a_donated_state_is_used_up_and_continues_the_same(key):
+def test_a_donated_state_is_deleted_and_resumes_equally(key):
     config = small("sac")
     state = jax.jit(prl.init)(key, config)
     expected = jax.jit(prl.run, static_argnums=2)(state, config, 3)
@@ -307,7 +305,7 @@ def test_episode_metrics_count_every_episode(key):
     np.testing.assert_allclose(metrics["returns"], metrics["lengths"])  # CartPole pays 1 a step
 
 
-def test_warm_up_is_random_and_counts(key):
+def test_the_warm_up_is_random_and_counts_as_steps(key):
     config = small("sac", num_envs=4, rollout_length=1, warmup_steps=401, capacity=1_000)
     config = config.replace(total_steps=408)
     state = jax.jit(prl.init)(key, config)
@@ -320,8 +318,8 @@ def test_warm_up_is_random_and_counts(key):
 
 
 @pytest.mark.parametrize("warm", (True, False))
-def test_held_exploration_repeats_its_random_numbers(key, warm):
-    """Actions that do not depend on states are the same within a hold, and no two holds alike."""
+def test_noise_repeat_repeats_random_numbers(key, warm):
+    """State-independent actions are equal within a repetition and differ between them."""
     env = Probe(lambda *_: 0.0, horizon=0, action_space=CONTINUOUS)
     config = small(
         "sac", env=env, num_envs=3, rollout_length=6, noise_repeat=3, capacity=36, batch_size=8
@@ -330,17 +328,17 @@ def test_held_exploration_repeats_its_random_numbers(key, warm):
     state = prl.init(key, config)
     if not warm:
         state, _ = jax.jit(prl.run, static_argnums=2)(state, config, 2)
-    actions = replayed(config, state).action.reshape(-1, 3, 3)  # [holds, steps, envs]
+    actions = replayed(config, state).action.reshape(-1, 3, 3)  # [repetitions, steps, envs]
     np.testing.assert_allclose(actions, np.broadcast_to(actions[:, :1], actions.shape), atol=1e-6)
     assert len(np.unique(actions[:, 0].round(5))) == actions[:, 0].size == 12
 
 
-def test_a_hold_divides_the_rollout():
+def test_noise_repeat_divides_the_rollout():
     with pytest.raises(ConfigError, match="hold is 4, but must divide rollout_length = 6"):
         prl.make_train(small("sac", rollout_length=6, num_envs=2, noise_repeat=4))
 
 
-def test_a_run_may_have_more_updates_than_an_int32_counts():
+def test_runs_may_have_more_updates_than_an_int32_counts():
     config = small("sac", total_steps=2**30, num_updates=100, learning_rate_end=0.5)
     schedule = optimize.linear_decay(config)
     assert config.iterations * config.num_updates > 2**32

@@ -66,7 +66,7 @@ COMMANDS: dict[str, Callable[[str, list[str]], None]] = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:  # noqa: PLR0911
+def main(arguments: list[str] | None = None) -> int:
     """Run the command line, and return its exit status, see `USAGE`."""
     try:
         dispatch(sys.argv[1:] if arguments is None else list(arguments))

@@ -10,10 +10,10 @@ from typing import TypeVar
 
 import tyro
 
+from purejaxrl_sac.agents import preset
 from purejaxrl_sac.cli.options import NewRunOptions, Normalization
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.normalize import WRAPPERS
-from purejaxrl_sac.presets import preset
 
 STYLE = (tyro.conf.SuppressFixed, tyro.conf.FlagCreatePairsOff)
 

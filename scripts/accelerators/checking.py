@@ -1,10 +1,10 @@
-"""`check`: whether a device computes what the CPU computes, for every algorithm.
+"""`check`: compare a device with the CPU, for every algorithm.
 
-Each algorithm runs for ten updates with small networks and two seeds, from a state that is made on
-the CPU. Rounding differs between devices, and Adam makes whole steps out of gradients that are
-nothing but rounding errors. So the difference of parameters is judged as a whole, relative to how
-far they moved, and against what the CPU itself makes of parameters that begin one rounding error
-away: up to `TOLERANCE`, or `ROUNDING` times that where it is more.
+Each algorithm runs for ten updates with small networks and two seeds, from a state initialised on
+the CPU. Rounding differs between devices, and Adam takes full steps for gradients that are only
+rounding errors. Therefore the criterion is the norm of the difference of all parameters relative
+to the norm of their change. It may be at most `TOLERANCE`, or `ROUNDING` times the difference that
+a perturbation of the initial parameters by one rounding error causes on the CPU, whichever is more.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from purejaxrl_sac.experiment.export import export_policy
 from scripts.accelerators import record
 from scripts.accelerators.work import main_environment
 
-TOLERANCE = 1e-3  # of the relative difference of parameters, at the highest precision
-ROUNDING = 10.0  # times the difference that one rounding error of the initial parameters makes
-EXPORTED = 1e-4  # of an exported policy's actions, absolute, where they are continuous
+TOLERANCE = 1e-3  # of the relative difference of parameters, at highest matmul precision
+ROUNDING = 10.0  # times the difference caused by one rounding error of the initial parameters
+EXPORTED = 1e-4  # absolute error of continuous actions of an exported policy
 UPDATES, SEEDS = 10, 2
 SMALL = {
     "num_envs": 3,
@@ -56,18 +56,18 @@ SMALL = {
 
 @dataclasses.dataclass
 class Check:
-    """What to check, and how long."""
+    """Options of `check`."""
 
     algorithms: tuple[str, ...] = ()
     minutes: float = 8.0
-    """After which nothing is waited for."""
+    """Time limit; unfinished algorithms are reported."""
     workers: int = min(16, os.cpu_count() or 1)
     record: Path = record.RESULTS
     again: bool = False
 
 
 def small(algorithm: str) -> prl.Config:
-    """A preset cut down to networks of 8 x 8, three environments and two updates an iteration.
+    """A preset reduced to networks of 8 x 8, three environments and two updates per iteration.
 
     Raises:
         ConfigError: no algorithm has this name.
@@ -81,9 +81,10 @@ def small(algorithm: str) -> prl.Config:
 
 
 def environment(algorithm: str) -> str:
-    """Where an algorithm is checked: tables on a cliff, where every step is rewarded.
+    """The environment in which an algorithm is checked.
 
-    And soft DQN not in the deep sea, whose episodes begin and end alike for all seeds.
+    Tabular algorithms use cliff_walking, where every step has a reward. soft_dqn does not use
+    DeepSea, whose episodes have the same lengths for all seeds.
     """
     if ALGORITHMS[algorithm][0] == "q_learning":
         return "cliff_walking"
@@ -91,7 +92,7 @@ def environment(algorithm: str) -> str:
 
 
 def check(options: Check) -> int:
-    """Checks all algorithms side by side, a row for each; 1 if one fails or is not finished.
+    """Check algorithms concurrently and record one row each; 1 if any fails or is unfinished.
 
     Raises:
         ConfigError: no algorithm has this name.
@@ -118,15 +119,18 @@ def check(options: Check) -> int:
             failed += not row["passed"]
             record.append(options.record, row)
     except TimeoutError:
-        print(f"no time left for {', '.join(rows)}: raise --minutes", file=sys.stderr)
+        print(
+            f"not finished within the time limit: {', '.join(rows)} (raise --minutes)",
+            file=sys.stderr,
+        )
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     return int(failed > 0 or bool(rows))
 
 
 def checked(config: prl.Config, device: Any) -> dict:
-    """The figures of one algorithm at one device."""
-    began = time.perf_counter()
+    """Figures of one algorithm on one device."""
+    start_time = time.perf_counter()
     cpu = jax.devices("cpu")[0]
     n = -(-UPDATES // config.num_updates)
     axes, start = started(config, cpu)
@@ -137,18 +141,18 @@ def checked(config: prl.Config, device: Any) -> dict:
         once = reference if device == cpu else program(run(n), start, device)
         moved = once(to_device(start, device))[0]
         straight = once(moved)[0]
-        resumed = once(to_device(to_host(moved), device))[0]  # through the host's memory
+        resumed = once(to_device(to_host(moved), device))[0]  # via host memory
         whole = program(run(2 * n), start, device)(to_device(start, device))[0]
         first = to_device(prl.seed_state(to_host(whole), 0), device)
         exports, problem = True, {}
         try:
-            exports = exported_alike(config, first, device)
-        except Exception as error:  # the other figures are still of use
+            exports = export_agrees(config, first, device)
+        except Exception as error:  # the other figures remain useful
             exports, problem = False, {"export_error": record.one_line(error)}
         differ = seeds_differ(config, axes, whole)
     nudged = reference(nudge(start))[0]
     default = moved
-    if device != cpu:  # where precision is a choice
+    if device != cpu:  # on the CPU both precisions are the same
         default = program(run(n), start, device)(to_device(start, device))[0]
     figures = {
         "difference": difference(moved, expected, start),
@@ -166,14 +170,14 @@ def checked(config: prl.Config, device: Any) -> dict:
         **{name: float(f"{value:.3g}") for name, value in figures.items()},
         "tolerance": float(f"{tolerance:.3g}"),
         **verdicts,
-        "one_program": same_bits(straight, whole),  # two programs may be tuned differently
+        "one_program": same_bits(straight, whole),  # not required: XLA tunes each program
         **problem,
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(time.perf_counter() - start_time, 1),
     }
 
 
 def started(config: prl.Config, cpu: Any) -> tuple[prl.TrainState, prl.TrainState]:
-    """The axes of seeds, and initial states made on the CPU."""
+    """vmap axes over seeds, and states initialised on the CPU."""
     with jax.default_device(cpu):
         keys = jax.random.split(jax.random.key(0), SEEDS)
         start = partial(prl.init, config=config)
@@ -182,17 +186,17 @@ def started(config: prl.Config, cpu: Any) -> tuple[prl.TrainState, prl.TrainStat
 
 
 def runner(config: prl.Config, axes: prl.TrainState) -> Callable[[int], Callable]:
-    """n -> run for n iterations, over seeds."""
+    """Function n -> `prl.run` for n iterations, vmapped over seeds."""
 
-    def of(iterations: int) -> Callable:
+    def run(iterations: int) -> Callable:
         step = partial(prl.run, config=config, iterations=iterations)
         return jax.vmap(step, (axes,), (axes, 0))
 
-    return of
+    return run
 
 
 def program(function: Callable, example: Any, device: Any) -> Any:
-    """The function compiled for a device."""
+    """Compile a function for a device, with the shapes of the example."""
     place = SingleDeviceSharding(device)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), example)
     return jax.jit(function).lower(shapes).compile()
@@ -204,20 +208,20 @@ def is_key(x: Any) -> bool:
 
 
 class KeyData(NamedTuple):
-    """What numpy can hold of PRNG keys."""
+    """PRNG keys as a NumPy array."""
 
     data: np.ndarray
 
 
 def to_host(tree: Any) -> Any:
-    """The tree in numpy arrays."""
+    """Convert a tree to NumPy arrays."""
     return jax.tree.map(
         lambda x: KeyData(np.asarray(jax.random.key_data(x))) if is_key(x) else np.asarray(x), tree
     )
 
 
 def to_device(tree: Any, device: Any) -> Any:
-    """What `to_host` made, or arrays of another device, as arrays of this one."""
+    """Move a tree of `to_host`, or of arrays on another device, to a device."""
 
     def place(x: Any) -> jax.Array:
         if isinstance(x, KeyData):
@@ -228,7 +232,7 @@ def to_device(tree: Any, device: Any) -> Any:
 
 
 def parameters(state: prl.TrainState) -> list[np.ndarray]:
-    """What an agent learns, without the state of its optimisers: float arrays [seeds, n]."""
+    """Parameters of an agent without optimiser states: float arrays [seeds, n]."""
     leaves = jax.tree_util.tree_flatten_with_path(state.agent)[0]
     return [
         np.nan_to_num(np.asarray(x, np.float64), posinf=0.0, neginf=0.0).reshape(SEEDS, -1)
@@ -238,10 +242,10 @@ def parameters(state: prl.TrainState) -> list[np.ndarray]:
 
 
 def difference(found: prl.TrainState, expected: prl.TrainState, start: prl.TrainState) -> float:
-    """|found - expected| / |expected - start| over all parameters, the largest of all seeds.
+    """Maximum over seeds of |found - expected| / |expected - start|, over all parameters.
 
     Raises:
-        ValueError: nothing was learnt, or a parameter is not a number.
+        ValueError: the parameters did not change, or one of them is not finite.
     """
     found, expected, start = (
         np.concatenate(parameters(state), 1) for state in (found, expected, start)
@@ -255,9 +259,9 @@ def difference(found: prl.TrainState, expected: prl.TrainState, start: prl.Train
 
 
 def nudge(state: prl.TrainState) -> prl.TrainState:
-    """The state with the agent's floats one rounding error away, up and down by turns."""
+    """Perturb the agent's floats by one rounding error, alternately up and down."""
 
-    def away(x: jax.Array) -> jax.Array:
+    def perturbed(x: jax.Array) -> jax.Array:
         if not jnp.issubdtype(x.dtype, jnp.floating):
             return x
         value = np.asarray(x)
@@ -266,17 +270,17 @@ def nudge(state: prl.TrainState) -> prl.TrainState:
         kept = (value == 0) | ~np.isfinite(value)
         return jax.device_put(np.where(kept, value, moved), x.sharding)
 
-    return state._replace(agent=jax.tree.map(away, state.agent))
+    return state._replace(agent=jax.tree.map(perturbed, state.agent))
 
 
 def same_bits(one: Any, other: Any) -> bool:
-    """Whether two trees are equal bit for bit."""
+    """Whether two trees are bitwise equal."""
     leaves = zip(jax.tree.leaves(to_host(one)), jax.tree.leaves(to_host(other)), strict=True)
     return all(x.dtype == y.dtype and x.tobytes() == y.tobytes() for x, y in leaves)
 
 
 def observations(state: prl.TrainState) -> np.ndarray:
-    """Sixty-four observations like the environments' own [64, ...]: noise where they are floats."""
+    """Observations [64, ...] in the format of the environment: Gaussian noise for floats."""
     obs = np.asarray(state.env.obs)
     shape = (64, *obs.shape[1:])
     if np.issubdtype(obs.dtype, np.floating):
@@ -285,15 +289,15 @@ def observations(state: prl.TrainState) -> np.ndarray:
 
 
 def loaded(path: Path) -> ModuleType:
-    """A Python file as a module that only the caller knows."""
+    """Load a Python file as a module without registering it."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def exported_alike(config: prl.Config, state: prl.TrainState, device: Any) -> bool:
-    """Whether a policy that was exported and loaded acts as `prl.policy` does on the device."""
+def export_agrees(config: prl.Config, state: prl.TrainState, device: Any) -> bool:
+    """Whether an exported and reloaded policy has the actions of `prl.policy` on the device."""
     platform = {"gpu": "cuda"}.get(device.platform, device.platform)
     obs, key = observations(state), jax.random.key(2)
     with tempfile.TemporaryDirectory() as directory:

@@ -1,4 +1,4 @@
-"""`compile`: what programs become on devices that are not there."""
+"""`compile`: ahead-of-time compilation for devices that are not installed."""
 
 from __future__ import annotations
 
@@ -30,15 +30,18 @@ from scripts.accelerators.work import (
 )
 
 SCRIPT = Path(__file__).parents[1] / "accelerator.py"
-WORKER = "PUREJAXRL_ACCELERATOR_TARGET"  # set in the processes that compile
+WORKER = "PUREJAXRL_ACCELERATOR_TARGET"  # set in compiling subprocesses
 PEERS = {"rejax": "rejax 0.1.3"}
-PEER_WORKS = {"dqn": "CartPole-v1", "sac": "Pendulum-v1"}  # what rejax has of ours, one update
+PEER_WORKS = {
+    "dqn": "CartPole-v1",
+    "sac": "Pendulum-v1",
+}  # that rejax supports, as one update
 SEEDS = (1, 64, 1024)
 
 
 @dataclasses.dataclass
 class Compile:
-    """What to compile, and for what."""
+    """Options of `compile`."""
 
     works: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
@@ -52,13 +55,13 @@ class Compile:
 
 
 def compile_(options: Compile, arguments: list[str]) -> int:
-    """Compiles everything that is not recorded, in a process for each target; the exit status.
+    """Compile what is not recorded, in a subprocess per target; the exit status.
 
     Args:
-        arguments: the command line that the options come from.
+        arguments: the command line from which the options were parsed.
 
     Raises:
-        ConfigError, TargetError: bad input.
+        ConfigError, TargetError: invalid input.
     """
     worker = os.environ.get(WORKER)
     works = chosen(options)
@@ -76,32 +79,33 @@ def compile_(options: Compile, arguments: list[str]) -> int:
 def compile_apart(
     target: targets.Target, works: list[Work], options: Compile, arguments: list[str]
 ) -> int:
-    """One target in a process of its own, and another one where the compiler crashes."""
+    """Compile for one target in a subprocess, which is restarted if the compiler crashes."""
     environment = {**targets.environment(target), WORKER: target.name}
     while True:
-        done = subprocess.run([sys.executable, SCRIPT, *arguments], env=environment, check=False)
-        if done.returncode >= 0:
-            return done.returncode
+        command = [sys.executable, SCRIPT, *arguments]
+        status = subprocess.run(command, env=environment, check=False).returncode
+        if status >= 0:
+            return status
         rows = [{**record.stamp("compile", target.name), **dataclasses.asdict(x)} for x in works]
         missing = [row for row in rows if not record.recorded(options.record, row)]
         if options.again or not missing:
             print(f"the compiler for {target.name} crashed", file=sys.stderr)
             return 1
-        crash = f"the compiler crashed with signal {-done.returncode}"
+        crash = f"the compiler crashed with signal {-status}"
         record.append(options.record, {**missing[0], "error": crash})
 
 
 def peer_works(works: list[Work]) -> list[Work]:
-    """What the peer has of these, each once."""
+    """The works that the peer supports, without duplicates."""
     found = [work for work in works if PEER_WORKS.get(work.algorithm) == work.environment]
     return list(dict.fromkeys(dataclasses.replace(work, kind="one update") for work in found))
 
 
 def wanted(names: tuple[str, ...]) -> list[targets.Target]:
-    """The targets of these names, or all whose compiler is installed.
+    """The targets with these names; by default all whose compiler is installed.
 
     Raises:
-        TargetError: a name is unknown, or its extra is not installed, or there is none at all.
+        TargetError: a name is unknown, or no compiler is installed for it.
     """
     if names:
         found = [targets.find(name) for name in names]
@@ -118,10 +122,10 @@ def wanted(names: tuple[str, ...]) -> list[targets.Target]:
 
 
 def chosen(options: Compile) -> list[Work]:
-    """What to compile: `algorithm[:environment]` for each kind and number of seeds, or the default.
+    """The works to compile: `algorithm[:environment]` for each number of seeds, or the default.
 
     Raises:
-        ConfigError: an algorithm or an environment does not exist, or a kind, a peer or a number.
+        ConfigError: an algorithm, environment, kind, peer or number of seeds is invalid.
     """
     if options.kind not in KINDS:
         raise prl.ConfigError(f"no kind is called {options.kind}: use one of {', '.join(KINDS)}")
@@ -143,7 +147,7 @@ def chosen(options: Compile) -> list[Work]:
 
 
 def compile_for(target: targets.Target, works: list[Work], options: Compile) -> int:
-    """The same in the process that compiles for one target: a row for each work."""
+    """Compile works for one target in this process, and record a row for each."""
     status = 0
     for work in works:
         row = {**record.stamp("compile", target.name), **dataclasses.asdict(work)}
@@ -165,31 +169,31 @@ def compile_for(target: targets.Target, works: list[Work], options: Compile) -> 
 
 
 def compiled_figures(target: targets.Target, work: Work, folder: Path | None) -> dict:
-    """The figures of one work at one target; its text goes into the folder."""
+    """Figures of one work for one target; the HLO text is written to the folder."""
     _, run, _, state = programs(work)
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     program = targets.compiled(target, run, state, donate=(0,))
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start_time
     if folder:
         write_text(folder, target, work, program.as_text())
     return figures(work, program, seconds, target.platform == "cuda")
 
 
 def overflow(message: str) -> dict:
-    """Temporaries that do not fit, where a TPU's compiler says how many bytes they are."""
+    """Bytes of temporaries, from the message of a TPU compiler that ran out of memory."""
     found = re.search(r"HLO temporaries \((\d+\.\d+)G\)", message)
     return {"temp_bytes": round(float(found.group(1)) * 2**30)} if found else {}
 
 
 def write_text(folder: Path, target: targets.Target, work: Work, text: str, peer: str = "") -> None:
-    """Keeps a program for reading."""
+    """Write the HLO text of a program to a file."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{peer} {work.algorithm} {work.environment} {work.kind} {work.seeds} {target.name}"
     (folder / (name.strip().replace(" ", "_").replace("/", "_") + ".txt")).write_text(text)
 
 
 def peer(target: targets.Target, work: Work, options: Compile) -> int:
-    """A row of the peer at the same work, compiled in an environment of its own."""
+    """Record a row of the peer for the same work, compiled in its own virtual environment."""
     row = {**record.stamp("compile", target.name), **dataclasses.asdict(work)}
     row |= {"library": PEERS[options.peer], "version": PEERS[options.peer], "sources": ""}
     if not options.again and record.recorded(options.record, row):
@@ -197,27 +201,27 @@ def peer(target: targets.Target, work: Work, options: Compile) -> int:
     python = peer_python(options.peer_environment)
     with tempfile.TemporaryDirectory() as directory:
         text = Path(directory) / "program.txt"
-        question = {"algorithm": work.algorithm, "env": work.environment, "seeds": work.seeds}
-        question |= {"target": target.name, "text": str(text)}
+        request = {"algorithm": work.algorithm, "env": work.environment, "seeds": work.seeds}
+        request |= {"target": target.name, "text": str(text)}
         script = SCRIPT.parent / "peers" / "rejax_kernels.py"
-        command = [python, script, json.dumps(question)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-        if done.returncode:
+        command = [python, script, json.dumps(request)]
+        finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if finished.returncode:
             print(f"rejax cannot compile {work.algorithm}: see its error above", file=sys.stderr)
             return 1
         if options.text:
             write_text(options.text, target, work, text.read_text(), options.peer)
         counts = kernel_figures(hlo.iteration(hlo.launches(text.read_text())))
     row |= {name: counts[name] for name in ("kernels", "copies", "branches")}
-    record.append(options.record, row | json.loads(done.stdout.splitlines()[-1]))
+    record.append(options.record, row | json.loads(finished.stdout.splitlines()[-1]))
     return 0
 
 
 def peer_python(directory: Path) -> Path:
-    """The Python of rejax's environment, which is made where it does not exist.
+    """The Python of rejax's virtual environment, which is created if it does not exist.
 
     Raises:
-        ConfigError: it cannot be installed.
+        ConfigError: installation fails.
     """
     python = directory / "bin" / "python"
     if not python.exists():
@@ -226,7 +230,7 @@ def peer_python(directory: Path) -> Path:
         try:
             subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
         except subprocess.CalledProcessError:
-            python.unlink()  # so that the next call tries again
+            python.unlink()  # the next call retries
             raise prl.ConfigError(
                 f"rejax cannot be installed in {directory}: see pip's error above"
             ) from None

@@ -1,4 +1,4 @@
-"""The cost model: below the knee time is the number of kernels, beyond it the number of seeds."""
+"""Cost model: time is proportional to kernels below the knee and to seeds above it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Iterable
 
 import numpy as np
 
-FEW = 8  # seeds with which a card is mostly idle
+FEW = 8  # numbers of seeds with which a device is mostly idle
 SAME = ("device", "jax", "sources")
 
 
 def key(row: dict) -> str:
-    """The work of a row, however many seeds."""
+    """The work of a row, independent of its number of seeds."""
     return f"{row['algorithm']}:{row['environment']}:{row['kind']}"
 
 
 def curves(rows: Iterable[dict]) -> dict[str, list[dict]]:
-    """Rows of each work that were timed without flags, in the order of seeds."""
+    """Rows of each work that were timed without XLA flags, sorted by seeds."""
     found: dict[str, list[dict]] = {}
     for row in rows:
         if row["what"] == "curve" and not row["flags"] and "error" not in row:
@@ -25,7 +25,7 @@ def curves(rows: Iterable[dict]) -> dict[str, list[dict]]:
 
 
 def knees(rows: Iterable[dict]) -> dict[str, int]:
-    """The fewest seeds measured whose steps per second reach half of the maximum, by work."""
+    """For each work, the smallest measured number of seeds with half of the maximum throughput."""
     found = {}
     for name, curve in curves(rows).items():
         most = max(row["steps_per_second"] for row in curve)
@@ -34,7 +34,7 @@ def knees(rows: Iterable[dict]) -> dict[str, int]:
 
 
 def fits(rows: list[dict]) -> list[dict]:
-    """A fit for each device, jax and sources that was measured; the newest last."""
+    """A fit for each measured combination of device, jax and sources; the newest last."""
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         if row["what"] == "curve":
@@ -43,11 +43,11 @@ def fits(rows: list[dict]) -> list[dict]:
 
 
 def fit(rows: list[dict]) -> dict | None:
-    """The cost per kernel with few seeds, and per seed beyond the knee.
+    """Fit the cost per kernel with few seeds, and per seed above the knee.
 
-    us = us_per_kernel x kernels, by least squares of relative errors (so that programs of fifty
-    kernels and of five thousand weigh the same); us_per_seed is the slope from the knee on
-    (the mean where nothing was measured beyond it).
+    us = us_per_kernel x kernels, by least squares of relative errors (programs of fifty and of five
+    thousand kernels have the same weight); us_per_seed is the slope above the knee (the mean if
+    nothing was measured above it).
     """
     counted = [
         row
@@ -63,10 +63,10 @@ def fit(rows: list[dict]) -> dict | None:
     per_kernel = ratio.sum() / (ratio**2).sum()
     knee, slopes = knees(rows), {}
     for name, curve in curves(rows).items():
-        beyond = [row for row in curve if row["seeds"] >= knee[name]]
-        us_each = [row["us_per_iteration"] for row in beyond]
-        seeds = [row["seeds"] for row in beyond]
-        slope = np.polyfit(seeds, us_each, 1)[0] if len(beyond) > 1 else us_each[0] / seeds[0]
+        above = [row for row in curve if row["seeds"] >= knee[name]]
+        us_each = [row["us_per_iteration"] for row in above]
+        seeds = [row["seeds"] for row in above]
+        slope = np.polyfit(seeds, us_each, 1)[0] if len(above) > 1 else us_each[0] / seeds[0]
         slopes[name] = round(float(slope), 3)
     last = rows[-1]
     return {
@@ -81,7 +81,7 @@ def fit(rows: list[dict]) -> dict | None:
 
 
 def predicted(fit: dict, row: dict) -> float | None:
-    """Microseconds of an iteration: of its kernels or, where the fit knows them, of its seeds."""
+    """Predicted microseconds per iteration: the larger of the costs of kernels and of seeds."""
     if "kernels" not in row:
         return None
     seeds = 0.0 if "library" in row else fit["us_per_seed"].get(key(row), 0.0) * row["seeds"]
@@ -89,10 +89,10 @@ def predicted(fit: dict, row: dict) -> float | None:
 
 
 def sentence(fit: dict) -> str:
-    """The fit in words."""
+    """A sentence that describes the fit."""
     slopes = ", ".join(f"{name} {slope:g} us" for name, slope in fit["us_per_seed"].items())
     return (
-        f"fit of {fit['rows']} rows with at most {FEW} seeds: {fit['us_per_kernel']:g} us a kernel,"
-        f" relative error {fit['relative_error']:.0%}; each seed beyond the knee (the seeds that"
-        f" reach half of the most steps a second): {slopes}"
+        f"fit of {fit['rows']} rows with at most {FEW} seeds: {fit['us_per_kernel']:g} us per"
+        f" kernel, relative error {fit['relative_error']:.0%}; per seed above the knee (the number"
+        f" of seeds with half of the maximum throughput): {slopes}"
     )

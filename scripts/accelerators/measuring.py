@@ -1,4 +1,4 @@
-"""`measure`: whole iterations timed on the device that is there."""
+"""`measure`: time whole iterations on the installed device."""
 
 from __future__ import annotations
 
@@ -42,51 +42,51 @@ FLAGS = (
     "--xla_gpu_autotune_level=0",
     "--xla_gpu_enable_triton_gemm=false",
 )
-TOP = 10  # kernels that a profile lists
+TOP = 10  # kernels listed by a profile
 
 
 @dataclasses.dataclass
 class Measure:
-    """What to measure, and how long."""
+    """Options of `measure`."""
 
     stages: tuple[str, ...] = ("curve", "profile", "flags", "fit")
     works: tuple[str, ...] = ()
-    """algorithm:environment:kind:seeds, in place of a stage's own."""
+    """algorithm:environment:kind:seeds; by default the works of each stage."""
     minutes: float = 8.0
-    """After which nothing begins."""
+    """No measurement starts after this time."""
     rounds: int = 5
     workers: int = 8
-    """Programs compiled side by side."""
+    """Programs compiled concurrently."""
     record: Path = record.RESULTS
 
 
 def measure(options: Measure) -> None:
-    """All stages, as far as the minutes go.
+    """Run all stages within the time limit.
 
     Raises:
-        ConfigError: a work is not one.
+        ConfigError: a work is invalid.
     """
-    until = time.perf_counter() + 60 * options.minutes
+    deadline = time.perf_counter() + 60 * options.minutes
     chosen(options, [])
     for stage in (curve, profile, flags):
-        if stage.__name__ in options.stages and time.perf_counter() < until:
-            stage(options, until)
+        if stage.__name__ in options.stages and time.perf_counter() < deadline:
+            stage(options, deadline)
     if "fit" in options.stages:
         fit(options)
 
 
 def chosen(options: Measure, default: list[Work]) -> list[Work]:
-    """The works that were asked for, else a stage's own.
+    """The requested works, or the default of a stage.
 
     Raises:
-        ConfigError: one of them is not of the form, or does not exist.
+        ConfigError: one of them has the wrong format or does not exist.
     """
     found = []
     for text in options.works:
         parts = text.split(":")
         if len(parts) != 4 or parts[2] not in KINDS or not positive(parts[3]):
             raise prl.ConfigError(
-                f"{text} is no work: write algorithm:environment:kind:seeds, for example"
+                f"{text} is not a valid work: write algorithm:environment:kind:seeds, for example"
                 ' "dqn:CartPole-v1:one update:64"'
             )
         work = Work(parts[0], parts[1], parts[2], int(parts[3]))
@@ -96,12 +96,12 @@ def chosen(options: Measure, default: list[Work]) -> list[Work]:
 
 
 def positive(text: str) -> bool:
-    """Whether a text is a whole number from 1 on."""
+    """Whether a text is a positive integer."""
     return text.isascii() and text.isdigit() and int(text) > 0
 
 
-def curve(options: Measure, until: float) -> None:
-    """Microseconds of an iteration by the number of seeds."""
+def curve(options: Measure, deadline: float) -> None:
+    """Microseconds per iteration by number of seeds."""
     base = record.stamp("curve", jax.devices()[0].device_kind)
     todo = [
         work
@@ -110,12 +110,12 @@ def curve(options: Measure, until: float) -> None:
     ]
     pool = concurrent.futures.ThreadPoolExecutor(options.workers)
     pairs = [(work, pool.submit(compiled_pair, work)) for work in todo]
-    # timed alone, after everything is compiled or time is up
-    concurrent.futures.wait([x for _, x in pairs], max(0.0, until - time.perf_counter()))
+    # compilation would disturb the timing: wait until it has finished or time is up
+    concurrent.futures.wait([x for _, x in pairs], max(0.0, deadline - time.perf_counter()))
     pool.shutdown(wait=False, cancel_futures=True)
     for work, pair in pairs:
-        if not pair.done() or pair.cancelled() or time.perf_counter() > until:
-            print(f"no time left for {work}: raise --minutes", file=sys.stderr)
+        if not pair.done() or pair.cancelled() or time.perf_counter() > deadline:
+            print(f"time limit reached before {work}: raise --minutes", file=sys.stderr)
             continue
         row = {**base, **dataclasses.asdict(work)}
         try:
@@ -127,13 +127,13 @@ def curve(options: Measure, until: float) -> None:
 
 
 def free_bytes() -> int:
-    """Memory of the device that nothing uses."""
+    """Free memory of the device."""
     stats = jax.local_devices()[0].memory_stats() or {}
     return stats.get("bytes_limit", 2**34) - stats.get("bytes_in_use", 0)
 
 
 def require_memory(needed: int, what: str, seeds: int) -> None:
-    """Raises MemoryError, with how many seeds would fit, where so many bytes are not free."""
+    """Raise MemoryError with the number of seeds that fit if fewer bytes are free."""
     free = free_bytes()
     if needed > free:
         fit = int(free * seeds / needed)
@@ -141,7 +141,7 @@ def require_memory(needed: int, what: str, seeds: int) -> None:
 
 
 def compiled_pair(work: Work) -> tuple[Any, Any, float]:
-    """init and run of a work compiled for the device, and the seconds that run took.
+    """Compiled init and run of a work, and the compile seconds of run.
 
     Raises:
         MemoryError: the state does not fit.
@@ -149,29 +149,29 @@ def compiled_pair(work: Work) -> tuple[Any, Any, float]:
     init, run, keys, state = programs(work)
     require_memory(size(state), "the state", work.seeds)
     started = jax.jit(init).lower(keys).compile()
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     chunk = jax.jit(run, donate_argnums=0).lower(state).compile()
-    return started, chunk, time.perf_counter() - began
+    return started, chunk, time.perf_counter() - start_time
 
 
 def clock(work: Work, pair: tuple, rounds: int, seconds: float = 0.15) -> dict:
-    """Median microseconds of an iteration, the state donated from call to call."""
+    """Median microseconds per iteration; each call donates its state."""
     init, chunk, took = pair
     used = chunk.memory_analysis()
     needed = used.argument_size_in_bytes + used.temp_size_in_bytes
     require_memory(needed, "the program", work.seeds)
     state = init(jax.random.split(jax.random.key(0), work.seeds))
-    state, _ = jax.block_until_ready(chunk(state))
-    began = time.perf_counter()
-    state, _ = jax.block_until_ready(chunk(state))
-    calls = max(1, int(seconds / (time.perf_counter() - began)))
+    state, _ = jax.block_deadline_ready(chunk(state))
+    start_time = time.perf_counter()
+    state, _ = jax.block_deadline_ready(chunk(state))
+    calls = max(1, int(seconds / (time.perf_counter() - start_time)))
     times = []
     for _ in range(rounds):
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         for _ in range(calls):
             state, metrics = chunk(state)
-        jax.block_until_ready((state, metrics))
-        times.append((time.perf_counter() - began) / calls / work.iterations() * 1e6)
+        jax.block_deadline_ready((state, metrics))
+        times.append((time.perf_counter() - start_time) / calls / work.iterations() * 1e6)
     us = statistics.median(times)
     found = figures(work, chunk, took, jax.default_backend() == "gpu")
     if "kernels" in found:
@@ -184,11 +184,11 @@ def clock(work: Work, pair: tuple, rounds: int, seconds: float = 0.15) -> dict:
     }
 
 
-def profile(options: Measure, until: float) -> None:
-    """Launches and busy time of one call, as the profiler saw them."""
+def profile(options: Measure, deadline: float) -> None:
+    """Record launches and busy time of one call, from the profiler."""
     for work in chosen(options, FLAGGED):
         row = record.stamp("profile", jax.devices()[0].device_kind) | dataclasses.asdict(work)
-        if record.recorded(options.record, row) or time.perf_counter() > until:
+        if record.recorded(options.record, row) or time.perf_counter() > deadline:
             continue
         try:
             row |= profiled(work)
@@ -198,20 +198,20 @@ def profile(options: Measure, until: float) -> None:
 
 
 def profiled(work: Work) -> dict:
-    """One call under the profiler."""
+    """Profile one call."""
     init, chunk, _ = compiled_pair(work)
     state = init(jax.random.split(jax.random.key(0), work.seeds))
-    state, _ = jax.block_until_ready(chunk(state))
+    state, _ = jax.block_deadline_ready(chunk(state))
     with tempfile.TemporaryDirectory() as directory:
         with jax.profiler.trace(directory):
-            began = time.perf_counter()
-            jax.block_until_ready(chunk(state))
-            wall = time.perf_counter() - began
+            start_time = time.perf_counter()
+            jax.block_deadline_ready(chunk(state))
+            wall = time.perf_counter() - start_time
         return busy(Path(directory), wall, work.iterations())
 
 
 def busy(directory: Path, wall: float, iterations: int) -> dict:
-    """Kernels of a trace: how many, how long, and which took most."""
+    """Kernels of a trace: number, durations, and the longest ones in total."""
     (path,) = directory.rglob("*.xplane.pb")
     total: dict[str, list[float]] = {}
     for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
@@ -231,10 +231,10 @@ def busy(directory: Path, wall: float, iterations: int) -> dict:
     }
 
 
-def flags(options: Measure, until: float) -> None:
-    """The same work by processes under other XLA flags."""
+def flags(options: Measure, deadline: float) -> None:
+    """Time the same work in subprocesses with other XLA flags."""
     for value in FLAGS:
-        left = until - time.perf_counter()
+        left = deadline - time.perf_counter()
         if left < 20:
             break
         works = [f"{w.algorithm}:{w.environment}:{w.kind}:{w.seeds}" for w in FLAGGED]
@@ -248,11 +248,11 @@ def flags(options: Measure, until: float) -> None:
                 command, env=environment, stdout=subprocess.DEVNULL, check=False, timeout=left + 30
             )
         except subprocess.TimeoutExpired:
-            print(f"no time left under {value}: raise --minutes", file=sys.stderr)
+            print(f"time limit reached with {value}: raise --minutes", file=sys.stderr)
 
 
 def fit(options: Measure) -> None:
-    """A row of costs for each device and version that the record has a curve of."""
+    """Record a fit for each device and version whose curve is recorded."""
     rows = record.rows(options.record)
     dated = ("date",)
     known = [{k: v for k, v in row.items() if k not in dated} for row in rows]

@@ -1,4 +1,4 @@
-"""Rows of figures: JSON lines in a file, and what is in it already."""
+"""Rows of figures, as JSON lines in a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAME = (
 
 
 def sources() -> str:
-    """Which code a row is of: a hash of the package's sources."""
+    """A digest of the package's sources, which identifies the code of a row."""
     files = sorted((Path(__file__).parents[2] / "purejaxrl_sac").rglob("*.py"))
     digest = hashlib.sha256()
     for file in files:
@@ -29,7 +29,7 @@ def sources() -> str:
 
 
 def stamp(what: str, device: str) -> dict:
-    """What a row says of its origin."""
+    """The origin of a row: device, versions, flags and date."""
     return {
         "what": what,
         "device": device,
@@ -45,10 +45,10 @@ def rows(record: Path) -> list[dict]:
     """All rows of a record, the oldest first.
 
     Raises:
-        ConfigError: it is a folder, or a line is not JSON.
+        ConfigError: the path is a folder, or a line is not JSON.
     """
     if record.is_dir():
-        raise prl.ConfigError(f"{record} is a folder: give --record a file")
+        raise prl.ConfigError(f"{record} is a folder: pass a file to --record")
     if not record.exists():
         return []
     found = []
@@ -63,17 +63,17 @@ def rows(record: Path) -> list[dict]:
 
 
 def identity(row: dict) -> tuple:
-    """Rows with the same identity say the same thing, the newer one last."""
+    """The fields that identify a figure; of equal rows, the last one counts."""
     return tuple(row.get(name) for name in SAME)
 
 
 def recorded(record: Path, row: dict) -> bool:
-    """Whether a row of the same identity is there."""
+    """Whether a row of the same identity is recorded."""
     return any(identity(old) == identity(row) for old in rows(record))
 
 
 def append(record: Path, row: dict) -> None:
-    """Writes a row down and prints it."""
+    """Append a row to the file and print it."""
     record.parent.mkdir(parents=True, exist_ok=True)
     with record.open("a") as file:
         file.write(json.dumps(row) + "\n")
@@ -81,7 +81,7 @@ def append(record: Path, row: dict) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's message, with its type where that says more."""
+    """The first line of an error's message, with its type unless that is redundant."""
     text = (str(error).strip().splitlines() or [""])[0][:200]
     named = isinstance(error, (prl.ConfigError, MemoryError, jax.errors.JaxRuntimeError))
     return text if named and text else f"{type(error).__name__}: {text}"

@@ -1,4 +1,4 @@
-"""The results as a page of Markdown, rendered from recorded rows alone."""
+"""Render recorded rows as a Markdown page."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ PAGE = record.RESULTS.with_name("accelerators.md")
 BYTES = record.RESULTS.with_name("memory.jsonl")
 YES_NO = {True: "yes", False: "no"}
 VERDICTS = ("continues", "exports", "seeds_differ", "one_program")
-BASE = "0.6.0"  # the version that figures are compared with
+BASE = "0.6.0"  # the version with which figures are compared
 
 
 def render(rows: list[dict], replay: list[dict]) -> str:
-    """The whole page.
+    """Render the whole page.
 
     Args:
-        rows: of accelerator.jsonl.
-        replay: of memory.jsonl, bytes per transition.
+        rows: rows of accelerator.jsonl.
+        replay: rows of memory.jsonl, bytes per transition.
     """
     parts = [
         "# Accelerators",
         "Rendered by `python scripts/accelerator.py table --page` from `accelerator.jsonl` and"
-        " `memory.jsonl` beside this file; every row there has its version, sources and date."
-        " *One update*: one environment, one step and one update an iteration, networks of"
-        " 64 x 64. *Preset*: the preset as it stands. us: microseconds of an iteration.",
+        " `memory.jsonl`, in which every row has a version, a digest of sources and a date."
+        " *One update*: one environment, one step and one update per iteration, networks of"
+        " 64 x 64. *Preset*: the unchanged preset. us: microseconds per iteration. Rows have the"
+        " names of their versions: `soft_q` is `continuous_soft_q` and the storage `once` is"
+        " `deduplicated` since 0.7.0.",
         *measured(rows),
         *flagged(rows),
         *fused(rows),
@@ -40,14 +42,14 @@ def render(rows: list[dict], replay: list[dict]) -> str:
 
 
 def grid(columns: str, lines: Iterable[Sequence[object]]) -> str:
-    """A table; columns are separated by bars, the first is text."""
+    """A Markdown table; column names are separated by bars, the first column is text."""
     names = columns.split("|")
     head = [f"| {' | '.join(names)} |", f"|---|{'---:|' * (len(names) - 1)}"]
     return "\n".join([*head, *(f"| {' | '.join(map(text, line))} |" for line in lines)])
 
 
 def work(row: dict) -> str:
-    """The work of a row in words."""
+    """A description of the work of a row."""
     return f"{row['algorithm']} {row['environment']}, {row['kind']}"
 
 
@@ -56,7 +58,7 @@ def plain(row: dict) -> bool:
 
 
 def before(rows: list[dict], row: dict) -> dict:
-    """The same figure of the version that is compared with."""
+    """The row of version `BASE` of the same work and device, or an empty one."""
     same = ("what", "device", "algorithm", "environment", "kind", "seeds", "flags")
     matching = [
         old
@@ -67,12 +69,12 @@ def before(rows: list[dict], row: dict) -> dict:
 
 
 def of_version(rows: list[dict], what: str) -> list[dict]:
-    """The newest rows of a kind that are not of the version that is compared with."""
+    """The newest rows of a kind, without those of version `BASE`."""
     return [row for row in newest(r for r in rows if r["what"] == what) if row["version"] != BASE]
 
 
 def measured(rows: list[dict]) -> list[str]:
-    """Curves over seeds, by device."""
+    """Sections of curves over seeds, by device."""
     parts = []
     curves = [row for row in of_version(rows, "curve") if plain(row)]
     for device in dict.fromkeys(row["device"] for row in curves):
@@ -104,11 +106,13 @@ def measured(rows: list[dict]) -> list[str]:
         fits = [r for r in rows if r["what"] == "fit" and r["device"] == device]
         parts += [
             f"## Measured on one {device}",
-            "Environment steps per second over all seeds; memory is state and temporaries of a"
-            f" seed; the last column is the time of version {BASE} on the same kind of card over"
-            " this one's. The knee is the fewest seeds measured that reach half of the most steps"
-            " a second.",
-            grid(f"work|seeds|us|kernels|us a kernel|steps/s|memory of a seed|{BASE} / now", lines),
+            "Environment steps per second are totals over seeds; memory is state and temporaries"
+            f" per seed; the last column is the time of version {BASE} on the same kind of device"
+            " divided by the current one. The knee is the smallest measured number of seeds with"
+            " half of the maximum throughput.",
+            grid(
+                f"work|seeds|us|kernels|us per kernel|steps/s|memory per seed|{BASE} / now", lines
+            ),
             *(["\n".join(errors)] if errors else []),
             f"Cost model: {fitting.sentence(fits[-1])}." if fits else "",
         ]
@@ -116,7 +120,7 @@ def measured(rows: list[dict]) -> list[str]:
 
 
 def flagged(rows: list[dict]) -> list[str]:
-    """What XLA's flags change, beside the run without them of the same sources."""
+    """Section of XLA flags, compared with the same sources without them."""
     lines = []
     for row in newest(r for r in rows if r["what"] == "curve" and r["flags"]):
         same = {**row, "flags": ""}
@@ -136,13 +140,13 @@ def flagged(rows: list[dict]) -> list[str]:
         return []
     return [
         "## XLA flags",
-        "Microseconds of an iteration, and their ratio to those without the flag.",
-        grid("flag|work|us|times|version", lines),
+        "Microseconds per iteration, and their ratio to those without the flag.",
+        grid("flag|work|us|ratio|version", lines),
     ]
 
 
 def fused(rows: list[dict]) -> list[str]:
-    """The Pallas kernel beside the plain update."""
+    """Section that compares the Pallas kernel with the unfused update."""
     lines = [
         [
             row["seeds"],
@@ -153,23 +157,24 @@ def fused(rows: list[dict]) -> list[str]:
         ]
         for row in newest(r for r in rows if r["what"] == "fused time")
     ]
-    apart = [r for r in rows if r["what"] == "fused distance"]
-    if not lines or not apart:
+    distances = [r for r in rows if r["what"] == "fused distance"]
+    if not lines or not distances:
         return []
-    worst = max(row["fused highest / plain highest"] for row in apart)
+    worst = max(row["fused highest / plain highest"] for row in distances)
     device = next(r["device"] for r in rows if r["what"] == "fused time")
     return [
-        f"## One Pallas kernel for a whole update ({device})",
-        "`config.replace(wrappers=(fused.dqn_update,))`: DQN on CartPole, one update, microseconds"
-        " of a whole iteration measured in turns (`scripts/benchmark_fused.py`); transitions at a"
-        " time x warps of the kernel. After ten updates in float32 its parameters differ from the"
-        f" plain update's by at most {worst:.0e} of how far they moved.",
-        grid("seeds|plain, us|kernels|fused 128x8, us|fused 64x4, us|kernels", lines),
+        f"## The whole update as one Pallas kernel ({device})",
+        "`config.replace(wrappers=(fused_dqn.dqn_update,))`: DQN on CartPole, one update,"
+        " microseconds per iteration, alternating measurements (`scripts/benchmark_fused.py`);"
+        " 128x8 are transitions per program x warps of the kernel. After ten updates in float32 the"
+        " parameters differ from those of the unfused update by at most"
+        f" {worst:.0e} of their change.",
+        grid("seeds|unfused, us|kernels|fused 128x8, us|fused 64x4, us|kernels", lines),
     ]
 
 
 def compiled(rows: list[dict]) -> list[str]:
-    """Kernels and memory of programs for devices that were not there."""
+    """Sections of programs compiled ahead of time: kernels and memory."""
     parts = []
     chosen = newest(r for r in rows if r["what"] == "compile")
     gpu = [r for r in chosen if "kernels" in r]  # all for an H100 so far
@@ -191,10 +196,12 @@ def compiled(rows: list[dict]) -> list[str]:
                 ]
             )
         parts += [
-            "## Compiled for GPUs that were not there",
-            "Kernels of an iteration, of one update and of one environment step; of each cond the"
-            " largest branch counts.",
-            grid("work|seeds|kernels|an update|a step|copies|state|temporaries|compile s", lines),
+            "## Compiled ahead of time for GPUs",
+            "Kernels per iteration, update and environment step; each cond counts as its largest"
+            " branch.",
+            grid(
+                "work|seeds|kernels|per update|per step|copies|state|temporaries|compile s", lines
+            ),
         ]
     other = [r for r in chosen if r["device"] == "v5e"]
     if other:
@@ -211,14 +218,14 @@ def compiled(rows: list[dict]) -> list[str]:
             for row in other
         ]
         parts += [
-            "## Compiled for one core of a TPU v5e (16 GB)",
+            "## Compiled ahead of time for one core of a TPU v5e (16 GB)",
             grid("work|seeds|state|temporaries|ratio|compile s|fits", lines),
         ]
     return parts
 
 
 def checked(rows: list[dict]) -> list[str]:
-    """What a card computes, beside the CPU."""
+    """Section that compares a device with the CPU."""
     chosen = [r for r in newest(r for r in rows if r["what"] == "check") if r["device"] != "cpu"]
     if not chosen:
         return []
@@ -239,14 +246,14 @@ def checked(rows: list[dict]) -> list[str]:
         )
     return [
         f"## Checked on one {chosen[0]['device']}",
-        "The difference of parameters after ten updates between the card and the CPU, relative to"
-        " how far they moved, in float32; the same with the card's default precision of matrix"
-        " products (TF32); whether a run continues bit for bit after its state has passed through"
-        " the host; whether an export gives the policy's actions; whether two seeds differ in"
-        " parameters, actions and environment; and whether one program of twice as many iterations"
-        " gives the same bits, which it need not: XLA tunes each program by itself.",
+        "Difference of parameters between the device and the CPU after ten updates in float32,"
+        " relative to their change; the same with the default precision of matrix products (TF32);"
+        " whether a run resumes bit for bit after its state was copied to the host and back;"
+        " whether an exported policy has the same actions; whether two seeds differ in parameters,"
+        " actions and environments; and whether one program of twice as many iterations gives"
+        " the same bits, which is not required: XLA tunes each program separately.",
         grid(
-            "algorithm|passed|difference|tolerance|default precision|continues|exports"
+            "algorithm|passed|difference|tolerance|default precision|resumes|exports"
             "|seeds differ|one program",
             lines,
         ),
@@ -254,7 +261,7 @@ def checked(rows: list[dict]) -> list[str]:
 
 
 def replayed(rows: list[dict]) -> list[str]:
-    """Bytes of a transition in replay memories."""
+    """Section of bytes per transition in replay memories."""
     kept = {row["environment"]: row for row in rows if row["what"] == "replay bytes"}
     lines = [
         [
@@ -269,12 +276,12 @@ def replayed(rows: list[dict]) -> list[str]:
         return []
     return [
         "## Bytes per transition of replay memory",
-        f"`scripts/replay_bytes.py`, everything included, memories of {rows[0]['capacity']:,}"
-        f" transitions; {BASE} beside.",
+        f"`scripts/replay_bytes.py`: total size of memories of {rows[0]['capacity']:,} transitions,"
+        f" compared with version {BASE}.",
         grid(f"environment|storage, codec|bytes|bytes, {BASE}", lines),
     ]
 
 
 def write(page: Path = PAGE) -> None:
-    """Renders the page from the committed rows."""
+    """Render the page from the recorded rows."""
     page.write_text(render(record.rows(record.RESULTS), record.rows(BYTES)))

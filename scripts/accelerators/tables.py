@@ -1,4 +1,4 @@
-"""Rich tables of what is recorded."""
+"""Rich tables of recorded rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scripts.accelerators.record import identity
 
 
 def newest(rows: Iterable[dict]) -> list[dict]:
-    """The newest row of each identity other than its sources, in the order of the first."""
+    """The newest row of each identity (ignoring sources), in the order of first appearance."""
     found = {}
     for row in rows:
         found[identity({**row, "sources": ""})] = row
@@ -21,7 +21,7 @@ def newest(rows: Iterable[dict]) -> list[dict]:
 
 
 def show(rows: list[dict], commands: list[str]) -> None:
-    """Tables of the rows of these commands; of all for `table`."""
+    """Print the tables of these commands; all of them for `table`."""
     tables: dict[str, Callable] = {"compile": compiled, "measure": measured, "check": checked}
     console = Console()
     console.width = max(console.width, 170)
@@ -32,27 +32,27 @@ def show(rows: list[dict], commands: list[str]) -> None:
 
 
 def make(title: str, columns: str, caption: str = "") -> Table:
-    """An empty table; columns are separated by bars, all but the first are numbers."""
+    """An empty table; column names are separated by bars, all but the first are numbers."""
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     for position, column in enumerate(columns.split("|")):
         table.add_column(column, justify="left" if position < 1 else "right", no_wrap=position < 1)
     return table
 
 
-def fail(table: Table, row: dict) -> None:
-    """An error below the table, where there is room for it."""
+def add_error(table: Table, row: dict) -> None:
+    """Append the error of a row to the caption of a table."""
     seeds = f", {row['seeds']} seeds" if "seeds" in row else ""
     table.caption = f"{table.caption}\n{name(row)}{seeds}: {escape(row['error'])}".strip()
 
 
 def name(row: dict) -> str:
-    """The work of a row in words."""
+    """A description of the work of a row."""
     library = f"{row['library']}: " if "library" in row else ""
     return f"{library}{row['algorithm']} {row['environment']}, {row.get('kind', '')}".strip(", ")
 
 
 def amount(size: float | None) -> str:
-    """Bytes in a readable unit."""
+    """Format bytes in a readable unit."""
     if size is None:
         return ""
     for unit in ("B", "kB", "MB"):
@@ -63,30 +63,30 @@ def amount(size: float | None) -> str:
 
 
 def text(value: object) -> str:
-    """A cell: nothing for what is not known."""
+    """Format a cell, empty for None."""
     if isinstance(value, float):
         return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
     return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def compiled(rows: list[dict]) -> Iterable[Table]:
-    """One table for each target."""
+    """One table per target."""
     fit = next((row for row in reversed(rows) if row["what"] == "fit"), None)
     chosen = newest(row for row in rows if row["what"] == "compile")
     for device in dict.fromkeys(row["device"] for row in chosen):
-        predicted = f"; us: predicted by the fit of the {fit['device']}" if fit else ""
+        predicted = f"; us: predicted by the fit for {fit['device']}" if fit else ""
         table = make(
             f"Compiled for {device}",
-            "work|seeds|kernels|an update|a step|outside|copies|temporaries|state|each seed"
+            "work|seeds|kernels|per update|per step|other|copies|temporaries|state|per seed"
             f"|Mflop|moved|compile s{'|us' if fit else ''}",
-            "kernels: of an iteration, of each cond its largest branch; Mflop and moved count the"
+            "kernels: per iteration, each cond as its largest branch; Mflop and moved count the"
             f" body of each loop once{predicted}",
         )
         for row in chosen:
             if row["device"] != device:
                 continue
             if "error" in row:
-                fail(table, row)
+                add_error(table, row)
                 continue
             cells = [row.get(x) for x in ("kernels", "per_update", "per_step", "outside", "copies")]
             sizes = [row.get(x) for x in ("temp_bytes", "state_bytes", "bytes_per_seed")]
@@ -99,7 +99,7 @@ def compiled(rows: list[dict]) -> Iterable[Table]:
 
 
 def measured(rows: list[dict]) -> Iterable[Table]:
-    """Curves of each device, the profile and the fit."""
+    """One table per device: curve, profile and fit."""
     curves = newest(row for row in rows if row["what"] == "curve")
     profiles = {
         identity({**r, "what": "", "sources": ""}): r for r in rows if r["what"] == "profile"
@@ -108,13 +108,13 @@ def measured(rows: list[dict]) -> Iterable[Table]:
         fits = [row for row in rows if row["what"] == "fit" and row["device"] == device]
         table = make(
             f"Measured on {device}",
-            "work|seeds|us|us a kernel|kernels|launched|busy us|steps/s|temporaries|flags",
+            "work|seeds|us|us per kernel|kernels|launched|busy us|steps/s|temporaries|flags",
             fitting.sentence(fits[-1]) if fits else "",
         )
         knees = fitting.knees([row for row in curves if row["device"] == device])
         for row in (row for row in curves if row["device"] == device):
             if "error" in row:
-                fail(table, row)
+                add_error(table, row)
                 continue
             profile = profiles.get(identity({**row, "what": "", "sources": ""}), {})
             knee = knees.get(fitting.key(row)) == row["seeds"] and not row["flags"]
@@ -128,21 +128,21 @@ def measured(rows: list[dict]) -> Iterable[Table]:
 
 
 def checked(rows: list[dict]) -> Iterable[Table]:
-    """One table for each device."""
+    """One table per device."""
     chosen = newest(row for row in rows if row["what"] == "check")
     for device in dict.fromkeys(row["device"] for row in chosen):
         table = make(
             f"Checked on {device} against the CPU",
             "work|passed|difference|tolerance|of a rounding error|default precision"
-            "|continues|exports|seeds differ|seconds",
-            "difference: of the parameters after ten updates, relative to how far they moved",
+            "|resumes|exports|seeds differ|seconds",
+            "difference: of parameters after ten updates, relative to their change",
         )
         for row in (row for row in chosen if row["device"] == device):
             if "error" in row:
-                fail(table, row)
+                add_error(table, row)
                 continue
             if "export_error" in row:
-                fail(table, {**row, "error": row["export_error"]})
+                add_error(table, {**row, "error": row["export_error"]})
             figures = ("difference", "tolerance", "rounding", "difference_default")
             cells = [f"{row[x]:.1e}" for x in figures]
             cells += [str(row[x]) for x in ("continues", "exports", "seeds_differ", "seconds")]

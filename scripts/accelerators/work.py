@@ -1,4 +1,4 @@
-"""What is compiled or measured, as programs and as figures."""
+"""Works that are compiled or measured: their programs and figures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ONE_UPDATE = {
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """An algorithm on an environment, and how much of it."""
+    """An algorithm on an environment, its size, and its number of seeds."""
 
     algorithm: str
     environment: str
@@ -39,7 +39,7 @@ class Work:
     seeds: int = 1
 
     def config(self) -> prl.Config:
-        """Its configuration, long enough that schedules and totals never end.
+        """The configuration, with more total steps than any measurement takes.
 
         Raises:
             ConfigError: no algorithm has this name.
@@ -56,13 +56,13 @@ class Work:
         return config.replace(**{name: x for name, x in changes.items() if name in known})
 
     def iterations(self) -> int:
-        """Of one call of the program: some milliseconds on a card."""
+        """Iterations per call of the program: a few milliseconds on a GPU."""
         config = self.config()
         return max(2, 400 // (config.num_updates + config.rollout_length))
 
 
 def main_environment(algorithm: str) -> str:
-    """An algorithm's default environment, or else the first of its presets, if it has any.
+    """The default environment of an algorithm if it has a preset, else its first preset's.
 
     Raises:
         ConfigError: no algorithm has this name.
@@ -73,7 +73,7 @@ def main_environment(algorithm: str) -> str:
 
 
 def main_works(seeds: int = 64) -> list[Work]:
-    """Every algorithm's main preset, after one update of DQN and of SAC."""
+    """One update of DQN and of SAC, and the main preset of every algorithm."""
     return [
         Work("dqn", "CartPole-v1", "one update", seeds),
         Work("sac", "Pendulum-v1", "one update", seeds),
@@ -82,15 +82,15 @@ def main_works(seeds: int = 64) -> list[Work]:
 
 
 def size(tree: Any) -> int:
-    """Bytes of all arrays of a tree."""
+    """Total bytes of the arrays of a tree."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def programs(work: Work) -> tuple[Callable, Callable, Any, Any]:
-    """init and run as functions of keys and state, with the shapes of both.
+    """The functions init(keys) and run(state), and the shapes of keys and state.
 
     Raises:
-        ConfigError: the configuration cannot run.
+        ConfigError: the configuration is invalid.
     """
     config, iterations = work.config(), work.iterations()
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), work.seeds))
@@ -106,7 +106,7 @@ def programs(work: Work) -> tuple[Callable, Callable, Any, Any]:
 
 
 def memory_figures(compiled: Any, seeds: int) -> dict:
-    """Bytes of the state and of what a program needs besides."""
+    """Bytes of the state and of a program's temporaries."""
     used = compiled.memory_analysis()
     state, temporaries = used.argument_size_in_bytes, used.temp_size_in_bytes
     return {
@@ -117,7 +117,7 @@ def memory_figures(compiled: Any, seeds: int) -> dict:
 
 
 def kernel_figures(loop: hlo.Launches, updates: int = 1, steps: int = 1) -> dict:
-    """Kernels of one iteration, by where they come from; of a cond the largest branch counts."""
+    """Kernels of one iteration by named scope; a cond counts as its largest branch."""
     counts = hlo.by_scope(loop, SCOPES)
     return {
         "kernels": loop.total,
@@ -130,11 +130,11 @@ def kernel_figures(loop: hlo.Launches, updates: int = 1, steps: int = 1) -> dict
 
 
 def figures(work: Work, compiled: Any, seconds: float, kernels: bool = True) -> dict:
-    """What a compiled chunk says of itself.
+    """Figures of a compiled chunk.
 
     Args:
-        seconds: what compiling took.
-        kernels: whether to count them: where the program is one for a GPU.
+        seconds: compile time.
+        kernels: whether to count kernels (programs for GPUs only).
     """
     found = {}
     if kernels:

@@ -1,7 +1,7 @@
-"""Times rejax on request: one JSON question per line in, one answer per line out.
+"""Time rejax: one JSON request per input line, one JSON answer per output line.
 
-Runs in rejax's own environment and imports nothing of this project. A question with fields
-compiles that work and answers with the compile seconds; an empty one runs it once.
+Runs in rejax's virtual environment and imports nothing of this project. A request with fields
+compiles that work and returns the compile seconds; an empty one runs it once.
 """
 
 import json
@@ -41,14 +41,14 @@ def build(q):
 
 program, keys = None, None
 for line in sys.stdin:
-    question = json.loads(line)
-    began = time.perf_counter()
-    if question:
-        function, keys = build(question)
+    request = json.loads(line)
+    start_time = time.perf_counter()
+    if request:
+        function, keys = build(request)
         program = jax.jit(function).lower(keys).compile()
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start_time
         jax.block_until_ready(program(keys))
     else:
         jax.block_until_ready(program(keys))
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start_time
     print(json.dumps({"seconds": seconds}), flush=True)
