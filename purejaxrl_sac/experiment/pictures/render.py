@@ -16,8 +16,8 @@ from PIL import Image, ImageColor, ImageDraw
 
 from purejaxrl_sac import envs
 from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.evaluate import PolicyFactory, rollout_states
 from purejaxrl_sac.evaluate import policy as greedy
-from purejaxrl_sac.evaluate import rollout_states
 from purejaxrl_sac.experiment.pictures.painters import (
     COLORS,
     INK,
@@ -28,7 +28,6 @@ from purejaxrl_sac.experiment.pictures.painters import (
     font,
     painter,
 )
-from purejaxrl_sac.experiment.runs.plans import PolicyFactory
 from purejaxrl_sac.types import PyTree, TrainState, Transition
 
 MAX_FRAMES = 250  # longer episodes skip steps

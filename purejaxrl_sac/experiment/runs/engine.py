@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from purejaxrl_sac.config import Config
-from purejaxrl_sac.evaluate import evaluate, policy
+from purejaxrl_sac.evaluate import PolicyFactory, evaluate, policy
 from purejaxrl_sac.experiment.devices.mesh import (
     fill,
     mesh_for,
@@ -34,7 +34,6 @@ from purejaxrl_sac.experiment.runs.plans import (
     TOTALS,
     Keys,
     Plan,
-    PolicyFactory,
     Progress,
     Result,
     chunk_lengths,

@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from purejaxrl_sac.config import Config, ConfigError
-from purejaxrl_sac.evaluate import Policy
+from purejaxrl_sac.evaluate import PolicyFactory
 from purejaxrl_sac.evaluate import policy as greedy_policy
 from purejaxrl_sac.experiment.devices import processes, resources
 from purejaxrl_sac.experiment.devices.mesh import fill, mesh_for, policy_state, trim
@@ -32,7 +32,7 @@ from purejaxrl_sac.experiment.runs.checkpoint import Checkpoint, Checkpoints, Pa
 from purejaxrl_sac.experiment.runs.directory import RunDirectory, device_name, to_list, write_json
 from purejaxrl_sac.experiment.runs.display import Reporter
 from purejaxrl_sac.experiment.runs.loggers import LoggerFactory
-from purejaxrl_sac.experiment.runs.plans import Plan, PolicyFactory, Progress, Result
+from purejaxrl_sac.experiment.runs.plans import Plan, Progress, Result
 from purejaxrl_sac.experiment.statistics import iqm
 from purejaxrl_sac.train import seed_state
 from purejaxrl_sac.types import PyTree, TrainState
@@ -68,7 +68,7 @@ class Run(NamedTuple):
             raise ConfigError(f"there is no seed {seed}: the run has 0 to {self.plan.lanes - 1}")
         return seed_state(self.state, seed)
 
-    def policy(self, seed: int = 0) -> Policy:
+    def policy(self, seed: int = 0) -> Callable[..., Any]:
         """The greedy policy of one seed, compiled: (key, obs [N, ...]) -> actions [N, ...]."""
         return jax.jit(greedy_policy(self.plan.lane_config(seed), self.seed_state(seed)))
 
