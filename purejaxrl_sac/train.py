@@ -57,10 +57,12 @@ def init(key: jax.Array, config: Config) -> TrainState:
     env_state = env.reset(key_env, config.num_envs)
     agent_state = agent.init(key_agent, env_state.obs)
 
-    def random_action(key: jax.Array, obs: jax.Array, step: jax.Array) -> tuple[jax.Array, PyTree]:
+    def random_action(
+        key: jax.Array, obs: jax.Array, step: jax.Array, carry: PyTree
+    ) -> tuple[jax.Array, PyTree, PyTree]:
         key_act, key_action = jax.random.split(key)
         _, extras = agent.act(key_act, agent_state, obs, step)  # for its shape: nobody reads it
-        return env.random_action(key_action, config.num_envs), extras
+        return env.random_action(key_action, config.num_envs), extras, carry
 
     collect = partial(envs.rollout, env, actor=random_action)
     block = (config.rollout_length, 1 + config.num_envs)
@@ -96,8 +98,10 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
         key, key_draw, keys_learn, keys_collect = _keys(state.key, config)
         done = state.step // config.rollout_length - config.warmup_iterations
 
-        def act(key: jax.Array, obs: jax.Array, step: jax.Array) -> tuple[jax.Array, PyTree]:
-            return agent.act(key, state.agent, obs, step)
+        def act(
+            key: jax.Array, obs: jax.Array, step: jax.Array, carry: PyTree
+        ) -> tuple[jax.Array, PyTree, PyTree]:
+            return *agent.act(key, state.agent, obs, step), carry
 
         collected = envs.rollout(env, keys_collect, state.env, state.step, act)
         state, episodes = _remember(agent, memory, config, state._replace(key=key), collected)

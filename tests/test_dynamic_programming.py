@@ -68,10 +68,10 @@ def test_the_soft_value_is_the_soft_expectation_of_its_policy(seed, size, alpha)
     """alpha log sum exp(Q / alpha) = E_pi[Q - alpha log pi] for pi = softmax(Q / alpha)."""
     _, other, q, _ = random_case(seed, size)
     pi = dp.soft_policy_improvement(q, alpha)
-    v = losses.expected_value(q, pi) + alpha * dp.entropy(pi)
+    v = losses.expected_value(q, pi) + alpha * dp.policy_entropy(pi)
     np.testing.assert_allclose(losses.log_sum_exp(q, alpha), v, rtol=1e-4, atol=1e-4)
     # and no policy has more: pi minimises the divergence of Lemma 2
-    assert (losses.expected_value(q, other) + alpha * dp.entropy(other) <= v + 1e-3).all()
+    assert (losses.expected_value(q, other) + alpha * dp.policy_entropy(other) <= v + 1e-3).all()
 
 
 def test_soft_values_tend_to_hard_ones():

@@ -20,8 +20,8 @@ NAMES = [name for name in gymnax.registered_envs if not name.startswith("MNIST")
 
 
 def play(env, length=12, num_envs=3, seed=0):
-    def actor(key, obs, step):
-        return env.random_action(key, num_envs), ()
+    def actor(key, obs, step, carry):
+        return env.random_action(key, num_envs), (), carry
 
     key_reset, key_roll = jax.random.split(jax.random.key(seed))
     state = env.reset(key_reset, num_envs)
@@ -194,20 +194,20 @@ def test_environments_with_the_interface_of_brax(limit, terminates):
     env = envs.bind(wrapped, wrapped.default_params.replace(max_steps_in_episode=limit))
     assert (env.name, env.action_dim, env.max_steps) == ("lander", 1, limit)
 
-    def actor(key, obs, step):
-        return jnp.full((2, 1), -5.0), ()  # clipped: it hovers until the time limit
+    def hover(key, obs, step, carry):
+        return jnp.full((2, 1), -5.0), (), carry  # clipped: it hovers until the time limit
 
     state = env.reset(jax.random.key(0), 2)
-    hover = jax.vmap(lambda key: jax.random.split(key, 3))(jax.random.split(jax.random.key(1), 12))
-    _, (moved, _) = envs.rollout(env, hover, state, jnp.int32(0), actor)
+    keys = jax.vmap(lambda key: jax.random.split(key, 3))(jax.random.split(jax.random.key(1), 12))
+    _, (moved, _) = envs.rollout(env, keys, state, jnp.int32(0), hover)
     np.testing.assert_allclose(moved.next_obs[..., 0], moved.obs[..., 0], rtol=1e-6)
     np.testing.assert_array_equal(moved.discount, 1)
     np.testing.assert_array_equal(moved.last[:, 0], (np.arange(12) + 1) % limit == 0)
 
-    def fall(key, obs, step):
-        return jnp.zeros((2, 1)), ()
+    def fall(key, obs, step, carry):
+        return jnp.zeros((2, 1)), (), carry
 
-    _, (moved, _) = envs.rollout(env, hover, state, jnp.int32(0), fall)
+    _, (moved, _) = envs.rollout(env, keys, state, jnp.int32(0), fall)
     ends = np.asarray(moved.last[:, 0])
     assert ends.argmax() == (3 if terminates else 2)
     np.testing.assert_array_equal(moved.discount[:, 0] == 0, ends if terminates else False)

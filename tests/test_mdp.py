@@ -130,7 +130,7 @@ TWO = np.array([[[0.5, 0.5]], [[0.0, 1.0]]])
         (lambda: mdp.make(TWO, np.zeros((3, 1))), r"R has shape \(3, 1\)"),
         (lambda: mdp.make(TWO, np.full((2, 1), np.nan)), "rewards must be finite"),
         (lambda: mdp.make(TWO, np.zeros((2, 1)), start=2), "start is state 2, but the states are"),
-        (lambda: mdp.make(TWO, np.zeros((2, 1)), start=[0, 0]), "need a state to begin in"),
+        (lambda: mdp.make(TWO, np.zeros((2, 1)), start=[0, 0]), r"start sums to 0, but must be probabilities"),
         (lambda: mdp.make(TWO, np.zeros((2, 1)), start=[1]), r"start has shape \(1,\)"),
         (
             lambda: mdp.make(TWO, np.zeros((2, 1)), start=1, terminal=[1]),
@@ -149,7 +149,7 @@ TWO = np.array([[[0.5, 0.5]], [[0.0, 1.0]]])
         (lambda: mdp.make(TWO, np.zeros((2, 1)), terminal=[0.5]), "indices of states"),
         (lambda: mdp.make(TWO, np.zeros((2, 1)), legal=np.ones(3)), "legal has shape"),
         (lambda: mdp.make(TWO, np.zeros((2, 1)), noise=np.ones(2)), "noise has shape"),
-        (lambda: mdp.make(TWO, np.zeros((2, 1)), start=0.5), "must be a state's number"),
+        (lambda: mdp.make(TWO, np.zeros((2, 1)), start=0.5), "must be the index of a state"),
         (lambda: mdp.make(TWO, np.zeros((2, 1)), grid=mdp.cliff_walking().grid), "48 positions"),
         (lambda: mdp.from_map("SG", moves=((0, 1),) * 3), "moves has shape"),
         (lambda: mdp.from_map("SG", turn=0.8), "four probabilities"),
@@ -161,11 +161,11 @@ TWO = np.array([[[0.5, 0.5]], [[0.0, 1.0]]])
             lambda: dp.finite_horizon_evaluation(
                 mdp.maximization_bias(), 1.0, np.full((3, 10), 0.1), 5
             ),
-            "pi takes action 2 in state 0, where it does not exist",
+            "pi takes action 2 in state 0, where it is illegal",
         ),
         (
             lambda: dp.value_iteration(mdp.from_map("S.G", rewards={".": 1, "S": 1}), 1.0),
-            "values do not settle at gamma 1.0",
+            "values do not converge at gamma 1.0",
         ),
         (lambda: mdp.make("two", 1), "must be arrays of numbers"),
         (lambda: mdp.frozen_lake(5), "no FrozenLake of size 5: use 4 or 8"),
@@ -179,7 +179,7 @@ TWO = np.array([[[0.5, 0.5]], [[0.0, 1.0]]])
         ),
         (lambda: dp.policy_evaluation(mdp.chain(), 0.9, np.ones((2, 5))), "pi has shape"),
         (lambda: mdp.from_map("SX FG"), "row 0 of the map has the letter 'X': use S start"),
-        (lambda: mdp.from_map("SF G"), "make all of one length"),
+        (lambda: mdp.from_map("SF G"), "make them all equally long"),
         (lambda: mdp.from_map("FF FG"), "the map has no S"),
         (lambda: mdp.from_map("S#G"), "no G can be reached from the S in row 0, column 0"),
         (lambda: mdp.from_map("SHG"), "no G can be reached"),
@@ -224,8 +224,8 @@ def test_bad_tabular_configurations(algorithm, changes, message):
 def play(env, steps, num_envs=64):
     bound = envs.bind(env)
 
-    def actor(key, obs, step):
-        return bound.random_action(key, num_envs), ()
+    def actor(key, obs, step, carry):
+        return bound.random_action(key, num_envs), (), carry
 
     keys = jax.random.split(jax.random.key(1), (steps, 1 + num_envs))
     start = bound.reset(jax.random.key(0), num_envs)

@@ -139,8 +139,8 @@ def test_buffer_after_wrap_around_holds_true_successors():
     env = envs.bind(Counter())
     memory, length, n = uniform(ring(60, 4), 8), 5, 4
 
-    def actor(key, obs, step):
-        return jnp.zeros(n, jnp.int32), ()
+    def actor(key, obs, step, carry):
+        return jnp.zeros(n, jnp.int32), (), carry
 
     env_state, step, state, history = env.reset(jax.random.key(0), n), 0, None, []
     for key in jax.random.split(jax.random.key(1), 10):

@@ -139,8 +139,8 @@ def test_a_minatar_game_observes_zeros_and_ones(name):
     env = envs.bind(name)
     assert env.binary_observations and type(envs.make(name)) is GAMES[name]
 
-    def actor(key, obs, step):
-        return env.random_action(key, 16), ()
+    def actor(key, obs, step, carry):
+        return env.random_action(key, 16), (), carry
 
     params = envs.make(name).default_params.replace(max_steps_in_episode=150)
     env = envs.bind(name, params)
