@@ -6,13 +6,15 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from purejaxrl_sac.types import Scalar
+
 
 def lambda_returns(
     reward: jax.Array,
     discount: jax.Array,
     next_value: jax.Array,
     trace: jax.Array,
-    gamma: jax.Array | float,
+    gamma: Scalar,
 ) -> jax.Array:
     """G_t = r_t + gamma d_t ((1 - lambda_t) V(s_{t+1}) + lambda_t G_{t+1}).
 

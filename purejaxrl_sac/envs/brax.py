@@ -74,13 +74,15 @@ class Brax(environment.Environment):
         inner = self.inner.step(state.inner, jnp.clip(action, -1, 1))
         return inner.obs, State(inner, state.time + 1), inner.reward, inner.done > 0, {}
 
-    def get_obs(self, state: State, params: Any = None, key: Any = None) -> jax.Array:
+    def get_obs(
+        self, state: State, params: Params | None = None, key: jax.Array | None = None
+    ) -> jax.Array:
         return state.inner.obs
 
-    def action_space(self, params: Any = None) -> spaces.Box:
+    def action_space(self, params: Params | None = None) -> spaces.Box:
         return spaces.Box(-1.0, 1.0, (self.inner.action_size,))
 
-    def observation_space(self, params: Any) -> spaces.Box:
+    def observation_space(self, params: Params) -> spaces.Box:
         return spaces.Box(-jnp.inf, jnp.inf, (self.inner.observation_size,))
 
 

@@ -63,13 +63,15 @@ class MultiGoal(environment.Environment):
         state = State(position, state.time + 1)
         return self.get_obs(state), state, reward + params.bonus * reached, reached, {}
 
-    def get_obs(self, state: State, params: Any = None, key: Any = None) -> jax.Array:
+    def get_obs(
+        self, state: State, params: Params | None = None, key: jax.Array | None = None
+    ) -> jax.Array:
         return state.position
 
-    def action_space(self, params: Any = None) -> spaces.Box:
+    def action_space(self, params: Params | None = None) -> spaces.Box:
         return spaces.Box(-1.0, 1.0, (2,))
 
-    def observation_space(self, params: Any) -> spaces.Box:
+    def observation_space(self, params: Params) -> spaces.Box:
         return spaces.Box(-self.size, self.size, (2,))
 
 

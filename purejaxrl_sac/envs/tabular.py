@@ -68,7 +68,7 @@ class Tabular(environment.Environment):
 
     @partial(jax.jit, static_argnames="self")
     def step(
-        self, key: jax.Array, state: State, action: Any, params: Params | None = None
+        self, key: jax.Array, state: State, action: jax.Array, params: Params | None = None
     ) -> tuple[jax.Array, State, jax.Array, jax.Array, jax.Array, dict[str, jax.Array]]:
         """`step` of gymnax, without a key for the reset where there is a single start state.
 
@@ -107,7 +107,7 @@ class Tabular(environment.Environment):
     def is_terminated(self, state: State, params: Params) -> jax.Array:
         return params.terminal[state.position]
 
-    def observe(self, key: jax.Array, state: State, action: Any, params: Params) -> jax.Array:
+    def observe(self, key: jax.Array, state: State, action: jax.Array, params: Params) -> jax.Array:
         return state.position
 
     def action_space(self, params: Params | None = None) -> spaces.Discrete:

@@ -8,12 +8,14 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from purejaxrl_sac.types import Scalar
+
 Pair = tuple[jax.Array, jax.Array]  # loss and slope, of equal shape
 PairLoss = Callable[[jax.Array, jax.Array], Pair]  # (target - quantile, fraction) -> Pair
 
 
 def sums(
-    theta: jax.Array, fraction: jax.Array, y: jax.Array, kappa: jax.Array | float
+    theta: jax.Array, fraction: jax.Array, y: jax.Array, kappa: Scalar
 ) -> tuple[jax.Array, jax.Array]:
     """The quantile Huber loss of each quantile and its slope, summed over targets.
 

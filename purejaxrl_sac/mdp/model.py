@@ -14,6 +14,7 @@ import numpy as np
 from flax import struct
 
 from purejaxrl_sac.config import ConfigError, static
+from purejaxrl_sac.types import Scalar
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 Array = jax.Array | np.ndarray[Any, Any]
@@ -175,7 +176,7 @@ def validate(mdp: MDP) -> None:
         raise ConfigError(f"state {state} has no legal action: give it one")
 
 
-def check_discount(mdp: MDP, gamma: Any, pi: Array | None = None) -> None:
+def check_discount(mdp: MDP, gamma: Scalar, pi: Array | None = None) -> None:
     """Checks that values are finite: gamma < 1, or every state can reach a terminal one.
 
     Tracers have no values and pass.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from purejaxrl_sac.exploration import linear_schedule
 from purejaxrl_sac.memory.sum_tree import Tree, draw_leaves, empty_tree, write_block, write_tree
-from purejaxrl_sac.types import Index, Memory, PyTree, Sample, Storage, Transition
+from purejaxrl_sac.types import Index, Memory, PyTree, Sample, Scalar, Storage, Transition
 
 SMALLEST = 1e-6  # added to every priority, so that none is zero
 
@@ -58,8 +58,8 @@ class Draw(NamedTuple):
 def prioritized(
     storage: Storage,
     batch_size: int,
-    omega: jax.Array | float,
-    beta: jax.Array | float,
+    omega: Scalar,
+    beta: Scalar,
     total_steps: int,
 ) -> Memory:
     """Prioritised replay: transitions of large TD errors are drawn more often.

@@ -22,7 +22,7 @@ from flax import struct
 from purejaxrl_sac.clock import write_rows
 from purejaxrl_sac.memory import records
 from purejaxrl_sac.memory.records import Codec, Record
-from purejaxrl_sac.types import Index, PyTree, Sample, Storage, Transition
+from purejaxrl_sac.types import Index, PyTree, Sample, Scalar, Storage, Transition
 
 
 class Records(struct.PyTreeNode):
@@ -135,7 +135,7 @@ def deduplicated(
     return Storage(init, add, read, capacity, num_envs)
 
 
-def n_step(storage: Storage, n: int, gamma: jax.Array | float) -> Storage:
+def n_step(storage: Storage, n: int, gamma: Scalar) -> Storage:
     """Transitions of up to n steps, from any storage (Sutton & Barto 2018, section 7.1).
 
     With k <= n the number of steps until the episode ends, by termination or time limit, or until
@@ -158,12 +158,12 @@ def n_step(storage: Storage, n: int, gamma: jax.Array | float) -> Storage:
         )
         ahead = storage.read(state, step, window).transition
         ended = jnp.cumsum(ahead.last, axis=-1) - ahead.last > 0
-        taken = (times < step) & ~ended
-        steps = taken.sum(-1)
+        valid = (times < step) & ~ended
+        steps = valid.sum(-1)
         first = jax.tree.map(lambda x: x[(slice(None),) * index.time.ndim + (0,)], ahead)
         final = storage.read(state, step, index._replace(time=index.time + steps - 1))
         transition = first._replace(
-            reward=(taken * ahead.reward * gamma ** jnp.arange(n)).sum(-1),
+            reward=(valid * ahead.reward * gamma ** jnp.arange(n)).sum(-1),
             discount=final.transition.discount * jnp.float32(gamma) ** (steps - 1),
             next_obs=final.transition.next_obs,
             last=final.transition.last,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -11,6 +11,9 @@ import jax.numpy as jnp
 from purejaxrl_sac.networks.layers import orthogonal
 from purejaxrl_sac.networks.torsos import NATURE, MakeConvolutions, convolutions, torso
 from purejaxrl_sac.types import PyTree
+
+if TYPE_CHECKING:
+    from purejaxrl_sac.distributions import ActionDistribution
 
 
 class Logits(nn.Module):
@@ -51,14 +54,18 @@ class ActorCritic(nn.Module):
 
 
 def separate_torsos(
-    config: Any, space: Any, policy: Any, *, layers: MakeConvolutions = convolutions
+    config: Any,
+    space: Any,
+    distribution: ActionDistribution,
+    *,
+    layers: MakeConvolutions = convolutions,
 ) -> nn.Module:
     """Actor and critic without shared parameters.
 
     Args:
         config: hidden_sizes and activation.
         space: gymnax observation space.
-        policy: a `distributions.Policy`.
+        distribution: the policy's, of which it builds the head.
         layers: the convolutions, as in `torso`.
     """
     actor, critic = (
@@ -67,20 +74,20 @@ def separate_torsos(
         )
         for _ in range(2)
     )
-    return ActorCritic(actor, critic, policy.head())
+    return ActorCritic(actor, critic, distribution.head())
 
 
-def shared_torso(config: Any, space: Any, policy: Any) -> nn.Module:
+def shared_torso(config: Any, space: Any, distribution: ActionDistribution) -> nn.Module:
     """Actor and critic with a shared torso; arguments as for `separate_torsos`."""
     both = torso(space, config.hidden_sizes, config.activation, dense=orthogonal(2**0.5))
-    return ActorCritic(both, both, policy.head())
+    return ActorCritic(both, both, distribution.head())
 
 
-def default_actor_critic(config: Any, space: Any, policy: Any) -> nn.Module:
+def default_actor_critic(config: Any, space: Any, distribution: ActionDistribution) -> nn.Module:
     """A shared CNN for images of 36 x 36 and more, separate MLPs for all other observations.
 
     On MinAtar's 10 x 10, MLPs learned as much per step as CNNs, at a third of the cost.
     """
     if convolutions(space) == NATURE:
-        return shared_torso(config, space, policy)
-    return separate_torsos(config, space, policy, layers=lambda space: ())
+        return shared_torso(config, space, distribution)
+    return separate_torsos(config, space, distribution, layers=lambda space: ())

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.typing import DTypeLike
 
 from purejaxrl_sac.types import PyTree
 
@@ -87,7 +87,7 @@ class NoisyDense(nn.Module):
     """
 
     features: int
-    dtype: Any = None
+    dtype: DTypeLike | None = None
     sigma: float = 0.5
 
     @nn.compact
@@ -142,7 +142,7 @@ def orthogonal(scale: float) -> MakeLayer:
 
 
 def _orthogonal(
-    key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, *, scale: float
+    key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32, *, scale: float
 ) -> jax.Array:
     """`scale` times a uniformly distributed matrix [n, m] with orthonormal rows or columns.
 

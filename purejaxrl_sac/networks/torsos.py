@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.networks.layers import (
@@ -63,7 +64,7 @@ class Conv(nn.Module):
     features: int
     width: int
     stride: int = 1
-    dtype: Any = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
