@@ -185,8 +185,8 @@ def train_with_eval(
         raise ConfigError(f"{config.iterations} iterations have no {points} points: lower points")
 
     def advance(state: TrainState, _: None) -> tuple[TrainState, PyTree]:
-        state, _ = run(state, config, length)
-        return state, measure(state)
+        after, _ = run(state, config, length)
+        return after, measure(after)
 
     state = init(key, config)
     _, measured = jax.lax.scan(advance, state, length=points)
