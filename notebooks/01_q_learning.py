@@ -21,7 +21,7 @@ import numpy as np
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import exploration, mdp
-from purejaxrl_sac.experiment.pictures import draw
+from purejaxrl_sac.experiment.pictures import value_maps
 from purejaxrl_sac.experiment.pictures.plot import COLORS, draw_curve
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 from purejaxrl_sac.mdp import dynamic_programming as dp
@@ -232,10 +232,10 @@ for moment in (5, 10, 20, 30):
 
 # %% tags=["picture"]
 figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.8), dpi=100, layout="constrained")
-draw.draw_values(
+value_maps.draw_value_map(
     panels[0], lake, seen["q"][0, -1], "Q-learning, one seed: max Q(s, a), greedy actions"
 )
-image = draw.draw_values(panels[1], lake, q_star, "exact: V*(s), every optimal action")
+image = value_maps.draw_value_map(panels[1], lake, q_star, "exact: V*(s), every optimal action")
 figure.colorbar(image, ax=panels, label="V(s)", shrink=0.8)
 plt.show()
 
@@ -251,7 +251,7 @@ plt.show()
 #
 # SARSA learns the values of its behaviour policy, including exploration. Take
 # `prl.default_config("sarsa")` on `cliff_walking` and `prl.preset("q_learning", "cliff_walking")`,
-# draw both with `draw.values(mdp.cliff_walking(), ...)`, and evaluate both greedy policies with
+# draw both with `value_maps.value_map(mdp.cliff_walking(), ...)`, and evaluate both greedy policies with
 # `dp.policy_evaluation` (`gamma=1`). Which path does each take, and why?
 #
 # **What to read next:** the maximum over noisy values in the target causes a bias:

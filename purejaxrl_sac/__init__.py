@@ -1,48 +1,281 @@
-"""Q-learning to Soft Actor-Critic in pure JAX, each one compiled scan."""
+"""Q-learning to Soft Actor-Critic in pure JAX, each compiled into a single `lax.scan`.
+
+Modules, configuration classes and algorithms are attributes of this package, imported when they
+are first used: `prl.networks`, `prl.SACConfig`, `prl.sac`.
+"""
+
+from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
-from purejaxrl_sac import envs
-from purejaxrl_sac.agents import default_config
-from purejaxrl_sac.config import Config, ConfigError, validate
-from purejaxrl_sac.evaluate import evaluate, exploring_policy, policy, q_values, rollout_episodes
-from purejaxrl_sac.presets import preset
-from purejaxrl_sac.train import init, make_train, run, seed_axes, seed_state, train, train_with_eval
-from purejaxrl_sac.types import Agent, EnvState, Memory, Sample, Storage, TrainState, Transition
+from purejaxrl_sac.agents import default_config, preset
+from purejaxrl_sac.config import Config, ConfigError, static, traced, validate
+from purejaxrl_sac.evaluate import (
+    Policy,
+    evaluate,
+    exploring_policy,
+    policy,
+    q_values,
+    rollout_episodes,
+)
+from purejaxrl_sac.train import (
+    build,
+    init,
+    make_train,
+    run,
+    seed_axes,
+    seed_state,
+    train,
+    train_with_eval,
+)
+from purejaxrl_sac.types import (
+    Agent,
+    Algorithm,
+    Env,
+    EnvState,
+    Memory,
+    Sample,
+    Storage,
+    TrainState,
+    Transition,
+    memoryless,
+)
+
+if TYPE_CHECKING:  # what a type checker and an editor follow; at run time, `__getattr__`
+    from purejaxrl_sac import (
+        agents,
+        config,
+        distributions,
+        envs,
+        experiment,
+        exploration,
+        heads,
+        losses,
+        mdp,
+        memory,
+        networks,
+        normalize,
+        optimize,
+        presets,
+        returns,
+        types,
+    )
+    from purejaxrl_sac.agents.a2c import ActorCriticConfig, ReinforceConfig, a2c, reinforce
+    from purejaxrl_sac.agents.continuous_soft_q import ContinuousSoftQConfig, continuous_soft_q
+    from purejaxrl_sac.agents.crossq import CrossQConfig, crossq
+    from purejaxrl_sac.agents.discrete_sac import DiscreteSACConfig, discrete_sac
+    from purejaxrl_sac.agents.distributional import (
+        C51Config,
+        IQNConfig,
+        QRDQNConfig,
+        RainbowConfig,
+        c51,
+        iqn,
+        qr_dqn,
+        rainbow,
+    )
+    from purejaxrl_sac.agents.dqn import (
+        DQNConfig,
+        MunchausenDQNConfig,
+        NoisyDQNConfig,
+        NStepDQNConfig,
+        PrioritizedDQNConfig,
+        SoftDQNConfig,
+        double_dqn,
+        dqn,
+        dueling_dqn,
+        expected_dqn,
+        munchausen_dqn,
+        n_step_dqn,
+        noisy_dqn,
+        per_dqn,
+        soft_dqn,
+    )
+    from purejaxrl_sac.agents.ppo import PPOConfig, ppo
+    from purejaxrl_sac.agents.pqn import PQNConfig, pqn
+    from purejaxrl_sac.agents.q_learning import (
+        QLambdaConfig,
+        SoftQLearningConfig,
+        TabularConfig,
+        double_q_learning,
+        expected_sarsa,
+        q_lambda,
+        q_learning,
+        sarsa,
+        soft_q_learning,
+    )
+    from purejaxrl_sac.agents.sac import SACConfig, sac
+    from purejaxrl_sac.agents.sac_family import (
+        DroQConfig,
+        FastSACConfig,
+        REDQConfig,
+        SimBaConfig,
+        TQCConfig,
+        droq,
+        fast_sac,
+        redq,
+        simba,
+        tqc,
+    )
+    from purejaxrl_sac.agents.sac_v1 import SACv1Config, sac_v1
+    from purejaxrl_sac.agents.td3 import TD3Config, td3
+    from purejaxrl_sac.mdp import dynamic_programming
+    from purejaxrl_sac.memory import records, storage
+
+__version__ = "0.7.0"
+
+MODULES = {
+    name: name
+    for name in (
+        "agents",
+        "config",
+        "distributions",
+        "envs",
+        "experiment",
+        "exploration",
+        "heads",
+        "losses",
+        "mdp",
+        "memory",
+        "networks",
+        "normalize",
+        "optimize",
+        "presets",
+        "returns",
+        "types",
+    )
+} | {
+    "dynamic_programming": "mdp.dynamic_programming",
+    "records": "memory.records",
+    "storage": "memory.storage",
+}
+
+__all__ = [
+    "ActorCriticConfig",
+    "Agent",
+    "Algorithm",
+    "C51Config",
+    "Config",
+    "ConfigError",
+    "ContinuousSoftQConfig",
+    "CrossQConfig",
+    "DQNConfig",
+    "DiscreteSACConfig",
+    "DroQConfig",
+    "Env",
+    "EnvState",
+    "FastSACConfig",
+    "IQNConfig",
+    "Memory",
+    "MunchausenDQNConfig",
+    "NStepDQNConfig",
+    "NoisyDQNConfig",
+    "PPOConfig",
+    "PQNConfig",
+    "Policy",
+    "PrioritizedDQNConfig",
+    "QLambdaConfig",
+    "QRDQNConfig",
+    "REDQConfig",
+    "RainbowConfig",
+    "ReinforceConfig",
+    "SACConfig",
+    "SACv1Config",
+    "Sample",
+    "SimBaConfig",
+    "SoftDQNConfig",
+    "SoftQLearningConfig",
+    "Storage",
+    "TD3Config",
+    "TQCConfig",
+    "TabularConfig",
+    "TrainState",
+    "Transition",
+    "a2c",
+    "agents",
+    "build",
+    "c51",
+    "config",
+    "continuous_soft_q",
+    "crossq",
+    "default_config",
+    "discrete_sac",
+    "distributions",
+    "double_dqn",
+    "double_q_learning",
+    "dqn",
+    "droq",
+    "dueling_dqn",
+    "dynamic_programming",
+    "envs",
+    "evaluate",
+    "expected_dqn",
+    "expected_sarsa",
+    "experiment",
+    "exploration",
+    "exploring_policy",
+    "fast_sac",
+    "heads",
+    "init",
+    "iqn",
+    "losses",
+    "make_train",
+    "mdp",
+    "memory",
+    "memoryless",
+    "munchausen_dqn",
+    "n_step_dqn",
+    "networks",
+    "noisy_dqn",
+    "normalize",
+    "optimize",
+    "per_dqn",
+    "policy",
+    "ppo",
+    "pqn",
+    "preset",
+    "presets",
+    "q_lambda",
+    "q_learning",
+    "q_values",
+    "qr_dqn",
+    "rainbow",
+    "records",
+    "redq",
+    "reinforce",
+    "returns",
+    "rollout_episodes",
+    "run",
+    "sac",
+    "sac_v1",
+    "sarsa",
+    "seed_axes",
+    "seed_state",
+    "simba",
+    "soft_dqn",
+    "soft_q_learning",
+    "static",
+    "storage",
+    "td3",
+    "tqc",
+    "traced",
+    "train",
+    "train_with_eval",
+    "types",
+    "validate",
+]
 
 
-def __getattr__(name: str) -> object:  # the host side, where somebody asks for it
-    if name == "experiment":
-        return importlib.import_module("purejaxrl_sac.experiment")
+def __getattr__(name: str) -> object:
+    if name in MODULES:
+        return importlib.import_module(f"{__name__}.{MODULES[name]}")
+    if name in __all__:  # an algorithm or a configuration class
+        from purejaxrl_sac.agents import exported
+
+        return exported(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__version__ = "0.6.1"
-
-__all__ = [
-    "Agent",
-    "Config",
-    "ConfigError",
-    "EnvState",
-    "Memory",
-    "Sample",
-    "Storage",
-    "TrainState",
-    "Transition",
-    "default_config",
-    "envs",
-    "evaluate",
-    "exploring_policy",
-    "init",
-    "make_train",
-    "policy",
-    "preset",
-    "q_values",
-    "rollout_episodes",
-    "run",
-    "seed_axes",
-    "seed_state",
-    "train",
-    "train_with_eval",
-    "validate",
-]
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

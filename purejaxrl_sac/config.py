@@ -15,7 +15,6 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Iterable
-from functools import cache
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -52,9 +51,7 @@ class Bounds(NamedTuple):
             return
         if self.kind is tuple:
             sizes = value if isinstance(value, tuple | list) else [None]
-            if not all(
-                isinstance(x, Integral) and not isinstance(x, bool) and x > 0 for x in sizes
-            ):
+            if not all(isinstance(x, Integral) and int(x) > 0 for x in sizes):
                 raise ConfigError(f"{name} is {value!r}, but must be a tuple of whole numbers > 0")
             return
         if np.ndim(value) == 0 and isinstance(value, np.ndarray | np.generic | jax.Array):
@@ -187,8 +184,7 @@ def unknown(kind: str, name: str, known: Iterable[str], otherwise: str = "") -> 
     return ConfigError(f"no {kind} is called {name}: {hint}")
 
 
-@cache
-def bounds_of(kind: type[Config]) -> dict[str, Bounds]:
+def bounds_of(kind: type[Any]) -> dict[str, Bounds]:
     """The bounds of all fields of a configuration class, those it inherits included."""
     found: dict[str, Bounds] = {}
     for cls in reversed(kind.__mro__):
@@ -210,6 +206,6 @@ def validate(config: Config) -> None:
         raise ConfigError(f"config is a {type(config).__name__}, but must be a configuration")
     if config.algorithm is None:
         raise ConfigError(f"a {type(config).__name__} has no algorithm: give it one, algorithm=...")
-    for name, bounds in bounds_of(type(config)).items():
+    for name, bounds in bounds_of(config.__class__).items():
         bounds.check(name, getattr(config, name))
     config.check()

@@ -1,4 +1,4 @@
-"""Policies as distributions: what the outputs of actors mean."""
+"""Distributions of actions: what the outputs of actors mean."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac import networks
+from purejaxrl_sac.types import Env
 
 
 def squashed_gaussian(mean: jax.Array, log_std: jax.Array) -> distrax.Transformed:
@@ -20,7 +21,7 @@ def squashed_gaussian(mean: jax.Array, log_std: jax.Array) -> distrax.Transforme
     Use `sample_and_log_prob` alone: it corrects for tanh at the Gaussian sample, where
     log(1 - tanh^2) is exact, while `log_prob(action)` has to invert tanh and is nan or infinite
     near |a| = 1. Log-probabilities are densities of actions in [-1, 1]; in an environment's
-    units (high - low) / 2 per dimension is to be taken off in logs.
+    units, subtract log((high - low) / 2) per dimension.
 
     Args:
         mean, log_std: [B, action_dim].
@@ -30,28 +31,29 @@ def squashed_gaussian(mean: jax.Array, log_std: jax.Array) -> distrax.Transforme
 
 
 class ActionDistribution(NamedTuple):
-    """What an actor's outputs mean, to methods that need pi(a|s) of actions taken before.
+    """What an actor's outputs mean, for methods that need pi(a|s) of actions taken before.
 
-    They draw a sample and take the action that it stands for, and they remember the sample: its
-    probability is what they differentiate. Where several samples stand for one action, or the
-    densities of the two differ by a factor, neither depends on the actor's parameters.
+    They draw a sample, take the action that it maps to, and store the sample: its probability is
+    what they differentiate. Where several samples map to one action, or the densities of the two
+    differ by a factor, neither depends on the actor's parameters.
     """
 
     head: Callable[[], nn.Module]  # [B, F] -> outputs
-    distribution: Callable  # outputs -> distrax distribution of samples
-    action: Callable  # samples -> canonical actions
+    distribution: Callable[[Any], distrax.Distribution]  # outputs -> distribution of samples
+    action: Callable[[jax.Array], jax.Array]  # samples -> canonical actions
 
 
-def categorical(env: Any) -> ActionDistribution:
+def categorical(env: Env) -> ActionDistribution:
     """pi(a|s) = softmax(logits), for discrete actions."""
+    assert env.num_actions is not None
     head = partial(networks.Logits, env.num_actions)
     return ActionDistribution(
         head, lambda logits: distrax.Categorical(logits, dtype=jnp.int32), lambda a: a
     )
 
 
-def clipped_gaussian(env: Any) -> ActionDistribution:
-    """N(mean(s), std^2 I) clipped to the bounds: what lies beyond is the bound itself.
+def clipped_gaussian(env: Env) -> ActionDistribution:
+    """N(mean(s), std^2 I) clipped to the bounds.
 
     The standard deviation is a parameter of its own, the same in all states. Entropies are those
     of the Gaussian before clipping.
@@ -59,18 +61,20 @@ def clipped_gaussian(env: Any) -> ActionDistribution:
     return _gaussian(env, lambda sample: jnp.clip(sample, -1, 1))
 
 
-def tanh_gaussian(env: Any) -> ActionDistribution:
+def tanh_gaussian(env: Env) -> ActionDistribution:
     """tanh of N(mean(s), std^2 I): as `clipped_gaussian`, but smoothly bounded."""
     return _gaussian(env, jnp.tanh)
 
 
-def default(env: Any) -> ActionDistribution:
+def default(env: Env) -> ActionDistribution:
     """`categorical` where actions are discrete, `clipped_gaussian` where they are continuous."""
     return categorical(env) if env.num_actions else clipped_gaussian(env)
 
 
-def _gaussian(env: Any, bound: Callable) -> ActionDistribution:
-    def distribution(outputs: tuple) -> distrax.Distribution:
+def _gaussian(env: Env, bound: Callable[[jax.Array], jax.Array]) -> ActionDistribution:
+    assert env.action_dim is not None
+
+    def distribution(outputs: tuple[jax.Array, jax.Array]) -> distrax.Distribution:
         mean, log_std = outputs
         return distrax.MultivariateNormalDiag(mean, jnp.exp(log_std))
 

@@ -1,8 +1,10 @@
-"""Policies out of a training state, and what they earn."""
+"""Policies of a training state, and the episodes they play."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,22 +12,52 @@ import jax.numpy as jnp
 from purejaxrl_sac import envs, losses
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.train import build
-from purejaxrl_sac.types import EnvState, TrainState, Transition
+from purejaxrl_sac.types import EnvState, InitCarry, PyTree, TrainState, Transition
 
-Policy = Callable[[jax.Array, jax.Array], jax.Array]
+Step = Callable[[jax.Array, jax.Array, PyTree], tuple[jax.Array, PyTree]]
+Total = TypeVar("Total")
+Output = TypeVar("Output")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Policy:
+    """(key, obs [N, ...]) -> actions [N, ...] in the environment's units.
+
+    A policy with a carry, the agent's memory of its episode, is (key, obs, carry) -> actions,
+    carry; `init_carry(N)` is the carry at the beginning of N episodes.
+    """
+
+    step: Step
+    init_carry: InitCarry
+
+    def __call__(self, key: jax.Array, obs: jax.Array, carry: PyTree = None) -> Any:
+        if not jax.tree.leaves(self.init_carry(1)):
+            return self.step(key, obs, ())[0]
+        if carry is None:
+            raise ConfigError(
+                "this policy has a carry: call policy(key, obs, carry), first with"
+                " policy.init_carry(num_envs)"
+            )
+        return self.step(key, obs, carry)
+
+
+PolicyFactory = Callable[[Config, TrainState], Callable[..., Any]]
+"""`policy`, `exploring_policy`, or a function of your own whose result is (key, obs) -> actions."""
 
 
 def policy(config: Config, state: TrainState) -> Policy:
-    """The policy to deploy: greedy for value-based agents, the Gaussian's centre for SAC.
+    """The policy to deploy: greedy for value-based agents, the Gaussian's mean for SAC.
 
     Args:
         state: one seed's state; vmap for many.
-
-    Returns:
-        (key, obs [N, ...]) -> actions [N, ...] in the environment's own units.
     """
     env, agent, _ = build(config)
-    return lambda key, obs: env.to_env(agent.policy(key, state.agent, obs))
+
+    def step(key: jax.Array, obs: jax.Array, carry: PyTree) -> tuple[jax.Array, PyTree]:
+        action, carry = agent.policy(key, state.agent, obs, carry)
+        return env.to_env(action), carry
+
+    return Policy(step, agent.init_carry)
 
 
 def exploring_policy(config: Config, state: TrainState) -> Policy:
@@ -34,7 +66,12 @@ def exploring_policy(config: Config, state: TrainState) -> Policy:
     Arguments and result as for `policy`.
     """
     env, agent, _ = build(config)
-    return lambda key, obs: env.to_env(agent.act(key, state.agent, obs, state.step)[0])
+
+    def step(key: jax.Array, obs: jax.Array, carry: PyTree) -> tuple[jax.Array, PyTree]:
+        action, _, carry = agent.act(key, state.agent, obs, state.step, carry)
+        return env.to_env(action), carry
+
+    return Policy(step, agent.init_carry)
 
 
 def q_values(
@@ -45,24 +82,22 @@ def q_values(
     Args:
         state: one seed's state; vmap for many.
         obs: [N, ...].
-        action: [N] discrete, or [N, action_dim] in [-1, 1]; needed where actions are continuous.
+        action: [N] discrete, or [N, D] in [-1, 1]; needed where actions are continuous.
 
     Returns:
-        [N, num_actions], or [N] where `action` is given.
+        [N, A], or [N] where `action` is given.
 
     Raises:
         ConfigError: the agent has no such values, or actions are continuous and none is given.
     """
     env, agent, _ = build(config)
     if agent.q_values is None:
-        raise ConfigError(
-            "this algorithm has no values of actions: q_values needs one such as dqn or sac"
-        )
+        raise ConfigError("this algorithm has no action values: use one such as dqn or sac")
     if env.num_actions is not None:
         q = agent.q_values(state.agent, obs)
         return q if action is None else losses.select_action(q, action)
     if action is None:
-        raise ConfigError(f"{env.name} has continuous actions: give q_values the action, too")
+        raise ConfigError(f"{env.name} has continuous actions: pass the action to q_values, too")
     return agent.q_values(state.agent, obs, action)
 
 
@@ -72,17 +107,17 @@ def evaluate(
     state: TrainState,
     episodes: int = 128,
     *,
-    policy: Callable[[Config, TrainState], Policy] = policy,
+    policy: PolicyFactory = policy,
     max_steps: int | None = None,
 ) -> jax.Array:
-    """Plays episodes from fresh starts, all in parallel, and returns what each earned.
+    """Plays episodes from initial states, in parallel, and returns the return of each.
 
     Every episode runs in an environment of its own for `max_steps` steps, of which those after
-    its end do not count; the same key gives the same starts. Nothing of `state` changes.
+    its end do not count; the same key gives the same initial states. `state` is not changed.
 
     Args:
-        key: decides start states, environment noise and action noise; keep it apart from the
-            training key.
+        key: determines initial states, environment noise and action noise; use another one than
+            for training.
         state: one seed's state; vmap for many.
         episodes: how many; a number known at compile time.
         policy: `policy` (the default) or `exploring_policy`, or your own.
@@ -95,20 +130,13 @@ def evaluate(
         ConfigError: no time limit is known, because the environment has none or because
             env_params are traced.
     """
-    env, start, keys = _begin(key, config, episodes, max_steps)
-    choose = policy(config, state)
 
-    def body(carry: tuple, key: jax.Array) -> tuple[tuple, None]:
-        env_state, returns, running = carry
-        keys = jax.random.split(key, 1 + episodes)
-        action = choose(keys[0], env_state.obs)
-        env_state, transition, _ = env.step(keys[1:], env_state, action)
-        returns += jnp.where(running, transition.reward, 0)
-        return (env_state, returns, running & ~transition.last), None
+    def add(
+        total: jax.Array, env_state: EnvState, transition: Transition, running: jax.Array
+    ) -> tuple[jax.Array, None]:
+        return total + jnp.where(running, transition.reward, 0), None
 
-    carry = (start, jnp.zeros(episodes), jnp.ones(episodes, bool))
-    (_, returns, _), _ = jax.lax.scan(body, carry, keys)
-    return returns
+    return _scan(key, config, state, episodes, policy, max_steps, jnp.zeros(episodes), add)[0]
 
 
 def rollout_episodes(
@@ -117,41 +145,88 @@ def rollout_episodes(
     state: TrainState,
     episodes: int = 128,
     *,
-    policy: Callable[[Config, TrainState], Policy] = policy,
+    policy: PolicyFactory = policy,
     max_steps: int | None = None,
 ) -> tuple[Transition, jax.Array]:
     """Plays the episodes that `evaluate` plays, and returns every step of them.
 
-    For paths, discounted returns, or states to look at values in. Arguments and errors as for
+    For paths, discounted returns, or states to compute values of. Arguments and errors as for
     `evaluate`.
 
     Returns:
         transitions, [max_steps, episodes], actions in the environment's own units; and which of
-        them belong to the episode, [max_steps, episodes] bool: those after its end are of others.
+        them belong to the episode, [max_steps, episodes] bool.
     """
-    env, start, keys = _begin(key, config, episodes, max_steps)
-    choose = policy(config, state)
-
-    def body(carry: tuple, key: jax.Array) -> tuple[tuple, tuple]:
-        env_state, running = carry
-        keys = jax.random.split(key, 1 + episodes)
-        action = choose(keys[0], env_state.obs)
-        env_state, transition, _ = env.step(keys[1:], env_state, action)
-        return (env_state, running & ~transition.last), (transition, running)
-
-    return jax.lax.scan(body, (start, jnp.ones(episodes, bool)), keys)[1]
+    return _scan(
+        key, config, state, episodes, policy, max_steps, None,
+        lambda _, env_state, transition, running: (None, (transition, running)),
+    )[1]  # fmt: skip
 
 
-def _begin(
-    key: jax.Array, config: Config, episodes: int, max_steps: int | None
-) -> tuple[envs.Env, EnvState, jax.Array]:
-    """The environment, where its episodes start, and a key for every step."""
+def rollout_states(
+    key: jax.Array,
+    config: Config,
+    state: TrainState,
+    episodes: int = 128,
+    *,
+    policy: PolicyFactory = policy,
+    max_steps: int | None = None,
+) -> tuple[PyTree, Transition, jax.Array]:
+    """As `rollout_episodes`, with the environments' own states, for example to render them.
+
+    Returns:
+        the environments' states before each step, [max_steps, episodes]; transitions; and which of
+        them belong to the episode.
+    """
+    return _scan(
+        key, config, state, episodes, policy, max_steps, None,
+        lambda _, env_state, transition, running: (None, (env_state.state, transition, running)),
+    )[1]  # fmt: skip
+
+
+def _scan(
+    key: jax.Array,
+    config: Config,
+    state: TrainState,
+    episodes: int,
+    policy: PolicyFactory,
+    max_steps: int | None,
+    total: Total,
+    accumulate: Callable[[Total, EnvState, Transition, jax.Array], tuple[Total, Output]],
+) -> tuple[Total, Output]:
+    """Plays episodes.
+
+    Args:
+        total: initial value of what is accumulated over steps.
+        accumulate: (total, environments before the step, transition, whether it belongs to the
+            episode [N]) -> total, what is stacked of this step. Nothing else is kept, also where
+            nothing is compiled.
+    """
     env = envs.bind(config.env, config.env_params)
     max_steps = env.max_steps if max_steps is None else max_steps
     if max_steps is None or isinstance(max_steps, jax.core.Tracer):
         raise ConfigError(
             f"the time limit of {env.name} is not known before compilation: pass max_steps"
         )
+    chosen = policy(config, state)
+
+    def without_carry(key: jax.Array, obs: jax.Array, _: PyTree) -> tuple[jax.Array, PyTree]:
+        return chosen(key, obs), ()
+
+    choose: Step = chosen.step if isinstance(chosen, Policy) else without_carry
+    carry: PyTree = chosen.init_carry(episodes) if isinstance(chosen, Policy) else ()
+
+    def body(
+        loop: tuple[EnvState, PyTree, jax.Array, Total], key: jax.Array
+    ) -> tuple[tuple[EnvState, PyTree, jax.Array, Total], Output]:
+        env_state, carry, running, total = loop
+        keys = jax.random.split(key, 1 + episodes)
+        action, carry = choose(keys[0], env_state.obs, carry)
+        after, transition, _ = env.step(keys[1:], env_state, action)
+        total, output = accumulate(total, env_state, transition, running)
+        return (after, carry, running & ~transition.last, total), output
+
     key_reset, key_steps = jax.random.split(key)
-    keys = jax.random.split(key_steps, int(max_steps))
-    return env, env.reset(key_reset, episodes), keys
+    loop = (env.reset(key_reset, episodes), carry, jnp.ones(episodes, bool), total)
+    loop, outputs = jax.lax.scan(body, loop, jax.random.split(key_steps, int(max_steps)))
+    return loop[-1], outputs

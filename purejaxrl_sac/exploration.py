@@ -1,6 +1,6 @@
-"""How discrete agents explore: policies as probabilities pi(a|s) out of Q(s, .), and their draws.
+"""Exploration with discrete actions: policies pi(a|s) from Q(s, .), and samples of them.
 
-Actions of value -inf do not exist: no policy takes one.
+Actions of value -inf do not exist: no policy takes them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import jax.numpy as jnp
 def linear_schedule(
     start: jax.Array | float, end: jax.Array | float, fraction: jax.Array | float
 ) -> jax.Array:
-    """From `start` to `end` in a straight line; `fraction` of the way, held at `end` beyond 1."""
+    """Linear interpolation from `start` to `end`, clipped at both ends."""
     return start + (end - start) * jnp.clip(fraction, 0, 1)
 
 
 def annealed_epsilon(config: Any, step: jax.Array) -> jax.Array:
-    """Epsilon at `step` of each environment: it falls over epsilon_fraction of total_steps."""
+    """Epsilon at `step` of each environment: it decays over epsilon_fraction of total_steps."""
     decay_steps = config.epsilon_fraction * (config.total_steps / config.num_envs)
     progress = step / jnp.maximum(decay_steps, 1)
     return linear_schedule(config.epsilon_start, config.epsilon_end, progress)
@@ -40,7 +40,7 @@ def sample(key: jax.Array, probabilities: jax.Array) -> jax.Array:
 
 
 def greedy(q: jax.Array) -> jax.Array:
-    """All probability on argmax_a Q(s, a), shared evenly between equals; [..., A] to [..., A]."""
+    """All probability on argmax_a Q(s, a), split evenly between ties; [..., A] to [..., A]."""
     best = q == q.max(-1, keepdims=True)
     return best / best.sum(-1, keepdims=True)
 
@@ -72,7 +72,9 @@ def boltzmann(q: jax.Array, alpha: jax.Array | float) -> jax.Array:
 
 
 def upper_confidence(q: jax.Array, visits: jax.Array, bonus: jax.Array | float) -> jax.Array:
-    """Greedy in Q(s, a) + c sqrt(ln N(s) / N(s, a)): UCB1 (Auer et al. 2002); untried comes first.
+    """Greedy in Q(s, a) + c sqrt(ln N(s) / N(s, a)): UCB1 (Auer et al. 2002).
+
+    Untried actions come first.
 
     Args:
         q, visits: [..., A].

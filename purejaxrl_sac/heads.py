@@ -1,13 +1,12 @@
-"""What the outputs of a Q-network mean: a number, a histogram or quantiles of the return.
+"""What the outputs of a Q-network mean: the expected return, a histogram or quantiles of it.
 
-A head is a function config -> Head: how many outputs each action has, the expectation Q(s, a)
-of what they describe, and the loss against the return of the successor.
+A head is a function config -> QHead: the number of outputs of each action, the expectation Q(s, a)
+of the distribution they describe, and the loss against the return from s' on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,26 +14,20 @@ import jax.numpy as jnp
 from purejaxrl_sac import losses
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.networks import Quantiles, midpoints
-from purejaxrl_sac.types import PyTree
-
-
-class QHead(NamedTuple):
-    """Outputs are what the network returns: [B, A, K], or a pytree of its own."""
-
-    num_outputs: int  # K
-    expectation: Callable  # outputs -> Q(s, .) [B, A]
-    # (outputs at s, action [B], outputs at s', pi(.|s') [B, A], backup) -> loss [B], priority [B],
-    # metrics; backup maps the returns from s' on, [B, K], to those from s on
-    loss: Callable
+from purejaxrl_sac.types import Backup, Metrics, QHead
 
 
 def scalar(config: Any) -> QHead:
     """The expected return itself, by a Huber or (delta = inf) squared loss."""
 
     def loss(
-        outputs: jax.Array, action: jax.Array, following: jax.Array, pi: jax.Array, backup: Callable
-    ) -> tuple[jax.Array, jax.Array, dict]:
-        td_error = (backup(mix(pi, following)) - chosen(outputs, action)).squeeze(-1)
+        outputs: jax.Array,
+        action: jax.Array,
+        next_outputs: jax.Array,
+        pi: jax.Array,
+        backup: Backup,
+    ) -> tuple[jax.Array, jax.Array, Metrics]:
+        td_error = (backup(mix(pi, next_outputs)) - chosen(outputs, action)).squeeze(-1)
         return losses.huber(td_error, config.huber_delta), jnp.abs(td_error), {}
 
     return QHead(1, lambda outputs: outputs.squeeze(-1), loss)
@@ -43,16 +36,20 @@ def scalar(config: Any) -> QHead:
 def categorical(config: Any) -> QHead:
     """C51: probabilities of `num_atoms` returns (Bellemare et al. 2017, arXiv 1707.06887).
 
-    Its priority is what the loss falls short of its minimum, KL(target || prediction), as in
-    Rainbow (Hessel et al. 2018). Its metrics say between which values the expected targets lie:
-    outside v_min .. v_max the support cannot hold them.
+    Its priority is the loss minus its minimum, KL(target || prediction), as in Rainbow (Hessel et
+    al. 2018). Its metrics are the smallest and the largest expected target: outside v_min .. v_max
+    the support cannot represent them.
     """
     atoms = jnp.linspace(config.v_min, config.v_max, config.num_atoms)
 
     def loss(
-        outputs: jax.Array, action: jax.Array, following: jax.Array, pi: jax.Array, backup: Callable
-    ) -> tuple[jax.Array, jax.Array, dict]:
-        probability = mix(pi, jax.nn.softmax(following))
+        outputs: jax.Array,
+        action: jax.Array,
+        next_outputs: jax.Array,
+        pi: jax.Array,
+        backup: Backup,
+    ) -> tuple[jax.Array, jax.Array, Metrics]:
+        probability = mix(pi, jax.nn.softmax(next_outputs))
         value = backup(jnp.broadcast_to(atoms, probability.shape))
         target = losses.categorical_projection(value, probability, atoms)
         cross_entropy = losses.cross_entropy(chosen(outputs, action), target)
@@ -64,39 +61,47 @@ def categorical(config: Any) -> QHead:
 
 
 def quantile(config: Any) -> QHead:
-    """QR-DQN: the return's quantiles at K midpoints (Dabney et al. 2018, arXiv 1710.10044)."""
+    """QR-DQN: quantiles of the return at K midpoints (Dabney et al. 2018, arXiv 1710.10044)."""
     fraction = midpoints(config.num_quantiles)
 
     def loss(
-        outputs: jax.Array, action: jax.Array, following: jax.Array, pi: jax.Array, backup: Callable
-    ) -> tuple[jax.Array, jax.Array, dict]:
-        return _regress(config, chosen(outputs, action), fraction, backup(mix(pi, following)))
+        outputs: jax.Array,
+        action: jax.Array,
+        next_outputs: jax.Array,
+        pi: jax.Array,
+        backup: Backup,
+    ) -> tuple[jax.Array, jax.Array, Metrics]:
+        return _regress(config, chosen(outputs, action), fraction, backup(mix(pi, next_outputs)))
 
     return QHead(config.num_quantiles, lambda outputs: outputs.mean(-1), loss)
 
 
 def implicit_quantile(config: Any) -> QHead:
-    """IQN: quantiles at the fractions that the network was asked for (arXiv 1806.06923).
+    """IQN: quantiles at the fractions that the network returns (Dabney et al., arXiv 1806.06923).
 
     Raises:
-        ConfigError: when used, where the network does not give `Quantiles`.
+        ConfigError: when used, where the network does not return `Quantiles`.
     """
 
-    def asked(outputs: Quantiles) -> Quantiles:
+    def checked(outputs: Quantiles) -> Quantiles:
         if not isinstance(outputs, Quantiles):
             raise ConfigError(
-                "implicit_quantile needs a network that is asked for quantiles:"
+                "implicit_quantile needs a network that returns Quantiles:"
                 " network=agents.distributional.implicit_network"
             )
         return outputs
 
     def loss(
-        outputs: Quantiles, action: jax.Array, following: Quantiles, pi: jax.Array, backup: Callable
-    ) -> tuple[jax.Array, jax.Array, dict]:
-        target = backup(mix(pi, following.value))
+        outputs: Quantiles,
+        action: jax.Array,
+        next_outputs: Quantiles,
+        pi: jax.Array,
+        backup: Backup,
+    ) -> tuple[jax.Array, jax.Array, Metrics]:
+        target = backup(mix(pi, next_outputs.value))
         return _regress(config, chosen(outputs.value, action), outputs.fraction, target)
 
-    return QHead(1, lambda outputs: asked(outputs).value.mean(-1), loss)
+    return QHead(1, lambda outputs: checked(outputs).value.mean(-1), loss)
 
 
 def mix(pi: jax.Array, outputs: jax.Array) -> jax.Array:
@@ -109,6 +114,8 @@ def chosen(outputs: jax.Array, action: jax.Array) -> jax.Array:
     return jax.vmap(losses.select_action, (-1, None), -1)(outputs, action)
 
 
-def _regress(config: Any, quantiles: jax.Array, fraction: PyTree, target: jax.Array) -> tuple:
+def _regress(
+    config: Any, quantiles: jax.Array, fraction: jax.Array, target: jax.Array
+) -> tuple[jax.Array, jax.Array, Metrics]:
     loss = losses.quantile_huber(quantiles, fraction, target, config.huber_delta)
     return loss, jnp.abs(target.mean(-1) - quantiles.mean(-1)), {}

@@ -1,62 +1,59 @@
-"""Optimisers and target-network updates."""
+"""Optimisers, gradient steps and target-network updates."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from purejaxrl_sac.config import Config
 from purejaxrl_sac.kernels.packing import layout
-from purejaxrl_sac.types import PyTree
+from purejaxrl_sac.types import Metrics, PyTree, Scalar
+
+LearningRate = jax.Array | float | optax.Schedule
 
 
-def clip(max_grad_norm: jax.Array | float | None) -> optax.GradientTransformation:
-    """Clips gradients to a global norm; where it is known to be infinite, no norm is computed."""
-    if max_grad_norm is None or (isinstance(max_grad_norm, float) and math.isinf(max_grad_norm)):
-        return optax.identity()
-    # flattened, because the norm of one vector is one reduction
-    return optax.flatten(optax.clip_by_global_norm(max_grad_norm))
+class Learned(NamedTuple):
+    """Parameters, and the state of the optimiser that updates them."""
+
+    params: PyTree
+    opt_state: PyTree
 
 
-def adam(
-    learning_rate: jax.Array | float | optax.Schedule,
-    max_grad_norm: jax.Array | float | None = None,
-) -> optax.GradientTransformation:
-    """Adam after clipping gradients to a global norm (None or inf: no clipping)."""
-    return optax.chain(clip(max_grad_norm), optax.adam(learning_rate))
+def start(optimizer: optax.GradientTransformation, params: PyTree) -> Learned:
+    """Parameters before their first gradient step."""
+    return Learned(params, optimizer.init(params))
 
 
-def adamw(
-    learning_rate: jax.Array | float | optax.Schedule,
-    max_grad_norm: jax.Array | float | None,
-    weight_decay: jax.Array | float,
-) -> optax.GradientTransformation:
-    """`adam` with decoupled weight decay (Loshchilov & Hutter 2019)."""
-    return optax.chain(clip(max_grad_norm), optax.adamw(learning_rate, weight_decay=weight_decay))
+def gradient_step(
+    optimizer: optax.GradientTransformation,
+    learned: Learned,
+    loss: Callable[..., tuple[jax.Array, Any]],
+    *args: Any,
+) -> tuple[Learned, jax.Array, Any]:
+    """Value, gradient and optimiser step of `loss(params, *args)`, which returns (value, aux).
 
-
-def rmsprop(
-    learning_rate: jax.Array | float | optax.Schedule, max_grad_norm: jax.Array | float | None
-) -> optax.GradientTransformation:
-    """RMSProp as in A3C (Mnih et al. 2016), with the clipping of `adam`."""
-    return optax.chain(clip(max_grad_norm), optax.rmsprop(learning_rate, decay=0.99, eps=1e-5))
-
-
-def linear_decay(config: Config, delay: int = 1) -> optax.Schedule:
-    """Learning rate over the updates of a run, from `learning_rate` linearly to its last value.
-
-    Args:
-        delay: updates of the agent for each one of this optimiser.
+    Returns:
+        the new parameters and optimiser state, the value of the loss before the step, and aux.
     """
-    return optax.linear_schedule(
-        config.learning_rate,
-        config.learning_rate * config.learning_rate_end,
-        float(max(1, config.iterations * config.num_updates // delay)),  # may exceed an int32
-    )
+    (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(learned.params, *args)
+    return apply_gradients(optimizer, learned, grads), value, aux
+
+
+def apply_gradients(
+    optimizer: optax.GradientTransformation,
+    learned: Learned,
+    grads: PyTree,
+    *,
+    due: jax.Array | bool = True,
+) -> Learned:
+    """One step of an optimiser, if it is due."""
+    updates, opt_state = optimizer.update(grads, learned.opt_state, learned.params)
+    stepped = Learned(optax.apply_updates(learned.params, updates), opt_state)
+    return where(due, stepped, learned)
 
 
 def is_due(period: int, count: jax.Array) -> jax.Array | bool:
@@ -68,55 +65,36 @@ def is_due(period: int, count: jax.Array) -> jax.Array | bool:
     return True if period == 1 else (count + 1) % period == 0
 
 
-def where(due: jax.Array | bool, new: PyTree, old: PyTree) -> PyTree:
+def where(due: jax.Array | bool, new: Any, old: Any) -> Any:
     """`new` if it is due, else `old`."""
     return new if due is True else jax.tree.map(lambda x, y: jnp.where(due, x, y), new, old)
 
 
-def apply_gradients(
-    optimizer: optax.GradientTransformation,
-    grads: PyTree,
-    opt_state: PyTree,
-    params: PyTree,
-    *,
-    due: jax.Array | bool = True,
-) -> tuple[PyTree, PyTree]:
-    """One step of an optimiser, if it is due: the new parameters and its new state."""
-    updates, new_state = optimizer.update(grads, opt_state, params)
-    new_params = optax.apply_updates(params, updates)
-    return where(due, (new_params, new_state), (params, opt_state))
-
-
 def delayed_update(
-    period: int, due: jax.Array | bool, compute: Callable[[], tuple[PyTree, dict]]
-) -> tuple[PyTree, dict]:
-    """`compute()`, gradients and metrics, where it is due, in every `period` updates; else zeros.
+    period: int, due: jax.Array | bool, compute: Callable[[], tuple[PyTree, Metrics]]
+) -> tuple[PyTree, Metrics]:
+    """`compute()`, gradients and metrics, where it is due, once in `period` updates; else zeros.
 
-    A cond on what is never batched, so that what is left out costs nothing. What it returns is
+    A cond on a value that is never batched, so that skipped updates cost nothing. Its outputs are
     packed into one array; parameters and optimiser states do not pass through it. Metrics are
-    `period` times as large: over a multiple of `period` updates their mean is the mean over those
-    made.
+    scaled by `period`: their mean over a multiple of `period` updates is the mean over those made.
     """
     if due is True:
         return compute()
     packed = layout(jax.eval_shape(compute))
 
-    def leave() -> jax.Array:
+    def skip() -> jax.Array:
         return jnp.zeros(packed.size)
 
-    def make() -> jax.Array:
-        found, metrics = compute()
-        return packed.encode((found, jax.tree.map(lambda x: x * period, metrics)))
+    def update() -> jax.Array:
+        grads, metrics = compute()
+        return packed.encode((grads, jax.tree.map(lambda x: x * period, metrics)))
 
-    return packed.decode(jax.lax.cond(due, make, leave))
+    return packed.decode(jax.lax.cond(due, update, skip))
 
 
 def update_target(
-    params: PyTree,
-    target_params: PyTree,
-    tau: jax.Array | float,
-    period: jax.Array | int,
-    count: jax.Array,
+    params: PyTree, target_params: PyTree, tau: Scalar, period: Scalar, count: jax.Array
 ) -> PyTree:
     """theta- <- tau theta + (1 - tau) theta- after every `period` updates (post, 2.3.3, 4.3.1).
 
@@ -129,3 +107,68 @@ def update_target(
     return jax.tree.map(
         lambda x, y: jnp.where(step, (1 - step) * y + step * x, y), params, target_params
     )
+
+
+def linear_decay(config: Any, delay: int = 1) -> optax.Schedule:
+    """Learning rate over the updates of a run: linear from `learning_rate` to its final value.
+
+    Args:
+        config: learning_rate, and learning_rate_end, the final value as a fraction of it.
+        delay: updates of the agent per update of this optimiser.
+    """
+    return optax.linear_schedule(
+        config.learning_rate,
+        config.learning_rate * config.learning_rate_end,
+        # a float: the number may exceed an int32
+        float(max(1, config.iterations * config.num_updates // delay)),  # type: ignore[arg-type]
+    )
+
+
+def clip(max_grad_norm: Scalar | None, *, members: bool = False) -> optax.GradientTransformation:
+    """Clips gradients to a global norm; where that is None or inf, no norm is computed.
+
+    Args:
+        members: clip each member of an ensemble by itself; every leaf has a leading axis [E].
+    """
+    if max_grad_norm is None or (isinstance(max_grad_norm, float) and math.isinf(max_grad_norm)):
+        return optax.identity()
+    # flattened, because the norm of one vector is one reduction
+    clipped = optax.flatten(optax.clip_by_global_norm(max_grad_norm))
+    if not members:
+        return clipped
+
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
+        return jax.vmap(lambda grads: clipped.update(grads, state)[0])(updates), state
+
+    return optax.GradientTransformation(clipped.init, update)
+
+
+def adam(
+    learning_rate: LearningRate, max_grad_norm: Scalar | None = None, *, members: bool = False
+) -> optax.GradientTransformation:
+    """Adam on clipped gradients; arguments as for `clip`."""
+    return optax.chain(clip(max_grad_norm, members=members), optax.adam(learning_rate))
+
+
+def adamw(
+    learning_rate: LearningRate,
+    max_grad_norm: Scalar | None,
+    weight_decay: Scalar,
+    *,
+    members: bool = False,
+) -> optax.GradientTransformation:
+    """`adam` with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101)."""
+    transformation = optax.adamw(learning_rate, weight_decay=weight_decay)
+    return optax.chain(clip(max_grad_norm, members=members), transformation)
+
+
+def rmsprop(
+    learning_rate: LearningRate, max_grad_norm: Scalar | None
+) -> optax.GradientTransformation:
+    """RMSProp as in A3C (Mnih et al. 2016, arXiv 1602.01783) on clipped gradients."""
+    return optax.chain(clip(max_grad_norm), optax.rmsprop(learning_rate, decay=0.99, eps=1e-5))
+
+
+def decaying_adam(config: Any) -> optax.GradientTransformation:
+    """The default optimiser: Adam, linear decay of the learning rate, gradients clipped."""
+    return adam(linear_decay(config), config.max_grad_norm)

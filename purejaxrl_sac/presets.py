@@ -1,16 +1,17 @@
-"""Tuned configurations per (algorithm, environment), as data.
+"""Tuned hyperparameters of pairs (algorithm, environment).
 
-Tuned on seeds other than those that the README reports; on MinAtar, on one or two of the games
-that share a setting.
+They were tuned on other seeds than those of the README's results; on MinAtar, on one or two of the
+games, which share their settings.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from purejaxrl_sac import normalize
-from purejaxrl_sac.agents import default_config
-from purejaxrl_sac.config import Config
+
+Settings = dict[str, Any]  # field of a configuration -> value
 
 _CARTPOLE = {
     "total_steps": 50_000,
@@ -22,18 +23,18 @@ _CARTPOLE = {
     "tau": 0.005,
     "target_period": 1,
 }
-_EPSILON = {"epsilon_end": 0.02, "epsilon_fraction": 0.5}
-_LONGER = {  # for those whose policies still swing at 50k steps
+_CARTPOLE_EPSILON = {"epsilon_end": 0.02, "epsilon_fraction": 0.5}
+_CARTPOLE_LONG = {  # for algorithms that have not converged at 50k steps
     "total_steps": 100_000,
     "learning_rate": 5e-4,
     "learning_rate_end": 0.1,
     "tau": 0.01,
 }
-_EARLY_EPSILON = {"epsilon_end": 0.05, "epsilon_fraction": 0.2}
-_FEWER = {**_LONGER, "num_updates": 5, "batch_size": 64}  # a third of the time
-_QUANTILES = {  # gradients that are bounded earlier learn the rare ends of episodes too slowly
-    **_FEWER,
-    **_EARLY_EPSILON,
+_EPSILON_EARLY = {"epsilon_end": 0.05, "epsilon_fraction": 0.2}
+_CARTPOLE_FAST = {**_CARTPOLE_LONG, "num_updates": 5, "batch_size": 64}  # a third of the time
+_CARTPOLE_QUANTILES = {  # a smaller huber_delta learns the rare terminations too slowly
+    **_CARTPOLE_FAST,
+    **_EPSILON_EARLY,
     "learning_rate": 1e-3,
     "huber_delta": 30.0,
 }
@@ -53,7 +54,7 @@ _MOUNTAIN_CAR = {
     "num_envs": 8,
     "num_updates": 32,
     "rollout_length": 8,
-    "noise_repeat": 8,  # a coin for each step of its own climbs no hill
+    "noise_repeat": 8,  # independent noise per step does not reach the goal
     "capacity": 48_000,
     "warmup_steps": 2_000,
     "learning_rate": 2e-3,
@@ -76,7 +77,7 @@ _CATCH = {
     "epsilon_end": 0.05,
     "epsilon_fraction": 0.5,
 }
-_ROOMS = {
+_FOUR_ROOMS = {
     **_CATCH,
     "total_steps": 100_000,
     "num_envs": 10,
@@ -86,7 +87,7 @@ _ROOMS = {
     "learning_rate_end": 0.1,
     "gamma": 0.97,
 }
-_MINATAR = {  # sizes and step size of Young & Tian 2019, but an update every four steps
+_MINATAR = {  # sizes and learning rate of Young & Tian 2019, but one update per four steps
     "total_steps": 1_000_000,
     "num_envs": 4,
     "num_updates": 1,
@@ -98,8 +99,8 @@ _MINATAR = {  # sizes and step size of Young & Tian 2019, but an update every fo
     "target_period": 1_000,
 }
 _MINATAR_EPSILON = {"epsilon_end": 0.05, "epsilon_fraction": 0.1}
-_RAINBOW = {"learning_rate": 6e-4, "v_max": 30.0}
-_PQN_MINATAR = {
+_MINATAR_RAINBOW = {"learning_rate": 6e-4, "v_max": 30.0}
+_MINATAR_PQN = {
     "total_steps": 10_000_000,
     "num_envs": 128,
     "rollout_length": 32,
@@ -110,7 +111,7 @@ _PQN_MINATAR = {
     "trace_decay": 0.65,
     "epsilon_fraction": 0.1,
 }
-_PPO_MINATAR = {  # as PureJaxRL's
+_MINATAR_PPO = {  # as in PureJaxRL
     "total_steps": 10_000_000,
     "num_envs": 64,
     "rollout_length": 128,
@@ -120,7 +121,7 @@ _PPO_MINATAR = {  # as PureJaxRL's
 }
 GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 
-_GOALS = {
+_CONTROL = {
     "total_steps": 50_048,
     "num_envs": 16,
     "num_updates": 4,
@@ -131,7 +132,7 @@ _GOALS = {
     "tau": 0.01,
 }
 
-_BRAX = {  # one update a step; 64 x 64, for CPUs
+_BRAX = {  # one update per step; hidden layers of 64 x 64, for CPUs
     "total_steps": 100_000,
     "num_envs": 16,
     "num_updates": 16,
@@ -146,10 +147,10 @@ _PENDULUM = {
     "capacity": 10_000,
     "learning_rate": 3e-3,
 }
-_TARGETS = {"tau": 0.01}
-_SAC = {**_TARGETS, "alpha_learning_rate": 3e-3}
-_MORE_OFTEN = {"num_updates": 4, "policy_delay": 2, "batch_size": 128}
-_NARROW = {  # networks for three numbers, and the entropy that SAC aims at
+_PENDULUM_TARGET = {"tau": 0.01}
+_PENDULUM_SAC = {**_PENDULUM_TARGET, "alpha_learning_rate": 3e-3}
+_PENDULUM_CRITICS = {"num_updates": 4, "policy_delay": 2, "batch_size": 128}
+_PENDULUM_SIMBA = {  # small networks for 3 numbers, and the target entropy of SAC
     "batch_size": 128,
     "critic_width": 64,
     "critic_blocks": 1,
@@ -158,73 +159,82 @@ _NARROW = {  # networks for three numbers, and the entropy that SAC aims at
     "target_entropy_per_dim": -1.0,
 }
 
-_LAKE = {
+_FROZEN_LAKE = {
     "total_steps": 200_000,
     "learning_rate": 0.5,
     "omega": 0.5,
     "epsilon_end": 0.2,
     "epsilon_fraction": 0.8,
 }
-_CLIFF = {"total_steps": 100_000, "learning_rate": 0.5, "epsilon_end": 0.1}
-_SOFT = {"exploration": "epsilon_greedy", "alpha": 0.01}
+_CLIFF_WALKING = {"total_steps": 100_000, "learning_rate": 0.5, "epsilon_end": 0.1}
+_SOFT_Q = {"exploration": "epsilon_greedy", "alpha": 0.01}
 
-PRESETS: dict[tuple[str, str], dict[str, Any]] = {
-    **{
-        (algorithm, env): {**_LAKE, **extra}
-        for env in ("FrozenLake-misc", "frozen_lake")
-        for algorithm, extra in {
+
+def _each(
+    envs: Sequence[str], common: Settings, extras: Mapping[str, Settings]
+) -> dict[tuple[str, str], Settings]:
+    """(algorithm, env) -> the common settings, with additional ones of each algorithm."""
+    return {(name, env): {**common, **extra} for env in envs for name, extra in extras.items()}
+
+
+PRESETS: dict[tuple[str, str], Settings] = {
+    **_each(
+        ("FrozenLake-misc", "frozen_lake"),
+        _FROZEN_LAKE,
+        {
             "q_learning": {},
             "double_q_learning": {"total_steps": 400_000},
             "sarsa": {"epsilon_end": 0.05},
             "expected_sarsa": {"epsilon_end": 0.05},
-            "soft_q_learning": _SOFT,
+            "soft_q_learning": _SOFT_Q,
             "q_lambda": {},
-        }.items()
-    },
+        },
+    ),
     ("q_learning", "frozen_lake_8x8"): {"total_steps": 500_000, "initial_value": 0.5},
-    ("q_learning", "cliff_walking"): _CLIFF,
-    ("double_q_learning", "cliff_walking"): {**_CLIFF, "total_steps": 400_000},
+    ("q_learning", "cliff_walking"): _CLIFF_WALKING,
+    ("double_q_learning", "cliff_walking"): {**_CLIFF_WALKING, "total_steps": 400_000},
     ("sarsa", "cliff_walking"): {"total_steps": 50_000},
     ("expected_sarsa", "cliff_walking"): {"total_steps": 50_000},
-    ("soft_q_learning", "cliff_walking"): {**_CLIFF, **_SOFT},
-    ("q_lambda", "cliff_walking"): _CLIFF,
+    ("soft_q_learning", "cliff_walking"): {**_CLIFF_WALKING, **_SOFT_Q},
+    ("q_lambda", "cliff_walking"): _CLIFF_WALKING,
     ("q_learning", "taxi"): {
         "total_steps": 200_000,
         "learning_rate": 1.0,
         "epsilon_end": 0.1,
         "epsilon_fraction": 0.8,
     },
-    **{
-        (algorithm, "CartPole-v1"): {**_CARTPOLE, **extra}
-        for algorithm, extra in {
-            "dqn": {**_LONGER, **_EARLY_EPSILON},
-            "double_dqn": {**_LONGER, **_EARLY_EPSILON},
-            "dueling_dqn": {**_LONGER, **_EARLY_EPSILON},
-            "n_step_dqn": _EPSILON,
-            "per_dqn": _EPSILON,
-            "munchausen_dqn": _EPSILON,
-            "qr_dqn": {**_QUANTILES, "num_quantiles": 10},
-            "iqn": {**_QUANTILES, "num_quantiles": 8},
-            "c51": {**_FEWER, **_EARLY_EPSILON, "v_max": 110.0},
+    **_each(
+        ("CartPole-v1",),
+        _CARTPOLE,
+        {
+            "dqn": {**_CARTPOLE_LONG, **_EPSILON_EARLY},
+            "double_dqn": {**_CARTPOLE_LONG, **_EPSILON_EARLY},
+            "dueling_dqn": {**_CARTPOLE_LONG, **_EPSILON_EARLY},
+            "n_step_dqn": _CARTPOLE_EPSILON,
+            "per_dqn": _CARTPOLE_EPSILON,
+            "munchausen_dqn": _CARTPOLE_EPSILON,
+            "qr_dqn": {**_CARTPOLE_QUANTILES, "num_quantiles": 10},
+            "iqn": {**_CARTPOLE_QUANTILES, "num_quantiles": 8},
+            "c51": {**_CARTPOLE_FAST, **_EPSILON_EARLY, "v_max": 110.0},
             "noisy_dqn": {},
-            "rainbow": {**_FEWER, "learning_rate": 1e-3, "v_max": 110.0},
-        }.items()
-    },
+            "rainbow": {**_CARTPOLE_FAST, "learning_rate": 1e-3, "v_max": 110.0},
+        },
+    ),
     ("pqn", "CartPole-v1"): {"total_steps": 500_000},
-    **{
-        (algorithm, f"{game}-MinAtar"): settings
-        for game in GAMES
-        for algorithm, settings in {
+    **_each(
+        [f"{game}-MinAtar" for game in GAMES],
+        {},
+        {
             "dqn": {**_MINATAR, **_MINATAR_EPSILON},
             "double_dqn": {**_MINATAR, **_MINATAR_EPSILON},
             "munchausen_dqn": {**_MINATAR, **_MINATAR_EPSILON},
             "qr_dqn": {**_MINATAR, **_MINATAR_EPSILON},
-            "rainbow": {**_MINATAR, **_RAINBOW},
-            "pqn": _PQN_MINATAR,
-            "ppo": _PPO_MINATAR,
-        }.items()
-    },
-    ("rainbow", "Asterix-MinAtar"): {  # old policies' actions and strong noise hurt here
+            "rainbow": {**_MINATAR, **_MINATAR_RAINBOW},
+            "pqn": _MINATAR_PQN,
+            "ppo": _MINATAR_PPO,
+        },
+    ),
+    ("rainbow", "Asterix-MinAtar"): {  # n-step returns and larger noise are harmful here
         **_MINATAR,
         "total_steps": 300_000,
         "learning_rate": 3e-4,
@@ -238,8 +248,8 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("soft_dqn", "DeepSea-bsuite"): {"total_steps": 20_000},
     ("dqn", "Catch-bsuite"): _CATCH,
     ("double_dqn", "Catch-bsuite"): _CATCH,
-    ("dqn", "FourRooms-misc"): _ROOMS,
-    ("double_dqn", "FourRooms-misc"): _ROOMS,
+    ("dqn", "FourRooms-misc"): _FOUR_ROOMS,
+    ("double_dqn", "FourRooms-misc"): _FOUR_ROOMS,
     ("dqn", "Acrobot-v1"): _ACROBOT,
     ("double_dqn", "Acrobot-v1"): _ACROBOT,
     ("qr_dqn", "Acrobot-v1"): _ACROBOT,
@@ -280,7 +290,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "total_steps": 100_000,
         "num_envs": 8,
         "rollout_length": 4,
-        "noise_repeat": 4,  # with noise of its own for each step most runs never see the bar
+        "noise_repeat": 4,  # with independent noise per step most runs never reach the goal
         "num_updates": 16,
         "capacity": 102_400,
         "warmup_steps": 5_120,
@@ -294,8 +304,8 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "total_steps": 50_048,
         "num_envs": 8,
         "rollout_length": 16,
-        "noise_repeat": 16,  # noise of its own for each step climbs no hill
-        "num_updates": 128,  # one a step
+        "noise_repeat": 16,  # independent noise per step does not reach the goal
+        "num_updates": 128,  # one per step
         "batch_size": 128,
         "capacity": 51_200,
         "warmup_steps": 2_560,
@@ -304,9 +314,9 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "gamma": 0.995,
         "tau": 0.02,
     },
-    ("sac", "Reacher-misc"): _GOALS,
-    ("sac", "Swimmer-misc"): {**_GOALS, "num_updates": 8},
-    ("sac", "PointRobot-misc"): {**_GOALS, "num_updates": 16, "gamma": 0.95},
+    ("sac", "Reacher-misc"): _CONTROL,
+    ("sac", "Swimmer-misc"): {**_CONTROL, "num_updates": 8},
+    ("sac", "PointRobot-misc"): {**_CONTROL, "num_updates": 16, "gamma": 0.95},
     ("sac", "multi_goal"): {
         "total_steps": 20_000,
         "num_envs": 4,
@@ -315,50 +325,32 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "capacity": 20_000,
         "tau": 0.01,
     },
-    ("redq", "Swimmer-misc"): {**_GOALS, "num_updates": 8, "policy_delay": 2, "num_critics": 5},
-    ("droq", "Swimmer-misc"): {**_GOALS, "num_updates": 16, "policy_delay": 4},
+    ("redq", "Swimmer-misc"): {**_CONTROL, "num_updates": 8, "policy_delay": 2, "num_critics": 5},
+    ("droq", "Swimmer-misc"): {**_CONTROL, "num_updates": 16, "policy_delay": 4},
     ("sac", "brax/halfcheetah/spring"): _BRAX,
     ("droq", "brax/halfcheetah/spring"): {**_BRAX, "policy_delay": 1},
     ("tqc", "brax/halfcheetah/spring"): {**_BRAX, "num_critics": 2},
     ("sac", "brax/ant/spring"): _BRAX,
     ("sac", "brax/hopper/spring"): {**_BRAX, "target_entropy_per_dim": -0.5},
     ("sac", "brax/walker2d/spring"): {**_BRAX, "target_entropy_per_dim": -0.5},
-    **{
-        (algorithm, "Pendulum-v1"): {**_PENDULUM, **extra}
-        for algorithm, extra in {
+    **_each(
+        ("Pendulum-v1",),
+        _PENDULUM,
+        {
             "sac": {
                 "num_updates": 4,
                 "batch_size": 128,
-                "learning_rate": 1e-2,  # so large only because it falls
+                "learning_rate": 1e-2,  # so large only because of the decay
                 "learning_rate_end": 0.03,
                 "alpha_learning_rate": 3e-3,
             },
-            "redq": {**_SAC, **_MORE_OFTEN, "num_critics": 5},
-            "droq": {**_SAC, **_MORE_OFTEN},
-            "tqc": {**_SAC, "num_critics": 2},
+            "redq": {**_PENDULUM_SAC, **_PENDULUM_CRITICS, "num_critics": 5},
+            "droq": {**_PENDULUM_SAC, **_PENDULUM_CRITICS},
+            "tqc": {**_PENDULUM_SAC, "num_critics": 2},
             "crossq": {"alpha_learning_rate": 3e-3, "num_updates": 1, "renorm_warmup": 1_000},
-            "simba": {**_SAC, **_NARROW},
-            "sac_v1": {**_TARGETS, "alpha": 0.2},
-            "td3": {**_TARGETS, "num_updates": 4, "batch_size": 128, "learning_rate": 1e-3},
-        }.items()
-    },
+            "simba": {**_PENDULUM_SAC, **_PENDULUM_SIMBA},
+            "sac_v1": {**_PENDULUM_TARGET, "alpha": 0.2},
+            "td3": {**_PENDULUM_TARGET, "num_updates": 4, "batch_size": 128, "learning_rate": 1e-3},
+        },
+    ),
 }
-
-
-def preset(algorithm: str, env: Any = None) -> Config:
-    """The tuned configuration for an algorithm on an environment.
-
-    Where none is tuned, the algorithm's defaults on that environment; where `env` is None, the
-    algorithm's defaults on its own default environment.
-
-    Args:
-        algorithm: a name; `purejaxrl-sac list` shows them.
-        env: a name, or a gymnax `Environment` object, for which nothing is tuned.
-
-    Raises:
-        ConfigError: no algorithm has this name.
-    """
-    config = default_config(algorithm)
-    env = config.env if env is None else env
-    tuned = PRESETS.get((algorithm, env), {}) if isinstance(env, str) else {}
-    return config.replace(env=env, **tuned)

@@ -1,4 +1,4 @@
-"""Targets that look further ahead than one step, over rollouts [T, N]."""
+"""Multi-step targets over rollouts [T, N]."""
 
 from __future__ import annotations
 
@@ -6,30 +6,33 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from purejaxrl_sac.types import Scalar
+
 
 def lambda_returns(
     reward: jax.Array,
     discount: jax.Array,
     next_value: jax.Array,
     trace: jax.Array,
-    gamma: jax.Array | float,
+    gamma: Scalar,
 ) -> jax.Array:
     """G_t = r_t + gamma d_t ((1 - lambda_t) V(s_{t+1}) + lambda_t G_{t+1}).
 
-    The forward view of TD(lambda) (Sutton & Barto 2018, 12.18) inside a rollout: beyond its last
-    step nothing is known but the value of its successor.
+    The lambda-return (Sutton & Barto 2018, equation 12.18), truncated at the end of the rollout by
+    bootstrapping there.
 
     Args:
         reward, discount, next_value: [T, ...]; discount is 0 at terminations, 1 elsewhere.
-        trace: lambda_t, [T, ...]: 0 wherever step t + 1 does not continue step t, which is at the
-            end of every episode; the last row is taken for 0.
+        trace: lambda_t, [T, ...]; must be 0 at the last step of every episode. The last row is
+            treated as 0.
+        gamma: discount factor.
 
     Returns:
-        G, [T, ...]; with trace 0 the one-step targets.
+        G, [T, ...], without gradients; one-step targets where the trace is 0.
     """
     chex.assert_equal_shape([reward, discount, next_value, trace])
 
-    def backward(following: jax.Array, xs: tuple) -> tuple[jax.Array, jax.Array]:
+    def backward(following: jax.Array, xs: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
         reward, discount, next_value, trace = xs
         mixed = (1 - trace) * next_value + trace * following
         target = reward + gamma * discount * mixed

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import jax
 
 if TYPE_CHECKING:
-    import flax.linen as nn
     import optax
 
 PyTree = Any
@@ -73,6 +72,13 @@ class TrainState(NamedTuple):
 
 
 # --- agents ---------------------------------------------------------------------------------------
+
+
+class QValues(Protocol):
+    def __call__(self, state: Any, obs: jax.Array, /, *action: jax.Array) -> jax.Array:
+        """(state, obs [N, ...]) -> Q(s, .) [N, A] where actions are discrete, and (state, obs
+        [N, ...], action [N, D]) -> Q(s, a) [N] where they are continuous.
+        """
 
 
 class AgentInit(Protocol):
@@ -146,8 +152,7 @@ class Agent(NamedTuple):
     act: Act  # the exploring policy
     policy: GreedyPolicy  # the policy to evaluate and deploy
     update: Update
-    q_values: Callable[..., jax.Array] | None = None  # (state, obs [N, ...]) -> [N, A] of discrete
-    # actions, (state, obs [N, ...], action [N, D]) -> [N] of continuous ones
+    q_values: Callable[..., jax.Array] | None = None  # a `QValues`; None if the agent has none
     process_rollout: ProcessRollout = store_unchanged  # once per rollout, before it is stored:
     # computes targets, advantages and running statistics
     init_carry: InitCarry = no_carry
@@ -308,19 +313,29 @@ class MakeMemory(Protocol):
         """(config, Storage) -> Memory."""
 
 
+class Network(Protocol):
+    """A network as functions of its variables, such as a flax module."""
+
+    def init(self, rngs: jax.Array, /, *inputs: Any) -> PyTree:
+        """(key, inputs) -> variables, among them `params`."""
+
+    def apply(self, variables: Any, /, *inputs: Any, rngs: Any = None, mutable: Any = False) -> Any:
+        """(variables, inputs) -> outputs; and new variables where some are mutable."""
+
+
 class MakeQNetwork(Protocol):
-    def __call__(self, config: Any, space: Any, num_actions: int, num_outputs: int, /) -> nn.Module:
-        """(config, observation space, A, K) -> module: features [B, ...] -> outputs [B, A, K]."""
+    def __call__(self, config: Any, space: Any, num_actions: int, num_outputs: int, /) -> Network:
+        """(config, observation space, A, K) -> network: features [B, ...] -> outputs [B, A, K]."""
 
 
 class MakeActor(Protocol):
-    def __call__(self, config: Any, space: Any, action_dim: int, /) -> nn.Module:
-        """(config, observation space, D) -> module: features [B, ...] -> mean, log std [B, D]."""
+    def __call__(self, config: Any, space: Any, action_dim: int, /) -> Network:
+        """(config, observation space, D) -> network: features [B, ...] -> mean, log std [B, D]."""
 
 
 class MakeCritics(Protocol):
-    def __call__(self, config: Any, space: Any, /) -> nn.Module:
-        """(config, observation space) -> module: (features [B, ...], action [B, D]) -> [E, B] or
+    def __call__(self, config: Any, space: Any, /) -> Network:
+        """(config, observation space) -> network: (features [B, ...], action [B, D]) -> [E, B] or
         [E, B, K]; every parameter has a leading axis [E].
         """
 

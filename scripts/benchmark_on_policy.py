@@ -39,8 +39,8 @@ def measure(algorithm: str, name: str, num_envs: int, rounds: int) -> dict[str, 
     state = prl.init(jax.random.key(0), config)
 
     def random(key: jax.Array, env_state: prl.types.EnvState) -> tuple:
-        def actor(key: jax.Array, obs: jax.Array, step: jax.Array) -> tuple:
-            return env.random_action(key, num_envs), ()
+        def actor(key: jax.Array, obs: jax.Array, step: jax.Array, carry: Any) -> tuple:
+            return env.random_action(key, num_envs), (), carry
 
         keys = jax.random.split(key, (iterations * config.rollout_length, 1 + num_envs))
         env_state, (_, episodes) = envs.rollout(env, keys, env_state, jnp.int32(0), actor)

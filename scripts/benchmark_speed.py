@@ -126,8 +126,8 @@ def ours(config: prl.Config, seeds: int, iterations: int) -> dict[str, tuple]:
     def environment(key: jax.Array, state: prl.TrainState) -> Any:
         """The rollouts of a run, without memory and updates."""
 
-        def actor(key: jax.Array, obs: jax.Array, step: jax.Array) -> tuple:
-            return agent.act(key, state.agent, obs, step)
+        def actor(key: jax.Array, obs: jax.Array, step: jax.Array, carry: Any) -> tuple:
+            return *agent.act(key, state.agent, obs, step), carry
 
         keys = jax.random.split(key, (iterations * config.rollout_length, 1 + config.num_envs))
         env_state, (_, episodes) = envs.rollout(env, keys, state.env, jnp.int32(WARMUP), actor)

@@ -17,7 +17,7 @@ import numpy as np
 
 from purejaxrl_sac import losses
 from purejaxrl_sac import mdp as mdps
-from purejaxrl_sac.experiment.pictures import draw
+from purejaxrl_sac.experiment.pictures import value_maps
 from purejaxrl_sac.mdp import dynamic_programming as dp
 
 KNOWN = {  # (MDP, gamma) -> V* of the start state
@@ -66,7 +66,7 @@ def main() -> None:
         print(f"100 random MDPs in double precision: value against policy iteration differ by"
               f" {np.abs(by_values - by_policy).max():.1e}, the solve by"
               f" {np.abs(solved - by_policy.max(-1)).max():.1e}")  # fmt: skip
-    draw.values(mdp, q, "FrozenLake, optimal values, gamma 0.99", options.out)
+    value_maps.value_map(mdp, q, "FrozenLake, optimal values, gamma 0.99", options.out)
     print(f"written to {options.out}")
 
 

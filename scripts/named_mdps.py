@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_sac import mdp as mdps
-from purejaxrl_sac.experiment.pictures import draw
+from purejaxrl_sac.experiment.pictures import value_maps
 from purejaxrl_sac.mdp import dynamic_programming as dp
 
 TRIALS = 3_000  # per state and action
@@ -162,7 +162,9 @@ def main() -> None:
     for name, (build, _) in mdps.NAMED.items():
         mdp = build()
         q = np.asarray(dp.value_iteration(mdp, 0.95))
-        draw.values(mdp, q, f"{name}, optimal values, gamma 0.95", options.out / f"{name}.png")
+        value_maps.value_map(
+            mdp, q, f"{name}, optimal values, gamma 0.95", options.out / f"{name}.png"
+        )
     print(f"written to {options.out}")
 
 

@@ -57,8 +57,8 @@ def rollout_of(config: prl.Config) -> Transition:
     env = envs.bind(config.env)
 
     def collect(key: jax.Array) -> Transition:
-        def actor(key: jax.Array, obs: jax.Array, step: jax.Array) -> tuple:
-            return env.random_action(key, config.num_envs), ()
+        def actor(key: jax.Array, obs: jax.Array, step: jax.Array, carry: Any) -> tuple:
+            return env.random_action(key, config.num_envs), (), carry
 
         keys = jax.random.split(key, (1, 1 + config.num_envs))
         return envs.rollout(env, keys, env.reset(key, config.num_envs), 0, actor)[1][0]

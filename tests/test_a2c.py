@@ -197,7 +197,7 @@ def test_the_gradient_of_a2c_agrees_with_rlax():
     _, observed = agent.process_rollout(state, rollout)
     choice = observed.extras
     env = envs.bind(config.env)
-    model = networks.separate(config, env.observation_space, distributions.default(env))
+    model = networks.separate_torsos(config, env.observation_space, distributions.default(env))
 
     def theirs(params):
         logits, value = model.apply(params, rollout.obs.reshape(-1, 4))
@@ -249,8 +249,8 @@ def test_the_gradient_estimates_the_exact_policy_gradient(trace_decay):
     agent, _ = a2c.actor_critic(config, optimizer=lambda rate, norm: optax.sgd(1.0))
     env = envs.bind(config.env)
 
-    def act_with(state, key, obs, step):
-        return agent.act(key, state, obs, step)
+    def act_with(state, key, obs, step, carry):
+        return *agent.act(key, state, obs, step), carry
 
     @jax.jit
     def estimate(key):

@@ -1,4 +1,4 @@
-"""The command line as a user meets it."""
+"""The command line."""
 
 import errno
 import json
@@ -22,14 +22,14 @@ SHORT = ["--steps=400", "--warmup-steps=100", "--capacity=400", "--batch-size=8"
 
 
 def failing(capsys, *arguments):
-    """The one line on standard error, after checking that it is one and the status is 2."""
+    """The line on standard error, after checking that it is one line and that the status is 2."""
     assert cli.main(list(arguments)) == 2
     out, err = capsys.readouterr()
     assert err.count("\n") == 1 and out == ""
     return err
 
 
-def test_train_leaves_a_complete_run(tmp_path, capsys):
+def test_train_writes_a_complete_run(tmp_path, capsys):
     out = tmp_path / "deep" / "run"
     arguments = ["train", "double_dqn", "--env", "CartPole-v1", "--seeds", "3", *SHORT]
     assert cli.main([*arguments, "--out", str(out), "--learning-rate", "2e-3", "--no-cache"]) == 0
@@ -51,7 +51,7 @@ def test_train_leaves_a_complete_run(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("v_max", (2.0, 200.0))
-def test_returns_outside_the_support_are_warned_of_with_their_range(tmp_path, capsys, v_max):
+def test_returns_outside_the_support_are_reported_with_their_range(tmp_path, capsys, v_max):
     arguments = ["train", "c51", *SHORT, "--v-max", str(v_max), "--learning-rate", "0.01"]
     assert cli.main([*arguments, "--out", str(tmp_path / "run")]) == 0
     outside = v_max < 100
@@ -64,7 +64,7 @@ def test_returns_outside_the_support_are_warned_of_with_their_range(tmp_path, ca
     assert ("warning" in summary["figures"]) == outside
 
 
-def test_a_finite_mdp_is_also_drawn_and_judged_exactly(tmp_path, capsys):
+def test_a_finite_mdp_has_a_value_map_and_exact_returns(tmp_path, capsys):
     for env, files in (("FrozenLake-misc", 2), ("cliff_walking", 2), ("maximization_bias", 1)):
         out = tmp_path / env
         arguments = ["train", "q_learning", "--env", env, "--steps", "3000", "--seeds", "2"]
@@ -86,7 +86,7 @@ def run(tmp_path_factory):
     return out
 
 
-def test_info_says_what_a_run_is(run, capsys):
+def test_info_shows_configuration_and_status(run, capsys):
     assert cli.main(["info", str(run)]) == 0
     shown = capsys.readouterr().out
     for words in ("q_learning", "cliff_walking", "finished", "1,500 of 1,500", "step 1,500"):
@@ -94,7 +94,7 @@ def test_info_says_what_a_run_is(run, capsys):
 
 
 @pytest.mark.parametrize("flags", ([], ["--best"], ["--policy", "exploring"]))
-def test_eval_plays_every_seed(flags, run, capsys):
+def test_eval_evaluates_every_seed(flags, run, capsys):
     assert cli.main(["eval", str(run), "--episodes=7", "--json", *flags]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["episodes_per_seed"] == 4 and len(document["returns"]) == 2
@@ -114,12 +114,12 @@ def test_plot_compares_runs(run, tmp_path, capsys):
     document["config"]["env"] = "chain"
     (other / "config.json").write_text(json.dumps(document))
     error = failing(capsys, "plot", str(run), str(other), "--out", str(tmp_path / "b.png"))
-    assert "runs on chain and cliff_walking have nothing to compare" in error
+    assert "runs on chain and cliff_walking cannot be compared" in error
     error = failing(capsys, "plot", str(run), "--metric", "los", "--out", str(tmp_path / "b.png"))
     assert "has no metric los: it has " in error
 
 
-def test_render_draws_an_episode(run, tmp_path, capsys):
+def test_render_writes_an_episode(run, tmp_path, capsys):
     out = tmp_path / "walk.gif"
     assert cli.main(["render", str(run), "--seed-index=1", "--out", str(out)]) == 0
     assert Image.open(out).n_frames > 1
@@ -127,14 +127,14 @@ def test_render_draws_an_episode(run, tmp_path, capsys):
     assert "there is no seed 2" in failing(capsys, "render", str(run), "--seed-index=2")
 
 
-def test_export_leaves_a_policy_that_runs_alone(run, tmp_path, capsys):
+def test_export_writes_a_policy_that_runs_alone(run, tmp_path, capsys):
     out = tmp_path / "policy"
     assert cli.main(["export", str(run), "--out", str(out)]) == 0
     done = subprocess.run([sys.executable, str(out / "load.py")], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_resume_says_what_it_does(run, tmp_path, capsys):
+def test_resume_extends_a_finished_run(run, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "copy")
     assert "is finished: add --steps" in failing(capsys, "resume", str(copy))
     assert cli.main(["resume", str(copy), "--steps=2000", "--json"]) == 0
@@ -159,7 +159,7 @@ def test_commands_need_a_run(command, message, capsys, tmp_path):
     assert message in failing(capsys, command, str(tmp_path / "nothing"))
 
 
-def test_dry_run_says_what_a_run_takes_and_leaves_nothing(tmp_path, capsys, monkeypatch):
+def test_dry_run_reports_memory_and_writes_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "dqn", *SHORT, "--dry-run"]) == 0
     shown = capsys.readouterr().out
@@ -186,10 +186,10 @@ def test_a_stop_has_its_own_exit_status(number, status, tmp_path, capsys, monkey
     flags = ["--env=chain", "--steps=300", "--quiet", "--out", str(tmp_path / "run")]
     assert cli.main(["train", "q_learning", *flags]) == status
     err = capsys.readouterr().err
-    assert "go on with purejaxrl-sac resume" in err and err.count("\n") == 1
+    assert "continue with purejaxrl-sac resume" in err and err.count("\n") == 1
 
 
-def test_a_disk_that_fails_has_its_own_exit_status(tmp_path, capsys, monkeypatch):
+def test_a_disk_failure_has_its_own_exit_status(tmp_path, capsys, monkeypatch):
     from purejaxrl_sac.experiment.runs.directory import RunDirectory
 
     def full(*_):
@@ -201,7 +201,7 @@ def test_a_disk_that_fails_has_its_own_exit_status(tmp_path, capsys, monkeypatch
     assert "No space left on device" in capsys.readouterr().err
 
 
-def test_an_existing_directory_is_left_alone(tmp_path, capsys):
+def test_an_existing_directory_is_not_modified(tmp_path, capsys):
     (tmp_path / "note").write_text("mine")
     error = failing(capsys, "train", "dqn", *SHORT, "--out", str(tmp_path))
     assert "exists already" in error
@@ -236,18 +236,18 @@ def test_an_existing_directory_is_left_alone(tmp_path, capsys):
         (["list", "everything"], "list takes no arguments"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(arguments, message, capsys, tmp_path):
+def test_invalid_input_prints_one_line_and_writes_nothing(arguments, message, capsys, tmp_path):
     if arguments[0] == "train":
         arguments = [*arguments, "--out", str(tmp_path / "run")]
     assert message in failing(capsys, *arguments)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_value_is_one_line(capsys):
+def test_a_missing_value_prints_one_line(capsys):
     assert "--env" in failing(capsys, "train", "dqn", "--env")
 
 
-def test_a_missing_logger_leaves_nothing(capsys, tmp_path, monkeypatch):
+def test_a_missing_logger_writes_nothing(capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     out = str(tmp_path / "run")
     error = failing(capsys, "train", "dqn", *SHORT, "--log", "tensorboard", "--out", out)
@@ -302,8 +302,9 @@ def test_every_field_is_a_flag_with_help(capsys):
 
 def test_help_and_flags_do_not_import_environments():
     code = (
-        "import sys; from purejaxrl_sac.cli import main, parse_train; main(['--help']);"
-        "parse_train('sac', ['--seeds', '3']); sys.exit('gymnax' in sys.modules)"
+        "import sys; from purejaxrl_sac.cli import TrainOptions, main, parse_with_preset;"
+        "main(['--help']); parse_with_preset(TrainOptions, 'train', 'sac', ['--seeds', '3']);"
+        "sys.exit('gymnax' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -324,11 +325,12 @@ def test_list(capsys):
     assert "double_dqn" in shown and "Breakout-MinAtar" in shown
 
 
-def test_flags_choose_the_preset_of_their_environment():
-    assert cli.parse_train("sac", ["--env=Pendulum-v1"]).config.total_steps == 10_000
+def test_the_environment_flag_selects_the_preset():
+    options = cli.parse_with_preset(cli.TrainOptions, "train", "sac", ["--env=Pendulum-v1"])
+    assert options.config.total_steps == 10_000
     flags = ["--env", "CartPole-v1", "--env", "Catch-bsuite", "--steps=7000", "--tau", "0.5"]
-    options = cli.parse_train("dqn", flags)
-    assert options.config.capacity == 16_000  # Catch's preset, nothing of CartPole's
+    options = cli.parse_with_preset(cli.TrainOptions, "train", "dqn", flags)
+    assert options.config.capacity == 16_000  # Catch's preset, not CartPole's
     assert options.config.env == "Catch-bsuite"
     assert (options.config.total_steps, options.config.tau) == (7_000, 0.5)
     assert options.config.algorithm.__name__ == "dqn"
@@ -344,15 +346,15 @@ def test_chunks_cover_the_run_with_at_most_two_programs(iterations, chunks):
 def test_chunked_run_is_the_plain_run(key):
     config = small("dqn")
     plan = plans.plan(config, 2, chunks=4, episodes=3)
-    result = engine.train_seeds(plan, devices=1)  # on more, lanes are rounded otherwise
+    result = engine.train_seeds(plan, devices=1)  # more devices round differently
     keys = jax.random.split(jax.random.split(key)[0], 2)
     state, metrics = jax.jit(jax.vmap(prl.train, (0, None)))(keys, config)
     for ours, plain in zip(
         jax.tree.leaves(result.state.agent), jax.tree.leaves(state.agent), strict=True
     ):
-        # a plan's numbers are arguments of its program, not constants: it rounds differently
+        # a plan's numbers are arguments of its program, not constants, which round differently
         np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-7)
     assert result.evaluation.shape == (2, 3)
     loss = np.mean([chunk.metrics["loss"] for chunk in result.history], axis=0)
-    assert config.iterations % plan.chunk == 0  # so that all chunks weigh the same
+    assert config.iterations % plan.chunk == 0  # so that all chunks have equal weight
     np.testing.assert_allclose(loss, metrics["loss"].mean(1), rtol=1e-5)

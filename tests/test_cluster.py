@@ -70,11 +70,11 @@ def test_the_batch_of_a_killed_worker_is_resumed_in_another(how, two_workers, tm
 @pytest.mark.slow
 def test_errors_of_workers_are_raised_here(two_workers, tmp_path):
     made = sweep.plan(CONFIG, RATES, seeds=2)
-    sweep.begin(tmp_path / "sweep", made)
+    sweep.create(tmp_path / "sweep", made)
     with pytest.raises(
         prl.ConfigError, match=f"devices is 99, but must be between 1 and {min(1, cores())}"
     ):
-        sweep.go_on(
+        sweep.train_remaining(
             tmp_path / "sweep", made, engine=lambda b, **o: cluster.train_on_ray(b, devices=99)
         )
     with pytest.raises(

@@ -135,7 +135,7 @@ def test_soft_dqn_converges_to_the_soft_optimal_value(alpha):
     optimal = dp.soft_value_iteration(MDP, GAMMA, alpha)
     found = fixed_point("soft_dqn", alpha=alpha, learning_rate=0.02 * max(1, alpha))
     np.testing.assert_allclose(found, optimal, rtol=2e-3, atol=0.02)
-    entropy, exact = (dp.entropy(dp.boltzmann(q, alpha)) for q in (found, optimal))
+    entropy, exact = (dp.policy_entropy(dp.boltzmann(q, alpha)) for q in (found, optimal))
     assert 0.05 < exact.mean() < np.log(3)
     np.testing.assert_allclose(entropy, exact, atol=0.05)
 

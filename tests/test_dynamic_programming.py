@@ -1,4 +1,4 @@
-"""Bellman operators, exact values, and the post's lemmas, over random MDPs."""
+"""Bellman operators, exact values, and the lemmas of the post, on random MDPs."""
 
 import itertools
 
@@ -15,7 +15,7 @@ from purejaxrl_sac.mdp import dynamic_programming as dp
 SEEDS = st.integers(0, 2**31 - 1)
 GAMMAS = st.floats(0, 1)
 ALPHAS = st.floats(0.01, 5)
-SIZES = st.sampled_from([(3, 2, 1), (6, 3, 2), (12, 4, 5)])  # few: each is a program to compile
+SIZES = st.sampled_from([(3, 2, 1), (6, 3, 2), (12, 4, 5)])  # few: each is compiled separately
 
 
 def random_case(seed, size):
@@ -34,7 +34,7 @@ def sup(x):
 
 @settings(max_examples=100, deadline=None)
 @given(SEEDS, SIZES, GAMMAS, ALPHAS)
-def test_the_operators_contract_by_gamma(seed, size, gamma, alpha):
+def test_operators_are_gamma_contractions(seed, size, gamma, alpha):
     found, pi, q1, q2 = random_case(seed, size)
     bound = gamma * sup(q1 - q2) + 2e-5
     for operator in (
@@ -44,7 +44,7 @@ def test_the_operators_contract_by_gamma(seed, size, gamma, alpha):
         lambda q: dp.soft_expectation(found, gamma, alpha, pi, q),
     ):
         assert sup(operator(q1) - operator(q2)) <= bound
-        # no better constant exists: shifted tables without terminal states attain it
+        # the constant is tight: without terminal states, shifted tables attain it
         endless = found.replace(terminal=jnp.zeros_like(found.terminal))
     shift = dp.optimality(endless, gamma, q1 + 1) - dp.optimality(endless, gamma, q1)
     np.testing.assert_allclose(shift, gamma, atol=1e-4)
@@ -52,7 +52,7 @@ def test_the_operators_contract_by_gamma(seed, size, gamma, alpha):
 
 @settings(max_examples=100, deadline=None)
 @given(SEEDS, SIZES, st.floats(0.001, 5))
-def test_the_soft_maximum_is_between_max_and_max_plus_alpha_log_actions(seed, size, alpha):
+def test_bounds_of_the_soft_maximum(seed, size, alpha):
     found, _, q, _ = random_case(seed, size)
     v, hard = losses.log_sum_exp(q, alpha), q.max(-1)
     slack = 1e-5 * (1 + sup(q))
@@ -68,13 +68,13 @@ def test_the_soft_value_is_the_soft_expectation_of_its_policy(seed, size, alpha)
     """alpha log sum exp(Q / alpha) = E_pi[Q - alpha log pi] for pi = softmax(Q / alpha)."""
     _, other, q, _ = random_case(seed, size)
     pi = dp.soft_policy_improvement(q, alpha)
-    v = losses.expected_value(q, pi) + alpha * dp.entropy(pi)
+    v = losses.expected_value(q, pi) + alpha * dp.policy_entropy(pi)
     np.testing.assert_allclose(losses.log_sum_exp(q, alpha), v, rtol=1e-4, atol=1e-4)
-    # and no policy has more: pi minimises the divergence of Lemma 2
-    assert (losses.expected_value(q, other) + alpha * dp.entropy(other) <= v + 1e-3).all()
+    # no policy has a larger value: pi minimises the divergence of Lemma 2
+    assert (losses.expected_value(q, other) + alpha * dp.policy_entropy(other) <= v + 1e-3).all()
 
 
-def test_soft_values_tend_to_hard_ones():
+def test_soft_values_converge_to_hard_ones():
     lake = mdp.frozen_lake()
     hard = dp.value_iteration(lake, 0.9)
     alphas = jnp.array([1.0, 0.1, 0.01, 0.001, 0.0001])
@@ -115,14 +115,14 @@ def test_known_soft_value_of_frozen_lake():
     assert losses.log_sum_exp(q, 0.1)[0] == pytest.approx(2.471032, abs=1e-5)
 
 
-def test_what_a_time_limit_leaves():
+def test_values_under_a_time_limit():
     lake = mdp.frozen_lake()
     _, pi = dp.policy_iteration(lake, 0.99)
     assert dp.policy_evaluation(lake, 1.0, pi)[0] == pytest.approx(14 / 17, abs=1e-5)
     assert dp.finite_horizon_evaluation(lake, 1.0, pi, 100)[0] == pytest.approx(0.740, abs=5e-4)
-    assert dp.finite_horizon_evaluation(lake, 1.0, pi, 5)[0] == 0  # six moves at least
-    forever = dp.finite_horizon_evaluation(lake, 0.9, pi, 500)
-    np.testing.assert_allclose(forever, dp.policy_evaluation(lake, 0.9, pi), atol=1e-6)
+    assert dp.finite_horizon_evaluation(lake, 1.0, pi, 5)[0] == 0  # the goal is six moves away
+    long_horizon = dp.finite_horizon_evaluation(lake, 0.9, pi, 500)
+    np.testing.assert_allclose(long_horizon, dp.policy_evaluation(lake, 0.9, pi), atol=1e-6)
 
 
 def hundred_mdps():
@@ -130,7 +130,7 @@ def hundred_mdps():
     return jax.tree.map(lambda x: np.asarray(x, float) if x.dtype.kind == "f" else x, many)
 
 
-def test_three_ways_agree_on_a_hundred_random_mdps():
+def test_three_solvers_agree_on_a_hundred_random_mdps():
     with jax.enable_x64(True):
         many = hundred_mdps()
         by_values = jax.vmap(lambda m: dp.value_iteration(m, 0.99))(many)
@@ -143,7 +143,7 @@ def test_three_ways_agree_on_a_hundred_random_mdps():
     np.testing.assert_allclose(single, by_values, rtol=1e-4, atol=1e-3)
 
 
-def test_lemma_1_repeated_backups_reach_the_soft_value():
+def test_lemma_1_repeated_backups_converge_to_the_soft_value():
     found, pi, q, _ = random_case(3, (12, 4, 5))
     exact = dp.backup(found, 0.9, dp.soft_policy_evaluation(found, 0.9, 0.3, pi))
     gaps = []
@@ -156,7 +156,7 @@ def test_lemma_1_repeated_backups_reach_the_soft_value():
 
 @settings(max_examples=100, deadline=None)
 @given(SEEDS, SIZES, st.floats(0, 0.98), ALPHAS)
-def test_lemma_2_improvement_never_lowers_a_value(seed, size, gamma, alpha):
+def test_lemma_2_improvement_never_decreases_a_value(seed, size, gamma, alpha):
     found, pi, *_ = random_case(seed, size)
     before = dp.backup(found, gamma, dp.soft_policy_evaluation(found, gamma, alpha, pi))
     better = dp.soft_policy_improvement(before, alpha)
@@ -164,7 +164,7 @@ def test_lemma_2_improvement_never_lowers_a_value(seed, size, gamma, alpha):
     assert (after >= before - 1e-5 * (1 + sup(before))).all()
 
 
-def test_theorem_1_soft_policy_iteration_reaches_soft_value_iteration():
+def test_theorem_1_soft_policy_iteration_is_optimal():
     with jax.enable_x64(True):
         many = hundred_mdps()
         exact = jax.vmap(lambda m: dp.soft_value_iteration(m, 0.95, 0.2))(many)
@@ -176,7 +176,7 @@ def test_theorem_1_soft_policy_iteration_reaches_soft_value_iteration():
         np.testing.assert_allclose(pis[:, -1], jax.nn.softmax(exact / 0.2, -1), atol=1e-9)
 
 
-def test_everything_vmaps_over_gamma_alpha_and_mdps():
+def test_solvers_can_be_vmapped_over_gamma_and_alpha():
     lake = mdp.frozen_lake()
     gammas = jnp.array([0.9, 0.95, 0.99])
     swept = jax.vmap(lambda gamma: dp.value_iteration(lake, gamma))(gammas)
@@ -188,7 +188,7 @@ def test_everything_vmaps_over_gamma_alpha_and_mdps():
     np.testing.assert_allclose(solved[2], dp.soft_value_iteration(lake, 0.99, 0.3), atol=1e-4)
 
 
-def test_actions_that_do_not_exist_are_never_optimal():
+def test_illegal_actions_are_never_optimal():
     bias = mdp.maximization_bias()
     for q in (dp.value_iteration(bias, 1.0), dp.soft_value_iteration(bias, 1.0, 0.1)):
         assert (q[0, 2:] == -jnp.inf).all() and jnp.isfinite(q[0, :2]).all()
@@ -200,7 +200,7 @@ def test_actions_that_do_not_exist_are_never_optimal():
 
 
 @pytest.mark.parametrize("name", [name for name in mdp.NAMED if name != "taxi"])
-def test_two_ways_agree_on_every_named_mdp(name):
+def test_two_solvers_agree_on_every_named_mdp(name):
     found = mdp.NAMED[name][0]()
     q, pi = dp.policy_iteration(found, 0.95)
     np.testing.assert_allclose(q, dp.value_iteration(found, 0.95), rtol=1e-4, atol=1e-4)
@@ -212,7 +212,7 @@ def test_two_ways_agree_on_every_named_mdp(name):
 
 
 def test_the_entropy_bonus_by_hand():
-    """One state that ends at once: soft V is the entropy of a fair coin."""
+    """A single step: the soft value is alpha times the entropy of a fair coin."""
     found = mdp.make(np.tile([0.0, 1.0], (2, 2, 1)), np.zeros((2, 2)), terminal=[1])
     v = dp.soft_policy_evaluation(found, 0.9, 2.0, jnp.full((2, 2), 0.5))
     np.testing.assert_allclose(v, [2 * np.log(2), 0], rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Every gymnax environment through the same functions, and what is done to actions."""
+"""Environments: rollouts of every gymnax environment, actions, names and carries."""
 
 import sys
 from typing import NamedTuple
@@ -20,8 +20,8 @@ NAMES = [name for name in gymnax.registered_envs if not name.startswith("MNIST")
 
 
 def play(env, length=12, num_envs=3, seed=0):
-    def actor(key, obs, step):
-        return env.random_action(key, num_envs), ()
+    def actor(key, obs, step, carry):
+        return env.random_action(key, num_envs), (), carry
 
     key_reset, key_roll = jax.random.split(jax.random.key(seed))
     state = env.reset(key_reset, num_envs)
@@ -30,7 +30,7 @@ def play(env, length=12, num_envs=3, seed=0):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_gymnax_environment_rolls_out(name):
+def test_every_gymnax_environment_can_be_rolled_out(name):
     env = envs.bind(name)
     start, state, (rollout, episodes) = jax.jit(play, static_argnums=0)(env)
     types = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)  # noqa: E731
@@ -49,7 +49,7 @@ def test_every_gymnax_environment_rolls_out(name):
 
 
 @pytest.mark.parametrize("name", ["FrozenLake-misc", "Catch-bsuite", "Breakout-MinAtar"])
-def test_dqn_trains_on_discrete_flat_and_image_observations(name, key):
+def test_dqn_trains_on_discrete_vector_and_image_observations(name, key):
     config = prl.preset("dqn", name).replace(
         total_steps=120, warmup_steps=40, num_envs=4, capacity=80, batch_size=8
     )
@@ -86,7 +86,7 @@ def test_bounds_may_depend_on_traced_parameters():
     np.testing.assert_allclose(jax.vmap(torque)(limits).ravel(), limits)
 
 
-def test_environment_parameters_sweep():
+def test_environment_parameters_can_be_swept():
     env = envs.make("Pendulum-v1")
     config = prl.preset("sac").replace(
         total_steps=60, warmup_steps=40, capacity=60, batch_size=4, hidden_sizes=(4,)
@@ -101,19 +101,19 @@ def test_environment_parameters_sweep():
     assert not np.allclose(*next_obs)
 
 
-def test_the_buffer_remembers_canonical_actions_and_the_environment_gets_its_own():
+def test_memory_stores_canonical_actions():
     env = Probe(lambda sign, time, action: action, action_space=spaces.Box(2.0, 4.0, (1,)))
     _, _, (rollout, _) = play(envs.bind(env))
     np.testing.assert_allclose(rollout.reward, 3 + rollout.action[..., 0], rtol=1e-6)
 
 
-def test_infinite_bounds_are_refused():
+def test_infinite_bounds_raise():
     with pytest.raises(prl.ConfigError, match="unbounded actions"):
         envs.bind(bounded(-jnp.inf, jnp.inf, (1,)))
 
 
 class Tensor(Probe):
-    """Actions of any shape; the reward is nan unless they arrive in it."""
+    """Actions of any shape; the reward is nan if they have another one."""
 
     def step_env(self, key, state, action, params):
         reward = action.sum() if action.shape == self._space.shape else jnp.nan
@@ -121,7 +121,7 @@ class Tensor(Probe):
 
 
 @pytest.mark.parametrize("shape", [(), (2,), (2, 3)])
-def test_actions_of_any_shape(shape, key):
+def test_actions_may_have_any_shape(shape, key):
     env = Tensor(None, action_space=spaces.Box(-2.0, 2.0, shape))
     config = prl.preset("sac", env).replace(
         total_steps=30, warmup_steps=20, capacity=30, batch_size=4, hidden_sizes=(4,)
@@ -132,25 +132,25 @@ def test_actions_of_any_shape(shape, key):
 
 
 @pytest.mark.parametrize("name", ["FourRooms-misc", "MetaMaze-misc"])
-def test_environments_may_be_made_inside_a_trace(name):
+def test_environments_can_be_constructed_inside_a_trace(name):
     envs.core._make.cache_clear()
     jax.eval_shape(lambda key: envs.bind(name).reset(key, 2), jax.random.key(0))
     jax.jit(lambda key: envs.bind(name).reset(key, 2))(jax.random.key(0))
 
 
-def test_what_is_no_environment_is_refused():
+def test_other_objects_than_environments_raise():
     with pytest.raises(prl.ConfigError, match=r"env is a tuple.*the first"):
         envs.make(gymnax.make("CartPole-v1"))
 
 
-def test_unknown_names_get_the_nearest():
+def test_unknown_names_raise_with_the_nearest_name():
     with pytest.raises(prl.ConfigError, match=r"did you mean CartPole-v1\?"):
         envs.make("cartpole-v1")
     with pytest.raises(prl.ConfigError, match="purejaxrl-sac list"):
         envs.make("zzzzzz")
 
 
-def test_one_object_per_name_and_objects_as_they_are():
+def test_make_caches_names_and_returns_objects_unchanged():
     assert envs.make("CartPole-v1") is envs.make("CartPole-v1")
     env = Counter()
     assert envs.make(env) is env
@@ -167,8 +167,29 @@ def test_episode_returns_and_lengths():
     assert int(episodes["lengths"].sum() + state.episode_length.sum()) == 40 * 3
 
 
+def test_carries_are_passed_on_and_reset_with_the_episode():
+    env, num_envs = envs.bind(Counter()), 3
+    initial = {"steps": jnp.zeros(num_envs, jnp.int32), "sum": jnp.array([[1.0, 0]] * num_envs)}
+
+    def actor(key, obs, step, carry):
+        new = {"steps": carry["steps"] + 1, "sum": carry["sum"] + 2}
+        return jnp.zeros(num_envs, jnp.int32), carry, new
+
+    state = env.reset(jax.random.key(0), num_envs)._replace(carry=initial)
+    keys = jax.random.split(jax.random.key(1), (40, 1 + num_envs))
+    state, (rollout, _) = envs.rollout(env, keys, state, jnp.int32(0), actor, initial)
+    assert rollout.last.any(0).all()
+    steps = np.zeros(num_envs, int)
+    for carried, last in zip(rollout.extras["steps"], np.asarray(rollout.last), strict=True):
+        np.testing.assert_array_equal(carried, steps)
+        steps = np.where(last, 0, steps + 1)
+    np.testing.assert_array_equal(state.carry["steps"], steps)
+    expected = np.asarray(initial["sum"]) + 2 * np.asarray(rollout.extras["steps"])[..., None]
+    np.testing.assert_array_equal(rollout.extras["sum"], expected)
+
+
 class Lander(NamedTuple):
-    """An environment with Brax's interface: it falls by what the action says and ends at 0."""
+    """An environment with Brax's interface: falls by 1 + action, and terminates at 0."""
 
     class State(NamedTuple):
         obs: jax.Array
@@ -194,37 +215,37 @@ def test_environments_with_the_interface_of_brax(limit, terminates):
     env = envs.bind(wrapped, wrapped.default_params.replace(max_steps_in_episode=limit))
     assert (env.name, env.action_dim, env.max_steps) == ("lander", 1, limit)
 
-    def actor(key, obs, step):
-        return jnp.full((2, 1), -5.0), ()  # clipped: it hovers until the time limit
+    def hover(key, obs, step, carry):
+        return jnp.full((2, 1), -5.0), (), carry  # clipped: it hovers until the time limit
 
     state = env.reset(jax.random.key(0), 2)
-    hover = jax.vmap(lambda key: jax.random.split(key, 3))(jax.random.split(jax.random.key(1), 12))
-    _, (moved, _) = envs.rollout(env, hover, state, jnp.int32(0), actor)
+    keys = jax.vmap(lambda key: jax.random.split(key, 3))(jax.random.split(jax.random.key(1), 12))
+    _, (moved, _) = envs.rollout(env, keys, state, jnp.int32(0), hover)
     np.testing.assert_allclose(moved.next_obs[..., 0], moved.obs[..., 0], rtol=1e-6)
     np.testing.assert_array_equal(moved.discount, 1)
     np.testing.assert_array_equal(moved.last[:, 0], (np.arange(12) + 1) % limit == 0)
 
-    def fall(key, obs, step):
-        return jnp.zeros((2, 1)), ()
+    def fall(key, obs, step, carry):
+        return jnp.zeros((2, 1)), (), carry
 
-    _, (moved, _) = envs.rollout(env, hover, state, jnp.int32(0), fall)
+    _, (moved, _) = envs.rollout(env, keys, state, jnp.int32(0), fall)
     ends = np.asarray(moved.last[:, 0])
     assert ends.argmax() == (3 if terminates else 2)
     np.testing.assert_array_equal(moved.discount[:, 0] == 0, ends if terminates else False)
     np.testing.assert_array_equal(moved.next_obs[:, 0, 1], moved.obs[:, 0, 1] + 1)  # before resets
-    first = moved.obs[:, 0, 0][moved.obs[:, 0, 1] == 0]  # every episode has its own start
+    first = moved.obs[:, 0, 0][moved.obs[:, 0, 1] == 0]  # every episode starts in a different state
     assert len(set(first.tolist())) == len(first) > 2
 
 
 @pytest.mark.parametrize(
-    ("name", "complaint"),
+    ("name", "message"),
     (
         ("brax/hoper", "no Brax environment is called hoper: did you mean hopper?"),
         ("brax/hopper/sprin", "no Brax backend is called sprin: did you mean spring?"),
         ("brax/hopper", r"pip install 'purejaxrl_sac\[brax\]'"),
     ),
 )
-def test_names_of_brax(name, complaint, monkeypatch):
+def test_brax_names_raise_clear_errors(name, message, monkeypatch):
     monkeypatch.setitem(sys.modules, "brax", None)
-    with pytest.raises(ConfigError, match=complaint):
+    with pytest.raises(ConfigError, match=message):
         envs.make(name)

@@ -1,9 +1,9 @@
-"""The fused DQN update against the plain one, in Pallas' interpreter.
+"""The fused DQN update compared with the unfused one, in Pallas' interpreter.
 
-Both sum the same products in different orders. The distance is ‖fused - plain‖ over
-‖plain - initial‖: at most 1e-6 of the gradients, as Adam's first moment has them after one update,
-and 1e-4 of the parameters after one update and after ten, because Adam divides each gradient by
-its own size and so magnifies the rounding errors of the smallest.
+Both sum the same products in different orders. The distance is ‖fused - unfused‖ divided by
+‖unfused - initial‖. Tolerances are 1e-6 for the gradients (Adam's first moment after one update),
+and 1e-4 for the parameters after one update and after ten, because Adam normalises each gradient,
+which amplifies the rounding errors of the smallest.
 """
 
 from functools import partial
@@ -25,7 +25,7 @@ from tests.conftest import quick, small
 
 SEEDS = 3
 FUSED = partial(fused_dqn.dqn_update, interpret=True)
-SIZES = {"CartPole-v1": (4, 2), "Acrobot-v1": (6, 3)}  # of observations, and actions
+SIZES = {"CartPole-v1": (4, 2), "Acrobot-v1": (6, 3)}  # size of observations, actions
 VARIANTS = {
     "squared": {},
     "three actions": {"env": "Acrobot-v1"},
@@ -35,7 +35,7 @@ VARIANTS = {
     "odd sizes": {"hidden_sizes": (24, 40, 17), "batch_size": 100},
     "huber": {"huber_delta": 0.3},
     "polyak": {"tau": 0.05, "target_period": 1},
-    "partly, every third": {"tau": 0.5, "target_period": 3},
+    "polyak, every third": {"tau": 0.5, "target_period": 3},
     "tanh": {"activation": "tanh"},
     "double": {"algorithm": parts.double_dqn, "env": "Acrobot-v1"},
     "clipped": {"max_grad_norm": 0.05},
@@ -44,12 +44,12 @@ VARIANTS = {
 
 
 def configured(**changes):
-    usual = {"hidden_sizes": (64, 64), "target_period": 4, "learning_rate": 3e-3}
-    return prl.default_config("dqn").replace(**{**usual, **changes})
+    defaults = {"hidden_sizes": (64, 64), "target_period": 4, "learning_rate": 3e-3}
+    return prl.default_config("dqn").replace(**{**defaults, **changes})
 
 
 def samples(config, count):
-    """`count` batches for each seed: some terminal transitions, some weights of 0."""
+    """`count` batches per seed, with some terminal transitions and some weights of 0."""
     features, actions = SIZES[config.env]
     keys = jax.random.split(jax.random.key(7), 6)
     shape = (count, SEEDS, config.batch_size)
@@ -65,7 +65,7 @@ def samples(config, count):
 
 
 def initial(config):
-    """Seeds whose target networks have nothing to do with their networks."""
+    """States of all seeds, with independent target networks."""
     init = jax.vmap(build(config)[1].init, (0, None))
     keys = jax.random.split(jax.random.key(0), 2 * SEEDS)
     obs = jnp.zeros((1, SIZES[config.env][0]))
@@ -74,7 +74,7 @@ def initial(config):
 
 
 def updated(config, state, batches):
-    """States after each of several updates of all seeds, and what else these return."""
+    """States after each of several updates of all seeds, and the other outputs of these."""
     update = jax.vmap(build(config)[1].update, (0, 0, 0, None))
     keys = jax.random.split(jax.random.key(1), SEEDS)
 
@@ -98,16 +98,16 @@ def distance(a, b, start):
 
 def compare(config, wrapper=FUSED):
     start, batches = initial(config), samples(config, 10)
-    plain = updated(config, start, batches)
-    got = updated(config.replace(wrappers=(wrapper,)), start, batches)
-    chex.assert_trees_all_equal_shapes_and_dtypes(got, plain)
+    unfused = updated(config, start, batches)
+    fused = updated(config.replace(wrappers=(wrapper,)), start, batches)
+    chex.assert_trees_all_equal_shapes_and_dtypes(fused, unfused)
     for count in (1, 10):
         (a, a_out), (b, b_out) = (
-            jax.tree.map(lambda x, n=count - 1: x[n], tree) for tree in (got, plain)
+            jax.tree.map(lambda x, n=count - 1: x[n], tree) for tree in (fused, unfused)
         )
         assert distance(a.params, b.params, start.params) < 1e-4
-        mu, wanted, zero = (tree_get(x.opt_state, "mu") for x in (a, b, start))
-        assert distance(mu, wanted, zero) < (1e-6 if count == 1 else 1e-4)
+        mu, expected, zero = (tree_get(x.opt_state, "mu") for x in (a, b, start))
+        assert distance(mu, expected, zero) < (1e-6 if count == 1 else 1e-4)
         if count >= config.target_period:
             assert distance(a.target_params, b.target_params, start.target_params) < 1e-4
         else:
@@ -117,7 +117,7 @@ def compare(config, wrapper=FUSED):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_equals_the_plain_update(name):
+def test_the_fused_update_equals_the_unfused_one(name):
     compare(configured(**VARIANTS[name]))
 
 
@@ -133,16 +133,16 @@ def test_one_seed_and_one_weight_for_all():
     )
     batch = Sample(jax.tree.map(lambda x: x[0], batch.transition), jnp.float32(0.5))
     arguments = (jax.random.key(0), start, batch, jnp.int32(3))
-    plain, got = (
+    unfused, fused = (
         jax.jit(build(config.replace(wrappers=wrappers))[1].update)(*arguments)
         for wrappers in ((), (FUSED,))
     )
-    assert distance(got[0].params, plain[0].params, start.params) < 1e-4
-    chex.assert_trees_all_close(got[0].target_params, got[0].params, rtol=1e-6)
+    assert distance(fused[0].params, unfused[0].params, start.params) < 1e-4
+    chex.assert_trees_all_close(fused[0].target_params, fused[0].params, rtol=1e-6)
 
 
 def test_hyperparameters_may_be_traced():
-    """As in a sweep, where each of them has a value for each variant."""
+    """As in a sweep over their values."""
     config = configured()
     start, batches = initial(config), samples(config, 1)
     batch = jax.tree.map(lambda x: x[0], batches)
@@ -155,18 +155,18 @@ def test_hyperparameters_may_be_traced():
         )
         return build(changed)[1].update(jax.random.key(0), state, batch, jnp.int32(0))
 
-    plain, got = (
+    unfused, fused = (
         jax.jit(jax.vmap(partial(step, wrappers)))(start, batch, *values)
         for wrappers in ((), (FUSED,))
     )
     for name in ("params", "target_params"):
-        a, b = getattr(got[0], name), getattr(plain[0], name)
+        a, b = getattr(fused[0], name), getattr(unfused[0], name)
         assert distance(a, b, getattr(start, name)) < 1e-4
 
 
 @pytest.mark.parametrize("algorithm", quick(["dqn", "per_dqn", "n_step_dqn"], "dqn"))
-def test_trains_and_continues_as_the_plain_agent(algorithm):
-    """Half of a run each: the state of either serves the other."""
+def test_fused_and_unfused_agents_can_resume_each_other(algorithm):
+    """Each computes one half of a run."""
     config = small(algorithm, hidden_sizes=(32,), max_grad_norm=float("inf"))
     keys = jax.random.split(jax.random.key(0), 2)
 
@@ -180,27 +180,33 @@ def test_trains_and_continues_as_the_plain_agent(algorithm):
 
         return jax.jit(jax.vmap(both))(keys)
 
-    plain, got = trained((), ()), trained((FUSED,), ())
-    chex.assert_trees_all_equal_shapes_and_dtypes(got, plain)
-    chex.assert_trees_all_close(got[0].agent.params, plain[0].agent.params, rtol=1e-3, atol=1e-4)
-    plain, got = trained((), ()), trained((), (FUSED,))
-    chex.assert_trees_all_close(got[0].agent.params, plain[0].agent.params, rtol=1e-3, atol=1e-4)
-
-
-def test_elsewhere_than_on_cuda_the_plain_update_runs():
-    config = configured()
-    start, batches = initial(config), samples(config, 2)
-    plain = updated(config, start, batches)
-    chex.assert_trees_all_equal(
-        updated(config.replace(wrappers=(fused_dqn.dqn_update,)), start, batches), plain
+    unfused, fused = trained((), ()), trained((FUSED,), ())
+    chex.assert_trees_all_equal_shapes_and_dtypes(fused, unfused)
+    chex.assert_trees_all_close(
+        fused[0].agent.params, unfused[0].agent.params, rtol=1e-3, atol=1e-4
+    )
+    unfused, fused = trained((), ()), trained((), (FUSED,))
+    chex.assert_trees_all_close(
+        fused[0].agent.params, unfused[0].agent.params, rtol=1e-3, atol=1e-4
     )
 
 
-def test_nan_is_not_hidden():
+def test_other_platforms_than_cuda_use_the_unfused_update():
+    config = configured()
+    start, batches = initial(config), samples(config, 2)
+    unfused = updated(config, start, batches)
+    chex.assert_trees_all_equal(
+        updated(config.replace(wrappers=(fused_dqn.dqn_update,)), start, batches), unfused
+    )
+
+
+def test_nan_propagates():
     config = configured(huber_delta=1.0, wrappers=(FUSED,))
     start, batches = initial(config), samples(config, 1)
-    spoiled = batches.transition._replace(reward=batches.transition.reward.at[0, 0, 3].set(jnp.nan))
-    state, (priority, metrics) = updated(config, start, batches._replace(transition=spoiled))
+    with_nan = batches.transition._replace(
+        reward=batches.transition.reward.at[0, 0, 3].set(jnp.nan)
+    )
+    state, (priority, metrics) = updated(config, start, batches._replace(transition=with_nan))
     state = jax.tree.map(lambda x: x[0], state)
     assert np.isnan(metrics["loss"][0, 0]) and np.isnan(priority[0, 0, 3])
     for leaf in jax.tree.leaves(state.params):
@@ -208,7 +214,7 @@ def test_nan_is_not_hidden():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"algorithm": parts.munchausen_dqn}, "bootstrap=maximum or double"),
         ({"algorithm": parts.expected_dqn}, "bootstrap=maximum or double"),
@@ -223,16 +229,16 @@ def test_nan_is_not_hidden():
         ({"hidden_sizes": (512, 128)}, "lower hidden_sizes"),
     ],
 )
-def test_refuses_what_the_kernel_cannot_do(changes, said):
+def test_unsupported_configurations_raise(changes, message):
     config = configured(**changes, wrappers=(fused_dqn.dqn_update,))
     if changes.get("algorithm") is parts.munchausen_dqn:
         config = prl.default_config("munchausen_dqn").replace(wrappers=(fused_dqn.dqn_update,))
-    with pytest.raises(prl.ConfigError, match=said) as error:
+    with pytest.raises(prl.ConfigError, match=message) as error:
         build(config)
     assert "\n" not in str(error.value)
 
 
-def test_must_be_the_first_wrapper():
+def test_dqn_update_must_be_the_first_wrapper():
     config = configured(wrappers=(normalize.observations, FUSED))
     with pytest.raises(prl.ConfigError, match="first of the wrappers"):
         jax.eval_shape(partial(prl.train, config=config), jax.random.key(0))
@@ -240,7 +246,7 @@ def test_must_be_the_first_wrapper():
     jax.eval_shape(partial(prl.train, config=config), jax.random.key(0))
 
 
-def test_layers_are_taken_in_order_of_their_numbers():
+def test_layers_are_ordered_by_number():
     sizes = tuple(range(16, 28))
     config = small("dqn", env="CartPole-v1", hidden_sizes=sizes)
     _, agent, _ = build(config)
@@ -252,7 +258,7 @@ def test_layers_are_taken_in_order_of_their_numbers():
 
 
 @pytest.mark.parametrize("options", ({"block": 48}, {"block": 8}, {"num_warps": 3}))
-def test_sizes_of_the_kernel_are_powers_of_two(options):
+def test_sizes_of_the_kernel_must_be_powers_of_two(options):
     config = small("dqn", env="CartPole-v1")
     with pytest.raises(prl.ConfigError, match="power of two"):
         build(config.replace(wrappers=(partial(fused_dqn.dqn_update, **options),)))

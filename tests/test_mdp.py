@@ -1,4 +1,4 @@
-"""Finite MDPs: against independent descriptions, as environments, and when they make no sense."""
+"""Finite MDPs: compared with other implementations, as environments, and their validation."""
 
 import jax
 import jax.numpy as jnp
@@ -13,18 +13,18 @@ from scripts import named_mdps
 
 
 @pytest.mark.parametrize("name", named_mdps.GYMNASIUM)
-def test_every_transition_is_gymnasiums(name):
+def test_every_transition_equals_gymnasium(name):
     assert named_mdps.largest_difference(name) < 1e-12
 
 
 @pytest.mark.parametrize("slippery", (True, False))
-def test_every_transition_is_gymnaxs(slippery):
+def test_every_transition_equals_gymnax(slippery):
     ours, found = named_mdps.gymnax_frozen_lake(slippery, "4x4")
     sigmas, reward_error, ends = named_mdps.compare(ours, found)
     assert sigmas < 5 and reward_error == 0 and ends
 
 
-def test_four_rooms_is_gymnaxs():
+def test_four_rooms_equals_gymnax():
     ours, found = named_mdps.gymnax_four_rooms()
     sigmas, reward_error, ends = named_mdps.compare(ours, found)
     assert sigmas < 5 and reward_error < 1e-6 and ends
@@ -32,7 +32,7 @@ def test_four_rooms_is_gymnaxs():
     assert ours.grid.position[int(np.argmax(ours.start))] == (4, 1)
 
 
-def test_the_mdp_behind_gymnaxs_frozen_lake():
+def test_the_exact_mdp_of_gymnax_frozen_lake():
     for kwargs, expected in (
         ({}, mdp.frozen_lake()),
         ({"map_name": "8x8", "is_slippery": False}, mdp.frozen_lake(8, slippery=False)),
@@ -48,7 +48,7 @@ def test_the_mdp_behind_gymnaxs_frozen_lake():
 
 
 @pytest.mark.parametrize("name", mdp.NAMED)
-def test_named_mdps_are_sound(name):
+def test_named_mdps_are_valid(name):
     build, max_steps = mdp.NAMED[name]
     found = build()
     mdp.validate(found)
@@ -58,10 +58,10 @@ def test_named_mdps_are_sound(name):
     assert (np.asarray(found.R)[terminal] == 0).all()
 
 
-def test_hand_written_counts():
+def test_named_mdps_by_hand():
     lake = mdp.frozen_lake()
     assert lake.terminal.sum() == 5 and lake.start[0] == 1
-    # from 14, down: left to 13, down stays, right to the goal, a third each
+    # action down in state 14: left to 13, down stays, right to the goal, with probability 1/3 each
     np.testing.assert_allclose(lake.P[14, 1, [13, 14, 15]], 1 / 3)
     assert lake.r[14, 1] == pytest.approx(1 / 3) and lake.R[14, 1, 15] == 1
 
@@ -91,7 +91,7 @@ def test_hand_written_counts():
     assert dp.value_iteration(bias, 1.0)[0, 0] == pytest.approx(-0.1)
 
 
-def test_garnets_are_random_and_vmap():
+def test_garnets_are_random_and_can_be_vmapped():
     many = jax.vmap(lambda key: mdp.garnet(key, 12, 3, 4, terminal=2))(
         jax.random.split(jax.random.key(0), 5)
     )
@@ -102,7 +102,7 @@ def test_garnets_are_random_and_vmap():
     mdp.validate(jax.tree.map(lambda x: x[0], many))
 
 
-def test_your_own_map():
+def test_custom_maps():
     found = mdp.from_map(
         """
         S.G
@@ -130,11 +130,14 @@ TWO = np.array([[[0.5, 0.5]], [[0.0, 1.0]]])
         (lambda: mdp.make(TWO, np.zeros((3, 1))), r"R has shape \(3, 1\)"),
         (lambda: mdp.make(TWO, np.full((2, 1), np.nan)), "rewards must be finite"),
         (lambda: mdp.make(TWO, np.zeros((2, 1)), start=2), "start is state 2, but the states are"),
-        (lambda: mdp.make(TWO, np.zeros((2, 1)), start=[0, 0]), "need a state to begin in"),
+        (
+            lambda: mdp.make(TWO, np.zeros((2, 1)), start=[0, 0]),
+            r"start sums to 0, but must be probabilities",
+        ),
         (lambda: mdp.make(TWO, np.zeros((2, 1)), start=[1]), r"start has shape \(1,\)"),
         (
             lambda: mdp.make(TWO, np.zeros((2, 1)), start=1, terminal=[1]),
-            "state 1 is a start and terminal",
+            "state 1 is both a start and terminal",
         ),
         (
             lambda: mdp.make(TWO, np.zeros((2, 1)), legal=np.zeros((2, 1))),
@@ -149,7 +152,7 @@ TWO = np.array([[[0.5, 0.5]], [[0.0, 1.0]]])
         (lambda: mdp.make(TWO, np.zeros((2, 1)), terminal=[0.5]), "indices of states"),
         (lambda: mdp.make(TWO, np.zeros((2, 1)), legal=np.ones(3)), "legal has shape"),
         (lambda: mdp.make(TWO, np.zeros((2, 1)), noise=np.ones(2)), "noise has shape"),
-        (lambda: mdp.make(TWO, np.zeros((2, 1)), start=0.5), "must be a state's number"),
+        (lambda: mdp.make(TWO, np.zeros((2, 1)), start=0.5), "must be the index of a state"),
         (lambda: mdp.make(TWO, np.zeros((2, 1)), grid=mdp.cliff_walking().grid), "48 positions"),
         (lambda: mdp.from_map("SG", moves=((0, 1),) * 3), "moves has shape"),
         (lambda: mdp.from_map("SG", turn=0.8), "four probabilities"),
@@ -161,11 +164,11 @@ TWO = np.array([[[0.5, 0.5]], [[0.0, 1.0]]])
             lambda: dp.finite_horizon_evaluation(
                 mdp.maximization_bias(), 1.0, np.full((3, 10), 0.1), 5
             ),
-            "pi takes action 2 in state 0, where it does not exist",
+            "pi takes action 2 in state 0, where it is illegal",
         ),
         (
             lambda: dp.value_iteration(mdp.from_map("S.G", rewards={".": 1, "S": 1}), 1.0),
-            "values do not settle at gamma 1.0",
+            "values do not converge at gamma 1.0",
         ),
         (lambda: mdp.make("two", 1), "must be arrays of numbers"),
         (lambda: mdp.frozen_lake(5), "no FrozenLake of size 5: use 4 or 8"),
@@ -179,7 +182,7 @@ TWO = np.array([[[0.5, 0.5]], [[0.0, 1.0]]])
         ),
         (lambda: dp.policy_evaluation(mdp.chain(), 0.9, np.ones((2, 5))), "pi has shape"),
         (lambda: mdp.from_map("SX FG"), "row 0 of the map has the letter 'X': use S start"),
-        (lambda: mdp.from_map("SF G"), "make all of one length"),
+        (lambda: mdp.from_map("SF G"), "make them all equally long"),
         (lambda: mdp.from_map("FF FG"), "the map has no S"),
         (lambda: mdp.from_map("S#G"), "no G can be reached from the S in row 0, column 0"),
         (lambda: mdp.from_map("SHG"), "no G can be reached"),
@@ -196,7 +199,7 @@ TWO = np.array([[[0.5, 0.5]], [[0.0, 1.0]]])
         (lambda: envs.make("clif_walking"), "did you mean cliff_walking"),
     ],
 )
-def test_one_clear_line(build, message):
+def test_invalid_arguments_raise_one_clear_line(build, message):
     with pytest.raises(prl.ConfigError, match=message) as error:
         build()
     assert "\n" not in str(error.value)
@@ -214,7 +217,7 @@ def test_one_clear_line(build, message):
         ({"alpha": 0.0}, "alpha is 0.0, but must be greater than zero"),
     ],
 )
-def test_bad_tabular_configurations(algorithm, changes, message):
+def test_invalid_tabular_configurations_raise(algorithm, changes, message):
     config = prl.default_config(algorithm).replace(**changes)
     with pytest.raises(prl.ConfigError, match=message) as error:
         prl.make_train(config)
@@ -224,8 +227,8 @@ def test_bad_tabular_configurations(algorithm, changes, message):
 def play(env, steps, num_envs=64):
     bound = envs.bind(env)
 
-    def actor(key, obs, step):
-        return bound.random_action(key, num_envs), ()
+    def actor(key, obs, step, carry):
+        return bound.random_action(key, num_envs), (), carry
 
     keys = jax.random.split(jax.random.key(1), (steps, 1 + num_envs))
     start = bound.reset(jax.random.key(0), num_envs)
@@ -233,8 +236,8 @@ def play(env, steps, num_envs=64):
 
 
 @pytest.mark.parametrize("name", ("frozen_lake", "taxi", "chain", "garnet", "maximization_bias"))
-def test_the_environment_steps_the_mdp(name):
-    """Frequencies of successors, rewards, starts, ends, the time limit and the true successor."""
+def test_the_environment_follows_the_mdp(name):
+    """Frequencies of successors, rewards, starts, terminations, time limits and next_obs."""
     found = mdp.NAMED[name][0]()
     env = Tabular(found, name, max_steps=7)
     rows = play(env, 2_000)
@@ -243,9 +246,9 @@ def test_the_environment_steps_the_mdp(name):
     assert (P[s, a, t] > 0).all()
     counts = np.zeros(P.shape)
     np.add.at(counts, (s, a, t), 1)
-    tried = counts.sum(-1, keepdims=True)
-    error = np.sqrt(np.maximum(P * (1 - P), 1e-9) * tried) + 1e-6
-    assert (np.abs(counts - tried * P) / error).max() < 5.5
+    trials = counts.sum(-1, keepdims=True)
+    error = np.sqrt(np.maximum(P * (1 - P), 1e-9) * trials) + 1e-6
+    assert (np.abs(counts - trials * P) / error).max() < 5.5
 
     noise = np.asarray(found.noise)[s, a]
     gap = np.asarray(rows.reward) - np.asarray(found.R)[s, a, t]
@@ -256,16 +259,16 @@ def test_the_environment_steps_the_mdp(name):
 
     terminal = np.asarray(found.terminal)[t]
     np.testing.assert_array_equal(rows.discount, 1 - terminal)
-    begins = np.vstack([np.ones((1, 64), bool), np.asarray(rows.last)[:-1]])
-    assert (np.asarray(found.start)[s[begins]] > 0).all()
-    np.testing.assert_array_equal(t[:-1][~begins[1:]], s[1:][~begins[1:]])
+    is_start = np.vstack([np.ones((1, 64), bool), np.asarray(rows.last)[:-1]])
+    assert (np.asarray(found.start)[s[is_start]] > 0).all()
+    np.testing.assert_array_equal(t[:-1][~is_start[1:]], s[1:][~is_start[1:]])
     lengths = np.diff(np.flatnonzero(np.asarray(rows.last)[:, 0]))
     assert lengths.max() <= 7 and np.asarray(rows.last)[terminal].all()
     if not terminal.any():
         assert (lengths == 7).all()
 
 
-def test_the_parameters_decide_not_the_mdp_that_the_environment_was_made_of():
+def test_parameters_take_precedence_over_the_mdp_of_tabular():
     env = Tabular(mdp.frozen_lake(slippery=False), max_steps=7)
     bound = envs.bind(env, tables(mdp.frozen_lake(), 7))
     start = bound.reset(jax.random.key(0), 300)
@@ -286,8 +289,8 @@ def test_random_starts_follow_their_distribution():
     assert np.asarray(rows.obs == 1).mean() == pytest.approx(0.75, abs=5 * np.sqrt(0.19 / 32_000))
 
 
-def test_environments_vmap_over_stacked_mdps(key):
-    """A run on each of several random MDPs in one program, each as if it were alone."""
+def test_environments_can_be_vmapped_over_stacked_mdps(key):
+    """Runs on several random MDPs in one program equal separate runs."""
     many = jax.vmap(mdp.garnet)(jax.random.split(key, 3))
     each = [jax.tree.map(lambda x, i=i: x[i], many) for i in range(3)]
     params = [tables(found, max_steps=20) for found in each]
@@ -306,7 +309,7 @@ def test_environments_vmap_over_stacked_mdps(key):
         np.testing.assert_allclose(state.agent.q[lane], solo.agent.q, rtol=1e-4, atol=1e-5)
 
 
-def test_gymnax_may_be_imported_inside_a_trace():
+def test_gymnax_can_be_imported_inside_a_trace():
     import subprocess
     import sys
 

@@ -1,4 +1,4 @@
-"""What the memories hold, transition for transition."""
+"""Contents and samples of memories, transition by transition."""
 
 import chex
 import jax
@@ -17,7 +17,7 @@ T, N, CAPACITY = 4, 3, 36
 
 
 def rollout(start):
-    """A rollout whose every entry says which row and environment it is."""
+    """A rollout whose entries identify their row and environment."""
     index = (start + jnp.arange(T))[:, None] * N + jnp.arange(N)
     f = index.astype(jnp.float32)
     obs = jnp.stack([index, index], -1).astype(jnp.uint8)
@@ -33,19 +33,19 @@ def filled(rollouts, add=None):
 
 
 @pytest.mark.parametrize("rollouts", (1, 2, 3, 4, 7))
-def test_holds_exactly_the_last_transitions(rollouts):
+def test_ring_stores_exactly_the_latest_transitions(rollouts):
     _, state = filled(rollouts)
-    held = stored(ring(CAPACITY, N), state, rollouts * T)
-    assert held.obs.dtype == jnp.uint8 and held.last.dtype == bool
+    found = stored(ring(CAPACITY, N), state, rollouts * T)
+    assert found.obs.dtype == jnp.uint8 and found.last.dtype == bool
     total = rollouts * T * N
-    kept = sorted(held.action.ravel().tolist())
+    indices = sorted(found.action.ravel().tolist())
     if total < CAPACITY:
-        assert kept == list(range(total))
+        assert indices == list(range(total))
     else:
-        assert kept == list(range(total - CAPACITY, total))
+        assert indices == list(range(total - CAPACITY, total))
 
 
-def test_samples_whole_transitions_and_only_filled_rows():
+def test_samples_are_complete_transitions_of_filled_rows():
     memory, state = filled(2)
     draws = memory.draw(jax.random.key(0), state, jnp.int32(2 * T), 5)
     batch = draws.transition
@@ -75,7 +75,7 @@ def test_latest_is_the_rollout():
     chex.assert_trees_all_equal(memory.sample(state, draw).transition, rollout(8))
 
 
-def in_minibatches(num_epochs, num_minibatches, key=0, start=8):
+def minibatch_samples(num_epochs, num_minibatches, key=0, start=8):
     memory = minibatches(num_epochs, num_minibatches)
     state = memory.init(jax.eval_shape(rollout, 0))
     state = memory.add(state, jnp.int32(0), rollout(start))
@@ -84,8 +84,8 @@ def in_minibatches(num_epochs, num_minibatches, key=0, start=8):
 
 
 @pytest.mark.parametrize("num_minibatches", (1, 2, 6, T * N))
-def test_minibatches_cover_every_transition_once_an_epoch(num_minibatches):
-    sample = in_minibatches(3, num_minibatches)
+def test_minibatches_contain_every_transition_once_per_epoch(num_minibatches):
+    sample = minibatch_samples(3, num_minibatches)
     action = np.asarray(sample.transition.action)
     assert action.shape == (3 * num_minibatches, T * N // num_minibatches)
     everything = np.sort(rollout(8).action.ravel())
@@ -94,17 +94,17 @@ def test_minibatches_cover_every_transition_once_an_epoch(num_minibatches):
     assert (sample.weight == 1).all()
 
 
-def test_minibatches_are_cut_anew_in_every_epoch_and_by_every_key():
-    first, again, other = (in_minibatches(4, 3, key).transition.action for key in (0, 0, 1))
+def test_minibatches_differ_between_epochs_and_keys():
+    first, again, other = (minibatch_samples(4, 3, key).transition.action for key in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     epochs = np.concatenate([first, other]).reshape(8, T * N)
     assert len({tuple(epoch) for epoch in epochs}) == 8
-    cuts = np.sort(np.reshape(first, (4, 3, T)), axis=-1)
-    assert len({tuple(cut.ravel()) for cut in cuts}) == 4
+    partitions = np.sort(np.reshape(first, (4, 3, T)), axis=-1)
+    assert len({tuple(partition.ravel()) for partition in partitions}) == 4
 
 
-def test_fields_stay_together_in_minibatches():
-    batch = in_minibatches(2, 3).transition
+def test_minibatches_keep_the_fields_of_a_transition_together():
+    batch = minibatch_samples(2, 3).transition
     chex.assert_shape(batch.obs, (6, 4, 2))
     np.testing.assert_array_equal(batch.obs[..., 0], batch.action)
     np.testing.assert_array_equal(batch.next_obs, batch.obs + 1)
@@ -127,20 +127,20 @@ def test_write_rows_is_one_update_slice_under_nested_vmap():
         jax.vmap(write_rows)(ring[0], block[0], jnp.arange(5))
 
 
-def test_the_shared_clock_cannot_be_batched():
+def test_the_clock_cannot_be_batched():
     doubled = jax.vmap(jax.vmap(lambda s: unbatched(s) * 2))
     np.testing.assert_array_equal(doubled(jnp.full((2, 3), 7)), jnp.full((2, 3), 14))
     step = jax.vmap(unbatched, out_axes=None)(jnp.full(3, 7))
     assert step.shape == () and step == 7
 
 
-def test_buffer_after_wrap_around_holds_true_successors():
+def test_ring_stores_true_successors_after_wrap_around():
     """A real environment through the loop: terminations, truncations, resets, wrap-around."""
     env = envs.bind(Counter())
     memory, length, n = uniform(ring(60, 4), 8), 5, 4
 
-    def actor(key, obs, step):
-        return jnp.zeros(n, jnp.int32), ()
+    def actor(key, obs, step, carry):
+        return jnp.zeros(n, jnp.int32), (), carry
 
     env_state, step, state, history = env.reset(jax.random.key(0), n), 0, None, []
     for key in jax.random.split(jax.random.key(1), 10):
@@ -152,15 +152,15 @@ def test_buffer_after_wrap_around_holds_true_successors():
         history.append(block)
         step += length
     everything = jax.tree.map(lambda *x: np.concatenate(x), *history)  # [50, 4]
-    held = stored(ring(60, 4), state, step)
-    chex.assert_trees_all_equal(held, jax.tree.map(lambda x: x[-15:], everything))
-    assert held.obs.dtype == jnp.uint8 and held.reward.dtype == jnp.float32
+    found = stored(ring(60, 4), state, step)
+    chex.assert_trees_all_equal(found, jax.tree.map(lambda x: x[-15:], everything))
+    assert found.obs.dtype == jnp.uint8 and found.reward.dtype == jnp.float32
     obs, following = np.asarray(everything.obs, int), np.asarray(everything.next_obs, int)
-    assert (following[..., 0] == obs[..., 0] + 1).all()  # also where the episode ended
+    assert (following[..., 0] == obs[..., 0] + 1).all()  # at the ends of episodes, too
     assert (following[..., 1] == obs[..., 1]).all()
     last, discount = np.asarray(everything.last), np.asarray(everything.discount)
     even = obs[..., 1] % 2 == 0
     assert (last == np.where(even, following[..., 0] == 5, following[..., 0] == 7)).all()
-    assert (discount == np.where(last & even, 0, 1)).all()  # a time limit bootstraps
+    assert (discount == np.where(last & even, 0, 1)).all()  # time limits are no terminations
     assert (last & even).any() and (last & ~even).any()
     assert (everything.reward == 3).all()

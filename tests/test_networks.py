@@ -1,4 +1,4 @@
-"""Layers against flax and their definitions, and what networks are put together."""
+"""Layers compared with flax and their definitions, and how networks are built from them."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -50,7 +50,7 @@ def random(shape, seed=0):
         ((9, 9, 64), 64, 3, 1),
     ),
 )
-def test_conv_is_the_flax_convolution_without_padding(shape, filters, width, stride):
+def test_conv_equals_the_flax_convolution_without_padding(shape, filters, width, stride):
     x = random((2, *shape))
     ours = Conv(filters, width, stride)
     params = ours.init(jax.random.key(1), x)["params"]["Dense_0"]
@@ -63,7 +63,7 @@ def test_conv_is_the_flax_convolution_without_padding(shape, filters, width, str
     np.testing.assert_allclose(y, expected, atol=1e-4)
 
 
-def test_conv_starts_like_the_flax_convolution():
+def test_conv_is_initialised_like_the_flax_convolution():
     x = random((1, 10, 10, 4))
     kernel = Conv(64, 3).init(jax.random.key(1), x)["params"]["Dense_0"]["kernel"]
     theirs = nn.Conv(64, (3, 3)).init(jax.random.key(1), x)["params"]["kernel"]
@@ -71,7 +71,7 @@ def test_conv_starts_like_the_flax_convolution():
     np.testing.assert_allclose(kernel.std(), theirs.std(), rtol=0.05)
 
 
-def test_dueling_is_the_value_plus_advantages_of_mean_zero():
+def test_dueling_is_the_value_plus_centred_advantages():
     mlp, x = partial(MLP, (8,)), random((5, 6))
     network = Dueling(mlp, nn.Dense, num_actions=3, num_outputs=4)
     params = network.init(jax.random.key(1), x)["params"]
@@ -89,7 +89,7 @@ def test_dueling_is_the_value_plus_advantages_of_mean_zero():
 def noisy(features=3, width=6, rows=4):
     layer, x = NoisyDense(features), random((rows, width))
     params = layer.init(jax.random.key(1), x)["params"]
-    params["sigma_b"] = params["sigma_b"] * 1.5  # so that the two can be told apart
+    params["sigma_b"] = params["sigma_b"] * 1.5  # to distinguish both
 
     def apply(x, key=None):
         noise = {} if key is None else draw_noise(key, {"params": params})
@@ -121,14 +121,14 @@ def test_noisy_dense_adds_an_outer_product_of_rank_one():
     apply, _, params = noisy(features=5, width=7)
     rows = jnp.concatenate([jnp.zeros((1, 7)), jnp.eye(7)])  # the biases, and the weights
     noise = apply(rows, jax.random.key(4)) - apply(rows)
-    into_out = (noise[1:] - noise[0]) / params["sigma_w"]
+    weights = (noise[1:] - noise[0]) / params["sigma_w"]
     out = noise[0] / params["sigma_b"]
-    singular = np.linalg.svd(np.asarray(into_out), compute_uv=False)
+    singular = np.linalg.svd(np.asarray(weights), compute_uv=False)
     assert singular[0] > 0.1 and singular[1] < 1e-4 * singular[0]
-    np.testing.assert_allclose(into_out[0] / into_out[0, 0], out / out[0], rtol=1e-3)
+    np.testing.assert_allclose(weights[0] / weights[0, 0], out / out[0], rtol=1e-3)
 
 
-def test_every_layer_has_a_noise_of_its_own_out_of_one_draw():
+def test_one_draw_gives_independent_noise_to_every_layer():
     network = networks.q_network(CONFIG, VECTOR, 2, 4, stream=networks.Dueling, dense=NoisyDense)
     params = network.init(jax.random.key(0), jnp.zeros((1, 6)))
     noise = draw_noise(jax.random.key(1), params)
@@ -141,7 +141,7 @@ def test_every_layer_has_a_noise_of_its_own_out_of_one_draw():
     assert draw_noise(jax.random.key(1), plain) == {"noise": {}}
 
 
-def test_one_call_is_one_noise_and_rows_under_vmap_have_their_own():
+def test_noise_is_shared_in_a_batch_but_not_across_vmap():
     apply, x, _ = noisy()
     same = jnp.broadcast_to(x[0], x.shape)
 
@@ -157,7 +157,7 @@ def test_one_call_is_one_noise_and_rows_under_vmap_have_their_own():
 
 
 @pytest.mark.parametrize(("width", "features"), ((4, 2_000), (400, 50)))
-def test_noisy_dense_starts_as_fortunato_et_al_say(width, features):
+def test_noisy_dense_is_initialised_as_in_fortunato_et_al(width, features):
     """mu ~ U(-1/sqrt p, 1/sqrt p) and sigma = 0.5/sqrt p, for p inputs."""
     x = jnp.zeros((1, width))
     params = NoisyDense(features).init(jax.random.key(0), x)["params"]
@@ -174,7 +174,7 @@ def test_noisy_dense_starts_as_fortunato_et_al_say(width, features):
 
 
 def scaled_first_layer(variables, factor):
-    """The same parameters with the first layer's multiplied by a factor."""
+    """The same parameters, with those of the first layer scaled."""
     flat = jax.tree_util.tree_flatten_with_path(variables)[0]
     first = next(path for path, leaf in flat if leaf.ndim == 2 and leaf.shape[0] == 6)
 
@@ -184,7 +184,7 @@ def scaled_first_layer(variables, factor):
     return jax.tree_util.tree_map_with_path(scale, variables)
 
 
-def test_layer_norm_makes_the_first_layer_invariant_to_scale():
+def test_layer_norm_makes_the_first_layer_scale_invariant():
     x = random((7, 6))
     changes = []
     for norm in (nn.LayerNorm, None):
@@ -197,21 +197,21 @@ def test_layer_norm_makes_the_first_layer_invariant_to_scale():
 
 
 def test_layer_norm_comes_before_every_activation():
-    seen = []
+    calls = []
 
     class Spy(nn.LayerNorm):
         def __call__(self, x):
             y = super().__call__(x)
-            seen.append((x, y))
+            calls.append((x, y))
             return y
 
     for space, count in ((VECTOR, 2), (IMAGE, 3)):
-        seen.clear()
+        calls.clear()
         x = random((7, *space.shape))
         network = networks.q_network(CONFIG, space, 3, 1, norm=Spy)
         network.init(jax.random.key(0), x)
-        assert len(seen) == count
-        for before, y in seen:
+        assert len(calls) == count
+        for before, y in calls:
             assert (before < 0).any()
             np.testing.assert_allclose(y.mean(-1), jnp.zeros(y.shape[:-1]), atol=1e-4)
             np.testing.assert_allclose(y.std(-1), jnp.ones(y.shape[:-1]), atol=0.05)
@@ -235,7 +235,7 @@ def outputs(kind, space, num_outputs=1, **changes):
 
 
 def test_bfloat16_does_not_make_actions_equal():
-    """Near 100 it has steps of 1/2."""
+    """Near 100, bfloat16 numbers are 1/2 apart."""
     config = SimpleNamespace(**{**vars(CONFIG), "compute_dtype": "bfloat16"})
     for stream in (networks.Linear, networks.Dueling):
         model = networks.q_network(config, VECTOR, 2, 1, stream=stream)
@@ -251,7 +251,7 @@ def test_bfloat16_does_not_make_actions_equal():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("space", (VECTOR, IMAGE))
-def test_bfloat16_is_only_computed_in(kind, space):
+def test_bfloat16_is_used_in_computations_only(kind, space):
     plain, full = outputs(kind, space)
     variables, half = outputs(kind, space, compute_dtype="bfloat16")
     for leaf, other in zip(jax.tree.leaves(variables), jax.tree.leaves(plain), strict=True):
@@ -265,13 +265,13 @@ def test_bfloat16_is_only_computed_in(kind, space):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_there_are_so_many_numbers_for_each_action(kind):
+def test_the_number_of_outputs_per_action(kind):
     count = 1 if kind == "implicit" else 4
     _, y = outputs(kind, VECTOR, count)
     assert (y.value if kind == "implicit" else y).shape == (7, 3, 5 if kind == "implicit" else 4)
 
 
-def test_the_hidden_sizes_are_those_of_the_configuration():
+def test_hidden_sizes_are_those_of_the_configuration():
     for sizes in ((), (16,), (16, 8), (16, 8, 4)):
         variables, _ = outputs("plain", VECTOR, 2, hidden_sizes=sizes)
         kernels = [leaf.shape for leaf in jax.tree.leaves(variables) if leaf.ndim == 2]
@@ -291,7 +291,7 @@ def iqn(distortion=lambda fraction: fraction, num_quantiles=5):
     return network, network.init(jax.random.key(1), x), x
 
 
-def test_iqn_draws_fractions_of_its_own_for_every_row():
+def test_iqn_samples_different_fractions_for_every_row():
     network, variables, x = iqn(num_quantiles=64)
     quantiles = network.apply(variables, x, rngs={"tau": jax.random.key(2)})
     assert quantiles.value.shape == (7, 3, 64) and quantiles.fraction.shape == (7, 64)
@@ -303,19 +303,19 @@ def test_iqn_draws_fractions_of_its_own_for_every_row():
     assert (again.fraction != quantiles.fraction).all()
 
 
-def test_iqn_without_a_key_takes_the_midpoints_which_the_distortion_bends():
+def test_iqn_without_a_key_uses_distorted_midpoints():
     np.testing.assert_allclose(midpoints(5), [0.1, 0.3, 0.5, 0.7, 0.9], rtol=1e-6)
     network, variables, x = iqn()
     plain = network.apply(variables, x)
     expected = jnp.broadcast_to(midpoints(5), (7, 5))
     np.testing.assert_allclose(plain.fraction, expected)
     risk_averse, _, _ = iqn(lambda fraction: 0.25 * fraction)
-    bent = risk_averse.apply(variables, x)
-    np.testing.assert_allclose(bent.fraction, 0.25 * expected)
-    assert (bent.value != plain.value).any()
-    key = {"tau": jax.random.key(2)}  # what is learned from is never bent
-    learned = (n.apply(variables, x, rngs=key).fraction for n in (network, risk_averse))
-    np.testing.assert_array_equal(*learned)
+    distorted = risk_averse.apply(variables, x)
+    np.testing.assert_allclose(distorted.fraction, 0.25 * expected)
+    assert (distorted.value != plain.value).any()
+    key = {"tau": jax.random.key(2)}  # fractions are not distorted in training
+    sampled = (n.apply(variables, x, rngs=key).fraction for n in (network, risk_averse))
+    np.testing.assert_array_equal(*sampled)
 
 
 def test_cvar_is_the_distortion_of_the_implicit_network():
@@ -326,7 +326,7 @@ def test_cvar_is_the_distortion_of_the_implicit_network():
     np.testing.assert_allclose(y.fraction[0], 0.2 * midpoints(5), rtol=1e-6)
 
 
-def test_iqn_values_are_the_stream_of_features_times_cosine_embeddings():
+def test_iqn_values_by_their_definition():
     network, variables, x = iqn()
     params = variables["params"]
     y = network.apply(variables, x, rngs={"tau": jax.random.key(2)})
@@ -355,12 +355,12 @@ def test_a_cnn_needs_images(shape):
     assert "\n" not in str(error.value) and str(shape) in str(error.value)
 
 
-def test_a_cnn_cannot_read_a_discrete_observation():
+def test_a_cnn_rejects_discrete_observations():
     with pytest.raises(ConfigError, match="a CNN needs images"):
         networks.torso(spaces.Discrete(5), (8,), "relu", layers=lambda space: MINATAR)
 
 
-def test_images_may_be_too_small_for_their_convolutions():
+def test_images_too_small_for_their_convolutions_raise():
     def torso(size, layers):
         space = spaces.Box(0, 1, (*size, 1))
         return networks.torso(space, (8,), "relu", layers=lambda space: layers)
@@ -375,7 +375,7 @@ def test_images_may_be_too_small_for_their_convolutions():
         assert jax.eval_shape(network.init_with_output, jax.random.key(0), x)[0].shape == (1, 8)
 
 
-def test_convolutions_follow_the_observations():
+def test_convolutions_depend_on_the_observations():
     shapes = {(84, 84, 4): NATURE, (36, 40, 1): NATURE, (84, 35, 4): MINATAR, (10, 10, 4): MINATAR}
     for shape, layers in shapes.items():
         assert networks.convolutions(spaces.Box(0, 255, shape)) == layers
@@ -383,7 +383,7 @@ def test_convolutions_follow_the_observations():
         assert networks.convolutions(space) == ()
 
 
-def test_atari_images_are_read_by_the_convolutions_of_nature():
+def test_atari_images_use_the_convolutions_of_nature():
     space = spaces.Box(0, 255, (84, 84, 4))
     config = SimpleNamespace(**{**vars(CONFIG), "hidden_sizes": (512,)})
     network = networks.q_network(config, space, 6, 1)
@@ -397,7 +397,7 @@ def test_atari_images_are_read_by_the_convolutions_of_nature():
 
 
 @pytest.mark.parametrize("shape", ((64, 64), (3, 128), (128, 2), (1, 1)))
-def test_layers_start_orthogonal(key, shape):
+def test_layers_are_initialised_orthogonally(key, shape):
     layer = networks.orthogonal(2.0)(shape[1])
     keys = jax.random.split(key, 16)
     kernels = jax.vmap(lambda key: layer.init(key, jnp.zeros((1, shape[0]))))(keys)
@@ -409,8 +409,8 @@ def test_layers_start_orthogonal(key, shape):
 
 
 @pytest.mark.parametrize("algorithm", ("ppo", "a2c", "simba"))
-def test_no_factorisation_that_waits_for_its_own_threads(algorithm):
-    """See `networks._orthogonal`."""
+def test_initialisation_uses_no_matrix_factorisation(algorithm):
+    """See `networks.layers._orthogonal`."""
     config = small(algorithm)
     keys = jax.random.split(jax.random.key(0), 2)
     program = str(jax.make_jaxpr(jax.vmap(lambda key: prl.init(key, config)))(keys))

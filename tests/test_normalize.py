@@ -24,18 +24,18 @@ def test_moments_are_those_of_all_values():
         moments = normalize.include(moments, part)
     np.testing.assert_allclose(moments.mean, values.mean(0), rtol=1e-6)
     np.testing.assert_allclose(normalize.deviation(moments), values.std(0), rtol=1e-4)
-    assert moments.count == 1_000
+    assert moments.number == 1_000
 
 
 def test_an_iteration_uses_the_statistics_of_earlier_ones(key):
     config = small("ppo", wrappers=(normalize.observations,), warmup_steps=0)
     state = prl.init(key, config)
-    assert state.agent.seen.count == 0
+    assert state.agent.seen.number == 0
     for iteration in range(3):
         before = state.agent.seen
         state, _ = prl.run(state, config, 1)
-        assert state.agent.used.count == 12 * (iteration + 1)
-        assert state.agent.seen.count == before.count + 12
+        assert state.agent.used.number == 12 * (iteration + 1)
+        assert state.agent.seen.number == before.number + 12
         chex.assert_trees_all_equal(state.agent.used, state.agent.seen)
 
 
@@ -72,7 +72,7 @@ def test_rewards_are_divided_by_the_deviation_of_returns(key):
     state, _ = prl.train(key, config)
     returns = np.array([4, 4 + 2, 4 + 2 + 1])  # of every episode
     scaled = state.agent.agent.seen if hasattr(state.agent.agent, "seen") else state.agent.seen
-    count = int(scaled.count)
+    count = int(scaled.number)
     expected = np.tile(returns, count)[: count // 3].std()  # 3 environments in lockstep
     np.testing.assert_allclose(normalize.deviation(scaled), expected, rtol=1e-4)
 

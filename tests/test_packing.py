@@ -1,4 +1,4 @@
-"""A packed scan is a scan."""
+"""Packed scans and layouts are exact."""
 
 import chex
 import jax
@@ -10,7 +10,7 @@ from purejaxrl_sac.kernels.packing import layout, packed_scan
 
 
 @pytest.mark.parametrize("length", (1, 4))
-def test_a_packed_scan_is_a_scan(length):
+def test_a_packed_scan_equals_a_scan(length):
     def body(carry, x):
         return carry + x, {"sum": carry, "x": x, "even": x % 2 == 0, "row": jnp.full(2, x)}
 
@@ -42,7 +42,7 @@ def test_outputs_of_a_leading_shape_are_packed():
     assert shapes == {(4, 3, 2), (4,)}
 
 
-def test_gradients_pass_through():
+def test_gradients_pass_through_a_packed_scan():
     def total(scan, w):
         def body(carry, x):
             return carry * w, {"a": carry * w, "n": x, "flag": carry > 2}
@@ -54,7 +54,7 @@ def test_gradients_pass_through():
     assert ours == jax.grad(lambda w: total(jax.lax.scan, w))(2.0) == 29
 
 
-def test_what_cannot_be_packed_is_stacked():
+def test_outputs_that_cannot_be_packed_are_stacked():
     def body(carry, x):
         key = jax.random.fold_in(jax.random.key(0), x)
         return carry, {"key": key, "complex": 1j * x, "python": True, "half": jnp.bfloat16(2)}
@@ -65,7 +65,7 @@ def test_what_cannot_be_packed_is_stacked():
     chex.assert_trees_all_equal(ours, theirs)
 
 
-def test_a_layout_keeps_every_bit():
+def test_a_layout_preserves_every_bit():
     tree = {
         "float": jnp.array([[1.5, -0.0, jnp.nan], [jnp.inf, 1e-40, -3.0]]),
         "int": jnp.array([-(2**31), 7, 0x7F800001], jnp.int32),
@@ -73,10 +73,10 @@ def test_a_layout_keeps_every_bit():
         "scalar": jnp.float32(2),
         "empty": jnp.zeros((0, 3), jnp.uint8),
     }
-    found = layout(jax.eval_shape(lambda: tree))
-    back = found.decode(found.encode(tree))
-    chex.assert_trees_all_equal_shapes_and_dtypes(back, tree)
-    raw = [[np.asarray(x).tobytes() for x in jax.tree.leaves(t)] for t in (back, tree)]
+    packed = layout(jax.eval_shape(lambda: tree))
+    decoded = packed.decode(packed.encode(tree))
+    chex.assert_trees_all_equal_shapes_and_dtypes(decoded, tree)
+    raw = [[np.asarray(x).tobytes() for x in jax.tree.leaves(t)] for t in (decoded, tree)]
     assert raw[0] == raw[1]
     many = jax.tree.map(lambda x: jnp.stack([x, x]), tree)
-    chex.assert_trees_all_equal(found.decode(jax.vmap(found.encode)(many)), many)
+    chex.assert_trees_all_equal(packed.decode(jax.vmap(packed.encode)(many)), many)

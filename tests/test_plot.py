@@ -1,4 +1,4 @@
-"""Pictures of runs: what is drawn are the statistics, named and with units."""
+"""Figures of runs: plotted values, labels and layout."""
 
 from functools import partial
 from itertools import combinations
@@ -15,11 +15,11 @@ from purejaxrl_sac.experiment import statistics as st
 from purejaxrl_sac.experiment.pictures import plot
 
 nan = np.nan
-INTERVALS, IMPROVEMENTS, PROFILES = 1, 3, 2  # places in a comparison
+INTERVALS, IMPROVEMENTS, PROFILES = 1, 3, 2  # panels of a comparison
 
 
 def runs(seed, number, points, top=500.0):
-    """Rising, noisy, with nan before the first episode and wherever else none ended."""
+    """Increasing, noisy returns, with nan wherever no episode ended."""
     rng = np.random.default_rng(seed)
     steps = np.linspace(0, 10_000, points + 1)[1:]
     returns = top * (1 - np.exp(-steps / 3_000)) + rng.normal(0, 20, (number, points))
@@ -40,7 +40,7 @@ def scores(curves):
 
 
 def drawn(axes, label):
-    """x and y of the line whose label begins so."""
+    """x and y of the line whose label starts with `label`."""
     (line,) = [line for line in axes.lines if line.get_label().startswith(label)]
     return line.get_data()
 
@@ -65,18 +65,20 @@ def rows(axes):
 
 
 def readable(figure):
-    """Whether everything drawn is on the page, and nothing of a panel on another or a legend."""
+    """Check that everything is on the page, and that panels and legends do not overlap."""
     figure.draw_without_rendering()
     page, used = figure.bbox_inches.padded(0.01), figure.get_tightbbox()
     assert page.contains(*used.min) and page.contains(*used.max)
-    assert not any(legend.get_window_extent().overlaps(title) for legend, title in named(figure))
+    assert not any(
+        legend.get_window_extent().overlaps(title) for legend, title in legends_and_titles(figure)
+    )
     boxes = [axes.get_tightbbox() for axes in figure.axes]
     boxes += [found.get_window_extent() for found in figure.legends]
     assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
 
 
-def named(figure):
-    """Legends of panels, with where the panel's title is."""
+def legends_and_titles(figure):
+    """Legends of panels, with the positions of the panels' titles."""
     for axes in figure.axes:
         if axes.get_legend() is not None:
             (title,) = [text for text in axes.findobj(Text) if text.get_text() == "Final scores"]
@@ -93,7 +95,7 @@ def test_curves_are_the_iqm_within_its_interval(curves):
     (axes,) = figure.axes
     assert legend(figure) == ["dqn (9 seeds)", "sac, long (5 seeds)", "alone (1 seed)"]
     assert axes.get_xlabel() == "environment steps per seed" and axes.get_ylabel() == "return"
-    assert len(bands(axes)) == 2  # one seed has none
+    assert len(bands(axes)) == 2  # a single seed has no band
     for label, band in zip(curves, [*bands(axes), None], strict=True):
         steps, values = curves[label]
         filled = plot.forward_fill(values)
@@ -107,7 +109,7 @@ def test_curves_are_the_iqm_within_its_interval(curves):
             assert (low <= y).all() and (y <= high).all() and (low < high).any()
 
 
-def test_a_curve_tells_how_many_seeds_ever_ended_an_episode():
+def test_a_curve_is_labelled_with_the_number_of_seeds_with_episodes():
     steps, values = runs(0, 4, 6)
     values[1] = nan
     some = {"some": (steps, values), "none": (steps, values * nan)}
@@ -177,7 +179,7 @@ def test_profiles_fall_from_one_to_zero_within_their_bands(scores):
         assert (low <= share[1:-1]).all() and (share[1:-1] <= high).all()
         lower, upper = st.stratified_interval([x], partial(st.performance_profile, thresholds=tau))
         np.testing.assert_allclose(low, lower[1:-1])
-        np.testing.assert_allclose(high, upper[:-2])  # a step goes down from the one before
+        np.testing.assert_allclose(high, upper[:-2])  # a step keeps the previous value
 
 
 def test_improvement_of_every_pair(scores):
@@ -192,7 +194,7 @@ def test_improvement_of_every_pair(scores):
 
 
 def test_of_many_runs_the_first_is_compared_with_each():
-    few = {f"run {i}": np.arange(3.0) + i for i in range(plot.MANY)}
+    few = {f"run {i}": np.arange(3.0) + i for i in range(plot.MAX_ALL_PAIRS)}
     assert len(rows(plot.improvement(few).axes[0])) == 15
     many = {**few, "last": np.ones(2)}
     found = rows(plot.improvement(many).axes[0])
@@ -209,8 +211,8 @@ def test_comparison_has_four_readable_panels(curves, scores, tmp_path):
     assert Image.open(path).size == (1650, 1050)
 
 
-def test_a_run_looks_alike_in_all_panels(curves, scores):
-    """Also where a run before it has no score."""
+def test_a_run_has_the_same_style_in_all_panels(curves, scores):
+    """Also if an earlier run has no score."""
     scores["dqn"] = np.full(9, nan)
     scores["sac, long"][0] = nan
     axes = plot.comparison(curves, scores, ylabel="return").axes
@@ -221,14 +223,14 @@ def test_a_run_looks_alike_in_all_panels(curves, scores):
     assert first == [plot.COLORS[1]] * 3
 
 
-def test_no_two_of_many_runs_look_alike():
+def test_styles_of_many_runs_are_distinct():
     many = {f"run {i}": (np.arange(3), np.ones((1, 3)) * i) for i in range(20)}
     lines = plot.curves(many, "return").axes[0].lines
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 20
 
 
 @pytest.mark.parametrize("number", (1, 4, 10))
-def test_long_names_hide_nothing(number):
+def test_long_names_do_not_overlap(number):
     names = [f"double_dqn-CartPole-v1-20261123-05501{i}" for i in range(number)]
     curves = {name: runs(i, 3, 4) for i, name in enumerate(names)}
     scores = {name: values[:, -1] for name, (_, values) in curves.items()}

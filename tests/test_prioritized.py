@@ -1,4 +1,4 @@
-"""Prioritised replay: a tree whose sums are exact, and draws, weights and times by definition."""
+"""Prioritised replay: the sums of its tree, and draws, weights and indices by definition."""
 
 from functools import partial
 from itertools import pairwise
@@ -46,7 +46,7 @@ def expect_sums(tree, fan_out):
 
 
 @TREES
-def test_sums_are_exact_after_random_writes_of_which_the_largest_wins(capacity, fan_out):
+def test_sums_are_exact_after_random_writes(capacity, fan_out):
     rng = np.random.default_rng(0)
     tree, expected = empty_tree(capacity, fan_out), np.zeros(capacity, np.float32)
     write = jax.jit(partial(write_tree, fan_out=fan_out))
@@ -62,7 +62,7 @@ def test_sums_are_exact_after_random_writes_of_which_the_largest_wins(capacity, 
 
 
 @TREES
-def test_a_block_is_written_as_its_leaves_are(capacity, fan_out):
+def test_writing_a_block_equals_writing_its_leaves(capacity, fan_out):
     rng = np.random.default_rng(6)
     tree = tree_of(rng.random(capacity), fan_out)
     for count in {1, min(capacity, 2), min(capacity, 70), capacity}:
@@ -76,7 +76,7 @@ def test_a_block_is_written_as_its_leaves_are(capacity, fan_out):
             chex.assert_trees_all_close(found, expected, rtol=1e-6)
 
 
-def test_both_ways_to_choose_agree():
+def test_both_choices_among_siblings_agree():
     tree = tree_of(np.random.default_rng(7).random(5_000))
     numbers = uniform(tree, 10_000)
     one, other = (
@@ -84,11 +84,11 @@ def test_both_ways_to_choose_agree():
         for choose in (choose_by_reductions, choose_by_comparisons)
     )
     same = np.asarray(one[0] == other[0])
-    assert same.mean() > 0.999  # sums of another order round otherwise
+    assert same.mean() > 0.999  # another order of summation rounds differently
     np.testing.assert_allclose(one[1][same], other[1][same], rtol=1e-5)
 
 
-def test_a_tree_is_as_high_as_it_must_be():
+def test_trees_have_the_minimum_height():
     heights = [len(empty_tree(capacity)) for capacity in (1, 8, 9, 64, 65, 10**6)]
     assert heights == [1, 1, 2, 2, 3, 7]
     assert [len(level) for level in empty_tree(70, 4)] == [72, 20, 8, 4]
@@ -100,7 +100,7 @@ def uniform(tree, count, seed=0):
 
 @CHOICES
 @TREES
-def test_leaves_are_drawn_in_proportion(capacity, fan_out, choose):
+def test_leaves_are_drawn_in_proportion_to_their_values(capacity, fan_out, choose):
     rng = np.random.default_rng(1)
     values = rng.exponential(size=capacity) * (rng.random(capacity) < 0.7)
     values[0] = 1
@@ -123,7 +123,7 @@ def test_leaves_are_drawn_in_proportion(capacity, fan_out, choose):
 
 
 def corners(tree):
-    """Uniform numbers of which each level has 0, the largest below 1 and a random one."""
+    """Numbers that combine, for every level, 0, the largest number below 1 and a random one."""
     choices = np.meshgrid(*[range(3)] * len(tree), indexing="ij")
     choices = np.tile(np.stack([c.ravel() for c in choices], -1), (100, 1))
     rng = np.random.default_rng(2)
@@ -133,7 +133,7 @@ def corners(tree):
 
 @CHOICES
 @TREES
-def test_what_is_zero_is_never_drawn(capacity, fan_out, choose):
+def test_leaves_of_value_zero_are_never_drawn(capacity, fan_out, choose):
     rng = np.random.default_rng(3)
     draw = jax.jit(partial(descend, fan_out=fan_out, choose=choose))
     for attempt in range(10):
@@ -148,8 +148,8 @@ def test_what_is_zero_is_never_drawn(capacity, fan_out, choose):
 
 @CHOICES
 @pytest.mark.parametrize("count", (8, 37, 64))
-def test_what_is_zero_is_not_drawn_at_the_very_edge_of_its_neighbours(count, choose):
-    """Uniform numbers a few roundings around every cumulative sum."""
+def test_rounding_never_draws_leaves_of_value_zero(count, choose):
+    """Uniform numbers within a few ulps of every cumulative sum."""
     rng = np.random.default_rng(4)
     draw = jax.jit(jax.vmap(partial(descend, fan_out=64, choose=choose)))
     values = (10 ** rng.uniform(-1, 1, (200, 64))).astype(np.float32)
@@ -166,7 +166,7 @@ def test_what_is_zero_is_not_drawn_at_the_very_edge_of_its_neighbours(count, cho
     assert len(np.unique(leaf)) == count
 
 
-def test_draws_at_zero_and_just_below_one_are_the_first_and_the_last():
+def test_the_extreme_numbers_draw_the_first_and_the_last_leaf():
     values = np.zeros(200, np.float32)
     values[[70, 71, 150]] = 1e-6, 5, 1e-3
     tree = tree_of(values)
@@ -174,8 +174,8 @@ def test_draws_at_zero_and_just_below_one_are_the_first_and_the_last():
     np.testing.assert_array_equal(leaf, [70, 150])
 
 
-def test_ten_million_writes_leave_no_rounding_error():
-    """Priorities from 1e-6 to 1e6: in a running sum, what is large would drown what is small."""
+def test_rounding_errors_do_not_accumulate_over_many_writes():
+    """Ten million priorities from 1e-6 to 1e6, which sums updated by differences would corrupt."""
     capacity, batch = 5_000, 100
     rng = np.random.default_rng(5)
     leaves = jnp.asarray(rng.integers(0, capacity, (997, batch)))
@@ -201,7 +201,7 @@ CAPACITY = ROWS * NUM_ENVS
 
 
 def rollout(start, length=LENGTH):
-    """A rollout whose every entry says which time and environment it is."""
+    """A rollout whose entries identify their time and environment."""
     time = jnp.broadcast_to(start + jnp.arange(length)[:, None], (length, NUM_ENVS))
     env = jnp.broadcast_to(jnp.arange(NUM_ENVS), (length, NUM_ENVS))
     obs = jnp.stack([time, env], -1).astype(jnp.int32)
@@ -229,7 +229,7 @@ def drawn(memory, state, step, key=0, num_updates=1):
     return samples[0] if num_updates == 1 else samples
 
 
-def revised(memory, state, leaf, priority):
+def updated(memory, state, leaf, priority):
     sample = drawn(memory, state, LENGTH)
     leaf, priority = jnp.asarray(leaf), jnp.asarray(priority)
     sample = sample._replace(index=leaf, weight=jnp.ones(leaf.shape))
@@ -237,7 +237,7 @@ def revised(memory, state, leaf, priority):
 
 
 @pytest.mark.parametrize("rollouts", (1, 3, 4, 5, 6, 11))
-def test_leaves_are_read_at_the_times_at_which_they_were_written(rollouts):
+def test_leaves_are_read_at_the_times_of_their_writes(rollouts):
     memory = memory_of(batch_size=512)
     state, step = filled(memory, rollouts), rollouts * LENGTH
     sample = drawn(memory, state, step)
@@ -248,11 +248,11 @@ def test_leaves_are_read_at_the_times_at_which_they_were_written(rollouts):
     np.testing.assert_array_equal(sample.transition.reward, 10 * time + env)
 
 
-def test_draws_are_in_proportion_to_the_powers_of_the_priorities():
+def test_draws_are_in_proportion_to_powers_of_the_priorities():
     memory = memory_of(omega=0.6, batch_size=4_096)
     state = filled(memory, 4)
     priority = np.linspace(0.1, 5, CAPACITY)
-    state = revised(memory, state, np.arange(CAPACITY), priority)
+    state = updated(memory, state, np.arange(CAPACITY), priority)
     samples = drawn(memory, state, ROWS, num_updates=20)
     counts = np.bincount(np.concatenate([s.index for s in samples]), minlength=CAPACITY)
     expected = counts.sum() * priority**0.6 / (priority**0.6).sum()
@@ -261,13 +261,13 @@ def test_draws_are_in_proportion_to_the_powers_of_the_priorities():
 
 @pytest.mark.parametrize("rollouts", (2, 4, 7))
 def test_importance_weights_by_hand(rollouts):
-    """(N P(i))^-beta over the largest of the batch; beta = 0.5 + 0.5 step N_envs / total."""
+    """(N P(i))^-beta, divided by the largest of the batch; beta = 0.5 + 0.5 step N_envs / total."""
     memory = memory_of(omega=0.5, beta=0.5, batch_size=8, total_steps=60)
     step = rollouts * LENGTH
     state = filled(memory, rollouts)
     stored = min(step, ROWS) * NUM_ENVS
     priority = 1.0 + np.arange(stored) ** 2
-    state = revised(memory, state, np.arange(stored), priority)
+    state = updated(memory, state, np.arange(stored), priority)
     sample = drawn(memory, state, step)
     power = (priority + SMALLEST) ** 0.5
     probability = (power / power.sum())[sample.index]
@@ -280,9 +280,9 @@ def test_importance_weights_by_hand(rollouts):
 @pytest.mark.parametrize(
     ("step", "beta"), ((8, 0.424), (50, 0.55), (100, 0.7), (200, 1.0), (10_000, 1.0))
 )
-def test_beta_rises_in_a_line_to_one_at_the_last_step(step, beta):
+def test_beta_increases_linearly_to_one_at_the_last_step(step, beta):
     memory = memory_of(beta=0.4, batch_size=64, total_steps=200 * NUM_ENVS)
-    state = revised(memory, filled(memory, 4), np.arange(CAPACITY), np.arange(1.0, CAPACITY + 1))
+    state = updated(memory, filled(memory, 4), np.arange(CAPACITY), np.arange(1.0, CAPACITY + 1))
     draw = memory.draw(jax.random.key(0), state, jnp.int32(step), 1)
     sample = memory.sample(state, jax.tree.map(lambda x: x[0], draw))
     priority = np.asarray(sample.index) + 1.0
@@ -290,9 +290,9 @@ def test_beta_rises_in_a_line_to_one_at_the_last_step(step, beta):
 
 
 @pytest.mark.parametrize("total_steps", (2**31 - 1, 2**33))
-def test_beta_rises_over_very_long_runs(total_steps):
+def test_beta_increases_over_very_long_runs(total_steps):
     memory = memory_of(beta=0.0, batch_size=64, total_steps=total_steps)
-    state = revised(memory, filled(memory, 4), np.arange(CAPACITY), np.arange(1.0, CAPACITY + 1))
+    state = updated(memory, filled(memory, 4), np.arange(CAPACITY), np.arange(1.0, CAPACITY + 1))
     step = min(total_steps // NUM_ENVS, 2**31 - 1)
     draw = memory.draw(jax.random.key(0), state, jnp.int32(step), 1)
     sample = memory.sample(state, jax.tree.map(lambda x: x[0], draw))
@@ -305,36 +305,36 @@ def test_new_transitions_have_the_largest_priority_so_far():
     memory = memory_of(omega=0.5)
     state = filled(memory, 1)
     np.testing.assert_array_equal(state.tree[0][:6], np.ones(6))
-    state = revised(memory, state, [0, 1], [0.01, 0.25])
+    state = updated(memory, state, [0, 1], [0.01, 0.25])
     assert state.largest == 1
     state = filled(memory, 1, 1, state)
     np.testing.assert_allclose(state.tree[0][:12], [0.1, 0.5, *[1] * 10], rtol=1e-3)
-    state = revised(memory, state, [3], [9.0])
-    state = revised(memory, state, [3], [4.0])
+    state = updated(memory, state, [3], [9.0])
+    state = updated(memory, state, [3], [4.0])
     state = filled(memory, 1, 2, state)
     expected = [0.1, 0.5, 1, 2, *[1] * 8, *[3] * 6, *[0] * 6]
     np.testing.assert_allclose(state.tree[0][:CAPACITY], expected, rtol=1e-3)
     np.testing.assert_allclose(state.largest, 9, rtol=1e-5)
 
 
-def test_a_transition_that_replaces_another_does_not_inherit_its_priority():
+def test_overwriting_a_transition_resets_its_priority():
     memory = memory_of()
-    state = revised(memory, filled(memory, 4), np.arange(CAPACITY), np.full(CAPACITY, 0.1))
+    state = updated(memory, filled(memory, 4), np.arange(CAPACITY), np.full(CAPACITY, 0.1))
     state = filled(memory, 1, 4, state)
     expected = np.where(np.arange(CAPACITY) < LENGTH * NUM_ENVS, 1, 0.1)
     np.testing.assert_allclose(state.tree[0][:CAPACITY], expected, rtol=1e-4)
     expect_sums(state.tree, FAN_OUT)
 
 
-def test_revising_takes_magnitudes_and_leaves_nothing_at_zero():
+def test_priorities_are_positive_magnitudes():
     memory = memory_of(omega=1.0)
-    state = revised(memory, filled(memory, 1), [0, 1, 2, 2], [-3.0, 0.0, -0.5, 0.25])
+    state = updated(memory, filled(memory, 1), [0, 1, 2, 2], [-3.0, 0.0, -0.5, 0.25])
     expected = [3 + SMALLEST, SMALLEST, 0.5 + SMALLEST, 1, 1, 1]
     np.testing.assert_allclose(state.tree[0][:6], expected, rtol=1e-6)
     np.testing.assert_allclose(state.largest, 3, rtol=1e-5)
 
 
-def test_revising_what_was_sampled_changes_just_that():
+def test_updates_change_only_the_sampled_priorities():
     memory = memory_of(batch_size=4)
     before = filled(memory, 4)
     sample = drawn(memory, before, ROWS)
@@ -344,9 +344,9 @@ def test_revising_what_was_sampled_changes_just_that():
     chex.assert_trees_all_equal(after.storage, before.storage)
 
 
-def test_without_omega_replay_is_uniform_and_weights_are_one():
+def test_omega_zero_is_uniform_replay_with_weights_of_one():
     memory = memory_of(omega=0.0, batch_size=4_096)
-    state = revised(memory, filled(memory, 4), np.arange(CAPACITY), np.arange(CAPACITY) ** 3.0)
+    state = updated(memory, filled(memory, 4), np.arange(CAPACITY), np.arange(CAPACITY) ** 3.0)
     state = filled(memory, 1, 4, state)
     samples = drawn(memory, state, ROWS + LENGTH, num_updates=10)
     counts = np.bincount(np.concatenate([s.index for s in samples]), minlength=CAPACITY)
@@ -356,57 +356,57 @@ def test_without_omega_replay_is_uniform_and_weights_are_one():
         np.testing.assert_allclose(sample.weight, np.ones(4_096), rtol=1e-5)
 
 
-def test_updates_of_one_iteration_see_what_the_earlier_ones_revised():
+def test_updates_use_the_priorities_of_earlier_updates():
     memory = memory_of(batch_size=64)
     state = filled(memory, 4)
     draws = memory.draw(jax.random.key(0), state, jnp.int32(ROWS), 2)
     first, second = (jax.tree.map(lambda x, i=i: x[i], draws) for i in range(2))
-    state = revised(memory, state, np.arange(CAPACITY), np.where(np.arange(CAPACITY) == 7, 1e6, 0))
+    state = updated(memory, state, np.arange(CAPACITY), np.where(np.arange(CAPACITY) == 7, 1e6, 0))
     for draw in (first, second):
         np.testing.assert_array_equal(memory.sample(state, draw).index, np.full(64, 7))
     assert (first.uniform != second.uniform).all()
 
 
-def test_seeds_under_vmap_have_trees_of_their_own():
+def test_vmapped_seeds_have_separate_trees():
     memory = memory_of(batch_size=32)
     keys = jax.random.split(jax.random.key(0), 3)
     blocks = [rollout(i * LENGTH) for i in range(5)]
-    favourite = jnp.array([2, 11, 23])
+    target = jnp.array([2, 11, 23])
 
-    def run(key, favourite, step):
+    def run(key, target, step):
         state = memory.init(jax.eval_shape(rollout, 0))
         for i, block in enumerate(blocks):
             state = memory.add(state, step + i * LENGTH, block)
         draw = jax.tree.map(lambda x: x[0], memory.draw(key, state, step + 5 * LENGTH, 1))
         sample = memory.sample(state, draw)
-        priority = jnp.where(jnp.arange(CAPACITY) == favourite, 1e6, 1e-3)
+        priority = jnp.where(jnp.arange(CAPACITY) == target, 1e6, 1e-3)
         everything = sample._replace(index=jnp.arange(CAPACITY), weight=jnp.ones(CAPACITY))
         state = memory.update_priorities(state, everything, priority)
         return state, sample, memory.sample(state, draw)
 
-    batched = jax.jit(jax.vmap(run, (0, 0, None)))(keys, favourite, jnp.int32(0))
+    batched = jax.jit(jax.vmap(run, (0, 0, None)))(keys, target, jnp.int32(0))
     for seed in range(3):
-        alone = jax.jit(run)(keys[seed], favourite[seed], jnp.int32(0))
+        alone = jax.jit(run)(keys[seed], target[seed], jnp.int32(0))
         ours = jax.tree.map(lambda x, seed=seed: x[seed], batched)
         chex.assert_trees_all_close(ours, alone, rtol=1e-5)
-        assert (ours[2].index == favourite[seed]).all()
+        assert (ours[2].index == target[seed]).all()
     before = np.asarray(batched[1].index)
     assert (before[0] != before[1]).any() and (before[1] != before[2]).any()
 
 
 def stream(start, length):
-    """Every fifth step of environment e truncates, and every seventh terminates."""
+    """Every fifth step is a truncation, and every seventh a termination."""
     block = rollout(start, length)
     time, env = block.obs[..., 0], block.obs[..., 1]
-    cut, ended = (time + env) % 5 == 4, (time + env) % 7 == 6
-    return block._replace(discount=1 - ended.astype(jnp.float32), last=cut | ended)
+    truncated, terminated = (time + env) % 5 == 4, (time + env) % 7 == 6
+    return block._replace(discount=1 - terminated.astype(jnp.float32), last=truncated | terminated)
 
 
-@pytest.mark.parametrize("lossy", (False, True))
-def test_prioritises_n_steps_of_observations_that_are_kept_once(lossy):
+@pytest.mark.parametrize("loses_boundaries", (False, True))
+def test_prioritised_replay_of_n_step_deduplicated_transitions(loses_boundaries):
     n, gamma, num_rows = 3, 0.5, 40
-    length = 1 if lossy else 4
-    boundaries = 1 if lossy else 120
+    length = 1 if loses_boundaries else 4
+    boundaries = 1 if loses_boundaries else 120
     storage = n_step(deduplicated(num_rows * NUM_ENVS, NUM_ENVS, boundaries), n, gamma)
     memory = memory_of(batch_size=512, total_steps=10**6, beta=1.0, storage=storage)
     state = memory.init(jax.eval_shape(lambda: stream(0, length)))
@@ -431,29 +431,29 @@ def test_prioritises_n_steps_of_observations_that_are_kept_once(lossy):
     ]
     np.testing.assert_allclose(batch.reward, reward, rtol=1e-5)
     np.testing.assert_allclose(batch.discount, gamma ** (steps - 1) * discount[end, env])
-    cut = last & (discount > 0)
-    newer = np.cumsum(cut.ravel()[::-1])[::-1].reshape(cut.shape)
-    kept = ~(cut & (newer > max(boundaries, length * NUM_ENVS)))[end, env]
+    truncated = last & (discount > 0)
+    newer = np.cumsum(truncated.ravel()[::-1])[::-1].reshape(truncated.shape)
+    kept = ~(truncated & (newer > max(boundaries, length * NUM_ENVS)))[end, env]
     np.testing.assert_array_equal(sample.weight, kept)  # all priorities are equal
-    assert kept.all() != lossy
-    goes_on = kept & (batch.discount > 0)
+    assert kept.all() != loses_boundaries
+    valid = kept & (batch.discount > 0)
     expected = everything.next_obs[end, env]
-    np.testing.assert_array_equal(batch.next_obs[goes_on], expected[goes_on])
+    np.testing.assert_array_equal(batch.next_obs[valid], expected[valid])
     assert {1, 2, 3} == set(steps) and time.min() == 60
 
-    # the rarer, the larger the weight, but not of what is lost: it must not dwarf the others
-    rare = write_tree(state.tree, sample.index, jnp.where(kept, 1.0, 0.1))
-    again = drawn(memory, state._replace(tree=rare), 100, key=1)
-    assert (np.asarray(again.weight) == 0).any() == lossy
-    np.testing.assert_allclose(again.weight[again.weight > 0], 1, rtol=1e-5)
+    # lost transitions, whose probabilities are small, must not determine the largest weight
+    tree = write_tree(state.tree, sample.index, jnp.where(kept, 1.0, 0.1))
+    resampled = drawn(memory, state._replace(tree=tree), 100, key=1)
+    assert (np.asarray(resampled.weight) == 0).any() == loses_boundaries
+    np.testing.assert_allclose(resampled.weight[resampled.weight > 0], 1, rtol=1e-5)
 
-    revised = memory.update_priorities(state, sample, jnp.where(kept, 0.5, 50.0))
-    assert revised.largest == 1  # what is lost surprises nobody
+    updated = memory.update_priorities(state, sample, jnp.where(kept, 0.5, 50.0))
+    assert updated.largest == 1  # lost transitions do not change the largest priority
     lost = np.asarray(sample.index)[~kept]
-    np.testing.assert_allclose(np.asarray(revised.tree[0])[lost], SMALLEST, rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(updated.tree[0])[lost], SMALLEST, rtol=1e-5)
 
 
-def test_its_size_is_that_of_the_leaves_and_little_more():
+def test_trees_are_little_larger_than_their_leaves():
     memory = memory_of()
     tree = memory.init(jax.eval_shape(rollout, 0)).tree
     assert [len(level) for level in tree] == [24, 8]

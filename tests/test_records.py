@@ -1,4 +1,4 @@
-"""Packed records: exact, small, and bits only where they are declared."""
+"""Packed records: exactness, size, and bits for declared environments only."""
 
 import re
 from functools import partial
@@ -38,13 +38,13 @@ def size(tree):
 
 
 def raw(x):
-    """The bytes of an array: equal where it is the same bit for bit."""
+    """Dtype, shape and bytes of an array."""
     x = np.ascontiguousarray(x)
     return x.dtype, x.shape, x.tobytes()
 
 
 def noise(rng, shape, dtype):
-    """Any bits at all, nan, inf and -0.0 among them."""
+    """Random bits, which include nan, inf and -0.0."""
     if dtype == "bool":
         return rng.integers(0, 2, shape).astype(bool)
     dtype = jnp.dtype(dtype)
@@ -60,7 +60,7 @@ def spec_of(transition, axes):
 
 @settings(max_examples=12, deadline=None)
 @given(data=st.data())
-def test_words_come_back_bit_for_bit(data):
+def test_words_are_decoded_bit_for_bit(data):
     shapes = st.lists(st.integers(1, 5), max_size=3).map(tuple)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     lead = data.draw(st.sampled_from([(), (3,), (2, 3)]))
@@ -104,7 +104,7 @@ def test_doubles_are_two_words():
 
 
 @pytest.mark.parametrize("dtype", (jnp.complex64, jnp.int4))
-def test_what_has_no_exact_words_is_refused(dtype):
+def test_unsupported_dtypes_raise(dtype):
     spec = Transition(jax.ShapeDtypeStruct((3,), dtype), (), (), (), (), ())
     message = f"records cannot hold {jnp.dtype(dtype)} bit for bit"
     with pytest.raises(ConfigError, match=message) as error:
@@ -113,15 +113,15 @@ def test_what_has_no_exact_words_is_refused(dtype):
 
 
 @pytest.mark.parametrize("kind", (ring, deduplicated))
-def test_special_floats_survive_a_storage(kind):
-    odd = np.float32([np.nan, np.inf, -np.inf, -0.0, 1e-45, -1e-40, 3.4e38, 1 / 3])
-    odd = np.concatenate([odd, np.uint32([0x7FC00001, 0xFF812345]).view(np.float32)])
+def test_storages_preserve_special_floats(kind):
+    special = np.float32([np.nan, np.inf, -np.inf, -0.0, 1e-45, -1e-40, 3.4e38, 1 / 3])
+    special = np.concatenate([special, np.uint32([0x7FC00001, 0xFF812345]).view(np.float32)])
     rollout = Transition(
-        obs=np.stack([odd, odd[::-1]], -1)[:, None],
+        obs=np.stack([special, special[::-1]], -1)[:, None],
         action=np.zeros((10, 1), np.int32),
-        reward=odd[:, None],
+        reward=special[:, None],
         discount=np.ones((10, 1), np.float32),
-        next_obs=np.stack([odd, odd[::-1]], -1)[:, None],
+        next_obs=np.stack([special, special[::-1]], -1)[:, None],
         last=np.ones((10, 1), bool),
     )
     rollout = jax.tree.map(jnp.asarray, rollout)
@@ -134,13 +134,13 @@ def test_special_floats_survive_a_storage(kind):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_minatar_game_observes_zeros_and_ones(name):
-    """Over random play with resets, in many copies; so each of the declared classes is right."""
+def test_minatar_observations_are_zeros_and_ones(name):
+    """In rollouts of random actions with resets: the declared classes are correct."""
     env = envs.bind(name)
     assert env.binary_observations and type(envs.make(name)) is GAMES[name]
 
-    def actor(key, obs, step):
-        return env.random_action(key, 16), ()
+    def actor(key, obs, step, carry):
+        return env.random_action(key, 16), (), carry
 
     params = envs.make(name).default_params.replace(max_steps_in_episode=150)
     env = envs.bind(name, params)
@@ -159,7 +159,7 @@ def test_a_minatar_game_observes_zeros_and_ones(name):
 
 
 class Wrapper:
-    """Passes everything on, as gymnax's own wrappers do."""
+    """Forwards all attributes, as gymnax's wrappers do."""
 
     def __init__(self, env):
         self._env = env
@@ -173,7 +173,7 @@ class Subclass(minatar.MinBreakout):
 
 
 class Signs(Probe):
-    """Observes (is the sign positive, has the episode begun), as float32."""
+    """Observations (sign > 0, time > 0), as float32."""
 
     binary_observations = True
 
@@ -185,7 +185,7 @@ class Property(Signs):
     binary_observations = property(lambda self: True)
 
 
-def test_bits_are_declared_and_never_guessed():
+def test_binary_observations_must_be_declared():
     declared = Signs(lambda *_: 1.5, horizon=3)
     assert envs.bind(declared).binary_observations
     for env in (
@@ -207,15 +207,15 @@ def memory_of(config):
     return jax.eval_shape(partial(prl.init, config=config), jax.random.key(0)).memory
 
 
-def test_a_users_declared_environment_is_packed_and_an_undeclared_one_is_not(key):
+def test_only_declared_environments_are_packed_into_bits(key):
     config = small("dqn", env=Signs(lambda sign, time, action: 1 / 3, horizon=3))
     state, _ = jax.jit(prl.train)(key, config)
-    held = replayed(config, state)
+    found = replayed(config, state)
     assert state.memory.words.shape == (96, 2)  # the reward, and 2 + 2 + 1 + 1 + 1 bits
-    assert held.obs.dtype == jnp.float32 and set(np.unique(held.obs)) == {0, 1}
-    assert (held.reward == np.float32(1 / 3)).all()
+    assert found.obs.dtype == jnp.float32 and set(np.unique(found.obs)) == {0, 1}
+    assert (found.reward == np.float32(1 / 3)).all()
     wrapped = memory_of(config.replace(wrappers=(lambda config, agent: agent,)))
-    assert wrapped.words.shape == (96, 8)  # it might change what is remembered
+    assert wrapped.words.shape == (96, 8)  # it might change stored transitions
     known = memory_of(config.replace(wrappers=(normalize.rewards,)))
     assert known.words.shape == (96, 2)
     plain = memory_of(small("dqn", env=Probe(lambda *_: 0.0, horizon=3)))
@@ -223,8 +223,8 @@ def test_a_users_declared_environment_is_packed_and_an_undeclared_one_is_not(key
 
 
 @pytest.mark.parametrize("algorithm", ("dqn", "n_step_dqn", "per_dqn"))
-def test_learning_from_bits_is_learning_from_words(algorithm, key):
-    """Breakout through the whole loop, memory wrapped around and episodes cut off."""
+def test_training_on_bits_equals_training_on_words(algorithm, key):
+    """Breakout, with a memory that wraps around and truncated episodes."""
     params = envs.make("Breakout-MinAtar").default_params.replace(max_steps_in_episode=7)
     config = small(algorithm, env="Breakout-MinAtar", total_steps=360)
     exact = partial(parts.replay_storage, codec=records.words)
@@ -237,30 +237,30 @@ def test_learning_from_bits_is_learning_from_words(algorithm, key):
         jax.tree.leaves((trained[1][0].agent, trained[1][1])),
         strict=True,
     ):
-        if algorithm == "per_dqn":  # fused differently, which rounds differently
+        if algorithm == "per_dqn":  # fused differently, with other rounding errors
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
         else:
             assert raw(ours) == raw(theirs)
 
 
 @pytest.mark.parametrize("length", (1, 4))
-def test_once_in_bits_is_a_ring_of_words(length):
-    """Time limits, terminations and wrap-around, for a rollout as long as a row and as a block."""
+def test_deduplicated_bits_equal_a_ring_of_words(length):
+    """Time limits, terminations and wrap-around, for rollouts of one row and of several."""
     env, num_envs, rows = envs.bind("Breakout-MinAtar"), 3, 16
     rng = np.random.default_rng(0)
     storages = (deduplicated(rows * 3, 3, rows * 3, records.bits(env)), ring(rows * 3, 3))
     adds = [jax.jit(storage.add) for storage in storages]
-    states, before, ended, cuts = None, None, None, 0
+    states, before, was_last, truncations = None, None, None, 0
     for step in range(0, 5 * rows, length):
         shape = (length, num_envs)
         obs, following = rng.integers(0, 2, (2, *shape, 10, 10, 4)).astype(np.float32)
         last = rng.random(shape) < 0.4
         terminated = last & (rng.random(shape) < 0.5)
         if states is not None:
-            obs[0] = np.where(ended[:, None, None, None], obs[0], before)
+            obs[0] = np.where(was_last[:, None, None, None], obs[0], before)
         for t in range(1, length):
             obs[t] = np.where(last[t - 1][:, None, None, None], obs[t], following[t - 1])
-        before, ended = following[-1], last[-1]
+        before, was_last = following[-1], last[-1]
         rollout = Transition(
             obs,
             rng.integers(0, 3, shape).astype(np.int32),
@@ -275,23 +275,23 @@ def test_once_in_bits_is_a_ring_of_words(length):
         states = [
             add(state, jnp.int32(step), rollout) for add, state in zip(adds, states, strict=True)
         ]
-        if step + length < rows or step % 8:  # one shape to compile, a few times
+        if step + length < rows or step % 8:  # compiles for one shape only
             continue
         ours, theirs = (
             stored(storage, state, step + length)
             for storage, state in zip(storages, states, strict=True)
         )
-        goes_on = theirs.discount > 0
-        cuts += (theirs.last & goes_on).sum()
-        assert raw(ours.next_obs[goes_on]) == raw(theirs.next_obs[goes_on])
+        not_terminated = theirs.discount > 0
+        truncations += (theirs.last & not_terminated).sum()
+        assert raw(ours.next_obs[not_terminated]) == raw(theirs.next_obs[not_terminated])
         for name in ("obs", "action", "reward", "discount", "last"):
             assert raw(getattr(ours, name)) == raw(getattr(theirs, name)), name
-    assert cuts > 0
+    assert truncations > 0
 
 
 @pytest.mark.parametrize("capacity", (100_000, 1_000_000))
 def test_a_frame_of_breakout_takes_at_most_64_bytes(capacity):
-    """Everything a seed's replay memory holds, boundaries and slots included."""
+    """The whole replay memory of a seed, boundaries included."""
     memory = memory_of(prl.preset("dqn", "Breakout-MinAtar").replace(capacity=capacity))
     assert size(memory) <= 64 * capacity
     assert memory.boundary.shape[0] == capacity // 16
@@ -316,10 +316,10 @@ def test_a_write_is_one_update_slice(kind, seeds):
     )  # the boundaries, a sixteenth of the rows
 
 
-def test_a_codec_of_ones_own(key):
-    """Rewards of a sixteenth: four bits are enough, and the codec is the user's to judge."""
+def test_custom_codecs(key):
+    """A codec for rewards that are multiples of 1/16."""
 
-    def mine(spec):
+    def codec(spec):
         rest = records.words(spec._replace(reward=()))
 
         def encode(x):
@@ -332,17 +332,17 @@ def test_a_codec_of_ones_own(key):
 
         return records.Record(rest.words + 1, encode, decode)
 
-    storage = partial(parts.replay_storage, codec=mine)
+    storage = partial(parts.replay_storage, codec=codec)
     config = small("dqn").replace(algorithm=partial(parts.dqn, storage=storage))
     plain = jax.jit(prl.train)(key, small("dqn"))[0]
     ours = jax.jit(prl.train)(key, config)[0]
-    held = stored(storage(config), ours.memory, ours.step)
-    assert (held.reward == replayed(small("dqn"), plain).reward).all()
+    found = stored(storage(config), ours.memory, ours.step)
+    assert (found.reward == replayed(small("dqn"), plain).reward).all()
     for a, b in zip(jax.tree.leaves(ours.agent), jax.tree.leaves(plain.agent), strict=True):
         assert raw(a) == raw(b)
 
 
-def test_a_discrete_action_takes_the_digits_of_its_number_of_values():
+def test_bits_of_discrete_actions():
     env = envs.bind(Signs(lambda *_: 0.0, horizon=3))
     number = jax.ShapeDtypeStruct((), jnp.float32)
     spec = Transition((), jax.ShapeDtypeStruct((), jnp.int32), (), number, (), number)

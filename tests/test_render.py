@@ -1,4 +1,4 @@
-"""Episodes as pictures: every environment that can be drawn, and what is said where it cannot."""
+"""Rendered episodes: every environment with a renderer, and the errors of those without."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from PIL import Image
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, envs, mdp
 from purejaxrl_sac.envs.tabular import Tabular
-from purejaxrl_sac.experiment.pictures import render
+from purejaxrl_sac.experiment.pictures import painters, render
 from purejaxrl_sac.train import build
 from tests.conftest import small
 
@@ -26,15 +26,15 @@ COSTLY = {"Asterix-MinAtar", "Freeway-MinAtar", "Seaquest-MinAtar", "SpaceInvade
 
 
 @pytest.fixture(autouse=True, scope="module")
-def in_a_hurry():
-    """What is compiled here runs for a few steps."""
+def fast_compilation():
+    """Programs run for a few steps only."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 
 
 def untrained(env):
-    """A configuration, and the state of an agent that has learned nothing."""
+    """A configuration, and the state of an untrained agent."""
     algorithm = "a2c" if env in DEEP else "q_learning"
     config, key = small(algorithm).replace(env=env), jax.random.key(1)
     bound, agent, _ = build(config)
@@ -48,7 +48,7 @@ def untrained(env):
 
 
 def replay(key, config, state, steps):
-    """The same episode, by hand: rewards, and whether it ended."""
+    """The same episode step by step: rewards, and whether it ended."""
     env = envs.bind(config.env)
     key_reset, key_steps = jax.random.split(key)
     choose = prl.policy(config, state)
@@ -70,13 +70,13 @@ def replay(key, config, state, steps):
 
 
 def frames_of(path):
-    """What the file shows, without the captions, and for how long."""
-    film = Image.open(path)
+    """The frames of a file without their captions, and their durations."""
+    file = Image.open(path)
     frames, milliseconds = [], []
-    for i in range(film.n_frames):
-        film.seek(i)
-        frames.append(np.asarray(film.convert("RGB"))[:-24])
-        milliseconds.append(film.info["duration"])
+    for i in range(file.n_frames):
+        file.seek(i)
+        frames.append(np.asarray(file.convert("RGB"))[:-24])
+        milliseconds.append(file.info["duration"])
     return frames, milliseconds
 
 
@@ -85,16 +85,16 @@ def colors(frame):
 
 
 @pytest.mark.parametrize("env", sorted(DEEP | TABULAR))
-def test_every_environment_is_drawn(env, tmp_path, key):
+def test_every_environment_is_rendered(env, tmp_path, key):
     config, state = untrained(env)
     path = tmp_path / "episode.gif"
-    slow = {"Seaquest-MinAtar": 24, "Swimmer-misc": 80}  # oxygen falls; a swimmer speeds up
+    slow = {"Seaquest-MinAtar": 24, "Swimmer-misc": 80}  # steps until something visible changes
     steps = slow.get(env, 12)
     played = render.episode(key, config, state, path, max_steps=steps)
-    if env not in COSTLY:  # to compile; they are played and drawn by Breakout's lines
+    if env not in COSTLY:  # to compile; they are rendered as Breakout is
         rewards, ended = replay(key, config, state, steps)
         np.testing.assert_allclose(played.rewards, rewards, rtol=1e-4, atol=1e-6)
-        assert (played.ending != "cut here") == ended
+        assert (played.ending != "unfinished") == ended
     frames, milliseconds = frames_of(path)
     assert len(frames) == len(played.rewards) + 1
     assert milliseconds[-1] == 1000 > milliseconds[0]
@@ -102,39 +102,41 @@ def test_every_environment_is_drawn(env, tmp_path, key):
     assert any((frame != frames[0]).any() for frame in frames)
 
 
-def test_the_caption_tells_the_return_and_the_end(tmp_path, key, monkeypatch):
-    said, captioned = [], render.captioned
+def test_the_caption_shows_the_return_and_how_the_episode_ended(tmp_path, key, monkeypatch):
+    captions, captioned = [], render.captioned
     monkeypatch.setattr(
-        render, "captioned", lambda image, words: said.append(words) or captioned(image, words)
+        render, "captioned", lambda image, text: captions.append(text) or captioned(image, text)
     )
     config, state = untrained("CartPole-v1")
     played = render.episode(key, config, state, tmp_path / "a.gif")
-    assert said[0] == "step 0, return 0"
-    assert said[-1] == f"step {len(played.rewards)}, return {played.rewards.sum():g}, over"
+    assert captions[0] == "step 0, return 0"
+    assert (
+        captions[-1] == f"step {len(played.rewards)}, return {played.rewards.sum():g}, terminated"
+    )
     x, _, theta, _ = played.obs[-1]
-    assert abs(x) > 2.4 or abs(theta) > 0.2  # the end it shows is no fresh start
+    assert abs(x) > 2.4 or abs(theta) > 0.2  # the final state, not the next start
     render.episode(key, config, state, tmp_path / "b.gif", max_steps=3)
-    assert said[-1] == "step 3, return 3, cut here"
+    assert captions[-1] == "step 3, return 3, unfinished"
     config, state = untrained("cliff_walking")
     render.episode(key, config, state, tmp_path / "c.gif")
-    assert said[-1].startswith("step 200, return -") and said[-1].endswith("time limit")
+    assert captions[-1].startswith("step 200, return -") and captions[-1].endswith("time limit")
 
 
-def test_on_a_map_the_agent_is_where_it_was(tmp_path, key):
-    """Also where the next place is a matter of chance: each move is one that the MDP allows."""
+def test_positions_on_a_map_are_those_of_the_environment(tmp_path, key):
+    """Also with stochastic transitions: each one has positive probability."""
     config, state = untrained("frozen_lake_8x8")
-    played = render.play(key, config, state)
+    played = render.rollout_episode(key, config, state)
     lake = mdp.frozen_lake(8)
     possible = np.asarray(lake.P)[played.obs[:-1], played.actions, played.obs[1:]]
     assert (possible > 0).all()
     np.testing.assert_array_equal(played.obs[:-1], played.states.position)
     found = Tabular(mdp.from_map("S.#. ...G"), "mine")
     config, state = untrained(found)
-    draw, _ = render.painter(config)
+    draw, _ = painters.painter(config)
     for place, (row, column) in enumerate(found.mdp.grid.position):
         scene = scene_of(np.array([place]))
         cell = np.asarray(draw(scene, 0))[180 * row :, 180 * column :][90, 90]
-        assert tuple(cell) == rgb(render.RED)
+        assert tuple(cell) == rgb(painters.RED)
 
 
 def rgb(color):
@@ -142,81 +144,83 @@ def rgb(color):
 
 
 def scene_of(obs, env="multi_goal", **others):
-    """A scene in which somebody stands still."""
+    """A scene with given observations."""
     game = envs.make(env)
-    played = render.Episode(**{"states": None, "actions": None, "rewards": None, "ending": "",
+    played = painters.Episode(**{"states": None, "actions": None, "rewards": None, "ending": "",
                                "obs": obs, **others})  # fmt: skip
-    return render.Scene(game, game.default_params, played)
+    return painters.Scene(game, game.default_params, played)
 
 
 def where(image, color):
-    """The middle of all pixels of a color, as a share of width and height."""
+    """The mean position of all pixels of a color, relative to width and height."""
     rows, columns = np.nonzero((np.asarray(image) == rgb(color)).all(-1))
     return columns.mean() / image.width, 1 - rows.mean() / image.height
 
 
-def test_angles_and_lengths_are_the_worlds():
+def test_angles_and_lengths_are_to_scale():
     upright = np.array([[0.0, 0, 0, 0], [1.2, 0, np.pi / 2, 0]])
     scene = scene_of(upright, "CartPole-v1")
     scale = 1 / 6  # the width is 2 x (2.4 + 0.6)
-    first, second = (render.cartpole(scene, t) for t in range(2))
-    assert where(first, render.BLUE)[0] == pytest.approx(0.5, abs=0.01)
-    assert where(second, render.BLUE)[0] == pytest.approx(0.5 + (1.2 + 0.5) * scale, abs=0.02)
-    blue = np.nonzero((np.asarray(first) == rgb(render.BLUE)).all(-1))[0]
+    first, second = (painters.cartpole(scene, t) for t in range(2))
+    assert where(first, painters.BLUE)[0] == pytest.approx(0.5, abs=0.01)
+    assert where(second, painters.BLUE)[0] == pytest.approx(0.5 + (1.2 + 0.5) * scale, abs=0.02)
+    blue = np.nonzero((np.asarray(first) == rgb(painters.BLUE)).all(-1))[0]
     height = (blue.max() - blue.min()) / first.width / scale
     assert height == pytest.approx(1.0, abs=0.08)  # twice the half length 0.5, with round ends
 
     hanging, up = np.array([1.0, 0, 1, 0, 0, 0]), np.array([-1.0, 0, 1, 0, 0, 0])
     bent = np.array([0.0, 1, 0, 1, 0, 0])  # to the right, then up
     scene = scene_of(np.stack([hanging, up, bent]), "Acrobot-v1")
-    tips = [where(render.acrobot(scene, t), render.ICE) for t in range(3)]
+    tips = [where(painters.acrobot(scene, t), painters.LIGHT_BLUE) for t in range(3)]
     expected = [(0, -1.5), (0, 1.5), (1, 0.5)]  # the second link's middle
     np.testing.assert_allclose((np.array(tips) - 0.5) * 4.6, expected, atol=0.1)
 
     turned = np.array([[1.0, 0, 0], [0.0, 1, 0], [-1.0, 0, 0]])  # up, to the left, down
     scene = scene_of(turned, "Pendulum-v1", actions=np.array([[-2.0], [0.0]]))
-    rods = [where(render.pendulum(scene, t), render.BLUE) for t in range(3)]
+    rods = [where(painters.pendulum(scene, t), painters.BLUE) for t in range(3)]
     expected = [(0, 0.5), (-0.5, 0), (0, -0.5)]
     np.testing.assert_allclose((np.array(rods) - 0.5) * 2.8, expected, atol=0.1)
-    assert where(render.pendulum(scene, 1), render.RED)[0] > 0.5  # clockwise, at the right
+    assert where(painters.pendulum(scene, 1), painters.RED)[0] > 0.5  # clockwise, at the right
 
     ends = np.array([[-1.2, 0], [0.5, 0]])
     scene = scene_of(ends, "MountainCar-v0")
-    (x, _), (goal, height) = (where(render.mountain_car(scene, t), render.BLUE) for t in range(2))
+    (x, _), (goal, height) = (
+        where(painters.mountain_car(scene, t), painters.BLUE) for t in range(2)
+    )
     assert (goal - x) * (1.8 + 0.13) == pytest.approx(1.7, abs=0.06)
     assert height * 1.4 - 0.1 == pytest.approx(0.45 * np.sin(1.5) + 0.55 + 0.055, abs=0.05)
 
     bent = np.array([[np.cos(0.0), np.cos(np.pi / 2), 0, 1, 0, 0, -1, -1]])
-    drawn = render.reacher(scene_of(bent, "Reacher-misc"), 0)
-    assert (where(drawn, render.RED)[0] - 0.5) * 4.6 == pytest.approx(1, abs=0.05)
-    assert (where(drawn, render.RED)[1] - 0.5) * 4.6 == pytest.approx(1, abs=0.05)
-    assert (where(drawn, render.GREEN)[0] - 0.5) * 4.6 == pytest.approx(-1, abs=0.05)
+    drawn = painters.reacher(scene_of(bent, "Reacher-misc"), 0)
+    assert (where(drawn, painters.RED)[0] - 0.5) * 4.6 == pytest.approx(1, abs=0.05)
+    assert (where(drawn, painters.RED)[1] - 0.5) * 4.6 == pytest.approx(1, abs=0.05)
+    assert (where(drawn, painters.GREEN)[0] - 0.5) * 4.6 == pytest.approx(-1, abs=0.05)
 
 
-def test_what_is_in_a_cell_can_be_told():
-    """Channels have colors of their own; a ball and a paddle can be in one cell, or beside."""
+def test_the_contents_of_cells_are_distinguishable():
+    """Channels have distinct colors; ball and paddle may be in the same cell or not."""
     obs = np.zeros((1, 10, 10, 10))
     for channel in range(10):
         obs[0, channel, channel, channel] = 1
-    assert len(colors(np.asarray(render.pixels(scene_of(obs), 0)))) == 11
+    assert len(colors(np.asarray(painters.pixels(scene_of(obs), 0)))) == 11
     catch = np.zeros((3, 10, 5))
     catch[0, 4, 1] = catch[0, 9, 3] = 1
     catch[1, 9, 1] = catch[1, 9, 3] = 1
     catch[2, 9, 1] = 1
     scene = scene_of(catch, "Catch-bsuite", states=SimpleNamespace(ball_x=np.array([1])))
-    drawn = [render.catch(scene, t) for t in range(3)]
-    balls = [where(image, render.RED) for image in drawn]
+    drawn = [painters.catch(scene, t) for t in range(3)]
+    balls = [where(image, painters.RED) for image in drawn]
     np.testing.assert_allclose(balls, [(0.3, 0.55), (0.3, 0.05), (0.3, 0.05)], atol=0.01)
-    paddles = [where(image, render.BLUE)[0] for image in drawn]
+    paddles = [where(image, painters.BLUE)[0] for image in drawn]
     np.testing.assert_allclose(paddles, [0.7, 0.7, 0.3], atol=0.02)
     state = np.ravel_multi_index((2, 1, 0, 3), (5, 5, 5, 4))  # the passenger waits at (0, 0)
-    drawn = render.taxi(scene_of(np.array([state]), "taxi"), 0)
-    np.testing.assert_allclose(where(drawn, render.ORANGE), (0.3, 0.5), atol=0.01)
-    np.testing.assert_allclose(where(drawn, render.BLUE), (0.1, 0.9), atol=0.01)
-    np.testing.assert_allclose(where(drawn, render.MINT), (0.7, 0.1), atol=0.03)
+    drawn = painters.taxi(scene_of(np.array([state]), "taxi"), 0)
+    np.testing.assert_allclose(where(drawn, painters.ORANGE), (0.3, 0.5), atol=0.01)
+    np.testing.assert_allclose(where(drawn, painters.BLUE), (0.1, 0.9), atol=0.01)
+    np.testing.assert_allclose(where(drawn, painters.LIGHT_GREEN), (0.7, 0.1), atol=0.03)
 
 
-def test_parameters_of_the_environment_are_drawn(tmp_path, key):
+def test_parameters_of_the_environment_are_used(tmp_path, key):
     config, state = untrained("CartPole-v1")
     params = envs.make("CartPole-v1").default_params.replace(x_threshold=1.2)
     played = render.episode(
@@ -229,7 +233,7 @@ def test_parameters_of_the_environment_are_drawn(tmp_path, key):
 
 
 def test_long_episodes_skip_frames(key, tmp_path, monkeypatch):
-    monkeypatch.setattr(render, "MOST_FRAMES", 10)
+    monkeypatch.setattr(render, "MAX_FRAMES", 10)
     config, state = untrained("Pendulum-v1")
     render.episode(key, config, state, tmp_path / "a.gif", max_steps=45, fps=40)
     frames, milliseconds = frames_of(tmp_path / "a.gif")
@@ -243,7 +247,7 @@ def test_mp4(key, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="needs ffmpeg"):
         render.episode(key, config, state, out)
-    fake = tmp_path / "ffmpeg"  # keeps what it was asked for
+    fake = tmp_path / "ffmpeg"  # writes its arguments to the output file
     fake.write_text('#!/bin/sh\nfor last; do :; done\necho "$@" > "$last"\n')
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
@@ -255,7 +259,7 @@ def test_mp4(key, tmp_path, monkeypatch):
     assert not (tmp_path / "b.mp4").exists()
 
 
-def test_what_cannot_be_drawn_or_written_is_said_in_a_line(key, tmp_path):
+def test_errors_of_rendering_and_writing_are_one_line(key, tmp_path):
     config, state = untrained("multi_goal")
     seeds = state._replace(key=jax.random.split(key))
     (tmp_path / "a.gif").write_text("mine")
@@ -267,7 +271,11 @@ def test_what_cannot_be_drawn_or_written_is_said_in_a_line(key, tmp_path):
         ("max_steps is 0", "b.gif", {"max_steps": 0}),
         ("fps is 100", "b.gif", {"fps": 100}),
         ("holds 2 seeds", "b.gif", {"state": seeds}),
-        ("nobody can draw MetaMaze-misc: drawn are CartPole-v1", "b.gif", {"config": maze}),
+        (
+            "no renderer for MetaMaze-misc: there are renderers for CartPole-v1",
+            "b.gif",
+            {"config": maze},
+        ),
     ):
         options = {"config": config, "state": state, **dict(*others)}
         with pytest.raises(ConfigError, match=match) as error:
@@ -277,7 +285,7 @@ def test_what_cannot_be_drawn_or_written_is_said_in_a_line(key, tmp_path):
     assert (tmp_path / "a.gif").read_text() == "mine"
 
 
-def test_a_file_that_cannot_be_made_or_appears_meanwhile_is_said_too(key, tmp_path, monkeypatch):
+def test_files_that_cannot_be_created_or_appear_meanwhile(key, tmp_path, monkeypatch):
     config, state = untrained("multi_goal")
     with pytest.raises(ConfigError, match=r"cannot write .*: File name too long"):
         render.episode(key, config, state, tmp_path / f"{'a' * 300}.gif", max_steps=2)

@@ -1,4 +1,4 @@
-"""Searches between chunks: who goes on, what a copy is, and what follows from the key."""
+"""Searches: which points survive, what is copied, and reproducibility."""
 
 from functools import partial
 
@@ -29,17 +29,18 @@ def test_rungs_end_with_the_run_and_leave_one_point():
         search.rung_ends(270, 27, 3, first=0.0)
 
 
-def test_the_best_share_of_all_that_were_seen_survives():
+def test_the_best_fraction_of_all_seen_scores_survives():
     scores = np.array([1.0, 5, -np.inf, 3, 4, 2])
     assert search.survivors(scores, scores, 3).tolist() == [1, 4]
     assert search.survivors(scores, scores, 6).tolist() == [1]
-    assert search.survivors(scores, [*scores, 10, 11, 12, 13], 3).tolist() == []
+    none = search.survivors(scores, [*scores, 10, 11, 12, 13], 3)
+    assert len(scores[none]) == 0
     assert search.survivors(scores, [*scores, 4.5, 0, 0], 3).tolist() == [1, 4]
     assert search.survivors(np.ones(4), np.ones(4), 2).tolist() == [0, 1]
     assert len(search.survivors(np.full(2, -np.inf), np.full(2, -np.inf), 2)) == 0
 
 
-def test_lanes_are_moved_together_on_the_devices():
+def test_lanes_are_gathered_on_the_devices():
     two, one = mesh.mesh_for(5, 2), mesh.mesh_for(3, 1)
     plan = plans.plan(TINY, 5)
     state = engine.initial_state(plan, engine.compile_run(plan, mesh=two))
@@ -50,7 +51,7 @@ def test_lanes_are_moved_together_on_the_devices():
         assert same(mesh.trim(taken, 3, new), expected)
 
 
-def test_lanes_that_are_taken_again_are_not_compiled_again(caplog):
+def test_gathering_lanes_again_does_not_compile_again(caplog):
     two = mesh.mesh_for(4, 2)
     lanes = mesh.fill({"x": jnp.arange(12.0).reshape(4, 3), "step": jnp.int32(0)}, 4, two)
     state = TrainState(key=lanes["x"], step=lanes["step"], env=(), agent=(), memory=())
@@ -58,35 +59,35 @@ def test_lanes_that_are_taken_again_are_not_compiled_again(caplog):
         for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 1, 1, 1]):
             search.take_lanes(state, np.array(order), two, two)
             mesh.fill({"x": jnp.ones((3, 5))}, 3, two)
-    said = [x.getMessage() for x in caplog.records]
+    messages = [x.getMessage() for x in caplog.records]
     for name in ("_gather", "_complete"):
-        assert len([x for x in said if f"Compiling jit({name})" in x]) == 1, said
+        assert len([x for x in messages if f"Compiling jit({name})" in x]) == 1, messages
 
 
-def test_survivors_of_halving_train_as_if_they_had_been_alone():
+def test_survivors_of_halving_train_as_if_alone():
     """On two devices, then one."""
-    told = []
-    found = search.successive_halving(TINY, RATES, seeds=2, eta=2, episodes=4, on_rung=told.append)
-    assert [len(rung.points) for rung in told] == [4, 2, 1]
-    assert told[-1].steps == plans.plan(TINY, 1).total and told[0].steps < told[1].steps
-    best = np.sort(np.argsort(-told[0].scores.mean(1), kind="stable")[:2])
-    assert told[1].points.tolist() == best.tolist() and found.best == told[-1].points[0]
+    rungs = []
+    found = search.successive_halving(TINY, RATES, seeds=2, eta=2, episodes=4, on_rung=rungs.append)
+    assert [len(rung.points) for rung in rungs] == [4, 2, 1]
+    assert rungs[-1].steps == plans.plan(TINY, 1).total and rungs[0].steps < rungs[1].steps
+    best = np.sort(np.argsort(-rungs[0].scores.mean(1), kind="stable")[:2])
+    assert rungs[1].points.tolist() == best.tolist() and found.best == rungs[-1].points[0]
     assert len(found.table()) == 7 and found.table()[-1]["point"] == found.best
     point = found.points[found.best]
     alone = search.successive_halving(TINY, [point], seeds=2, eta=2, episodes=4, devices=1)
-    np.testing.assert_array_equal(alone.rungs[0][-1].scores, told[-1].scores)
+    np.testing.assert_array_equal(alone.rungs[0][-1].scores, rungs[-1].scores)
 
 
 @pytest.mark.slow
-def test_batches_that_come_later_are_cut_against_those_before():
-    found = search.successive_halving(TINY, RATES, seeds=2, eta=2, episodes=4, most=4)
+def test_later_batches_are_compared_with_earlier_ones():
+    found = search.successive_halving(TINY, RATES, seeds=2, eta=2, episodes=4, max_lanes=4)
     first, second = found.rungs
     assert first[0].points.tolist() == [0, 1] and second[0].points.tolist() == [2, 3]
     assert len(first[-1].points) == 1
-    everything = np.concatenate([first[0].scores, second[0].scores]).mean(1)
-    going = np.flatnonzero(everything[2:] >= np.sort(everything)[::-1][1])
-    after = second[1].points - 2 if len(second) > 1 else np.array([])
-    assert set(after) <= set(going)
+    scores = np.concatenate([first[0].scores, second[0].scores]).mean(1)
+    allowed = np.flatnonzero(scores[2:] >= np.sort(scores)[::-1][1])
+    survivors = second[1].points - 2 if len(second) > 1 else np.array([])
+    assert set(survivors) <= set(allowed)
 
 
 def test_exploiting_copies_the_best_and_exploring_stays_in_range():
@@ -114,10 +115,10 @@ def test_exploiting_copies_the_best_and_exploring_stays_in_range():
     assert len({float(x) for x in many}) == 4  # two parents, each up or down
 
 
-def test_nobody_copies_a_member_that_has_no_score():
+def test_a_member_without_score_is_never_copied():
     scores = jnp.array([jnp.nan, jnp.nan, 1.0, jnp.nan, jnp.nan, jnp.nan, jnp.nan, jnp.nan])
     ranges = search.Ranges({}, {})
-    parents, _ = search.exploit_and_explore(jax.random.key(0), scores, {}, ranges, share=0.5)
+    parents, _ = search.exploit_and_explore(jax.random.key(0), scores, {}, ranges, fraction=0.5)
     assert (parents[parents != jnp.arange(8)] == 2).all() and (parents == 2).sum() >= 4
 
 
@@ -125,11 +126,12 @@ def keys(count):
     return jax.random.split(jax.random.key(1), count)
 
 
-def test_a_population_follows_from_its_seed_on_any_number_of_devices():
-    how = {"low": {"learning_rate": 0.01}, "high": {"learning_rate": 1.0}, "generations": 3}
-    begin = points.grid(learning_rate=[0.01, 0.02, 0.3, 0.5, 0.9])
+def test_the_seed_determines_a_population_on_any_number_of_devices():
+    options = {"low": {"learning_rate": 0.01}, "high": {"learning_rate": 1.0}, "generations": 3}
+    initial = points.grid(learning_rate=[0.01, 0.02, 0.3, 0.5, 0.9])
     one, two = (
-        search.population_based_training(TINY, begin, episodes=4, devices=d, **how) for d in (1, 2)
+        search.population_based_training(TINY, initial, episodes=4, devices=d, **options)
+        for d in (1, 2)
     )
     assert len(one.generations) == 3 and len(two.state.agent.q) == 5
     for a, b in zip(one.generations, two.generations, strict=True):
@@ -140,14 +142,16 @@ def test_a_population_follows_from_its_seed_on_any_number_of_devices():
     assert (one.generations[0].parents != np.arange(5)).sum() == 1
     assert (one.generations[-1].parents == np.arange(5)).all()
     key = jax.random.key_data(one.state.key)
-    assert len(np.unique(key, axis=0)) == 5  # a copy does not repeat its parent
+    assert (
+        len(np.unique(key, axis=0)) == 5
+    )  # a copy does not repeat the random numbers of its parent
 
 
 population = partial(search.population_based_training, low={RATE: 0.0}, high={RATE: 1.0})
 
 
 @pytest.mark.parametrize(
-    ("made", "message"),
+    ("search_call", "message"),
     [
         (lambda: search.successive_halving(TINY, RATES, eta=1), "eta is 1"),
         (
@@ -156,35 +160,35 @@ population = partial(search.population_based_training, low={RATE: 0.0}, high={RA
         ),
         (
             lambda: search.population_based_training(TINY, RATES, low={}, high={}),
-            "learning_rate needs a low and a high end",
+            "learning_rate needs a bound in low and in high",
         ),
         (
             lambda: search.population_based_training(TINY, RATES[:1], low={}, high={}),
-            "two members or more",
+            "at least two members",
         ),
         (
             lambda: population(TINY, RATES, high={RATE: 0.5}),
-            "learning_rate goes from 0.0 to 0.5, but points lie outside",
+            "learning_rate is bounded by 0.0 and 0.5, but points lie outside",
         ),
         (lambda: population(TINY, RATES, low={RATE: -1.0}), "learning_rate is -1.0"),
         (lambda: population(TINY, RATES, generations=0), "generations is 0"),
-        (lambda: search.successive_halving(TINY, RATES, seeds=4, most=3), "lanes is 3"),
+        (lambda: search.successive_halving(TINY, RATES, seeds=4, max_lanes=3), "lanes is 3"),
     ],
 )
-def test_bad_searches_are_refused(made, message):
+def test_invalid_searches_are_rejected(search_call, message):
     with pytest.raises(ConfigError, match=message):
-        made()
+        search_call()
 
 
 @pytest.mark.parametrize("search_of", [search.successive_halving, population])
-def test_lanes_that_do_not_fit_are_refused(search_of, monkeypatch):
+def test_lanes_that_do_not_fit_into_memory_are_rejected(search_of, monkeypatch):
     monkeypatch.setattr(resources, "available", lambda: 1_000)
     with pytest.raises(ConfigError, match="are free: lower"):
         search_of(TINY, RATES)
 
 
 @pytest.mark.slow
-def test_optuna_is_told_what_its_trials_earned(monkeypatch):
+def test_optuna_receives_the_scores_of_its_trials(monkeypatch):
     trained, train = [], engine.train_seeds
     monkeypatch.setattr(engine, "train_seeds", lambda p, **o: (trained.append(p), train(p, **o))[1])
     optuna = pytest.importorskip("optuna")
@@ -196,8 +200,8 @@ def test_optuna_is_told_what_its_trials_earned(monkeypatch):
     def suggest(trial):
         return {"learning_rate": trial.suggest_float("learning_rate", 0.0, 1.0)}
 
-    how = {"batch": 3, "rounds": 2, "seeds": 2, "episodes": 4}
-    best = search.optuna_search(TINY, study, suggest, **how)
+    options = {"batch": 3, "rounds": 2, "seeds": 2, "episodes": 4}
+    best = search.optuna_search(TINY, study, suggest, **options)
     assert all(plan.chunk == TINY.iterations and not plan.eval_every for plan in trained)
     assert len(study.trials) == 6 and best == {"learning_rate": study.best_params["learning_rate"]}
     trial = study.trials[1]

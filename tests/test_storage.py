@@ -1,4 +1,4 @@
-"""Where transitions live: every stored index against a history kept in NumPy."""
+"""Storages: every stored transition compared with a history in NumPy."""
 
 from typing import NamedTuple
 
@@ -17,9 +17,9 @@ ROWS, GAMMA = 8, 0.9
 
 
 def history(length, num_envs, ends=0.35, terminates=0.5, seed=0):
-    """A stream [length, N] in which every observation is an id of its own.
+    """A stream [length, N] in which every observation is different.
 
-    Where an episode ends, the next row's observation is not the true successor.
+    At the end of an episode, the observation of the next row is not the true successor.
     """
     rng = np.random.default_rng(seed)
     shape = (length, num_envs)
@@ -44,7 +44,7 @@ def history(length, num_envs, ends=0.35, terminates=0.5, seed=0):
 
 
 class Stored(NamedTuple):
-    """What a storage gives back for every index that it must hold, [stored, N]."""
+    """What a storage returns for every index that it must contain."""
 
     time: np.ndarray  # [stored, N]
     env: np.ndarray
@@ -52,7 +52,7 @@ class Stored(NamedTuple):
 
 
 def replayed(storage, stream, length):
-    """Writes the stream in rollouts of `length`; yields all that can be read after each."""
+    """Writes a stream in rollouts of `length`; yields all stored transitions after each."""
     rows, num_envs = storage.capacity // storage.num_envs, storage.num_envs
     blocks = [
         jax.tree.map(lambda x, t=t: jnp.asarray(x[t : t + length]), stream)
@@ -67,7 +67,7 @@ def replayed(storage, stream, length):
         time = np.maximum(time + step - rows, 0)
         sample = read(state, jnp.int32(step), Index(jnp.asarray(time), jnp.asarray(env)))
         stored = Stored(time, env, sample)
-        first = max(0, rows - step)  # before it, there was nothing yet
+        first = max(0, rows - step)  # nothing was stored before
         yield step, jax.tree.map(lambda x, first=first: np.asarray(x)[first:], stored)
 
 
@@ -82,7 +82,7 @@ def expect_equal(stored, stream, next_obs_where=None):
     chex.assert_trees_all_equal_dtypes(ours, expected)
 
 
-def goes_on(expected):
+def not_terminated(expected):
     return expected.discount > 0
 
 
@@ -91,38 +91,38 @@ KINDS = pytest.mark.parametrize("kind", (ring, deduplicated))
 
 
 @LAYOUTS
-def test_a_ring_gives_back_the_last_rows_as_they_were(length, num_envs):
+def test_ring_returns_the_latest_rows_unchanged(length, num_envs):
     stream = history(5 * ROWS, num_envs)
-    seen = []
+    counts = []
     for _, stored in replayed(ring(ROWS * num_envs, num_envs), stream, length):
         expect_equal(stored, stream)
         assert (stored.sample.weight == 1).all()
         np.testing.assert_array_equal(stored.sample.index.time, stored.time)
-        seen.append(len(stored.time))
-    assert seen[0] == length and seen.count(ROWS) > 3 * ROWS // length
+        counts.append(len(stored.time))
+    assert counts[0] == length and counts.count(ROWS) > 3 * ROWS // length
 
 
 @LAYOUTS
-def test_once_gives_back_the_same_wherever_there_is_a_successor(length, num_envs):
+def test_deduplicated_returns_the_same_unless_terminated(length, num_envs):
     stream = history(5 * ROWS, num_envs)
-    cut = stream.last & (stream.discount > 0)
-    assert cut.any() and (stream.discount == 0).any()
+    truncated = stream.last & (stream.discount > 0)
+    assert truncated.any() and (stream.discount == 0).any()
     storage = deduplicated(ROWS * num_envs, num_envs, boundaries=ROWS * num_envs)
     for _, stored in replayed(storage, stream, length):
-        expect_equal(stored, stream, goes_on)
+        expect_equal(stored, stream, not_terminated)
         assert (stored.sample.weight == 1).all()
 
 
 @pytest.mark.parametrize("always", ("terminated", "truncated", "neither"))
-def test_once_when_every_step_ends_an_episode_or_none_does(always):
+def test_deduplicated_if_all_or_no_steps_end_an_episode(always):
     stream = history(4 * ROWS, 3, ends=0)
     if always != "neither":
         last = np.ones_like(stream.last)
         discount = np.full_like(stream.discount, always == "truncated")
-        obs = stream.obs + 20_000  # nothing follows anything
+        obs = stream.obs + 20_000  # no observation is the successor of another
         stream = stream._replace(last=last, discount=discount, obs=obs)
     for _, stored in replayed(deduplicated(ROWS * 3, 3, boundaries=ROWS * 3), stream, 4):
-        expect_equal(stored, stream, goes_on)
+        expect_equal(stored, stream, not_terminated)
         assert (stored.sample.weight == 1).all()
 
 
@@ -131,28 +131,28 @@ def test_once_when_every_step_ends_an_episode_or_none_does(always):
 def test_exactly_the_oldest_boundaries_are_lost(length, boundaries):
     num_envs = 3
     stream = history(6 * ROWS, num_envs, ends=0.7, terminates=0.1)
-    cut = stream.last & (stream.discount > 0)
-    room, lost = max(boundaries, length * num_envs), 0
+    truncated = stream.last & (stream.discount > 0)
+    limit, lost = max(boundaries, length * num_envs), 0
     for step, stored in replayed(
         deduplicated(ROWS * num_envs, num_envs, boundaries), stream, length
     ):
-        newer = np.cumsum(cut[:step].ravel()[::-1])[::-1].reshape(step, num_envs)
-        kept = ~(cut[:step] & (newer > room))[stored.time, stored.env]
+        newer = np.cumsum(truncated[:step].ravel()[::-1])[::-1].reshape(step, num_envs)
+        kept = ~(truncated[:step] & (newer > limit))[stored.time, stored.env]
         np.testing.assert_array_equal(stored.sample.weight, kept)
-        expect_equal(stored, stream, lambda x, kept=kept: goes_on(x) & kept)
+        expect_equal(stored, stream, lambda x, kept=kept: not_terminated(x) & kept)
         lost += (~kept).sum()
     assert (lost > 0) == (boundaries < 24)
 
 
-def test_boundaries_have_room_for_a_rollout_and_by_default_a_sixteenth():
-    def room(capacity, length, **boundaries):
+def test_default_and_minimum_number_of_boundaries():
+    def max_boundaries(capacity, length, **boundaries):
         stream = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, history(length, 4)))
         return len(deduplicated(capacity, 4, **boundaries).init(stream).boundary)
 
-    assert room(640, 2) == 40
-    assert room(64, 2) == 8
-    assert room(64, 8, boundaries=5) == 32
-    assert room(640, 2, boundaries=100) == 100
+    assert max_boundaries(640, 2) == 40
+    assert max_boundaries(64, 2) == 8
+    assert max_boundaries(64, 8, boundaries=5) == 32
+    assert max_boundaries(640, 2, boundaries=100) == 100
 
 
 def size(tree):
@@ -168,11 +168,11 @@ def images(length, num_envs, dtype):
 
 
 @pytest.mark.parametrize("dtype", (jnp.uint8, bool, jnp.float32))
-def test_once_takes_half_the_memory_for_images_and_keeps_their_dtype(dtype):
+def test_deduplicated_halves_the_memory_of_images(dtype):
     rollout = images(1, 4, dtype)
     states = [jax.eval_shape(kind(16_000, 4).init, rollout) for kind in (ring, deduplicated)]
-    share = size(states[1]) / size(states[0])
-    assert 0.5 < share < (0.67 if dtype is bool else 0.57)
+    ratio = size(states[1]) / size(states[0])
+    assert 0.5 < ratio < (0.67 if dtype is bool else 0.57)
     read = jax.eval_shape(
         deduplicated(16_000, 4).read,
         states[1],
@@ -185,7 +185,7 @@ def test_once_takes_half_the_memory_for_images_and_keeps_their_dtype(dtype):
 
 @KINDS
 @pytest.mark.parametrize("n", (1, 3))
-def test_works_under_jit_and_vmap_over_seeds(kind, n):
+def test_storages_work_under_jit_and_vmap_over_seeds(kind, n):
     streams = [history(3 * ROWS, 3, seed=seed) for seed in range(4)]
     storage = n_step(kind(ROWS * 3, 3), n, GAMMA)
     batched = jax.tree.map(lambda *x: jnp.stack(x), *streams)
@@ -203,8 +203,8 @@ def test_works_under_jit_and_vmap_over_seeds(kind, n):
 
 
 @KINDS
-def test_writing_is_one_block_and_reading_is_a_gather(kind):
-    """Nothing the size of the memory is made, whatever is read of it."""
+def test_reading_allocates_no_array_as_large_as_the_memory(kind):
+    """Neither temporaries nor outputs are as large as the memory."""
     rollout = images(1, 4, jnp.uint8)
     storage = kind(16_000, 4)
     state = jax.eval_shape(storage.init, rollout)
@@ -214,8 +214,8 @@ def test_writing_is_one_block_and_reading_is_a_gather(kind):
     assert read.temp_size_in_bytes + read.output_size_in_bytes < 1e6 < size(state)
 
 
-def looked_ahead(stream, time, env, newest, n):
-    """n steps from (time, env) by the definition: reward, discount, next_obs, last, steps."""
+def n_step_transition(stream, time, env, newest, n):
+    """By definition: reward, discount, next_obs, last and number of steps."""
     reward, steps = np.float64(0), 0
     while steps < n:
         now = time + steps
@@ -231,18 +231,18 @@ def looked_ahead(stream, time, env, newest, n):
 @KINDS
 @pytest.mark.parametrize("n", (1, 3, 5, ROWS))
 @LAYOUTS
-def test_n_steps_against_a_slow_loop(kind, n, length, num_envs):
+def test_n_step_transitions_equal_a_loop_over_their_definition(kind, n, length, num_envs):
     stream = history(4 * ROWS, num_envs, seed=n)
     more = {"boundaries": ROWS * num_envs} if kind is deduplicated else {}
     storage = n_step(kind(ROWS * num_envs, num_envs, **more), n, GAMMA)
-    taken = set()
+    found = set()
     for step, stored in replayed(storage, stream, length):
         ours = stored.sample.transition
         plain = jax.tree.map(lambda x, s=stored: x[s.time, s.env], stream)
         for name in ("obs", "action", "extras"):
             chex.assert_trees_all_equal(getattr(ours, name), getattr(plain, name))
         rows = [
-            looked_ahead(stream, time, env, step - 1, n)
+            n_step_transition(stream, time, env, step - 1, n)
             for time, env in zip(stored.time.flat, stored.env.flat, strict=True)
         ]
         reward, discount, next_obs, last, steps = map(np.array, zip(*rows, strict=True))
@@ -250,15 +250,15 @@ def test_n_steps_against_a_slow_loop(kind, n, length, num_envs):
         np.testing.assert_allclose(ours.reward, reward.reshape(shape), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(ours.discount, discount.reshape(shape), rtol=1e-6)
         np.testing.assert_array_equal(ours.last, last.reshape(shape))
-        there = discount.reshape(shape) > 0 if kind is deduplicated else np.ones(shape, bool)
+        valid = discount.reshape(shape) > 0 if kind is deduplicated else np.ones(shape, bool)
         expected = next_obs.reshape(*shape, 2)
-        np.testing.assert_array_equal(ours.next_obs[there], expected[there])
+        np.testing.assert_array_equal(ours.next_obs[valid], expected[valid])
         assert (stored.sample.weight == 1).all()
-        taken |= set(steps.tolist())
-    assert {1, min(n, 3)} <= taken <= set(range(1, n + 1))
+        found |= set(steps.tolist())
+    assert {1, min(n, 3)} <= found <= set(range(1, n + 1))
 
 
-def test_one_step_is_the_storage_itself():
+def test_one_step_is_the_underlying_storage():
     stream = history(3 * ROWS, 3)
     plain = replayed(ring(ROWS * 3, 3), stream, 4)
     one = replayed(n_step(ring(ROWS * 3, 3), 1, GAMMA), stream, 4)
@@ -268,7 +268,7 @@ def test_one_step_is_the_storage_itself():
 
 @KINDS
 @pytest.mark.parametrize("n", (2, 5))
-def test_n_step_targets_agree_with_rlax_while_no_episode_ends(kind, n):
+def test_n_step_targets_agree_with_rlax_within_an_episode(kind, n):
     stream = history(ROWS, 1, ends=0)
     *_, (_, stored) = replayed(n_step(kind(ROWS, 1), n, GAMMA), stream, 4)
 
@@ -286,7 +286,7 @@ def test_n_step_targets_agree_with_rlax_while_no_episode_ends(kind, n):
     np.testing.assert_allclose(target[:, 0], theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_n_steps_by_hand():
+def test_n_step_transitions_by_hand():
     last = np.array([[0, 0, 1, 0, 1, 0]], bool).T
     stream = history(6, 1)._replace(
         reward=np.float32([[1, 2, 4, 8, 16, 32]]).T,
@@ -302,20 +302,20 @@ def test_n_steps_by_hand():
     np.testing.assert_array_equal(ours.next_obs[:, 0], stream.next_obs[end, 0])
 
 
-def test_n_steps_to_a_lost_boundary_have_weight_zero():
+def test_n_step_transitions_to_lost_boundaries_have_weight_zero():
     num_envs, n = 3, 3
     stream = history(6 * ROWS, num_envs, terminates=0)
     lost = 0
     for step, stored in replayed(n_step(deduplicated(24, num_envs, 1), n, GAMMA), stream, 1):
         newer = np.cumsum(stream.last[:step].ravel()[::-1])[::-1].reshape(step, num_envs)
-        gone = stream.last[:step] & (newer > num_envs)  # room for one rollout
+        is_lost = stream.last[:step] & (newer > num_envs)  # as many as a rollout has
         steps = [
-            looked_ahead(stream, time, env, step - 1, n)[-1]
+            n_step_transition(stream, time, env, step - 1, n)[-1]
             for time, env in zip(stored.time.flat, stored.env.flat, strict=True)
         ]
         end = stored.time + np.reshape(steps, stored.time.shape) - 1
-        np.testing.assert_array_equal(stored.sample.weight, ~gone[end, stored.env])
-        lost += gone[end, stored.env].sum()
+        np.testing.assert_array_equal(stored.sample.weight, ~is_lost[end, stored.env])
+        lost += is_lost[end, stored.env].sum()
     assert lost > 0
 
 
@@ -336,7 +336,7 @@ def test_gamma_may_be_traced():
 
 
 @KINDS
-def test_uniform_replay_draws_only_what_is_stored(kind):
+def test_uniform_replay_draws_only_stored_transitions(kind):
     stream = history(3 * ROWS, 3, ends=0)
     storage = kind(ROWS * 3, 3)
     memory = uniform(storage, 256)
@@ -345,5 +345,5 @@ def test_uniform_replay_draws_only_what_is_stored(kind):
         block = jax.tree.map(lambda x, t=t: jnp.asarray(x[t : t + 4]), stream)
         state = memory.add(state, jnp.int32(t), block)
         sample = memory.draw(jax.random.key(t), state, jnp.int32(t + 4), 2)
-        there = stream.obs[max(0, t + 4 - ROWS) : t + 4, :, 0].ravel()
-        assert set(np.unique(sample.transition.obs[..., 0])) == set(there)
+        valid = stream.obs[max(0, t + 4 - ROWS) : t + 4, :, 0].ravel()
+        assert set(np.unique(sample.transition.obs[..., 0])) == set(valid)

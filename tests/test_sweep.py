@@ -1,4 +1,4 @@
-"""Sweeps: which points there are, which lanes become of them, and what is left on disk."""
+"""Sweeps: points, batches, resumption, files and figures."""
 
 import csv
 import itertools
@@ -31,27 +31,28 @@ def test_a_grid_has_every_combination_and_sobol_fills_the_range():
     found = points.sampled(points.sobol(16, 2, seed=3), **scales)
     tau = np.log10([point["tau"] for point in found])
     counts, _ = np.histogram(tau, 16, (-4, -2))
-    assert counts.tolist() == [1] * 16  # what a net is: one in every sixteenth
+    assert counts.tolist() == [1] * 16  # a net: one sample in every sixteenth
     gamma, _ = np.histogram([point["gamma"] for point in found], 16, (0.9, 1.0))
     assert gamma.tolist() == [1] * 16
     assert points.random(4, 2, 1).tolist() == points.random(4, 2, 1).tolist()
     assert len(points.sobol(5, 3)) == 5
 
 
-def test_points_are_typed_and_those_of_one_program_lie_together():
+def test_points_are_converted_and_grouped_by_program():
     config = small("dqn")
-    words = points.grid(num_envs=["3", "4"], target_period=["5", "1"], hidden_sizes=["8x8"])
-    found = points.checked(config, words[::2] + words[1::2] + words[:1])
+    texts = points.grid(num_envs=["3", "4"], target_period=["5", "1"], hidden_sizes=["8x8"])
+    found = points.check_points(config, texts[::2] + texts[1::2] + texts[:1])
     assert [point["num_envs"] for point in found] == [3, 3, 4, 4]
     assert found[0] == {"num_envs": 3, "target_period": 5, "hidden_sizes": (8, 8)}
-    made = sweep.plan(config, found, seeds=2)
-    assert list(made.programs()) == [range(0, 2), range(2, 4)]
+    planned = sweep.plan(config, found, seeds=2)
+    assert list(planned.programs()) == [range(0, 2), range(2, 4)]
     assert (
-        sweep.costs(made) == "hidden_sizes and num_envs cannot vary in one program: 2 are compiled"
+        sweep.compilation_note(planned)
+        == "hidden_sizes and num_envs cannot vary within a program: 2 programs are compiled"
     )
 
 
-def test_a_limit_of_inf_is_no_argument_of_programs_unless_it_is_swept():
+def test_an_infinite_limit_is_static_unless_it_is_swept():
     config = small("dqn")
     assert plans.plan(config, seeds=2).config_lanes(2)[0].max_grad_norm is None
     assert plans.plan(config.replace(max_grad_norm=0.5)).config_lanes(1)[0].max_grad_norm == 0.5
@@ -76,7 +77,7 @@ def test_a_limit_of_inf_is_no_argument_of_programs_unless_it_is_swept():
         ({"gamma": 2.0}, "gamma is 2.0, but must be between 0 and 1"),
     ],
 )
-def test_bad_points_are_refused_before_anything_is_made(point, message, tmp_path):
+def test_invalid_points_are_rejected_before_anything_is_written(point, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         sweep.run(small("dqn"), [point], out=tmp_path / "sweep", **SHORT)
     assert not list(tmp_path.iterdir())
@@ -84,11 +85,13 @@ def test_bad_points_are_refused_before_anything_is_made(point, message, tmp_path
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A finished sweep, in two batches; nobody may change it."""
-    return sweep.run(TINY, RATES, out=tmp_path_factory.mktemp("sweep") / "whole", most=4, **SHORT)
+    """A finished sweep in two batches, which no test may modify."""
+    return sweep.run(
+        TINY, RATES, out=tmp_path_factory.mktemp("sweep") / "whole", max_lanes=4, **SHORT
+    )
 
 
-def test_a_sweep_leaves_a_table_the_best_point_and_pictures(whole):
+def test_a_sweep_writes_tables_figures_and_the_best_run(whole):
     with (whole.path / "table.csv").open() as file:
         table = list(csv.DictReader(file))
     assert [float(row["learning_rate"]) for row in table] == [0.1, 0.5, 0.9]
@@ -106,26 +109,26 @@ def test_a_sweep_leaves_a_table_the_best_point_and_pictures(whole):
     assert (whole.path / "sensitivity.png").stat().st_size > 10_000
 
 
-def test_the_best_point_is_trained_anew_with_seeds_that_did_not_choose_it(whole):
-    again = prl.experiment.load(whole.path / "best")
-    assert again.config.learning_rate == whole.sweep.points[whole.best]["learning_rate"]
-    assert again.plan.seed != whole.sweep.seed and again.plan.seeds == 2
-    np.testing.assert_array_equal(again.summary["greedy_returns"], whole.fresh.astype(np.float32))
+def test_the_best_point_is_retrained_with_fresh_seeds(whole):
+    best = prl.experiment.load(whole.path / "best")
+    assert best.config.learning_rate == whole.sweep.points[whole.best]["learning_rate"]
+    assert best.plan.seed != whole.sweep.seed and best.plan.seeds == 2
+    np.testing.assert_array_equal(best.summary["greedy_returns"], whole.fresh.astype(np.float32))
     summary = json.loads((whole.path / "summary.json").read_text())
     assert summary["best_on_fresh_seeds"]["mean"] == pytest.approx(whole.fresh.mean())
 
 
-def test_a_half_done_sweep_is_resumed_and_ends_alike(whole, tmp_path):
+def test_a_stopped_sweep_is_resumed_with_equal_results(whole, tmp_path):
     path = tmp_path / "sweep"
     reporter = Recorder(stop_after=2)  # in the first batch
     with pytest.raises(StoppedError, match=r"sweep stopped"):
-        sweep.run(TINY, RATES, out=path, most=4, reporter=lambda: reporter, **SHORT)
+        sweep.run(TINY, RATES, out=path, max_lanes=4, reporter=lambda: reporter, **SHORT)
     assert sweep.describe(path)["points"] == "0 of 3 trained"
     reporter.stop_after += 2  # in the second one
     with pytest.raises(StoppedError):
-        sweep.resume(path, most=4, reporter=lambda: reporter)
+        sweep.resume(path, max_lanes=4, reporter=lambda: reporter)
     assert sweep.describe(path)["points"] == "2 of 3 trained"
-    found = sweep.resume(path, most=2)
+    found = sweep.resume(path, max_lanes=2)
     np.testing.assert_array_equal(found.scores, whole.scores)
     np.testing.assert_array_equal(found.fresh, whole.fresh)
     assert (path / "table.csv").read_text() == (whole.path / "table.csv").read_text()
@@ -133,22 +136,22 @@ def test_a_half_done_sweep_is_resumed_and_ends_alike(whole, tmp_path):
 
 def test_batches_fit_into_memory(tmp_path, monkeypatch):
     config = small("dqn")
-    made = sweep.plan(config, points.grid(tau=list(np.linspace(0.1, 1, 10))), seeds=2)
+    planned = sweep.plan(config, points.grid(tau=list(np.linspace(0.1, 1, 10))), seeds=2)
     plan = plans.plan(config, 2)
     one = sum(resources.state_bytes(plan, engine.mesh_for(2)).values())
     monkeypatch.setattr(resources, "available", lambda: int(4.1 * one / resources.SWEEP_FRACTION))
-    sizes = [len(batch.variants["tau"]) for batch in sweep.batches(tmp_path, made)]
+    sizes = [len(batch.variants["tau"]) for batch in sweep.batches(tmp_path, planned)]
     assert sizes == [4, 3, 3] or sizes == [4, 4, 2]
-    (tmp_path / "batches" / "00002-00004").mkdir(parents=True)  # of another machine
-    found = [batch.variants["tau"] for batch in sweep.batches(tmp_path, made)]
+    (tmp_path / "batches" / "00002-00004").mkdir(parents=True)  # written on another machine
+    found = [batch.variants["tau"] for batch in sweep.batches(tmp_path, planned)]
     assert [len(taus) for taus in found] == [2, 3, 3, 2]
-    assert list(itertools.chain(*found)) == [point["tau"] for point in made.points]
+    assert list(itertools.chain(*found)) == [point["tau"] for point in planned.points]
     monkeypatch.setattr(resources, "available", lambda: one - 1)
     with pytest.raises(ConfigError, match="are free: lower"):
-        sweep.batches(tmp_path, made)
+        sweep.batches(tmp_path, planned)
 
 
-def test_batches_are_halved_where_programs_take_more_than_states(whole, tmp_path, monkeypatch):
+def test_batches_are_halved_if_programs_need_more_memory_than_states(whole, tmp_path, monkeypatch):
     tried = []
 
     def check(programs, held=0):
@@ -163,24 +166,24 @@ def test_batches_are_halved_where_programs_take_more_than_states(whole, tmp_path
     np.testing.assert_array_equal(found.scores, whole.scores[:2])
 
 
-def test_what_plain_data_cannot_bring_back_is_handed_on():
-    """Of an environment of one's own it has the name alone, which may be that of another."""
+def test_a_configuration_that_json_cannot_restore_is_passed_on():
+    """An environment object is written as its name, which another environment may have."""
     config = TINY.replace(env=Tabular(mdp.chain(4), "chain", max_steps=100))
-    assert sweep._own(config) is config and sweep._own(TINY) is None
+    assert sweep._custom_config(config) is config and sweep._custom_config(TINY) is None
 
 
-def test_an_orderly_stop_can_be_told_by_another_process():
+def test_a_stop_can_be_pickled():
     stop = pickle.loads(pickle.dumps(StoppedError(Path("run"), 1200, signal.SIGTERM)))
     assert str(stop) == "run stopped at step 1,200 by SIGTERM"
 
 
-def test_the_best_is_chosen_among_those_that_lost_no_seed():
+def test_the_best_point_is_one_with_the_fewest_diverged_seeds():
     nan = np.nan
-    assert sweep.choose(np.array([[1.0, 2], [9, nan], [3, 4]])) == 2
-    assert sweep.choose(np.array([[nan, nan], [1, nan]])) == 1
-    assert sweep.choose(np.full((2, 2), nan)) is None
-    figures = sweep.statistics(np.array([1.0, nan, 3]))
-    assert figures["failed"] == 1 and figures["mean"] == 2 and figures["worst"] == 1
+    assert sweep.best_point(np.array([[1.0, 2], [9, nan], [3, 4]])) == 2
+    assert sweep.best_point(np.array([[nan, nan], [1, nan]])) == 1
+    assert sweep.best_point(np.full((2, 2), nan)) is None
+    statistics = sweep.score_statistics(np.array([1.0, nan, 3]))
+    assert statistics["failed"] == 1 and statistics["mean"] == 2 and statistics["worst"] == 1
 
 
 def test_the_command_line_sweeps_static_and_traced_fields(tmp_path, capsys):
@@ -188,12 +191,17 @@ def test_the_command_line_sweeps_static_and_traced_fields(tmp_path, capsys):
     swept = ["--grid", "num-envs=3,4", "learning-rate=0.1,0.9", "--fresh-seeds=0"]
     out = ["--out", str(tmp_path / "sweep")]
     assert cli.main(["sweep", "q_learning", *flags, *swept, *out]) == 0
-    said = capsys.readouterr().out
-    assert "num_envs cannot vary in one program: 2 are compiled" in said and "best" in said
+    printed = capsys.readouterr().out
+    assert (
+        "num_envs cannot vary within a program: 2 programs are compiled" in printed
+        and "best" in printed
+    )
     assert (tmp_path / "sweep" / "heatmap.png").exists()
     assert cli.main(["info", str(tmp_path / "sweep")]) == 0
     assert "4 of 4 trained" in capsys.readouterr().out
-    assert cli.main(["resume", str(tmp_path / "sweep"), "--json"]) == 0  # nothing is left to do
+    assert (
+        cli.main(["resume", str(tmp_path / "sweep"), "--json"]) == 0
+    )  # nothing remains to be trained
     assert json.loads(capsys.readouterr().out)["figures"]["points x seeds"] == "4 x 2"
 
 
@@ -203,7 +211,7 @@ def test_the_command_line_sweeps_static_and_traced_fields(tmp_path, capsys):
         ([], "a sweep needs --grid"),
         (["--grid", "gamma"], "--grid takes FIELD=VALUE,VALUE, not 'gamma'"),
         (["--range", "gamma=0.9"], "--range takes gamma=LOW:HIGH"),
-        (["--range", "gamma=0:1"], "0 has no logarithm: begin above zero, or say :linear"),
+        (["--range", "gamma=0:1"], "0 has no logarithm: start above zero, or append :linear"),
         (["--range", "gamma=1:0.5:linear"], "a range goes from low to high"),
         (["--range", "gamma=0.5:1", "--grid", "gamma=1"], "gamma is in --grid and in --range"),
         (["--range", "gamma=0.5:1", "--seed=-1"], "seed is -1, but must be between 0 and"),
@@ -214,7 +222,7 @@ def test_the_command_line_sweeps_static_and_traced_fields(tmp_path, capsys):
         (["--grid", "gamma=0.9", "--devices=9"], "devices is 9, but must be between 1 and 2"),
     ],
 )
-def test_bad_sweeps_end_in_one_line(flags, message, tmp_path, capsys):
+def test_invalid_sweeps_print_one_line(flags, message, tmp_path, capsys):
     out = ["--env=chain", "--out", str(tmp_path / "sweep")]
     assert cli.main(["sweep", "q_learning", *out, *flags]) == 2
     assert message in capsys.readouterr().err
@@ -222,30 +230,32 @@ def test_bad_sweeps_end_in_one_line(flags, message, tmp_path, capsys):
 
 
 def test_every_point_lies_within_its_panel():
-    """Also the best one, far above the others, and values that several points share."""
+    """Including an outlier, and values that several points share."""
     scores = np.array([[-1700.0, -1690], [-1690, -1710], [-850, -840], [-219, -168]])
     for values in ([1e-4, 1e-4, 1e-3, 1e-3], [0.9, 0.9, 0.95, 0.95], ["a", "a", "b", "b"]):
         axes = Figure().subplots()
         sensitivity.draw_sensitivity(axes, "field", values, scores, 3)
         (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
         dots = [line for line in axes.get_lines() if line.get_marker() == "o"]
-        assert len(dots) == 5  # the best has a ring
+        assert len(dots) == 5  # the best is also circled
         assert all(left <= line.get_xdata()[0] <= right for line in dots)
         assert all(low <= line.get_ydata()[0] <= high for line in dots)
         assert len({line.get_xdata()[0] for line in dots}) == 4
 
 
-def test_pictures_of_words_of_samples_and_of_nothing(tmp_path):
+def test_figures_of_categories_samples_and_missing_scores(tmp_path):
     rng = np.random.default_rng(0)
     cube = rng.random((20, 2))
     scales = {"tau": points.log_uniform(1e-4, 1e-1), "gamma": points.uniform(0.9, 1)}
     found = points.sampled(cube, **scales)
-    sensitivity.draw(found, rng.normal(size=(20, 4)), 3, tmp_path)
+    sensitivity.write_figures(found, rng.normal(size=(20, 4)), 3, tmp_path)
     assert {x.name for x in tmp_path.iterdir()} == {"sensitivity.png", "heatmap.png"}
-    words = points.grid(activation=["relu", "tanh"], hidden_sizes=[(8, 8), (16,)], tau=[0.1, 1.0])
-    sensitivity.draw(words, rng.normal(size=(8, 4)), None, tmp_path)
+    categories = points.grid(
+        activation=["relu", "tanh"], hidden_sizes=[(8, 8), (16,)], tau=[0.1, 1.0]
+    )
+    sensitivity.write_figures(categories, rng.normal(size=(8, 4)), None, tmp_path)
     one = tmp_path / "one"
     one.mkdir()
-    sensitivity.draw(found[:1], np.ones((1, 2)), 0, one)
-    sensitivity.draw(found, np.full((20, 2), np.nan), None, one)
+    sensitivity.write_figures(found[:1], np.ones((1, 2)), 0, one)
+    sensitivity.write_figures(found, np.full((20, 2), np.nan), None, one)
     assert not list(one.iterdir())

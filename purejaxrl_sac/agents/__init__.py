@@ -1,12 +1,47 @@
-"""The algorithms by name. Nothing is imported before it is asked for."""
+"""The algorithms by name. Nothing is imported before it is needed."""
 
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from purejaxrl_sac.config import Config, unknown
+from purejaxrl_sac.presets import PRESETS
 
-# name -> module, configuration class, what it is
+if TYPE_CHECKING:
+    from purejaxrl_sac.agents.a2c import ActorCriticConfig, ReinforceConfig
+    from purejaxrl_sac.agents.continuous_soft_q import ContinuousSoftQConfig
+    from purejaxrl_sac.agents.crossq import CrossQConfig
+    from purejaxrl_sac.agents.discrete_sac import DiscreteSACConfig
+    from purejaxrl_sac.agents.distributional import (
+        C51Config,
+        IQNConfig,
+        QRDQNConfig,
+        RainbowConfig,
+    )
+    from purejaxrl_sac.agents.dqn import (
+        DQNConfig,
+        MunchausenDQNConfig,
+        NoisyDQNConfig,
+        NStepDQNConfig,
+        PrioritizedDQNConfig,
+        SoftDQNConfig,
+    )
+    from purejaxrl_sac.agents.ppo import PPOConfig
+    from purejaxrl_sac.agents.pqn import PQNConfig
+    from purejaxrl_sac.agents.q_learning import QLambdaConfig, SoftQLearningConfig, TabularConfig
+    from purejaxrl_sac.agents.sac import SACConfig
+    from purejaxrl_sac.agents.sac_family import (
+        DroQConfig,
+        FastSACConfig,
+        REDQConfig,
+        SimBaConfig,
+        TQCConfig,
+    )
+    from purejaxrl_sac.agents.sac_v1 import SACv1Config
+    from purejaxrl_sac.agents.td3 import TD3Config
+
+# name -> module, configuration class, description
 ALGORITHMS = {
     "q_learning": ("q_learning", "TabularConfig", "Q-learning (Watkins 1989)"),
     "double_q_learning": ("q_learning", "TabularConfig", "Double Q-learning (van Hasselt 2010)"),
@@ -21,11 +56,7 @@ ALGORITHMS = {
     "n_step_dqn": ("dqn", "NStepDQNConfig", "DQN with n-step returns (Sutton 1988)"),
     "per_dqn": ("dqn", "PrioritizedDQNConfig", "DQN, prioritised replay (Schaul et al. 2016)"),
     "expected_dqn": ("dqn", "DQNConfig", "DQN with the target of Expected SARSA"),
-    "soft_dqn": (
-        "continuous_soft_q",
-        "SoftDQNConfig",
-        "soft Q-learning, discrete (Haarnoja et al. 2017)",
-    ),
+    "soft_dqn": ("dqn", "SoftDQNConfig", "soft Q-learning, discrete (Haarnoja et al. 2017)"),
     "munchausen_dqn": ("dqn", "MunchausenDQNConfig", "Munchausen DQN (Vieillard et al. 2020)"),
     "c51": ("distributional", "C51Config", "C51, categorical DQN (Bellemare et al. 2017)"),
     "qr_dqn": ("distributional", "QRDQNConfig", "QR-DQN, quantile regression (Dabney et al. 2018)"),
@@ -53,6 +84,68 @@ ALGORITHMS = {
 }
 
 
+@overload
+def default_config(
+    algorithm: Literal["q_learning", "double_q_learning", "sarsa", "expected_sarsa"],
+) -> TabularConfig: ...
+@overload
+def default_config(algorithm: Literal["soft_q_learning"]) -> SoftQLearningConfig: ...
+@overload
+def default_config(algorithm: Literal["q_lambda"]) -> QLambdaConfig: ...
+@overload
+def default_config(
+    algorithm: Literal["dqn", "double_dqn", "dueling_dqn", "expected_dqn"],
+) -> DQNConfig: ...
+@overload
+def default_config(algorithm: Literal["noisy_dqn"]) -> NoisyDQNConfig: ...
+@overload
+def default_config(algorithm: Literal["n_step_dqn"]) -> NStepDQNConfig: ...
+@overload
+def default_config(algorithm: Literal["per_dqn"]) -> PrioritizedDQNConfig: ...
+@overload
+def default_config(algorithm: Literal["soft_dqn"]) -> SoftDQNConfig: ...
+@overload
+def default_config(algorithm: Literal["munchausen_dqn"]) -> MunchausenDQNConfig: ...
+@overload
+def default_config(algorithm: Literal["c51"]) -> C51Config: ...
+@overload
+def default_config(algorithm: Literal["qr_dqn"]) -> QRDQNConfig: ...
+@overload
+def default_config(algorithm: Literal["iqn"]) -> IQNConfig: ...
+@overload
+def default_config(algorithm: Literal["rainbow"]) -> RainbowConfig: ...
+@overload
+def default_config(algorithm: Literal["pqn"]) -> PQNConfig: ...
+@overload
+def default_config(algorithm: Literal["a2c"]) -> ActorCriticConfig: ...
+@overload
+def default_config(algorithm: Literal["reinforce"]) -> ReinforceConfig: ...
+@overload
+def default_config(algorithm: Literal["ppo"]) -> PPOConfig: ...
+@overload
+def default_config(algorithm: Literal["continuous_soft_q"]) -> ContinuousSoftQConfig: ...
+@overload
+def default_config(algorithm: Literal["sac"]) -> SACConfig: ...
+@overload
+def default_config(algorithm: Literal["discrete_sac"]) -> DiscreteSACConfig: ...
+@overload
+def default_config(algorithm: Literal["sac_v1"]) -> SACv1Config: ...
+@overload
+def default_config(algorithm: Literal["crossq"]) -> CrossQConfig: ...
+@overload
+def default_config(algorithm: Literal["redq"]) -> REDQConfig: ...
+@overload
+def default_config(algorithm: Literal["droq"]) -> DroQConfig: ...
+@overload
+def default_config(algorithm: Literal["tqc"]) -> TQCConfig: ...
+@overload
+def default_config(algorithm: Literal["simba"]) -> SimBaConfig: ...
+@overload
+def default_config(algorithm: Literal["fast_sac"]) -> FastSACConfig: ...
+@overload
+def default_config(algorithm: Literal["td3"]) -> TD3Config: ...
+@overload
+def default_config(algorithm: str) -> Config: ...
 def default_config(algorithm: str) -> Config:
     """The default configuration of a named algorithm.
 
@@ -61,15 +154,107 @@ def default_config(algorithm: str) -> Config:
     """
     if algorithm not in ALGORITHMS:
         raise unknown("algorithm", algorithm, ALGORITHMS)
-    module_name, config_class, _ = ALGORITHMS[algorithm]
-    module = importlib.import_module(f"purejaxrl_sac.agents.{module_name}")
-    return getattr(module, config_class)(algorithm=getattr(module, algorithm))
+    config_class: type[Config] = exported(ALGORITHMS[algorithm][1])
+    return config_class(algorithm=exported(algorithm))
+
+
+@overload
+def preset(
+    algorithm: Literal["q_learning", "double_q_learning", "sarsa", "expected_sarsa"],
+    env: Any = None,
+) -> TabularConfig: ...
+@overload
+def preset(algorithm: Literal["soft_q_learning"], env: Any = None) -> SoftQLearningConfig: ...
+@overload
+def preset(algorithm: Literal["q_lambda"], env: Any = None) -> QLambdaConfig: ...
+@overload
+def preset(
+    algorithm: Literal["dqn", "double_dqn", "dueling_dqn", "expected_dqn"], env: Any = None
+) -> DQNConfig: ...
+@overload
+def preset(algorithm: Literal["noisy_dqn"], env: Any = None) -> NoisyDQNConfig: ...
+@overload
+def preset(algorithm: Literal["n_step_dqn"], env: Any = None) -> NStepDQNConfig: ...
+@overload
+def preset(algorithm: Literal["per_dqn"], env: Any = None) -> PrioritizedDQNConfig: ...
+@overload
+def preset(algorithm: Literal["soft_dqn"], env: Any = None) -> SoftDQNConfig: ...
+@overload
+def preset(algorithm: Literal["munchausen_dqn"], env: Any = None) -> MunchausenDQNConfig: ...
+@overload
+def preset(algorithm: Literal["c51"], env: Any = None) -> C51Config: ...
+@overload
+def preset(algorithm: Literal["qr_dqn"], env: Any = None) -> QRDQNConfig: ...
+@overload
+def preset(algorithm: Literal["iqn"], env: Any = None) -> IQNConfig: ...
+@overload
+def preset(algorithm: Literal["rainbow"], env: Any = None) -> RainbowConfig: ...
+@overload
+def preset(algorithm: Literal["pqn"], env: Any = None) -> PQNConfig: ...
+@overload
+def preset(algorithm: Literal["a2c"], env: Any = None) -> ActorCriticConfig: ...
+@overload
+def preset(algorithm: Literal["reinforce"], env: Any = None) -> ReinforceConfig: ...
+@overload
+def preset(algorithm: Literal["ppo"], env: Any = None) -> PPOConfig: ...
+@overload
+def preset(algorithm: Literal["continuous_soft_q"], env: Any = None) -> ContinuousSoftQConfig: ...
+@overload
+def preset(algorithm: Literal["sac"], env: Any = None) -> SACConfig: ...
+@overload
+def preset(algorithm: Literal["discrete_sac"], env: Any = None) -> DiscreteSACConfig: ...
+@overload
+def preset(algorithm: Literal["sac_v1"], env: Any = None) -> SACv1Config: ...
+@overload
+def preset(algorithm: Literal["crossq"], env: Any = None) -> CrossQConfig: ...
+@overload
+def preset(algorithm: Literal["redq"], env: Any = None) -> REDQConfig: ...
+@overload
+def preset(algorithm: Literal["droq"], env: Any = None) -> DroQConfig: ...
+@overload
+def preset(algorithm: Literal["tqc"], env: Any = None) -> TQCConfig: ...
+@overload
+def preset(algorithm: Literal["simba"], env: Any = None) -> SimBaConfig: ...
+@overload
+def preset(algorithm: Literal["fast_sac"], env: Any = None) -> FastSACConfig: ...
+@overload
+def preset(algorithm: Literal["td3"], env: Any = None) -> TD3Config: ...
+@overload
+def preset(algorithm: str, env: Any = None) -> Config: ...
+def preset(algorithm: str, env: Any = None) -> Config:
+    """The tuned configuration of an algorithm on an environment.
+
+    Where none is tuned, the algorithm's defaults on that environment; where `env` is None, the
+    algorithm's defaults on its own default environment.
+
+    Args:
+        algorithm: a name; `purejaxrl-sac list` prints them.
+        env: a name, or a gymnax `Environment` object, for which nothing is tuned.
+
+    Raises:
+        ConfigError: no algorithm has this name.
+    """
+    config = default_config(algorithm)
+    env = config.env if env is None else env
+    tuned = PRESETS.get((algorithm, env), {}) if isinstance(env, str) else {}
+    return config.replace(env=env, **tuned)
+
+
+def exported(name: str) -> Any:
+    """An algorithm or a configuration class by its name.
+
+    Raises:
+        AttributeError: there is none of this name.
+    """
+    for algorithm, (module, config_class, _) in ALGORITHMS.items():
+        if name in (algorithm, config_class):
+            return getattr(importlib.import_module(f"purejaxrl_sac.agents.{module}"), name)
+    raise AttributeError(f"no algorithm or configuration is called {name}")
 
 
 def name_of(config: Config) -> str:
     """The name a configuration's algorithm is listed under, else the function's own."""
-    for name, (module_name, _, _) in ALGORITHMS.items():
-        module = importlib.import_module(f"purejaxrl_sac.agents.{module_name}")
-        if getattr(module, name) is config.algorithm:
+    for name in ALGORITHMS:
+        if exported(name) is config.algorithm:
             return name
     return getattr(config.algorithm, "__name__", type(config).__name__)

@@ -1,164 +1,190 @@
 """Soft Q-learning with deep energy-based policies (Haarnoja et al. 2017, arXiv 1702.08165).
 
-Maximum entropy reinforcement learning without an actor: the policy is an energy-based model, the
-energy being -Q (post, section 4.1.1),
+Maximum entropy reinforcement learning without an actor: the policy is an energy-based model whose
+energy is -Q (post, section 4.1.1),
 
     pi(a|s) = exp((Q(s, a) - V(s)) / alpha),    V(s) = alpha log integral exp(Q(s, a) / alpha) da
 
-Where actions are discrete, V is a sum and `soft_dqn` all there is to it. Where they are
-continuous, V is estimated from uniform actions, and a sampling network a = tanh(f(xi; s)),
-xi ~ N(0, I), learns to draw from pi: it follows the direction in which Stein variational
-gradient descent would move its own samples. The policy may have any number of modes.
+Where actions are discrete, V is a sum, and `dqn.soft_dqn` is the whole algorithm. Here they are
+continuous: V is estimated from uniform actions, and a sampling network a = tanh(f(xi; s)),
+xi ~ N(0, I), learns to draw from pi by following the direction of Stein variational gradient
+descent. The policy may have any number of modes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
+import optax
 
-from purejaxrl_sac import envs, losses, networks
-from purejaxrl_sac.agents import dqn as parts
-from purejaxrl_sac.config import Config, ConfigError, static
-from purejaxrl_sac.memory import uniform
-from purejaxrl_sac.memory.storage import ring
-from purejaxrl_sac.optimize import adam, apply_gradients, update_target
-from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
-
-soft_dqn = partial(parts.dqn, bootstrap=parts.soft, explore=parts.boltzmann)
-
-
-@struct.dataclass
-class SoftDQNConfig(parts.Soft, parts.Scalar):
-    """Configuration of soft DQN: it explores by its own soft policy."""
-
-    algorithm: Callable = static(soft_dqn)
+from purejaxrl_sac.agents.common import Layers, dimension_of_actions
+from purejaxrl_sac.agents.off_policy import ReplayConfig, Targets, replay_storage, uniform_replay
+from purejaxrl_sac.config import static, traced
+from purejaxrl_sac.losses import soft, td
+from purejaxrl_sac.networks.continuous import Critics, Sampler, critic_torso
+from purejaxrl_sac.networks.torsos import features, torso
+from purejaxrl_sac.optimize import Learned, adam, gradient_step, start, update_target
+from purejaxrl_sac.types import (
+    Agent,
+    Algorithm,
+    Env,
+    MakeMemory,
+    MakeOptimizer,
+    MakeStorage,
+    Memory,
+    Metrics,
+    Network,
+    PyTree,
+    Sample,
+    Transition,
+    memoryless,
+)
 
 
 class ContinuousSoftQState(NamedTuple):
-    sampler_params: PyTree  # phi
-    critic_params: PyTree  # theta
+    sampler: Learned  # phi
+    critic: Learned  # theta
     target_params: PyTree  # theta-
-    sampler_opt_state: PyTree
-    critic_opt_state: PyTree
 
 
-def continuous_soft_q(config: ContinuousSoftQConfig) -> tuple[Agent, Memory]:
+class LossInputs(NamedTuple):
+    """What a loss may use besides the parameters that it differentiates."""
+
+    config: ContinuousSoftQConfig
+    sampler: Network
+    critic: Network
+    state: ContinuousSoftQState  # for the sampler's loss, with the critic's new parameters
+    batch: Transition  # [B]; `obs` and `next_obs` are features
+    weight: jax.Array  # [B], or a scalar
+    key: jax.Array
+
+
+def many_q(critic: Network, params: PyTree, obs: jax.Array, action: jax.Array) -> jax.Array:
+    """Q(s, a) of several actions, [B, K, D] to [B, K]."""
+    repeated = jnp.repeat(obs, action.shape[1], axis=0)
+    q = critic.apply(params, repeated, action.reshape(-1, action.shape[-1]))
+    return q.reshape(action.shape[:2])
+
+
+def draw(
+    sampler: Network, key: jax.Array, params: PyTree, obs: jax.Array, shape: tuple[int, int]
+) -> jax.Array:
+    """Actions before tanh, [B, K, D], for shape (K, D)."""
+    repeated = jnp.repeat(obs, shape[0], axis=0)
+    noise = jax.random.normal(key, (repeated.shape[0], shape[1]))
+    return sampler.apply(params, repeated, noise).reshape(obs.shape[0], *shape)
+
+
+def critic_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+    """E[(Q(s, a) - r - gamma V-(s'))^2 / 2], V- from uniform actions; |TD error| as priority."""
+    config, _, critic, state, batch, weight, key = inputs
+    action_dim = batch.action.shape[-1]
+    shape = (len(batch.action), config.num_actions, action_dim)
+    uniform = jax.random.uniform(key, shape, minval=-1, maxval=1)
+    next_q = many_q(critic, state.target_params, batch.next_obs, uniform)
+    log_density = -action_dim * jnp.log(2.0)
+    next_value = soft.importance_soft_value(next_q, log_density, config.alpha)
+    target = td.td_target(batch.reward, batch.discount, config.gamma, next_value)
+    q = critic.apply(params, batch.obs, batch.action)
+    loss = (weight * soft.soft_critic(q, target)).mean()
+    metrics = {"critic_loss": loss, "q": q.mean(), "soft_value": next_value.mean()}
+    return loss, (jnp.abs(target - q).mean(0), metrics)
+
+
+def sampler_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, Metrics]:
+    """A loss whose gradient moves the sampler's actions along SVGD's direction (equation 14)."""
+    config, sampler, critic, state, batch, _, key = inputs
+    shape = (config.num_particles, batch.action.shape[-1])
+    u = draw(sampler, key, params, batch.obs, shape)
+    particles = jax.lax.stop_gradient(u)
+
+    def log_density(u: jax.Array) -> jax.Array:
+        """log pi of actions before tanh, up to a constant, summed over all of them."""
+        q = many_q(critic, state.critic.params, batch.obs, jnp.tanh(u))
+        log_slope = 2 * (jnp.log(2.0) - u - jax.nn.softplus(-2 * u))  # log(1 - tanh(u)^2)
+        return q.sum() / config.alpha + log_slope.sum()
+
+    direction = jax.vmap(soft.svgd_direction)(particles, jax.grad(log_density)(particles))
+    return -(u * direction).sum((1, 2)).mean() / config.num_particles, {}
+
+
+def constant_rate(config: ContinuousSoftQConfig) -> optax.GradientTransformation:
+    """Adam on clipped gradients, at a constant learning rate."""
+    return adam(config.learning_rate, config.max_grad_norm)
+
+
+def continuous_soft_q(
+    config: ContinuousSoftQConfig,
+    env: Env,
+    *,
+    sampler_optimizer: MakeOptimizer = constant_rate,
+    critic_optimizer: MakeOptimizer = constant_rate,
+    storage: MakeStorage = replay_storage,
+    memory: MakeMemory = uniform_replay,
+) -> tuple[Agent, Memory]:
     """Soft Q-learning for continuous actions; `policy` is stochastic, as the method is.
 
-    Actions are in canonical units, [-1, 1] per dimension, of which all volumes are.
+    Actions are in canonical units, [-1, 1] per dimension, and so are all volumes.
 
     Raises:
         ConfigError: the environment's actions are discrete.
     """
-    env = envs.bind(config.env, config.env_params)
-    if env.action_dim is None:
-        raise ConfigError(
-            f"soft_q needs continuous actions, but {env.name} has discrete: use soft_dqn"
-        )
-    features = networks.features(env.observation_space)
-    sizes = (env.observation_space, config.hidden_sizes, config.activation)
-    sampler = networks.Sampler(networks.torso(*sizes), env.action_dim)
-    critic = networks.Critics(networks.critic_torso(*sizes), 1)
-    optimizer = adam(config.learning_rate, config.max_grad_norm)
-    log_volume = env.action_dim * jnp.log(2.0)
+    action_dim, space = dimension_of_actions("soft Q-learning", env), env.observation_space
+    encode = features(space)
+    sampler: Network = Sampler(torso(space, config.hidden_sizes, config.activation), action_dim)
+    critic: Network = Critics(critic_torso(space, config.hidden_sizes, config.activation), 1)
+    optimize_sampler, optimize_critic = sampler_optimizer(config), critic_optimizer(config)
 
     def init(key: jax.Array, obs: jax.Array) -> ContinuousSoftQState:
         key_sampler, key_critic = jax.random.split(key)
-        action = jnp.zeros((obs.shape[0], env.action_dim))
-        sampler_params = sampler.init(key_sampler, features(obs), action)
-        critic_params = critic.init(key_critic, features(obs), action)
+        action = jnp.zeros((obs.shape[0], action_dim))
+        sampler_params = sampler.init(key_sampler, encode(obs), action)
+        critic_params = critic.init(key_critic, encode(obs), action)
         return ContinuousSoftQState(
-            sampler_params=sampler_params,
-            critic_params=critic_params,
+            sampler=start(optimize_sampler, sampler_params),
+            critic=start(optimize_critic, critic_params),
             target_params=jax.tree.map(jnp.copy, critic_params),
-            sampler_opt_state=optimizer.init(sampler_params),
-            critic_opt_state=optimizer.init(critic_params),
         )
 
     def q_values(state: ContinuousSoftQState, obs: jax.Array, action: jax.Array) -> jax.Array:
-        return critic.apply(state.critic_params, features(obs), action).squeeze(0)
-
-    def many_q(params: PyTree, obs: jax.Array, action: jax.Array) -> jax.Array:
-        """Q(s, a) of several actions, [B, K, action_dim] to [B, K]."""
-        many = jnp.repeat(obs, action.shape[1], axis=0)
-        q = critic.apply(params, many, action.reshape(-1, env.action_dim))
-        return q.reshape(action.shape[:2])
-
-    def draw(key: jax.Array, params: PyTree, obs: jax.Array, size: int) -> jax.Array:
-        """Actions before tanh, [B, size, action_dim]."""
-        many = jnp.repeat(obs, size, axis=0)
-        noise = jax.random.normal(key, (many.shape[0], env.action_dim))
-        return sampler.apply(params, many, noise).reshape(obs.shape[0], size, env.action_dim)
+        return critic.apply(state.critic.params, encode(obs), action).squeeze(0)
 
     def policy(key: jax.Array, state: ContinuousSoftQState, obs: jax.Array) -> jax.Array:
-        return jnp.tanh(draw(key, state.sampler_params, features(obs), 1)).squeeze(1)
+        u = draw(sampler, key, state.sampler.params, encode(obs), (1, action_dim))
+        return jnp.tanh(u).squeeze(1)
 
-    def act(key: jax.Array, state: ContinuousSoftQState, obs: jax.Array, step: jax.Array) -> tuple:
+    def act(
+        key: jax.Array, state: ContinuousSoftQState, obs: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, PyTree]:
         return policy(key, state, obs), ()
 
     def update(
         key: jax.Array, state: ContinuousSoftQState, sample: Sample, count: jax.Array
-    ) -> tuple:
+    ) -> tuple[ContinuousSoftQState, jax.Array, Metrics]:
         key_value, key_sampler = jax.random.split(key)
         batch = sample.transition
-        obs, next_obs = features(batch.obs), features(batch.next_obs)
-
-        uniform_actions = jax.random.uniform(
-            key_value, (obs.shape[0], config.num_actions, env.action_dim), minval=-1, maxval=1
+        batch = batch._replace(obs=encode(batch.obs), next_obs=encode(batch.next_obs))
+        inputs = LossInputs(config, sampler, critic, state, batch, sample.weight, key_value)
+        new_critic, _, (priority, metrics) = gradient_step(
+            optimize_critic, state.critic, critic_loss, inputs
         )
-        next_q = many_q(state.target_params, next_obs, uniform_actions)
-        next_value = losses.importance_soft_value(next_q, -log_volume, config.alpha)
-        target = losses.td_target(batch.reward, batch.discount, config.gamma, next_value)
-
-        def critic_loss(params: PyTree) -> tuple[jax.Array, jax.Array]:
-            q = critic.apply(params, obs, batch.action)
-            return (sample.weight * losses.soft_critic(q, target)).mean(), q
-
-        (j_q, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic_params)
-        critic_params, critic_opt_state = apply_gradients(
-            optimizer, grads, state.critic_opt_state, state.critic_params
-        )
-
-        def log_density(u: jax.Array) -> jax.Array:
-            """log pi of actions before tanh, up to a constant, summed over all of them."""
-            q = many_q(critic_params, obs, jnp.tanh(u))
-            log_slope = 2 * (jnp.log(2.0) - u - jax.nn.softplus(-2 * u))  # log(1 - tanh(u)^2)
-            return q.sum() / config.alpha + log_slope.sum()
-
-        def sampler_loss(params: PyTree) -> jax.Array:
-            u = draw(key_sampler, params, obs, config.num_particles)
-            fixed = jax.lax.stop_gradient(u)
-            uphill = jax.vmap(losses.svgd_direction)(fixed, jax.grad(log_density)(fixed))
-            return -(u * uphill).sum((1, 2)).mean() / config.num_particles
-
-        grads = jax.grad(sampler_loss)(state.sampler_params)
-        sampler_params, sampler_opt_state = apply_gradients(
-            optimizer, grads, state.sampler_opt_state, state.sampler_params
-        )
-
+        after = inputs._replace(state=state._replace(critic=new_critic), key=key_sampler)
+        new_sampler, _, _ = gradient_step(optimize_sampler, state.sampler, sampler_loss, after)
         target_params = update_target(
-            critic_params, state.target_params, config.tau, config.target_period, count
+            new_critic.params, state.target_params, config.tau, config.target_period, count
         )
-        metrics = {"critic_loss": j_q, "q": q.mean(), "soft_value": next_value.mean()}
-        state = ContinuousSoftQState(
-            sampler_params, critic_params, target_params, sampler_opt_state, critic_opt_state
-        )
-        return state, jnp.abs(target - q).mean(0), metrics
+        return ContinuousSoftQState(new_sampler, new_critic, target_params), priority, metrics
 
-    memory = uniform(ring(config.capacity, config.num_envs), config.batch_size)
-    return Agent(init, act, policy, update, q_values), memory
+    agent = memoryless(init, act, policy, update, q_values)
+    return agent, memory(config, storage(config, env))
 
 
-@struct.dataclass
-class ContinuousSoftQConfig(Config):
+class ContinuousSoftQConfig(ReplayConfig, Layers, Targets):
     """Configuration of soft Q-learning for continuous actions."""
 
-    algorithm: Callable = static(continuous_soft_q)
+    algorithm: Algorithm = static(continuous_soft_q)
     env: Any = static("multi_goal")
     """Environment: a name, or any gymnax `Environment` object."""
     total_steps: int = static(20_000)
@@ -167,29 +193,13 @@ class ContinuousSoftQConfig(Config):
     """Parallel environments per seed."""
     num_updates: int = static(4)
     """Gradient updates in each learning phase."""
-    warmup_steps: int = static(1_000)
-    """Environment steps of uniformly random actions before learning begins."""
     batch_size: int = static(64)
     """Transitions per gradient update."""
     capacity: int = static(20_000)
-    """Transitions the replay memory keeps; a multiple of num_envs x rollout_length."""
-    hidden_sizes: tuple[int, ...] = static((64, 64))
-    """Units of each hidden layer, in the sampler and in the critic."""
-    num_particles: int = static(16)
+    """Transitions the replay memory stores; a multiple of num_envs x rollout_length."""
+    num_particles: int = static(16, at_least=1)
     """Actions per state that the sampler is trained with."""
-    num_actions: int = static(32)
+    num_actions: int = static(32, at_least=1)
     """Uniform actions per state that the soft value is estimated from."""
-    activation: str = static("relu")
-    """Activation function, by its name in flax.linen."""
-    learning_rate: float = 1e-3
-    """Step size of Adam, for the sampler and the critic."""
-    gamma: float = 0.99
-    """Discount factor."""
-    tau: float = 0.005
-    """Share of theta that the target critic takes over at each target update."""
-    target_period: int = 1
-    """Gradient updates between two target updates."""
-    alpha: float = 10.0
+    alpha: float = traced(10.0, above=0)
     """Temperature."""
-    max_grad_norm: float = float("inf")
-    """Global norm that gradients are clipped to, for the sampler and for the critic."""

@@ -1,181 +1,231 @@
 """CrossQ (Bhatt et al. 2024, arXiv 1902.05605): SAC with batch renormalisation, without targets.
 
-Q(s, a) and Q(s', a') come out of one pass over both halves of a joint batch, so that they are
-normalised alike; that is what makes the target network dispensable:
+Q(s, a) and Q(s', a') are the outputs of one pass over both halves of a joint batch, so that they
+are normalised alike; that is what makes the target network unnecessary:
 
     y = r + gamma (min_j Q_j(s', a') - alpha log pi(a'|s')),   a' ~ pi(.|s')
 
-It needs observations that vary: where all of a batch are alike, its statistics are of noise.
-Unlike the authors' networks these normalise before each activation and not their inputs. Adam's
-b1 is 0.9 where theirs is 0.5, critics have 256 units a layer where theirs have 2,048, and plain
-batch normalisation lasts 5,000 updates where theirs lasts 100,000.
+It needs observations that vary: where all of a batch are alike, its statistics are noise. Unlike
+the authors' networks these normalise before each activation and not their inputs. Adam's b1 is 0.9
+where theirs is 0.5 (pass optimisers of your own as parts), critics have 256 units per layer where
+theirs have 2,048, and plain batch normalisation lasts 5,000 updates where theirs lasts 100,000.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from purejaxrl_sac import losses, networks
-from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
-from purejaxrl_sac.agents.sac import Layers, Temperature, continuous
+from purejaxrl_sac.agents.common import Layers, dimension_of_actions
+from purejaxrl_sac.agents.off_policy import replay_storage, uniform_replay
+from purejaxrl_sac.agents.sac import (
+    ContinuousConfig,
+    EntropyTarget,
+    default_actor_optimizer,
+    default_critic_optimizer,
+    default_temperature_optimizer,
+    temperature_loss,
+)
 from purejaxrl_sac.config import static
 from purejaxrl_sac.distributions import squashed_gaussian
+from purejaxrl_sac.losses import soft, td
+from purejaxrl_sac.networks.continuous import Critics, GaussianActor, critic_torso
+from purejaxrl_sac.networks.layers import BatchRenorm
+from purejaxrl_sac.networks.torsos import features, torso
 from purejaxrl_sac.optimize import (
-    adam,
+    Learned,
     apply_gradients,
     delayed_update,
+    gradient_step,
     is_due,
-    linear_decay,
+    start,
     where,
 )
-from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
+from purejaxrl_sac.types import (
+    Agent,
+    Algorithm,
+    Env,
+    MakeMemory,
+    MakeOptimizer,
+    MakeStorage,
+    Memory,
+    Metrics,
+    Network,
+    PyTree,
+    Sample,
+    Transition,
+    memoryless,
+)
 
 STATISTICS = "batch_stats"
 
 
 class CrossQState(NamedTuple):
-    actor: PyTree  # {"params": phi, "batch_stats": running statistics}
-    critic: PyTree  # the same of theta_i, leading axis [2]
-    log_alpha: jax.Array  # scalar
-    actor_opt_state: PyTree
-    critic_opt_state: PyTree
-    alpha_opt_state: PyTree
+    actor: Learned  # phi
+    actor_stats: PyTree  # running statistics of the actor's normalisation
+    critic: Learned  # theta_i, leading axis [2]
+    critic_stats: PyTree  # leading axis [2]
+    log_alpha: Learned  # scalar
+
+
+class LossInputs(NamedTuple):
+    """What a loss may use besides the parameters that it differentiates."""
+
+    config: CrossQConfig
+    actor: Network
+    critic: Network
+    state: CrossQState  # for the actor's loss, with the critics' new parameters and statistics
+    batch: Transition  # [B]; `obs` and `next_obs` are features
+    weight: jax.Array  # [B], or a scalar
+    key: jax.Array
+
+
+def sample_action(key: jax.Array, outputs: Any) -> tuple[jax.Array, jax.Array]:
+    """a ~ pi(.|s) [B, D] and log pi(a|s) [B] from the actor's outputs."""
+    return squashed_gaussian(*outputs).sample_and_log_prob(seed=key)
+
+
+def critic_loss(
+    params: PyTree, inputs: LossInputs
+) -> tuple[jax.Array, tuple[PyTree, jax.Array, Metrics]]:
+    """J_Q over a joint batch; also new statistics, priority [B] and metrics."""
+    config, actor, critic, state, batch, weight, key = inputs
+    outputs = actor.apply({"params": state.actor.params, **state.actor_stats}, batch.next_obs)
+    next_action, next_log_prob = sample_action(key, outputs)
+    both, stats = critic.apply(
+        {"params": params, **state.critic_stats},
+        jnp.concatenate([batch.obs, batch.next_obs]),
+        jnp.concatenate([batch.action, next_action]),
+        mutable=[STATISTICS],
+    )
+    q, next_q = jnp.split(both, 2, axis=1)
+    next_value = soft.soft_value(next_q, next_log_prob, jnp.exp(state.log_alpha.params))
+    target = td.td_target(batch.reward, batch.discount, config.gamma, next_value)
+    loss = (weight * soft.soft_critic(q, target)).mean()
+    return loss, (stats, jnp.abs(target - q).mean(0), {"critic_loss": loss, "q": q.mean()})
+
+
+def actor_loss(
+    params: PyTree, inputs: LossInputs
+) -> tuple[jax.Array, tuple[PyTree, jax.Array, Metrics]]:
+    """J_pi as in SAC; also new statistics, log pi(a|s) [B] and metrics."""
+    _, actor, critic, state, batch, _, key = inputs
+    variables = {"params": params, **state.actor_stats}
+    outputs, stats = actor.apply(variables, batch.obs, mutable=[STATISTICS])
+    action, log_prob = sample_action(key, outputs)
+    q = critic.apply({"params": state.critic.params, **state.critic_stats}, batch.obs, action)
+    loss = soft.soft_actor(q, log_prob, jnp.exp(state.log_alpha.params)).mean()
+    return loss, (stats, log_prob, {"actor_loss": loss, "entropy": -log_prob.mean()})
 
 
 def crossq(
-    config: CrossQConfig, *, storage: Callable = replay_storage, memory: Callable = uniform_replay
+    config: CrossQConfig,
+    env: Env,
+    *,
+    actor_optimizer: MakeOptimizer = default_actor_optimizer,
+    critic_optimizer: MakeOptimizer = default_critic_optimizer,
+    temperature_optimizer: MakeOptimizer = default_temperature_optimizer,
+    storage: MakeStorage = replay_storage,
+    memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
-    """CrossQ, with an automatic or fixed temperature; parts as those of `sac`.
+    """CrossQ, with a learned or fixed temperature; parts as those of `sac`.
 
     Raises:
         ConfigError: the environment's actions are discrete.
     """
-    env = continuous("CrossQ", config)
-    space, features = env.observation_space, networks.features(env.observation_space)
-    parts = {
+    action_dim, space = dimension_of_actions("CrossQ", env), env.observation_space
+    encode = features(space)
+    kinds: dict[str, Any] = {
         "activation": config.activation,
-        "norm": partial(networks.BatchRenorm, config.renorm_warmup),
-        "dense": partial(nn.Dense, use_bias=False),  # what normalises takes biases out again
+        "norm": partial(BatchRenorm, config.renorm_warmup),
+        "dense": partial(nn.Dense, use_bias=False),  # normalisation removes biases
     }
-    actor = networks.GaussianActor(
-        networks.torso(space, config.hidden_sizes, **parts), env.action_dim
-    )
-    critic = networks.Critics(networks.critic_torso(space, config.critic_hidden_sizes, **parts), 2)
-    delay = config.policy_delay
-    critic_optimizer = adam(linear_decay(config), config.max_grad_norm)
-    actor_optimizer = adam(linear_decay(config, delay), config.max_grad_norm)
-    alpha_optimizer = adam(config.alpha_learning_rate)
-    target_entropy = config.target_entropy_per_dim * env.action_dim
+    actor: Network = GaussianActor(torso(space, config.hidden_sizes, **kinds), action_dim)
+    critic: Network = Critics(critic_torso(space, config.critic_hidden_sizes, **kinds), 2)
+    delay, target_entropy = config.policy_delay, config.target_entropy_per_dim * action_dim
+    optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)
+    optimize_temperature = temperature_optimizer(config)
 
     def init(key: jax.Array, obs: jax.Array) -> CrossQState:
         key_actor, key_critic = jax.random.split(key)
-        action = jnp.zeros((obs.shape[0], env.action_dim))
-        actor_variables = actor.init(key_actor, features(obs))
-        critic_variables = critic.init(key_critic, features(obs), action)
-        log_alpha = jnp.log(jnp.float32(config.alpha))
+        action = jnp.zeros((obs.shape[0], action_dim))
+        actor_variables = actor.init(key_actor, encode(obs))
+        critic_variables = critic.init(key_critic, encode(obs), action)
         return CrossQState(
-            actor=actor_variables,
-            critic=critic_variables,
-            log_alpha=log_alpha,
-            actor_opt_state=actor_optimizer.init(actor_variables["params"]),
-            critic_opt_state=critic_optimizer.init(critic_variables["params"]),
-            alpha_opt_state=alpha_optimizer.init(log_alpha),
+            actor=start(optimize_actor, actor_variables["params"]),
+            actor_stats={STATISTICS: actor_variables[STATISTICS]},
+            critic=start(optimize_critic, critic_variables["params"]),
+            critic_stats={STATISTICS: critic_variables[STATISTICS]},
+            log_alpha=start(optimize_temperature, jnp.log(jnp.float32(config.alpha))),
         )
 
-    def act(key: jax.Array, state: CrossQState, obs: jax.Array, step: jax.Array) -> tuple:
-        outputs = actor.apply(state.actor, features(obs))
-        return squashed_gaussian(*outputs).sample(seed=key), ()
+    def outputs(state: CrossQState, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return actor.apply({"params": state.actor.params, **state.actor_stats}, encode(obs))
+
+    def act(
+        key: jax.Array, state: CrossQState, obs: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, PyTree]:
+        return squashed_gaussian(*outputs(state, obs)).sample(seed=key), ()
 
     def policy(key: jax.Array, state: CrossQState, obs: jax.Array) -> jax.Array:
-        mean, _ = actor.apply(state.actor, features(obs))
-        return jnp.tanh(mean)
+        return jnp.tanh(outputs(state, obs)[0])
 
     def q_values(state: CrossQState, obs: jax.Array, action: jax.Array) -> jax.Array:
-        return critic.apply(state.critic, features(obs), action).min(0)
+        variables = {"params": state.critic.params, **state.critic_stats}
+        return critic.apply(variables, encode(obs), action).min(0)
 
-    def update(key: jax.Array, state: CrossQState, sample: Sample, count: jax.Array) -> tuple:
+    def update(
+        key: jax.Array, state: CrossQState, sample: Sample, count: jax.Array
+    ) -> tuple[CrossQState, jax.Array, Metrics]:
         key_next, key_actor = jax.random.split(key)
         batch = sample.transition
-        obs, next_obs = features(batch.obs), features(batch.next_obs)
-        alpha = jnp.exp(state.log_alpha)
+        batch = batch._replace(obs=encode(batch.obs), next_obs=encode(batch.next_obs))
+        inputs = LossInputs(config, actor, critic, state, batch, sample.weight, key_next)
 
-        outputs = actor.apply(state.actor, next_obs)
-        next_action, next_log_prob = squashed_gaussian(*outputs).sample_and_log_prob(seed=key_next)
-        both_obs = jnp.concatenate([obs, next_obs])
-        both_actions = jnp.concatenate([batch.action, next_action])
-
-        def critic_loss(params: PyTree) -> tuple[jax.Array, tuple]:
-            variables = {**state.critic, "params": params}
-            both, seen = critic.apply(variables, both_obs, both_actions, mutable=[STATISTICS])
-            q, next_q = jnp.split(both, 2, axis=1)
-            next_value = losses.soft_value(next_q, next_log_prob, alpha)
-            target = losses.td_target(batch.reward, batch.discount, config.gamma, next_value)
-            loss = (sample.weight * losses.soft_critic(q, target)).mean()
-            return loss, (seen, q, jnp.abs(target - q).mean(0))
-
-        (j_q, (seen, q, priority)), grads = jax.value_and_grad(critic_loss, has_aux=True)(
-            state.critic["params"]
+        new_critic, _, (critic_stats, priority, metrics) = gradient_step(
+            optimize_critic, state.critic, critic_loss, inputs
         )
-        critic_params, critic_opt_state = apply_gradients(
-            critic_optimizer, grads, state.critic_opt_state, state.critic["params"]
-        )
-        critic_variables = {"params": critic_params, **seen}
+        after = state._replace(critic=new_critic, critic_stats=critic_stats)
 
-        def actor_loss(params: PyTree) -> tuple[jax.Array, tuple]:
-            variables = {**state.actor, "params": params}
-            outputs, seen = actor.apply(variables, obs, mutable=[STATISTICS])
-            action, log_prob = squashed_gaussian(*outputs).sample_and_log_prob(seed=key_actor)
-            q = critic.apply(critic_variables, obs, action)
-            return losses.soft_actor(q, log_prob, alpha).mean(), (seen, log_prob)
-
-        def temperature_loss(log_alpha: jax.Array, log_prob: jax.Array) -> jax.Array:
-            return losses.temperature(jnp.exp(log_alpha), log_prob, target_entropy).mean()
-
-        def actor_and_temperature() -> tuple[tuple, dict]:
-            (j_pi, (seen, log_prob)), grads = jax.value_and_grad(actor_loss, has_aux=True)(
-                state.actor["params"]
+        def actor_and_temperature() -> tuple[PyTree, Metrics]:
+            actor_grads, (stats, log_prob, metrics) = jax.grad(actor_loss, has_aux=True)(
+                state.actor.params, inputs._replace(state=after, key=key_actor)
             )
-            alpha_grad = jax.grad(temperature_loss)(state.log_alpha, log_prob)
-            metrics = {"actor_loss": j_pi, "entropy": -log_prob.mean()}
-            return (grads, alpha_grad, seen), metrics
+            alpha_grad = jax.grad(temperature_loss)(
+                state.log_alpha.params, log_prob, target_entropy
+            )
+            return (actor_grads, alpha_grad, stats), metrics
 
         due = is_due(delay, count)
-        (grads, alpha_grad, seen), metrics = delayed_update(delay, due, actor_and_temperature)
-        actor_params, actor_opt_state = apply_gradients(
-            actor_optimizer, grads, state.actor_opt_state, state.actor["params"], due=due
+        (actor_grads, alpha_grad, stats), actor_metrics = delayed_update(
+            delay, due, actor_and_temperature
         )
-        log_alpha, alpha_opt_state = apply_gradients(
-            alpha_optimizer, alpha_grad, state.alpha_opt_state, state.log_alpha, due=due
+        after = after._replace(
+            actor=apply_gradients(optimize_actor, state.actor, actor_grads, due=due),
+            actor_stats=where(due, stats, state.actor_stats),
+            log_alpha=apply_gradients(optimize_temperature, state.log_alpha, alpha_grad, due=due),
         )
-        seen = where(due, seen, {STATISTICS: state.actor[STATISTICS]})
-        state = CrossQState(
-            actor={"params": actor_params, **seen},
-            critic=critic_variables,
-            log_alpha=log_alpha,
-            actor_opt_state=actor_opt_state,
-            critic_opt_state=critic_opt_state,
-            alpha_opt_state=alpha_opt_state,
+        return (
+            after,
+            priority,
+            metrics | {"alpha": jnp.exp(state.log_alpha.params), **actor_metrics},
         )
-        return state, priority, {"critic_loss": j_q, "q": q.mean(), "alpha": alpha, **metrics}
 
-    return Agent(init, act, policy, update, q_values), memory(config, storage(config))
+    agent = memoryless(init, act, policy, update, q_values)
+    return agent, memory(config, storage(config, env))
 
 
-@struct.dataclass
-class CrossQConfig(Layers, Temperature):
+class CrossQConfig(ContinuousConfig, Layers, EntropyTarget):
     """Configuration of CrossQ."""
 
-    algorithm: Callable = static(crossq)
+    algorithm: Algorithm = static(crossq)
     policy_delay: int = static(3)
-    """Updates of the critics for each one of the actor and the temperature."""
-    critic_hidden_sizes: tuple[int, ...] = static((256, 256))
+    """Updates of the critics per update of the actor and the temperature."""
+    critic_hidden_sizes: tuple[int, ...] = static((256, 256), kind=tuple)
     """Units of each hidden layer of the critics; the actor has `hidden_sizes`."""
-    renorm_warmup: int = static(5_000)
-    """Updates, of each network its own, of plain batch normalisation before renormalisation."""
+    renorm_warmup: int = static(5_000, at_least=0)
+    """Updates of each network with plain batch normalisation before renormalisation."""

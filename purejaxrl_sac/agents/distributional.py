@@ -1,39 +1,38 @@
-"""DQN that learns the distribution of the return, and Rainbow: the parts of `dqn`, put together."""
+"""DQN that learns the distribution of the return, and Rainbow, as compositions of `dqn`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import flax.linen as nn
 import jax
-from flax import struct
 
-from purejaxrl_sac import heads, networks
-from purejaxrl_sac.agents import dqn as parts
-from purejaxrl_sac.agents.dqn import (
-    EpsilonGreedy,
-    Noisy,
+from purejaxrl_sac import heads
+from purejaxrl_sac.agents.common import EpsilonGreedy, Huber
+from purejaxrl_sac.agents.dqn import Noisy, QConfig, double, dqn, greedy, noisy_network
+from purejaxrl_sac.agents.off_policy import (
     NStep,
     Prioritized,
-    ReplayConfig,
-    Scalar,
-    dqn,
+    n_step_storage,
+    prioritized_replay,
 )
-from purejaxrl_sac.config import static
+from purejaxrl_sac.config import ConfigError, static, traced
+from purejaxrl_sac.networks import Dueling, ImplicitQuantileNetwork, q_network
+from purejaxrl_sac.types import Algorithm, Network
 
 
-def implicit_network(config: ImplicitQuantile, *arguments: Any, **kinds: Any) -> nn.Module:
-    """A Q-network that is asked for quantiles; `cvar` decides which the policy averages."""
+def implicit_network(
+    config: ImplicitQuantile, space: Any, num_actions: int, num_outputs: int, **kinds: Any
+) -> Network:
+    """A Q-network for any quantile; the policy averages those up to `cvar`."""
 
-    def worst(fraction: jax.Array) -> jax.Array:
+    def distort(fraction: jax.Array) -> jax.Array:
         return config.cvar * fraction
 
     network = partial(
-        networks.ImplicitQuantileNetwork, num_quantiles=config.num_quantiles, distortion=worst
+        ImplicitQuantileNetwork, num_quantiles=config.num_quantiles, distortion=distort
     )
-    return networks.q_network(config, *arguments, network=network, **kinds)
+    return q_network(config, space, num_actions, num_outputs, network=network, **kinds)
 
 
 c51 = partial(dqn, head=heads.categorical)
@@ -41,70 +40,69 @@ qr_dqn = partial(dqn, head=heads.quantile)
 iqn = partial(dqn, head=heads.implicit_quantile, network=implicit_network)
 rainbow = partial(  # Hessel et al. 2018, arXiv 1710.02298
     dqn,
-    network=partial(parts.noisy_network, stream=networks.Dueling),
+    network=partial(noisy_network, stream=Dueling),
     head=heads.categorical,
-    bootstrap=parts.double,
-    explore=parts.greedy,
-    storage=parts.n_step_storage,
-    memory=parts.prioritized_replay,
+    bootstrap=double,
+    explore=greedy,
+    storage=n_step_storage,
+    memory=prioritized_replay,
 )
 
 
-@struct.dataclass
-class Categorical(ReplayConfig):
+class Categorical(QConfig):
     """Fields of `heads.categorical`."""
 
-    num_atoms: int = static(51)
+    num_atoms: int = static(51, at_least=2)
     """Returns that have a probability."""
-    v_min: float = 0.0
-    """The smallest of them; what the environment can return must lie between the two."""
-    v_max: float = 100.0
+    v_min: float = traced(0.0, kind=float)
+    """The smallest of them; returns of the environment must lie between v_min and v_max."""
+    v_max: float = traced(100.0, kind=float)
     """The largest of them."""
 
+    def check(self) -> None:
+        super().check()
+        bounds = (self.v_min, self.v_max)
+        if not any(isinstance(x, jax.core.Tracer) for x in bounds) and self.v_min >= self.v_max:
+            raise ConfigError(f"v_min is {self.v_min}, but must be less than v_max = {self.v_max}")
 
-@struct.dataclass
-class Quantile(Scalar):
+
+class Quantile(QConfig, Huber):
     """Fields of `heads.quantile` and `heads.implicit_quantile`."""
 
-    num_quantiles: int = static(32)
+    num_quantiles: int = static(32, at_least=1)
     """Quantiles of the return."""
-    huber_delta: float = 1.0
-    """kappa: the regression is smooth for errors below it."""
+    huber_delta: float = traced(1.0, above=0)
+    """kappa: error at which quantile regression turns from squared to linear."""
 
 
-@struct.dataclass
 class ImplicitQuantile(Quantile):
     """Fields of `implicit_network`."""
 
-    cvar: float = 1.0
-    """Share of the outcomes, from the worst on, that the policy averages; 1 is neutral to risk."""
+    cvar: float = traced(1.0, above=0, at_most=1)
+    """Fraction of the outcomes, the worst first, that the policy averages; 1 is risk-neutral."""
 
 
-@struct.dataclass
 class C51Config(Categorical, EpsilonGreedy):
     """Configuration of C51."""
 
-    algorithm: Callable = static(c51)
+    algorithm: Algorithm = static(c51)
 
 
-@struct.dataclass
 class QRDQNConfig(Quantile, EpsilonGreedy):
     """Configuration of QR-DQN."""
 
-    algorithm: Callable = static(qr_dqn)
+    algorithm: Algorithm = static(qr_dqn)
 
 
-@struct.dataclass
 class IQNConfig(ImplicitQuantile, EpsilonGreedy):
     """Configuration of IQN."""
 
-    algorithm: Callable = static(iqn)
+    algorithm: Algorithm = static(iqn)
 
 
-@struct.dataclass
-class RainbowConfig(Categorical, NStep, Noisy, Prioritized):
+class RainbowConfig(Categorical, Noisy, NStep, Prioritized):
     """Configuration of Rainbow."""
 
-    algorithm: Callable = static(rainbow)
+    algorithm: Algorithm = static(rainbow)
     priority_exponent: float = 0.5
-    """How much priorities count: 0 is uniform replay."""
+    """Exponent of the priorities; 0 is uniform replay."""

@@ -1,48 +1,70 @@
-"""DQN and what it is made of (post, section 2).
+"""DQN and the parts of its family (post, section 2).
 
 The Q-network minimises its distance to a bootstrapped return over a replay memory D (post, 2.6),
 
     L(theta) = E_D [ w l(Q(s, a; theta), y) ],    y = r + gamma V(s'; theta, theta-),
 
-theta- being a delayed copy of theta. Every part is a function, and every algorithm of the family
-an expression of such parts:
-
-    network      (config, space, A, K) -> flax module               networks.q_network
-    head         config -> Head: what its outputs mean, and l       heads.scalar
-    bootstrap    (config, Successor) -> pi(.|s'), bonus             maximum
-    reward       (config, batch, Q(s, .; theta-)) -> r              plain_reward
-    explore      (config, q, step) -> pi(.|s)                       epsilon_greedy
-    storage      config -> Storage                                  replay_storage
-    memory       (config, Storage) -> Memory                        uniform_replay
-
-A bootstrap says which policy pi is followed from s' on, and what bonus it earns besides:
+theta- being a delayed copy of theta. A bootstrap states which policy pi is followed from s' on,
+and which bonus it receives besides:
 
     V(s') = sum_a' pi(a'|s') Q(s', a'; theta-) + bonus
 
 DQN (Mnih et al. 2015) follows the greedy policy of theta-, Double DQN (van Hasselt et al. 2016)
-that of theta, so that theta- evaluates what theta chose. Where Q stands for a distribution, V does.
+that of theta, so that theta- evaluates what theta selects. Where Q stands for a distribution, V
+does. Every part is a function, and every algorithm of the family an expression of such parts:
+
+    rainbow = partial(dqn, network=..., head=heads.categorical, bootstrap=double, ...)
+
+See `types` for the contracts of all parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from purejaxrl_sac import envs, exploration, heads, losses, networks
-from purejaxrl_sac.config import Config, ConfigError, static
-from purejaxrl_sac.memory import records, uniform
-from purejaxrl_sac.memory.records import Codec
-from purejaxrl_sac.memory.replay import prioritized
-from purejaxrl_sac.memory.storage import deduplicated, n_step, ring
-from purejaxrl_sac.normalize import WRAPPERS
-from purejaxrl_sac.optimize import adam, apply_gradients, linear_decay, update_target
-from purejaxrl_sac.types import Agent, Memory, PyTree, Sample, Storage, Transition
+from purejaxrl_sac import exploration, heads, losses
+from purejaxrl_sac.agents.common import EpsilonGreedy, Huber, QLayers, number_of_actions
+from purejaxrl_sac.agents.off_policy import (
+    NStep,
+    Prioritized,
+    ReplayConfig,
+    Targets,
+    n_step_storage,
+    prioritized_replay,
+    replay_storage,
+    uniform_replay,
+)
+from purejaxrl_sac.config import Config, static, traced
+from purejaxrl_sac.networks import Dueling, NoisyDense, draw_noise, features, q_network
+from purejaxrl_sac.optimize import Learned, decaying_adam, gradient_step, update_target
+from purejaxrl_sac.types import (
+    Agent,
+    Algorithm,
+    Backup,
+    Bootstrap,
+    Env,
+    Explore,
+    MakeHead,
+    MakeMemory,
+    MakeOptimizer,
+    MakeQNetwork,
+    MakeStorage,
+    Memory,
+    Metrics,
+    Network,
+    NextQ,
+    PyTree,
+    QHead,
+    Reward,
+    Sample,
+    Scalar,
+    Transition,
+    memoryless,
+)
 
 
 class DQNState(NamedTuple):
@@ -51,40 +73,78 @@ class DQNState(NamedTuple):
     opt_state: PyTree
 
 
-class Successor(NamedTuple):
-    """What a bootstrap may use of s', [B, A] each."""
-
-    q: jax.Array  # Q(s', .; theta)
-    target: jax.Array  # Q(s', .; theta-)
-    pi: jax.Array  # the exploring policy, of theta
+class Outputs(Protocol):
+    def __call__(self, params: PyTree, obs: jax.Array, /, **keys: jax.Array) -> Any:
+        """(theta, obs [B, ...], keys of `noise` and `tau`) -> outputs [B, A, K], or a pytree."""
 
 
-def maximum(config: Config, successor: Successor) -> tuple[jax.Array, jax.Array | float]:
+class Keys(NamedTuple):
+    """A PRNG key for each use of randomness in an update."""
+
+    loss: jax.Array
+    online: jax.Array
+    target: jax.Array
+    tau: jax.Array
+    tau_target: jax.Array
+
+
+class LossInputs(NamedTuple):
+    """What the loss may use besides the parameters."""
+
+    config: Any
+    outputs: Outputs
+    head: QHead  # what the outputs mean
+    batch: Transition  # [B]
+    weight: jax.Array  # [B], or a scalar
+    next_outputs: Any  # outputs at s', of theta-
+    pi: jax.Array  # the policy that is followed from s' on, [B, A]
+    backup: Backup
+    keys: Keys
+
+
+class QLoss(Protocol):
+    def __call__(
+        self, params: PyTree, inputs: LossInputs, /
+    ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+        """(theta, LossInputs) -> loss, (priority [B], metrics)."""
+
+
+def q_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+    """L(theta) = E_D[w l(Q(s, a; theta), y)] (post, 2.6), l being the head's."""
+    _, outputs, head, batch, weight, next_outputs, pi, backup, keys = inputs
+    predicted = outputs(params, batch.obs, noise=keys.loss, tau=keys.tau)
+    row_loss, priority, metrics = head.loss(predicted, batch.action, next_outputs, pi, backup)
+    q = losses.select_action(head.expectation(predicted), batch.action).mean()
+    loss = (weight * row_loss).mean()
+    return loss, (priority, {"loss": loss, "q": q, **metrics})
+
+
+def maximum(config: Config, next_q: NextQ) -> tuple[jax.Array, Scalar]:
     """V(s') = max_a' Q(s', a'; theta-): Q-learning and DQN (post, 2.3.3)."""
-    return exploration.greedy(successor.target), 0.0
+    return exploration.greedy(next_q.target), 0.0
 
 
-def double(config: Config, successor: Successor) -> tuple[jax.Array, jax.Array | float]:
+def double(config: Config, next_q: NextQ) -> tuple[jax.Array, Scalar]:
     """V(s') = Q(s', argmax_a' Q(s', a'; theta); theta-): Double DQN (post, 2.8.3)."""
-    return exploration.greedy(successor.q), 0.0
+    return exploration.greedy(next_q.online), 0.0
 
 
-def expected(config: Config, successor: Successor) -> tuple[jax.Array, jax.Array | float]:
+def expected(config: Config, next_q: NextQ) -> tuple[jax.Array, Scalar]:
     """V(s') = E_pi[Q(s', a'; theta-)], pi the exploring policy: Expected SARSA."""
-    return successor.pi, 0.0
+    return next_q.pi, 0.0
 
 
-def soft(config: Soft, successor: Successor) -> tuple[jax.Array, jax.Array | float]:
+def soft(config: Soft, next_q: NextQ) -> tuple[jax.Array, Scalar]:
     """V(s') = alpha log sum_a' exp(Q(s', a'; theta-) / alpha): soft Q-learning (post, 4.1.1).
 
     As E_pi[Q] plus alpha times the entropy of pi = softmax(Q / alpha).
     """
-    pi = exploration.boltzmann(successor.target, config.alpha)
+    pi = exploration.boltzmann(next_q.target, config.alpha)
     return pi, config.alpha * losses.entropy(pi)
 
 
 def plain_reward(config: Config, batch: Transition, q: jax.Array) -> jax.Array:
-    """r, as the environment gave it."""
+    """r, the environment's."""
     return batch.reward
 
 
@@ -98,7 +158,7 @@ def munchausen_reward(config: Munchausen, batch: Transition, q: jax.Array) -> ja
 
 
 def epsilon_greedy(config: EpsilonGreedy, q: jax.Array, step: jax.Array) -> jax.Array:
-    """A random action with probability epsilon, which falls over the run (post, section 1.4)."""
+    """A random action with probability epsilon, which decays over the run (post, section 1.4)."""
     return exploration.epsilon_greedy(q, exploration.annealed_epsilon(config, step))
 
 
@@ -108,86 +168,51 @@ def boltzmann(config: Soft, q: jax.Array, step: jax.Array) -> jax.Array:
 
 
 def greedy(config: Config, q: jax.Array, step: jax.Array) -> jax.Array:
-    """argmax_a Q(s, a): for networks that are noisy themselves."""
+    """argmax_a Q(s, a): for networks with noisy layers."""
     return exploration.greedy(q)
 
 
-def replay_storage(config: ReplayConfig, codec: Codec | None = None) -> Storage:
-    """Images are stored once, other observations with their successors.
-
-    Args:
-        codec: how transitions are packed; by default a bit for each number of an observation
-            where the environment declares `binary_observations`, and exact words elsewhere, or
-            where a wrapper of one's own may change what is remembered.
-    """
-    env = envs.bind(config.env, config.env_params)
-    kind = deduplicated if networks.convolutions(env.observation_space) else ring
-    if codec is None:
-        binary = env.binary_observations and set(config.wrappers) <= set(WRAPPERS.values())
-        codec = records.bits(env) if binary else records.words
-    return kind(config.capacity, config.num_envs, codec=codec)
-
-
-def n_step_storage(config: NStep, codec: Codec | None = None) -> Storage:
-    """Transitions of n steps."""
-    return n_step(replay_storage(config, codec), config.n_step, config.gamma)
-
-
-def uniform_replay(config: ReplayConfig, storage: Storage) -> Memory:
-    """Every transition is as likely as any other (post, 2.3.2)."""
-    return uniform(storage, config.batch_size)
-
-
-def prioritized_replay(config: Prioritized, storage: Storage) -> Memory:
-    """What surprised most comes most often (Schaul et al. 2016)."""
-    return prioritized(
-        storage,
-        config.batch_size,
-        config.priority_exponent,
-        config.importance_exponent,
-        config.total_steps,
-    )
-
-
 def dqn(
-    config: ReplayConfig,
+    config: QConfig,
+    env: Env,
     *,
-    network: Callable = networks.q_network,
-    head: Callable = heads.scalar,
-    bootstrap: Callable = maximum,
-    reward: Callable = plain_reward,
-    explore: Callable = epsilon_greedy,
-    storage: Callable = replay_storage,
-    memory: Callable = uniform_replay,
+    network: MakeQNetwork = q_network,
+    head: MakeHead = heads.scalar,
+    bootstrap: Bootstrap = maximum,
+    reward: Reward = plain_reward,
+    explore: Explore = epsilon_greedy,
+    loss: QLoss = q_loss,
+    optimizer: MakeOptimizer = decaying_adam,
+    storage: MakeStorage = replay_storage,
+    memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
-    """Deep Q-learning with experience replay and a target network, out of the parts above.
+    """Deep Q-learning with experience replay and a target network, composed of the parts above.
 
     Raises:
-        ConfigError: the environment's actions are continuous, or a part cannot be made.
+        ConfigError: the environment's actions are continuous, or a part cannot be built.
     """
-    env = envs.bind(config.env, config.env_params)
-    if env.num_actions is None:
-        raise ConfigError(f"DQN needs discrete actions, but {env.name} has continuous: use sac")
-    meaning = head(config)
-    model = network(config, env.observation_space, env.num_actions, meaning.num_outputs)
-    features = networks.features(env.observation_space)
-    optimizer = adam(linear_decay(config), config.max_grad_norm)
+    num_actions = number_of_actions("DQN", env)
+    q_head = head(config)
+    model = network(config, env.observation_space, num_actions, q_head.num_outputs)
+    encode, optimize = features(env.observation_space), optimizer(config)
 
     def init(key: jax.Array, obs: jax.Array) -> DQNState:
-        params = model.init(key, features(obs))
-        return DQNState(params, jax.tree.map(jnp.copy, params), optimizer.init(params))
+        params = model.init(key, encode(obs))
+        return DQNState(params, jax.tree.map(jnp.copy, params), optimize.init(params))
 
-    def outputs(params: PyTree, obs: jax.Array, **keys: jax.Array) -> PyTree:
-        noise = networks.draw_noise(keys["noise"], params) if "noise" in keys else {}
-        return model.apply({**params, **noise}, features(obs), rngs=keys)
+    def outputs(params: PyTree, obs: jax.Array, /, **keys: jax.Array) -> Any:
+        noise = draw_noise(keys["noise"], params) if "noise" in keys else {}
+        return model.apply({**params, **noise}, encode(obs), rngs=keys)
 
     def expectation(params: PyTree, obs: jax.Array, **keys: jax.Array) -> jax.Array:
-        return meaning.expectation(outputs(params, obs, **keys))
+        return q_head.expectation(outputs(params, obs, **keys))
 
     def q_values(state: DQNState, obs: jax.Array) -> jax.Array:
         return expectation(state.params, obs)
 
-    def act(key: jax.Array, state: DQNState, obs: jax.Array, step: jax.Array) -> tuple:
+    def act(
+        key: jax.Array, state: DQNState, obs: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, PyTree]:
         key_action, key_noise = jax.random.split(key)
 
         def noisy(key: jax.Array, obs: jax.Array) -> jax.Array:
@@ -200,183 +225,122 @@ def dqn(
     def policy(key: jax.Array, state: DQNState, obs: jax.Array) -> jax.Array:
         return q_values(state, obs).argmax(-1).astype(jnp.int32)
 
-    def update(key: jax.Array, state: DQNState, sample: Sample, count: jax.Array) -> tuple:
-        batch = sample.transition
-        key_loss, key_online, key_target, key_tau, key_tau_target = jax.random.split(key, 5)
-        q = expectation(state.params, batch.next_obs, noise=key_online)
-        successor = Successor(
-            q=q,
-            target=expectation(state.target_params, batch.next_obs, noise=key_target),
+    def update(
+        key: jax.Array, state: DQNState, sample: Sample, count: jax.Array
+    ) -> tuple[DQNState, jax.Array, Metrics]:
+        batch, keys = sample.transition, Keys(*jax.random.split(key, 5))
+        q = expectation(state.params, batch.next_obs, noise=keys.online)
+        next_q = NextQ(
+            online=q,
+            target=expectation(state.target_params, batch.next_obs, noise=keys.target),
             pi=explore(config, q, config.step_at(count)),
         )
-        pi, bonus = bootstrap(config, successor)
-        following = outputs(
-            state.target_params, batch.next_obs, noise=key_target, tau=key_tau_target
+        pi, bonus = bootstrap(config, next_q)
+        next_outputs = outputs(
+            state.target_params, batch.next_obs, noise=keys.target, tau=keys.tau_target
         )
-        earned = reward(config, batch, expectation(state.target_params, batch.obs))
+        r = reward(config, batch, expectation(state.target_params, batch.obs))
 
-        def backup(value: jax.Array) -> jax.Array:  # [B, K], the returns from s' on
-            target = partial(losses.td_target, earned, batch.discount, config.gamma)
-            return jax.vmap(target, 1, 1)(value + jnp.reshape(bonus, (-1, 1)))
+        def backup(next_return: jax.Array) -> jax.Array:
+            target = partial(losses.td_target, r, batch.discount, config.gamma)
+            return jax.vmap(target, 1, 1)(next_return + jnp.reshape(bonus, (-1, 1)))
 
-        def loss(params: PyTree) -> tuple[jax.Array, tuple]:
-            predicted = outputs(params, batch.obs, noise=key_loss, tau=key_tau)
-            loss, priority, metrics = meaning.loss(predicted, batch.action, following, pi, backup)
-            q = losses.select_action(meaning.expectation(predicted), batch.action).mean()
-            return (sample.weight * loss).mean(), (priority, {"q": q, **metrics})
-
-        (value, (priority, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        params, opt_state = apply_gradients(optimizer, grads, state.opt_state, state.params)
+        inputs = LossInputs(
+            config, outputs, q_head, batch, sample.weight, next_outputs, pi, backup, keys
+        )
+        learned = Learned(state.params, state.opt_state)
+        (params, opt_state), _, (priority, metrics) = gradient_step(optimize, learned, loss, inputs)
         target_params = update_target(
             params, state.target_params, config.tau, config.target_period, count
         )
-        return DQNState(params, target_params, opt_state), priority, {"loss": value, **metrics}
+        return DQNState(params, target_params, opt_state), priority, metrics
 
-    return Agent(init, act, policy, update, q_values), memory(config, storage(config))
-
-
-dueling_network = partial(networks.q_network, stream=networks.Dueling)
+    agent = memoryless(init, act, policy, update, q_values)
+    return agent, memory(config, storage(config, env))
 
 
-def noisy_network(config: Noisy, *arguments: Any, **kinds: Any) -> nn.Module:
-    """A Q-network of noisy layers; follow it greedily."""
-    dense = partial(networks.NoisyDense, sigma=config.sigma)
-    return networks.q_network(config, *arguments, dense=dense, **kinds)
+def noisy_network(
+    config: Noisy, space: Any, num_actions: int, num_outputs: int, **kinds: Any
+) -> Network:
+    """A Q-network of noisy layers; use it with `greedy` exploration."""
+    dense = partial(NoisyDense, sigma=config.sigma)
+    return q_network(config, space, num_actions, num_outputs, dense=dense, **kinds)
 
 
+dueling_network = partial(q_network, stream=Dueling)
 double_dqn = partial(dqn, bootstrap=double)
 dueling_dqn = partial(dqn, network=dueling_network)
 noisy_dqn = partial(dqn, network=noisy_network, explore=greedy)
 n_step_dqn = partial(dqn, storage=n_step_storage)
 per_dqn = partial(dqn, memory=prioritized_replay)
 expected_dqn = partial(dqn, bootstrap=expected)
+soft_dqn = partial(dqn, bootstrap=soft, explore=boltzmann)
 munchausen_dqn = partial(dqn, bootstrap=soft, reward=munchausen_reward)
 
 
-@struct.dataclass
-class ReplayConfig(Config):
-    """What all of the family share. Each part that needs more has a class with its fields."""
+class QConfig(ReplayConfig, QLayers, Targets):
+    """Fields of the whole family. Each part that needs more has a class with its fields."""
 
-    warmup_steps: int = static(1_000)
-    """Environment steps of uniformly random actions before learning begins."""
-    batch_size: int = static(128)
-    """Transitions per gradient update."""
-    capacity: int = static(10_000)
-    """Transitions the replay memory keeps; a multiple of num_envs x rollout_length."""
-    hidden_sizes: tuple[int, ...] = static((64, 64))
-    """Units of each hidden layer."""
-    activation: str = static("relu")
-    """Activation function, by its name in flax.linen."""
-    compute_dtype: str = static("float32")
-    """What hidden layers compute in, float32 or bfloat16; parameters are always float32."""
-    learning_rate: float = 1e-3
-    """Step size of Adam at first."""
-    learning_rate_end: float = 1.0
-    """Share of the step size that is left at the end, after falling in a straight line."""
-    gamma: float = 0.99
-    """Discount factor."""
     tau: float = 1.0
-    """Share of theta that theta- takes over at each target update; 1 copies it."""
+    """Step of the target parameters towards the learned ones at each target update; 1 copies."""
     target_period: int = 100
     """Gradient updates between two target updates."""
-    max_grad_norm: float = float("inf")
-    """Global norm that gradients are clipped to."""
 
 
-@struct.dataclass
-class EpsilonGreedy(ReplayConfig):
-    """Fields of `epsilon_greedy`."""
-
-    epsilon_start: float = 1.0
-    """Probability of a random action at the first step."""
-    epsilon_end: float = 0.05
-    """Probability of a random action once the schedule has ended."""
-    epsilon_fraction: float = 0.2
-    """Share of total_steps over which epsilon falls, in a straight line."""
-
-
-@struct.dataclass
-class Scalar(ReplayConfig):
-    """Fields of `heads.scalar`."""
-
-    huber_delta: float = float("inf")
-    """Where the loss turns from squared to linear; inf is the squared loss."""
-
-
-@struct.dataclass
-class Soft(ReplayConfig):
+class Soft(QConfig):
     """Fields of `soft` and `boltzmann`."""
 
-    alpha: float = 0.03
+    alpha: float = traced(0.03, above=0)
     """Temperature."""
 
 
-@struct.dataclass
 class Munchausen(Soft):
     """Fields of `munchausen_reward`."""
 
-    munchausen: float = 0.9
-    """Share of alpha log pi(a|s) that is added to the reward."""
-    munchausen_min: float = -1.0
-    """Where alpha log pi(a|s) is cut off below."""
+    munchausen: float = traced(0.9, between=(0, 1))
+    """Fraction of alpha log pi(a|s) that is added to the reward."""
+    munchausen_min: float = traced(-1.0, at_most=0)
+    """Lower bound of alpha log pi(a|s)."""
 
 
-@struct.dataclass
-class Noisy(ReplayConfig):
+class Noisy(QConfig):
     """Fields of `noisy_network`."""
 
-    sigma: float = static(0.5)
-    """Noise of a layer's parameters at first, times the square root of its inputs."""
+    sigma: float = static(0.5, at_least=0)
+    """Initial noise of a layer's parameters, times the square root of its number of inputs."""
 
 
-@struct.dataclass
-class NStep(ReplayConfig):
-    """Fields of `n_step_storage`."""
+class DQNConfig(QConfig, Huber, EpsilonGreedy):
+    """Configuration of DQN, Double DQN, dueling DQN and DQN with the target of Expected SARSA."""
 
-    n_step: int = static(3)
-    """Steps of reward before bootstrapping."""
+    algorithm: Algorithm = static(dqn)
 
 
-@struct.dataclass
-class Prioritized(ReplayConfig):
-    """Fields of `prioritized_replay`."""
-
-    priority_exponent: float = 0.6
-    """How much priorities count: 0 is uniform replay."""
-    importance_exponent: float = 0.4
-    """How much of the bias is corrected at first; it rises to 1 at the end of the run."""
-
-
-@struct.dataclass
-class DQNConfig(Scalar, EpsilonGreedy):
-    """Configuration of DQN, Double DQN and dueling DQN."""
-
-    algorithm: Callable = static(dqn)
-
-
-@struct.dataclass
-class NoisyDQNConfig(Noisy, Scalar):
+class NoisyDQNConfig(Noisy, Huber):
     """Configuration of DQN with a noisy network."""
 
-    algorithm: Callable = static(noisy_dqn)
+    algorithm: Algorithm = static(noisy_dqn)
 
 
-@struct.dataclass
-class NStepDQNConfig(NStep, DQNConfig):
+class NStepDQNConfig(DQNConfig, NStep):
     """Configuration of n-step DQN."""
 
-    algorithm: Callable = static(n_step_dqn)
+    algorithm: Algorithm = static(n_step_dqn)
 
 
-@struct.dataclass
-class PrioritizedDQNConfig(Prioritized, DQNConfig):
+class PrioritizedDQNConfig(DQNConfig, Prioritized):
     """Configuration of DQN with prioritised replay."""
 
-    algorithm: Callable = static(per_dqn)
+    algorithm: Algorithm = static(per_dqn)
 
 
-@struct.dataclass
+class SoftDQNConfig(Soft, Huber):
+    """Configuration of soft DQN, which explores by its own soft policy."""
+
+    algorithm: Algorithm = static(soft_dqn)
+
+
 class MunchausenDQNConfig(Munchausen, DQNConfig):
     """Configuration of Munchausen DQN."""
 
-    algorithm: Callable = static(munchausen_dqn)
+    algorithm: Algorithm = static(munchausen_dqn)

@@ -8,18 +8,17 @@ moving further than a factor 1 +- epsilon from the one that collected it:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from purejaxrl_sac import optimize
 from purejaxrl_sac.agents.a2c import ActorCriticConfig, actor_critic, standardized
-from purejaxrl_sac.config import static
+from purejaxrl_sac.agents.common import Epochs
+from purejaxrl_sac.config import static, traced
 from purejaxrl_sac.memory import minibatches
-from purejaxrl_sac.types import Memory
+from purejaxrl_sac.optimize import decaying_adam
+from purejaxrl_sac.types import Algorithm, Memory
 
 
 def clipped_surrogate(
@@ -32,33 +31,30 @@ def clipped_surrogate(
 
 
 def epochs(config: PPOConfig) -> Memory:
-    """Passes over the rollout, each in minibatches shuffled anew."""
-    return minibatches(config.num_epochs, config.num_updates // config.num_epochs)
+    """Passes over the rollout, each in newly shuffled minibatches."""
+    return minibatches(config.num_epochs, config.num_minibatches)
 
 
 ppo = partial(
     actor_critic,
     objective=clipped_surrogate,
     normalize=standardized,
-    optimizer=optimize.adam,
+    optimizer=decaying_adam,
     memory=epochs,
 )
 
 
-@struct.dataclass
-class PPOConfig(ActorCriticConfig):
+class PPOConfig(ActorCriticConfig, Epochs):
     """Configuration of PPO."""
 
-    algorithm: Callable = static(ppo)
+    algorithm: Algorithm = static(ppo)
     num_envs: int = static(8)
     """Parallel environments per seed."""
     rollout_length: int = static(128)
     """Steps each environment takes between learning phases."""
     num_updates: int = static(16)
     """Gradient updates in each learning phase: num_epochs times the number of minibatches."""
-    num_epochs: int = static(4)
-    """Passes over each rollout."""
     learning_rate: float = 2.5e-4
-    """Step size of Adam at first."""
-    clip_ratio: float = 0.2
+    """Initial learning rate."""
+    clip_ratio: float = traced(0.2, between=(0, 1))
     """epsilon: how far pi may move from the policy that collected the rollout, as a ratio."""

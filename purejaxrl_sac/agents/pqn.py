@@ -14,118 +14,127 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-from flax import struct
 
-from purejaxrl_sac import envs, exploration, losses, networks
-from purejaxrl_sac.config import Config, ConfigError, static
+from purejaxrl_sac import exploration, losses
+from purejaxrl_sac.agents.common import (
+    Epochs,
+    EpsilonGreedy,
+    Huber,
+    Learning,
+    QLayers,
+    number_of_actions,
+)
+from purejaxrl_sac.config import static, traced
 from purejaxrl_sac.memory import minibatches
-from purejaxrl_sac.optimize import adam, apply_gradients, linear_decay
+from purejaxrl_sac.networks import LayerNorm, features, q_network
+from purejaxrl_sac.optimize import Learned, decaying_adam, gradient_step, start
 from purejaxrl_sac.returns import lambda_returns
-from purejaxrl_sac.types import Agent, Memory, PyTree, Sample, Transition
+from purejaxrl_sac.types import (
+    Agent,
+    Algorithm,
+    Env,
+    MakeOptimizer,
+    MakeQNetwork,
+    Memory,
+    Metrics,
+    PyTree,
+    Sample,
+    Transition,
+    memoryless,
+)
 
 
-class PQNState(NamedTuple):
-    params: PyTree
-    opt_state: PyTree
+class LossInputs(NamedTuple):
+    """What the loss may use besides the parameters."""
+
+    config: PQNConfig
+    q: Callable[[PyTree, jax.Array], jax.Array]  # (theta, obs [B, ...]) -> Q(s, .) [B, A]
+    batch: Transition  # [B]; `extras` are the returns G [B]
+    weight: jax.Array  # [B], or a scalar
 
 
-normalized_network = partial(networks.q_network, norm=networks.LayerNorm)
+def q_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+    """E[l(G - Q(s, a))], l the Huber loss, and |G - Q(s, a)| [B] as priority."""
+    config, q, batch, weight = inputs
+    chosen = losses.select_action(q(params, batch.obs), batch.action)
+    error = losses.huber(batch.extras - chosen, config.huber_delta)
+    loss = (weight * error).mean()
+    return loss, (abs(batch.extras - chosen), {"loss": loss, "q": chosen.mean()})
 
 
-def pqn(config: PQNConfig, *, network: Callable = normalized_network) -> tuple[Agent, Memory]:
-    """PQN. An iteration is num_epochs passes over the rollout in num_minibatches each.
+normalized_network = partial(q_network, norm=LayerNorm)
+
+
+def pqn(
+    config: PQNConfig,
+    env: Env,
+    *,
+    network: MakeQNetwork = normalized_network,
+    optimizer: MakeOptimizer = decaying_adam,
+) -> tuple[Agent, Memory]:
+    """PQN. An iteration is num_epochs passes over the rollout, in minibatches.
 
     Args:
-        network: as for `dqn`, without noisy layers, for whose noise there is no key here.
+        network: as for `dqn`, without noisy layers, whose noise has no key here.
 
     Raises:
-        ConfigError: the environment's actions are continuous, or the rollout or num_updates
-            cannot be divided as the configuration says.
+        ConfigError: the environment's actions are continuous.
     """
-    env = envs.bind(config.env, config.env_params)
-    if env.num_actions is None:
-        raise ConfigError(f"PQN needs discrete actions, but {env.name} has continuous: use sac")
-    model = network(config, env.observation_space, env.num_actions, 1)
-    features = networks.features(env.observation_space)
-    optimizer = adam(linear_decay(config), config.max_grad_norm)
+    model = network(config, env.observation_space, number_of_actions("PQN", env), 1)
+    encode, optimize = features(env.observation_space), optimizer(config)
 
     def q(params: PyTree, obs: jax.Array) -> jax.Array:
-        return model.apply(params, features(obs)).squeeze(-1)
+        return model.apply(params, encode(obs)).squeeze(-1)
 
-    def init(key: jax.Array, obs: jax.Array) -> PQNState:
-        params = model.init(key, features(obs))
-        return PQNState(params, optimizer.init(params))
+    def init(key: jax.Array, obs: jax.Array) -> Learned:
+        return start(optimize, model.init(key, encode(obs)))
 
-    def q_values(state: PQNState, obs: jax.Array) -> jax.Array:
+    def q_values(state: Learned, obs: jax.Array) -> jax.Array:
         return q(state.params, obs)
 
-    def act(key: jax.Array, state: PQNState, obs: jax.Array, step: jax.Array) -> tuple:
+    def act(
+        key: jax.Array, state: Learned, obs: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, PyTree]:
         epsilon = exploration.annealed_epsilon(config, step)
         pi = exploration.epsilon_greedy(q_values(state, obs), epsilon)
         return exploration.sample(key, pi), ()
 
-    def policy(key: jax.Array, state: PQNState, obs: jax.Array) -> jax.Array:
-        return q_values(state, obs).argmax(-1).astype(jnp.int32)
+    def policy(key: jax.Array, state: Learned, obs: jax.Array) -> jax.Array:
+        return q_values(state, obs).argmax(-1).astype("int32")
 
-    def process_rollout(state: PQNState, rollout: Transition) -> tuple[PQNState, Transition]:
+    def process_rollout(state: Learned, rollout: Transition) -> tuple[Learned, Transition]:
         flat = rollout.next_obs.reshape(-1, *rollout.next_obs.shape[2:])
         next_value = q_values(state, flat).max(-1).reshape(rollout.reward.shape)
         trace = config.trace_decay * ~rollout.last
         target = lambda_returns(rollout.reward, rollout.discount, next_value, trace, config.gamma)
-        return state, rollout._replace(extras=target, next_obs=())  # updates need none
+        return state, rollout._replace(extras=target, next_obs=())  # no update needs it
 
-    def update(key: jax.Array, state: PQNState, sample: Sample, count: jax.Array) -> tuple:
-        batch = sample.transition
+    def update(
+        key: jax.Array, state: Learned, sample: Sample, count: jax.Array
+    ) -> tuple[Learned, jax.Array, Metrics]:
+        inputs = LossInputs(config, q, sample.transition, sample.weight)
+        state, _, (priority, metrics) = gradient_step(optimize, state, q_loss, inputs)
+        return state, priority, metrics
 
-        def loss(params: PyTree) -> tuple[jax.Array, jax.Array]:
-            chosen = losses.select_action(q(params, batch.obs), batch.action)
-            error = losses.huber(batch.extras - chosen, config.huber_delta)
-            return (sample.weight * error).mean(), chosen
-
-        (value, chosen), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        params, opt_state = apply_gradients(optimizer, grads, state.opt_state, state.params)
-        metrics = {"loss": value, "q": chosen.mean()}
-        return PQNState(params, opt_state), jnp.abs(batch.extras - chosen), metrics
-
-    agent = Agent(init, act, policy, update, q_values, process_rollout)
-    return agent, minibatches(config.num_epochs, config.num_updates // config.num_epochs)
+    agent = memoryless(init, act, policy, update, q_values, process_rollout)
+    return agent, minibatches(config.num_epochs, config.num_minibatches)
 
 
-@struct.dataclass
-class PQNConfig(Config):
+class PQNConfig(Learning, QLayers, EpsilonGreedy, Huber, Epochs):
     """Configuration of PQN."""
 
-    algorithm: Callable = static(pqn)
+    algorithm: Algorithm = static(pqn)
     num_envs: int = static(32)
     """Parallel environments per seed."""
     rollout_length: int = static(64)
     """Steps each environment takes between learning phases: as far as returns look ahead."""
     num_updates: int = static(64)
     """Gradient updates in each learning phase: num_epochs times the number of minibatches."""
-    num_epochs: int = static(4)
-    """Passes over each rollout."""
     hidden_sizes: tuple[int, ...] = static((128, 128))
     """Units of each hidden layer."""
-    activation: str = static("relu")
-    """Activation function, by its name in flax.linen."""
-    compute_dtype: str = static("float32")
-    """What hidden layers compute in, float32 or bfloat16; parameters are always float32."""
-    learning_rate: float = 1e-3
-    """Step size of Adam at first."""
     learning_rate_end: float = 0.0
-    """Share of the step size that is left at the end, after falling in a straight line."""
-    gamma: float = 0.99
-    """Discount factor."""
-    trace_decay: float = 0.95
+    """Final learning rate as a fraction of the initial one (linear decay)."""
+    trace_decay: float = traced(0.95, between=(0, 1))
     """lambda: weight of the return over the next value; 0 is Q-learning."""
-    epsilon_start: float = 1.0
-    """Probability of a random action at the first step."""
-    epsilon_end: float = 0.05
-    """Probability of a random action once the schedule has ended."""
-    epsilon_fraction: float = 0.2
-    """Share of total_steps over which epsilon falls, in a straight line."""
-    huber_delta: float = float("inf")
-    """Where the loss turns from squared to linear; inf is the squared loss."""
-    max_grad_norm: float = 10.0
-    """Global norm that gradients are clipped to."""
+    max_grad_norm: float | None = 10.0
+    """Global norm that the gradients of each network are clipped to."""

@@ -1,6 +1,6 @@
 """Tabular learning: Q-learning and its relatives (post, section 1).
 
-All of them move Q(s, a) towards a target by a step size beta (the post's alpha, which from its
+All of them move Q(s, a) towards a target with learning rate beta (the post's alpha, which from its
 section 4 on is the temperature),
 
     Q(s, a) <- Q(s, a) + beta [ r + gamma V(s') - Q(s, a) ]                     (post, 1.2.2)
@@ -13,32 +13,39 @@ and differ in V alone:
     Expected SARSA         E_pi[Q(s', a')], pi the exploring policy      (van Seijen et al. 2009)
     soft Q-learning        alpha log sum_a' exp(Q(s', a') / alpha)       (Haarnoja et al. 2017)
 
-Step sizes are beta(s, a) = learning_rate / n(s, a)^omega, n being the visits to (s, a): constant
+The rate is beta(s, a) = learning_rate / n(s, a)^omega, n being the visits to (s, a): constant
 for omega = 0, and Robbins and Monro's (post, section 1.5) for 1/2 < omega <= 1.
 
 Where k of an iteration's transitions fall on one cell, the cell moves 1 - (1 - beta)^k of the
-way to their mean target: the weight that k updates in turn would give them, exactly where beta is
-constant, nearly where it falls (beta is then that of the middle one of the k visits). None is
-lost, their order does not matter, and no number of parallel environments can overshoot.
+way to their mean target: the weight that k sequential updates would give them, exactly where beta
+is constant, approximately where it decays (beta is then that of the middle of the k visits). No
+transition is lost, their order does not matter, and no number of parallel environments overshoots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from purejaxrl_sac import envs, exploration, losses
-from purejaxrl_sac.config import Config, ConfigError, static, unknown
+from purejaxrl_sac import exploration, losses
+from purejaxrl_sac.agents.common import EpsilonGreedy
+from purejaxrl_sac.config import ConfigError, static, traced, unknown
 from purejaxrl_sac.mdp import check_discount
 from purejaxrl_sac.memory import latest, latest_with_next_action
 from purejaxrl_sac.returns import lambda_returns
-from purejaxrl_sac.types import Agent, Memory, Sample, Transition
+from purejaxrl_sac.types import (
+    Agent,
+    Env,
+    Memory,
+    Metrics,
+    PyTree,
+    Sample,
+    Transition,
+    memoryless,
+)
 
 
 class QTable(NamedTuple):
@@ -46,7 +53,7 @@ class QTable(NamedTuple):
     visits: jax.Array  # [K, S, A] int32: updates that each cell has had
 
 
-class Successor(NamedTuple):
+class NextTableQ(NamedTuple):
     """What a bootstrap may use of s'; B stands for [T, N]."""
 
     q: jax.Array  # [B, A] Q(s', .) of the table being updated
@@ -54,8 +61,26 @@ class Successor(NamedTuple):
     pi: jax.Array  # [B, A] the exploring policy at s'
 
 
-# name -> (config, q [B, A], visits [B, A], step) -> probabilities [B, A]
-EXPLORE = {
+class TableBootstrap(Protocol):
+    def __call__(self, config: Any, next_q: NextTableQ, batch: Transition, /) -> jax.Array:
+        """(config, NextTableQ, Transition [T, N]) -> V(s') [T, N]."""
+
+
+class TableTargets(Protocol):
+    def __call__(
+        self, config: Any, batch: Transition, next_value: jax.Array, q: jax.Array, /
+    ) -> jax.Array:
+        """(config, Transition, V(s') [T, N], Q(s, .) [T, N, A]) -> targets [T, N]."""
+
+
+class TableExplore(Protocol):
+    def __call__(
+        self, config: Any, q: jax.Array, visits: jax.Array, step: jax.Array, /
+    ) -> jax.Array:
+        """(config, Q(s, .) [B, A], visits [B, A], step) -> pi(.|s) [B, A]."""
+
+
+EXPLORE: dict[str, TableExplore] = {
     "epsilon_greedy": lambda config, q, visits, step: exploration.epsilon_greedy(
         q, exploration.annealed_epsilon(config, step)
     ),
@@ -65,12 +90,16 @@ EXPLORE = {
 }
 
 
-def one_step(config: TabularConfig, batch: Transition, next_value: jax.Array, q: jax.Array):
+def one_step(
+    config: TabularConfig, batch: Transition, next_value: jax.Array, q: jax.Array
+) -> jax.Array:
     """r + gamma V(s')."""
     return losses.td_target(batch.reward, batch.discount, config.gamma, next_value)
 
 
-def watkins(config: QLambdaConfig, batch: Transition, next_value: jax.Array, q: jax.Array):
+def watkins(
+    config: QLambdaConfig, batch: Transition, next_value: jax.Array, q: jax.Array
+) -> jax.Array:
     """Watkins's Q(lambda): lambda-returns that end where an action was not greedy.
 
     Args:
@@ -83,28 +112,25 @@ def watkins(config: QLambdaConfig, batch: Transition, next_value: jax.Array, q: 
 
 def tabular(
     config: TabularConfig,
-    bootstrap: Callable,
+    env: Env,
+    bootstrap: TableBootstrap,
     *,
     tables: int = 1,
-    targets: Callable = one_step,
+    targets: TableTargets = one_step,
     memory: Memory | None = None,
-    explore: Callable | None = None,
+    explore: TableExplore | None = None,
 ) -> tuple[Agent, Memory]:
     """Temporal-difference learning of a table.
 
     Args:
-        bootstrap: (config, Successor, Transition) -> V(s') [T, N].
-        tables: K; with more than one, each update goes to one of them by lot.
-        targets: (config, Transition, V(s') [T, N], Q(s, .) [T, N, A]) -> targets [T, N].
+        tables: K; with more than one, each update goes to a random one of them.
         memory: what updates learn from; `latest()` if not given.
-        explore: as in `EXPLORE`; None for the one that the configuration names.
+        explore: None for the one in `EXPLORE` that the configuration names.
 
     Raises:
         ConfigError: observations are not a finite number of states, actions are continuous, the
-            exploration has an unknown name, learning_rate is above 1, or gamma is 1 where
-            episodes need not end.
+            exploration has an unknown name, or gamma is 1 where episodes need not end.
     """
-    env = envs.bind(config.env, config.env_params)
     num_states = getattr(env.observation_space, "n", None)
     if num_states is None or env.num_actions is None:
         kind = "observations" if num_states is None else "actions"
@@ -112,15 +138,10 @@ def tabular(
             f"a table needs finitely many states and actions, but {env.name} has continuous {kind}:"
             " use dqn or sac, or an environment such as frozen_lake"
         )
-    if isinstance(config.learning_rate, Real) and config.learning_rate > 1:
-        raise ConfigError(
-            f"learning_rate is {config.learning_rate}, but a table's must be between 0 and 1"
-        )
-    made = envs.make(config.env)
-    if config.env_params is None and getattr(made, "mdp", None) is not None:
-        check_discount(made.mdp, config.gamma)
-    params = made.default_params if config.env_params is None else config.env_params
-    legal = getattr(params, "legal", True)  # [S, A], where some actions do not exist
+    mdp = getattr(env.game, "mdp", None)
+    if config.env_params is None and mdp is not None:
+        check_discount(mdp, config.gamma)
+    legal = getattr(env.params, "legal", True)  # [S, A], where some actions do not exist
     if explore is None:
         if config.exploration not in EXPLORE:
             raise unknown("exploration", config.exploration, EXPLORE)
@@ -137,20 +158,24 @@ def tabular(
     def exploring(state: QTable, obs: jax.Array, step: jax.Array) -> jax.Array:
         return explore(config, q_values(state, obs), state.visits[:, obs].sum(0), step)
 
-    def act(key: jax.Array, state: QTable, obs: jax.Array, step: jax.Array) -> tuple:
+    def act(
+        key: jax.Array, state: QTable, obs: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, PyTree]:
         return exploration.sample(key, exploring(state, obs, step)), ()
 
     def policy(key: jax.Array, state: QTable, obs: jax.Array) -> jax.Array:
         return q_values(state, obs).argmax(-1).astype(jnp.int32)
 
-    def update(key: jax.Array, state: QTable, sample: Sample, count: jax.Array) -> tuple:
+    def update(
+        key: jax.Array, state: QTable, sample: Sample, count: jax.Array
+    ) -> tuple[QTable, jax.Array, Metrics]:
         batch = sample.transition
         table = jax.random.randint(key, batch.reward.shape, 0, tables) if tables > 1 else 0
         other = (table + 1) % tables
         pi = exploring(state, batch.next_obs, config.step_at(count))
-        following = Successor(state.q[table, batch.next_obs], state.q[other, batch.next_obs], pi)
+        next_q = NextTableQ(state.q[table, batch.next_obs], state.q[other, batch.next_obs], pi)
         q = state.q[table, batch.obs]
-        target = targets(config, batch, bootstrap(config, following, batch), q)
+        target = targets(config, batch, bootstrap(config, next_q, batch), q)
         taken = losses.select_action(q, batch.action)
         counted = (sample.weight > 0) & (taken > -jnp.inf)  # a warm-up may try what does not exist
         td_error = jnp.where(counted, target - taken, 0)
@@ -166,85 +191,74 @@ def tabular(
         metrics = {"td_error": jnp.abs(td_error).mean(), "q": jnp.where(counted, taken, 0).mean()}
         return QTable(q_table, visits), jnp.abs(td_error), metrics
 
-    return Agent(init, act, policy, update, q_values), memory or latest()
+    return memoryless(init, act, policy, update, q_values), memory or latest()
 
 
-def _sarsa(config: TabularConfig, following: Successor, batch: Transition) -> jax.Array:
-    # after a time limit no action was taken in s': its expectation stands in
-    expected = losses.expected_value(following.q, following.pi)
-    return jnp.where(batch.last, expected, losses.select_action(following.q, batch.extras))
+def _sarsa(config: TabularConfig, next_q: NextTableQ, batch: Transition) -> jax.Array:
+    # after a time limit no action was taken in s': the expectation is used instead
+    expected = losses.expected_value(next_q.q, next_q.pi)
+    return jnp.where(batch.last, expected, losses.select_action(next_q.q, batch.extras))
 
 
-def sarsa(config: TabularConfig) -> tuple[Agent, Memory]:
-    """SARSA: updates wait one step, until a' is known."""
-    return tabular(config, _sarsa, memory=latest_with_next_action())
+def sarsa(config: TabularConfig, env: Env) -> tuple[Agent, Memory]:
+    """SARSA: updates are one step late, when a' is known."""
+    return tabular(config, env, _sarsa, memory=latest_with_next_action())
 
 
 q_learning = partial(
     tabular,
-    bootstrap=lambda config, following, batch: following.q.max(-1),
+    bootstrap=lambda config, next_q, batch: next_q.q.max(-1),
 )
 double_q_learning = partial(
     tabular,
-    bootstrap=lambda config, following, batch: losses.select_action(
-        following.other, following.q.argmax(-1)
-    ),
+    bootstrap=lambda config, next_q, batch: losses.select_action(next_q.other, next_q.q.argmax(-1)),
     tables=2,
 )
 expected_sarsa = partial(
     tabular,
-    bootstrap=lambda config, following, batch: losses.expected_value(following.q, following.pi),
+    bootstrap=lambda config, next_q, batch: losses.expected_value(next_q.q, next_q.pi),
 )
 soft_q_learning = partial(
     tabular,
-    bootstrap=lambda config, following, batch: losses.log_sum_exp(following.q, config.alpha),
+    bootstrap=lambda config, next_q, batch: losses.log_sum_exp(next_q.q, config.alpha),
 )
 q_lambda = partial(q_learning, targets=watkins)
 
 
-@struct.dataclass
-class TabularConfig(Config):
+class TabularConfig(EpsilonGreedy):
     """Configuration of tabular learning."""
 
     env: Any = static("FrozenLake-misc")
     """Environment with Discrete observations: a name, or any gymnax `Environment` object."""
     exploration: str = static("epsilon_greedy")
     """How to explore: epsilon_greedy, boltzmann (softmax(Q / alpha)), ucb or greedy."""
-    learning_rate: float = 0.1
-    """Step size beta of a cell's first update."""
-    omega: float = 0.0
-    """The step size falls as 1 / visits^omega: 0 is constant, Robbins-Monro is in (0.5, 1]."""
-    gamma: float = 0.99
+    learning_rate: float = traced(0.1, between=(0, 1))
+    """Learning rate beta of a cell's first update."""
+    omega: float = traced(0.0, at_least=0)
+    """The learning rate decays as 1 / visits^omega: 0 is constant, Robbins-Monro is in (0.5, 1]."""
+    gamma: float = traced(0.99, between=(0, 1))
     """Discount factor."""
-    initial_value: float = 0.0
-    """Q(s, a) at the beginning; above what can be earned it makes the agent try everything."""
-    epsilon_start: float = 1.0
-    """Probability of a random action at the first step."""
-    epsilon_end: float = 0.05
-    """Probability of a random action once the schedule has ended."""
-    epsilon_fraction: float = 0.2
-    """Share of total_steps over which epsilon falls, in a straight line."""
-    alpha: float = 0.1
+    initial_value: float = traced(0.0, kind=float)
+    """Initial Q(s, a); above the attainable returns it makes the agent try every action."""
+    alpha: float = traced(0.1, above=0)
     """Temperature, of Boltzmann exploration and of soft Q-learning."""
-    bonus: float = 1.0
+    bonus: float = traced(1.0, at_least=0)
     """c, the width of the confidence bounds of ucb exploration."""
 
 
-@struct.dataclass
 class SoftQLearningConfig(TabularConfig):
-    """Configuration of tabular soft Q-learning: it explores by its own soft policy."""
+    """Configuration of tabular soft Q-learning, which explores by its own soft policy."""
 
     exploration: str = static("boltzmann")
     """How to explore: epsilon_greedy, boltzmann (softmax(Q / alpha)), ucb or greedy."""
     alpha: float = 0.01
-    """Temperature: a step is worth up to alpha log A more than its reward, which adds up."""
+    """Temperature: a step earns up to alpha log A more than its reward, which accumulates."""
 
 
-@struct.dataclass
 class QLambdaConfig(TabularConfig):
-    """Configuration of Watkins's Q(lambda), whose traces reach to the end of a rollout."""
+    """Configuration of Watkins's Q(lambda), whose traces end at the end of a rollout."""
 
     rollout_length: int = static(16)
-    """Steps each environment takes between learning phases: how far a trace can reach."""
-    trace_decay: float = 0.8
+    """Steps each environment takes between learning phases: how far a trace reaches."""
+    trace_decay: float = traced(0.8, between=(0, 1))
     """lambda: weight of the return over the next value; 0 is Q-learning."""

@@ -1,7 +1,6 @@
 """Soft Actor-Critic (Haarnoja et al. 2018, arXiv 1812.05905; post, section 4).
 
-Critics Q_i (one ensemble, twins unless said otherwise), a squashed Gaussian actor pi and a
-temperature alpha:
+Critics Q_i (an ensemble, two by default), a squashed Gaussian actor pi and a temperature alpha:
 
     y       = r + gamma (min_j Q-_j(s', a') - alpha log pi(a'|s')),  a' ~ pi(.|s')
     J_Q     = E [ sum_i (Q_i(s, a) - y)^2 / 2 ]                                        (4.19)
@@ -9,116 +8,219 @@ temperature alpha:
     J_alpha = E [ -alpha (log pi(a|s) + H) ]                                           (4.3.2)
     Q-      = tau Q + (1 - tau) Q-
 
-Each minimises its own objective by Adam, in this order: the actor sees the critics' new
-parameters, the temperature the actions that the actor drew before its step. The temperature is
-learned through log alpha, which keeps it positive; a fixed temperature is
-`alpha_learning_rate=0`.
+Each is minimised by its own optimiser, in this order: the actor's loss uses the critics' new
+parameters, the temperature's the actions that the actor drew before its step. The temperature is
+learned as log alpha, which keeps it positive; `alpha_learning_rate=0` keeps it fixed.
 
-Every part is a function, and the family (`agents.sac_family`) expressions of such parts:
+Every part is a function, and the family (`agents.sac_family`) consists of expressions like
 
-    actor        (config, space, action_dim) -> mean, log std       gaussian_actor
-    critics      (config, space) -> [E, B] or [E, B, K]             twin_critics
-    critique     config -> Critique: what critics' outputs mean     minimum
-    optimizer    (config, delay) -> optax                           usual_optimizer
-    storage      config -> Storage                                  dqn.replay_storage
-    memory       (config, Storage) -> Memory                        dqn.uniform_replay
+    redq = partial(sac, critics=many_critics, critique=random_minimum)
+
+A loss is a function of the parameters it differentiates and of `LossInputs`; pass your own as a
+part. See `types` for the contracts of all parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
-from purejaxrl_sac import envs, losses, networks
-from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
-from purejaxrl_sac.config import Config, ConfigError, static
+from purejaxrl_sac.agents.common import Layers, dimension_of_actions
+from purejaxrl_sac.agents.off_policy import ReplayConfig, Targets, replay_storage, uniform_replay
+from purejaxrl_sac.config import Config, static, traced
 from purejaxrl_sac.distributions import squashed_gaussian
+from purejaxrl_sac.losses import soft, td
+from purejaxrl_sac.networks.continuous import Critics, GaussianActor, critic_torso
+from purejaxrl_sac.networks.torsos import features, torso
 from purejaxrl_sac.optimize import (
+    Learned,
     adam,
     apply_gradients,
     delayed_update,
+    gradient_step,
     is_due,
     linear_decay,
+    start,
     update_target,
 )
-from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
+from purejaxrl_sac.types import (
+    Agent,
+    Algorithm,
+    Critique,
+    Env,
+    MakeActor,
+    MakeCritics,
+    MakeCritique,
+    MakeMemory,
+    MakeOptimizer,
+    MakeStorage,
+    Memory,
+    Metrics,
+    PyTree,
+    Sample,
+    Transition,
+    memoryless,
+)
 
 
 class SACState(NamedTuple):
-    actor_params: PyTree  # phi
-    critic_params: PyTree  # theta_i, leading axis [E]
+    actor: Learned  # phi
+    critic: Learned  # theta_i, leading axis [E]
     target_params: PyTree  # theta-_i, leading axis [E]
-    log_alpha: jax.Array  # scalar
-    actor_opt_state: PyTree
-    critic_opt_state: PyTree
-    alpha_opt_state: PyTree
+    log_alpha: Learned  # scalar
 
 
-class Critique(NamedTuple):
-    """What the outputs of an ensemble of critics mean; K is 1 unless returns have distributions."""
+class SampleAction(Protocol):
+    def __call__(
+        self, key: jax.Array, params: PyTree, obs: jax.Array, /
+    ) -> tuple[jax.Array, jax.Array]:
+        """(key, phi, features [B, ...]) -> a ~ pi(.|s) [B, D], log pi(a|s) [B]."""
 
-    next_return: Callable  # (key, Q-(s', a')) -> the returns from s' on, [B, K]
-    loss: Callable  # (Q(s, a), target [B, K]) -> per row, summed over critics, [B]
-    value: Callable  # Q(s, a) -> what the actor climbs, [B]
+
+class ApplyCritic(Protocol):
+    def __call__(
+        self, params: PyTree, obs: jax.Array, action: jax.Array, dropout: jax.Array | None = None, /
+    ) -> jax.Array:
+        """(theta, features [B, ...], action [B, D], key of dropout) -> [E, B] or [E, B, K]."""
+
+
+class Networks(NamedTuple):
+    """The networks as functions of their parameters."""
+
+    sample: SampleAction
+    critic: ApplyCritic
+    critique: Critique  # what the critics' outputs mean
+
+
+class Keys(NamedTuple):
+    """A PRNG key for each use of randomness in an update."""
+
+    next_action: jax.Array
+    action: jax.Array
+    critique: jax.Array
+    target_dropout: jax.Array
+    critic_dropout: jax.Array
+    actor_dropout: jax.Array
+
+
+class LossInputs(NamedTuple):
+    """What a loss may use besides the parameters that it differentiates."""
+
+    config: Any
+    networks: Networks
+    state: SACState  # for the actor's loss, with the critics' new parameters
+    batch: Transition  # [B]; `obs` and `next_obs` are features
+    weight: jax.Array  # [B], or a scalar
+    target: jax.Array  # y, [B, K]
+    keys: Keys
+
+
+class CriticLoss(Protocol):
+    def __call__(
+        self, params: PyTree, inputs: LossInputs, /
+    ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+        """(theta, LossInputs) -> loss, (priority [B], metrics)."""
+
+
+class ActorLoss(Protocol):
+    def __call__(
+        self, params: PyTree, inputs: LossInputs, /
+    ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+        """(phi, LossInputs) -> loss, (log pi(a|s) [B], metrics)."""
+
+
+def soft_target(
+    config: Any, networks: Networks, state: SACState, batch: Transition, keys: Keys
+) -> jax.Array:
+    """y = r + gamma (min_j Q-_j(s', a') - alpha log pi(a'|s')), a' ~ pi(.|s'); [B, K]."""
+    action, log_prob = networks.sample(keys.next_action, state.actor.params, batch.next_obs)
+    q = networks.critic(state.target_params, batch.next_obs, action, keys.target_dropout)
+    next_return = networks.critique.next_return(keys.critique, q)
+    next_value = next_return - jnp.exp(state.log_alpha.params) * log_prob[:, None]
+    backup = partial(td.td_target, batch.reward, batch.discount, config.gamma)
+    return jax.vmap(backup, 1, 1)(next_value)
+
+
+def critic_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+    """J_Q = E[sum_i (Q_i(s, a) - y)^2 / 2] (post, 4.19), and |y - Q(s, a)| as priority."""
+    _, networks, _, batch, weight, target, keys = inputs
+    q = networks.critic(params, batch.obs, batch.action, keys.critic_dropout)
+    value = networks.critique.value(q)
+    loss = (weight * networks.critique.loss(q, target)).mean()
+    return loss, (jnp.abs(target.mean(-1) - value), {"critic_loss": loss, "q": value.mean()})
+
+
+def actor_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+    """J_pi = E[alpha log pi(a|s) - min_i Q_i(s, a)], a = f(eps; s) (post, 4.23)."""
+    _, networks, state, batch, _, _, keys = inputs
+    action, log_prob = networks.sample(keys.action, params, batch.obs)
+    q = networks.critic(state.critic.params, batch.obs, action, keys.actor_dropout)
+    alpha = jnp.exp(state.log_alpha.params)
+    loss = (alpha * log_prob - networks.critique.value(q)).mean()
+    return loss, (log_prob, {"actor_loss": loss, "entropy": -log_prob.mean()})
+
+
+def temperature_loss(
+    log_alpha: jax.Array, log_prob: jax.Array, target_entropy: jax.Array | float
+) -> jax.Array:
+    """J_alpha = E[-alpha (log pi(a|s) + H)] (post, 4.3.2); log_prob [B]."""
+    return soft.temperature(jnp.exp(log_alpha), log_prob, target_entropy).mean()
 
 
 def minimum(config: Config) -> Critique:
-    """The least of all critics, in targets and for the actor (post, 4.3.1)."""
+    """The minimum over critics, in targets and for the actor (post, 4.3.1)."""
     return Critique(
         next_return=lambda key, q: q.min(0)[:, None],
-        loss=lambda q, target: losses.soft_critic(q, target.squeeze(-1)),
+        loss=lambda q, target: soft.soft_critic(q, target.squeeze(-1)),
         value=lambda q: q.min(0),
     )
 
 
-def gaussian_actor(config: Layers, space: Any, action_dim: int) -> networks.GaussianActor:
+def gaussian_actor(config: Layers, space: Any, action_dim: int) -> GaussianActor:
     """An MLP for mean and log standard deviation."""
-    torso = networks.torso(space, config.hidden_sizes, config.activation)
-    return networks.GaussianActor(torso, action_dim)
+    return GaussianActor(torso(space, config.hidden_sizes, config.activation), action_dim)
 
 
-def twin_critics(config: Layers, space: Any) -> networks.Critics:
+def twin_critics(config: Layers, space: Any) -> Critics:
     """Two independent MLPs."""
-    return networks.Critics(networks.critic_torso(space, config.hidden_sizes, config.activation), 2)
+    return Critics(critic_torso(space, config.hidden_sizes, config.activation), 2)
 
 
-def usual_optimizer(config: OffPolicyConfig, delay: int) -> optax.GradientTransformation:
-    """Adam on gradients of a limited norm."""
-    return adam(linear_decay(config, delay), config.max_grad_norm)
+def default_actor_optimizer(config: Any) -> optax.GradientTransformation:
+    """Adam on clipped gradients; config has the fields of `SACFields` or `CrossQConfig`."""
+    return adam(linear_decay(config, config.policy_delay), config.max_grad_norm)
 
 
-def continuous(algorithm: str, config: Config) -> envs.Env:
-    """The environment of an algorithm for continuous actions.
+def default_critic_optimizer(config: ContinuousConfig) -> optax.GradientTransformation:
+    """Adam on gradients that are clipped for each critic by itself."""
+    return adam(linear_decay(config), config.max_grad_norm, members=True)
 
-    Raises:
-        ConfigError: its actions are discrete.
-    """
-    env = envs.bind(config.env, config.env_params)
-    if env.action_dim is None:
-        raise ConfigError(
-            f"{algorithm} needs continuous actions, but {env.name} has discrete: use discrete_sac"
-            " or dqn"
-        )
-    return env
+
+def default_temperature_optimizer(config: Temperature) -> optax.GradientTransformation:
+    """Adam with a learning rate of its own."""
+    return adam(config.alpha_learning_rate)
 
 
 def sac(
-    config: SACConfig,
+    config: SACFields,
+    env: Env,
     *,
-    actor: Callable = gaussian_actor,
-    critics: Callable = twin_critics,
-    critique: Callable = minimum,
-    optimizer: Callable = usual_optimizer,
-    storage: Callable = replay_storage,
-    memory: Callable = uniform_replay,
+    actor: MakeActor = gaussian_actor,
+    critics: MakeCritics = twin_critics,
+    critique: MakeCritique = minimum,
+    critic_loss: CriticLoss = critic_loss,
+    actor_loss: ActorLoss = actor_loss,
+    actor_optimizer: MakeOptimizer = default_actor_optimizer,
+    critic_optimizer: MakeOptimizer = default_critic_optimizer,
+    temperature_optimizer: MakeOptimizer = default_temperature_optimizer,
+    storage: MakeStorage = replay_storage,
+    memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
-    """SAC with an automatic or fixed temperature, out of the parts above.
+    """SAC with a learned or fixed temperature, composed of the parts above.
 
     Actions and their log-probabilities are in canonical units, [-1, 1] per dimension, and so is
     the target entropy: the same one serves any bounds. In the environment's units, where
@@ -128,169 +230,122 @@ def sac(
     Raises:
         ConfigError: the environment's actions are discrete.
     """
-    env = continuous("SAC", config)
-    space, features = env.observation_space, networks.features(env.observation_space)
-    actor, critic = actor(config, space, env.action_dim), critics(config, space)
-    meaning, delay = critique(config), config.policy_delay
-    critic_optimizer, actor_optimizer = optimizer(config, 1), optimizer(config, delay)
-    alpha_optimizer = adam(config.alpha_learning_rate)
-    target_entropy = config.target_entropy_per_dim * env.action_dim
+    action_dim = dimension_of_actions("SAC", env)
+    encode = features(env.observation_space)
+    actor_net = actor(config, env.observation_space, action_dim)
+    critic_net = critics(config, env.observation_space)
+    delay, target_entropy = config.policy_delay, config.target_entropy_per_dim * action_dim
+    optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)
+    optimize_temperature = temperature_optimizer(config)
+
+    def sample_action(
+        key: jax.Array, params: PyTree, obs: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        return squashed_gaussian(*actor_net.apply(params, obs)).sample_and_log_prob(seed=key)
+
+    def critic(
+        params: PyTree, obs: jax.Array, action: jax.Array, dropout: jax.Array | None = None
+    ) -> jax.Array:
+        rngs = None if dropout is None else {"dropout": dropout}
+        return critic_net.apply(params, obs, action, rngs=rngs)
+
+    networks = Networks(sample_action, critic, critique(config))
 
     def init(key: jax.Array, obs: jax.Array) -> SACState:
         key_actor, key_critic = jax.random.split(key)
-        actor_params = actor.init(key_actor, features(obs))
-        action = jnp.zeros((obs.shape[0], env.action_dim))
-        critic_params = critic.init(key_critic, features(obs), action)
-        log_alpha = jnp.log(jnp.float32(config.alpha))
+        action = jnp.zeros((obs.shape[0], action_dim))
+        critic_params = critic_net.init(key_critic, encode(obs), action)
         return SACState(
-            actor_params=actor_params,
-            critic_params=critic_params,
+            actor=start(optimize_actor, actor_net.init(key_actor, encode(obs))),
+            critic=start(optimize_critic, critic_params),
             target_params=jax.tree.map(jnp.copy, critic_params),
-            log_alpha=log_alpha,
-            actor_opt_state=actor_optimizer.init(actor_params),
-            critic_opt_state=critic_optimizer.init(critic_params),
-            alpha_opt_state=alpha_optimizer.init(log_alpha),
+            log_alpha=start(optimize_temperature, jnp.log(jnp.float32(config.alpha))),
         )
 
-    def sample_action(key: jax.Array, params: PyTree, obs: jax.Array) -> tuple:
-        return squashed_gaussian(*actor.apply(params, obs)).sample_and_log_prob(seed=key)
-
-    def act(key: jax.Array, state: SACState, obs: jax.Array, step: jax.Array) -> tuple:
-        action, _ = sample_action(key, state.actor_params, features(obs))
-        return action, ()
+    def act(
+        key: jax.Array, state: SACState, obs: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, PyTree]:
+        return sample_action(key, state.actor.params, encode(obs))[0], ()
 
     def policy(key: jax.Array, state: SACState, obs: jax.Array) -> jax.Array:
-        mean, _ = actor.apply(state.actor_params, features(obs))
+        mean, _ = actor_net.apply(state.actor.params, encode(obs))
         return jnp.tanh(mean)
 
     def q_values(state: SACState, obs: jax.Array, action: jax.Array) -> jax.Array:
-        """What the actor climbs, [B]."""
-        return meaning.value(critic.apply(state.critic_params, features(obs), action))
+        return networks.critique.value(critic(state.critic.params, encode(obs), action))
 
-    def update(key: jax.Array, state: SACState, sample: Sample, count: jax.Array) -> tuple:
-        keys = jax.random.split(key, 6)
-        key_next, key_actor, key_subset, *keys_dropout = keys
-        dropout = [{"dropout": key} for key in keys_dropout]
+    def update(
+        key: jax.Array, state: SACState, sample: Sample, count: jax.Array
+    ) -> tuple[SACState, jax.Array, Metrics]:
         batch = sample.transition
-        obs, next_obs = features(batch.obs), features(batch.next_obs)
-        alpha = jnp.exp(state.log_alpha)
+        batch = batch._replace(obs=encode(batch.obs), next_obs=encode(batch.next_obs))
+        keys = Keys(*jax.random.split(key, 6))
+        target = soft_target(config, networks, state, batch, keys)
+        inputs = LossInputs(config, networks, state, batch, sample.weight, target, keys)
 
-        next_action, next_log_prob = sample_action(key_next, state.actor_params, next_obs)
-        next_q = critic.apply(state.target_params, next_obs, next_action, rngs=dropout[0])
-        following = meaning.next_return(key_subset, next_q) - alpha * next_log_prob[:, None]
-        backup = partial(losses.td_target, batch.reward, batch.discount, config.gamma)
-        target = jax.vmap(backup, 1, 1)(following)  # [B, K]
-
-        def critic_loss(params: PyTree) -> tuple[jax.Array, jax.Array]:
-            q = critic.apply(params, obs, batch.action, rngs=dropout[1])
-            return (sample.weight * meaning.loss(q, target)).mean(), meaning.value(q)
-
-        (j_q, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic_params)
-        critic_params, critic_opt_state = apply_gradients(
-            critic_optimizer, grads, state.critic_opt_state, state.critic_params
+        critic, _, (priority, metrics) = gradient_step(
+            optimize_critic, state.critic, critic_loss, inputs
         )
         target_params = update_target(
-            critic_params, state.target_params, config.tau, config.target_period, count
+            critic.params, state.target_params, config.tau, config.target_period, count
         )
 
-        def actor_loss(params: PyTree) -> tuple[jax.Array, jax.Array]:
-            action, log_prob = sample_action(key_actor, params, obs)
-            q = critic.apply(critic_params, obs, action, rngs=dropout[2])
-            return (alpha * log_prob - meaning.value(q)).mean(), log_prob
-
-        def temperature_loss(log_alpha: jax.Array, log_prob: jax.Array) -> jax.Array:
-            return losses.temperature(jnp.exp(log_alpha), log_prob, target_entropy).mean()
-
-        def actor_and_temperature() -> tuple[tuple, dict]:
-            (j_pi, log_prob), grads = jax.value_and_grad(actor_loss, has_aux=True)(
-                state.actor_params
+        def actor_and_temperature() -> tuple[tuple[PyTree, jax.Array], Metrics]:
+            after = inputs._replace(state=state._replace(critic=critic))
+            gradient = jax.grad(actor_loss, has_aux=True)
+            actor_grads, (log_prob, metrics) = gradient(state.actor.params, after)
+            alpha_grad = jax.grad(temperature_loss)(
+                state.log_alpha.params, log_prob, target_entropy
             )
-            alpha_grad = jax.grad(temperature_loss)(state.log_alpha, log_prob)
-            return (grads, alpha_grad), {"actor_loss": j_pi, "entropy": -log_prob.mean()}
+            return (actor_grads, alpha_grad), metrics
 
         due = is_due(delay, count)
-        (grads, alpha_grad), metrics = delayed_update(delay, due, actor_and_temperature)
-        actor_params, actor_opt_state = apply_gradients(
-            actor_optimizer, grads, state.actor_opt_state, state.actor_params, due=due
-        )
-        log_alpha, alpha_opt_state = apply_gradients(
-            alpha_optimizer, alpha_grad, state.alpha_opt_state, state.log_alpha, due=due
-        )
-        state = SACState(
-            actor_params=actor_params,
-            critic_params=critic_params,
-            target_params=target_params,
-            log_alpha=log_alpha,
-            actor_opt_state=actor_opt_state,
-            critic_opt_state=critic_opt_state,
-            alpha_opt_state=alpha_opt_state,
-        )
-        metrics = {"critic_loss": j_q, "q": q.mean(), "alpha": alpha, **metrics}
-        return state, jnp.abs(target.mean(-1) - q), metrics
+        (actor_grads, alpha_grad), actor_metrics = delayed_update(delay, due, actor_and_temperature)
+        actor = apply_gradients(optimize_actor, state.actor, actor_grads, due=due)
+        log_alpha = apply_gradients(optimize_temperature, state.log_alpha, alpha_grad, due=due)
+        metrics |= {"alpha": jnp.exp(state.log_alpha.params), **actor_metrics}
+        return SACState(actor, critic, target_params, log_alpha), priority, metrics
 
-    return Agent(init, act, policy, update, q_values), memory(config, storage(config))
+    agent = memoryless(init, act, policy, update, q_values)
+    return agent, memory(config, storage(config, env))
 
 
-@struct.dataclass
-class OffPolicyConfig(Config):
-    """What SAC and its relatives share. Parts that need more have classes with their fields."""
+class ContinuousConfig(ReplayConfig):
+    """Fields of every algorithm of the family, whose actions are continuous."""
 
     env: Any = static("Pendulum-v1")
     """Environment: a name, or any gymnax `Environment` object."""
     total_steps: int = static(20_000)
     """Environment steps over all parallel environments, warm-up included."""
-    warmup_steps: int = static(1_000)
-    """Environment steps of uniformly random actions before learning begins."""
     batch_size: int = static(256)
     """Transitions per gradient update."""
     capacity: int = static(100_000)
-    """Transitions the replay memory keeps; a multiple of num_envs x rollout_length."""
-    learning_rate: float = 1e-3
-    """Step size of Adam, for the actor and the critics."""
-    learning_rate_end: float = 1.0
-    """Share of the step size that is left at the end, after falling in a straight line."""
-    gamma: float = 0.99
-    """Discount factor."""
-    max_grad_norm: float = float("inf")
-    """Global norm that gradients are clipped to, for each network."""
+    """Transitions the replay memory stores; a multiple of num_envs x rollout_length."""
 
 
-@struct.dataclass
-class Layers(OffPolicyConfig):
-    """Fields of MLPs."""
+class Temperature(Config):
+    """Fields of a temperature that is learned."""
 
-    hidden_sizes: tuple[int, ...] = static((64, 64))
-    """Units of each hidden layer, in the actor and in each critic."""
-    activation: str = static("relu")
-    """Activation function, by its name in flax.linen."""
-
-
-@struct.dataclass
-class Targets(OffPolicyConfig):
-    """Fields of target networks."""
-
-    tau: float = 0.005
-    """Share of the learned parameters that the targets take over at each target update."""
-    target_period: int = 1
-    """Gradient updates between two target updates."""
+    alpha: float = traced(1.0, above=0)
+    """Initial temperature (constant where alpha_learning_rate is 0)."""
+    alpha_learning_rate: float = traced(1e-3, at_least=0)
+    """Learning rate of log alpha; 0 keeps the temperature fixed."""
 
 
-@struct.dataclass
-class Temperature(OffPolicyConfig):
-    """Fields of a temperature that is learned, and of the actor that it is learned with."""
+class EntropyTarget(Temperature):
+    """Fields of the actor's and the temperature's updates."""
 
-    policy_delay: int = static(1)
-    """Updates of the critics for each one of the actor and the temperature."""
-    alpha: float = 1.0
-    """Temperature at the start (for ever, where alpha_learning_rate is 0)."""
-    alpha_learning_rate: float = 1e-3
-    """Step size of Adam for log alpha; 0 keeps the temperature fixed."""
-    target_entropy_per_dim: float = -1.0
-    """Entropy that the temperature aims at, in nats per action dimension of width 2."""
+    policy_delay: int = static(1, at_least=1)
+    """Updates of the critics per update of the actor and the temperature."""
+    target_entropy_per_dim: float = traced(-1.0, kind=float)
+    """Target entropy in nats per action dimension, of actions in [-1, 1]."""
 
 
-@struct.dataclass
-class SACConfig(Layers, Targets, Temperature):
+class SACFields(ContinuousConfig, Targets, EntropyTarget):
+    """Fields of `sac`; each part that needs more has a class with its fields."""
+
+
+class SACConfig(SACFields, Layers):
     """Configuration of Soft Actor-Critic."""
 
-    algorithm: Callable = static(sac)
+    algorithm: Algorithm = static(sac)

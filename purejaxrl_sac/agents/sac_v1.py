@@ -10,141 +10,174 @@ The paper's reward scale is 1 / alpha.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from purejaxrl_sac import losses, networks
-from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
-from purejaxrl_sac.agents.sac import Layers, Targets, continuous, gaussian_actor, twin_critics
-from purejaxrl_sac.config import static
+from purejaxrl_sac.agents.common import Layers, dimension_of_actions
+from purejaxrl_sac.agents.off_policy import Targets, replay_storage, uniform_replay
+from purejaxrl_sac.agents.sac import (
+    ContinuousConfig,
+    default_critic_optimizer,
+    gaussian_actor,
+    twin_critics,
+)
+from purejaxrl_sac.config import static, traced
 from purejaxrl_sac.distributions import squashed_gaussian
-from purejaxrl_sac.optimize import adam, apply_gradients, linear_decay, update_target
-from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
+from purejaxrl_sac.losses import soft, td
+from purejaxrl_sac.networks.continuous import Head
+from purejaxrl_sac.networks.torsos import features, torso
+from purejaxrl_sac.optimize import (
+    Learned,
+    decaying_adam,
+    gradient_step,
+    start,
+    update_target,
+)
+from purejaxrl_sac.types import (
+    Agent,
+    Algorithm,
+    Env,
+    MakeMemory,
+    MakeOptimizer,
+    MakeStorage,
+    Memory,
+    Metrics,
+    Network,
+    PyTree,
+    Sample,
+    Transition,
+    memoryless,
+)
 
 
 class SACv1State(NamedTuple):
-    actor_params: PyTree  # phi
-    critic_params: PyTree  # theta_i, leading axis [2]
-    value_params: PyTree  # psi
+    actor: Learned  # phi
+    critic: Learned  # theta_i, leading axis [2]
+    value: Learned  # psi
     target_params: PyTree  # psi-
-    actor_opt_state: PyTree
-    critic_opt_state: PyTree
-    value_opt_state: PyTree
+
+
+class LossInputs(NamedTuple):
+    """What a loss may use besides the parameters that it differentiates."""
+
+    config: SACv1Config
+    actor: Network
+    critic: Network
+    value: Network
+    state: SACv1State
+    batch: Transition  # [B]; `obs` and `next_obs` are features
+    weight: jax.Array  # [B], or a scalar
+    key: jax.Array
+
+
+def critic_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+    """J_Q, and |y - Q(s, a)| [B], averaged over critics, as priority."""
+    batch = inputs.batch
+    next_value = inputs.value.apply(inputs.state.target_params, batch.next_obs).squeeze(-1)
+    target = td.td_target(batch.reward, batch.discount, inputs.config.gamma, next_value)
+    q = inputs.critic.apply(params, batch.obs, batch.action)
+    loss = (inputs.weight * soft.soft_critic(q, target)).mean()
+    return loss, (jnp.abs(target - q).mean(0), {"critic_loss": loss, "q": q.mean()})
+
+
+def actor_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+    """J_pi, and the soft value [B] of the action drawn."""
+    obs = inputs.batch.obs
+    pi = squashed_gaussian(*inputs.actor.apply(params, obs))
+    action, log_prob = pi.sample_and_log_prob(seed=inputs.key)
+    q = inputs.critic.apply(inputs.state.critic.params, obs, action)
+    soft_value = soft.soft_value(q, log_prob, inputs.config.alpha)
+    loss = -soft_value.mean()
+    return loss, (soft_value, {"actor_loss": loss, "entropy": -log_prob.mean()})
+
+
+def value_loss(
+    params: PyTree, inputs: LossInputs, soft_value: jax.Array
+) -> tuple[jax.Array, Metrics]:
+    """J_V."""
+    value = inputs.value.apply(params, inputs.batch.obs).squeeze(-1)
+    error = value - jax.lax.stop_gradient(soft_value)
+    loss = 0.5 * (inputs.weight * jnp.square(error)).mean()
+    return loss, {"value_loss": loss}
 
 
 def sac_v1(
-    config: SACv1Config, *, storage: Callable = replay_storage, memory: Callable = uniform_replay
+    config: SACv1Config,
+    env: Env,
+    *,
+    actor_optimizer: MakeOptimizer = decaying_adam,
+    critic_optimizer: MakeOptimizer = default_critic_optimizer,
+    value_optimizer: MakeOptimizer = decaying_adam,
+    storage: MakeStorage = replay_storage,
+    memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
     """SAC as first published; parts as those of `sac`.
 
     Raises:
         ConfigError: the environment's actions are discrete.
     """
-    env = continuous("SAC", config)
-    space, features = env.observation_space, networks.features(env.observation_space)
-    actor, critic = gaussian_actor(config, space, env.action_dim), twin_critics(config, space)
-    value = networks.Head(networks.torso(space, config.hidden_sizes, config.activation), 1)
-    optimizer = adam(linear_decay(config), config.max_grad_norm)
+    action_dim, space = dimension_of_actions("SAC", env), env.observation_space
+    encode = features(space)
+    actor: Network = gaussian_actor(config, space, action_dim)
+    critic: Network = twin_critics(config, space)
+    value: Network = Head(torso(space, config.hidden_sizes, config.activation), 1)
+    optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)
+    optimize_value = value_optimizer(config)
 
     def init(key: jax.Array, obs: jax.Array) -> SACv1State:
         key_actor, key_critic, key_value = jax.random.split(key, 3)
-        action = jnp.zeros((obs.shape[0], env.action_dim))
-        actor_params = actor.init(key_actor, features(obs))
-        critic_params = critic.init(key_critic, features(obs), action)
-        value_params = value.init(key_value, features(obs))
+        action = jnp.zeros((obs.shape[0], action_dim))
+        value_params = value.init(key_value, encode(obs))
         return SACv1State(
-            actor_params=actor_params,
-            critic_params=critic_params,
-            value_params=value_params,
+            actor=start(optimize_actor, actor.init(key_actor, encode(obs))),
+            critic=start(optimize_critic, critic.init(key_critic, encode(obs), action)),
+            value=start(optimize_value, value_params),
             target_params=jax.tree.map(jnp.copy, value_params),
-            actor_opt_state=optimizer.init(actor_params),
-            critic_opt_state=optimizer.init(critic_params),
-            value_opt_state=optimizer.init(value_params),
         )
 
-    def sample_action(key: jax.Array, params: PyTree, obs: jax.Array) -> tuple:
-        return squashed_gaussian(*actor.apply(params, obs)).sample_and_log_prob(seed=key)
-
-    def act(key: jax.Array, state: SACv1State, obs: jax.Array, step: jax.Array) -> tuple:
-        action, _ = sample_action(key, state.actor_params, features(obs))
-        return action, ()
+    def act(
+        key: jax.Array, state: SACv1State, obs: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, PyTree]:
+        pi = squashed_gaussian(*actor.apply(state.actor.params, encode(obs)))
+        return pi.sample_and_log_prob(seed=key)[0], ()
 
     def policy(key: jax.Array, state: SACv1State, obs: jax.Array) -> jax.Array:
-        mean, _ = actor.apply(state.actor_params, features(obs))
+        mean, _ = actor.apply(state.actor.params, encode(obs))
         return jnp.tanh(mean)
 
     def q_values(state: SACv1State, obs: jax.Array, action: jax.Array) -> jax.Array:
-        """What the actor climbs, [B]."""
-        return critic.apply(state.critic_params, features(obs), action).min(0)
+        return critic.apply(state.critic.params, encode(obs), action).min(0)
 
-    def update(key: jax.Array, state: SACv1State, sample: Sample, count: jax.Array) -> tuple:
+    def update(
+        key: jax.Array, state: SACv1State, sample: Sample, count: jax.Array
+    ) -> tuple[SACv1State, jax.Array, Metrics]:
         batch = sample.transition
-        obs, next_obs = features(batch.obs), features(batch.next_obs)
-        next_value = value.apply(state.target_params, next_obs).squeeze(-1)
-        target = losses.td_target(batch.reward, batch.discount, config.gamma, next_value)
-
-        def critic_loss(params: PyTree) -> tuple[jax.Array, jax.Array]:
-            q = critic.apply(params, obs, batch.action)
-            return (sample.weight * losses.soft_critic(q, target)).mean(), q
-
-        def actor_loss(params: PyTree) -> tuple[jax.Array, tuple]:
-            action, log_prob = sample_action(key, params, obs)
-            soft_value = losses.soft_value(
-                critic.apply(state.critic_params, obs, action), log_prob, config.alpha
-            )
-            return -soft_value.mean(), (soft_value, log_prob)
-
-        (j_pi, (soft_value, log_prob)), actor_grads = jax.value_and_grad(actor_loss, has_aux=True)(
-            state.actor_params
+        batch = batch._replace(obs=encode(batch.obs), next_obs=encode(batch.next_obs))
+        inputs = LossInputs(config, actor, critic, value, state, batch, sample.weight, key)
+        new_actor, _, (soft_value, actor_metrics) = gradient_step(
+            optimize_actor, state.actor, actor_loss, inputs
         )
-
-        def value_loss(params: PyTree) -> jax.Array:
-            error = value.apply(params, obs).squeeze(-1) - jax.lax.stop_gradient(soft_value)
-            return 0.5 * (sample.weight * jnp.square(error)).mean()
-
-        (j_q, q), critic_grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic_params)
-        j_v, value_grads = jax.value_and_grad(value_loss)(state.value_params)
-
-        def step(grads: PyTree, opt_state: PyTree, params: PyTree) -> tuple:
-            return apply_gradients(optimizer, grads, opt_state, params)
-
-        actor_params, actor_opt_state = step(actor_grads, state.actor_opt_state, state.actor_params)
-        critic_params, critic_opt_state = step(
-            critic_grads, state.critic_opt_state, state.critic_params
+        new_critic, _, (priority, metrics) = gradient_step(
+            optimize_critic, state.critic, critic_loss, inputs
         )
-        value_params, value_opt_state = step(value_grads, state.value_opt_state, state.value_params)
+        new_value, _, value_metrics = gradient_step(
+            optimize_value, state.value, value_loss, inputs, soft_value
+        )
         target_params = update_target(
-            value_params, state.target_params, config.tau, config.target_period, count
+            new_value.params, state.target_params, config.tau, config.target_period, count
         )
-        metrics = {
-            "critic_loss": j_q,
-            "actor_loss": j_pi,
-            "value_loss": j_v,
-            "q": q.mean(),
-            "entropy": -log_prob.mean(),
-        }
-        state = SACv1State(
-            actor_params=actor_params,
-            critic_params=critic_params,
-            value_params=value_params,
-            target_params=target_params,
-            actor_opt_state=actor_opt_state,
-            critic_opt_state=critic_opt_state,
-            value_opt_state=value_opt_state,
-        )
-        return state, jnp.abs(target - q).mean(0), metrics
+        state = SACv1State(new_actor, new_critic, new_value, target_params)
+        return state, priority, metrics | actor_metrics | value_metrics
 
-    return Agent(init, act, policy, update, q_values), memory(config, storage(config))
+    agent = memoryless(init, act, policy, update, q_values)
+    return agent, memory(config, storage(config, env))
 
 
-@struct.dataclass
-class SACv1Config(Layers, Targets):
+class SACv1Config(ContinuousConfig, Layers, Targets):
     """Configuration of the first SAC."""
 
-    algorithm: Callable = static(sac_v1)
-    alpha: float = 0.2
+    algorithm: Algorithm = static(sac_v1)
+    alpha: float = traced(0.2, above=0)
     """Temperature, 1 / the paper's reward scale."""

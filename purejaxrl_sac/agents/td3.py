@@ -1,152 +1,197 @@
-"""TD3 (Fujimoto et al. 2018, arXiv 1802.09477): the deterministic neighbour of SAC.
+"""TD3 (Fujimoto et al. 2018, arXiv 1802.09477): SAC's deterministic counterpart.
 
     y    = r + gamma min_j Q-_j(s', clip(mu-(s') + eps, -1, 1)),   eps ~ clip(N(0, sigma^2), +-c)
     J_Q  = E [ sum_i (Q_i(s, a) - y)^2 / 2 ]
     J_mu = -E [ Q_1(s, mu(s)) ],  every `policy_delay` updates, as are the targets
 
-It has no entropy to explore by and adds noise to its actions instead.
+Exploration adds Gaussian noise to the actions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
+import optax
 
-from purejaxrl_sac import losses, networks
-from purejaxrl_sac.agents.dqn import replay_storage, uniform_replay
-from purejaxrl_sac.agents.sac import Layers, continuous, twin_critics
-from purejaxrl_sac.config import static
+from purejaxrl_sac.agents.common import Layers, dimension_of_actions
+from purejaxrl_sac.agents.off_policy import replay_storage, uniform_replay
+from purejaxrl_sac.agents.sac import ContinuousConfig, default_critic_optimizer, twin_critics
+from purejaxrl_sac.config import static, traced
+from purejaxrl_sac.losses import soft, td
+from purejaxrl_sac.networks.continuous import DeterministicActor
+from purejaxrl_sac.networks.torsos import features, torso
 from purejaxrl_sac.optimize import (
+    Learned,
     adam,
     apply_gradients,
     delayed_update,
+    gradient_step,
     is_due,
     linear_decay,
+    start,
     update_target,
 )
-from purejaxrl_sac.types import Agent, Memory, PyTree, Sample
+from purejaxrl_sac.types import (
+    Agent,
+    Algorithm,
+    Env,
+    MakeCritics,
+    MakeMemory,
+    MakeOptimizer,
+    MakeStorage,
+    Memory,
+    Metrics,
+    Network,
+    PyTree,
+    Sample,
+    Transition,
+    memoryless,
+)
 
 
 class TD3State(NamedTuple):
-    actor_params: PyTree  # phi
-    critic_params: PyTree  # theta_i, leading axis [2]
+    actor: Learned  # phi
+    critic: Learned  # theta_i, leading axis [2]
     target_actor_params: PyTree  # phi-
     target_critic_params: PyTree  # theta-_i, leading axis [2]
-    actor_opt_state: PyTree
-    critic_opt_state: PyTree
+
+
+class LossInputs(NamedTuple):
+    """What a loss may use besides the parameters that it differentiates."""
+
+    config: TD3Config
+    actor: Network
+    critic: Network
+    state: TD3State  # for the actor's loss, with the critics' new parameters
+    batch: Transition  # [B]; `obs` and `next_obs` are features
+    weight: jax.Array  # [B], or a scalar
+    key: jax.Array
+
+
+def smoothed_target(inputs: LossInputs) -> jax.Array:
+    """y, with the target policy smoothed by clipped noise; [B]."""
+    config, actor, critic, state, batch, _, key = inputs
+    noise = config.target_noise * jax.random.normal(key, batch.action.shape)
+    noise = jnp.clip(noise, -config.target_noise_clip, config.target_noise_clip)
+    next_action = jnp.clip(actor.apply(state.target_actor_params, batch.next_obs) + noise, -1, 1)
+    next_q = critic.apply(state.target_critic_params, batch.next_obs, next_action).min(0)
+    return td.td_target(batch.reward, batch.discount, config.gamma, next_q)
+
+
+def critic_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+    """J_Q, and |y - Q(s, a)| [B], averaged over critics, as priority."""
+    target = smoothed_target(inputs)
+    q = inputs.critic.apply(params, inputs.batch.obs, inputs.batch.action)
+    loss = (inputs.weight * soft.soft_critic(q, target)).mean()
+    return loss, (jnp.abs(target - q).mean(0), {"critic_loss": loss, "q": q.mean()})
+
+
+def actor_loss(params: PyTree, inputs: LossInputs) -> jax.Array:
+    """J_mu."""
+    obs = inputs.batch.obs
+    action = inputs.actor.apply(params, obs)
+    return -inputs.critic.apply(inputs.state.critic.params, obs, action)[0].mean()
+
+
+def default_actor_optimizer(config: TD3Config) -> optax.GradientTransformation:
+    """Adam on clipped gradients."""
+    return adam(linear_decay(config, config.policy_delay), config.max_grad_norm)
+
+
+def deterministic_actor(config: Layers, space: Any, action_dim: int) -> Network:
+    """An MLP whose outputs tanh bounds."""
+    mlp = torso(space, config.hidden_sizes, config.activation)
+    return DeterministicActor(mlp, action_dim)
 
 
 def td3(
     config: TD3Config,
+    env: Env,
     *,
-    critics: Callable = twin_critics,
-    storage: Callable = replay_storage,
-    memory: Callable = uniform_replay,
+    critics: MakeCritics = twin_critics,
+    actor_optimizer: MakeOptimizer = default_actor_optimizer,
+    critic_optimizer: MakeOptimizer = default_critic_optimizer,
+    storage: MakeStorage = replay_storage,
+    memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
     """TD3; parts as those of `sac`.
 
     Raises:
         ConfigError: the environment's actions are discrete.
     """
-    env = continuous("TD3", config)
-    space, features = env.observation_space, networks.features(env.observation_space)
-    torso = networks.torso(space, config.hidden_sizes, config.activation)
-    actor, critic = networks.DeterministicActor(torso, env.action_dim), critics(config, space)
+    action_dim = dimension_of_actions("TD3", env)
+    encode = features(env.observation_space)
+    actor = deterministic_actor(config, env.observation_space, action_dim)
+    critic = critics(config, env.observation_space)
+    optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)
     delay = config.policy_delay
-    critic_optimizer = adam(linear_decay(config), config.max_grad_norm)
-    actor_optimizer = adam(linear_decay(config, delay), config.max_grad_norm)
 
     def init(key: jax.Array, obs: jax.Array) -> TD3State:
         key_actor, key_critic = jax.random.split(key)
-        actor_params = actor.init(key_actor, features(obs))
-        action = jnp.zeros((obs.shape[0], env.action_dim))
-        critic_params = critic.init(key_critic, features(obs), action)
+        actor_params = actor.init(key_actor, encode(obs))
+        critic_params = critic.init(key_critic, encode(obs), jnp.zeros((obs.shape[0], action_dim)))
         return TD3State(
-            actor_params=actor_params,
-            critic_params=critic_params,
+            actor=start(optimize_actor, actor_params),
+            critic=start(optimize_critic, critic_params),
             target_actor_params=jax.tree.map(jnp.copy, actor_params),
             target_critic_params=jax.tree.map(jnp.copy, critic_params),
-            actor_opt_state=actor_optimizer.init(actor_params),
-            critic_opt_state=critic_optimizer.init(critic_params),
         )
 
     def policy(key: jax.Array, state: TD3State, obs: jax.Array) -> jax.Array:
-        return actor.apply(state.actor_params, features(obs))
+        return actor.apply(state.actor.params, encode(obs))
 
-    def act(key: jax.Array, state: TD3State, obs: jax.Array, step: jax.Array) -> tuple:
+    def act(
+        key: jax.Array, state: TD3State, obs: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, PyTree]:
         action = policy(key, state, obs)
         noise = config.exploration_noise * jax.random.normal(key, action.shape)
         return jnp.clip(action + noise, -1, 1), ()
 
     def q_values(state: TD3State, obs: jax.Array, action: jax.Array) -> jax.Array:
-        """What the actor climbs, [B]."""
-        return critic.apply(state.critic_params, features(obs), action)[0]
+        return critic.apply(state.critic.params, encode(obs), action)[0]
 
-    def update(key: jax.Array, state: TD3State, sample: Sample, count: jax.Array) -> tuple:
+    def update(
+        key: jax.Array, state: TD3State, sample: Sample, count: jax.Array
+    ) -> tuple[TD3State, jax.Array, Metrics]:
         batch = sample.transition
-        obs, next_obs = features(batch.obs), features(batch.next_obs)
+        batch = batch._replace(obs=encode(batch.obs), next_obs=encode(batch.next_obs))
+        inputs = LossInputs(config, actor, critic, state, batch, sample.weight, key)
 
-        noise = config.target_noise * jax.random.normal(key, batch.action.shape)
-        noise = jnp.clip(noise, -config.target_noise_clip, config.target_noise_clip)
-        next_action = jnp.clip(actor.apply(state.target_actor_params, next_obs) + noise, -1, 1)
-        next_q = critic.apply(state.target_critic_params, next_obs, next_action).min(0)
-        target = losses.td_target(batch.reward, batch.discount, config.gamma, next_q)
-
-        def critic_loss(params: PyTree) -> tuple[jax.Array, jax.Array]:
-            q = critic.apply(params, obs, batch.action)
-            return (sample.weight * losses.soft_critic(q, target)).mean(), q
-
-        (j_q, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic_params)
-        critic_params, critic_opt_state = apply_gradients(
-            critic_optimizer, grads, state.critic_opt_state, state.critic_params
+        new_critic, _, (priority, metrics) = gradient_step(
+            optimize_critic, state.critic, critic_loss, inputs
         )
+        after = inputs._replace(state=state._replace(critic=new_critic))
 
-        def actor_loss(params: PyTree) -> jax.Array:
-            return -critic.apply(critic_params, obs, actor.apply(params, obs))[0].mean()
-
-        def actor_gradient() -> tuple[PyTree, dict]:
-            j_mu, grads = jax.value_and_grad(actor_loss)(state.actor_params)
-            return grads, {"actor_loss": j_mu}
+        def actor_gradient() -> tuple[PyTree, Metrics]:
+            loss, grads = jax.value_and_grad(actor_loss)(state.actor.params, after)
+            return grads, {"actor_loss": loss}
 
         due = is_due(delay, count)
-        grads, metrics = delayed_update(delay, due, actor_gradient)
-        actor_params, actor_opt_state = apply_gradients(
-            actor_optimizer, grads, state.actor_opt_state, state.actor_params, due=due
-        )
+        grads, actor_metrics = delayed_update(delay, due, actor_gradient)
+        new_actor = apply_gradients(optimize_actor, state.actor, grads, due=due)
         targets = (state.target_actor_params, state.target_critic_params)
-        target_actor_params, target_critic_params = update_target(
-            (actor_params, critic_params), targets, config.tau, delay, count
+        targets = update_target(
+            (new_actor.params, new_critic.params), targets, config.tau, delay, count
         )
-        state = TD3State(
-            actor_params=actor_params,
-            critic_params=critic_params,
-            target_actor_params=target_actor_params,
-            target_critic_params=target_critic_params,
-            actor_opt_state=actor_opt_state,
-            critic_opt_state=critic_opt_state,
-        )
-        metrics = {"critic_loss": j_q, "q": q.mean(), **metrics}
-        return state, jnp.abs(target - q).mean(0), metrics
+        return TD3State(new_actor, new_critic, *targets), priority, metrics | actor_metrics
 
-    return Agent(init, act, policy, update, q_values), memory(config, storage(config))
+    agent = memoryless(init, act, policy, update, q_values)
+    return agent, memory(config, storage(config, env))
 
 
-@struct.dataclass
-class TD3Config(Layers):
+class TD3Config(ContinuousConfig, Layers):
     """Configuration of TD3."""
 
-    algorithm: Callable = static(td3)
-    tau: float = 0.005
-    """Share of theta and phi that the targets take over at each of the actor's updates."""
-    policy_delay: int = static(2)
-    """Updates of the critics for each one of the actor and the targets."""
-    exploration_noise: float = 0.1
+    algorithm: Algorithm = static(td3)
+    tau: float = traced(0.005, between=(0, 1))
+    """Step of the target parameters towards the learned ones at each update of the actor."""
+    policy_delay: int = static(2, at_least=1)
+    """Updates of the critics per update of the actor and the targets."""
+    exploration_noise: float = traced(0.1, at_least=0)
     """Standard deviation of the noise on actions taken."""
-    target_noise: float = 0.2
+    target_noise: float = traced(0.2, at_least=0)
     """sigma: standard deviation of the noise on actions in targets."""
-    target_noise_clip: float = 0.5
-    """c: where the latter is cut off."""
+    target_noise_clip: float = traced(0.5, at_least=0, infinite=True)
+    """c: bound of that noise."""

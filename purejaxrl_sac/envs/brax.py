@@ -1,8 +1,8 @@
 """Brax environments (Freeman et al. 2021, arXiv 2106.13281) as gymnax ones.
 
-By name, `brax/hopper`, or with one of Brax's backends, `brax/hopper/spring`: scores on different
-backends are different tasks. Whatever has Brax's interface can be wrapped by hand, as the
-environments of MuJoCo Playground: `Brax(registry.load("HopperHop"), "HopperHop")`.
+Names are `brax/hopper` or, with one of Brax's backends, `brax/hopper/spring`; scores on different
+backends are not comparable. Any object with Brax's interface can be wrapped, such as an
+environment of MuJoCo Playground: `Brax(registry.load("HopperHop"), "HopperHop")`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BACKENDS = ("generalized", "spring", "positional", "mjx")
 
 @struct.dataclass
 class State:
-    inner: Any  # Brax's own state
+    inner: Any  # Brax's state
     time: jax.Array  # int32
 
 
@@ -47,8 +47,9 @@ class Params:
 class Brax(environment.Environment):
     """An environment with Brax's interface: `reset(key)`, `step(state, action)`, sizes.
 
-    `done` is a termination; the time limit is ours, so that it is bootstrapped through. Every
-    episode starts from a state of its own, where Brax's own wrapper repeats the first.
+    `done` is a termination. The time limit is applied here, as a truncation, so that targets
+    bootstrap through it. Every episode starts from a newly sampled state, whereas Brax's own
+    auto-reset wrapper repeats the first one.
     """
 
     def __init__(self, inner: Any, name: str) -> None:
@@ -67,30 +68,35 @@ class Brax(environment.Environment):
         inner = self.inner.reset(key)
         return inner.obs, State(inner, jnp.int32(0))
 
-    def step_env(self, key: jax.Array, state: State, action: jax.Array, params: Params) -> tuple:
+    def step_env(
+        self, key: jax.Array, state: State, action: jax.Array, params: Params
+    ) -> tuple[jax.Array, State, jax.Array, jax.Array, dict[str, Any]]:
         inner = self.inner.step(state.inner, jnp.clip(action, -1, 1))
         return inner.obs, State(inner, state.time + 1), inner.reward, inner.done > 0, {}
 
-    def get_obs(self, state: State, params: Any = None, key: Any = None) -> jax.Array:
+    def get_obs(
+        self, state: State, params: Params | None = None, key: jax.Array | None = None
+    ) -> jax.Array:
         return state.inner.obs
 
-    def action_space(self, params: Any = None) -> spaces.Box:
+    def action_space(self, params: Params | None = None) -> spaces.Box:
         return spaces.Box(-1.0, 1.0, (self.inner.action_size,))
 
-    def observation_space(self, params: Any) -> spaces.Box:
+    def observation_space(self, params: Params) -> spaces.Box:
         return spaces.Box(-jnp.inf, jnp.inf, (self.inner.observation_size,))
 
 
 def named(name: str) -> Brax:
-    """The environment of a name `brax/ENVIRONMENT` or `brax/ENVIRONMENT/BACKEND`.
+    """The environment called `brax/ENVIRONMENT` or `brax/ENVIRONMENT/BACKEND`.
 
     Raises:
-        ConfigError: Brax is not installed, or knows no such environment or backend.
+        ConfigError: Brax is not installed, or has no such environment or backend.
     """
-    _, task, *backend = name.split("/")
+    _, task, *rest = name.split("/")
+    backend = "/".join(rest)
     if task not in TASKS:
         raise unknown("Brax environment", task, TASKS)
-    if backend and (backend := "/".join(backend)) not in BACKENDS:
+    if rest and backend not in BACKENDS:
         raise unknown("Brax backend", backend, BACKENDS)
     try:
         with warnings.catch_warnings():
@@ -98,4 +104,4 @@ def named(name: str) -> Brax:
             from brax import envs
     except ImportError:
         raise ConfigError(f"{name} needs Brax: pip install 'purejaxrl_sac[brax]'") from None
-    return Brax(envs.get_environment(task, **({"backend": backend} if backend else {})), name)
+    return Brax(envs.get_environment(task, **({"backend": backend} if rest else {})), name)

@@ -1,17 +1,16 @@
-"""gymnax environments as the loop sees them: vectorised, with actions in one unit.
+"""gymnax environments as vectorised pure functions, with actions in canonical units.
 
-Agents live in canonical units: discrete actions are int32 in [0, A), continuous ones flat
-float32 vectors in [-1, 1]. `Env.to_env` maps them to the environment's own bounds and shape;
-`rollout` applies it, and remembers the canonical action.
+Discrete actions are int32 in [0, A), continuous ones flat float32 vectors in [-1, 1]. `Env.to_env`
+maps them to the environment's own bounds and shape; `rollout` applies it and stores the canonical
+action.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,35 +19,27 @@ import numpy as np
 from purejaxrl_sac.config import ConfigError, unknown
 from purejaxrl_sac.kernels.packing import packed_scan
 from purejaxrl_sac.mdp import NAMED
-from purejaxrl_sac.types import EnvState, PyTree, Transition
+from purejaxrl_sac.types import Env, EnvState, Metrics, PyTree, Transition
 
 MULTI_GOAL = "multi_goal"  # the environment of soft Q-learning, see `envs.multigoal`
-BRAX = "brax/"  # begins the names of Brax's environments, see `envs.brax`
+BRAX = "brax/"  # prefix of the names of Brax's environments, see `envs.brax`
 
 
-class Env(NamedTuple):
-    """A gymnax environment with its parameters bound, as pure functions over N copies."""
-
-    reset: Callable  # (key, num_envs) -> EnvState
-    step: Callable  # (keys [N], EnvState, action [N, ...], own units) -> EnvState, Transition, ...
-    to_env: Callable  # (canonical action [N, ...]) -> the same in the environment's units
-    random_action: Callable  # (key, num_envs) -> action [N, ...], uniform, canonical units
-    observation_space: Any  # gymnax space
-    num_actions: int | None  # A, where actions are discrete
-    action_dim: int | None  # numbers per action, where they are continuous
-    name: str
-    max_steps: Any  # the time limit in steps; a tracer where env_params are traced
-    binary_observations: bool = False  # declared: every number observed is 0 or 1
+class Actor(Protocol):
+    def __call__(
+        self, key: jax.Array, obs: jax.Array, step: jax.Array, carry: Any, /
+    ) -> tuple[jax.Array, PyTree, PyTree]:
+        """(key, obs [N, ...], step, carry [N, ...]) -> action [N, ...], extras, carry."""
 
 
 def names() -> list[str]:
-    """The environments `make` knows by name, besides `brax/...`."""
+    """The names that `make` accepts, besides `brax/...`."""
     return [*_gymnax().registered_envs, *NAMED, MULTI_GOAL]
 
 
 def _gymnax() -> Any:
-    # costs seconds: only when an environment is asked for; and its modules compute constants as
-    # they are imported, which must not be tracers
+    # imported lazily because it takes seconds; its modules compute constants on import, which must
+    # not be tracers
     with jax.ensure_compile_time_eval():
         import gymnax
     return gymnax
@@ -64,19 +55,20 @@ def _make(name: str) -> Any:
     if name.startswith(BRAX):
         return brax.named(name)
     try:
-        with jax.ensure_compile_time_eval():  # some compute constants as they are made
+        with jax.ensure_compile_time_eval():  # some constructors compute constants
             if name == MULTI_GOAL:
                 return multigoal.MultiGoal()
             return tabular.named(name) if name in NAMED else gymnax.make(name)[0]
-    except Exception as error:  # MNISTBandit, for one, downloads its data
+    except Exception as error:  # for example MNISTBandit, which downloads its data
         raise ConfigError(f"cannot make {name}: {str(error).splitlines()[0]}") from error
 
 
 def make(env: Any) -> Any:
-    """The gymnax environment of that name; an environment object is returned as it is.
+    """Returns the gymnax environment of a name; an environment object is returned as it is.
 
     Raises:
-        ConfigError: no environment has this name (with the nearest one that exists).
+        ConfigError: no environment has this name (with the nearest one that exists), or `env` is
+            not an environment.
     """
     env = _make(env) if isinstance(env, str) else env
     if not hasattr(env, "default_params"):
@@ -88,7 +80,7 @@ def make(env: Any) -> Any:
 
 
 def bind(env: Any, params: Any = None) -> Env:
-    """Binds an environment (name or object) to its parameters (None for the defaults).
+    """Binds an environment (name or object) to its parameters (None: the defaults).
 
     Raises:
         ConfigError: the name is unknown, or the action space is neither Discrete nor a
@@ -135,7 +127,9 @@ def bind(env: Any, params: Any = None) -> Env:
         zeros = jnp.zeros(num_envs)
         return EnvState(_strong(state), _strong(obs), zeros, zeros.astype(jnp.int32))
 
-    def step(keys: jax.Array, env_state: EnvState, action: jax.Array) -> tuple:
+    def step(
+        keys: jax.Array, env_state: EnvState, action: jax.Array
+    ) -> tuple[EnvState, Transition, Metrics]:
         obs, state, reward, terminated, truncated, info = jax.vmap(env.step, (0, 0, 0, None))(
             keys, env_state.state, action, params
         )
@@ -156,13 +150,13 @@ def bind(env: Any, params: Any = None) -> Env:
             "returns": jnp.where(last, returns, 0),
             "lengths": jnp.where(last, lengths, 0),
         }
-        running = EnvState(
+        following = env_state._replace(
             state=_strong(state),
             obs=obs.astype(env_state.obs.dtype),
             episode_return=jnp.where(last, 0, returns),
             episode_length=jnp.where(last, 0, lengths),
         )
-        return running, transition, episodes
+        return following, transition, episodes
 
     return Env(
         reset=reset,
@@ -174,16 +168,19 @@ def bind(env: Any, params: Any = None) -> Env:
         action_dim=action_dim,
         name=env.name,
         max_steps=getattr(params, "max_steps_in_episode", None),
-        binary_observations=_binary(env),
+        game=env,
+        params=params,
+        binary_observations=_has_binary_observations(env),
     )
 
 
-def _binary(env: Any) -> bool:
-    """Whether every number that the environment observes is declared to be 0 or 1.
+def _has_binary_observations(env: Any) -> bool:
+    """Whether every number in the environment's observations is declared to be 0 or 1.
 
-    gymnax's MinAtar games are, by their exact classes: a subclass or a wrapper may observe
-    anything. Other environments say so by an attribute `binary_observations = True` of the object
-    or of its class; one that a wrapper only passes on does not count, nor does a property.
+    gymnax's MinAtar games are, identified by their exact classes: a subclass or a wrapper may
+    return any observation. Other environments declare it by an attribute `binary_observations =
+    True` of the object or of its class; properties and attributes that a wrapper forwards do not
+    count.
     """
     games = vars(_gymnax().environments.minatar)
     binary = {value for value in games.values() if isinstance(value, type)}
@@ -191,32 +188,45 @@ def _binary(env: Any) -> bool:
 
 
 def rollout(
-    env: Env, keys: jax.Array, env_state: EnvState, step: jax.Array, actor: Callable
-) -> tuple[EnvState, tuple[Transition, dict]]:
+    env: Env,
+    keys: jax.Array,
+    env_state: EnvState,
+    step: jax.Array,
+    actor: Actor,
+    initial_carry: PyTree = (),
+) -> tuple[EnvState, tuple[Transition, Metrics]]:
     """Steps N environments T times.
 
     Args:
-        keys: [T, 1 + N], in each step one for the actor and one for every environment.
+        keys: [T, 1 + N]; in each step one for the actor and one for every environment.
         step: the clock at the first of these steps.
-        actor: (key, obs [N, ...], step) -> action [N, ...], extras.
+        actor: the policy; see `Actor`.
+        initial_carry: the actor's carry at the beginning of an episode, leading axis [N].
 
     Returns:
-        the environments' new state, and the transitions and episode figures, [T, N].
+        the new state of the environments; transitions and episode statistics, [T, N].
     """
 
     @jax.named_scope("environment_step")
-    def body(env_state: EnvState, xs: tuple) -> tuple[EnvState, tuple]:
+    def body(
+        env_state: EnvState, xs: tuple[jax.Array, jax.Array]
+    ) -> tuple[EnvState, tuple[Transition, Metrics]]:
         keys, step = xs
-        action, extras = actor(keys[0], env_state.obs, step)
+        action, extras, carry = actor(keys[0], env_state.obs, step, env_state.carry)
         env_state, transition, episodes = env.step(keys[1:], env_state, env.to_env(action))
-        return env_state, (transition._replace(action=action, extras=extras), episodes)
+        carry = jax.tree.map(partial(_where, transition.last), initial_carry, carry)
+        transition = transition._replace(action=action, extras=extras)
+        return env_state._replace(carry=carry), (transition, episodes)
 
     xs = (keys, step + jnp.arange(len(keys)))
     return packed_scan(body, env_state, xs, lead=env_state.episode_return.shape)
 
 
-_strong: Callable[[PyTree], PyTree] = partial(
-    # environments mix Python scalars into their states; loops need one stable type
-    jax.tree.map,
-    lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)),
-)
+def _where(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    """`jnp.where` with a condition [N] for arrays [N, ...]."""
+    return jnp.where(condition.reshape(-1, *(1,) * (jnp.ndim(y) - 1)), x, y)
+
+
+def _strong(tree: PyTree) -> PyTree:
+    """Removes weak types: environments store Python scalars, but loops need stable types."""
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), tree)

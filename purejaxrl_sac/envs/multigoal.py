@@ -27,15 +27,15 @@ class Params:
     reach: float = 1.0
     """Distance from a goal at which it is reached."""
     bonus: float = 10.0
-    """Reward for reaching one."""
+    """Reward for reaching a goal."""
 
 
 class MultiGoal(environment.Environment):
-    """A point that moves by its action and starts halfway between four goals, all equally good.
+    """A point mass that starts halfway between four equally good goals.
 
-    s' = s + a within a box of +-7, |a_i| <= 1, reward -30 |a|^2 - min_g |s' - g|^2, and 10 more
-    at a goal, which ends the episode. There are four best policies: one that must always have
-    the same answer knows one or two of the goals, a maximum entropy policy all four.
+    s' = s + a, clipped to [-7, 7]^2, with |a_i| <= 1; the reward is -30 |a|^2 - min_g |s' - g|^2,
+    and 10 more at a goal, which ends the episode. A deterministic policy reaches one or two of the
+    goals, a maximum entropy policy all four.
     """
 
     size = 7.0
@@ -52,7 +52,9 @@ class MultiGoal(environment.Environment):
         state = State(params.start_std * jax.random.normal(key, (2,)), jnp.int32(0))
         return self.get_obs(state), state
 
-    def step_env(self, key: jax.Array, state: State, action: jax.Array, params: Params) -> tuple:
+    def step_env(
+        self, key: jax.Array, state: State, action: jax.Array, params: Params
+    ) -> tuple[jax.Array, State, jax.Array, jax.Array, dict[str, Any]]:
         action = jnp.clip(action, -1, 1)
         position = jnp.clip(state.position + action, -self.size, self.size)
         distance = jnp.square(position - GOALS).sum(-1).min()
@@ -61,13 +63,15 @@ class MultiGoal(environment.Environment):
         state = State(position, state.time + 1)
         return self.get_obs(state), state, reward + params.bonus * reached, reached, {}
 
-    def get_obs(self, state: State, params: Any = None, key: Any = None) -> jax.Array:
+    def get_obs(
+        self, state: State, params: Params | None = None, key: jax.Array | None = None
+    ) -> jax.Array:
         return state.position
 
-    def action_space(self, params: Any = None) -> spaces.Box:
+    def action_space(self, params: Params | None = None) -> spaces.Box:
         return spaces.Box(-1.0, 1.0, (2,))
 
-    def observation_space(self, params: Any) -> spaces.Box:
+    def observation_space(self, params: Params) -> spaces.Box:
         return spaces.Box(-self.size, self.size, (2,))
 
 

@@ -1,4 +1,4 @@
-"""Finite MDPs as gymnax environments. Observations are the numbers of the states."""
+"""Finite MDPs as gymnax environments. Observations are state indices."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class State:
 
 @struct.dataclass
 class Params:
-    """An MDP as tables to sample from. K successors per (s, a), M start states."""
+    """An MDP as tables to sample from, with K successors per (s, a) and M start states."""
 
     successor: jax.Array  # [S, A, K] int32
-    cumulative: jax.Array  # [S, A, K] sums of P(successor | s, a) up to here
+    cumulative: jax.Array  # [S, A, K] cumulative sums of P(successor | s, a)
     reward: jax.Array  # [S, A, K]
-    noise: jax.Array | None  # [S, A]; None where rewards are certain
+    noise: jax.Array | None  # [S, A] standard deviations; None if rewards are deterministic
     terminal: jax.Array  # [S] bool
     legal: jax.Array  # [S, A] bool
     start: jax.Array  # [M] int32
@@ -38,7 +38,7 @@ class Params:
 
 
 class Tabular(environment.Environment):
-    """Steps an MDP, with a time limit.
+    """An MDP with a time limit.
 
     Raises:
         ConfigError: the arrays are not an MDP.
@@ -68,32 +68,34 @@ class Tabular(environment.Environment):
 
     @partial(jax.jit, static_argnames="self")
     def step(
-        self, key: jax.Array, state: State, action: Any, params: Params | None = None
-    ) -> tuple:
-        """As gymnax's own, but without a key for the reset where the start is certain.
+        self, key: jax.Array, state: State, action: jax.Array, params: Params | None = None
+    ) -> tuple[jax.Array, State, jax.Array, jax.Array, jax.Array, dict[str, jax.Array]]:
+        """`step` of gymnax, without a key for the reset where there is a single start state.
 
-        Random numbers are most of what a step of a small MDP costs.
+        Random numbers are most of the cost of a step of a small MDP.
         """
         params = self.default_params if params is None else params
-        key_step, key_reset = jax.random.split(key) if _scatters(params) else (key, key)
+        key_step, key_reset = jax.random.split(key) if _has_random_start(params) else (key, key)
         final_obs, ended, reward, terminated, _ = self.step_env(key_step, state, action, params)
         truncated = self.is_truncated(ended, params)
-        _, begun = self.reset_env(key_reset, params)
-        state = jax.tree.map(partial(jnp.where, terminated | truncated), begun, ended)
+        _, start = self.reset_env(key_reset, params)
+        state = jax.tree.map(partial(jnp.where, terminated | truncated), start, ended)
         info = {"terminated": terminated, "truncated": truncated, "final_observation": final_obs}
         return state.position, state, reward, terminated, truncated, info
 
     def reset_env(self, key: jax.Array, params: Params) -> tuple[jax.Array, State]:
         position = params.start[0]
-        if _scatters(params):
+        if _has_random_start(params):
             position = params.start[_choose(jax.random.uniform(key), params.start_cumulative)]
         return position, State(position, jnp.int32(0))
 
-    def step_env(self, key: jax.Array, state: State, action: jax.Array, params: Params) -> tuple:
+    def step_env(
+        self, key: jax.Array, state: State, action: jax.Array, params: Params
+    ) -> tuple[jax.Array, State, jax.Array, jax.Array, dict[str, Any]]:
         cell = (state.position, action)
-        # what is certain needs no random numbers
-        key_successor, key_noise = (key, None) if params.noise is None else jax.random.split(key)
-        k = 0
+        # deterministic rewards need no random numbers
+        key_successor, key_noise = (key, key) if params.noise is None else jax.random.split(key)
+        k: int | jax.Array = 0
         if params.successor.shape[-1] > 1:
             k = _choose(jax.random.uniform(key_successor), params.cumulative[cell])
         position, reward = params.successor[*cell, k], params.reward[*cell, k]
@@ -105,7 +107,7 @@ class Tabular(environment.Environment):
     def is_terminated(self, state: State, params: Params) -> jax.Array:
         return params.terminal[state.position]
 
-    def observe(self, key: jax.Array, state: State, action: Any, params: Params) -> jax.Array:
+    def observe(self, key: jax.Array, state: State, action: jax.Array, params: Params) -> jax.Array:
         return state.position
 
     def action_space(self, params: Params | None = None) -> spaces.Discrete:
@@ -120,15 +122,15 @@ class Tabular(environment.Environment):
 
 
 def tables(mdp: MDP, max_steps: int, successors: int | None = None) -> Params:
-    """The environment parameters of one MDP; those of several, stacked, are lanes for `vmap`.
+    """The environment parameters of an MDP; those of several MDPs can be stacked and vmapped over.
 
     Args:
         max_steps: the time limit.
-        successors: K, if more than this MDP needs: all that are stacked need the same.
+        successors: K, if more than this MDP needs: MDPs that are stacked need the same K.
     """
     P = np.asarray(mdp.P, np.float64)
     width = max(successors or 0, int((P > 0).sum(-1).max()))
-    order = np.argsort(P <= 0, axis=-1, kind="stable")[..., :width]  # possible ones first
+    order = np.argsort(P <= 0, axis=-1, kind="stable")[..., :width]  # possible successors first
     starts = np.flatnonzero(np.asarray(mdp.start) > 0)
     return Params(
         successor=jnp.array(order, jnp.int32),
@@ -143,12 +145,12 @@ def tables(mdp: MDP, max_steps: int, successors: int | None = None) -> Params:
     )
 
 
-def _scatters(params: Params) -> bool:
+def _has_random_start(params: Params) -> bool:
     return params.start.shape[-1] > 1
 
 
 def _choose(u: jax.Array, cumulative: jax.Array) -> jax.Array:
-    """The index that u in [0, 1) falls on; never one whose probability is 0."""
+    """Inverse transform sampling: the index for u in [0, 1), never one of probability 0."""
     return (cumulative <= u * cumulative[-1]).sum()
 
 
@@ -159,11 +161,7 @@ def named(name: str) -> Tabular:
 
 
 def exact(env: Any) -> MDP | None:
-    """The MDP behind an environment object: a `Tabular`'s own, or that of gymnax's FrozenLake.
-
-    Returns:
-        None where it is not known.
-    """
+    """The MDP of a `Tabular` or of gymnax's FrozenLake; None for other environments."""
     from gymnax.environments.misc.frozen_lake import FrozenLake
 
     if isinstance(env, Tabular):

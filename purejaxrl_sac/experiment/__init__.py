@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # what an editor follows; at run time, `__getattr__`
     from purejaxrl_sac.experiment import errors, export, statistics
     from purejaxrl_sac.experiment.devices import cluster, mesh, processes, resources
-    from purejaxrl_sac.experiment.pictures import compare, draw, exact, finished, plot, render
+    from purejaxrl_sac.experiment.pictures import (
+        compare,
+        exact,
+        painters,
+        plot,
+        render,
+        run_figures,
+        value_maps,
+    )
     from purejaxrl_sac.experiment.runs import (
         checkpoint,
         directory,
@@ -41,12 +49,21 @@ WINGS = {
         "engine",
         "lifecycle",
         "loggers",
+        "painters",
         "plans",
         "record",
     ),
     "devices.": ("cluster", "mesh", "processes", "resources"),
     "tuning.": ("points", "search", "sensitivity", "sweep"),
-    "pictures.": ("compare", "draw", "exact", "finished", "plot", "render"),
+    "pictures.": (
+        "compare",
+        "exact",
+        "painters",
+        "plot",
+        "render",
+        "run_figures",
+        "value_maps",
+    ),
 }
 MODULES = {name: f"{wing}{name}" for wing, names in WINGS.items() for name in names}
 
@@ -57,16 +74,15 @@ __all__ = [
     "compare",
     "directory",
     "display",
-    "draw",
     "engine",
     "errors",
     "exact",
     "export",
-    "finished",
     "lifecycle",
     "load",
     "loggers",
     "mesh",
+    "painters",
     "plans",
     "plot",
     "points",
@@ -76,10 +92,12 @@ __all__ = [
     "resources",
     "resume",
     "run",
+    "run_figures",
     "search",
     "sensitivity",
     "statistics",
     "sweep",
+    "value_maps",
 ]
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ from jax import export
 
 from purejaxrl_sac.config import Config, ConfigError, unknown
 from purejaxrl_sac.envs import Env
-from purejaxrl_sac.evaluate import Policy, policy
+from purejaxrl_sac.evaluate import Policy, PolicyFactory, policy
 from purejaxrl_sac.experiment.runs import record
-from purejaxrl_sac.experiment.runs.plans import PolicyFactory
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import TrainState
 
@@ -110,8 +108,11 @@ def export_policy(
             raise unknown("platform", platform, PLATFORMS)
     state = state._replace(agent=jax.tree.map(jnp.asarray, state.agent))  # may be numpy arrays
     env, _, _ = build(config)
-    obs = jax.eval_shape(partial(env.reset, num_envs=1), state.key).obs
-    program, stochastic = _program(policy(config, state), obs, platforms)
+    obs = jax.eval_shape(lambda key: env.reset(key, 1), state.key).obs
+    chosen = policy(config, state)
+    if isinstance(chosen, Policy) and jax.tree.leaves(chosen.init_carry(1)):
+        raise ConfigError("a policy with a carry cannot be exported yet: evaluate it from the run")
+    program, stochastic = _program(chosen, obs, platforms)
     document = _document(config, env, obs, program) | {"stochastic": stochastic}
     files = {
         "policy.stablehlo": program.mlir_module_serialized,
@@ -122,7 +123,7 @@ def export_policy(
 
 
 def _program(
-    choose: Policy, spec: jax.ShapeDtypeStruct, platforms: Sequence[str]
+    choose: Callable[..., Any], spec: jax.ShapeDtypeStruct, platforms: Sequence[str]
 ) -> tuple[export.Exported, bool]:
     """The policy for batches of any size, and whether it is stochastic."""
 

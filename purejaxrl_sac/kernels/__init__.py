@@ -1,1 +1,1 @@
-"""Computations written for the compiler and the device rather than for the reader."""
+"""Computations optimised for the compiler or the device."""

@@ -1,15 +1,15 @@
-"""A whole DQN update as a single GPU kernel: a wrapper around agents of the `dqn` family.
+"""A complete DQN update as a single GPU kernel: a wrapper of agents of the `dqn` family.
 
     config.replace(wrappers=(fused.dqn_update,))
 
-An update of a small Q-network is about 20 kernels of a few microseconds each, most of which is
-launch latency. Here one Pallas kernel (Triton backend) makes it: forward passes of both networks,
-TD targets, loss, backward pass, Adam and the target network's update. Each seed of a vmapped run
+An update of a small Q-network takes about 20 kernels of a few microseconds each, most of it launch
+latency. Here, one Pallas kernel (Triton backend) computes the forward passes of both networks, TD
+targets, loss, backward pass, Adam and the update of the target network. Each seed of a vmapped run
 is one program of the kernel's grid.
 
-The state is the plain agent's own, so that checkpoints of fused and plain agents are
-interchangeable, and both compute the same numbers up to rounding. On other platforms than CUDA
-the plain update runs.
+The agent's state is unchanged, so that checkpoints of fused and unfused agents are interchangeable,
+and both compute the same numbers up to rounding. On platforms other than CUDA, the unfused update
+is executed.
 """
 
 from __future__ import annotations
@@ -30,22 +30,26 @@ from jax.experimental.pallas import triton
 
 from purejaxrl_sac import envs, heads, networks
 from purejaxrl_sac.agents import dqn
-from purejaxrl_sac.config import Config, ConfigError
-from purejaxrl_sac.types import Agent, PyTree, Sample
+from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.types import Agent, Metrics, PyTree, Sample
+
+Layer = dict[str, jax.Array]  # its kernel and bias
+Ref = Any  # a Pallas reference to an array
+LayerRef = dict[str, Ref]
 
 B1, B2, EPS = 0.9, 0.999, 1e-8  # optax.adam's defaults
-LEAST = 16  # of each dimension of a matrix product on tensor cores
-MOST = 256 * 128  # weights of a layer that fit in a program's 227 KiB of shared memory
+MIN_SIZE = 16  # of each dimension of a matrix product on tensor cores
+MAX_WEIGHTS = 256 * 128  # of a layer, to fit in a program's 227 KiB of shared memory
 INT32_MAX = jnp.iinfo(jnp.int32).max
 ACTIVATIONS = {
-    # act(z), and act'(z) as a function of act(z); nan stays nan
+    # act(z), and act'(z) as a function of act(z); nan is preserved
     "relu": (lambda z: jnp.where(z < 0, 0.0, z), lambda h: jnp.where(h > 0, 1.0, 0.0)),
     "tanh": (jnp.tanh, lambda h: 1.0 - h * h),
 }
 
 
 class Batch(NamedTuple):
-    """What an update learns from."""
+    """A sample in the dtypes of the kernel."""
 
     obs: jax.Array  # [B, F]
     next_obs: jax.Array  # [B, F]
@@ -56,9 +60,9 @@ class Batch(NamedTuple):
 
 
 class Scalars(NamedTuple):
-    """Numbers that may differ between updates, seeds and variants of a sweep."""
+    """Numbers that may differ between updates, seeds and configurations of a sweep."""
 
-    count: jax.Array  # updates made before this one
+    updates: jax.Array  # made before this one
     learning_rate: jax.Array
     learning_rate_end: jax.Array
     decay_steps: jax.Array
@@ -70,21 +74,21 @@ class Scalars(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """`DQNState` as the kernel wants it: layers in order, each a dict of kernel and bias."""
+    """`DQNState` as the kernel's argument, with layers in the order of computation."""
 
-    params: list[dict]
-    target_params: list[dict]
-    mu: list[dict]
-    nu: list[dict]
+    params: list[Layer]
+    target_params: list[Layer]
+    mu: list[Layer]
+    nu: list[Layer]
     adam_count: jax.Array
     schedule_count: jax.Array
 
 
 def dqn_update(
-    config: Config,
+    config: dqn.DQNConfig,
     agent: Agent,
     *,
-    precision: Any = None,
+    precision: jax.lax.PrecisionLike = None,
     block: int | None = None,
     num_warps: int = 8,
     interpret: bool = False,
@@ -92,22 +96,22 @@ def dqn_update(
     """Replaces `Agent.update` of `dqn` and `double_dqn` by one kernel; must be the first wrapper.
 
     Args:
-        precision: of matrix products, as in `jax.lax.dot`. None is jax.default_matmul_precision,
-            whose default is TF32, as for XLA; "highest" is float32, and
-            `jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3` is close to it at about three times the
-            cost of TF32. Sums are always float32.
-        block: transitions of the batch that are processed at a time, a power of two from 16 on;
-            None is 128 where products run on tensor cores and 32 where they are float32.
-        num_warps: of each program.
-        interpret: runs the kernel in Pallas' interpreter, on any platform, for tests.
+        precision: precision of matrix products, as in `jax.lax.dot`. None is
+            jax.default_matmul_precision, whose default is TF32, as for XLA; "highest" is float32,
+            and `jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3` is close to it at about three times
+            the cost of TF32. Accumulation is always in float32.
+        block: number of transitions processed at a time, a power of two, at least 16; None is 128
+            for products on tensor cores and 32 for float32 products.
+        num_warps: warps per program, a power of two.
+        interpret: run the kernel in Pallas' interpreter, on any platform, for tests.
 
     Raises:
-        ConfigError: the agent is not one that the kernel can update.
+        ConfigError: the kernel does not support this algorithm or configuration.
     """
     double, num_actions = _check(config)
-    for name, number, least in (("block", block, LEAST), ("num_warps", num_warps, 1)):
-        if number is not None and (number < least or number & (number - 1)):
-            raise ConfigError(f"{name} is {number}, but must be a power of two from {least} on")
+    for name, number, minimum in (("block", block, MIN_SIZE), ("num_warps", num_warps, 1)):
+        if number is not None and (number < minimum or number & (number - 1)):
+            raise ConfigError(f"{name} is {number}, but must be a power of two from {minimum} on")
     kernel = partial(
         _call,
         num_actions=num_actions,
@@ -115,19 +119,21 @@ def dqn_update(
         activation=config.activation,
         clip=not (config.max_grad_norm is None or _is_inf(config.max_grad_norm)),
         precision=precision,
-        block=block or _block(precision),
+        block=block or _default_block(precision),
         num_warps=num_warps,
     )
 
     def fused(
         key: jax.Array, state: dqn.DQNState, sample: Sample, count: jax.Array, interpret: bool
-    ) -> tuple:
+    ) -> tuple[dqn.DQNState, jax.Array, Metrics]:
         learner, restore = _learner(state)
         scalars = _scalars(config, count)
         learner, priority, loss, q = kernel(learner, _batch(sample), scalars, interpret=interpret)
         return restore(learner), priority, {"loss": loss, "q": q}
 
-    def update(key: jax.Array, state: dqn.DQNState, sample: Sample, count: jax.Array) -> tuple:
+    def update(
+        key: jax.Array, state: dqn.DQNState, sample: Sample, count: jax.Array
+    ) -> tuple[dqn.DQNState, jax.Array, Metrics]:
         if not isinstance(state, dqn.DQNState):
             raise ConfigError("fused.dqn_update must be the first of the wrappers: move it there")
         if interpret:
@@ -144,13 +150,14 @@ def dqn_update(
     return agent._replace(update=update)
 
 
-def _check(config: Config) -> tuple[bool, int]:
-    """Whether it is Double DQN, and the number of actions.
+def _check(config: dqn.DQNConfig) -> tuple[bool, int]:
+    """Returns whether the algorithm is Double DQN, and the number of actions.
 
     Raises:
-        ConfigError: the kernel cannot make this algorithm's update.
+        ConfigError: the kernel does not support this algorithm or configuration.
     """
-    algorithm, parts = config.algorithm, {}
+    algorithm: Any = config.algorithm
+    parts: dict[str, Any] = {}
     while isinstance(algorithm, partial) and not algorithm.args:
         parts = {**algorithm.keywords, **parts}
         algorithm = algorithm.func
@@ -159,13 +166,13 @@ def _check(config: Config) -> tuple[bool, int]:
             "fused.dqn_update needs dqn or a partial of it as the algorithm: leave the wrapper out"
         )
     bootstrap = parts.get("bootstrap", dqn.maximum)
-    known = {
+    supported: dict[str, tuple[Any, ...]] = {
         "network": (networks.q_network,),
         "head": (heads.scalar,),
         "bootstrap": (dqn.maximum, dqn.double),
         "reward": (dqn.plain_reward,),
     }
-    for name, choices in known.items():
+    for name, choices in supported.items():
         if parts.get(name, choices[0]) not in choices:
             names = " or ".join(choice.__name__ for choice in choices)
             raise ConfigError(f"fused.dqn_update needs {name}={names}: leave the wrapper out")
@@ -183,35 +190,38 @@ def _check(config: Config) -> tuple[bool, int]:
         raise ConfigError(
             f"fused.dqn_update needs observations that are vectors, which {env.name}'s are not"
         )
-    sizes = (*shape, *config.hidden_sizes, env.num_actions)
+    num_actions = env.num_actions
+    assert num_actions is not None  # `dqn` has checked it
+    sizes = (*shape, *config.hidden_sizes, num_actions)
     padded = [_padded(size) for size in sizes]
-    if max(a * b for a, b in itertools.pairwise(padded)) > MOST:
+    if max(a * b for a, b in itertools.pairwise(padded)) > MAX_WEIGHTS:
         raise ConfigError(
             f"layers are of {sizes} units, but fused.dqn_update supports at most 256 x 128"
             " weights per layer: lower hidden_sizes or leave the wrapper out"
         )
-    return bootstrap is dqn.double, env.num_actions
+    return bootstrap is dqn.double, num_actions
 
 
-def _block(precision: Any) -> int:
-    """Transitions that a program of 8 warps processes at a time.
+def _default_block(precision: jax.lax.PrecisionLike) -> int:
+    """The number of transitions that a program of 8 warps processes at a time.
 
     Compiled for an H100 with 64 x 64 units, TF32 products of 128 rows spill 168 bytes of
-    registers per thread, and of 64 rows 608; float32 products spill 1 KB at 32 rows, 20 KB at 64.
+    registers per thread, of 64 rows 608; float32 products of 32 rows spill 1 KB, of 64 rows 20 KB.
     """
-    chosen = jax.config.jax_default_matmul_precision if precision is None else precision
-    exact = (jax.lax.Precision.HIGHEST, jax.lax.DotAlgorithmPreset.F32_F32_F32)
-    named = str(chosen).lower() in ("highest", "float32", "f32_f32_f32")
-    return 32 if named or chosen in exact else 128
+    default = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined] # set at runtime
+    precision = default if precision is None else precision
+    float32 = (jax.lax.Precision.HIGHEST, jax.lax.DotAlgorithmPreset.F32_F32_F32)
+    is_named = str(precision).lower() in ("highest", "float32", "f32_f32_f32")
+    return 32 if is_named or precision in float32 else 128
 
 
 def _is_inf(value: Any) -> bool:
-    """Whether a number is known to be infinite when compiling; traced ones are not."""
+    """Whether a number is known to be infinite at compile time; tracers are not."""
     return isinstance(value, int | float) and math.isinf(value)
 
 
-def _scalars(config: Config, count: jax.Array) -> Scalars:
-    """As arrays; those that are not traced become constants of the program."""
+def _scalars(config: dqn.DQNConfig, count: jax.Array) -> Scalars:
+    """Converts hyperparameters to arrays; those that are not traced become constants."""
     steps = max(1, config.iterations * config.num_updates)  # as in optimize.linear_decay
     values = {
         "learning_rate": config.learning_rate,
@@ -240,23 +250,23 @@ def _batch(sample: Sample) -> Batch:
 
 
 def _learner(state: dqn.DQNState) -> tuple[Learner, Callable[[Learner], dqn.DQNState]]:
-    """The state in the kernel's order, and the way back."""
+    """Converts the agent's state to the kernel's, and returns the inverse function too."""
 
-    def of_adam(path: tuple, value: Any) -> bool:
+    def of_adam(path: tuple[Any, ...], value: Any) -> bool:
         return "ScaleByAdamState" in str(path[-1])
 
-    def of_schedule(path: tuple, value: Any) -> bool:
+    def of_schedule(path: tuple[Any, ...], value: Any) -> bool:
         return "ScaleByScheduleState" in str(path[-1])
 
     names = {path[:-1] for path in flatten_dict(state.params)}
-    # the torso's layers, then those of the stream, whose output layer lies outside of its MLP
+    # the torso's layers, then those of the stream, whose output layer is not part of its MLP
     order = sorted(names, key=lambda path: (path[1] == "stream", len(path) == 3, _number(path)))
 
-    def listed(tree: PyTree) -> list[dict]:
+    def listed(tree: PyTree) -> list[Layer]:
         flat = flatten_dict(tree)
         return [{part: flat[*path, part] for part in ("kernel", "bias")} for path in order]
 
-    def nested(layers: list[dict]) -> PyTree:
+    def nested(layers: list[Layer]) -> PyTree:
         pairs = zip(order, layers, strict=True)
         return unflatten_dict({(*p, part): x for p, layer in pairs for part, x in layer.items()})
 
@@ -280,8 +290,8 @@ def _learner(state: dqn.DQNState) -> tuple[Learner, Callable[[Learner], dqn.DQNS
     return learner, restore
 
 
-def _number(path: tuple) -> int:
-    """The last number in a path: flax counts layers from 0."""
+def _number(path: tuple[str, ...]) -> int:
+    """The last number in a path; flax numbers layers from 0."""
     return int(re.findall(r"\d+", "/".join(path))[-1])
 
 
@@ -293,9 +303,13 @@ def _call(
     block: int,
     num_warps: int,
     interpret: bool,
-    **static,
+    **static: Any,
 ) -> tuple[Learner, jax.Array, jax.Array, jax.Array]:
-    """One update: the learner after it, priorities [B], the loss and the mean of Q(s, a)."""
+    """One update, `static` being arguments of `_kernel`.
+
+    Returns:
+        the new learner, priorities [B], the loss and the mean of Q(s, a).
+    """
     size = len(batch.reward)
     static |= {"batch_size": size, "block": min(block, _padded(size)), "barrier": not interpret}
 
@@ -306,7 +320,7 @@ def _call(
     return pl.pallas_call(
         partial(_kernel, **static),
         out_shape=(jax.tree.map(like, learner), like(batch.reward), number, number),
-        # in place, because the carry of a loop would be copied otherwise
+        # in place, because otherwise the carry of a loop would be copied
         input_output_aliases={i: i for i in range(len(jax.tree.leaves(learner)))},
         compiler_params=triton.CompilerParams(num_warps=num_warps, num_stages=1),
         interpret=interpret,
@@ -314,28 +328,28 @@ def _call(
     )(learner, batch, scalars)
 
 
-def _kernel(  # noqa: PLR0917 - Pallas passes references by position
+def _kernel(
     old: Learner,
     batch: Batch,
     scalars: Scalars,
     new: Learner,
-    priority: Any,
-    mean_loss: Any,
-    mean_q: Any,
+    priority: Ref,
+    mean_loss: Ref,
+    mean_q: Ref,
     *,
     batch_size: int,
     num_actions: int,
     double: bool,
     activation: str,
     clip: bool,
-    precision: Any,
+    precision: jax.lax.PrecisionLike,
     block: int,
     barrier: bool,
 ) -> None:
-    """The update of one seed. All arguments are references into its arrays.
+    """The update of one seed. All positional arguments are references to its arrays.
 
-    Arrays are read with their dimensions padded to powers of two; what is padded is 0 and stays
-    so: it adds nothing to a product or a sum, and is never written.
+    Arrays are read with their dimensions padded to powers of two. The padding is 0, does not change
+    any product or sum, and is never written.
     """
     act, slope = ACTIVATIONS[activation]
     dot = partial(_dot, precision=precision)
@@ -343,15 +357,17 @@ def _kernel(  # noqa: PLR0917 - Pallas passes references by position
     padded = [_padded(size) for size in old.params[0]["kernel"].shape[:1]]
     padded += [_padded(layer["bias"].shape[0]) for layer in old.params]
 
-    def forward(layers: list[dict], x: jax.Array) -> list[jax.Array]:
-        """The input, the activations of all hidden layers, and the output."""
+    def forward(layers: list[LayerRef], x: jax.Array) -> list[jax.Array]:
+        """Returns the input, the activations of all hidden layers, and the output."""
         outputs = [x]
         for i, layer in enumerate(layers):
             z = dot(outputs[-1], _load(layer["kernel"])) + _load(layer["bias"])[None]
             outputs.append(act(z) if i + 1 < len(layers) else z)
         return outputs
 
-    def accumulate(k: jax.Array | int, sums: tuple) -> tuple:
+    Sums = tuple[list[Layer], jax.Array, jax.Array]  # of gradients, losses and Q-values
+
+    def accumulate(k: jax.Array | int, sums: Sums) -> Sums:
         """Adds gradients and metrics of the k-th block of the batch."""
         grads, loss_sum, q_sum = sums
         rows = Axis(k * block + jnp.arange(block, dtype=jnp.int32), batch_size)
@@ -362,7 +378,7 @@ def _kernel(  # noqa: PLR0917 - Pallas passes references by position
         target = forward(old.target_params, following)[-1]
         if double:
             online = jnp.where(exists, forward(old.params, following)[-1], -jnp.inf)
-            best = jnp.where(online == online.max(1)[:, None], 1.0, 0.0)  # ties share evenly
+            best = jnp.where(online == online.max(1)[:, None], 1.0, 0.0)  # averages over ties
             value = (best * target).sum(1) / best.sum(1)
         else:
             value = jnp.where(exists, target, -jnp.inf).max(1)
@@ -371,8 +387,8 @@ def _kernel(  # noqa: PLR0917 - Pallas passes references by position
 
         outputs = forward(old.params, _load(batch.obs, rows))
         action = _load(batch.action, rows, other=-1)
-        taken = column == action[:, None]
-        q = jnp.where(taken, outputs[-1], 0.0).sum(1)
+        is_action = column == action[:, None]
+        q = jnp.where(is_action, outputs[-1], 0.0).sum(1)
         error = y - q
         size = jnp.abs(error)
         quadratic = jnp.minimum(size, delta)
@@ -383,7 +399,7 @@ def _kernel(  # noqa: PLR0917 - Pallas passes references by position
 
         linear = jnp.where(error < 0, -delta, delta)
         error = jnp.where(size > delta, linear, error)
-        dz = jnp.where(taken, (weight * error * (-1.0 / batch_size))[:, None], 0.0)
+        dz = jnp.where(is_action, (weight * error * (-1.0 / batch_size))[:, None], 0.0)
         total = []
         for i, layer in reversed(list(enumerate(old.params))):
             below = outputs[i]
@@ -408,20 +424,19 @@ def _kernel(  # noqa: PLR0917 - Pallas passes references by position
         squares = [(x * x).sum() for x in jax.tree.leaves(grads)]
         norm = jnp.sqrt(sum(squares[1:], squares[0]))
         limit = scalars.max_grad_norm[...]
-        share = jnp.where(norm < limit, 1.0, limit / norm)
-        grads = jax.tree.map(lambda g: g * share, grads)
+        scale = jnp.where(norm < limit, 1.0, limit / norm)
+        grads = jax.tree.map(lambda g: g * scale, grads)
 
-    count = old.adam_count[...]
-    done = jnp.minimum(count, INT32_MAX - 1) + 1
+    adam_count = jnp.minimum(old.adam_count[...], INT32_MAX - 1) + 1
     schedule = old.schedule_count[...]
     steps = scalars.decay_steps[...]
     first, last = scalars.learning_rate[...], scalars.learning_rate_end[...]
-    left = 1.0 - jnp.minimum(schedule.astype(jnp.float32), steps) / steps
-    step_size = (first - last) * left + last
-    unbias_mu = 1.0 - jnp.power(jnp.float32(B1), done.astype(jnp.float32))
-    unbias_nu = 1.0 - jnp.power(jnp.float32(B2), done.astype(jnp.float32))
-    due = (scalars.count[...] + 1) % scalars.target_period[...] == 0
-    tau = jnp.where(due, scalars.tau[...], 0.0)
+    remaining = 1.0 - jnp.minimum(schedule.astype(jnp.float32), steps) / steps
+    learning_rate = (first - last) * remaining + last
+    correction_mu = 1.0 - jnp.power(jnp.float32(B1), adam_count.astype(jnp.float32))
+    correction_nu = 1.0 - jnp.power(jnp.float32(B2), adam_count.astype(jnp.float32))
+    updates_target = (scalars.updates[...] + 1) % scalars.target_period[...] == 0
+    tau = jnp.where(updates_target, scalars.tau[...], 0.0)
 
     for i in range(len(old.params)):
         for part in ("kernel", "bias"):
@@ -429,66 +444,70 @@ def _kernel(  # noqa: PLR0917 - Pallas passes references by position
             param, target, mu, nu = (_load(tree[i][part]) for tree in old[:4])
             mu = (1 - B1) * grad + B1 * mu
             nu = (1 - B2) * grad * grad + B2 * nu
-            change = (mu / unbias_mu) / (jnp.sqrt(nu / unbias_nu) + EPS)
-            param -= step_size * change
+            change = (mu / correction_mu) / (jnp.sqrt(nu / correction_nu) + EPS)
+            param -= learning_rate * change
             moved = (1.0 - tau) * target + tau * param
             target = jnp.where(tau != 0.0, moved, target)
-            if barrier:  # no warp writes in place what another one has yet to read
+            if barrier:  # no warp may write in place before all others have read
                 triton.debug_barrier()
             for tree, value in zip(new[:4], (param, target, mu, nu), strict=True):
                 _store(tree[i][part], value)
-    new.adam_count[...] = done
+    new.adam_count[...] = adam_count
     new.schedule_count[...] = jnp.minimum(schedule, INT32_MAX - 1) + 1
 
 
 class Axis(NamedTuple):
-    """Where a block lies along an axis of an array."""
+    """The position of a block along an axis of an array."""
 
-    index: jax.Array  # [P], which may go beyond the axis' end
+    indices: jax.Array  # [P], some of which may be out of bounds
     size: int  # of the axis
 
 
 def _padded(size: int) -> int:
-    """The size of a block that holds an axis: a power of two that tensor cores accept."""
-    return max(LEAST, 1 << (size - 1).bit_length())
+    """The size of a block that holds an axis: a power of two that tensor cores support."""
+    return max(MIN_SIZE, 1 << (size - 1).bit_length())
 
 
-def _place(ref: Any, rows: Axis | None) -> tuple[Any, jax.Array | None]:
-    """A padded block of an array [n] or [n, m], and which of its elements exist (None: all)."""
+def _block(ref: Ref, rows: Axis | None) -> tuple[Ref, jax.Array | None]:
+    """A padded block of an array [n] or [n, m], and which elements are in bounds (None: all)."""
     if rows is None and all(_padded(n) == n for n in ref.shape):
         return ref, None
     axes = [Axis(jnp.arange(_padded(n), dtype=jnp.int32), n) for n in ref.shape]
     if rows is not None:
         axes[0] = rows
-    shape = tuple(len(axis.index) for axis in axes)
-    index = [
-        jax.lax.broadcast_in_dim(axis.index, shape, (place,)) for place, axis in enumerate(axes)
-    ]
+    shape = tuple(len(axis.indices) for axis in axes)
+    indices = [jax.lax.broadcast_in_dim(axis.indices, shape, (i,)) for i, axis in enumerate(axes)]
     mask = None
-    for place, axis in enumerate(axes):
-        whole = axis.size % shape[place] == 0 if place == 0 and rows else axis.size == shape[place]
-        if not whole:
-            inside = index[place] < axis.size
+    for i, axis in enumerate(axes):
+        fits = axis.size % shape[i] == 0 if i == 0 and rows else axis.size == shape[i]
+        if not fits:
+            inside = indices[i] < axis.size
             mask = inside if mask is None else mask & inside
-    return ref.at[tuple(index)], mask
+    return ref.at[tuple(indices)], mask
 
 
-def _load(ref: Any, rows: Axis | None = None, other: float = 0) -> jax.Array:
-    view, mask = _place(ref, rows)
+def _load(ref: Ref, rows: Axis | None = None, other: float = 0) -> jax.Array:
+    view, mask = _block(ref, rows)
     if mask is None:
         return triton.load(view)
     return triton.load(view, mask=mask, other=jnp.asarray(other, ref.dtype))
 
 
-def _store(ref: Any, value: jax.Array, rows: Axis | None = None) -> None:
-    view, mask = _place(ref, rows)
+def _store(ref: Ref, value: jax.Array, rows: Axis | None = None) -> None:
+    view, mask = _block(ref, rows)
     triton.store(view, value, mask=mask)
 
 
-def _dot(a: jax.Array, b: jax.Array, *, precision: Any, transpose: int | None = None) -> jax.Array:
-    """a b, a' b (transpose 0) or a b' (transpose 1), summed in float32."""
-    contract = {None: (1, 0), 0: (0, 0), 1: (1, 1)}[transpose]
-    dimensions = (tuple((axis,) for axis in contract), ((), ()))
+def _dot(
+    a: jax.Array,
+    b: jax.Array,
+    *,
+    precision: jax.lax.PrecisionLike,
+    transpose: int | None = None,
+) -> jax.Array:
+    """a b, a' b (transpose 0) or a b' (transpose 1), accumulated in float32."""
+    axis_a, axis_b = {None: (1, 0), 0: (0, 0), 1: (1, 1)}[transpose]
+    dimensions = (((axis_a,), (axis_b,)), ((), ()))
     return jax.lax.dot_general(
         a, b, dimensions, precision=precision, preferred_element_type=jnp.float32
     )

@@ -1,4 +1,4 @@
-"""Many small arrays as one: on an accelerator each array that a loop writes is a launch."""
+"""Packs small arrays into one: on accelerators, each array that a loop writes costs a launch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from purejaxrl_sac.types import PyTree
 
 
 class Layout(NamedTuple):
-    """How trees of one shape become vectors."""
+    """How pytrees of one structure are packed into vectors."""
 
     size: int
     encode: Callable[[PyTree], jax.Array]  # leaves [..., *shape] -> float32 [..., size]
@@ -22,23 +22,25 @@ class Layout(NamedTuple):
 
 
 def layout(spec: PyTree) -> Layout:
-    """Trees as vectors of float32, exactly: other numbers lend their bits.
+    """Packs pytrees into vectors of float32, exactly: other dtypes are bitcast.
 
-    Gradients pass through leaves of float32, and through no others.
+    Gradients pass through leaves of float32 only.
 
     Args:
-        spec: shapes and dtypes of one tree, as `jax.eval_shape` gives them.
+        spec: shapes and dtypes of one pytree, as returned by `jax.eval_shape`.
 
     Raises:
-        ConfigError: a dtype that `records.words` cannot hold.
+        ConfigError: a dtype that `records.words` cannot pack.
     """
+    leaves: list[jax.ShapeDtypeStruct]
     leaves, structure = jax.tree.flatten(spec)
     others = [leaf for leaf in leaves if leaf.dtype != jnp.float32]
     record = words(others) if others else None
     sizes = [math.prod(leaf.shape) for leaf in leaves if leaf.dtype == jnp.float32]
 
     def encode(tree: PyTree) -> jax.Array:
-        arrays = structure.flatten_up_to(tree)
+        # checks that the structures agree
+        arrays = jax.tree.leaves(jax.tree.map(lambda _, x: x, spec, tree))
         pairs = list(zip(arrays, leaves, strict=True))
         parts = [
             x.reshape(*x.shape[: x.ndim - len(leaf.shape)], -1)
@@ -53,15 +55,15 @@ def layout(spec: PyTree) -> Layout:
     def decode(vector: jax.Array) -> PyTree:
         rest = jax.lax.bitcast_convert_type(vector[..., sum(sizes) :], jnp.uint32)
         decoded = iter(record.decode(rest) if record else ())
-        found, start = [], 0
+        arrays, start = [], 0
         for leaf in leaves:
             if leaf.dtype != jnp.float32:
-                found.append(next(decoded))
+                arrays.append(next(decoded))
                 continue
             part = vector[..., start : start + math.prod(leaf.shape)]
-            found.append(part.reshape(*vector.shape[:-1], *leaf.shape))
+            arrays.append(part.reshape(*vector.shape[:-1], *leaf.shape))
             start += math.prod(leaf.shape)
-        return jax.tree.unflatten(structure, found)
+        return jax.tree.unflatten(structure, arrays)
 
     return Layout(sum(sizes) + (record.words if record else 0), encode, decode)
 
@@ -74,15 +76,15 @@ def packed_scan(
     *,
     lead: tuple[int, ...] = (),
 ) -> tuple[PyTree, PyTree]:
-    """`jax.lax.scan`, exactly, whose smallest outputs are one array while it runs.
+    """`jax.lax.scan` that packs its smallest outputs into one array in the loop.
 
     Args:
-        lead: outputs of this shape, one number for each environment for example, are packed where
-            they are float32, integers or bool.
+        lead: outputs of this shape, for example one number per environment, are packed if they are
+            float32, 32-bit integers or bool.
     """
     spec: PyTree = None
 
-    def packed(carry: PyTree, x: PyTree) -> tuple[PyTree, tuple]:
+    def packed(carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         nonlocal spec
         carry, y = body(carry, x)
         y = jax.tree.map(jnp.asarray, y)
@@ -92,22 +94,27 @@ def packed_scan(
 
     carry, (vectors, large) = jax.lax.scan(packed, init, xs, length)
     small, _ = _by_size(spec, lead)
-    found = iter(layout(_numbers(small)).decode(vectors) if small else ())
+    unpacked = iter(layout(_numbers(small)).decode(vectors) if small else ())
     others = iter(large)
-    ys = [next(found if _small(x, lead) else others) for x in jax.tree.leaves(spec)]
+    ys = [next(unpacked if _is_small(x, lead) else others) for x in jax.tree.leaves(spec)]
     return carry, jax.tree.unflatten(jax.tree.structure(spec), ys)
 
 
-def _small(leaf: jax.Array | jax.ShapeDtypeStruct, lead: tuple[int, ...]) -> bool:
-    known = leaf.dtype in (jnp.float32, jnp.int32, jnp.uint32, jnp.bool_)
-    return leaf.shape == lead and known
+Leaf = jax.Array | jax.ShapeDtypeStruct
 
 
-def _by_size(tree: PyTree, lead: tuple[int, ...]) -> tuple[list, list]:
+def _is_small(leaf: Leaf, lead: tuple[int, ...]) -> bool:
+    packable = leaf.dtype in (jnp.float32, jnp.int32, jnp.uint32, jnp.bool_)
+    return leaf.shape == lead and packable
+
+
+def _by_size(tree: PyTree, lead: tuple[int, ...]) -> tuple[list[Leaf], list[Leaf]]:
+    """The leaves that are packed, and all others."""
     leaves = jax.tree.leaves(tree)
-    small = [leaf for leaf in leaves if _small(leaf, lead)]
-    return small, [leaf for leaf in leaves if not _small(leaf, lead)]
+    small = [leaf for leaf in leaves if _is_small(leaf, lead)]
+    return small, [leaf for leaf in leaves if not _is_small(leaf, lead)]
 
 
-def _numbers(leaves: list) -> list[jax.ShapeDtypeStruct]:
+def _numbers(leaves: list[Leaf]) -> list[jax.ShapeDtypeStruct]:
+    """Shape structs of one number of each leaf."""
     return [jax.ShapeDtypeStruct((), leaf.dtype) for leaf in leaves]

@@ -1,4 +1,4 @@
-"""The sums of quantile regression over all pairs of a quantile and a target."""
+"""Sums over all pairs of a quantile and a target, for quantile regression."""
 
 from __future__ import annotations
 
@@ -8,50 +8,54 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-Pair = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+from purejaxrl_sac.types import Scalar
+
+Pair = tuple[jax.Array, jax.Array]  # loss and slope, of equal shape
+PairLoss = Callable[[jax.Array, jax.Array], Pair]  # (target - quantile, fraction) -> Pair
 
 
 def sums(
-    theta: jax.Array, fraction: jax.Array, y: jax.Array, kappa: jax.Array | float
+    theta: jax.Array, fraction: jax.Array, y: jax.Array, kappa: Scalar
 ) -> tuple[jax.Array, jax.Array]:
     """The quantile Huber loss of each quantile and its slope, summed over targets.
 
-    Both come from one pass, and no array of pairs is stored.
+    Both are computed in one pass, without storing an array of pairs.
 
     Args:
         theta, fraction: quantiles and their fractions, [B, K].
         y: targets, [B, L].
-        kappa: where the loss turns from squared to linear, above 0.
+        kappa: error above which the loss is linear instead of squared, above 0.
 
     Returns:
-        values and slopes, [B, K] each.
+        losses and slopes, [B, K] each.
     """
 
-    def pair(u: jax.Array, fraction: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def pair(u: jax.Array, fraction: jax.Array) -> Pair:
         bounded = jnp.clip(u, -kappa, kappa)
         slope = jnp.abs(fraction - (u < 0)) * bounded / kappa
         return slope * (u - bounded / 2), slope
 
     return jax.lax.platform_dependent(
-        theta, y, fraction, cpu=partial(_in_turn, pair), default=partial(_at_once, pair)
+        theta, y, fraction, cpu=partial(_sequential, pair), default=partial(_parallel, pair)
     )
 
 
-def _in_turn(pair: Pair, theta: jax.Array, y: jax.Array, fraction: jax.Array) -> tuple:
-    """Sums over targets, each against all of theta: faster on a CPU where they are many."""
+def _sequential(pair: PairLoss, theta: jax.Array, y: jax.Array, fraction: jax.Array) -> Pair:
+    """A scan over targets, each with all quantiles: faster on CPUs if there are many."""
 
-    def add(sums: tuple, y: jax.Array) -> tuple[tuple, None]:
+    def add(sums: Pair, y: jax.Array) -> tuple[Pair, None]:
         return jax.tree.map(jnp.add, sums, pair(y[:, None] - theta, fraction)), None
 
     zeros = jnp.zeros_like(theta)
     return jax.lax.scan(add, (zeros, zeros), y.T)[0]
 
 
-def _at_once(pair: Pair, theta: jax.Array, y: jax.Array, fraction: jax.Array) -> tuple:
-    """The same sums as one reduction, for devices that have room for all pairs side by side."""
+def _parallel(pair: PairLoss, theta: jax.Array, y: jax.Array, fraction: jax.Array) -> Pair:
+    """The same sums as one reduction over all pairs, for accelerators."""
 
-    def add(a: tuple, b: tuple) -> tuple:
+    def add(a: Pair, b: Pair) -> Pair:
         return a[0] + b[0], a[1] + b[1]
 
     pairs = pair(y[:, :, None] - theta[:, None, :], fraction[:, None, :])
-    return tuple(jax.lax.reduce(pairs, (0.0, 0.0), add, (1,)))
+    loss, slope = jax.lax.reduce(pairs, (0.0, 0.0), add, (1,))
+    return loss, slope

@@ -1,8 +1,8 @@
-"""Finite Markov decision processes: as arrays, from maps, by name, and their exact solutions.
+"""Finite Markov decision processes: from arrays, from maps, by name, and their exact solutions.
 
-`make` builds an MDP from arrays, `from_map` a grid world from a text map; those in `NAMED` are
-environments, too: `purejaxrl-sac train q_learning --env cliff_walking`. Exact values are in
-`mdp.dynamic_programming`.
+`make` builds an MDP from arrays, `from_map` a grid world from a text map. Those in `NAMED` are also
+environments: `purejaxrl-sac train q_learning --env cliff_walking`. `mdp.dynamic_programming`
+computes exact values.
 """
 
 from purejaxrl_sac.mdp.maps import LEFT_DOWN_RIGHT_UP, UP_RIGHT_DOWN_LEFT, from_map

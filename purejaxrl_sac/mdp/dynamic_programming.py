@@ -1,6 +1,6 @@
-"""Exact answers for finite MDPs: what every learned value can be held against.
+"""Exact values and policies of finite MDPs, by dynamic programming.
 
-Everything is built of one backup and four ways to value a state,
+All functions are built from one backup and four definitions of the value of a state,
 
     Q(s, a) = r(s, a) + gamma sum_s' P(s'|s, a) V(s')                                (post, 4.5)
 
@@ -9,8 +9,8 @@ Everything is built of one backup and four ways to value a state,
     V(s) = E_pi[Q(s, a) - alpha log pi(a|s)]             soft expectation            (post, 4.4)
     V(s) = alpha log sum_a exp(Q(s, a) / alpha)          soft optimality
 
-with V = 0 in terminal states. Functions are compiled, and vmap over MDPs, gamma, alpha and
-policies. Q is -inf for actions that do not exist. Precision is that of JAX: single, unless
+with V = 0 in terminal states and Q = -inf for illegal actions. Solvers are compiled, and can be
+vmapped over MDPs, gamma, alpha and policies. They compute in JAX's precision: single, unless
 `jax_enable_x64` is set.
 """
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial, wraps
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +28,13 @@ from purejaxrl_sac import losses
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.exploration import boltzmann
 from purejaxrl_sac.mdp import MDP, check_discount, check_policy
+from purejaxrl_sac.types import Scalar
 
-Scalar = jax.Array | float
+Solver = TypeVar("Solver", bound=Callable[..., Any])
 
 
-def compiled(solve: Callable, static: str | None = None) -> Callable:
-    """Compiles a function of (mdp, gamma[, alpha]), which first checks that values are finite."""
+def compiled(solve: Solver, static: str | None = None) -> Solver:
+    """Compiles a function of (mdp, gamma[, alpha]), and checks its arguments and results."""
     program = jax.jit(solve, static_argnames=static)
 
     @wraps(solve)
@@ -46,16 +47,15 @@ def compiled(solve: Callable, static: str | None = None) -> Callable:
         leaves = jax.tree.leaves(values)
         if any(not isinstance(x, jax.core.Tracer) and np.isnan(x).any() for x in leaves):
             raise ConfigError(
-                f"values do not settle at gamma {gamma}: lower it, unless they are finite and"
-                " jax_enable_x64 helps"
+                f"values do not converge at gamma {gamma}: lower gamma, or set jax_enable_x64"
             )
         return values
 
-    return checked
+    return cast(Solver, checked)
 
 
 def backup(mdp: MDP, gamma: Scalar, v: jax.Array) -> jax.Array:
-    """Q(s, a) = r(s, a) + gamma E[V(s')]; v [S] to [S, A] (post, 4.3 and 4.5)."""
+    """Q(s, a) = r(s, a) + gamma E[V(s')]; v [S] -> [S, A] (post, 4.3 and 4.5)."""
     q = mdp.r + gamma * jnp.asarray(mdp.P) @ jnp.where(mdp.terminal, 0, v)
     return jnp.where(mdp.legal, jnp.where(mdp.terminal[:, None], 0, q), -jnp.inf)
 
@@ -74,7 +74,7 @@ def soft_expectation(
     mdp: MDP, gamma: Scalar, alpha: Scalar, pi: jax.Array, q: jax.Array
 ) -> jax.Array:
     """T_pi Q(s, a) = r + gamma E[E_pi(Q(s', a') - alpha log pi(a'|s'))] (post, 4.3 and 4.4)."""
-    return backup(mdp, gamma, losses.expected_value(q, pi) + alpha * entropy(pi))
+    return backup(mdp, gamma, losses.expected_value(q, pi) + alpha * policy_entropy(pi))
 
 
 def soft_optimality(mdp: MDP, gamma: Scalar, alpha: Scalar, q: jax.Array) -> jax.Array:
@@ -82,8 +82,8 @@ def soft_optimality(mdp: MDP, gamma: Scalar, alpha: Scalar, q: jax.Array) -> jax
     return backup(mdp, gamma, losses.log_sum_exp(q, alpha))
 
 
-def entropy(pi: jax.Array) -> jax.Array:
-    """H(pi(.|s)) = -sum_a pi(a|s) log pi(a|s) in nats, pi [..., A] to [...] (post, 4.6)."""
+def policy_entropy(pi: jax.Array) -> jax.Array:
+    """H(pi(.|s)) = -sum_a pi(a|s) log pi(a|s) in nats; pi [..., A] -> [...] (post, 4.6)."""
     return jax.scipy.special.entr(pi).sum(-1)
 
 
@@ -95,32 +95,39 @@ def fixed_point(
 ) -> jax.Array:
     """Applies an operator until its result changes by no more than `tolerance`.
 
-    The operator being a gamma-contraction, the result is within gamma / (1 - gamma) times the
-    last change of the fixed point. Where values are many times larger than what one application
-    adds, as with gamma near 1, single precision stops adding too early: set `jax_enable_x64`.
+    The distance between the result and the fixed point of a gamma-contraction is at most
+    gamma / (1 - gamma) times the last change. If values are many times larger than the changes
+    of one iteration, as with gamma near 1, single precision converges too early: set
+    `jax_enable_x64`.
 
     Args:
-        tolerance: in sup norm; 0 goes on until rounding leaves nothing to change.
+        operator: maps arrays to arrays of the same shape.
+        start: the initial array.
+        tolerance: maximum change, in the sup norm; with 0, until rounding leaves no change.
+        max_iterations: maximum number of applications.
 
     Returns:
-        the fixed point; nan where `max_iterations` were not enough.
+        the fixed point; nan if it has not converged after `max_iterations`.
     """
 
-    def unfinished(carry: tuple) -> jax.Array:
+    Carry = tuple[jax.Array, jax.Array, jax.Array]  # values, their last change, iterations
+
+    def unfinished(carry: Carry) -> jax.Array:
         _, change, i = carry
         return (change > tolerance) & (i < max_iterations)
 
-    def apply(carry: tuple) -> tuple:
+    def apply(carry: Carry) -> Carry:
         q, _, i = carry
         following = operator(q)
         change = jnp.max(jnp.where(following == q, 0, jnp.abs(following - q)))  # -inf == -inf
         return following, change, i + 1
 
     start = jnp.asarray(start, jnp.result_type(float))
-    q, change, _ = jax.lax.while_loop(unfinished, apply, (start, jnp.inf, 0))
+    initial = (start, jnp.full((), jnp.inf, start.dtype), jnp.int32(0))
+    q, change, _ = jax.lax.while_loop(unfinished, apply, initial)
     largest = jnp.max(jnp.abs(jnp.where(jnp.isfinite(q), q, 0)))
-    settled = change <= jnp.maximum(tolerance, 4 * jnp.finfo(q.dtype).eps * largest)
-    return jnp.where(settled, q, jnp.nan)
+    converged = change <= jnp.maximum(tolerance, 4 * jnp.finfo(q.dtype).eps * largest)
+    return jnp.where(converged, q, jnp.nan)
 
 
 @compiled
@@ -128,7 +135,7 @@ def value_iteration(mdp: MDP, gamma: Scalar) -> jax.Array:
     """Q*, [S, A]: the fixed point of the Bellman optimality operator (post, section 1.3).
 
     Raises:
-        ConfigError: gamma is 1 and some state leads to no terminal one.
+        ConfigError: gamma is 1 and some state cannot reach a terminal one.
     """
     return fixed_point(lambda q: optimality(mdp, gamma, q), jnp.zeros(mdp.legal.shape))
 
@@ -141,13 +148,13 @@ def soft_value_iteration(mdp: MDP, gamma: Scalar, alpha: Scalar) -> jax.Array:
         alpha: the temperature, above 0.
 
     Raises:
-        ConfigError: gamma is 1 and some state leads to no terminal one.
+        ConfigError: gamma is 1 and some state cannot reach a terminal one.
     """
     return fixed_point(lambda q: soft_optimality(mdp, gamma, alpha, q), jnp.zeros(mdp.legal.shape))
 
 
 def policy_evaluation(mdp: MDP, gamma: Scalar, pi: jax.Array) -> jax.Array:
-    """V^pi, [S], by solving V = r_pi + gamma P_pi V (post, 4.5).
+    """V^pi, [S], the solution of V = r_pi + gamma P_pi V (post, 4.5).
 
     Args:
         pi: [S, A] probabilities.
@@ -159,10 +166,10 @@ def policy_evaluation(mdp: MDP, gamma: Scalar, pi: jax.Array) -> jax.Array:
 
 
 def soft_policy_evaluation(mdp: MDP, gamma: Scalar, alpha: Scalar, pi: jax.Array) -> jax.Array:
-    """The soft V^pi, [S], which repeated backups converge to, by a solve (post, Lemma 1).
+    """The soft V^pi, [S], the limit of repeated backups, as a linear solve (post, Lemma 1).
 
     Args:
-        alpha: the temperature: the reward gains alpha times the policy's entropy.
+        alpha: the temperature, the coefficient of the policy's entropy in the reward.
         pi: [S, A] probabilities.
 
     Raises:
@@ -177,23 +184,23 @@ def soft_policy_evaluation(mdp: MDP, gamma: Scalar, alpha: Scalar, pi: jax.Array
 def _evaluate(mdp: MDP, gamma: Scalar, alpha: Scalar, pi: jax.Array) -> jax.Array:
     pi = jnp.asarray(pi)
     running = 1.0 - jnp.asarray(mdp.terminal)
-    r_pi = running * ((pi * mdp.r).sum(-1) + alpha * entropy(pi))
+    r_pi = running * ((pi * mdp.r).sum(-1) + alpha * policy_entropy(pi))
     P_pi = running[:, None] * jnp.einsum("sa,sat->st", pi, mdp.P) * running
     return jnp.linalg.solve(jnp.eye(len(r_pi)) - gamma * P_pi, r_pi)
 
 
 def uniform_policy(mdp: MDP) -> jax.Array:
-    """The policy that takes every action that exists equally often, [S, A]."""
+    """The uniform policy over legal actions, [S, A]."""
     legal = jnp.asarray(mdp.legal)
     return legal / legal.sum(-1, keepdims=True)
 
 
 def policy_iteration(mdp: MDP, gamma: Scalar) -> tuple[jax.Array, jax.Array]:
-    """Q* and an optimal policy, both [S, A]: evaluate by a solve, improve, until values stay.
+    """Q* and an optimal policy, [S, A] each: policy iteration until values no longer improve.
 
     Args:
-        gamma: below 1. At 1, among policies as good as each other may be some that never
-            terminate, for which the equations have no one solution; `value_iteration` needs none.
+        gamma: below 1. At 1, a policy that is evaluated may never terminate, so that its linear
+            system is singular; `value_iteration` solves none.
 
     Raises:
         ConfigError: gamma is not below 1.
@@ -205,25 +212,28 @@ def policy_iteration(mdp: MDP, gamma: Scalar) -> tuple[jax.Array, jax.Array]:
 
 @compiled
 def _policy_iteration(mdp: MDP, gamma: Scalar) -> tuple[jax.Array, jax.Array]:
-    def q_of(pi: jax.Array) -> jax.Array:
+    def evaluate(pi: jax.Array) -> jax.Array:
         return backup(mdp, gamma, _evaluate(mdp, gamma, 0.0, pi))
 
-    def improve(carry: tuple) -> tuple:
-        q, _, total, _ = carry
+    Carry = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # q, pi, total value, improved
+
+    def improve(carry: Carry) -> Carry:
+        q, _, previous, _ = carry
         pi = jax.nn.one_hot(q.argmax(-1), q.shape[-1])
-        q = q_of(pi)
-        risen = q.max(-1).sum()
-        # not "until the policy stays": rounding may swap equals for ever
-        return q, pi, risen, risen > total
+        q = evaluate(pi)
+        total = q.max(-1).sum()
+        # compares values, because rounding may switch between equally good policies forever
+        return q, pi, total, total > previous
 
     pi = uniform_policy(mdp)
-    carry = (q_of(pi), pi, -jnp.inf, jnp.bool_(True))
-    q, pi, *_ = jax.lax.while_loop(lambda carry: carry[-1], improve, carry)
+    q = evaluate(pi)
+    initial = (q, pi, jnp.full((), -jnp.inf, q.dtype), jnp.bool_(True))
+    q, pi, *_ = jax.lax.while_loop(lambda carry: carry[-1], improve, initial)
     return q, pi
 
 
 def soft_policy_improvement(q: jax.Array, alpha: Scalar) -> jax.Array:
-    """pi = argmin KL(pi || exp(Q / alpha) / Z), that is softmax(Q / alpha) (post, Lemma 2)."""
+    """pi = argmin KL(pi || exp(Q / alpha) / Z) = softmax(Q / alpha), [S, A] (post, Lemma 2)."""
     return boltzmann(q, alpha)
 
 
@@ -231,32 +241,32 @@ def soft_policy_improvement(q: jax.Array, alpha: Scalar) -> jax.Array:
 def soft_policy_iteration(
     mdp: MDP, gamma: Scalar, alpha: Scalar, rounds: int = 100
 ) -> tuple[jax.Array, jax.Array]:
-    """Lemmas 1 and 2 in turn, from the uniformly random policy on (post, Theorem 1).
+    """Soft policy iteration from the uniform policy, Lemmas 1 and 2 in turn (post, Theorem 1).
 
     Args:
         alpha: the temperature, above 0.
-        rounds: how many evaluations and improvements; a number known at compile time.
+        rounds: number of evaluations and improvements; static.
 
     Returns:
-        the policy of each round and its soft Q^pi, both [rounds, S, A].
+        the policy of each round and its soft Q^pi, [rounds, S, A] each.
 
     Raises:
-        ConfigError: gamma is 1 and some state leads to no terminal one.
+        ConfigError: gamma is 1 and some state cannot reach a terminal one.
     """
 
-    def round(pi: jax.Array, _: None) -> tuple[jax.Array, tuple]:
+    def iteration(pi: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         q = backup(mdp, gamma, _evaluate(mdp, gamma, alpha, pi))
         return soft_policy_improvement(q, alpha), (pi, q)
 
-    return jax.lax.scan(round, uniform_policy(mdp), length=rounds)[1]
+    return jax.lax.scan(iteration, uniform_policy(mdp), length=rounds)[1]
 
 
 def finite_horizon_evaluation(mdp: MDP, gamma: Scalar, pi: jax.Array, horizon: int) -> jax.Array:
-    """The expected return of `horizon` steps, [S]: what an episode limit leaves of V^pi.
+    """The expected return of `horizon` steps, [S]: V^pi under a time limit.
 
     Args:
         pi: [S, A] probabilities.
-        horizon: steps; a number known at compile time.
+        horizon: number of steps; static.
 
     Raises:
         ConfigError: pi is not a policy.

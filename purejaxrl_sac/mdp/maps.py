@@ -21,19 +21,20 @@ def from_map(
     turn: Sequence[float] = (1.0, 0.0, 0.0, 0.0),
     moves: Sequence[tuple[int, int]] = UP_RIGHT_DOWN_LEFT,
 ) -> MDP:
-    """A grid world from its picture.
+    """Builds a grid world from a text map.
 
-    The letters are S (a start; uniform over several), `.` or F (free), G (goal) and H (hole),
-    where episodes end, C (cliff: pays its reward and leads back to the start) and # (wall, no
-    state). Moves into walls or off the map stay where they are. States are numbered row by row.
+    The letters are S (start; uniform over several), `.` or F (free), G (goal) and H (hole), both
+    terminal, C (cliff: gives its reward and leads back to the start) and # (wall, not a state).
+    Moves into walls or off the map do not change the state. States are numbered row by row.
 
     Args:
-        rewards: letter -> reward of a move that ends on it; {"G": 1} if not given, others 0.
-        turn: [4], probability that the move made is that of action (a + i) % 4.
+        rows: the map, as text or as a list of rows.
+        rewards: letter -> reward of a move onto it; others 0. By default {"G": 1}.
+        turn: [4], the probability that action a moves like action (a + i) % 4.
         moves: [4], (rows, columns) of each action, in rotational order.
 
     Raises:
-        ConfigError: the picture or the probabilities make no sense.
+        ConfigError: the map, the rewards, the moves or the probabilities are invalid.
     """
     rows = _checked_map(rows)
     rewards = {"G": 1.0} if rewards is None else rewards
@@ -51,7 +52,7 @@ def from_map(
     number = {cell: state for state, cell in enumerate(cells)}
     num_states = len(cells)
     start = starts / starts.sum()
-    P, paid = np.zeros((2, num_states, 4, num_states))
+    P, expected = np.zeros((2, num_states, 4, num_states))
     for state, (i, j) in enumerate(cells):
         for action in range(4):
             for probability, (down, right) in zip(
@@ -61,16 +62,16 @@ def from_map(
                 reward = rewards.get(letters[successor], 0.0)
                 landing = start if letters[successor] == "C" else np.eye(num_states)[successor]
                 P[state, action] += probability * landing
-                paid[state, action] += probability * landing * reward
+                expected[state, action] += probability * landing * reward
     terminal = np.isin(letters, ("G", "H"))
     edges = (P > 0).any(1) & ~terminal[:, None]
     goals = letters == "G"
-    lost = starts & ~reaches(edges, goals) & goals.any()
-    if lost.any():
-        i, j = cells[np.flatnonzero(lost)[0]]
-        raise ConfigError(f"no G can be reached from the S in row {i}, column {j}: open the way")
-    R = np.divide(paid, P, out=np.zeros_like(P), where=P > 0)
-    grid = Grid(rows, tuple(cells), tuple(map(tuple, moves)))
+    without_goal = starts & ~reaches(edges, goals) & goals.any()
+    if without_goal.any():
+        i, j = cells[np.flatnonzero(without_goal)[0]]
+        raise ConfigError(f"no G can be reached from the S in row {i}, column {j}: remove walls")
+    R = np.divide(expected, P, out=np.zeros_like(P), where=P > 0)
+    grid = Grid(rows, tuple(cells), tuple((down, right) for down, right in moves))
     return make(P, R, start=start, terminal=terminal, grid=grid)
 
 
@@ -83,11 +84,11 @@ def _checked_map(rows: str | Sequence[str]) -> tuple[str, ...]:
         raise ConfigError(f"the map is empty: use {LETTERS}")
     if len({len(row) for row in rows}) != 1:
         lengths = sorted({len(row) for row in rows})
-        raise ConfigError(f"the map has rows of {lengths} letters: make all of one length")
+        raise ConfigError(f"the map has rows of {lengths} letters: make them all equally long")
     for i, row in enumerate(rows):
         for letter in row:
             if letter not in set("S.FGHC#"):
                 raise ConfigError(f"row {i} of the map has the letter {letter!r}: use {LETTERS}")
     if "S" not in "".join(rows):
-        raise ConfigError("the map has no S: episodes need a place to start")
+        raise ConfigError("the map has no S: mark a start")
     return rows

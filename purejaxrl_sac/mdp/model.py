@@ -1,4 +1,4 @@
-"""Finite Markov decision processes as arrays (post, section 1.1), and their checks.
+"""Finite Markov decision processes as arrays (post, section 1.1), and their validation.
 
 S is the number of states, A the number of actions.
 """
@@ -14,37 +14,38 @@ import numpy as np
 from flax import struct
 
 from purejaxrl_sac.config import ConfigError, static
+from purejaxrl_sac.types import Scalar
 
-Array = jax.Array | np.ndarray
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+Array = jax.Array | np.ndarray[Any, Any]
 
 
 class Grid(NamedTuple):
-    """How to draw an MDP whose states are places on a map."""
+    """The map of an MDP whose states are cells, for plots."""
 
-    rows: tuple[str, ...]  # the map, a letter per cell
-    position: tuple[tuple[int, int], ...]  # [S] (row, column) of each state; (-1, -1) is nowhere
-    moves: tuple[tuple[int, int], ...]  # [A] (rows, columns) that each action is meant to move
+    rows: tuple[str, ...]  # the map, one letter per cell
+    position: tuple[tuple[int, int], ...]  # [S] (row, column) of each state; (-1, -1): not on it
+    moves: tuple[tuple[int, int], ...]  # [A] (rows, columns) by which each action should move
 
 
-@struct.dataclass
-class MDP:
-    """A finite MDP: a pytree of arrays, so `vmap` over stacked MDPs works."""
+class MDP(struct.PyTreeNode):
+    """A finite MDP as a pytree of arrays; `vmap` over stacked MDPs works."""
 
     P: Array
-    """P(s' | s, a), [S, A, S]; terminal states lead to themselves."""
+    """P(s' | s, a), [S, A, S]; terminal states are absorbing."""
     R: Array
     """Expected reward of the transition (s, a, s'), [S, A, S]."""
     start: Array
-    """Probability that an episode begins in s, [S]."""
+    """Probability that an episode starts in s, [S]."""
     terminal: Array
-    """Where episodes end, [S] bool; the value of these states is 0."""
+    """Which states are terminal, [S] bool; their values are 0."""
     noise: Array
     """Standard deviation of Gaussian noise on the reward, [S, A]."""
     legal: Array
-    """Which actions exist, [S, A] bool; a missing one has value -inf and does nothing. In
-    terminal states all do."""
+    """Which actions are legal, [S, A] bool; an illegal one has value -inf and does not change the
+    state. In terminal states all actions are legal."""
     grid: Grid | None = static(None)
-    """How to draw it; None if it is not a map."""
+    """Its map; None if it has none."""
 
     @property
     def r(self) -> Array:
@@ -62,16 +63,16 @@ def make(
     legal: Array | None = None,
     grid: Grid | None = None,
 ) -> MDP:
-    """A checked MDP of arrays in float64, which JAX takes in its own precision.
+    """Builds and validates an MDP of float64 arrays, which JAX converts to its own precision.
 
     Args:
-        P: [S, A, S]; rows of terminal states and of missing actions may be anything.
-        R: [S, A, S], or [S, A] where the reward does not depend on the successor.
-        start: [S] probabilities, or the one state in which every episode begins.
-        terminal: [S] bool, or the terminal states' indices.
-        noise: standard deviation of the reward's Gaussian noise; broadcasts to [S, A].
-        legal: [S, A] bool; None if every action exists everywhere.
-        grid: how to draw it.
+        P: [S, A, S]; rows of terminal states and of illegal actions are ignored.
+        R: [S, A, S], or [S, A] if the reward does not depend on the next state.
+        start: [S] probabilities, or the index of the only start state.
+        terminal: [S] bool, or the indices of the terminal states.
+        noise: standard deviation of Gaussian noise on the reward; broadcasts to [S, A].
+        legal: [S, A] bool; None if all actions are legal everywhere.
+        grid: its map.
 
     Raises:
         ConfigError: the arrays are not an MDP.
@@ -106,12 +107,12 @@ def make(
     legal = np.ones(shape, bool) if legal is None else np.array(legal, bool)
     if legal.shape != shape:
         raise ConfigError(f"legal has shape {legal.shape}, but must be {shape}")
-    legal[terminal] = True  # whatever is done there, nothing happens
+    legal[terminal] = True  # no action has an effect there
     if noise.shape not in ((), shape):
         raise ConfigError(f"noise has shape {noise.shape}, but must be a number or {shape}")
     if np.ndim(start) == 0:
         if not isinstance(start, Integral):
-            raise ConfigError(f"start is {start!r}, but must be a state's number, or [S]")
+            raise ConfigError(f"start is {start!r}, but must be the index of a state, or [S]")
         if not 0 <= start < num_states:
             raise ConfigError(f"start is state {start}, but the states are 0 to {num_states - 1}")
         start = np.arange(num_states) == start
@@ -132,10 +133,10 @@ def make(
 
 
 def validate(mdp: MDP) -> None:
-    """Checks that probabilities are probabilities and that episodes can begin.
+    """Checks shapes, probabilities, rewards and start states.
 
     Raises:
-        ConfigError: one line, with the state and action at fault.
+        ConfigError: one line, with the first invalid state and action.
     """
     P, R, start = np.asarray(mdp.P), np.asarray(mdp.R), np.asarray(mdp.start)
     terminal, legal = np.asarray(mdp.terminal), np.asarray(mdp.legal)
@@ -162,29 +163,29 @@ def validate(mdp: MDP) -> None:
         raise ConfigError("noise must be finite and zero or more: it is a standard deviation")
     if not (np.isclose(start.sum(), 1, atol=1e-5) and (start >= 0).all()):
         raise ConfigError(
-            f"start sums to {start.sum():.6g}, but must be probabilities that sum to 1: episodes"
-            " need a state to begin in"
+            f"start sums to {start.sum():.6g}, but must be probabilities that sum to 1"
         )
     if (start[terminal] > 0).any():
         state = np.flatnonzero((start > 0) & terminal)[0]
-        raise ConfigError(f"state {state} is a start and terminal at once: choose another start")
+        raise ConfigError(f"state {state} is both a start and terminal: choose another start")
     if mdp.grid is not None and len(mdp.grid.position) != num_states:
         raise ConfigError(f"grid has {len(mdp.grid.position)} positions for {num_states} states")
-    stuck = ~legal.any(-1)
-    if stuck.any():
-        raise ConfigError(f"state {np.flatnonzero(stuck)[0]} has no legal action: give it one")
+    without_action = ~legal.any(-1)
+    if without_action.any():
+        state = np.flatnonzero(without_action)[0]
+        raise ConfigError(f"state {state} has no legal action: give it one")
 
 
-def check_discount(mdp: MDP, gamma: Any, pi: Array | None = None) -> None:
-    """Checks that values are finite: gamma < 1, or a terminal state in reach of every state.
+def check_discount(mdp: MDP, gamma: Scalar, pi: Array | None = None) -> None:
+    """Checks that values are finite: gamma < 1, or every state can reach a terminal one.
 
-    What is traced has no value yet and passes.
+    Tracers have no values and pass.
 
     Args:
-        pi: [S, A], to ask it of this policy rather than of any.
+        pi: [S, A]; if given, a terminal state must be reachable under this policy.
 
     Raises:
-        ConfigError: gamma is 1 and some state never gets to a terminal one, or gamma is not in
+        ConfigError: gamma is 1 and some state cannot reach a terminal one, or gamma is not in
             [0, 1].
     """
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((mdp, gamma, pi))):
@@ -194,22 +195,22 @@ def check_discount(mdp: MDP, gamma: Any, pi: Array | None = None) -> None:
         raise ConfigError(f"gamma is {gamma}, but must be between 0 and 1")
     if gamma < 1 or np.ndim(mdp.P) > 3:
         return
-    allowed = np.asarray(mdp.legal) if pi is None else np.asarray(pi) > 0
-    edges = ((np.asarray(mdp.P) > 0) & allowed[:, :, None]).any(1)
-    lost = ~reaches(edges, np.asarray(mdp.terminal))
-    if lost.any():
-        who = "no terminal state can be reached" if pi is None else "the policy never terminates"
+    possible = np.asarray(mdp.legal) if pi is None else np.asarray(pi) > 0
+    edges = np.any((np.asarray(mdp.P) > 0) & possible[:, :, None], axis=1)
+    endless = ~reaches(edges, np.asarray(mdp.terminal))
+    if endless.any():
+        state = np.flatnonzero(endless)[0]
+        reason = "no terminal state can be reached" if pi is None else "the policy never terminates"
         raise ConfigError(
-            f"gamma is 1, but from state {np.flatnonzero(lost)[0]} {who}, so that values diverge:"
-            " lower gamma"
+            f"gamma is 1, but from state {state} {reason}, so that values diverge: lower gamma"
         )
 
 
 def check_policy(mdp: MDP, pi: Array) -> None:
-    """Checks that pi [S, A] is a policy of this MDP; what is traced passes.
+    """Checks that pi [S, A] is a policy of this MDP; tracers pass.
 
     Raises:
-        ConfigError: one line that says why not.
+        ConfigError: it is not.
     """
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((mdp, pi))):
         return
@@ -220,11 +221,11 @@ def check_policy(mdp: MDP, pi: Array) -> None:
         raise ConfigError("every row of pi must be probabilities that sum to 1")
     if (pi[~legal] > 0).any():
         state, action = np.argwhere((pi > 0) & ~legal)[0]
-        raise ConfigError(f"pi takes action {action} in state {state}, where it does not exist")
+        raise ConfigError(f"pi takes action {action} in state {state}, where it is illegal")
 
 
-def reaches(edges: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Which states [S] a path along edges [S, S] leads from into targets [S]."""
+def reaches(edges: BoolArray, targets: BoolArray) -> BoolArray:
+    """Which states [S] have a path along edges [S, S] to one of the targets [S]."""
     while True:
         wider = targets | (edges & targets).any(1)
         if (wider == targets).all():

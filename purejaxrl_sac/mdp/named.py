@@ -1,4 +1,4 @@
-"""Well-known finite MDPs; those in `NAMED` are environments, too."""
+"""Well-known finite MDPs; those in `NAMED` are also environments."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ FROZEN_LAKE = {
 
 
 def frozen_lake(size: int = 4, slippery: bool = True) -> MDP:
-    """FrozenLake, 4 x 4 or 8 x 8: 1 for the goal, 0 otherwise; actions left, down, right, up.
+    """FrozenLake, 4 x 4 or 8 x 8: reward 1 at the goal; actions left, down, right, up.
 
-    On slippery ice a move goes as meant or to either side, with probability 1/3 each. Gymnasium's
-    FrozenLake-v1 and gymnax's FrozenLake-misc.
+    On slippery ice the agent moves in the intended direction or to either side, with probability
+    1/3 each. Gymnasium's FrozenLake-v1 and gymnax's FrozenLake-misc.
     """
     if size not in FROZEN_LAKE:
         raise ConfigError(f"there is no FrozenLake of size {size}: use 4 or 8, or from_map")
@@ -31,9 +31,10 @@ def frozen_lake(size: int = 4, slippery: bool = True) -> MDP:
 
 
 def cliff_walking() -> MDP:
-    """The cliff of Sutton & Barto 2018, Example 6.6: -1 a step, -100 and back to start off it.
+    """Cliff walking (Sutton & Barto 2018, Example 6.6).
 
-    Actions up, right, down, left. Gymnasium's CliffWalking-v1.
+    -1 per step; -100 for stepping off the cliff, which leads back to the start. Actions up, right,
+    down, left. Gymnasium's CliffWalking-v1.
     """
     free = "." * 12
     rewards = {"S": -1.0, ".": -1.0, "G": -1.0, "C": -100.0}
@@ -57,20 +58,20 @@ FOUR_ROOMS = """
 
 
 def four_rooms() -> MDP:
-    """Four rooms (Sutton, Precup & Singh 1999): 1 for the goal, 0 otherwise.
+    """Four rooms (Sutton, Precup & Singh 1999): reward 1 at the goal, 0 otherwise.
 
-    Actions up, right, down, left, of which 2/3 go as meant and 1/9 each other way. Start and goal
-    are those of gymnax's FourRooms-misc.
+    Actions up, right, down, left move in the intended direction with probability 2/3, in each other
+    direction with 1/9. Start and goal are those of gymnax's FourRooms-misc.
     """
     return from_map(FOUR_ROOMS, turn=(2 / 3, 1 / 9, 1 / 9, 1 / 9))
 
 
 def taxi() -> MDP:
-    """Taxi (Dietterich 2000): fetch the passenger at one of four stands, bring it to another.
+    """Taxi (Dietterich 2000): pick up a passenger at one of four stands, drop off at another.
 
-    -1 a step, -10 for picking up or dropping off where that is wrong, 20 for the delivery, which
-    ends the episode. Actions south, north, east, west, pick up, drop off. States are
-    ((row x 5 + column) x 5 + passenger) x 4 + destination, passenger 4 being in the taxi.
+    -1 per step, -10 for illegal pick-ups and drop-offs, 20 for the delivery, which ends the
+    episode. Actions south, north, east, west, pick up, drop off. States are
+    ((row x 5 + column) x 5 + passenger) x 4 + destination; passenger 4 is in the taxi.
     Gymnasium's Taxi-v4.
     """
     stands = ((0, 0), (0, 4), (4, 0), (4, 3))
@@ -79,8 +80,8 @@ def taxi() -> MDP:
     P, R = np.zeros((500, 6, 500)), np.full((500, 6), -1.0)
     start, terminal, position = np.zeros(500), np.zeros(500, bool), []
     for state in range(500):
-        row, column, passenger, destination = np.unravel_index(state, (5, 5, 5, 4))
-        cell = (int(row), int(column))
+        row, column, passenger, destination = map(int, np.unravel_index(state, (5, 5, 5, 4)))
+        cell = (row, column)
         position.append(cell)
         terminal[state] = passenger == destination
         start[state] = passenger < 4 and passenger != destination
@@ -107,30 +108,31 @@ def taxi() -> MDP:
 
 
 def chain(length: int = 5, slip: float = 0.2) -> MDP:
-    """The chain of Strens 2000: 10 for each stay at the far end, 2 for each return. Continuing.
+    """The chain of Strens 2000, a continuing task.
 
-    Action 0 goes forward for nothing, action 1 back to the beginning for 2; with probability
-    `slip` the other one happens.
+    Action 0 moves forward for a reward of 0, or of 10 in the last state, which it does not leave;
+    action 1 returns to the first state for 2. With probability `slip` the other action is executed.
     """
-    P, paid = np.zeros((2, length, 2, length))
+    P, expected = np.zeros((2, length, 2, length))
     for state in range(length):
         for action in range(2):
-            for happens, probability in ((action, 1 - slip), (1 - action, slip)):
+            for executed, probability in ((action, 1 - slip), (1 - action, slip)):
                 end = state == length - 1
                 successor, reward = (min(state + 1, length - 1), 10.0 * end)
-                if happens == 1:
+                if executed == 1:
                     successor, reward = 0, 2.0
                 P[state, action, successor] += probability
-                paid[state, action, successor] += probability * reward
-    return make(P, np.divide(paid, P, out=np.zeros_like(P), where=P > 0))
+                expected[state, action, successor] += probability * reward
+    return make(P, np.divide(expected, P, out=np.zeros_like(P), where=P > 0))
 
 
 def deep_sea(size: int = 10) -> MDP:
-    """Deep sea (Osband et al. 2020): only `size` right moves in a row find the treasure.
+    """Deep sea (Osband et al. 2020): only `size` moves to the right in a row reach the treasure.
 
-    One step down per move; action 1 goes right for -0.01 / size, action 0 left for nothing, and
-    the treasure of 1 lies in the bottom right corner. State row x size + column; the last state
-    is the end. gymnax's DeepSea-bsuite, with action 1 as right everywhere.
+    Every move goes one row down. Action 1 also goes right, for a reward of -0.01 / size, action 0
+    left, for 0; the treasure, a reward of 1, is in the bottom right corner. States are
+    row x size + column; the last state is terminal. gymnax's DeepSea-bsuite, where action 1 is
+    always right.
     """
     end = size * size
     P, R = np.zeros((end + 1, 2, end + 1)), np.zeros((end + 1, 2))
@@ -138,8 +140,8 @@ def deep_sea(size: int = 10) -> MDP:
         for column in range(size):
             for action in range(2):
                 state = row * size + column
-                beside = min(max(column + 2 * action - 1, 0), size - 1)
-                successor = end if row == size - 1 else (row + 1) * size + beside
+                next_column = min(max(column + 2 * action - 1, 0), size - 1)
+                successor = end if row == size - 1 else (row + 1) * size + next_column
                 P[state, action, successor] = 1
                 R[state, action] = -0.01 / size * action
     R[end - 1, 1] += 1
@@ -149,10 +151,11 @@ def deep_sea(size: int = 10) -> MDP:
 
 
 def maximization_bias(actions: int = 10, mean: float = -0.1, std: float = 1.0) -> MDP:
-    """Sutton & Barto 2018, Example 6.7: from state 0, right ends, left leads to noisy losses.
+    """The example of maximization bias (Sutton & Barto 2018, Example 6.7).
 
-    State 0 has action 0 (left, to state 1) and 1 (right, to the end), both for 0. In state 1
-    each of `actions` actions ends the episode for a reward of N(mean, std^2). State 2 is the end.
+    In state 0, action 0 (left) leads to state 1 and action 1 (right) to the end, both for a reward
+    of 0. In state 1, each of `actions` actions leads to the end for a reward of N(mean, std^2).
+    State 2 is terminal.
     """
     P, R = np.zeros((3, actions, 3)), np.zeros((3, actions))
     P[0, 0, 1] = P[0, 1:, 2] = P[1, :, 2] = 1
@@ -169,14 +172,15 @@ def garnet(
 ) -> MDP:
     """A random MDP (Archibald et al. 1995): GARNET(states, actions, branching).
 
-    Every (s, a) leads to `branching` different states, with probabilities cut by uniform points;
-    r(s, a) is N(0, 1), and episodes start anywhere. Pure in the key: vmap it for many.
+    Every (s, a) leads to `branching` different states; their probabilities are the lengths into
+    which uniform points divide [0, 1]. r(s, a) is N(0, 1), and episodes start in every
+    non-terminal state with equal probability. It can be vmapped over keys.
 
     Args:
-        terminal: how many states, the last ones, are terminal.
+        terminal: number of terminal states, which are the last ones.
 
     Raises:
-        ConfigError: more branches than states, or nothing but terminal states.
+        ConfigError: more branches than states, or only terminal states.
     """
     if not 1 <= branching <= states or not 0 <= terminal < states:
         raise ConfigError(
@@ -194,20 +198,20 @@ def garnet(
     probability = jnp.diff(jnp.concatenate([ends, jnp.sort(cuts), ends + 1], -1))
     P = (jax.nn.one_hot(successor, states) * probability[..., None]).sum(-2)
     r = jax.random.normal(key_reward, (states, actions))
-    over = jnp.arange(states) >= states - terminal
-    P = jnp.where(over[:, None, None], jnp.eye(states)[:, None], P)
-    r = jnp.where(over[:, None], 0, r)
+    is_terminal = jnp.arange(states) >= states - terminal
+    P = jnp.where(is_terminal[:, None, None], jnp.eye(states)[:, None], P)
+    r = jnp.where(is_terminal[:, None], 0, r)
     return MDP(
         P=P,
         R=jnp.broadcast_to(r[:, :, None], P.shape),
-        start=jnp.where(over, 0, 1 / (states - terminal)),
-        terminal=over,
+        start=jnp.where(is_terminal, 0, 1 / (states - terminal)),
+        terminal=is_terminal,
         noise=jnp.zeros((states, actions)),
         legal=jnp.ones((states, actions), bool),
     )
 
 
-# name -> how it is made, its time limit in steps
+# name -> constructor, time limit in steps
 NAMED: dict[str, tuple[Callable[[], MDP], int]] = {
     "frozen_lake": (frozen_lake, 100),
     "frozen_lake_8x8": (lambda: frozen_lake(8), 200),

@@ -1,4 +1,4 @@
-"""Memories: what agents learn from, as pure functions (see `types.Memory`)."""
+"""Replay memories and rollout buffers as pure functions (see `types.Memory`)."""
 
 from purejaxrl_sac.memory.replay import prioritized, uniform
 from purejaxrl_sac.memory.rollouts import latest, latest_with_next_action, minibatches

@@ -1,62 +1,61 @@
-"""Records: one transition as a few 32-bit words, and the codecs that pack and unpack them.
+"""Records, transitions packed into a few 32-bit words, and the codecs that pack and unpack them.
 
-A codec maps the shapes of one transition to a `Record`: how many words it takes, and functions
-from transitions to words and back. Storages keep the words in one array, so that a write is one
-update and a read one gather, however many fields a transition has.
+A codec maps the shapes of one transition to a `Record`: the number of words, and functions from
+transitions to words and back. Storages keep the words in one array, so that a write is one update
+and a read one gather, however many fields a transition has.
 
-`words` packs any transition exactly; `bits(env)` takes one bit per number where an environment
-declares that its observations are zeros and ones. A codec of your own goes to a storage,
-`once(capacity, num_envs, codec=mine)`, or to an algorithm,
+`words` packs any transition exactly; `bits(env)` takes one bit per number if an environment
+declares that its observations are zeros and ones. Pass your own codec to a storage,
+`deduplicated(capacity, num_envs, codec=mine)`, or to an algorithm,
 `partial(dqn, storage=partial(replay_storage, codec=mine))`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_sac.config import ConfigError
-from purejaxrl_sac.types import PyTree, Transition
-
-if TYPE_CHECKING:
-    from purejaxrl_sac.envs import Env
+from purejaxrl_sac.types import Env, PyTree, Transition
 
 
 class Record(NamedTuple):
     """How transitions of one shape are packed."""
 
-    words: int  # W, 32-bit words per transition
-    encode: Callable[[Transition], jax.Array]  # fields [..., *shape] -> uint32 [..., W]
+    words: int  # W: 32-bit words per transition
+    encode: Callable[[Any], jax.Array]  # Transition [...] -> uint32 [..., W]
     decode: Callable[[jax.Array], Transition]  # the inverse
 
 
-# a Transition of shape structs of one transition, without leading axes -> Record; from `once`, its
+# a Transition of shape structs, without leading axes -> Record; `deduplicated` passes one whose
 # next_obs is ()
 Codec = Callable[[Transition], Record]
 
 
-def words(spec: Transition) -> Record:
-    """Every field bit for bit: 32-bit numbers in a word each, narrower ones several to a word.
+def words(spec: Any) -> Record:
+    """Packs every field exactly: 32-bit numbers in a word each, narrower ones several to a word.
 
-    Any tree of arrays will do in place of a transition.
+    Args:
+        spec: shape structs of one transition, or any other pytree of them.
 
     Raises:
-        ConfigError: a dtype that is not of 8, 16, 32 or 64 bits, nor bool.
+        ConfigError: a dtype that is neither bool nor of 8, 16, 32 or 64 bits.
     """
     return _record(jax.tree.map(_exact, spec))
 
 
 def bits(env: Env) -> Codec:
-    """One bit per number of an observation, where the environment declares them all 0 or 1.
+    """Packs observations that the environment declares all 0 or 1 into one bit per number.
 
-    `last` and `discount` take a bit each, and a discrete action as many as its number of values
-    needs; the reward and `extras` are kept bit for bit, as by `words`.
+    `last` and `discount` take one bit each, a discrete action ceil(log2(A)) bits; the reward and
+    `extras` are packed exactly, as by `words`.
 
     Raises:
         ConfigError: the environment does not declare `binary_observations`.
@@ -68,7 +67,7 @@ def bits(env: Env) -> Codec:
         )
 
     def codec(spec: Transition) -> Record:
-        fields = jax.tree.map(_exact, spec)
+        fields: Any = jax.tree.map(_exact, spec)  # a Transition of _Fields
         action = fields.action
         if env.num_actions is not None and jnp.issubdtype(spec.action.dtype, jnp.integer):
             action = _below(spec.action, int(env.num_actions))
@@ -85,21 +84,20 @@ def bits(env: Env) -> Codec:
     return codec
 
 
+Leaf = jax.Array | jax.ShapeDtypeStruct  # of a transition of shape structs
+
+
+@dataclasses.dataclass(frozen=True)
 class _Field:
-    """An array of a transition as numbers of a few bits; a leaf of a pytree.
+    """An array of a transition as numbers of a few bits; a leaf of a pytree."""
 
-    Attributes:
-        width: bits per number, a divisor of 32.
-        count: numbers per transition.
-        encode: [..., *shape] -> uint32 [..., count].
-        decode: the inverse.
-    """
-
-    def __init__(self, width: int, count: int, encode: Callable, decode: Callable) -> None:
-        self.width, self.count, self.encode, self.decode = width, count, encode, decode
+    width: int  # bits per number, a divisor of 32
+    count: int  # numbers per transition
+    encode: Callable[[jax.Array], jax.Array]  # [..., *shape] -> uint32 [..., count]
+    decode: Callable[[jax.Array], jax.Array]  # the inverse
 
 
-def _exact(leaf: jax.ShapeDtypeStruct) -> _Field:
+def _exact(leaf: Leaf) -> _Field:
     dtype, width = leaf.dtype, 0
     if jnp.issubdtype(dtype, jnp.bool_):
         return _flag(leaf)
@@ -126,7 +124,7 @@ def _exact(leaf: jax.ShapeDtypeStruct) -> _Field:
     return _Field(min(width, 32), math.prod(inner), encode, decode)
 
 
-def _flag(leaf: jax.ShapeDtypeStruct) -> _Field:
+def _flag(leaf: Leaf) -> _Field:
     def encode(x: jax.Array) -> jax.Array:
         return _flat(x != 0, len(leaf.shape)).astype(jnp.uint32)
 
@@ -136,8 +134,8 @@ def _flag(leaf: jax.ShapeDtypeStruct) -> _Field:
     return _Field(1, math.prod(leaf.shape), encode, decode)
 
 
-def _below(leaf: jax.ShapeDtypeStruct, limit: int) -> _Field:
-    """Integers in [0, limit), by their binary digits."""
+def _below(leaf: Leaf, limit: int) -> _Field:
+    """Integers in [0, limit) as binary digits."""
     digits = np.arange(max(1, (limit - 1).bit_length()), dtype=np.uint32)
     size = math.prod(leaf.shape)
 
@@ -153,7 +151,8 @@ def _below(leaf: jax.ShapeDtypeStruct, limit: int) -> _Field:
 
 
 def _record(fields: PyTree) -> Record:
-    """The fields of each width side by side, the widest first."""
+    """Concatenates the fields of each width, the widest first."""
+    leaves: list[_Field]
     leaves, treedef = jax.tree.flatten(fields)
     groups = {
         width: [i for i, field in enumerate(leaves) if field.width == width]
@@ -163,7 +162,8 @@ def _record(fields: PyTree) -> Record:
     sizes = [-(-count * width // 32) for width, count in counts.items()]
 
     def encode(transition: Transition) -> jax.Array:
-        arrays = treedef.flatten_up_to(transition)
+        # checks that the structures agree
+        arrays = jax.tree.leaves(jax.tree.map(lambda _, x: x, fields, transition))
         parts = []
         for width, group in groups.items():
             numbers = jnp.concatenate([leaves[i].encode(arrays[i]) for i in group], axis=-1)
@@ -171,7 +171,7 @@ def _record(fields: PyTree) -> Record:
         return jnp.concatenate(parts, axis=-1)
 
     def decode(record: jax.Array) -> Transition:
-        arrays: list = [None] * len(leaves)
+        arrays: list[jax.Array | None] = [None] * len(leaves)
         start = 0
         for (width, group), size in zip(groups.items(), sizes, strict=True):
             numbers = _unpack(record[..., start : start + size], width, counts[width])
@@ -186,7 +186,7 @@ def _record(fields: PyTree) -> Record:
 
 
 def _flat(x: jax.Array, axes: int) -> jax.Array:
-    """The last `axes` axes as one."""
+    """Merges the last `axes` axes."""
     return x.reshape(*x.shape[: x.ndim - axes], -1)
 
 
@@ -194,14 +194,14 @@ def _pack(numbers: jax.Array, width: int) -> jax.Array:
     """uint32 [..., n] of numbers less than 2**width -> uint32 [..., ceil(n * width / 32)]."""
     if width == 32 or not numbers.shape[-1]:
         return numbers
-    shares = min(32 // width, numbers.shape[-1])
-    padding = -numbers.shape[-1] % shares
+    per_word = min(32 // width, numbers.shape[-1])
+    padding = -numbers.shape[-1] % per_word
     numbers = jnp.pad(numbers, [(0, 0)] * (numbers.ndim - 1) + [(0, padding)])
-    return _sum(numbers[..., i::shares] << i * width for i in range(shares))
+    return _sum(numbers[..., i::per_word] << i * width for i in range(per_word))
 
 
 def _unpack(record: jax.Array, width: int, count: int) -> jax.Array:
-    """uint32 [..., W] -> uint32 [..., count or more]: the inverse, with the padding behind."""
+    """The inverse of `_pack`: uint32 [..., W] -> uint32 [..., count or more], padding last."""
     if width == 32:
         return record
     shifts = np.arange(min(32 // width, count), dtype=np.uint32) * np.uint32(width)
@@ -209,5 +209,5 @@ def _unpack(record: jax.Array, width: int, count: int) -> jax.Array:
 
 
 def _sum(parts: Iterable[jax.Array]) -> jax.Array:
-    """Term by term: XLA fuses additions into what follows, on a GPU, but not a reduction."""
+    """Adds term by term: on a GPU, XLA fuses additions into their consumers, but no reduction."""
     return functools.reduce(jnp.add, parts)

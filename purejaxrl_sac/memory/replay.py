@@ -1,9 +1,9 @@
-"""Experience replay over any storage: uniform and prioritised.
+"""Experience replay from any storage: uniform and prioritised.
 
 Prioritised replay is the proportional variant of Schaul et al. (2016, arXiv 1511.05952). A
-transition of priority p is drawn with probability P(i) = p_i^omega / sum_k p_k^omega, and its
-gradient is weighted by (N P(i))^-beta, relative to the largest weight of its batch. (omega is the
-paper's alpha, which is the temperature here.)
+transition of priority p_i is drawn with probability P(i) = p_i^omega / sum_k p_k^omega, and its
+gradient is weighted by (N P(i))^-beta, divided by the largest weight of the batch. (omega is the
+paper's alpha, which denotes the temperature in this package.)
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import jax.numpy as jnp
 
 from purejaxrl_sac.exploration import linear_schedule
 from purejaxrl_sac.memory.sum_tree import Tree, draw_leaves, empty_tree, write_block, write_tree
-from purejaxrl_sac.types import Index, Memory, PyTree, Sample, Storage, Transition
+from purejaxrl_sac.types import Index, Memory, PyTree, Sample, Scalar, Storage, Transition
 
 SMALLEST = 1e-6  # added to every priority, so that none is zero
 
 
 def uniform(storage: Storage, batch_size: int) -> Memory:
-    """Replays what `storage` holds uniformly, with replacement (post, section 2.3.2).
+    """Uniform replay, with replacement (post, section 2.3.2).
 
     Args:
         batch_size: B, transitions per sample.
@@ -33,7 +33,7 @@ def uniform(storage: Storage, batch_size: int) -> Memory:
         stored = jnp.minimum(step, rows)
         drawn = jax.random.randint(key, (num_updates, batch_size), 0, stored * num_envs)
         index = Index(step - stored + drawn // num_envs, drawn % num_envs)
-        return storage.read(state, step, index)  # one gather serves every update
+        return storage.read(state, step, index)  # one gather for all updates
 
     return Memory(
         init=storage.init,
@@ -47,7 +47,7 @@ def uniform(storage: Storage, batch_size: int) -> Memory:
 class Prioritized(NamedTuple):
     storage: PyTree
     tree: Tree  # p^omega of every row
-    largest: jax.Array  # the largest p so far, which new transitions are given
+    largest: jax.Array  # the largest p so far, the priority of new transitions
 
 
 class Draw(NamedTuple):
@@ -58,17 +58,17 @@ class Draw(NamedTuple):
 def prioritized(
     storage: Storage,
     batch_size: int,
-    omega: jax.Array | float,
-    beta: jax.Array | float,
+    omega: Scalar,
+    beta: Scalar,
     total_steps: int,
 ) -> Memory:
-    """Replays what `storage` holds, what surprised most the most often.
+    """Prioritised replay: transitions of large TD errors are drawn more often.
 
     Args:
-        batch_size: B.
-        omega: how much priorities count, from 0 (uniform) to 1.
-        beta: how much of the bias is corrected at first; it rises in a line to 1 at the end.
-        total_steps: environment steps after which that is, over all environments.
+        batch_size: B, transitions per sample.
+        omega: exponent of the priorities, from 0 (uniform replay) to 1.
+        beta: initial exponent of the importance weights, increased linearly to 1.
+        total_steps: environment steps until beta is 1, over all environments.
     """
     num_envs = storage.num_envs
     rows = storage.capacity // num_envs
@@ -93,13 +93,13 @@ def prioritized(
         read = storage.read(state.storage, step, index)
         stored = jnp.minimum(step, rows) * num_envs
         exponent = linear_schedule(beta, 1, step / (total_steps / num_envs))
-        # before the largest is taken: what is lost is drawn so rarely that it would be that
+        # before the maximum: lost transitions have tiny probabilities, so the largest weights
         weight = read.weight * (stored * probability) ** -exponent
         largest = jnp.maximum(weight.max(), jnp.finfo(weight.dtype).tiny)
         return read._replace(weight=weight / largest, index=leaf)
 
     def update_priorities(state: Prioritized, sample: Sample, priority: jax.Array) -> Prioritized:
-        # what is lost has weight 0 and no TD error that means anything: it sinks to the bottom
+        # lost transitions have weight 0 and meaningless TD errors: they get the lowest priority
         priority = jnp.where(sample.weight > 0, jnp.abs(priority), 0) + SMALLEST
         tree = write_tree(state.tree, sample.index, priority**omega)
         return state._replace(tree=tree, largest=jnp.maximum(state.largest, priority.max()))

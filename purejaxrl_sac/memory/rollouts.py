@@ -14,7 +14,7 @@ def zeros(spec: PyTree) -> PyTree:
 
 
 def latest() -> Memory:
-    """Remembers the last rollout only: on-policy learning. A sample is the rollout, [T, N]."""
+    """Keeps the latest rollout only, which is the sample, [T, N]: for on-policy learning."""
     return Memory(
         init=zeros,
         add=lambda state, step, rollout: rollout,
@@ -25,13 +25,13 @@ def latest() -> Memory:
 
 
 def latest_with_next_action() -> Memory:
-    """The last T transitions whose next action is known: the last rollout, one step late.
+    """The latest T transitions whose next action is known, for SARSA: the rollout, one step late.
 
-    `extras` is the action that was then taken in the next step [T, N], meaningless where `last`.
-    The run's very first row has no predecessor and weight 0. For SARSA.
+    `extras` is the action taken in the next step, [T, N], meaningless where `last`. The first row
+    of the run has no predecessor and weight 0.
     """
 
-    def init(rollout: Transition) -> Transition:  # the step before, and the rollout
+    def init(rollout: Transition) -> Transition:  # [1 + T, N]: the step before it first
         return jax.tree.map(lambda x: jnp.zeros((x.shape[0] + 1, *x.shape[1:]), x.dtype), rollout)
 
     def add(state: Transition, step: jax.Array, rollout: Transition) -> Transition:
@@ -50,7 +50,7 @@ def latest_with_next_action() -> Memory:
 
 
 def minibatches(num_epochs: int, num_minibatches: int) -> Memory:
-    """The last rollout, cut into equal minibatches anew in every epoch: on-policy learning.
+    """Minibatches of the latest rollout, reshuffled in every epoch: for on-policy learning.
 
     Each of num_epochs x num_minibatches updates gets T x N / num_minibatches transitions.
     """

@@ -1,9 +1,9 @@
-"""A sum tree: draws in proportion to priorities, for prioritised replay.
+"""A sum tree: sampling in proportion to priorities, for prioritised replay.
 
-The leaves are summed, `FAN_OUT` children into a parent, level by level. A parent is always
-recomputed as the sum of its children, never updated by a difference, so no rounding error outlives
-the next write. A draw descends from the root and chooses among children by their sums, with a
-random number for each level, and never returns a leaf of value zero, whatever was rounded.
+A parent is the sum of its `FAN_OUT` children. It is always recomputed from them, never updated by
+a difference, so that rounding errors do not accumulate. A draw descends from the root and chooses
+among children by their sums, with one random number per level; it never returns a leaf of value
+zero, whatever the rounding.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from purejaxrl_sac.clock import write_rows
 
 FAN_OUT = 8  # the fastest of 2 to 1,024 on a CPU: scripts/benchmark_priorities.py
 
-# sums from the leaves [C] upwards, each level padded to whole families
+# the levels from the leaves [C] to the root's children, each padded to a multiple of the fan-out
 Tree = tuple[jax.Array, ...]
+# (siblings [B, F], u [B] in [0, 1)) -> chosen child [B] int32, its probability [B]
+Choose = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def read_rows(flat: jax.Array, row: jax.Array, width: int) -> jax.Array:
-    """Rows [..., width] of a matrix that is stored flat, [rows * width]; row [...] is in bounds.
+    """Rows [..., width] of a matrix stored flat, [rows * width]; row [...] must be in bounds.
 
-    One gather of contiguous slices. Of the matrix a TPU would make a copy in tiles of 8 x 128,
-    which is several times as large where rows are short.
+    One gather of contiguous slices. A TPU would copy the matrix into tiles of 8 x 128, several
+    times as large where rows are short.
     """
     slices = jax.lax.GatherDimensionNumbers((row.ndim,), (), (0,))
     mode = jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS
@@ -37,15 +39,15 @@ def empty_tree(capacity: int, fan_out: int = FAN_OUT) -> Tree:
     """A tree of `capacity` leaves, all zero."""
     levels, size = [], capacity
     while True:
-        families = -(-size // fan_out)
-        levels.append(jnp.zeros(families * fan_out))
-        if families == 1:
+        parents = -(-size // fan_out)
+        levels.append(jnp.zeros(parents * fan_out))
+        if parents == 1:
             return tuple(levels)
-        size = families
+        size = parents
 
 
 def write_tree(tree: Tree, leaf: jax.Array, value: jax.Array, fan_out: int = FAN_OUT) -> Tree:
-    """Sets leaves [B] to values [B], to the largest where one comes twice, and renews the sums."""
+    """Sets leaves [B] to values [B], the largest for a leaf that repeats, and updates the sums."""
     leaves = tree[0].at[leaf].set(0).at[leaf].max(value)
     levels = [leaves]
     for above in tree[1:]:
@@ -57,7 +59,7 @@ def write_tree(tree: Tree, leaf: jax.Array, value: jax.Array, fan_out: int = FAN
 def write_block(tree: Tree, start: jax.Array, value: jax.Array, fan_out: int = FAN_OUT) -> Tree:
     """Sets the leaves from `start` on to values [B]; `start` must not be batched by a vmap.
 
-    What changes is contiguous on every level: no scatters, only dynamic_update_slices.
+    The changes are contiguous on every level: no scatters, only dynamic_update_slices.
     """
     levels = [write_rows(tree[0], value, start)]
     count = len(value)
@@ -73,7 +75,7 @@ def write_block(tree: Tree, start: jax.Array, value: jax.Array, fan_out: int = F
 def draw_leaves(
     tree: Tree, uniform: jax.Array, fan_out: int = FAN_OUT
 ) -> tuple[jax.Array, jax.Array]:
-    """Draws leaves in proportion to their values.
+    """Samples leaves in proportion to their values.
 
     Args:
         uniform: [B, number of levels], each in [0, 1).
@@ -90,41 +92,41 @@ def draw_leaves(
 
 
 def descend(
-    tree: Tree, uniform: jax.Array, fan_out: int, choose: Callable
+    tree: Tree, uniform: jax.Array, fan_out: int, choose: Choose
 ) -> tuple[jax.Array, jax.Array]:
-    """`draw_leaves`, by a function (family [B, F], u [B]) -> child [B] and its probability [B]."""
+    """`draw_leaves` with a given way to choose among siblings."""
     chosen = jnp.zeros(uniform.shape[:1], jnp.int32)
     probability = jnp.ones(uniform.shape[:1])
     for level, u in zip(reversed(tree), uniform.T, strict=True):
-        family = read_rows(level, chosen, fan_out)
-        child, share = choose(family, u)
-        probability *= share
+        siblings = read_rows(level, chosen, fan_out)
+        child, conditional = choose(siblings, u)
+        probability *= conditional
         chosen = (chosen * fan_out + child).astype(jnp.int32)
     return chosen, probability
 
 
-def choose_by_reductions(family: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+def choose_by_reductions(siblings: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The first child whose cumulative sum exceeds u times the total: for CPUs."""
-    cumulative = family.cumsum(-1)
+    cumulative = siblings.cumsum(-1)
     total = cumulative[:, -1]
-    possible = (cumulative > (u * total)[:, None]) & (family > 0)
-    # none is left where a parallel sum rounded its end to less than its middle
-    child = jnp.where(possible.any(-1), possible.argmax(-1), family.argmax(-1))
-    mass = jnp.take_along_axis(family, child[:, None], -1).squeeze(-1)
+    possible = (cumulative > (u * total)[:, None]) & (siblings > 0)
+    # none is possible if a parallel cumulative sum is not monotonic because of rounding
+    child = jnp.where(possible.any(-1), possible.argmax(-1), siblings.argmax(-1))
+    mass = jnp.take_along_axis(siblings, child[:, None], -1).squeeze(-1)
     return child, mass / total
 
 
-def choose_by_comparisons(family: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The same, element by element: reductions would cost accelerators two kernels a level.
+def choose_by_comparisons(siblings: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The same, elementwise: reductions would take two kernels per level on accelerators.
 
-    It takes the last child that is not zero and before which the sum is at most u times the total.
+    Chooses the last nonzero child for which the sum of those before is at most u times the total.
     """
-    masses = _columns(family)
+    masses = _columns(siblings)
     total = _sum(masses)
     before, mass, child = masses[0], masses[0], jnp.zeros(u.shape, jnp.int32)
     for i, candidate in enumerate(masses[1:], start=1):
-        taken = (before <= u * total) & (candidate > 0)
-        child, mass = jnp.where(taken, i, child), jnp.where(taken, candidate, mass)
+        chosen = (before <= u * total) & (candidate > 0)
+        child, mass = jnp.where(chosen, i, child), jnp.where(chosen, candidate, mass)
         before = before + candidate
     return child, mass / total
 
@@ -134,5 +136,5 @@ def _columns(x: jax.Array) -> list[jax.Array]:
 
 
 def _sum(terms: list[jax.Array]) -> jax.Array:
-    """Added one by one: a reduction would be a kernel of its own."""
+    """Adds term by term: a reduction would be a separate kernel."""
     return sum(terms[1:], start=terms[0])

@@ -1,12 +1,12 @@
-"""Networks as flax modules: what maps observations to numbers."""
+"""Networks as flax modules."""
 
 from purejaxrl_sac.networks.actor_critic import (
     ActorCritic,
     Gaussian,
     Logits,
     default_actor_critic,
-    separate,
-    shared,
+    separate_torsos,
+    shared_torso,
 )
 from purejaxrl_sac.networks.continuous import (
     Critics,
@@ -83,7 +83,7 @@ __all__ = [
     "no_norm",
     "orthogonal",
     "q_network",
-    "separate",
-    "shared",
+    "separate_torsos",
+    "shared_torso",
     "torso",
 ]

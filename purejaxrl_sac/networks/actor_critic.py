@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac.networks.layers import orthogonal
-from purejaxrl_sac.networks.torsos import NATURE, convolutions, torso
+from purejaxrl_sac.networks.torsos import NATURE, MakeConvolutions, convolutions, torso
+from purejaxrl_sac.types import PyTree
+
+if TYPE_CHECKING:
+    from purejaxrl_sac.distributions import ActionDistribution
 
 
 class Logits(nn.Module):
-    """[B, F] -> [B, A], almost zero at first: every action is as likely as any other."""
+    """[B, F] -> [B, A], initially close to zero, so that the policy is almost uniform."""
 
     num_actions: int
 
@@ -24,63 +27,67 @@ class Logits(nn.Module):
 
 
 class Gaussian(nn.Module):
-    """[B, F] -> mean and log standard deviation, [B, action_dim] each; the latter a constant."""
+    """[B, F] -> mean and log standard deviation, [B, D] each; the latter independent of states."""
 
     action_dim: int
-    log_std: float = 0.0  # at first
+    log_std: float = 0.0  # initially
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         mean = orthogonal(0.01)(self.action_dim)(x)
-        at_first = nn.initializers.constant(self.log_std)
-        log_std = self.param("log_std", at_first, (self.action_dim,))
+        initializer = nn.initializers.constant(self.log_std)
+        log_std = self.param("log_std", initializer, (self.action_dim,))
         return mean, jnp.broadcast_to(log_std, mean.shape)
 
 
 class ActorCritic(nn.Module):
-    """[B, *obs_shape] -> the actor's outputs, and V(s) [B]. The torsos may be one and the same."""
+    """[B, *obs_shape] -> the head's outputs and V(s) [B]. Both torsos may be the same module."""
 
     actor_torso: nn.Module
     critic_torso: nn.Module
     head: nn.Module
 
     @nn.compact
-    def __call__(self, obs: jax.Array) -> tuple:
+    def __call__(self, obs: jax.Array) -> tuple[PyTree, jax.Array]:
         value = orthogonal(1.0)(1)(self.critic_torso(obs))
         return self.head(self.actor_torso(obs)), value.squeeze(-1)
 
 
-def separate(
+def separate_torsos(
     config: Any,
     space: Any,
-    policy: Any,
+    distribution: ActionDistribution,
     *,
-    layers: Callable[[Any], Sequence[tuple[int, int, int]]] = convolutions,
+    layers: MakeConvolutions = convolutions,
 ) -> nn.Module:
-    """Actor and critic that share nothing.
+    """Actor and critic without shared parameters.
 
     Args:
         config: hidden_sizes and activation.
-        policy: a `distributions.Policy`.
+        space: gymnax observation space.
+        distribution: the policy's, of which it builds the head.
         layers: the convolutions, as in `torso`.
     """
-    kinds = {"dense": orthogonal(2**0.5), "layers": layers}
-    torsos = [torso(space, config.hidden_sizes, config.activation, **kinds) for _ in range(2)]
-    return ActorCritic(*torsos, policy.head())
+    actor, critic = (
+        torso(
+            space, config.hidden_sizes, config.activation, layers=layers, dense=orthogonal(2**0.5)
+        )
+        for _ in range(2)
+    )
+    return ActorCritic(actor, critic, distribution.head())
 
 
-def shared(config: Any, space: Any, policy: Any) -> nn.Module:
-    """Actor and critic on one torso; arguments as for `separate`."""
-    kinds = {"dense": orthogonal(2**0.5)}
-    both = torso(space, config.hidden_sizes, config.activation, **kinds)
-    return ActorCritic(both, both, policy.head())
+def shared_torso(config: Any, space: Any, distribution: ActionDistribution) -> nn.Module:
+    """Actor and critic with a shared torso; arguments as for `separate_torsos`."""
+    both = torso(space, config.hidden_sizes, config.activation, dense=orthogonal(2**0.5))
+    return ActorCritic(both, both, distribution.head())
 
 
-def default_actor_critic(config: Any, space: Any, policy: Any) -> nn.Module:
-    """`shared` with convolutions for images of 36 x 36 and more, `separate` MLPs elsewhere.
+def default_actor_critic(config: Any, space: Any, distribution: ActionDistribution) -> nn.Module:
+    """A shared CNN for images of 36 x 36 and more, separate MLPs for all other observations.
 
-    On MinAtar's 10 x 10, MLPs learned as much from a step as convolutions, at a third of the cost.
+    On MinAtar's 10 x 10, MLPs learned as much per step as CNNs, at a third of the cost.
     """
     if convolutions(space) == NATURE:
-        return shared(config, space, policy)
-    return separate(config, space, policy, layers=lambda space: ())
+        return shared_torso(config, space, distribution)
+    return separate_torsos(config, space, distribution, layers=lambda space: ())

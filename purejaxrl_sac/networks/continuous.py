@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +14,7 @@ from purejaxrl_sac.networks.torsos import convolutions, flat, torso
 
 
 class Head(nn.Module):
-    """A linear layer on a torso: [B, ...] -> [B, num_outputs]."""
+    """A torso and a linear layer: [B, ...] -> [B, num_outputs]."""
 
     torso: nn.Module
     num_outputs: int
@@ -25,13 +25,13 @@ class Head(nn.Module):
 
 
 class Critics(nn.Module):
-    """Q_1 .. Q_E(s, a): independent critics as one batched product, [E, B] (or [E, B, K]) out.
+    """An ensemble Q_1 .. Q_E(s, a): (obs [B, ...], action [B, D]) -> [E, B] or [E, B, K].
 
-    Observation and action go side by side into each critic's own torso. Parameters have a
-    leading axis [E].
+    The torso receives the concatenation of observation and action. The critics are independent;
+    their parameters have a leading axis [E], and they are computed as batched products.
 
-    Args:
-        num_outputs: K; None for a single number, without an axis of its own.
+    Attributes:
+        num_outputs: K; None for [E, B].
     """
 
     torso: nn.Module
@@ -41,17 +41,19 @@ class Critics(nn.Module):
     @nn.compact
     def __call__(self, obs: jax.Array, action: jax.Array) -> jax.Array:
         x = jnp.concatenate([obs.reshape(obs.shape[0], -1), action], axis=-1)
-        # one input per critic, so that every product, backwards too, is batched over critics
+        # one input per critic, so that all products, in the backward pass too, are batched
         x = jnp.broadcast_to(x, (self.size, *x.shape))
-        rngs = {"params": True, "dropout": True}
-        axes = {"params": 0, "batch_stats": 0}
-        head = nn.vmap(Head, variable_axes=axes, split_rngs=rngs)
+        head = nn.vmap(
+            Head,
+            variable_axes={"params": 0, "batch_stats": 0},
+            split_rngs={"params": True, "dropout": True},
+        )
         z = head(self.torso, self.num_outputs or 1)(x)
         return z.squeeze(-1) if self.num_outputs is None else z
 
 
 class Sampler(nn.Module):
-    """f(xi; s): noise [B, action_dim] to samples [B, action_dim] of any distribution."""
+    """f(xi; s), a sampler of arbitrary distributions: (obs, noise xi [B, D]) -> samples [B, D]."""
 
     torso: nn.Module
     action_dim: int
@@ -63,7 +65,7 @@ class Sampler(nn.Module):
 
 
 class DeterministicActor(nn.Module):
-    """mu(s) = tanh(...), [B, action_dim]."""
+    """mu(s) in [-1, 1]: [B, *obs_shape] -> [B, D]."""
 
     torso: nn.Module
     action_dim: int
@@ -74,7 +76,7 @@ class DeterministicActor(nn.Module):
 
 
 class GaussianActor(nn.Module):
-    """pi(a|s) before squashing: mean and log standard deviation, each [B, action_dim]."""
+    """pi(a|s) before squashing: [B, *obs_shape] -> mean and log standard deviation, [B, D] each."""
 
     torso: nn.Module
     action_dim: int
@@ -89,16 +91,16 @@ class GaussianActor(nn.Module):
 
 
 def critic_torso(
-    space: Any, hidden_sizes: Sequence[int], activation: str, **parts: Callable
+    space: Any, hidden_sizes: Sequence[int], activation: str, **parts: Any
 ) -> nn.Module:
-    """`torso` for observations that have an action beside them, as those of `Critics`.
+    """`torso` for concatenated observations and actions, as in `Critics`; same arguments.
 
     Raises:
-        ConfigError: observations are images, which no action can be laid beside.
+        ConfigError: observations are images, which cannot be concatenated with actions.
     """
     if convolutions(space):
         raise ConfigError(
             f"critics of continuous actions need observations that are vectors, not images of shape"
-            f" {space.shape}: flatten them in an environment of your own, or use a2c or ppo"
+            f" {space.shape}: wrap the environment to flatten them, or use a2c or ppo"
         )
     return torso(space, hidden_sizes, activation, **parts)

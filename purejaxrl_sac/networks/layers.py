@@ -1,29 +1,31 @@
-"""Layers, norms and initialisers that flax lacks."""
+"""Layers, normalisation and initialisers that flax does not have."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.typing import DTypeLike
 
 from purejaxrl_sac.types import PyTree
 
 Activation = Callable[[jax.Array], jax.Array]
+MakeLayer = Callable[..., nn.Module]  # such as nn.Dense: (features) -> layer
+MakeNorm = Callable[..., Activation]  # such as `LayerNorm`: () -> layer
 
 
 def no_norm() -> Activation:
-    """The norm of a network without one."""
+    """No normalisation: the identity."""
     return lambda x: x
 
 
 class Dropout(nn.Module):
-    """Dropout where there is a "dropout" key, nothing where there is none."""
+    """Dropout if there is a "dropout" key, else the identity."""
 
     rate: float
 
@@ -33,15 +35,15 @@ class Dropout(nn.Module):
 
 
 LayerNorm = partial(nn.LayerNorm, use_fast_variance=False)
-"""flax's, with the variance of centred values."""
+"""flax's, with the variance computed from centred values, which is numerically stable."""
 
 
 class BatchRenorm(nn.Module):
     """Batch renormalisation (Ioffe 2017, arXiv 1702.03275) over the leading axis of [B, F].
 
-    It learns, from the batch and with running statistics alike, where the collection
-    "batch_stats" may change; elsewhere it normalises by the running statistics. Its first
-    `warmup` batches are plain batch normalisation.
+    If the collection "batch_stats" is mutable, it is in training mode: it normalises by batch
+    statistics, corrected towards the running ones, and updates the latter. Otherwise it normalises
+    by the running statistics. The first `warmup` batches are plain batch normalisation.
     """
 
     warmup: int
@@ -68,9 +70,9 @@ class BatchRenorm(nn.Module):
         shift = jnp.clip((batch_mean - mean.value) / std, -self.d_max, self.d_max)
         d = jnp.where(warm, shift, 0.0)
         r, d = jax.lax.stop_gradient((r, d))
-        keep = self.momentum
-        mean.value = keep * mean.value + (1 - keep) * jax.lax.stop_gradient(batch_mean)
-        var.value = keep * var.value + (1 - keep) * jax.lax.stop_gradient(batch_var)
+        decay = self.momentum
+        mean.value = decay * mean.value + (1 - decay) * jax.lax.stop_gradient(batch_mean)
+        var.value = decay * var.value + (1 - decay) * jax.lax.stop_gradient(batch_var)
         seen.value = seen.value + 1
         return scale * ((x - batch_mean) / batch_std * r + d) + bias
 
@@ -80,12 +82,12 @@ class NoisyDense(nn.Module):
 
     y = (mu_w + sigma_w * f(e) f(e')^T) x + mu_b + sigma_b * f(e'),   f(e) = sgn(e) sqrt|e|
 
-    The noise e is a variable of the collection "noise", see `draw_noise`, and the same for all
-    rows of a call. Without that collection there is none.
+    The noise is a variable of the collection "noise", see `draw_noise`, and is the same for all
+    rows of a batch. Without that collection, the layer is deterministic.
     """
 
     features: int
-    dtype: Any = None
+    dtype: DTypeLike | None = None
     sigma: float = 0.5
 
     @nn.compact
@@ -93,14 +95,14 @@ class NoisyDense(nn.Module):
         width = x.shape[-1]
         bound = width**-0.5
 
-        def around_zero(key: jax.Array, shape: Sequence[int]) -> jax.Array:
+        def init_mu(key: jax.Array, shape: Sequence[int]) -> jax.Array:
             return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
-        deviation = nn.initializers.constant(self.sigma * bound)
-        mu_w = self.param("mu_w", around_zero, (width, self.features))
-        mu_b = self.param("mu_b", around_zero, (self.features,))
-        sigma_w = self.param("sigma_w", deviation, (width, self.features))
-        sigma_b = self.param("sigma_b", deviation, (self.features,))
+        init_sigma = nn.initializers.constant(self.sigma * bound)
+        mu_w = self.param("mu_w", init_mu, (width, self.features))
+        mu_b = self.param("mu_b", init_mu, (self.features,))
+        sigma_w = self.param("sigma_w", init_sigma, (width, self.features))
+        sigma_b = self.param("sigma_b", init_sigma, (self.features,))
         dtype = self.dtype or jnp.float32
         x, mu_w, mu_b, sigma_w, sigma_b = (
             value.astype(dtype) for value in (x, mu_w, mu_b, sigma_w, sigma_b)
@@ -108,18 +110,18 @@ class NoisyDense(nn.Module):
         y = x @ mu_w + mu_b
         if not self.has_variable("noise", "f"):
             return y
-        noise = self.get_variable("noise", "f").astype(dtype)
-        into, out = noise[:width], noise[width:]
-        return y + ((x * into) @ sigma_w + sigma_b) * out
+        noise: jax.Array = self.get_variable("noise", "f").astype(dtype)
+        f_in, f_out = noise[:width], noise[width:]
+        return y + ((x * f_in) @ sigma_w + sigma_b) * f_out
 
 
 def draw_noise(key: jax.Array, params: PyTree) -> PyTree:
-    """Noise for every `NoisyDense` of a network, as a collection: `{**params, **draw_noise(...)}`.
+    """Samples the noise of all `NoisyDense` layers of a network: `{**params, **draw_noise(...)}`.
 
-    Drawn at once, because each call of a random number generator costs as much as a small layer.
+    In one call, because each call of a random number generator costs as much as a small layer.
 
     Returns:
-        {"noise": ...} with f(e), [inputs + outputs] for each layer; empty where none is noisy.
+        {"noise": ...}, with f(e), [inputs + outputs], for each layer; empty if there is none.
     """
     layers = [
         (path[:-1], sum(x.shape))
@@ -134,19 +136,19 @@ def draw_noise(key: jax.Array, params: PyTree) -> PyTree:
     return {"noise": unflatten_dict(named)}
 
 
-def orthogonal(scale: float) -> Callable[..., nn.Module]:
-    """Dense layers that start orthogonal, which on-policy methods are known to need."""
+def orthogonal(scale: float) -> MakeLayer:
+    """Dense layers with orthogonal initialisation, the standard choice of on-policy methods."""
     return partial(nn.Dense, kernel_init=partial(_orthogonal, scale=scale))
 
 
 def _orthogonal(
-    key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, *, scale: float
+    key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32, *, scale: float
 ) -> jax.Array:
-    """`scale` times a matrix [n, m] with orthonormal rows or columns, all equally likely.
+    """`scale` times a uniformly distributed matrix [n, m] with orthonormal rows or columns.
 
-    The polar factor of a Gaussian matrix, by the iteration of Newton and Schulz, which makes every
-    singular value 1. Not by QR: on a CPU it waits for threads of the pool that it runs in, and as
-    many of them side by side as there are cores wait for ever (jaxlib 0.10).
+    The polar factor of a Gaussian matrix, by the Newton-Schulz iteration, which moves all singular
+    values to 1. QR would deadlock on a CPU: it waits for threads of the pool that it runs in, so
+    that as many concurrent calls as there are cores never finish (jaxlib 0.10).
     """
     x = jax.random.normal(key, (max(shape), min(shape)), dtype)
     x = x / jnp.linalg.norm(x)

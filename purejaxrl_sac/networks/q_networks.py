@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,19 +10,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_sac.networks.layers import Activation, no_norm
-from purejaxrl_sac.networks.torsos import MLP, Conv, convolutions, torso
+from purejaxrl_sac.networks.layers import Activation, MakeLayer, MakeNorm, no_norm
+from purejaxrl_sac.networks.torsos import MLP, Conv, MakeConvolutions, convolutions, torso
 
 
 class Linear(nn.Module):
-    """K numbers for each of A actions: [..., F] -> [..., A, K].
+    """K outputs for each of A actions: [..., F] -> [..., A, K].
 
-    The output layer is of float32 whatever the others are: near 100, bfloat16 has steps of 1/2,
-    and most actions would be equal.
+    The output layer is always float32: near 100, bfloat16 numbers are 1/2 apart, so that most
+    actions would have equal values.
     """
 
     mlp: Callable[[], nn.Module]
-    dense: Callable[..., nn.Module]
+    dense: MakeLayer
     num_actions: int
     num_outputs: int
 
@@ -33,10 +33,10 @@ class Linear(nn.Module):
 
 
 class Dueling(nn.Module):
-    """Q(s, a) = V(s) + A(s, a) - mean_a' A(s, a'), from a stream each (Wang et al. 2016, eq. 9)."""
+    """Q(s, a) = V(s) + A(s, a) - mean_a' A(s, a'), with two streams (Wang et al. 2016, eq. 9)."""
 
     mlp: Callable[[], nn.Module]
-    dense: Callable[..., nn.Module]
+    dense: MakeLayer
     num_actions: int
     num_outputs: int
 
@@ -50,32 +50,32 @@ class Dueling(nn.Module):
 
 
 class QNetwork(nn.Module):
-    """[B, *obs_shape] -> [B, A, K]: a torso and a stream on it."""
+    """[B, *obs_shape] -> [B, A, K]: a torso followed by a stream."""
 
     torso: nn.Module
     stream: nn.Module
-    dense: Callable[..., nn.Module] = nn.Dense  # for networks with layers of their own
+    dense: MakeLayer = nn.Dense  # for networks with additional layers; unused here
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.stream(self.torso(x))
 
 
 class Quantiles(NamedTuple):
-    value: jax.Array  # [B, A, K]: the return's quantiles
-    fraction: jax.Array  # [B, K]: at these fractions tau, in (0, 1)
+    value: jax.Array  # [B, A, K]: quantiles of the return
+    fraction: jax.Array  # [B, K]: their fractions tau in (0, 1)
 
 
 class ImplicitQuantileNetwork(nn.Module):
     """[B, *obs_shape] -> Quantiles at K random fractions (Dabney et al. 2018, arXiv 1806.06923).
 
     The torso's features are multiplied by relu(Dense(cos(pi i tau))), i = 0 .. 63. Without a
-    "tau" key, fractions are the midpoints of K equal parts, distorted by `distortion`: the
-    expectation over them is what the policy maximises.
+    "tau" key, fractions are the midpoints of K equal parts of [0, 1], transformed by `distortion`;
+    the policy maximises the mean over them.
     """
 
     torso: nn.Module
     stream: nn.Module  # with one output per action
-    dense: Callable[..., nn.Module] = nn.Dense
+    dense: MakeLayer = nn.Dense
     num_quantiles: int = 32
     distortion: Activation = lambda fraction: fraction
 
@@ -94,7 +94,7 @@ class ImplicitQuantileNetwork(nn.Module):
 
 
 def midpoints(count: int) -> jax.Array:
-    """The middles of `count` equal parts of [0, 1]."""
+    """The midpoints of `count` equal parts of [0, 1]."""
     return (jnp.arange(count) + 0.5) / count
 
 
@@ -104,21 +104,24 @@ def q_network(
     num_actions: int,
     num_outputs: int,
     *,
-    stream: type[nn.Module] = Linear,
+    stream: Callable[..., nn.Module] = Linear,
     network: Callable[..., nn.Module] = QNetwork,
-    dense: Callable[..., nn.Module] = nn.Dense,
-    norm: Callable[..., Activation] | None = None,
-    layers: Callable[[Any], Sequence[tuple[int, int, int]]] = convolutions,
+    dense: MakeLayer = nn.Dense,
+    norm: MakeNorm | None = None,
+    layers: MakeConvolutions = convolutions,
 ) -> nn.Module:
-    """Builds a network for Q(s, .) from its parts; the stream has the last hidden layer.
+    """Builds a network for Q(s, .) from its parts; the stream contains the last hidden layer.
 
     Args:
-        config: hidden_sizes, activation and compute_dtype, in which the hidden layers compute;
-            parameters and the output layer are always float32.
+        config: hidden_sizes, activation and compute_dtype, the dtype of the hidden layers'
+            computations; parameters and the output layer are always float32.
+        space: gymnax observation space.
+        num_actions: A.
+        num_outputs: K.
         stream: `Linear` or `Dueling`.
-        network: how torso and stream go together.
+        network: combines torso and stream, such as `QNetwork`.
         dense: `nn.Dense` or `NoisyDense`.
-        norm: before every activation, such as `LayerNorm`.
+        norm: normalisation before every activation, such as `LayerNorm`.
         layers: the convolutions, as in `torso`.
     """
     dtype = jnp.dtype(config.compute_dtype)
@@ -126,7 +129,8 @@ def q_network(
     conv = partial(Conv, dtype=dtype)
     norm = partial(norm, dtype=dtype) if norm else no_norm
     below, last = config.hidden_sizes[:-1], config.hidden_sizes[-1:]
-    kinds = {"dense": dense, "norm": norm}
-    features = torso(space, below, config.activation, layers=layers, conv=conv, **kinds)
-    mlp = partial(MLP, tuple(last), getattr(nn, config.activation), **kinds)
+    features = torso(
+        space, below, config.activation, layers=layers, dense=dense, conv=conv, norm=norm
+    )
+    mlp = partial(MLP, tuple(last), getattr(nn, config.activation), dense=dense, norm=norm)
     return network(features, stream(mlp, dense, num_actions, num_outputs), dense)

@@ -1,4 +1,4 @@
-"""Torsos: from observations to features, [B, *obs_shape] -> [B, F]."""
+"""Torsos map observations to features, [B, *obs_shape] -> [B, F]."""
 
 from __future__ import annotations
 
@@ -8,15 +8,26 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from purejaxrl_sac.config import ConfigError
-from purejaxrl_sac.networks.layers import Activation, LayerNorm, no_norm, orthogonal
+from purejaxrl_sac.networks.layers import (
+    Activation,
+    LayerNorm,
+    MakeLayer,
+    MakeNorm,
+    no_norm,
+    orthogonal,
+)
+
+Convolutions = Sequence[tuple[int, int, int]]  # filters, kernel width and stride of each layer
+MakeConvolutions = Callable[[Any], Convolutions]  # gymnax observation space -> convolutions
 
 
 def features(space: Any) -> Callable[[jax.Array], jax.Array]:
-    """What networks see of an observation: one-hot where it is Discrete, float32 elsewhere.
+    """Maps observations to inputs of networks: one-hot if they are Discrete, else float32.
 
-    Observations stay in the environment's own dtype everywhere else, the memory included.
+    Elsewhere, memories included, observations keep the environment's own dtype.
     """
     if hasattr(space, "n"):
         return lambda obs: jax.nn.one_hot(obs, space.n)
@@ -33,8 +44,8 @@ class MLP(nn.Module):
 
     hidden_sizes: Sequence[int]
     activation: Activation = nn.relu
-    dense: Callable[..., nn.Module] = nn.Dense
-    norm: Callable[[], Activation] = no_norm
+    dense: MakeLayer = nn.Dense
+    norm: MakeNorm = no_norm
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -46,14 +57,14 @@ class MLP(nn.Module):
 class Conv(nn.Module):
     """A convolution as one matrix product over patches: [B, H, W, C] -> [B, H', W', features].
 
-    The same numbers as `nn.Conv` without padding, and 1.5 to 2.5 times as fast on a CPU where
-    seeds are vmapped: a convolution with kernels of their own for each seed is slow there.
+    Equivalent to `nn.Conv` without padding, and 1.5 to 2.5 times as fast on a CPU with vmapped
+    seeds, where convolutions with a different kernel per seed are slow.
     """
 
     features: int
     width: int
     stride: int = 1
-    dtype: Any = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -70,12 +81,12 @@ class Conv(nn.Module):
 
 
 class CNN(nn.Module):
-    """Convolutions over images: [B, H, W, C] -> [B, F]; follow it with an MLP."""
+    """Convolutions on images: [B, H, W, C] -> [B, F]; to be followed by an MLP."""
 
-    layers: Sequence[tuple[int, int, int]]  # filters, width of the kernel, stride
+    layers: Convolutions
     activation: Activation = nn.relu
-    conv: Callable[..., nn.Module] = Conv
-    norm: Callable[[], Activation] = no_norm
+    conv: MakeLayer = Conv  # (filters, width, stride) -> layer
+    norm: MakeNorm = no_norm
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -85,10 +96,10 @@ class CNN(nn.Module):
 
 
 class Residual(nn.Module):
-    """[..., F] -> [..., width]: SimBa's residual feed-forward blocks (Lee et al. 2024).
+    """SimBa's residual feed-forward blocks (Lee et al. 2024): [..., F] -> [..., width].
 
-    A linear embedding, x + MLP(LayerNorm(x)) with an inner layer of 4 x width per block, and a
-    LayerNorm at the end.
+    A linear embedding, blocks x + MLP(LayerNorm(x)) with a hidden layer of 4 x width units, and a
+    final LayerNorm.
     """
 
     width: int
@@ -112,8 +123,8 @@ NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 """The convolutions of Mnih et al. 2015, for images of 36 x 36 and more."""
 
 
-def convolutions(space: Any) -> Sequence[tuple[int, int, int]]:
-    """The usual ones for a gymnax observation space: none unless it is of images [H, W, C]."""
+def convolutions(space: Any) -> Convolutions:
+    """The default convolutions for an observation space: none unless of images [H, W, C]."""
     if hasattr(space, "n") or len(space.shape) != 3:
         return ()
     return NATURE if min(space.shape[:2]) >= 36 else MINATAR
@@ -124,18 +135,24 @@ def torso(
     hidden_sizes: Sequence[int],
     activation: str,
     *,
-    layers: Callable[[Any], Sequence[tuple[int, int, int]]] = convolutions,
-    dense: Callable[..., nn.Module] = nn.Dense,
-    conv: Callable[..., nn.Module] = Conv,
-    norm: Callable[[], Activation] = no_norm,
+    layers: MakeConvolutions = convolutions,
+    dense: MakeLayer = nn.Dense,
+    conv: MakeLayer = Conv,
+    norm: MakeNorm = no_norm,
 ) -> nn.Module:
-    """The usual torso for a gymnax observation space: [B, *obs_shape] -> [B, F].
+    """The default torso for an observation space, a CNN or an MLP: [B, *obs_shape] -> [B, F].
 
     Args:
-        layers: space -> the convolutions before the MLP; (), and observations are flattened.
+        space: gymnax observation space.
+        hidden_sizes: units of each layer of the MLP.
+        activation: the activation function's name in flax.linen.
+        layers: space -> the convolutions before the MLP; () to flatten observations instead.
+        dense: layers of the MLP.
+        conv: convolutional layers.
+        norm: normalisation before every activation.
 
     Raises:
-        ConfigError: convolutions on observations that are not images, or are too small.
+        ConfigError: convolutions for observations that are not images, or too small.
     """
     activate = getattr(nn, activation)
     mlp = MLP(tuple(hidden_sizes), activate, dense, norm)

@@ -1,1 +1,1 @@
-"""Curves, episodes and value maps."""
+"""Figures of runs, rendered episodes and value maps."""

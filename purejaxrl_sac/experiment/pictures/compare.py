@@ -1,4 +1,4 @@
-"""Several runs in one picture."""
+"""Comparison of several runs in one figure."""
 
 from __future__ import annotations
 
@@ -14,24 +14,29 @@ from purejaxrl_sac.experiment.runs.directory import RunDirectory
 
 
 def compare(paths: Sequence[Path], metric: str, out: Path) -> Figure:
-    """Learning curves of a metric, and the final scores, of several runs.
+    """Plot learning curves of a metric, and final scores, of several runs.
 
-    A score is a seed's mean greedy return at the end; where some run has none yet, every run's are
-    its seeds' latest returns while training.
+    The score of a seed is its mean greedy return at the end; if some run has none yet, it is the
+    latest training return in all runs.
+
+    Args:
+        paths: run directories.
+        metric: a column of `metrics.jsonl`.
+        out: image file, which must not exist.
 
     Raises:
-        ConfigError: not a run, no such metric, or the picture exists already.
+        ConfigError: not a run, no such metric, different environments, or the file exists.
     """
     if not paths:
         raise ConfigError("plot needs at least one run")
     if out.exists():
         raise ConfigError(f"{out} exists already: give --out another name")
-    found = [RunDirectory.find(path) for path in paths]
-    played = sorted({run.read_document()["config"]["env"] for run in found})
-    if len(played) > 1:
-        raise ConfigError(f"runs on {' and '.join(played)} have nothing to compare")
+    runs = [RunDirectory.find(path) for path in paths]
+    envs = sorted({run.read_document()["config"]["env"] for run in runs})
+    if len(envs) > 1:
+        raise ConfigError(f"runs on {' and '.join(envs)} cannot be compared: plot them separately")
     curves, greedy, training = {}, {}, {}
-    for name, run in zip(labels(paths), found, strict=True):
+    for name, run in zip(labels(paths), runs, strict=True):
         columns = run.columns()
         known = [column for column in columns if column not in ("steps", "seconds")]
         if metric not in known:
@@ -42,20 +47,20 @@ def compare(paths: Sequence[Path], metric: str, out: Path) -> Figure:
         greedy[name] = np.array(summary.get("greedy_returns") or [], float)
         training[name] = plot.forward_fill(columns["episode_return"].T)[:, -1]
     finished = all(map(len, greedy.values()))
-    what = "greedy return" if finished else "training return"
+    score = "greedy return" if finished else "training return"
     try:
         return plot.comparison(
             curves,
             greedy if finished else training,
             ylabel=metric.replace("_", " "),
-            xlabel=f"final {what} of a seed",
+            xlabel=f"final {score} of a seed",
             path=out,
         )
-    except (OSError, ValueError) as error:  # no such directory, or no such kind of picture
+    except (OSError, ValueError) as error:  # no such directory, or an unknown image format
         raise ConfigError(f"cannot write {out}: {error}") from None
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
-    """Names to tell runs apart: their directories', with parents where those are alike."""
+    """Distinct names of runs: of their directories, or the whole paths if those are equal."""
     names = [path.resolve().name for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]

@@ -1,7 +1,7 @@
-"""Pictures of runs, drawn from arrays; bands and bars are 95 % bootstrap intervals.
+"""Figures of runs, plotted from arrays; bands and bars are 95 % bootstrap intervals.
 
-A figure is made of the functions that draw on axes (`draw_...`), and saved where a path is given,
-in the format of its suffix: PNG, PDF, SVG.
+Functions named `draw_...` draw on existing axes; all others make a figure, and write it if a path
+is given, in the format of its suffix: PNG, PDF, SVG.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,6 +21,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from purejaxrl_sac.config import Config, ConfigError, unknown
 from purejaxrl_sac.experiment.statistics import (
+    Interval,
     bootstrap_interval,
     iqm,
     performance_profile,
@@ -27,31 +29,42 @@ from purejaxrl_sac.experiment.statistics import (
     stratified_interval,
 )
 
-# Okabe and Ito's, which the colour-blind can tell apart, with an olive for their yellow
+Statistic = Callable[[np.ndarray], np.ndarray]  # [runs, ...] -> [...]
+Curve = tuple[np.ndarray, np.ndarray]  # steps [points], values [runs, points]
+Curves = Mapping[str, Curve]  # label -> curve; steps and seeds may differ
+Scores = Mapping[str, np.ndarray]  # label -> [runs], nan for a seed without a score
+
+
+class Style(TypedDict):
+    """Line style of a run."""
+
+    color: str
+    linestyle: NotRequired[str]
+
+
+Styles = Mapping[str, Style]  # label -> style
+DrawScores = Callable[[Axes, Scores, Styles], None]
+
+# the colour-blind-safe palette of Okabe and Ito, with olive instead of yellow
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
-LINES = ("-", "--", ":", "-.")  # for further runs
-STATISTICS = {  # name: statistic and marker
+LINES = ("-", "--", ":", "-.")  # the next one each time the colors are used up
+STATISTICS: dict[str, tuple[Statistic, str]] = {  # name -> statistic, marker
     "IQM": (iqm, "D"),
-    "median": (partial(np.median, axis=0), "o"),
-    "mean": (partial(np.mean, axis=0), "s"),
+    "median": (lambda x: np.median(x, axis=0), "o"),
+    "mean": (lambda x: np.mean(x, axis=0), "s"),
 }
 SCORE = "final score of a seed"
-MANY = 6  # of more runs than these, the first is compared with each
-
-Curve = tuple[np.ndarray, np.ndarray]  # steps [points], values [runs, points]
-Curves = Mapping[str, Curve]  # label -> a curve, with steps and seeds of its own
-Scores = Mapping[str, np.ndarray]  # label -> [runs], nan for a seed without a score
-Styles = Mapping[str, dict[str, str]]  # label -> color and linestyle
+MAX_ALL_PAIRS = 6  # with more runs, only the first is compared with each of the others
 
 
 def forward_fill(returns: np.ndarray) -> np.ndarray:
-    """Repeats each run's last known value where no episode ended.
+    """Replace nan by the last known value of the same run.
 
     Args:
-        returns: [runs, points], nan where nothing is known.
+        returns: [runs, points], nan where no episode ended.
 
     Returns:
-        the same, with nan only before a run's first episode.
+        [runs, points], nan only before a run's first episode.
     """
     known = np.where(np.isnan(returns), 0, np.arange(returns.shape[1]))
     return np.take_along_axis(returns, np.maximum.accumulate(known, axis=1), axis=1)
@@ -60,50 +73,51 @@ def forward_fill(returns: np.ndarray) -> np.ndarray:
 def series(
     metrics: Mapping[str, np.ndarray], config: Config, name: str = "returns", points: int = 50
 ) -> Curve:
-    """A metric of `train`, vmapped over seeds, as a curve: a point for each share of the run.
+    """A metric of `train`, vmapped over seeds, as a curve: each point averages a part of the run.
 
     Args:
         metrics: [runs, iterations] each, of a whole run of `config`.
-        name: `returns` or `lengths` for the mean over the episodes that ended in each share, nan
-            where none did; any other metric for its mean over each share.
-        points: how many shares; iterations left over at the end are not shown.
+        name: `returns` or `lengths` for the mean over the episodes that ended in each part, nan
+            where none did; any other metric for its mean over each part.
+        points: number of parts; a remainder of iterations at the end is left out.
 
     Returns:
-        environment steps at the end of each share, [points], and values, [runs, points].
+        environment steps at the end of each part, [points], and values, [runs, points].
 
     Raises:
-        ConfigError: there is no such metric, or there are fewer iterations than points.
+        ConfigError: no such metric, or fewer iterations than points.
     """
     if name not in metrics:
         raise unknown("metric", name, metrics)
-    share = config.iterations // points
-    if share < 1:
-        raise ConfigError(f"{config.iterations} iterations have no {points} points: lower points")
-    steps = (
-        config.warmup_iterations + share * np.arange(1, points + 1)
-    ) * config.steps_per_iteration
+    part = config.iterations // points
+    if part < 1:
+        raise ConfigError(
+            f"points is {points}, but the run has {config.iterations} iterations: lower points"
+        )
+    iterations = config.warmup_iterations + part * np.arange(1, points + 1)
+    steps = iterations * config.steps_per_iteration
 
-    def shares(name: str) -> np.ndarray:
-        values = np.asarray(metrics[name], float)[:, : points * share]
-        return values.reshape(len(values), points, share)
+    def parts(name: str) -> np.ndarray:
+        values = np.asarray(metrics[name], float)[:, : points * part]
+        return values.reshape(len(values), points, part)
 
     if name not in ("returns", "lengths"):
-        return steps, shares(name).mean(-1)
-    episodes = shares("episodes").sum(-1)
-    found = np.full(episodes.shape, np.nan)
-    return steps, np.divide(shares(name).sum(-1), episodes, out=found, where=episodes > 0)
+        return steps, parts(name).mean(-1)
+    episodes = parts("episodes").sum(-1)
+    means = np.full(episodes.shape, np.nan)
+    return steps, np.divide(parts(name).sum(-1), episodes, out=means, where=episodes > 0)
 
 
 def learning_curve(
     steps: np.ndarray, returns: np.ndarray, title: str, path: Path | None = None
 ) -> Figure:
-    """IQM over runs with its 95 % bootstrap band, and every single run faintly.
+    """Plot the IQM over runs with its 95 % bootstrap band, and single runs as faint lines.
 
     Args:
         steps: [points] environment steps of one run.
         returns: [runs, points] mean return of the episodes that ended at each point; nan where
             none did.
-        path: where to save it; None to save nothing.
+        path: image file to write; None for none.
     """
     figure, axes = _page(4)
     filled = forward_fill(np.asarray(returns, float))
@@ -120,7 +134,7 @@ def learning_curve(
 
 
 def curves(curves: Curves, ylabel: str, title: str = "", path: Path | None = None) -> Figure:
-    """Learning curves of several runs, each the IQM over its seeds with its interval."""
+    """Plot learning curves of several runs, each the IQM over its seeds with its interval."""
     figure, axes = _page(4)
     draw_curves(axes, curves, _styles(curves), ylabel)
     return _saved(figure, axes, title, path)
@@ -129,19 +143,19 @@ def curves(curves: Curves, ylabel: str, title: str = "", path: Path | None = Non
 def intervals(
     scores: Scores, xlabel: str = SCORE, title: str = "", path: Path | None = None
 ) -> Figure:
-    """IQM, median and mean of several runs' final scores, with their intervals."""
+    """Plot IQM, median and mean of the final scores of several runs, with their intervals."""
     return _of_scores(partial(draw_intervals, xlabel=xlabel), scores, title, path)
 
 
 def profile(
     scores: Scores, xlabel: str = SCORE, title: str = "", path: Path | None = None
 ) -> Figure:
-    """Performance profiles of several runs, with their intervals."""
+    """Plot performance profiles of several runs, with their intervals."""
     return _of_scores(partial(draw_profiles, xlabel=xlabel), scores, title, path)
 
 
 def improvement(scores: Scores, title: str = "", path: Path | None = None) -> Figure:
-    """How probably a seed of one run scores higher than one of another, with intervals."""
+    """Plot P(a seed of one run > a seed of another) of several runs, with intervals."""
     return _of_scores(draw_improvements, scores, title, path)
 
 
@@ -154,27 +168,26 @@ def comparison(
     title: str = "",
     path: Path | None = None,
 ) -> Figure:
-    """Runs beside each other: curves, final scores, their profiles, and who beats whom how often.
+    """Plot curves, final scores, profiles and probabilities of improvement side by side.
 
     Args:
-        curves: their labels include those of the scores.
-        ylabel: what the curves show.
-        xlabel: what the scores are.
-        path: where to save it; None to save nothing.
+        curves: of all labels in `scores`, and possibly more.
+        ylabel: name of the curves' metric.
+        xlabel: name of the scores.
+        path: image file to write; None for none.
     """
     scores, styles = _with_scores(scores), _styles(curves)
-    figure, axes = _page(2 * _height(scores), columns=2, rows=2)
-    draw_curves(axes[0, 0], curves, styles, ylabel)
-    draw_intervals(axes[0, 1], scores, styles, xlabel)
-    draw_profiles(axes[1, 0], scores, styles, xlabel)
-    draw_improvements(axes[1, 1], scores, styles)
-    return _saved(figure, axes[0, 0], title, path)
+    figure = Figure(figsize=(11, 2 * _height(scores)), dpi=150, layout="constrained")
+    panels = figure.subplots(2, 2)
+    draw_curves(panels[0, 0], curves, styles, ylabel)
+    draw_intervals(panels[0, 1], scores, styles, xlabel)
+    draw_profiles(panels[1, 0], scores, styles, xlabel)
+    draw_improvements(panels[1, 1], scores, styles)
+    return _saved(figure, panels[0, 0], title, path)
 
 
-def draw_curve(
-    axes: Axes, steps: np.ndarray, values: np.ndarray, style: Mapping[str, str], label: str
-) -> None:
-    """IQM with its band, from where every seed that ever has a value has one."""
+def draw_curve(axes: Axes, steps: np.ndarray, values: np.ndarray, style: Style, label: str) -> None:
+    """Draw the IQM with its band, over seeds with a value, from where all of them have one."""
     values = forward_fill(np.asarray(values, float))
     known = values[np.isfinite(values[:, -1])]
     seeds = _seeds(len(values))
@@ -183,15 +196,16 @@ def draw_curve(
     complete = np.isfinite(known).all(0) if len(known) else np.zeros(len(steps), bool)
     steps, known = np.asarray(steps)[complete], known[:, complete]
     if len(known) > 1:
-        band, edge = bootstrap_interval(known), 3 if len(steps) == 1 else 0  # a band has a width
-        axes.fill_between(steps, *band, color=style["color"], alpha=0.25, linewidth=edge)
+        edge = 3 if len(steps) == 1 else 0  # of one point, only the edge is visible
+        low, high = bootstrap_interval(known)
+        axes.fill_between(steps, low, high, color=style["color"], alpha=0.25, linewidth=edge)
     marker = "o" if len(steps) == 1 else None
-    middle = iqm(known) if len(known) else []
+    middle = iqm(known) if len(known) else np.empty(0)
     axes.plot(steps, middle, linewidth=1.8, marker=marker, label=f"{label} ({seeds})", **style)
 
 
 def draw_curves(axes: Axes, curves: Curves, styles: Styles, ylabel: str) -> None:
-    """Every run's curve."""
+    """Draw the curve of every run."""
     for label, (steps, values) in curves.items():
         draw_curve(axes, steps, values, styles[label], label)
     axes.set_title("Learning curves: IQM, 95 % intervals", loc="left", fontsize="medium")
@@ -199,7 +213,7 @@ def draw_curves(axes: Axes, curves: Curves, styles: Styles, ylabel: str) -> None
 
 
 def draw_intervals(axes: Axes, scores: Scores, styles: Styles, xlabel: str = SCORE) -> None:
-    """IQM, median and mean of every run, each with its interval."""
+    """Draw IQM, median and mean of every run, each with its interval."""
     shifts = np.linspace(-0.25, 0.25, len(STATISTICS))
     for place, (label, x) in enumerate(scores.items()):
         color = styles[label]["color"]
@@ -222,23 +236,23 @@ def draw_intervals(axes: Axes, scores: Scores, styles: Styles, xlabel: str = SCO
 
 
 def draw_profiles(axes: Axes, scores: Scores, styles: Styles, xlabel: str = SCORE) -> None:
-    """Share of seeds above each score."""
+    """Draw the fraction of seeds above each score."""
     every = np.concatenate([*scores.values(), []])
     if len(every):
         margin = 0.03 * np.ptp(every) or 1
         thresholds = np.linspace(every.min() - margin, every.max() + margin, 300)
-        share = partial(performance_profile, thresholds=thresholds)
+        profile = partial(performance_profile, thresholds=thresholds)
         for label, x in scores.items():
-            band, color = stratified_interval([x], share), styles[label]["color"]
+            band, color = stratified_interval([x], profile), styles[label]["color"]
             axes.fill_between(thresholds, *band, color=color, alpha=0.2, linewidth=0, step="post")
-            axes.step(thresholds, share(x), where="post", label=label, **styles[label])
+            axes.step(thresholds, profile(x), where="post", label=label, **styles[label])
     axes.set_title("Performance profiles, 95 % intervals", loc="left", fontsize="medium")
-    axes.set(xlabel=xlabel, ylabel="share of seeds above it", ylim=(-0.02, 1.02))
+    axes.set(xlabel=xlabel, ylabel="fraction of seeds above it", ylim=(-0.02, 1.02))
     _plain(axes)
 
 
 def draw_improvements(axes: Axes, scores: Scores, styles: Styles) -> None:
-    """P(a random seed of one > one of another), for every pair, or the first and any other."""
+    """Draw P(a seed of one run > a seed of another) for every pair, or the first and any other."""
     pairs = _pairs(scores)
     for place, pair in enumerate(pairs):
         samples, (left, right) = [scores[label] for label in pair], (styles[x] for x in pair)
@@ -257,14 +271,14 @@ def draw_improvements(axes: Axes, scores: Scores, styles: Styles) -> None:
     _plain(axes)
 
 
-def _bar(axes: Axes, place: float, ends: Iterable[float], color: str) -> None:
+def _bar(axes: Axes, place: float, ends: Interval, color: str) -> None:
     axes.plot(
         list(ends), [place, place], color=color, linewidth=5, alpha=0.4, solid_capstyle="butt"
     )
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
-    """From the top down."""
+    """Label the rows, from the top down."""
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
 
@@ -287,13 +301,13 @@ def _seeds(number: int) -> str:
 
 
 def _pairs(scores: Scores) -> list[tuple[str, str]]:
-    """Everyone with everyone; of many runs, the first with everyone."""
+    """All pairs of runs; of many runs, the first with each of the others."""
     first = [(label, other) for label in list(scores)[:1] for other in list(scores)[1:]]
-    return first if len(scores) > MANY else list(combinations(scores, 2))
+    return first if len(scores) > MAX_ALL_PAIRS else list(combinations(scores, 2))
 
 
 def _styles(labels: Iterable[str]) -> Styles:
-    """By place, so that a run looks alike in all panels."""
+    """By position, so that a run has the same style in all panels."""
     return {
         label: {
             "color": COLORS[i % len(COLORS)],
@@ -304,13 +318,13 @@ def _styles(labels: Iterable[str]) -> Styles:
 
 
 def _with_scores(scores: Scores) -> Scores:
-    """Without the seeds that have none, and the runs where no seed has one."""
+    """Drop seeds without a score, and runs without any."""
     known = {label: np.asarray(x, float) for label, x in scores.items()}
     known = {label: x[np.isfinite(x)] for label, x in known.items()}
     return {label: x for label, x in known.items() if len(x)}
 
 
-def _of_scores(draw: Callable, scores: Scores, title: str, path: Path | None) -> Figure:
+def _of_scores(draw: DrawScores, scores: Scores, title: str, path: Path | None) -> Figure:
     styles, scores = _styles(scores), _with_scores(scores)
     figure, axes = _page(_height(scores))
     draw(axes, scores, styles)
@@ -318,20 +332,19 @@ def _of_scores(draw: Callable, scores: Scores, title: str, path: Path | None) ->
 
 
 def _height(scores: Scores) -> float:
-    """Inches that a row of text for every run, or pair of runs, needs."""
+    """Height in inches, with a row of text for every run or pair of runs."""
     return max(3.5, 0.8 + 0.45 * len(scores), 0.8 + 0.3 * len(_pairs(scores)))
 
 
-def _page(height: float, columns: int = 1, rows: int = 1) -> tuple[Figure, Axes]:
-    width = 6.4 if columns == 1 else 5.5 * columns
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    return figure, figure.subplots(rows, columns)
+def _page(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6.4, height), dpi=150, layout="constrained")
+    return figure, figure.subplots()
 
 
 def _saved(
     figure: Figure, axes: Axes | None = None, title: str = "", path: Path | None = None
 ) -> Figure:
-    """With the runs that are named on the axes listed below them, where they hide nothing."""
+    """Add a title, and a legend of the runs on `axes` below all panels; write the file."""
     if title:
         figure.suptitle(title)
     if axes is not None and (runs := axes.get_legend_handles_labels()[1]):

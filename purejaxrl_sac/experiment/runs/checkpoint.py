@@ -25,7 +25,7 @@ Checkpoint = tuple[int, Parts]
 
 
 def checksum(tree: PyTree, lanes: int) -> int:
-    """The sum of every lane's CRC-32, modulo 2**32; the file format itself does not detect bit flips.
+    """The sum of every lane's CRC-32, modulo 2**32; the file format does not detect bit flips.
 
     The sum is independent of the sharding: each process adds its own lanes.
 

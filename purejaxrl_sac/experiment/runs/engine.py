@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from purejaxrl_sac.config import Config
-from purejaxrl_sac.evaluate import evaluate, policy
+from purejaxrl_sac.evaluate import PolicyFactory, evaluate, policy
 from purejaxrl_sac.experiment.devices.mesh import (
     fill,
     mesh_for,
@@ -34,7 +34,6 @@ from purejaxrl_sac.experiment.runs.plans import (
     TOTALS,
     Keys,
     Plan,
-    PolicyFactory,
     Progress,
     Result,
     chunk_lengths,
@@ -243,7 +242,7 @@ def train_seeds(
     return Result(state, history, evaluation, programs.seconds, history[-1].seconds)
 
 
-def _chunk(  # noqa: PLR0917
+def _chunk(
     mesh: Mesh,
     iterations: int,
     episodes: int,

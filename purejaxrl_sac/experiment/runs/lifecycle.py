@@ -21,18 +21,18 @@ import numpy as np
 from jax.sharding import Mesh
 
 from purejaxrl_sac.config import Config, ConfigError
-from purejaxrl_sac.evaluate import Policy
+from purejaxrl_sac.evaluate import PolicyFactory
 from purejaxrl_sac.evaluate import policy as greedy_policy
 from purejaxrl_sac.experiment.devices import processes, resources
 from purejaxrl_sac.experiment.devices.mesh import fill, mesh_for, policy_state, trim
 from purejaxrl_sac.experiment.errors import DamagedError, RunError, StoppedError
-from purejaxrl_sac.experiment.pictures import finished
+from purejaxrl_sac.experiment.pictures import run_figures
 from purejaxrl_sac.experiment.runs import display, engine, plans, record
 from purejaxrl_sac.experiment.runs.checkpoint import Checkpoint, Checkpoints, Parts
 from purejaxrl_sac.experiment.runs.directory import RunDirectory, device_name, to_list, write_json
 from purejaxrl_sac.experiment.runs.display import Reporter
 from purejaxrl_sac.experiment.runs.loggers import LoggerFactory
-from purejaxrl_sac.experiment.runs.plans import Plan, PolicyFactory, Progress, Result
+from purejaxrl_sac.experiment.runs.plans import Plan, Progress, Result
 from purejaxrl_sac.experiment.statistics import iqm
 from purejaxrl_sac.train import seed_state
 from purejaxrl_sac.types import PyTree, TrainState
@@ -68,7 +68,7 @@ class Run(NamedTuple):
             raise ConfigError(f"there is no seed {seed}: the run has 0 to {self.plan.lanes - 1}")
         return seed_state(self.state, seed)
 
-    def policy(self, seed: int = 0) -> Policy:
+    def policy(self, seed: int = 0) -> Callable[..., Any]:
         """The greedy policy of one seed, compiled: (key, obs [N, ...]) -> actions [N, ...]."""
         return jax.jit(greedy_policy(self.plan.lane_config(seed), self.seed_state(seed)))
 
@@ -305,7 +305,7 @@ def _train(
         raise ConfigError(f"{directory.metrics} ends before the checkpoint of step {steps:,}")
     first = processes.is_first()
     logs = [make_logger(directory.path, steps) for make_logger in loggers] if first else []
-    reporter.on_start(plan, finished.title(plan.config), device_name(mesh))
+    reporter.on_start(plan, run_figures.title(plan.config), device_name(mesh))
     done = steps // plan.config.steps_per_iteration - plan.config.warmup_iterations
     programs = engine.compile_run(plan, done, mesh)
     held = sum(resources.state_bytes(plan, mesh).values()) if checkpoint else 0
@@ -358,7 +358,7 @@ def _write_results(
     """Writes pictures and, last, the summary, which marks the run as finished."""
     figures = display.summary(plan.config, result)
     if not plan.variants:  # pictures aggregate over seeds of one configuration
-        figures |= finished.leave(directory.path, plan, result)
+        figures |= run_figures.write_figures(directory.path, plan, result)
     last = result.history[-1]
     failed = {str(seed): int(step) for seed, step in enumerate(last.failed_step) if step >= 0}
     evaluation = result.evaluation
@@ -370,7 +370,7 @@ def _write_results(
         "device": device_name(mesh),
     }
     write_json(directory.summary, document)
-    reporter.on_finished(finished.title(plan.config), figures, directory.path)
+    reporter.on_finished(run_figures.title(plan.config), figures, directory.path)
 
 
 def is_best(progress: Progress, history: Sequence[Progress]) -> bool:

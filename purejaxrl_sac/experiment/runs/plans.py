@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,11 +11,10 @@ import numpy as np
 
 from purejaxrl_sac import envs
 from purejaxrl_sac.config import Config, ConfigError, validate
-from purejaxrl_sac.evaluate import Policy, exploring_policy, policy
+from purejaxrl_sac.evaluate import PolicyFactory, exploring_policy, policy
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import PyTree, TrainState
 
-PolicyFactory = Callable[[Config, TrainState], Policy]
 """The policy of one seed's state, such as `evaluate.policy`."""
 
 TOTALS = ("episodes", "returns", "lengths")  # summed over a chunk; all other metrics are averaged

@@ -1,1 +1,1 @@
-"""Sweeps and searches over hyperparameters."""
+"""Hyperparameter sweeps and searches."""

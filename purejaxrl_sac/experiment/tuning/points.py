@@ -1,4 +1,4 @@
-"""Points to try: which hyperparameters, at which values. A point is {field: value}.
+"""Points of a sweep or a search: hyperparameters and their values, {field: value}.
 
 grid(learning_rate=[1e-4, 1e-3], tau=[0.005, 0.01])  # four points
 sampled(sobol(32, 2), learning_rate=log_uniform(1e-4, 1e-2), gamma=uniform(0.9, 0.999))
@@ -17,31 +17,37 @@ import numpy as np
 
 from purejaxrl_sac.config import Config, ConfigError, unknown, validate
 
-Point = dict[str, Any]
-Scale = Callable[[float], float]  # from [0, 1) to values, and it grows
+Point = dict[str, Any]  # field -> value
+Scale = Callable[[float], float]  # increasing, from [0, 1) to values
+
+NOT_SWEPT = {"algorithm", "env", "env_params", "wrappers"}
 
 
-def grid(**values: Sequence) -> list[Point]:
-    """Every combination; the last field varies fastest."""
+def grid(**values: Sequence[Any]) -> list[Point]:
+    """All combinations of values; the last field varies fastest."""
     names = list(values)
     return [dict(zip(names, x, strict=True)) for x in itertools.product(*values.values())]
 
 
 def uniform(low: float, high: float) -> Scale:
-    """Every value is as likely."""
+    """A uniform distribution.
+
+    Raises:
+        ConfigError: not low < high.
+    """
     _check_range(low, high)
     return lambda u: low + u * (high - low)
 
 
 def log_uniform(low: float, high: float) -> Scale:
-    """Every order of magnitude is as likely.
+    """A log-uniform distribution: every order of magnitude is equally likely.
 
     Raises:
         ConfigError: not 0 < low < high.
     """
     _check_range(low, high)
     if low <= 0:
-        raise ConfigError(f"{low:g} has no logarithm: begin above zero, or say :linear")
+        raise ConfigError(f"{low:g} has no logarithm: start above zero, or append :linear")
     return lambda u: low * (high / low) ** u
 
 
@@ -56,23 +62,22 @@ def random(count: int, dimensions: int, seed: int = 0) -> np.ndarray:
 
 
 def sobol(count: int, dimensions: int, seed: int = 0) -> np.ndarray:
-    """A scrambled Sobol sequence, [count, dimensions]: even in every projection, most of all for
-    powers of two (Owen 1998)."""
+    """A scrambled Sobol sequence (Owen 1998), [count, dimensions]; best with powers of two."""
     from scipy.stats import qmc
 
-    power = max(0, math.ceil(math.log2(count)))  # scipy warns where it is asked for another number
+    power = max(0, math.ceil(math.log2(count)))  # scipy warns about other counts
     return qmc.Sobol(dimensions, rng=np.random.default_rng(seed)).random_base2(power)[:count]
 
 
 def sampled(cube: np.ndarray, **scales: Scale) -> list[Point]:
-    """Points of the unit cube [points, fields], each coordinate on the scale of its field."""
+    """Points from the unit cube, [points, fields], each coordinate mapped by its field's scale."""
     return [
         {name: float(scale(u)) for (name, scale), u in zip(scales.items(), row, strict=True)}
         for row in cube
     ]
 
 
-def traced(config: Config) -> set[str]:
+def traced_fields(config: Config) -> set[str]:
     """The fields that may differ between lanes of one program."""
     return {
         field.name
@@ -81,48 +86,52 @@ def traced(config: Config) -> set[str]:
     }
 
 
-def checked(config: Config, points: Sequence[Point]) -> list[Point]:
-    """Points with values of their fields' types, one program's together, otherwise in order.
+def check_points(config: Config, points: Sequence[Point]) -> list[Point]:
+    """Convert values to the types of their fields, and drop duplicates.
+
+    Returns:
+        points in their order, except that those of one program are grouped.
 
     Raises:
-        ConfigError: an unknown field, a value that cannot be, or no point at all.
+        ConfigError: an unknown field, an invalid value, or no point.
     """
     if not points:
         raise ConfigError("a sweep needs at least one point")
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    made = []
+    swept = fields.keys() - NOT_SWEPT
+    valid: list[Point] = []
     for point in points:
         if point.keys() != points[0].keys():
             raise ConfigError("every point of a sweep has the same fields")
         typed = {}
         for name, value in point.items():
-            if name not in fields or name in ("algorithm", "env", "env_params", "wrappers"):
-                swept = sorted(fields.keys() - {"algorithm", "env", "env_params", "wrappers"})
-                raise unknown("hyperparameter", name, swept)
-            typed[name] = _typed(name, value, fields[name])
+            if name not in swept:
+                raise unknown("hyperparameter", name, sorted(swept))
+            typed[name] = _convert(name, value, fields[name])
         validate(config.replace(**typed))
-        if typed not in made:
-            made.append(typed)
-    programs = list(dict.fromkeys(shape_of(config, point) for point in made))
-    return sorted(made, key=lambda point: programs.index(shape_of(config, point)))
+        if typed not in valid:
+            valid.append(typed)
+    programs = list(dict.fromkeys(static_values(config, point) for point in valid))
+    return sorted(valid, key=lambda point: programs.index(static_values(config, point)))
 
 
-def shape_of(config: Config, point: Point) -> tuple:
-    """What of a point is compiled into its program: the values of its static fields."""
-    return tuple((name, x) for name, x in sorted(point.items()) if name not in traced(config))
+def static_values(config: Config, point: Point) -> tuple[tuple[str, Any], ...]:
+    """The static fields of a point and their values, which are compiled into its program."""
+    traced = traced_fields(config)
+    return tuple((name, value) for name, value in sorted(point.items()) if name not in traced)
 
 
-def variants(config: Config, points: Sequence[Point]) -> dict[str, list]:
-    """What lanes of one program differ in: traced field -> its value in each point."""
-    names = sorted(traced(config) & points[0].keys())
+def variants(config: Config, points: Sequence[Point]) -> dict[str, list[float]]:
+    """The traced fields of points of one program, each with its value at every point."""
+    names = sorted(traced_fields(config) & points[0].keys())
     return {name: [point[name] for point in points] for name in names}
 
 
-def at_once(lanes: int, seeds: int) -> int:
-    """How many points so many lanes are enough for.
+def points_per_batch(lanes: int, seeds: int) -> int:
+    """How many points, with `seeds` lanes each, fit into `lanes`.
 
     Raises:
-        ConfigError: not even for one.
+        ConfigError: not even one.
     """
     if lanes < seeds:
         raise ConfigError(
@@ -132,23 +141,23 @@ def at_once(lanes: int, seeds: int) -> int:
     return lanes // max(1, seeds)
 
 
-def _typed(name: str, value: Any, like: Any) -> Any:
-    """A value, or words of a command line, as the type of a field's default."""
+def _convert(name: str, value: Any, default: Any) -> Any:
+    """A value, or its text on the command line, as the type of a field's default."""
     try:
-        if isinstance(like, tuple):
+        if isinstance(default, tuple):
             parts = value.split("x") if isinstance(value, str) else value
             return tuple(int(part) for part in parts)
-        if isinstance(like, bool):
+        if isinstance(default, bool):
             return {"true": True, "false": False}[str(value).lower()]
-        if isinstance(like, int):
+        if isinstance(default, int):
             number = float(value)
             if isinstance(value, str) and not number.is_integer():
                 raise ValueError
             return round(number)
-        if isinstance(like, float):
+        if isinstance(default, float):
             return float(value)
-        if isinstance(like, str) and not isinstance(value, str):
+        if isinstance(default, str) and not isinstance(value, str):
             raise TypeError
     except (TypeError, ValueError, KeyError, OverflowError):
-        raise ConfigError(f"{name} is {value!r}, but takes values like {like!r}") from None
+        raise ConfigError(f"{name} is {value!r}, but takes values like {default!r}") from None
     return value

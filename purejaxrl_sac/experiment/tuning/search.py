@@ -1,7 +1,7 @@
-"""Searches that decide between chunks: successive halving, population-based training, Optuna.
+"""Hyperparameter searches: successive halving, population-based training, Optuna.
 
-All points are lanes of one program. Between two chunks the host looks at scores, and lanes are
-gathered anew on the devices: survivors are moved together, losers become copies of winners.
+All points are lanes of one program. Between two chunks the host compares scores, and lanes are
+gathered on the devices: survivors become adjacent, or the worst become copies of the best.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from purejaxrl_sac.experiment.runs.plans import Plan
 from purejaxrl_sac.experiment.statistics import iqm
 from purejaxrl_sac.experiment.tuning.points import (
     Point,
-    at_once,
-    checked,
-    shape_of,
-    traced,
+    check_points,
+    points_per_batch,
+    static_values,
+    traced_fields,
     variants,
 )
 from purejaxrl_sac.train import seed_axes
@@ -36,14 +36,14 @@ from purejaxrl_sac.types import TrainState
 
 
 def take_lanes(state: TrainState, lanes: np.ndarray, old: Mesh, new: Mesh) -> TrainState:
-    """Gathers lanes on the devices, and spreads them over those that are to go on.
+    """Gather lanes on the devices, and distribute them over the devices of another mesh.
 
     Args:
         state: padded for the devices of `old`.
-        lanes: which ones, in which order; a lane may be taken twice.
+        lanes: their indices, in the new order; an index may occur more than once.
 
     Returns:
-        them, padded for the devices of `new`.
+        the lanes, padded for the devices of `new`.
     """
     index = np.pad(lanes, (0, padded(len(lanes), new) - len(lanes)), constant_values=lanes[0])
     axes = seed_axes(state)
@@ -53,7 +53,7 @@ def take_lanes(state: TrainState, lanes: np.ndarray, old: Mesh, new: Mesh) -> Tr
 
 
 def _gather(state: TrainState, index: jax.Array) -> TrainState:
-    """Outside of `take_lanes`, so that it is compiled once for each shape."""
+    """A module-level function, so that `jit` compiles it once per shape."""
     return jax.tree.map(lambda x: x[index] if jnp.ndim(x) else x, state)
 
 
@@ -61,20 +61,22 @@ def _gather(state: TrainState, index: jax.Array) -> TrainState:
 
 
 class Rung(NamedTuple):
-    """Where points were compared."""
+    """A comparison of the points that have reached some number of steps."""
 
     steps: int  # environment steps of each seed
-    points: np.ndarray  # [N] which points came so far
-    scores: np.ndarray  # [N, seeds] their greedy returns; nan where the seed has diverged
+    points: np.ndarray  # [N] indices of the points
+    scores: np.ndarray  # [N, seeds] their greedy returns; nan where the seed diverged
 
 
-class Halving(NamedTuple):
+class HalvingResult(NamedTuple):
+    """The results of successive halving."""
+
     points: list[Point]
     rungs: list[list[Rung]]  # of each batch
-    best: int  # the point that scored highest at the last rung
+    best: int  # index of the point with the highest score at the last rung
 
     def table(self) -> list[dict[str, Any]]:
-        """A row for each point at each rung it came to."""
+        """One row per rung and point that reached it."""
         return [
             {"point": int(point), **self.points[point], "steps": rung.steps, "iqm": _iqm(scores)}
             for rungs in self.rungs
@@ -92,33 +94,37 @@ def successive_halving(
     first: float | None = None,
     seed: int = 0,
     episodes: int = 64,
-    most: int | None = None,
+    max_lanes: int | None = None,
     devices: int | None = None,
     on_rung: Callable[[Rung], None] = lambda rung: None,
-) -> Halving:
-    """Trains all points a little, the best 1 / eta of them eta times as long, and so on.
+) -> HalvingResult:
+    """Train all points for a short time, the best 1 / eta of them eta times as long, and so on.
 
-    Jamieson & Talwalkar 2016 (arXiv 1502.07943). Where not all lanes may be trained at once, batch
-    follows batch, and at each rung a point goes on if it is in the best 1 / eta of all that came
-    there so far: the stopping rule of ASHA (Li et al. 2020, arXiv 1810.05934), as lanes have one
-    clock and cannot wait.
+    Jamieson & Talwalkar 2016 (arXiv 1502.07943). If not all lanes are trained at once, batches are
+    trained one after the other, and at each rung a point survives if it is in the best 1 / eta of
+    all points that have reached the rung so far. This is the stopping rule of ASHA (Li et al. 2020,
+    arXiv 1810.05934); lanes share one clock, so that none can be promoted later.
 
     Args:
-        eta: one in how many goes on.
-        first: share of the run after which points are first compared; None for the one that makes
-            one point of each batch come to the end.
-        episodes: greedy episodes of each seed at each rung.
-        most: lanes at once; None for all.
+        seeds: per point, the same for all.
+        eta: reduction factor: one in `eta` points survives a rung.
+        first: fraction of the run after which points are first compared; None for the one at which
+            one point of each batch reaches the end.
+        seed: root of all random numbers.
+        episodes: greedy evaluation episodes per seed at each rung.
+        max_lanes: lanes trained at once; None for all.
+        devices: number of devices that lanes are distributed over; None for all.
+        on_rung: called after each rung.
 
     Raises:
-        ConfigError: bad input, points that are not lanes of one program, or more lanes at once
-            than fit into memory.
+        ConfigError: invalid input, points that need several programs, or more lanes at once than
+            fit into memory.
     """
     if eta < 2:
         raise ConfigError(f"eta is {eta}, but must be at least 2")
-    size = len(points) if most is None else at_once(most, seeds)
-    points = checked(config, points)
-    if len({shape_of(config, point) for point in points}) > 1:
+    size = len(points) if max_lanes is None else points_per_batch(max_lanes, seeds)
+    points = check_points(config, points)
+    if len({static_values(config, point) for point in points}) > 1:
         raise ConfigError("points of a search share one program: sweep static fields instead")
     if not plans.has_time_limit(config):
         raise ConfigError(f"a search needs a time limit, which {config.env} does not have")
@@ -126,43 +132,59 @@ def successive_halving(
     ends = rung_ends(iterations, min(size, len(points)), eta, first)
     seen: list[list[float]] = [[] for _ in ends]
     batches = []
-    for begin in range(0, len(points), size):
-        batch = np.arange(begin, min(begin + size, len(points)))
+    for start in range(0, len(points), size):
+        batch = np.arange(start, min(start + size, len(points)))
         planned = {"seeds": seeds, "seed": seed, "episodes": episodes}
         batches.append(_halve(config, points, batch, ends, seen, eta, devices, on_rung, planned))
     final = max(rungs[-1].steps for rungs in batches)
     last = [rungs[-1] for rungs in batches if rungs[-1].steps == final]
-    came = np.concatenate([rung.points for rung in last])
-    middle = [_iqm(scores) for rung in last for scores in rung.scores]
-    return Halving(points, batches, int(came[np.argmax(middle)]))
+    finalists = np.concatenate([rung.points for rung in last])
+    scores = [_iqm(scores) for rung in last for scores in rung.scores]
+    return HalvingResult(points, batches, int(finalists[np.argmax(scores)]))
 
 
 def rung_ends(iterations: int, points: int, eta: int, first: float | None = None) -> list[int]:
-    """The iterations after which points are compared, each eta times the one before; the last is
-    the whole run."""
+    """The iterations after which points are compared, each eta times the previous one; the last is
+    the whole run.
+
+    Args:
+        points: number of points of a batch.
+        first: fraction of the run before the first rung; None for 1 / eta^floor(log_eta(points)).
+
+    Raises:
+        ConfigError: `first` is out of range.
+    """
     if first is not None and not 0 < first <= 1:
-        raise ConfigError(f"first is {first}, but must be a share of the run above 0, up to 1")
-    share = first or float(eta) ** -math.floor(math.log(points, eta) + 1e-9)
-    count = math.floor(-math.log(share, eta) + 1e-9)
-    ends = [round(iterations * share * eta**rung) for rung in range(count + 1)]
+        raise ConfigError(
+            f"first is {first}, but must be a fraction of the run, above 0 and up to 1"
+        )
+    fraction = first or float(eta) ** -math.floor(math.log(points, eta) + 1e-9)
+    count = math.floor(-math.log(fraction, eta) + 1e-9)
+    ends = [round(iterations * fraction * eta**rung) for rung in range(count + 1)]
     return sorted({max(1, end) for end in ends} | {iterations})
 
 
 def survivors(scores: np.ndarray, seen: Sequence[float], eta: int) -> np.ndarray:
-    """Which of [N] scores are in the best 1 / eta of all that were seen, at least one if any is.
+    """Select the scores in the best 1 / eta of all that have been seen, at least one if any is.
 
-    Those that are not finite are not; of equals, the first.
+    Args:
+        scores: [N]; those that are not finite are never selected.
+        seen: all scores at this rung so far, of any number.
+
+    Returns:
+        indices of the selected scores, increasing; of equal scores, the first.
     """
     known = np.sort([score for score in seen if np.isfinite(score)])[::-1]
     if len(known) == 0 or not np.isfinite(scores).any():
         return np.empty(0, int)
-    bar = known[-(-len(known) // eta) - 1]
+    count = -(-len(known) // eta)
+    threshold = known[count - 1]
     order = np.argsort(-np.where(np.isfinite(scores), scores, -np.inf), kind="stable")
-    above = [i for i in order if np.isfinite(scores[i]) and scores[i] >= bar]
-    return np.sort(above[: -(-len(known) // eta)])
+    above = [i for i in order if np.isfinite(scores[i]) and scores[i] >= threshold]
+    return np.sort(np.array(above[:count], int))
 
 
-def _halve(  # noqa: PLR0917
+def _halve(
     config: Config,
     points: list[Point],
     batch: np.ndarray,
@@ -173,35 +195,43 @@ def _halve(  # noqa: PLR0917
     on_rung: Callable[[Rung], None],
     planned: dict[str, int],
 ) -> list[Rung]:
-    """One batch up to where none of it goes on."""
-    left, done, state, mesh = batch, 0, None, None
+    """Train one batch until none of its points survives, and add its scores to `seen`."""
+    remaining, surviving, done = batch, np.arange(len(batch)), 0
+    state: TrainState | None = None
+    previous_mesh: Mesh | None = None
     rungs: list[Rung] = []
-    going = np.arange(len(batch))
-    for end, scored in zip(ends, seen, strict=True):
-        plan = lane_plan(config, [points[i] for i in left], **planned)
-        old, mesh = mesh, mesh_for(plan.lanes, devices)
+    for end, rung_scores in zip(ends, seen, strict=True):
+        plan = lane_plan(config, [points[i] for i in remaining], **planned)
+        mesh = mesh_for(plan.lanes, devices)
         programs = _compile(plan, mesh, [end - done], done)
-        if state is None:
+        if state is None or previous_mesh is None:
             state = engine.initial_state(plan, programs)
         else:
-            lanes = going[:, None] * plan.seeds + np.arange(plan.seeds)
-            state = take_lanes(state, lanes.ravel(), old, mesh)
+            lanes = surviving[:, None] * plan.seeds + np.arange(plan.seeds)
+            state = take_lanes(state, lanes.ravel(), previous_mesh, mesh)
         config_lanes, _ = plan.config_lanes(padded(plan.lanes, mesh))
-        state, scores = _go(plan, programs, state, end - done, config_lanes)
-        rungs.append(Rung(plan.steps(end), left, scores.reshape(len(left), plan.seeds)))
-        on_rung(rungs[-1])
-        done = end
-        middle = np.array([_iqm(x) for x in rungs[-1].scores])
-        scored.extend(middle.tolist())
-        going = survivors(middle, scored, eta)
-        left = left[going]
-        if len(left) == 0:
+        state, scores = _train_chunk(plan, programs, state, end - done, config_lanes)
+        rung = Rung(plan.steps(end), remaining, scores.reshape(len(remaining), plan.seeds))
+        rungs.append(rung)
+        on_rung(rung)
+        done, previous_mesh = end, mesh
+        iqms = np.array([_iqm(x) for x in rung.scores])
+        rung_scores.extend(iqms.tolist())
+        surviving = survivors(iqms, rung_scores, eta)
+        remaining = remaining[surviving]
+        if len(remaining) == 0:
             break
     return rungs
 
 
 def _compile(plan: Plan, mesh: Mesh, lengths: list[int], done: int = 0) -> Programs:
-    """Programs of so many iterations; what has begun fits into memory, later rungs are smaller."""
+    """Compile chunks of so many iterations.
+
+    Memory is checked at the start only, as later rungs need less.
+
+    Raises:
+        ConfigError: the lanes do not fit into memory.
+    """
     if done:
         return engine.compile_run(plan, done, mesh, lengths)
     resources.check_state(plan, mesh)
@@ -210,30 +240,35 @@ def _compile(plan: Plan, mesh: Mesh, lengths: list[int], done: int = 0) -> Progr
     return programs
 
 
-def _go(
+def _train_chunk(
     plan: Plan, programs: Programs, state: TrainState, length: int, config: Config
 ) -> tuple[TrainState, np.ndarray]:
-    """A chunk, and the mean greedy return of every lane after it; nan where a lane diverged."""
-    _, _, watch = plan.keys()
-    keys = fill(watch, plan.lanes, programs.mesh)
+    """Train one chunk.
+
+    Returns:
+        the new state, and the mean greedy return of every lane after it, [lanes]; nan where a lane
+        diverged.
+    """
+    _, _, eval_keys = plan.keys()
+    keys = fill(eval_keys, plan.lanes, programs.mesh)
     state, metrics = programs.chunks[length](state, config, keys, True)
     scores = np.where(metrics["finite"] < length, np.nan, metrics["greedy_return"])
     return state, scores[: plan.lanes]
 
 
-def lane_plan(config: Config, points: Sequence[Point], episodes: int, **planned: Any) -> Plan:
-    """Points of one program as the variants of a plan, which is evaluated after any chunk."""
-    planned |= {
-        "episodes": episodes,
-        "eval_episodes": episodes,
-        "eval_every": config.steps_per_iteration,
-    }
-    planned["variants"] = variants(config, points)
-    return plans.plan(config.replace(**points[0]), chunks=1, **planned)
+def lane_plan(
+    config: Config, points: Sequence[Point], *, seeds: int, seed: int, episodes: int
+) -> Plan:
+    """A plan whose variants are points of one program, with an evaluation after every chunk."""
+    return plans.plan(
+        config.replace(**points[0]), seeds, seed=seed, chunks=1, episodes=episodes,
+        eval_every=config.steps_per_iteration, eval_episodes=episodes,
+        variants=variants(config, points),
+    )  # fmt: skip
 
 
 def _iqm(scores: np.ndarray) -> float:
-    """-inf where a seed has diverged."""
+    """The IQM; -inf where a seed diverged."""
     return float(iqm(scores)) if np.isfinite(scores).all() else -math.inf
 
 
@@ -241,51 +276,56 @@ def _iqm(scores: np.ndarray) -> float:
 
 
 class Ranges(NamedTuple):
-    """What exploration may do with hyperparameters."""
+    """Bounds of the hyperparameters, {field: value}."""
 
     low: Mapping[str, float]
     high: Mapping[str, float]
 
 
 class Generation(NamedTuple):
+    """One generation of P members."""
+
     steps: int  # environment steps of each member
     scores: np.ndarray  # [P] greedy returns at the end of the generation
-    values: dict[str, np.ndarray]  # what each member was trained with, [P]
-    parents: np.ndarray  # [P] of which member each goes on as a copy; itself where it goes on
+    values: dict[str, np.ndarray]  # the hyperparameters of each member, [P]
+    parents: np.ndarray  # [P] the member whose state each one continues; itself if not replaced
 
 
-class Population(NamedTuple):
+class PopulationResult(NamedTuple):
+    """The results of population-based training."""
+
     state: TrainState  # leading axis [P]
     generations: list[Generation]
-    best: int  # the member with the highest score at the end
+    best: int  # index of the member with the highest score at the end
 
 
-def exploit_and_explore(  # noqa: PLR0917
+def exploit_and_explore(
     key: jax.Array,
     scores: jax.Array,
     values: dict[str, jax.Array],
     ranges: Ranges,
-    share: float = 0.25,
+    fraction: float = 0.25,
     factor: float = 1.25,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """One step of population-based training (Jaderberg et al. 2017, arXiv 1711.09846).
 
-    The worst `share` of the members become copies of random ones of the best `share`, with every
-    hyperparameter multiplied or divided by `factor`, within its range. A pure function.
+    The worst `fraction` of the members become copies of random members of the best `fraction`, with
+    every hyperparameter multiplied or divided by `factor`, within its range. A pure function.
 
     Args:
-        scores: [P], nan for the worst of all.
+        scores: [P]; nan counts as the worst.
         values: of each hyperparameter, [P].
 
     Returns:
-        parents [P], and the new values.
+        parents, [P] int, and the new values.
     """
     members = len(scores)
-    cut = max(1, int(share * members))
-    order = jnp.argsort(jnp.where(jnp.isnan(scores), -jnp.inf, scores))  # the worst first
+    cut = max(1, int(fraction * members))
+    order = jnp.argsort(jnp.where(jnp.isnan(scores), -jnp.inf, scores))  # ascending
     key_parent, *keys = jax.random.split(key, 1 + len(values))
     best = order[-cut:][jax.random.randint(key_parent, (cut,), 0, cut)]
-    best = jnp.where(jnp.isnan(scores[best]), order[-1], best)  # nobody copies who has no score
+    # never copy a member without a score
+    best = jnp.where(jnp.isnan(scores[best]), order[-1], best)
     parents = jnp.arange(members).at[order[:cut]].set(best)
     copied = parents != jnp.arange(members)
 
@@ -309,39 +349,45 @@ def population_based_training(
     generations: int = 10,
     seed: int = 0,
     episodes: int = 32,
-    share: float = 0.25,
+    fraction: float = 0.25,
     factor: float = 1.25,
     devices: int | None = None,
     on_generation: Callable[[Generation], None] = lambda generation: None,
-) -> Population:
-    """A population of points, one member each; everything follows from the seed.
+) -> PopulationResult:
+    """Train a population of points with one member each; the seed determines all results.
 
     Args:
-        points: where it begins, one member each; {traced field: value}.
-        low, high: between which hyperparameters are explored.
-        generations: about how many; losers are replaced between them.
-        episodes: greedy episodes that decide.
-        share: of the members, that is replaced.
+        points: initial points, {traced field: value}.
+        low, high: bounds of the hyperparameters, {field: value}.
+        generations: approximate number of them; members are replaced between two generations.
+        seed: root of all random numbers.
+        episodes: greedy evaluation episodes per member and generation.
+        fraction: of the members, that is replaced.
+        factor: by which hyperparameters are multiplied or divided.
+        devices: number of devices that members are distributed over; None for all.
+        on_generation: called after each generation.
 
     Raises:
-        ConfigError: fewer than two members, hyperparameters that cannot vary in one program or lie
-            outside their ranges, or more members than fit into memory.
+        ConfigError: fewer than two members, hyperparameters that are static or out of bounds, or
+            more members than fit into memory.
     """
-    points = checked(config, points)
-    if len(points) < 2 or not 0 < share <= 0.5:
-        raise ConfigError("a population has two members or more, of which up to half is replaced")
+    points = check_points(config, points)
+    if len(points) < 2 or not 0 < fraction <= 0.5:
+        raise ConfigError("a population needs at least two members, and a fraction of at most 0.5")
     names = sorted(points[0])
-    if foreign := set(names) - traced(config):
-        raise ConfigError(f"{foreign.pop()} cannot vary in one program: leave it out of the search")
-    if missing := set(names) - (low.keys() & high.keys()):
-        raise ConfigError(f"{missing.pop()} needs a low and a high end")
+    if static := set(names) - traced_fields(config):
+        raise ConfigError(
+            f"{static.pop()} cannot vary within a program: leave it out of the search"
+        )
+    if unbounded := set(names) - (low.keys() & high.keys()):
+        raise ConfigError(f"{unbounded.pop()} needs a bound in low and in high")
     for name in names:
         if not all(low[name] <= point[name] <= high[name] for point in points):
             raise ConfigError(
-                f"{name} goes from {low[name]} to {high[name]}, but points lie outside"
+                f"{name} is bounded by {low[name]} and {high[name]}, but points lie outside"
             )
-    for end in (low, high):
-        validate(config.replace(**{name: end[name] for name in names}))
+    for bound in (low, high):
+        validate(config.replace(**{name: bound[name] for name in names}))
     if generations < 1:
         raise ConfigError(f"generations is {generations}, but must be at least 1")
     if not plans.has_time_limit(config):
@@ -353,44 +399,45 @@ def population_based_training(
     programs = _compile(plan, mesh, lengths)
     values = {name: jnp.array([float(point[name]) for point in points]) for name in names}
     ranges = Ranges({n: float(low[n]) for n in names}, {n: float(high[n]) for n in names})
-    step = jax.jit(partial(exploit_and_explore, ranges=ranges, share=share, factor=factor))
+    step = jax.jit(partial(exploit_and_explore, ranges=ranges, fraction=fraction, factor=factor))
     key_members, key_steps = jax.random.split(jax.random.fold_in(plans.key_from_seed(seed), 2))
 
-    def members(key: jax.Array) -> jax.Array:
+    def member_keys(key: jax.Array) -> jax.Array:
         return fill(jax.random.split(key, plan.lanes), plan.lanes, mesh)
 
-    state = programs.init(members(key_members), _lanes_of(config, values, plan, mesh))
+    assert programs.init is not None  # compiled, as nothing has been trained
+    state = programs.init(member_keys(key_members), _config_lanes(config, values, plan, mesh))
     history, done = [], 0
     for length in lengths:
-        trained_with = _lanes_of(config, values, plan, mesh)
-        state, scores = _go(plan, programs, state, length, trained_with)
+        config_lanes = _config_lanes(config, values, plan, mesh)
+        state, scores = _train_chunk(plan, programs, state, length, config_lanes)
         done += length
-        kept = {name: np.asarray(value) for name, value in values.items()}
+        used = {name: np.asarray(value) for name, value in values.items()}
         parents = np.arange(plan.lanes)
         if done < config.iterations:
             key_step, key_copies = jax.random.split(jax.random.fold_in(key_steps, done))
-            parents, values = step(key_step, jnp.asarray(scores), values)
-            parents = np.asarray(parents)
+            chosen, values = step(key_step, jnp.asarray(scores), values)
+            parents = np.asarray(chosen)
             state = take_lanes(state, parents, mesh, mesh)
             copied = np.zeros(len(state.key), bool)
             copied[: plan.lanes] = parents != np.arange(plan.lanes)
-            # a copy goes other ways than its parent
-            key = jax.jit(jnp.where)(copied, members(key_copies), state.key)
+            # a copy must not repeat the random numbers of its parent
+            key = jax.jit(jnp.where)(copied, member_keys(key_copies), state.key)
             state = state._replace(key=jax.device_put(key, state.key.sharding))
-        history.append(Generation(plan.steps(done), scores, kept, parents))
+        history.append(Generation(plan.steps(done), scores, used, parents))
         on_generation(history[-1])
     best = int(np.argmax(np.where(np.isnan(scores), -np.inf, scores)))
-    return Population(trim(state, plan.lanes, mesh), history, best)
+    return PopulationResult(trim(state, plan.lanes, mesh), history, best)
 
 
-def _lanes_of(config: Config, values: dict[str, jax.Array], plan: Plan, mesh: Mesh) -> Config:
-    """A configuration with a value for each lane, those beyond the plan's as the first."""
-    fill_up = (0, padded(plan.lanes, mesh) - plan.lanes)
-    made = {}
+def _config_lanes(config: Config, values: dict[str, jax.Array], plan: Plan, mesh: Mesh) -> Config:
+    """A configuration with one value per lane, padded for the devices."""
+    padding = (0, padded(plan.lanes, mesh) - plan.lanes)
+    lanes = {}
     for name, value in values.items():
-        lanes = np.pad(np.asarray(value), fill_up, mode="edge")
-        made[name] = lanes.astype(np.asarray(plan.variants[name]).dtype)
-    return config.replace(**made)
+        dtype = np.asarray(plan.variants[name]).dtype
+        lanes[name] = np.pad(np.asarray(value), padding, mode="edge").astype(dtype)
+    return config.replace(**lanes)
 
 
 # ── Optuna ──────────────────────────────────────────────────────────────────────────────────────
@@ -408,22 +455,28 @@ def optuna_search(
     episodes: int = 64,
     devices: int | None = None,
 ) -> Point:
-    """Asks an Optuna study (extra `optuna`) for batches of trials, and tells it their scores.
+    """Run an Optuna study (extra `optuna`), with batches of trials trained together.
 
         study = optuna.create_study(direction="maximize")
         suggest = lambda trial: {"tau": trial.suggest_float("tau", 1e-3, 1e-1, log=True)}
         best = search.optuna_search(config, study, suggest, batch=16, rounds=4)
 
     Args:
-        study: an `optuna.Study` that maximises; its sampler's seed makes it repeatable.
-        suggest: trial -> point.
-        batch: trials whose lanes are trained together.
+        study: an `optuna.Study` that maximises; to be reproducible, its sampler needs a seed.
+        suggest: `optuna.Trial` -> point.
+        batch: trials per round, trained together.
+        rounds: number of batches.
+        seeds: per point; its score is the IQM over seeds of mean greedy returns.
+        seed: root of all random numbers of training.
+        episodes: greedy evaluation episodes per seed.
+        devices: number of devices that lanes are distributed over; None for all.
 
     Returns:
-        the best point, by the IQM over seeds of its greedy returns.
+        the point with the highest score.
 
     Raises:
-        ConfigError: the study does not maximise, or a point cannot be.
+        ConfigError: Optuna is not installed, the study does not maximise, no time limit is known,
+            or a point is invalid.
     """
     try:
         from optuna.trial import FixedTrial, TrialState
@@ -431,27 +484,30 @@ def optuna_search(
         raise ConfigError("Optuna is not installed: install purejaxrl_sac[optuna]") from None
     if study.direction.name != "MAXIMIZE":
         raise ConfigError("the study minimises: create it with direction='maximize'")
+    if not plans.has_time_limit(config):
+        raise ConfigError(f"a search needs a time limit, which {config.env} does not have")
     for _ in range(rounds):
         trials = [study.ask() for _ in range(batch)]
-        asked = [suggest(trial) for trial in trials]
+        suggested = [suggest(trial) for trial in trials]
         scores: dict[str, float] = {}
-        points = checked(config, asked)
-        for shape in dict.fromkeys(shape_of(config, point) for point in points):
-            group = [point for point in points if shape_of(config, point) == shape]
+        points = check_points(config, suggested)
+        for static in dict.fromkeys(static_values(config, point) for point in points):
+            group = [point for point in points if static_values(config, point) == static]
             plan = plans.plan(
                 config.replace(**group[0]), seeds, seed=seed, chunks=1, episodes=episodes,
                 variants=variants(config, group),
             )  # fmt: skip
             resources.check_state(plan, mesh_for(plan.lanes, devices))
             result = engine.train_seeds(plan, devices=devices)
-            failed = result.history[-1].failed.reshape(len(group), seeds).any(1)
+            assert result.evaluation is not None  # there is a time limit
+            diverged = np.any(result.history[-1].failed.reshape(len(group), seeds), axis=1)
             returns = result.evaluation.mean(1).reshape(len(group), seeds)
-            for point, row, lost in zip(group, returns, failed, strict=True):
-                scores[str(point)] = math.nan if lost else float(iqm(row))
-        for trial, point in zip(trials, asked, strict=True):
-            score = scores[str(checked(config, [point])[0])]
+            for point, row, failed in zip(group, returns, diverged, strict=True):
+                scores[str(point)] = math.nan if failed else float(iqm(row))
+        for trial, point in zip(trials, suggested, strict=True):
+            score = scores[str(check_points(config, [point])[0])]
             if math.isnan(score):
                 study.tell(trial, state=TrialState.FAIL)
             else:
                 study.tell(trial, score)
-    return checked(config, [suggest(FixedTrial(study.best_params))])[0]
+    return check_points(config, [suggest(FixedTrial(study.best_params))])[0]

@@ -1,4 +1,4 @@
-"""Pictures of sweeps: how scores hang on each hyperparameter, and on two of them together."""
+"""Figures of sweeps: scores over each hyperparameter, and over two of them together."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -15,21 +16,24 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 from purejaxrl_sac.experiment.tuning.points import Point
 
-DECADES = 10.0  # values that lie further apart than this are drawn on a logarithmic scale
-FEW = 12  # up to so many values of a hyperparameter, the points that share one are taken together
+LOG_RATIO = 10.0  # largest / smallest value from which an axis is logarithmic
+MAX_POOLED = 12  # values of a hyperparameter up to which points that share a value are pooled
 
 
 def varied(points: Sequence[Point]) -> list[str]:
-    """The hyperparameters that have more than one value."""
+    """The hyperparameters with more than one value."""
     return [name for name in points[0] if len({str(point[name]) for point in points}) > 1]
 
 
-def draw(points: Sequence[Point], scores: np.ndarray, best: int | None, path: Path) -> None:
-    """Writes `sensitivity.png` and, where two hyperparameters vary, `heatmap.png` into a directory.
+def write_figures(
+    points: Sequence[Point], scores: np.ndarray, best: int | None, path: Path
+) -> None:
+    """Write `sensitivity.png` and, if two hyperparameters vary, `heatmap.png` into a directory.
 
     Args:
-        scores: [points, seeds]; nan where a seed has none.
-        best: the point that is marked.
+        scores: [points, seeds]; nan where a seed has no score.
+        best: index of the point to mark.
+        path: the directory.
     """
     names = varied(points)
     if not names or not np.isfinite(scores).any():
@@ -52,38 +56,44 @@ def draw(points: Sequence[Point], scores: np.ndarray, best: int | None, path: Pa
 
 
 def draw_sensitivity(
-    axes: Axes, name: str, values: Sequence, scores: np.ndarray, best: int | None
+    axes: Axes, name: str, values: Sequence[Any], scores: np.ndarray, best: int | None
 ) -> None:
-    """Every point's IQM with its interval over one hyperparameter; a line through each value's."""
-    x = place(axes, "x", values)
-    shown = _side_by_side(x, axes.get_xscale() == "log")
+    """Draw every point's IQM with its interval over one hyperparameter, and a line through the IQMs
+    of points pooled by value."""
+    x = axis_positions(axes, "x", values)
+    shifted = _side_by_side(x, axes.get_xscale() == "log")
     for i, row in enumerate(scores):
         known = row[np.isfinite(row)]
         if len(known):
-            axes.plot([shown[i]] * 2, bootstrap_interval(known), alpha=0.3, color="#0072B2")
-            axes.plot(shown[i], iqm(known), "o", markersize=4, color="#0072B2")
+            axes.plot([shifted[i]] * 2, bootstrap_interval(known), alpha=0.3, color="#0072B2")
+            axes.plot(shifted[i], iqm(known), "o", markersize=4, color="#0072B2")
         if i == best:
-            axes.plot(shown[i], iqm(known), "o", markersize=10, fillstyle="none", color="black")
-    every = np.unique(x)
-    if len(every) <= FEW and len(every) < len(x):
-        pooled = [scores[x == value] for value in every]
-        middle = [iqm(s[np.isfinite(s)]) if np.isfinite(s).any() else np.nan for s in pooled]
-        axes.plot(every, middle, color="#D55E00", linewidth=1.5, label="all that share it")
+            axes.plot(shifted[i], iqm(known), "o", markersize=10, fillstyle="none", color="black")
+    distinct = np.unique(x)
+    if len(distinct) <= MAX_POOLED and len(distinct) < len(x):
+        pooled = [_known_iqm(scores[x == value]) for value in distinct]
+        axes.plot(distinct, pooled, color="#D55E00", linewidth=1.5, label="pooled by value")
         axes.legend(frameon=False, fontsize="small")
     axes.set_xlabel(name.replace("_", " "))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.2)
 
 
+def _known_iqm(scores: np.ndarray) -> float:
+    """IQM of the finite scores; nan if there is none."""
+    known = scores[np.isfinite(scores)]
+    return float(iqm(known)) if len(known) else np.nan
+
+
 def _side_by_side(x: np.ndarray, log: bool) -> np.ndarray:
-    """Points that share a value, moved apart a little to the right."""
+    """Shift points that share a value slightly to the right, so that all are visible."""
     before = np.array([list(x[:i]).count(value) for i, value in enumerate(x)], float)
-    scale = np.log(x) if log else x
-    shifted = scale + before * min(0.012, 0.06 / max(before.max(), 1)) * np.ptp(scale)
+    position = np.log(x) if log else x
+    shifted = position + before * min(0.012, 0.06 / max(before.max(), 1)) * np.ptp(position)
     return np.exp(shifted) if log else shifted
 
 
-def draw_heatmap(  # noqa: PLR0917
+def draw_heatmap(
     figure: Figure,
     axes: Axes,
     names: Sequence[str],
@@ -91,53 +101,58 @@ def draw_heatmap(  # noqa: PLR0917
     scores: np.ndarray,
     best: int | None,
 ) -> None:
-    """IQMs over two hyperparameters: a table of colours for a grid, coloured dots for others."""
-    middle = np.array([iqm(s[np.isfinite(s)]) if np.isfinite(s).any() else np.nan for s in scores])
+    """Draw IQMs over two hyperparameters: a heat map for a grid of points, else a scatter plot."""
+    iqms = [_known_iqm(row) for row in scores]
     first, second = ([point[name] for point in points] for name in names)
     rows, columns = _distinct(first), _distinct(second)
     if len(rows) * len(columns) == len(points):
-        at = [(rows.index(a), columns.index(b)) for a, b in zip(first, second, strict=True)]
+        cells = [(rows.index(a), columns.index(b)) for a, b in zip(first, second, strict=True)]
         table = np.full((len(rows), len(columns)), np.nan)
-        for (i, j), value in zip(at, middle, strict=True):
+        for (i, j), value in zip(cells, iqms, strict=True):
             table[i, j] = value
-        colours = axes.imshow(table, aspect="auto", origin="lower", cmap="viridis")
+        colors: ScalarMappable = axes.imshow(table, aspect="auto", origin="lower", cmap="viridis")
         axes.set_xticks(range(len(columns)), map(_text, columns))
         axes.set_yticks(range(len(rows)), map(_text, rows))
-        halfway = np.nanmean([np.nanmin(table), np.nanmax(table)])
-        for (i, j), value in zip(at, middle, strict=True):
-            shade = "white" if value < halfway else "black"
-            axes.text(j, i, f"{value:.4g}", ha="center", va="center", color=shade, fontsize=8)
+        midpoint = np.nanmean([np.nanmin(table), np.nanmax(table)])
+        for (i, j), value in zip(cells, iqms, strict=True):
+            color = "white" if value < midpoint else "black"
+            axes.text(j, i, f"{value:.4g}", ha="center", va="center", color=color, fontsize=8)
         if best is not None:
-            i, j = at[best]
+            i, j = cells[best]
             frame = Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, lw=2.5, ec="#D55E00")
             axes.add_patch(frame)
     else:
-        x, y = place(axes, "x", second), place(axes, "y", first)
-        colours = axes.scatter(x, y, c=middle, cmap="viridis", s=60)
+        x, y = axis_positions(axes, "x", second), axis_positions(axes, "y", first)
+        colors = axes.scatter(x, y, c=iqms, cmap="viridis", s=60)
         if best is not None:
             axes.plot(x[best], y[best], "o", markersize=14, fillstyle="none", color="#D55E00")
     axes.set_xlabel(names[1].replace("_", " "))
     axes.set_ylabel(names[0].replace("_", " "))
-    figure.colorbar(colours, label="IQM of final scores")
+    figure.colorbar(colors, label="IQM of final scores")
 
 
-def place(axes: Axes, axis: Literal["x", "y"], values: Sequence) -> np.ndarray:
-    """Where values lie on an axis, whose scale and ticks are made for them."""
+def axis_positions(axes: Axes, axis: Literal["x", "y"], values: Sequence[Any]) -> np.ndarray:
+    """Set the scale and ticks of an axis to suit values of a hyperparameter.
+
+    Returns:
+        their positions on the axis, [points].
+    """
     if not all(isinstance(value, int | float) and np.isfinite(value) for value in values):
         names = _distinct(values)
         axes.set(**{f"{axis}ticks": range(len(names)), f"{axis}ticklabels": map(_text, names)})
         return np.array([names.index(value) for value in values], float)
     x = np.array(values, float)
-    if x.min() > 0 and x.max() >= DECADES * x.min():
+    if x.min() > 0 and x.max() >= LOG_RATIO * x.min():
         axes.set(**{f"{axis}scale": "log"})
         ticks = axes.xaxis if axis == "x" else axes.yaxis
         ticks.set_major_locator(LogLocator(subs=(1, 3) if x.max() < 1e3 * x.min() else (1,)))
         ticks.set_major_formatter("{x:g}")
-        ticks.set_minor_formatter(NullFormatter())  # labels there run into each other
+        ticks.set_minor_formatter(NullFormatter())  # their labels would overlap
     return x
 
 
-def _distinct(values: Sequence) -> list:
+def _distinct(values: Sequence[Any]) -> list[Any]:
+    """Distinct values, sorted where they can be."""
     found = list(dict.fromkeys(values))
     try:
         return sorted(found)

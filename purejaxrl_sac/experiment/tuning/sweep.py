@@ -1,8 +1,8 @@
-"""Sweeps: every point of hyperparameters with every seed, as lanes of as few programs as can be.
+"""Sweeps: every point of hyperparameters with every seed, as lanes of as few programs as possible.
 
-Traced hyperparameters differ between the lanes of one program; each combination of static ones is a
-program of its own. A batch of points that fits into memory is a run like any other, in `batches/`,
-so what holds for runs holds for sweeps: they are spread over devices, stopped, killed and resumed.
+Traced hyperparameters may differ between lanes of one program; each combination of static ones is
+compiled separately. Every batch of points that fits into memory is an ordinary run, in `batches/`,
+so a sweep is distributed over devices, stopped and resumed as a run is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,62 +27,74 @@ from purejaxrl_sac.experiment.runs import display, lifecycle, plans, record
 from purejaxrl_sac.experiment.runs.directory import RunDirectory, read_json, write_json, write_text
 from purejaxrl_sac.experiment.runs.display import Reporter
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
-from purejaxrl_sac.experiment.tuning.points import Point, at_once, checked, shape_of, variants
+from purejaxrl_sac.experiment.tuning.points import (
+    Point,
+    check_points,
+    points_per_batch,
+    static_values,
+    variants,
+)
 
 SWEEP_FORMAT = 1
-FRESH = 1_000_003  # from a sweep's root seed to that of the seeds nobody has chosen by
+FRESH = 1_000_003  # offset from a sweep's root seed to that of the fresh seeds
 
 
 class Sweep(NamedTuple):
-    """What decides every number of a sweep."""
+    """The plan of a sweep, which determines its results."""
 
     config: Config
-    points: list[Point]  # in the order of the table, one program's together
-    seeds: int  # of every point, the same for all
-    seed: int
+    points: list[Point]  # in the order of the table; those of one program are adjacent
+    seeds: int  # per point, the same for all
+    seed: int  # root of all random numbers
     chunks: int
     episodes: int
-    fresh_seeds: int  # that the best point is trained with anew
+    fresh_seeds: int  # that the best point is retrained with
 
     def config_of(self, point: Point) -> Config:
+        """The configuration of one point."""
         return self.config.replace(**point)
 
     def programs(self) -> Iterator[range]:
-        """Which points share a program."""
-        shapes = [shape_of(self.config, point) for point in self.points]
-        begin = 0
-        for _, group in itertools.groupby(shapes):
-            end = begin + len(list(group))
-            yield range(begin, end)
-            begin = end
+        """The indices of the points that share each program."""
+        static = [static_values(self.config, point) for point in self.points]
+        start = 0
+        for _, group in itertools.groupby(static):
+            end = start + len(list(group))
+            yield range(start, end)
+            start = end
 
 
 class Batch(NamedTuple):
-    """Some points, one after the other, that are one run; plain data but for the configuration."""
+    """Consecutive points that are trained as one run."""
 
     config: Config
     variants: dict[str, list[float]]
-    options: dict[str, Any]  # of `runs.run`
+    options: dict[str, Any]  # further arguments of `lifecycle.run`
     path: Path
 
     @property
     def points(self) -> int:
+        """Number of points."""
         return len(next(iter(self.variants.values()), [None]))
 
 
+# (batches, **options) -> None: trains batches, as `train_here` and `cluster.train_on_ray` do
+Engine = Callable[..., None]
+
+
 class SweepResult(NamedTuple):
-    """What a sweep found."""
+    """The results of a sweep."""
 
     path: Path
     sweep: Sweep
     scores: np.ndarray  # [points, seeds] mean greedy return; nan where the seed diverged
-    best: int  # the point
-    fresh: np.ndarray | None  # [fresh_seeds] the best point's, with seeds of its own
+    best: int | None  # index of the best point; None if every seed diverged
+    fresh: np.ndarray | None  # [fresh_seeds] scores of the best point with fresh seeds
 
     def table(self) -> list[dict[str, Any]]:
-        """A row for each point."""
+        """One row per point."""
         return [
-            {"point": i, **point, **statistics(scores)}
+            {"point": i, **point, **score_statistics(scores)}
             for i, (point, scores) in enumerate(zip(self.sweep.points, self.scores, strict=True))
         ]
 
@@ -97,26 +109,31 @@ def run(
     chunks: int = 20,
     episodes: int = 128,
     fresh_seeds: int | None = None,
-    **how: Any,
+    **options: Any,
 ) -> SweepResult:
-    """Trains every point with every seed, then the best point anew with fresh seeds.
+    """Train every point with every seed, then retrain the best point with fresh seeds.
 
-    The score of the point that is chosen was lucky to be: what it earns with other training keys,
-    and in other episodes, is what can be expected of it.
+    The score of the best point is biased upwards by its selection; with fresh seeds, which decide
+    training and evaluation episodes, it is not.
 
     Args:
-        points: {field: value}, see `points`; fields that are static cost a program for each value.
-        out: the directory, which must not exist yet.
-        episodes: greedy evaluation episodes of every seed, which its score is the mean of.
-        fresh_seeds: as many as `seeds` if None; 0 leaves the last part away.
-        how: see `go_on`.
+        points: {field: value}, see `points`; each value of a static field compiles a program.
+        seeds: per point, the same for all.
+        out: output directory, which must not exist yet.
+        seed: root of all random numbers.
+        chunks: approximate number of times that progress is reported and logged.
+        episodes: greedy evaluation episodes per seed, whose mean return is its score.
+        fresh_seeds: None for as many as `seeds`; 0 to skip retraining.
+        options: see `train_remaining`.
 
     Raises:
-        ConfigError: bad input; nothing is left behind.
-        RunError, StoppedError: as for a run; `resume` goes on.
+        ConfigError: invalid input; nothing is written.
+        RunError, StoppedError: as for a run; continue with `resume`.
     """
-    planned = {"seed": seed, "chunks": chunks, "episodes": episodes, "fresh_seeds": fresh_seeds}
-    return start(Path(out), plan(config, points, seeds, **planned), **how)
+    sweep = plan(
+        config, points, seeds, seed=seed, chunks=chunks, episodes=episodes, fresh_seeds=fresh_seeds
+    )
+    return start(Path(out), sweep, **options)
 
 
 def plan(
@@ -129,8 +146,8 @@ def plan(
     episodes: int = 128,
     fresh_seeds: int | None = None,
 ) -> Sweep:
-    """Checks what a sweep is asked for; arguments and errors as for `run`."""
-    points = checked(config, points)
+    """Check and plan a sweep; arguments and errors as for `run`."""
+    points = check_points(config, points)
     fresh_seeds = seeds if fresh_seeds is None else fresh_seeds
     sweep = Sweep(config, points, seeds, seed, chunks, episodes, fresh_seeds)
     for group in sweep.programs():
@@ -140,71 +157,66 @@ def plan(
     return sweep
 
 
-def start(path: Path, sweep: Sweep, **how: Any) -> SweepResult:
-    """Makes a sweep's directory and trains it all; arguments and errors as for `run`."""
-    begin(path, sweep)
+def start(path: Path, sweep: Sweep, **options: Any) -> SweepResult:
+    """Create a sweep's directory and train it; arguments and errors as for `run`."""
+    create(path, sweep)
     try:
-        return go_on(path, sweep, **how)
+        return train_remaining(path, sweep, **options)
     except ConfigError:
         if processes.is_first() and not any(path.glob("batches/*/metrics.jsonl")):
-            shutil.rmtree(path, ignore_errors=True)  # nothing has been trained
+            shutil.rmtree(path, ignore_errors=True)  # nothing was trained
         raise
 
 
-def begin(path: Path, sweep: Sweep) -> None:
-    """Makes a sweep's directory, and writes down what it is.
+def create(path: Path, sweep: Sweep) -> None:
+    """Create a sweep's directory, with `sweep.json`.
 
     Raises:
-        ConfigError: it exists, or cannot be made.
+        ConfigError: it exists, or cannot be created.
     """
 
-    def make() -> None:
-        _make(path)
+    def write() -> None:
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            raise ConfigError(
+                f"{path} exists already: give --out another directory, or resume it"
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"cannot create {path}: {error.strerror}") from None
         write_json(path / "sweep.json", _document(sweep))
 
-    processes.on_first(make)
+    processes.on_first(write)
 
 
 def _document(sweep: Sweep) -> dict[str, Any]:
     return sweep._asdict() | {"schema": SWEEP_FORMAT, "config": record.config_to_dict(sweep.config)}
 
 
-def _make(path: Path) -> None:
-    try:
-        path.mkdir(parents=True)
-    except FileExistsError:
-        raise ConfigError(
-            f"{path} exists already: give --out another directory, or resume it"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"cannot make {path}: {error.strerror}") from None
-
-
-def resume(path: Path | str, *, config: Config | None = None, **how: Any) -> SweepResult:
-    """Goes on with a sweep: batches that are finished stay as they are.
+def resume(path: Path | str, *, config: Config | None = None, **options: Any) -> SweepResult:
+    """Resume a sweep; finished batches are not trained again.
 
     Args:
-        config: needed only where it has an algorithm, wrappers or env_params of your own.
-        how: see `go_on`.
+        config: needed only with an algorithm, wrappers or env_params of your own.
+        options: see `train_remaining`.
+
+    Raises:
+        ConfigError: not a sweep, or written by another version.
     """
-    return go_on(Path(path), read(Path(path), config), **how)
+    return train_remaining(Path(path), read(Path(path), config), **options)
 
 
 def read(path: Path, config: Config | None = None) -> Sweep:
-    """The sweep that a directory is of.
-
-    Raises:
-        ConfigError: there is none, or another version wrote it.
-    """
+    """Read the plan of a sweep from its directory; arguments and errors as for `resume`."""
     if not (path / "sweep.json").is_file():
         raise ConfigError(f"{path} is not a sweep: it has no sweep.json")
     document = read_json(path / "sweep.json")
     if document.pop("schema", None) != SWEEP_FORMAT:
         raise ConfigError(f"{path} was written by another version of purejaxrl_sac")
-    made = document.pop("config")
+    written = document.pop("config")
     if config is None:
-        config = record.config_from_dict(made)
-    elif record.config_to_dict(config) != made:
+        config = record.config_from_dict(written)
+    elif record.config_to_dict(config) != written:
         raise ConfigError(f"the config given is not the one that {path} was made with")
     points = [
         {k: tuple(x) if isinstance(x, list) else x for k, x in point.items()}
@@ -214,166 +226,189 @@ def read(path: Path, config: Config | None = None) -> Sweep:
 
 
 def train_here(
-    batches: Iterable[Batch], reporter: Callable[[], Reporter] = Reporter, **options: Any
+    batches: Sequence[Batch], *, reporter: Callable[[], Reporter] = Reporter, **options: Any
 ) -> None:
-    """The engine of one machine: batch after batch, each over all devices."""
+    """Train batches one after the other in this process, each over all devices."""
     for batch in batches:
-        train(batch, reporter=_Inside(reporter()), **options)
+        train_batch(batch, reporter=_BatchReporter(reporter()), **options)
 
 
-def train(batch: Batch, *, any_version: bool = False, **options: Any) -> None:
-    """Trains a batch, or what is left of it; options as for `runs.run` and `runs.resume`."""
-    finished, begun = ((batch.path / name).exists() for name in ("summary.json", "config.json"))
-    processes.on_first(lambda: None)  # all have seen it before anybody changes it
+def train_batch(batch: Batch, *, any_version: bool = False, **options: Any) -> None:
+    """Train what is left of a batch; options as for `lifecycle.run` and `lifecycle.resume`."""
+    finished, started = ((batch.path / name).exists() for name in ("summary.json", "config.json"))
+    processes.on_first(lambda: None)  # all processes have checked before any of them writes
     if finished:
         return
-    if begun:
-        lifecycle.resume(batch.path, config=_own(batch.config), any_version=any_version, **options)
+    if started:
+        config = _custom_config(batch.config)
+        lifecycle.resume(batch.path, config=config, any_version=any_version, **options)
     else:
         plan = {"out": batch.path, "variants": batch.variants, **batch.options}
         lifecycle.run(batch.config, **plan, **options)
 
 
-def go_on(
+def train_remaining(
     path: Path,
     sweep: Sweep,
     *,
-    engine: Callable[..., None] = train_here,
-    most: int | None = None,
+    engine: Engine = train_here,
+    max_lanes: int | None = None,
     devices: int | None = None,
     **options: Any,
 ) -> SweepResult:
-    """Trains what is left of a sweep, and writes down what was found.
+    """Train what is left of a sweep, and write its results.
 
     Args:
-        engine: (batches, **options) -> None, which trains them; `train_here` by default.
-        most: lanes in a batch; None for as many as fit into memory.
-        devices: over how many the lanes are spread; None for all there are.
-        options: for the engine, such as `watch` and `checkpoint_minutes`.
+        path: the sweep's directory.
+        engine: what trains batches.
+        max_lanes: of a batch; None for as many as fit into memory.
+        devices: number of devices that lanes are distributed over; None for all.
+        options: of the engine, such as `reporter` and `checkpoint_minutes`.
 
     Returns:
-        what was found: also in `table.csv`, `seeds.csv`, `sensitivity.png`, `heatmap.png` (of two
-        hyperparameters), `summary.json`, and `best/`, a run of the best point with fresh seeds.
+        the results; also written as `table.csv`, `seeds.csv`, `sensitivity.png`, `heatmap.png` (of
+        two hyperparameters), `summary.json`, and `best/`, a run of the best point with fresh seeds.
     """
     if devices is not None:
         options["devices"] = devices
-    processes.check_equal(repr((str(path), _document(sweep), most, devices)))
+    processes.check_equal(repr((str(path), _document(sweep), max_lanes, devices)))
     with lifecycle.failures_as_run_errors(RunDirectory(path)):
         try:
-            _train_all(path, sweep, engine, most, **options)
+            _train_batches(path, sweep, engine, max_lanes, **options)
             scores = read_scores(path, sweep)
-            best = choose(scores)
+            best = best_point(scores)
             fresh = None
             if sweep.fresh_seeds and best is not None:
-                again = fresh_batch(path, sweep, best)
-                engine([again], **options)
-                fresh = _scores(again.path)
+                batch = fresh_batch(path, sweep, best)
+                engine([batch], **options)
+                fresh = _lane_scores(batch.path)
         except StoppedError as stop:
             raise StoppedError(path, stop.steps, stop.signal) from None
-        swept = SweepResult(path, sweep, scores, best, fresh)
-        processes.on_first(lambda: _leave(swept))
-    return swept
+        result = SweepResult(path, sweep, scores, best, fresh)
+        processes.on_first(lambda: _write_results(result))
+    return result
 
 
-def _train_all(
-    path: Path, sweep: Sweep, engine: Callable[..., None], most: int | None, **options: Any
+def _train_batches(
+    path: Path, sweep: Sweep, engine: Engine, max_lanes: int | None, **options: Any
 ) -> None:
-    """Trains all batches; where programs take more memory than states said, in smaller ones."""
+    """Train all batches; where programs need more memory than their states, in smaller ones."""
     while True:
-        left = batches(path, sweep, most, options.get("devices"))
+        remaining = batches(path, sweep, max_lanes, options.get("devices"))
         try:
-            return engine(left, **options)
+            return engine(remaining, **options)
         except InsufficientMemoryError:
-            processes.on_first(lambda: None)  # the first one has taken the batch away again
-            largest = max((batch.points for batch in left if not batch.path.exists()), default=1)
+            processes.on_first(lambda: None)  # the first process has removed the batch
+            sizes = (batch.points for batch in remaining if not batch.path.exists())
+            largest = max(sizes, default=1)
             if largest == 1:
                 raise
-            most = largest // 2 * sweep.seeds
+            max_lanes = largest // 2 * sweep.seeds
 
 
 def batches(
-    path: Path, sweep: Sweep, most: int | None = None, devices: int | None = None
+    path: Path, sweep: Sweep, max_lanes: int | None = None, devices: int | None = None
 ) -> list[Batch]:
-    """The points in runs that fit into memory: those that exist, and what they leave over."""
-    found = sorted((path / "batches").glob("[0-9]*-[0-9]*"))
-    begun = [range(int(a), int(b) + 1) for a, b in (x.name.split("-") for x in found)]
-    taken = {i for group in begun for i in group}
-    groups = list(begun)
+    """Divide the points into runs that fit into memory, keeping those that exist.
+
+    Raises:
+        ConfigError: a point does not fit into memory, or into `max_lanes`.
+    """
+    groups = _existing_batches(path)
+    started = {i for group in groups for i in group}
     for program in sweep.programs():
-        left = [i for i in program if i not in taken]
-        size = _fitting(sweep, program[0], most, devices) if left else 1
-        for _, together in itertools.groupby(enumerate(left), lambda x: x[1] - x[0]):
-            run = [i for _, i in together]
-            pieces = -(-len(run) // size)
-            each = -(-len(run) // pieces)
-            groups += [range(i, min(i + each, run[-1] + 1)) for i in run[::each]]
-    processes.on_first(lambda: None)  # before anybody begins one, all have seen which there are
+        remaining = [i for i in program if i not in started]
+        size = _max_points(sweep, program[0], max_lanes, devices) if remaining else 1
+        for _, adjacent in itertools.groupby(enumerate(remaining), lambda x: x[1] - x[0]):
+            indices = [i for _, i in adjacent]
+            pieces = -(-len(indices) // size)
+            each = -(-len(indices) // pieces)
+            groups += [range(i, min(i + each, indices[-1] + 1)) for i in indices[::each]]
+    processes.on_first(lambda: None)  # all processes have listed batches before one is started
     return [_batch(path, sweep, group) for group in sorted(groups, key=lambda group: group[0])]
+
+
+def _batch_path(path: Path, group: range) -> Path:
+    return path / "batches" / f"{group[0]:05d}-{group[-1]:05d}"
+
+
+def _existing_batches(path: Path) -> list[range]:
+    """The points of every batch that has a directory."""
+    names = sorted(batch.name for batch in (path / "batches").glob("[0-9]*-[0-9]*"))
+    ends = (map(int, name.split("-")) for name in names)
+    return [range(first, last + 1) for first, last in ends]
 
 
 def _batch(path: Path, sweep: Sweep, group: range) -> Batch:
     points = [sweep.points[i] for i in group]
     options = {name: getattr(sweep, name) for name in ("seeds", "seed", "chunks", "episodes")}
-    path = path / "batches" / f"{group[0]:05d}-{group[-1]:05d}"
-    return Batch(sweep.config_of(points[0]), variants(sweep.config, points), options, path)
+    config = sweep.config_of(points[0])
+    return Batch(config, variants(sweep.config, points), options, _batch_path(path, group))
 
 
 def fresh_batch(path: Path, sweep: Sweep, best: int) -> Batch:
-    """The best point, to be trained with keys, and judged by episodes, that did not choose it."""
+    """The best point, with training keys and evaluation episodes that did not select it."""
     options = {"seeds": sweep.fresh_seeds, "chunks": sweep.chunks, "episodes": sweep.episodes}
     options["seed"] = (sweep.seed + FRESH) % 2**32
     return Batch(sweep.config_of(sweep.points[best]), {}, options, path / "best")
 
 
-def _fitting(sweep: Sweep, point: int, most: int | None, devices: int | None) -> int:
-    """How many points with the shapes of this one fit into memory, or into `most` lanes.
+def _max_points(sweep: Sweep, point: int, max_lanes: int | None, devices: int | None) -> int:
+    """How many points of the same program as this one fit into memory and into `max_lanes`.
 
     Raises:
-        ConfigError: not even one does.
+        ConfigError: not even one.
     """
     config = sweep.config_of(sweep.points[point])
     plan = plans.plan(config, sweep.seeds, chunks=sweep.chunks, episodes=sweep.episodes)
     mesh = mesh_for(plan.lanes, devices)
     resources.check_state(plan, mesh)
     needed = sum(resources.state_bytes(plan, mesh).values())
-    fit = int(resources.SWEEP_FRACTION * resources.available() / needed)
-    if most is not None:
-        fit = min(fit, at_once(most, sweep.seeds))
-    return processes.minimum(max(1, fit))
+    count = int(resources.SWEEP_FRACTION * resources.available() / needed)
+    if max_lanes is not None:
+        count = min(count, points_per_batch(max_lanes, sweep.seeds))
+    return processes.minimum(max(1, count))
 
 
 def read_scores(path: Path, sweep: Sweep) -> np.ndarray:
-    """[points, seeds] of all batches; nan where a seed diverged."""
+    """Read the scores of all batches, [points, seeds]; nan where a seed diverged."""
     scores = np.full((len(sweep.points), sweep.seeds), np.nan)
-    for batch in (path / "batches").glob("[0-9]*-[0-9]*"):
-        first, last = map(int, batch.name.split("-"))
-        scores[first : last + 1] = _scores(batch).reshape(-1, sweep.seeds)
+    for group in _existing_batches(path):
+        lanes = _lane_scores(_batch_path(path, group))
+        scores[group.start : group.stop] = lanes.reshape(-1, sweep.seeds)
     return scores
 
 
-def _scores(path: Path) -> np.ndarray:
-    """[lanes] greedy returns, or training returns where no time limit lets a policy be judged."""
+def _lane_scores(path: Path) -> np.ndarray:
+    """Greedy returns of a run, [lanes], or training returns where there is no time limit."""
     directory = RunDirectory.find(path)
     summary = directory.read_summary() or {}
-    scores = summary.get("greedy_returns")
-    if scores is None:
-        scores = plot.forward_fill(directory.columns()["episode_return"].T)[:, -1]
-    scores = np.array(scores, float)
+    returns = summary.get("greedy_returns")
+    if returns is None:
+        returns = plot.forward_fill(directory.columns()["episode_return"].T)[:, -1]
+    scores = np.array(returns, float)
     scores[[int(lane) for lane in summary.get("failed_step", {})]] = np.nan
     return scores
 
 
-def choose(scores: np.ndarray) -> int | None:
-    """The point with the highest IQM of those with the fewest seeds lost; None if all are lost."""
-    lost = np.isnan(scores).sum(1)
-    if lost.min() == scores.shape[1]:
+def best_point(scores: np.ndarray) -> int | None:
+    """The point with the highest IQM among those with the fewest diverged seeds.
+
+    Args:
+        scores: [points, seeds], nan where a seed diverged.
+
+    Returns:
+        its index; None if every seed diverged.
+    """
+    diverged = np.isnan(scores).sum(1)
+    if diverged.min() == scores.shape[1]:
         return None
-    candidates = np.flatnonzero(lost == lost.min())
+    candidates = np.flatnonzero(diverged == diverged.min())
     return int(max(candidates, key=lambda i: iqm(scores[i][~np.isnan(scores[i])])))
 
 
-def statistics(scores: np.ndarray) -> dict[str, Any]:
-    """Figures of one point's seeds."""
+def score_statistics(scores: np.ndarray) -> dict[str, Any]:
+    """Statistics of the scores of one point, [seeds]."""
     known = scores[~np.isnan(scores)]
     figures: dict[str, Any] = {"seeds": len(scores), "failed": len(scores) - len(known)}
     names = ("iqm", "low", "high", "mean", "worst", "best")
@@ -384,8 +419,8 @@ def statistics(scores: np.ndarray) -> dict[str, Any]:
     return figures | dict(zip(names, map(float, values), strict=True))
 
 
-def _own(config: Config) -> Config | None:
-    """A configuration that plain data cannot bring back; None for all others."""
+def _custom_config(config: Config) -> Config | None:
+    """The configuration if `config.json` cannot restore it; None otherwise."""
     if not isinstance(config.env, str):
         return config
     try:
@@ -395,81 +430,82 @@ def _own(config: Config) -> Config | None:
     return None
 
 
-def _leave(swept: SweepResult) -> None:
-    """Tables, pictures and, last, the summary."""
+def _write_results(result: SweepResult) -> None:
+    """Write tables, figures and, last, the summary."""
     from purejaxrl_sac.experiment.tuning import sensitivity
 
-    path, sweep = swept.path, swept.sweep
-    table = swept.table()
+    path, sweep = result.path, result.sweep
+    table = result.table()
     _write_csv(path / "table.csv", table)
     rows = [
         {"point": i, **point, "seed": seed, "score": score}
         for i, point in enumerate(sweep.points)
-        for seed, score in enumerate(swept.scores[i])
+        for seed, score in enumerate(result.scores[i])
     ]
     _write_csv(path / "seeds.csv", rows)
-    sensitivity.draw(sweep.points, swept.scores, swept.best, path)
+    sensitivity.write_figures(sweep.points, result.scores, result.best, path)
     document: dict[str, Any] = {
         "points": len(sweep.points),
         "programs": len(list(sweep.programs())),
     }
-    if swept.best is not None:
-        document["best"] = table[swept.best]
-    if swept.fresh is not None:
-        document["best_on_fresh_seeds"] = statistics(swept.fresh)
+    if result.best is not None:
+        document["best"] = table[result.best]
+    if result.fresh is not None:
+        document["best_on_fresh_seeds"] = score_statistics(result.fresh)
     write_json(path / "summary.json", document)
 
 
-def figures(swept: SweepResult) -> dict[str, str]:
-    """A sweep in words."""
-    sweep = swept.sweep
+def summary_rows(result: SweepResult) -> dict[str, str]:
+    """The results as rows of a table."""
+    sweep = result.sweep
     rows = {
         "points x seeds": f"{len(sweep.points)} x {sweep.seeds}",
         "programs": str(len(list(sweep.programs()))),
     }
-    if swept.best is None:
+    if result.best is None:
         return rows | {"best": "every seed of every point diverged"}
-    point = sweep.points[swept.best]
-    rows["best"] = ", ".join(f"{name} {shown(x)}" for name, x in point.items())
-    chosen = display.with_interval(swept.scores[swept.best])
-    rows["its score while it was chosen, IQM [95 % interval]"] = chosen
-    if swept.fresh is not None:
-        rows["the same, trained anew with fresh seeds"] = display.with_interval(swept.fresh)
+    point = sweep.points[result.best]
+    rows["best"] = ", ".join(f"{name} {format_value(x)}" for name, x in point.items())
+    rows["its score, IQM [95 % interval]"] = display.with_interval(result.scores[result.best])
+    if result.fresh is not None:
+        rows["its score with fresh seeds"] = display.with_interval(result.fresh)
     return rows
 
 
-def costs(sweep: Sweep) -> str:
-    """Which hyperparameters are compiled into programs, in words; "" if none is."""
-    shapes = [name for name, _ in shape_of(sweep.config, sweep.points[0])]
-    if not shapes:
+def compilation_note(sweep: Sweep) -> str:
+    """A message about hyperparameters that are compiled into programs; "" if none is."""
+    static = [name for name, _ in static_values(sweep.config, sweep.points[0])]
+    if not static:
         return ""
-    several = len(list(sweep.programs()))
-    return f"{' and '.join(shapes)} cannot vary in one program: {several} are compiled"
+    count = len(list(sweep.programs()))
+    return f"{' and '.join(static)} cannot vary within a program: {count} programs are compiled"
 
 
 def describe(path: Path) -> dict[str, str]:
-    """What is known of a sweep, from its files alone."""
+    """The configuration and status of a sweep, from its files alone, as rows of a table."""
     document = read_json(path / "sweep.json")
-    batches = list((path / "batches").glob("[0-9]*-[0-9]*"))
-    ended = [batch for batch in batches if (batch / "summary.json").exists()]
-    trained = sum(int(b) - int(a) + 1 for a, b in (batch.name.split("-") for batch in ended))
+    trained = sum(
+        len(group)
+        for group in _existing_batches(path)
+        if (_batch_path(path, group) / "summary.json").exists()
+    )
     finished = (path / "summary.json").exists()
     return {
         "sweep of": ", ".join(document["points"][0]),
         "algorithm": document["config"]["algorithm"],
         "environment": document["config"]["env"],
-        "status": "finished" if finished else "not finished: go on with resume",
+        "status": "finished" if finished else "not finished: continue with resume",
         "points": f"{trained} of {len(document['points'])} trained",
-        "seeds of each": str(document["seeds"]),
+        "seeds per point": str(document["seeds"]),
     }
 
 
-def shown(value: Any) -> str:
-    """A value as a person writes it."""
+def format_value(value: Any) -> str:
+    """A value with at most four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _write_csv(path: Path, rows: list[dict]) -> None:
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
@@ -477,9 +513,20 @@ def _write_csv(path: Path, rows: list[dict]) -> None:
     write_text(path, text.getvalue())
 
 
-class _Inside(Reporter):
-    """A batch is watched as a run is, but for the table at its end."""
+class _BatchReporter(Reporter):
+    """Reports a batch as `reporter` does a run, except for the table at its end."""
 
     def __init__(self, reporter: Reporter) -> None:
-        self.live, self.message, self.on_start = reporter.live, reporter.message, reporter.on_start
-        self.on_compiled, self.on_chunk = reporter.on_compiled, reporter.on_chunk
+        self.reporter, self.live = reporter, reporter.live
+
+    def message(self, text: str) -> None:
+        self.reporter.message(text)
+
+    def on_start(self, plan: plans.Plan, title: str, device: str) -> None:
+        self.reporter.on_start(plan, title, device)
+
+    def on_compiled(self, seconds: float) -> None:
+        self.reporter.on_compiled(seconds)
+
+    def on_chunk(self, progress: plans.Progress) -> None:
+        self.reporter.on_chunk(progress)

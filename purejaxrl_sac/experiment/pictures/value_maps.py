@@ -1,4 +1,4 @@
-"""Pictures of what a table has learned: values on the map."""
+"""Value functions of finite MDPs as heat maps."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.mdp import MDP, Grid
 
 
-def values(mdp: MDP, q: np.ndarray, title: str, path: Path | None = None) -> Figure:
-    """V(s) = max_a Q(s, a) as a heat map with an arrow for every greedy action.
+def value_map(mdp: MDP, q: np.ndarray, title: str, path: Path | None = None) -> Figure:
+    """Plot V(s) = max_a Q(s, a) as a heat map with an arrow for every greedy action.
 
-    An MDP that is not a map, or has several states in one place, is drawn as its table Q(s, a).
+    An MDP without a map, or with several states in one cell, is plotted as its table Q(s, a).
 
     Args:
         q: [S, A]; -inf for actions that do not exist.
-        path: where to save a PNG; None to save nothing.
+        path: image file to write; None for none.
 
     Raises:
-        ConfigError: q has another shape than the MDP.
+        ConfigError: q and the MDP have different shapes.
     """
     q = np.asarray(q, float)
     if q.shape != mdp.P.shape[:2]:
@@ -42,7 +42,7 @@ def values(mdp: MDP, q: np.ndarray, title: str, path: Path | None = None) -> Fig
     else:
         figure = Figure(figsize=_size(mdp.grid), dpi=150, layout="constrained")
         axes = figure.subplots()
-        image = draw_values(axes, mdp, q, title)
+        image = draw_value_map(axes, mdp, q, title)
         label = "V(s)"
     figure.colorbar(image, ax=axes, label=label, shrink=0.8)
     if path is not None:
@@ -51,18 +51,20 @@ def values(mdp: MDP, q: np.ndarray, title: str, path: Path | None = None) -> Fig
 
 
 def _is_map(grid: Grid) -> bool:
-    places = [place for place in grid.position if place[0] >= 0]
-    return len(set(places)) == len(places)
+    """Whether every cell has at most one state."""
+    cells = [cell for cell in grid.position if cell[0] >= 0]
+    return len(set(cells)) == len(cells)
 
 
 def _size(grid: Grid) -> tuple[float, float]:
+    """Of the figure, in inches."""
     rows, columns = len(grid.rows), len(grid.rows[0])
     scale = 4.0 / max(rows, columns / 1.6)
     return max(4.0, scale * columns + 1.4), max(2.2, scale * rows + 0.6)
 
 
-def _paper(axes: Axes, grid: Grid, title: str) -> None:
-    """The empty map: walls, letters, frame."""
+def _draw_grid(axes: Axes, grid: Grid, title: str) -> None:
+    """Draw walls, letters and frame."""
     rows, columns = len(grid.rows), len(grid.rows[0])
     for i, row in enumerate(grid.rows):
         for j, letter in enumerate(row):
@@ -76,13 +78,22 @@ def _paper(axes: Axes, grid: Grid, title: str) -> None:
     axes.set_title(title, fontsize=10)
 
 
-def draw_values(axes: Axes, mdp: MDP, q: np.ndarray, title: str = "") -> AxesImage:
-    """As `values`, on axes of your own; the MDP must be a map. The image is for a colour bar."""
+def draw_value_map(axes: Axes, mdp: MDP, q: np.ndarray, title: str = "") -> AxesImage:
+    """As `value_map`, on existing axes; the MDP must have a map.
+
+    Returns:
+        the heat map, for a colour bar.
+
+    Raises:
+        ConfigError: the MDP has no map.
+    """
     grid, q = mdp.grid, np.asarray(q, float)
-    blank = np.array(  # nobody ever chooses an action there
+    if grid is None:
+        raise ConfigError("this MDP has no map: use value_map, which plots a table")
+    blank = np.array(  # no action is ever chosen there
         [
             end or grid.rows[i][j] == "C"
-            for (i, j), end in zip(grid.position, mdp.terminal, strict=True)
+            for (i, j), end in zip(grid.position, np.asarray(mdp.terminal), strict=True)
         ]
     )
     v = np.where(blank, np.nan, q.max(-1))
@@ -90,15 +101,21 @@ def draw_values(axes: Axes, mdp: MDP, q: np.ndarray, title: str = "") -> AxesIma
     for state, (i, j) in enumerate(grid.position):
         if i >= 0:
             image[i, j] = v[state]
-    shown = axes.imshow(image, cmap="viridis", alpha=0.75)
-    _paper(axes, grid, title)
-    spread = np.nanmax(np.abs(v), initial=1e-12)
+    heat_map = axes.imshow(image, cmap="viridis", alpha=0.75)
+    _draw_grid(axes, grid, title)
+    scale = np.nanmax(np.abs(v), initial=1e-12)
     for state, (i, j) in enumerate(grid.position):
         if i < 0 or blank[state]:
             continue
         for action, (down, right) in enumerate(grid.moves):
-            if q[state, action] >= q[state].max() - 1e-5 * spread:
-                tip = {"arrowstyle": "->", "color": "black", "lw": 1.1, "shrinkA": 0, "shrinkB": 0}
-                end = (j + 0.36 * right, i + 0.36 * down)
-                axes.annotate("", xy=end, xytext=(j, i), arrowprops=tip)
-    return shown
+            if q[state, action] >= q[state].max() - 1e-5 * scale:
+                style = {
+                    "arrowstyle": "->",
+                    "color": "black",
+                    "lw": 1.1,
+                    "shrinkA": 0,
+                    "shrinkB": 0,
+                }
+                tip = (j + 0.36 * right, i + 0.36 * down)
+                axes.annotate("", xy=tip, xytext=(j, i), arrowprops=style)
+    return heat_map

@@ -1,7 +1,4 @@
-"""The equations, one function each: no networks, no loops, no optimisers.
-
-"Post" is "From Q-learning to Soft Actor Critic"; numbers in brackets are its equations.
-"""
+"""Maximum entropy reinforcement learning: soft values and the losses of SAC (post, section 4)."""
 
 from __future__ import annotations
 
@@ -9,46 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_sac.kernels import quantile_regression
-
-
-def huber(error: jax.Array, delta: jax.Array | float) -> jax.Array:
-    """1/2 e^2 where |e| <= delta, linear beyond (Huber 1964); delta = inf is the squared loss."""
-    magnitude = jnp.abs(error)
-    quadratic = jnp.minimum(magnitude, delta)
-    return quadratic * (magnitude - 0.5 * quadratic)
-
-
-def td_target(
-    reward: jax.Array, discount: jax.Array, gamma: jax.Array | float, next_value: jax.Array
-) -> jax.Array:
-    """y = r + gamma V(s'), and y = r where the episode terminated (post, 1.2.1).
-
-    Args:
-        reward, discount, next_value: [B]; discount is 0 at terminations, 1 elsewhere.
-    """
-    chex.assert_equal_shape([reward, discount, next_value])
-    return jax.lax.stop_gradient(reward + gamma * discount * next_value)
-
-
-def select_action(q: jax.Array, action: jax.Array) -> jax.Array:
-    """Q(s, a): picks action [B] out of q [B, A], exactly.
-
-    As a masked sum, whose gradient is a product: that of an indexed read is a scatter.
-    """
-    chex.assert_equal_shape_prefix([q, action], action.ndim)
-    taken = action[..., None] == jnp.arange(q.shape[-1])
-    return jnp.where(taken, q, 0).sum(-1)
-
-
-def expected_value(q: jax.Array, pi: jax.Array) -> jax.Array:
-    """V(s) = E_pi[Q(s, a)] (post, section 1.1); actions never taken may have any value.
-
-    Args:
-        q, pi: [B, A]; pi are probabilities.
-    """
-    chex.assert_equal_shape([q, pi])
-    return jnp.where(pi > 0, pi * q, 0).sum(-1)
+from purejaxrl_sac.losses.td import expected_value, select_action
 
 
 def log_sum_exp(q: jax.Array, alpha: jax.Array | float) -> jax.Array:
@@ -89,62 +47,6 @@ def munchausen(
     """
     log_pi = jax.nn.log_softmax(q / alpha, axis=-1)
     return jnp.clip(alpha * select_action(log_pi, action), least, 0)
-
-
-def categorical_projection(value: jax.Array, probability: jax.Array, atoms: jax.Array) -> jax.Array:
-    """Shares each value's probability between the atoms beside it (Bellemare et al. 2017, eq. 7).
-
-    Values beyond the support count as its ends; between them, the expectation is kept.
-
-    Args:
-        value, probability: [B, L], a distribution over any values.
-        atoms: [K], evenly spaced and rising.
-
-    Returns:
-        probabilities of the atoms, [B, K].
-    """
-    chex.assert_equal_shape([value, probability])
-    chex.assert_rank(atoms, 1)
-    share = (jnp.clip(value, atoms[0], atoms[-1]) - atoms[0]) / (atoms[-1] - atoms[0])
-    position = share * (len(atoms) - 1)
-    distance = jnp.abs(position[:, None, :] - jnp.arange(len(atoms))[:, None])
-    shares = jnp.clip(1 - distance, 0, 1) * probability[:, None, :]
-    return jax.lax.stop_gradient(shares.sum(-1))
-
-
-def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
-    """-sum_k target_k log softmax(logits)_k; [B, K] and [B, K] to [B]."""
-    chex.assert_equal_shape([logits, target])
-    return -(target * jax.nn.log_softmax(logits)).sum(-1)
-
-
-def entropy(probability: jax.Array) -> jax.Array:
-    """-sum_k p_k log p_k; [..., K] to [...]."""
-    return jax.scipy.special.entr(probability).sum(-1)
-
-
-def quantile_huber(
-    quantiles: jax.Array, fraction: jax.Array, target: jax.Array, kappa: jax.Array | float
-) -> jax.Array:
-    """Quantile regression, smoothed near zero (Dabney et al. 2018, arXiv 1710.10044, eq. 10).
-
-    With u_ij = target_j - theta_i, the sum over i and mean over j of
-
-        |tau_i - 1{u_ij < 0}| huber(u_ij, kappa) / kappa.
-
-    Values and slopes of all pairs are summed in one pass, and no array of pairs is stored. The
-    gradient, to `quantiles` alone, is exact; a second one would be zero.
-
-    Args:
-        quantiles: theta, [B, K]; fraction: tau, [K] or [B, K]; target: [B, L].
-        kappa: above 0.
-    """
-    chex.assert_rank([quantiles, target], 2)
-    theta = jax.lax.stop_gradient(quantiles)
-    value, slope = quantile_regression.sums(
-        theta, jnp.broadcast_to(fraction, theta.shape), jax.lax.stop_gradient(target), kappa
-    )
-    return (value - slope * (quantiles - theta)).sum(-1) / target.shape[1]
 
 
 def soft_value(q: jax.Array, log_prob: jax.Array, alpha: jax.Array | float) -> jax.Array:
@@ -201,6 +103,11 @@ def temperature(
     """
     chex.assert_rank(log_prob, 1)
     return -alpha * jax.lax.stop_gradient(log_prob + target_entropy)
+
+
+def entropy(probability: jax.Array) -> jax.Array:
+    """-sum_k p_k log p_k; [..., K] to [...]."""
+    return jax.scipy.special.entr(probability).sum(-1)
 
 
 def svgd_direction(particles: jax.Array, score: jax.Array) -> jax.Array:

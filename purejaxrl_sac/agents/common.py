@@ -1,0 +1,105 @@
+"""Fields that several families of algorithms share, and checks of action spaces."""
+
+from __future__ import annotations
+
+from purejaxrl_sac.config import Config, ConfigError, static, traced
+from purejaxrl_sac.types import Env
+
+ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "leaky_relu", "softplus", "sigmoid")
+
+
+class Learning(Config):
+    """Fields of gradient descent on a discounted return."""
+
+    learning_rate: float = traced(1e-3, at_least=0)
+    """Initial learning rate."""
+    learning_rate_end: float = traced(1.0, between=(0, 1))
+    """Final learning rate as a fraction of the initial one (linear decay)."""
+    gamma: float = traced(0.99, between=(0, 1))
+    """Discount factor."""
+    max_grad_norm: float | None = traced(
+        float("inf"), kind=float, above=0, infinite=True, optional=True
+    )
+    """Global norm that the gradients of each network are clipped to."""
+
+
+class Layers(Config):
+    """Fields of MLPs."""
+
+    hidden_sizes: tuple[int, ...] = static((64, 64), kind=tuple)
+    """Units of each hidden layer."""
+    activation: str = static("relu", one_of=ACTIVATIONS)
+    """Activation function, by its name in flax.linen."""
+
+
+class QLayers(Layers):
+    """Fields of `networks.q_network`."""
+
+    compute_dtype: str = static("float32", one_of=("float32", "bfloat16"))
+    """Dtype that hidden layers compute in, float32 or bfloat16; parameters are float32."""
+
+
+class EpsilonGreedy(Config):
+    """Fields of `exploration.annealed_epsilon`."""
+
+    epsilon_start: float = traced(1.0, between=(0, 1))
+    """Probability of a random action at the first step."""
+    epsilon_end: float = traced(0.05, between=(0, 1))
+    """Probability of a random action at the end of the schedule."""
+    epsilon_fraction: float = traced(0.2, between=(0, 1))
+    """Fraction of total_steps over which epsilon decays linearly."""
+
+
+class Huber(Config):
+    """Fields of the Huber loss."""
+
+    huber_delta: float = traced(float("inf"), above=0, infinite=True)
+    """Error at which the loss turns from squared to linear; inf is the squared loss."""
+
+
+class Epochs(Config):
+    """Fields of on-policy methods that pass over a rollout several times, in minibatches."""
+
+    num_epochs: int = static(4, at_least=1)
+    """Passes over each rollout."""
+
+    @property
+    def num_minibatches(self) -> int:
+        """Minibatches of each pass."""
+        return self.num_updates // self.num_epochs
+
+    def check(self) -> None:
+        super().check()
+        size = self.steps_per_iteration
+        if self.num_updates % self.num_epochs or size % self.num_minibatches:
+            raise ConfigError(
+                f"num_updates is {self.num_updates}, but must be num_epochs = {self.num_epochs}"
+                f" times a number of minibatches that divides num_envs x rollout_length = {size}"
+            )
+
+
+def number_of_actions(algorithm: str, env: Env) -> int:
+    """The number of discrete actions.
+
+    Raises:
+        ConfigError: the environment's actions are continuous.
+    """
+    if env.num_actions is None:
+        raise ConfigError(
+            f"{algorithm} needs discrete actions, but {env.name} has continuous: use sac"
+        )
+    return env.num_actions
+
+
+def dimension_of_actions(algorithm: str, env: Env) -> int:
+    """The dimension of continuous actions.
+
+    Raises:
+        ConfigError: the environment's actions are discrete.
+    """
+    if env.action_dim is None:
+        raise ConfigError(
+            f"{algorithm} needs continuous actions, but {env.name} has discrete: use discrete_sac"
+            " or dqn"
+        )
+    return env.action_dim

@@ -1,0 +1,106 @@
+"""What the families of DQN and SAC share: replay memories as parts, and their fields."""
+
+from __future__ import annotations
+
+from purejaxrl_sac.agents.common import Learning
+from purejaxrl_sac.config import Config, ConfigError, static, traced
+from purejaxrl_sac.memory import prioritized, records, uniform
+from purejaxrl_sac.memory.storage import deduplicated, n_step, ring
+from purejaxrl_sac.networks.torsos import convolutions
+from purejaxrl_sac.normalize import WRAPPERS
+from purejaxrl_sac.types import Env, Memory, Storage
+
+
+class ReplayConfig(Learning):
+    """Fields of every algorithm with experience replay."""
+
+    warmup_steps: int = static(1_000)
+    """Environment steps of uniformly random actions before learning starts."""
+    batch_size: int = static(128, at_least=1)
+    """Transitions per gradient update."""
+    capacity: int = static(10_000, at_least=1, below=2**31)
+    """Transitions the replay memory stores; a multiple of num_envs x rollout_length."""
+
+    def check(self) -> None:
+        super().check()
+        size = self.steps_per_iteration
+        if self.capacity % size:
+            raise ConfigError(
+                f"capacity is {self.capacity}, but must be a multiple of num_envs x rollout_length"
+                f" = {size}, for example {max(1, round(self.capacity / size)) * size}"
+            )
+        if self.batch_size > self.capacity:
+            raise ConfigError(
+                f"batch_size {self.batch_size} is larger than capacity {self.capacity}: lower"
+                " batch_size or raise capacity"
+            )
+
+
+class Targets(Config):
+    """Fields of target networks."""
+
+    tau: float = traced(0.005, between=(0, 1))
+    """Step of the target parameters towards the learned ones at each target update; 1 copies."""
+    target_period: int = traced(1, at_least=1)
+    """Gradient updates between two target updates."""
+
+
+class NStep(ReplayConfig):
+    """Fields of `n_step_storage`."""
+
+    n_step: int = static(3, at_least=1)
+    """Steps of reward before bootstrapping."""
+
+    def check(self) -> None:
+        super().check()
+        rows = self.capacity // self.num_envs
+        if self.n_step > rows:
+            raise ConfigError(
+                f"n_step is {self.n_step}, but the memory stores {rows} steps of each of"
+                f" {self.num_envs} environments: lower n_step or raise capacity"
+            )
+
+
+class Prioritized(ReplayConfig):
+    """Fields of `prioritized_replay`."""
+
+    priority_exponent: float = traced(0.6, between=(0, 1))
+    """Exponent of the priorities; 0 is uniform replay."""
+    importance_exponent: float = traced(0.4, between=(0, 1))
+    """Initial exponent of the importance weights; it rises linearly to 1 at the end of the run."""
+
+
+def replay_storage(config: ReplayConfig, env: Env, codec: records.Codec | None = None) -> Storage:
+    """Stores images once, other observations together with their next observations.
+
+    Args:
+        codec: how transitions are packed; by default one bit for each number of an observation
+            where the environment declares `binary_observations`, and exact words elsewhere or
+            where a wrapper that is not this package's may change what is stored.
+    """
+    kind = deduplicated if convolutions(env.observation_space) else ring
+    if codec is None:
+        binary = env.binary_observations and set(config.wrappers) <= set(WRAPPERS.values())
+        codec = records.bits(env) if binary else records.words
+    return kind(config.capacity, config.num_envs, codec=codec)
+
+
+def n_step_storage(config: NStep, env: Env, codec: records.Codec | None = None) -> Storage:
+    """Transitions of n steps."""
+    return n_step(replay_storage(config, env, codec), config.n_step, config.gamma)
+
+
+def uniform_replay(config: ReplayConfig, storage: Storage) -> Memory:
+    """Samples every transition with the same probability (post, 2.3.2)."""
+    return uniform(storage, config.batch_size)
+
+
+def prioritized_replay(config: Prioritized, storage: Storage) -> Memory:
+    """Samples in proportion to powers of priorities (Schaul et al. 2016, arXiv 1511.05952)."""
+    return prioritized(
+        storage,
+        config.batch_size,
+        config.priority_exponent,
+        config.importance_exponent,
+        config.total_steps,
+    )

@@ -1,0 +1,141 @@
+"""The command line, `purejaxrl-sac COMMAND`: dispatch and exit statuses."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+import purejaxrl_sac
+from purejaxrl_sac.agents import ALGORITHMS
+from purejaxrl_sac.cli import results, training
+from purejaxrl_sac.cli.options import (
+    EvalOptions,
+    ExportOptions,
+    InfoOptions,
+    PlotOptions,
+    RenderOptions,
+    ResumeOptions,
+    SweepOptions,
+    TrainOptions,
+)
+from purejaxrl_sac.cli.parsing import Options, parse, parse_with_preset
+from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.experiment.errors import RunError, StoppedError
+
+USAGE = f"""\
+purejaxrl-sac: reinforcement learning in JAX, compiled into a single lax.scan
+
+  purejaxrl-sac train ALGORITHM [--env NAME] [flags]   train and write a run directory
+  purejaxrl-sac sweep ALGORITHM --grid FIELD=A,B ...   train several hyperparameter settings
+  purejaxrl-sac resume RUN [--steps N]                 resume a run or a sweep, or extend a run
+  purejaxrl-sac eval RUN [--episodes N]                evaluate the policies of a run
+  purejaxrl-sac plot RUN [RUN ...]                     plot runs for comparison
+  purejaxrl-sac render RUN [--out FILE.gif]            render an episode as a GIF or MP4
+  purejaxrl-sac export RUN [--out DIRECTORY]           export a policy that needs only JAX
+  purejaxrl-sac info RUN                               show configuration and status of a run
+  purejaxrl-sac list                                   list algorithms, environments and presets
+  purejaxrl-sac COMMAND --help                         show every flag of a command
+  purejaxrl-sac --version                              show the version
+
+for example
+  purejaxrl-sac train sac --env Pendulum-v1 --seeds 8 --name demo
+  purejaxrl-sac eval runs/demo --episodes 1000
+
+exit status: 0 success, 1 disk or machine failure, 2 invalid input, 130 or 143 stopped by Ctrl-C or
+SIGTERM after a checkpoint (continue with resume)
+
+algorithms: {", ".join(ALGORITHMS)}"""
+
+
+def _parsing(
+    kind: type[Options], run: Callable[[Options], None]
+) -> Callable[[str, list[str]], None]:
+    return lambda command, flags: run(parse(kind, command, flags))
+
+
+# command -> function of (command, flags); `train`, `sweep` and `list` take other arguments
+COMMANDS: dict[str, Callable[[str, list[str]], None]] = {
+    "resume": _parsing(ResumeOptions, training.resume),
+    "eval": _parsing(EvalOptions, results.evaluate),
+    "plot": _parsing(PlotOptions, results.plot),
+    "render": _parsing(RenderOptions, results.render),
+    "export": _parsing(ExportOptions, results.export),
+    "info": _parsing(InfoOptions, results.info),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line, and return its exit status, see `USAGE`."""
+    try:
+        dispatch(sys.argv[1:] if arguments is None else list(arguments))
+    except ConfigError as error:
+        print(f"purejaxrl-sac: {error}", file=sys.stderr)
+        return _failed(2)
+    except BrokenPipeError:  # the reader of our output has closed it
+        sys.stdout = None
+        return 1
+    except KeyboardInterrupt:
+        print("purejaxrl-sac: interrupted", file=sys.stderr)
+        return 130
+    except RunError as error:
+        print(f"purejaxrl-sac: {error}", file=sys.stderr)
+        return _failed(1)
+    except StoppedError as error:
+        hint = f"continue with purejaxrl-sac resume {error.path}"
+        print(f"purejaxrl-sac: {error}: {hint}", file=sys.stderr)
+        return 128 + error.signal
+    except Exception:
+        if _joined():
+            traceback.print_exc()
+            return _failed(1)
+        raise
+    return 0
+
+
+def dispatch(arguments: list[str]) -> None:
+    """Run one command.
+
+    Raises:
+        ConfigError: invalid input.
+    """
+    match arguments:
+        case [] | ["-h" | "--help" | "help"] | ["train"] | ["train", "-h" | "--help"]:
+            print(USAGE)
+        case ["--version"]:
+            print(purejaxrl_sac.__version__)
+        case ["list"]:
+            results.list_all()
+        case ["list", *rest]:
+            raise ConfigError(f"list takes no arguments, but was given {' '.join(rest)}")
+        case ["train", algorithm, *flags]:
+            training.train(parse_with_preset(TrainOptions, "train", algorithm, flags))
+        case ["sweep", algorithm, *flags] if not algorithm.startswith("-"):
+            training.sweep(parse_with_preset(SweepOptions, "sweep", algorithm, flags))
+        case ["sweep", *_]:
+            print("usage: purejaxrl-sac sweep ALGORITHM --grid FIELD=VALUE,VALUE [flags]")
+            print("every flag of an algorithm: purejaxrl-sac sweep sac --help")
+        case [command, *flags] if command in COMMANDS:
+            COMMANDS[command](command, flags)
+        case [command, *_]:
+            known = ", ".join(["train", "sweep", *COMMANDS, "list"])
+            raise ConfigError(f"no command is called {command}: use one of {known}")
+
+
+def _joined() -> bool:
+    """Whether this is one of several processes, without importing the module that joins them."""
+    processes = sys.modules.get("purejaxrl_sac.experiment.devices.processes")
+    return processes is not None and processes.is_distributed()
+
+
+def _failed(status: int) -> int:
+    """Return the exit status of a failure; one of several processes exits immediately.
+
+    A normal exit would wait for the other processes, which in turn wait for this one.
+    """
+    if _joined():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status

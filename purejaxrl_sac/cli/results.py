@@ -1,0 +1,108 @@
+"""The commands that read runs: `eval`, `plot`, `render`, `export` and `info`; and `list`."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from purejaxrl_sac.agents import ALGORITHMS
+from purejaxrl_sac.cli.options import (
+    EvalOptions,
+    ExportOptions,
+    InfoOptions,
+    PlotOptions,
+    RenderOptions,
+)
+from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.presets import PRESETS
+
+
+def evaluate(options: EvalOptions) -> None:
+    """Print the returns of a run's policies in new episodes."""
+    from purejaxrl_sac.evaluate import exploring_policy, policy
+    from purejaxrl_sac.experiment.pictures import run_figures
+    from purejaxrl_sac.experiment.runs import display, lifecycle
+    from purejaxrl_sac.experiment.runs.directory import RunDirectory, lanes_of
+
+    if options.episodes < 1:
+        raise ConfigError(f"episodes is {options.episodes}, but must be at least 1")
+    devices = options.set_up_devices(lanes_of(RunDirectory.find(options.run).read_document()))
+    run = lifecycle.load(options.run, best=options.best)
+    episodes = -(-options.episodes // run.plan.lanes)
+    choose = {"greedy": policy, "exploring": exploring_policy}[options.policy]
+    scores = run.evaluate(episodes, seed=options.seed, policy=choose, devices=devices).mean(1)
+    if options.json:
+        found = {"steps": run.steps, "episodes_per_seed": episodes, "returns": scores.tolist()}
+        print(json.dumps({"run": str(run.path), "policy": options.policy, **found}))
+        return
+    rows = {
+        "environment steps per seed": f"{run.steps:,}",
+        "seeds x episodes": f"{run.plan.lanes} x {episodes}",
+        f"{options.policy} return, IQM [95 % interval]": display.with_interval(scores),
+        "worst and best seed": f"{scores.min():.4g}, {scores.max():.4g}",
+    }
+    Console().print(display.table(run_figures.title(run.config), rows))
+
+
+def plot(options: PlotOptions) -> None:
+    """Plot runs for comparison."""
+    from purejaxrl_sac.experiment.pictures import compare
+
+    out = options.out or Path(f"comparison-{time.strftime('%Y%m%d-%H%M%S')}.png")
+    compare.compare(options.runs, options.metric, out)
+    print(f"written to {out}")
+
+
+def render(options: RenderOptions) -> None:
+    """Render an episode."""
+    from purejaxrl_sac.experiment.pictures import render
+    from purejaxrl_sac.experiment.runs import lifecycle, plans
+
+    run = lifecycle.load(options.run, best=options.best)
+    out = options.out or run.path / f"episode-{time.strftime('%Y%m%d-%H%M%S')}.gif"
+    key = plans.key_from_seed(options.seed)
+    render.episode(key, run.config, run.seed_state(options.seed_index), out)
+    print(f"written to {out}")
+
+
+def export(options: ExportOptions) -> None:
+    """Export a policy that runs without this package."""
+    from purejaxrl_sac.experiment.export import export_policy
+    from purejaxrl_sac.experiment.runs import lifecycle
+
+    run = lifecycle.load(options.run, best=options.best)
+    out = options.out or run.path / f"policy-{options.seed_index}"
+    export_policy(run.config, run.seed_state(options.seed_index), out)
+    print(f"written to {out}: python {out / 'load.py'}")
+
+
+def info(options: InfoOptions) -> None:
+    """Print the configuration and status of a run or a sweep, from its files alone."""
+    from purejaxrl_sac.experiment.runs import display
+    from purejaxrl_sac.experiment.runs.directory import RunDirectory
+    from purejaxrl_sac.experiment.tuning import sweep
+
+    if (options.run / "sweep.json").exists():
+        rows = sweep.describe(options.run)
+    else:
+        rows = RunDirectory.find(options.run).describe()
+    Console().print(display.table(str(options.run), rows))
+
+
+def list_all() -> None:
+    """Print algorithms, presets and environments."""
+    from purejaxrl_sac import envs
+
+    algorithms = Table(title="algorithms")
+    for column in ("name", "description", "presets"):
+        algorithms.add_column(column)
+    for name, (_, _, description) in ALGORITHMS.items():
+        tuned = ", ".join(env for algorithm, env in PRESETS if algorithm == name)
+        algorithms.add_row(name, description, tuned)
+    console = Console()
+    console.print(algorithms)
+    console.print("environments: " + ", ".join(envs.names()))

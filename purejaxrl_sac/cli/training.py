@@ -1,0 +1,185 @@
+"""The commands that train: `train`, `sweep` and `resume`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from purejaxrl_sac.agents import name_of
+from purejaxrl_sac.cli.options import (
+    NewRunOptions,
+    ResumeOptions,
+    RunOptions,
+    SweepOptions,
+    TrainOptions,
+)
+from purejaxrl_sac.config import ConfigError
+
+if TYPE_CHECKING:
+    from purejaxrl_sac.experiment.tuning.points import Point, Scale
+    from purejaxrl_sac.experiment.tuning.sweep import Sweep, SweepResult
+
+
+def train(options: TrainOptions) -> None:
+    """Train, report progress, and write everything to the run directory."""
+    from purejaxrl_sac.experiment.devices import mesh, resources
+    from purejaxrl_sac.experiment.pictures import run_figures
+    from purejaxrl_sac.experiment.runs import display, engine, lifecycle, plans
+
+    planned = {
+        name: getattr(options, name)
+        for name in ("seed", "chunks", "episodes", "eval_every", "eval_episodes")
+    }
+    if options.dry_run:
+        devices = options.set_up_devices(options.seeds)
+        plan = plans.plan(options.config, options.seeds, **planned)
+        over = mesh.mesh_for(plan.lanes, devices)
+        resources.check_state(plan, over)
+        figures = resources.report(plan, engine.compile_run(plan, mesh=over))
+        Console().print(display.table(f"{run_figures.title(plan.config)}, dry run", figures))
+        return
+    arguments = options.run_arguments(options.seeds)
+    out = output_directory(options)
+    lifecycle.run(options.config, options.seeds, out=out, **planned, **arguments)
+
+
+def output_directory(options: NewRunOptions, prefix: str = "") -> Path:
+    """The directory of a new run or sweep.
+
+    Raises:
+        ConfigError: both a name and a directory are given, or several processes share neither.
+    """
+    from purejaxrl_sac.experiment.devices import processes
+
+    if options.name is not None and options.out is not None:
+        raise ConfigError("--name and --out both choose the output directory: give one of them")
+    if options.out:
+        return options.out
+    if options.name:
+        return Path("runs") / options.name
+    if processes.is_distributed():
+        raise ConfigError("several processes share a directory: give --name or --out")
+    env = options.config.env
+    name = f"{prefix}{name_of(options.config)}-{env}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Path("runs") / name
+
+
+def sweep(options: SweepOptions) -> None:
+    """Train every point of a sweep, and write tables and figures."""
+    from purejaxrl_sac.experiment.tuning import sweep as sweeps
+
+    planned = {
+        name: getattr(options, name)
+        for name in ("seeds", "seed", "chunks", "episodes", "fresh_seeds")
+    }
+    points = requested_points(options)
+    # before the plan, which makes JAX initialise its devices
+    arguments = options.run_arguments(len(points) * options.seeds)
+    plan = sweeps.plan(options.config, points, **planned)
+    out = output_directory(options, "sweep-")
+    arguments |= options.engine_arguments(plan)
+    print_compilation_note(options, plan)
+    print_result(options, sweeps.start(out, plan, **arguments))
+
+
+def requested_points(options: SweepOptions) -> list[Point]:
+    """The points of `--grid` and `--range`.
+
+    Raises:
+        ConfigError: they cannot be parsed.
+    """
+    from purejaxrl_sac.experiment.tuning import points
+
+    axes = _assignments(options.grid, "grid", "VALUE,VALUE")
+    ranges = _assignments(options.range, "range", "LOW:HIGH")
+    if not axes and not ranges:
+        raise ConfigError("a sweep needs --grid FIELD=VALUE,VALUE or --range FIELD=LOW:HIGH")
+    if both := axes.keys() & ranges.keys():
+        raise ConfigError(f"{both.pop()} is in --grid and in --range: give it once")
+    if options.points < 1:
+        raise ConfigError(f"points is {options.points}, but must be at least 1")
+    grid = points.grid(**{name: text.split(",") for name, text in axes.items()})
+    if not ranges:
+        return grid
+    draw = {"sobol": points.sobol, "random": points.random}[options.sample]
+    cube = draw(options.points, len(ranges), options.seed % 2**32)
+    samples = points.sampled(cube, **{name: _scale(name, x) for name, x in ranges.items()})
+    return [point | sample for point in grid for sample in samples]
+
+
+def print_compilation_note(options: RunOptions, plan: Sweep) -> None:
+    """Print which hyperparameters need several programs."""
+    from purejaxrl_sac.experiment.tuning import sweep as sweeps
+
+    if (note := sweeps.compilation_note(plan)) and not (options.json or options.quiet):
+        Console().print(note, soft_wrap=True)
+
+
+def print_result(options: RunOptions, result: SweepResult) -> None:
+    """Print the table of a finished sweep."""
+    from purejaxrl_sac.experiment.devices import processes
+    from purejaxrl_sac.experiment.pictures import run_figures
+    from purejaxrl_sac.experiment.runs import display
+    from purejaxrl_sac.experiment.tuning import sweep as sweeps
+
+    figures = sweeps.summary_rows(result)
+    if not processes.is_first():
+        return
+    if options.json:
+        display.JsonReporter().on_finished("", figures, result.path)
+        return
+    title = f"sweep of {run_figures.title(result.sweep.config)}"
+    Console().print(display.table(title, {**figures, "written to": str(result.path)}))
+
+
+def _assignments(words: tuple[str, ...], flag: str, value: str) -> dict[str, str]:
+    """FIELD=VALUE ... as {field: value}, with underscores in the names of fields."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        name = name.replace("-", "_")
+        if not (name and equals and text):
+            raise ConfigError(f"--{flag} takes FIELD={value}, not {word!r}")
+        if name in found:
+            raise ConfigError(f"{name} is twice in --{flag}: give it once, with all values")
+        found[name] = text
+    return found
+
+
+def _scale(name: str, text: str) -> Scale:
+    """The distribution of LOW:HIGH or LOW:HIGH:linear."""
+    from purejaxrl_sac.experiment.tuning import points
+
+    ends, linear = text.removesuffix(":linear"), text.endswith(":linear")
+    try:
+        low, high = map(float, ends.split(":"))
+    except ValueError:
+        raise ConfigError(
+            f"--range takes {name}=LOW:HIGH or {name}=LOW:HIGH:linear, not {text!r}"
+        ) from None
+    return points.uniform(low, high) if linear else points.log_uniform(low, high)
+
+
+def resume(options: ResumeOptions) -> None:
+    """Resume a run or a sweep, or extend a run."""
+    from purejaxrl_sac.experiment.runs import lifecycle
+    from purejaxrl_sac.experiment.runs.directory import RunDirectory, lanes_of
+    from purejaxrl_sac.experiment.tuning import sweep as sweeps
+
+    if (options.run / "sweep.json").exists():
+        if options.steps is not None:
+            raise ConfigError("a sweep cannot be extended: resume it without --steps")
+        plan = sweeps.read(options.run)
+        arguments = options.run_arguments(len(plan.points) * plan.seeds)
+        arguments |= options.engine_arguments(plan)
+        print_compilation_note(options, plan)
+        arguments["any_version"] = options.any_version
+        print_result(options, sweeps.train_remaining(options.run, plan, **arguments))
+        return
+    if options.engine != "here" or options.lanes is not None:
+        raise ConfigError("--engine and --lanes are for sweeps")
+    arguments = options.run_arguments(lanes_of(RunDirectory.find(options.run).read_document()))
+    lifecycle.resume(options.run, steps=options.steps, any_version=options.any_version, **arguments)

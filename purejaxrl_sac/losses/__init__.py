@@ -1,0 +1,44 @@
+"""The equations, one function each: no networks, no loops, no optimisers.
+
+"Post" is "From Q-learning to Soft Actor Critic"; numbers such as 4.19 are its equations, numbers
+such as 4.3.2 its sections.
+"""
+
+from purejaxrl_sac.losses.distributional import (
+    categorical_projection,
+    cross_entropy,
+    quantile_huber,
+)
+from purejaxrl_sac.losses.soft import (
+    discrete_soft_value,
+    entropy,
+    importance_soft_value,
+    log_sum_exp,
+    munchausen,
+    soft_actor,
+    soft_critic,
+    soft_value,
+    svgd_direction,
+    temperature,
+)
+from purejaxrl_sac.losses.td import expected_value, huber, select_action, td_target
+
+__all__ = [
+    "categorical_projection",
+    "cross_entropy",
+    "discrete_soft_value",
+    "entropy",
+    "expected_value",
+    "huber",
+    "importance_soft_value",
+    "log_sum_exp",
+    "munchausen",
+    "quantile_huber",
+    "select_action",
+    "soft_actor",
+    "soft_critic",
+    "soft_value",
+    "svgd_direction",
+    "td_target",
+    "temperature",
+]

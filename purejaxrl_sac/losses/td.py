@@ -1,0 +1,46 @@
+"""Temporal-difference learning: targets, values of actions and the Huber loss."""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def huber(error: jax.Array, delta: jax.Array | float) -> jax.Array:
+    """1/2 e^2 where |e| <= delta, linear beyond (Huber 1964); delta = inf is the squared loss."""
+    magnitude = jnp.abs(error)
+    quadratic = jnp.minimum(magnitude, delta)
+    return quadratic * (magnitude - 0.5 * quadratic)
+
+
+def td_target(
+    reward: jax.Array, discount: jax.Array, gamma: jax.Array | float, next_value: jax.Array
+) -> jax.Array:
+    """y = r + gamma V(s'), and y = r where the episode terminated (post, 1.2.1).
+
+    Args:
+        reward, discount, next_value: [B]; discount is 0 at terminations, 1 elsewhere.
+    """
+    chex.assert_equal_shape([reward, discount, next_value])
+    return jax.lax.stop_gradient(reward + gamma * discount * next_value)
+
+
+def select_action(q: jax.Array, action: jax.Array) -> jax.Array:
+    """Q(s, a): picks action [B] out of q [B, A], exactly.
+
+    As a masked sum, whose gradient is a product: that of an indexed read is a scatter.
+    """
+    chex.assert_equal_shape_prefix([q, action], action.ndim)
+    taken = action[..., None] == jnp.arange(q.shape[-1])
+    return jnp.where(taken, q, 0).sum(-1)
+
+
+def expected_value(q: jax.Array, pi: jax.Array) -> jax.Array:
+    """V(s) = E_pi[Q(s, a)] (post, section 1.1); actions never taken may have any value.
+
+    Args:
+        q, pi: [B, A]; pi are probabilities.
+    """
+    chex.assert_equal_shape([q, pi])
+    return jnp.where(pi > 0, pi * q, 0).sum(-1)
