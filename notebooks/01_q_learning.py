@@ -129,7 +129,7 @@ plt.show()
 # As an algorithm of this library it is one expression, `following` being what is known of $s'$:
 #
 # ```python
-# q_learning = partial(tabular, bootstrap=lambda config, following, batch: following.q.max(-1))
+# q_learning = partial(tabular, bootstrap=lambda config, next_q, batch: next_q.q.max(-1))
 # ```
 #
 # The post's conditions for convergence (1.5) are that every pair is visited again and again, and

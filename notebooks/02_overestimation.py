@@ -75,9 +75,9 @@ print(f"10 actions: single {single[4]:.4f}, exact {9 / 11:.4f}, double {double[4
 # are one function with another bootstrap:
 #
 # ```python
-# q_learning        = partial(tabular, bootstrap=lambda config, following, batch: following.q.max(-1))
-# double_q_learning = partial(tabular, tables=2, bootstrap=lambda config, following, batch:
-#                             losses.select_action(following.other, following.q.argmax(-1)))
+# q_learning        = partial(tabular, bootstrap=lambda config, next_q, batch: next_q.q.max(-1))
+# double_q_learning = partial(tabular, tables=2, bootstrap=lambda config, next_q, batch:
+#                             losses.select_action(next_q.other, next_q.q.argmax(-1)))
 # ```
 
 

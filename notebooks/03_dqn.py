@@ -55,7 +55,7 @@ def latest_only(config, storage):
     return minibatches(config.num_updates, 1)
 
 
-def limits_end_episodes(config, agent):
+def limits_end_episodes(config, env, agent):
     """A time limit taken for a termination: nothing is bootstrapped after it."""
 
     def process_rollout(state, rollout):

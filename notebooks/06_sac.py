@@ -55,11 +55,11 @@ critics = sac.twin_critics(config, env.observation_space)
 begun = jax.jit(prl.make_train(config.replace(total_steps=1_200)))
 state, _ = begun(jax.random.key(0))
 phi, theta, theta_bar = (
-    state.agent.actor_params,
-    state.agent.critic_params,
+    state.agent.actor.params,
+    state.agent.critic.params,
     state.agent.target_params,
 )
-alpha, gamma = jnp.exp(state.agent.log_alpha), config.gamma
+alpha, gamma = jnp.exp(state.agent.log_alpha.params), config.gamma
 
 explore = partial(prl.rollout_episodes, episodes=8, policy=prl.exploring_policy)
 played, _ = jax.jit(lambda s: explore(jax.random.key(1), config, s))(state)
@@ -391,9 +391,9 @@ def said_and_true(key, config, state):
         key, endless, state, EPISODES, policy=prl.exploring_policy, max_steps=600
     )
     q = prl.q_values(config, state, played.obs[0], played.action[0] / 2)
-    pi = squashed_gaussian(*actor.apply(state.agent.actor_params, played.obs.reshape(-1, 3)))
+    pi = squashed_gaussian(*actor.apply(state.agent.actor.params, played.obs.reshape(-1, 3)))
     _, log_prob = pi.sample_and_log_prob(seed=key)
-    bonus = -jnp.exp(state.agent.log_alpha) * log_prob.reshape(played.reward.shape)
+    bonus = -jnp.exp(state.agent.log_alpha.params) * log_prob.reshape(played.reward.shape)
     discounts = config.gamma ** jnp.arange(600)
     rewards, entropies = discounts @ played.reward, discounts[1:] @ bonus[1:]
     return q.mean(), (rewards + entropies).mean()

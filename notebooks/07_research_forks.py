@@ -164,7 +164,9 @@ def recent(config, storage):
     return dqn.uniform_replay(config, storage)._replace(draw=draw)
 
 
-indices = dqn.replay_storage(config)._replace(read=lambda state, step, index: index)
+indices = dqn.replay_storage(config, prl.envs.bind(config.env))._replace(
+    read=lambda state, step, index: index
+)
 for memory in (dqn.uniform_replay, recent):
     drawn = memory(config, indices).draw(jax.random.key(0), None, jnp.int32(100), 100)
     print(f"{memory.__name__}: median age {np.median(99 - drawn.time):.0f} of 100 steps")

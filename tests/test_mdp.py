@@ -211,7 +211,7 @@ def test_invalid_arguments_raise_one_clear_line(build, message):
     [
         ({"env": "CartPole-v1"}, "finitely many states.* CartPole-v1 has continuous observations"),
         ({"env": "chain", "gamma": 1.0}, "gamma is 1, but from state 0"),
-        ({"learning_rate": 1.5}, "learning_rate is 1.5, but a table's must be between 0 and 1"),
+        ({"learning_rate": 1.5}, "learning_rate is 1.5, but must be between 0 and 1"),
         ({"exploration": "boltzman"}, "did you mean boltzmann"),
         ({"omega": -1.0}, "omega is -1.0, but must be zero or more"),
         ({"alpha": 0.0}, "alpha is 0.0, but must be greater than zero"),
