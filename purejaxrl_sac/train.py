@@ -31,7 +31,7 @@ def build(config: Config) -> tuple[envs.Env, Agent, Memory]:
     try:
         agent, memory = config.algorithm(config)
         for wrap in config.wrappers:
-            agent = wrap(config, agent)
+            agent = wrap(config, env, agent)
         return env, agent, memory
     except AttributeError as error:
         if error.obj is not config:

@@ -28,10 +28,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from purejaxrl_sac import envs, heads, networks
+from purejaxrl_sac import heads, networks
 from purejaxrl_sac.agents import dqn
 from purejaxrl_sac.config import ConfigError
-from purejaxrl_sac.types import Agent, Metrics, PyTree, Sample
+from purejaxrl_sac.types import Agent, Env, Metrics, PyTree, Sample
 
 Layer = dict[str, jax.Array]  # its kernel and bias
 Ref = Any  # a Pallas reference to an array
@@ -86,6 +86,7 @@ class Learner(NamedTuple):
 
 def dqn_update(
     config: dqn.DQNConfig,
+    env: Env,
     agent: Agent,
     *,
     precision: jax.lax.PrecisionLike = None,
@@ -108,7 +109,7 @@ def dqn_update(
     Raises:
         ConfigError: the kernel does not support this algorithm or configuration.
     """
-    double, num_actions = _check(config)
+    double, num_actions = _check(config, env)
     for name, number, minimum in (("block", block, MIN_SIZE), ("num_warps", num_warps, 1)):
         if number is not None and (number < minimum or number & (number - 1)):
             raise ConfigError(f"{name} is {number}, but must be a power of two from {minimum} on")
@@ -150,7 +151,7 @@ def dqn_update(
     return agent._replace(update=update)
 
 
-def _check(config: dqn.DQNConfig) -> tuple[bool, int]:
+def _check(config: dqn.DQNConfig, env: Env) -> tuple[bool, int]:
     """Returns whether the algorithm is Double DQN, and the number of actions.
 
     Raises:
@@ -184,7 +185,6 @@ def _check(config: dqn.DQNConfig) -> tuple[bool, int]:
         raise ConfigError(
             f"compute_dtype is {config.compute_dtype}, but fused.dqn_update needs float32"
         )
-    env = envs.bind(config.env, config.env_params)
     shape = getattr(env.observation_space, "shape", ())
     if hasattr(env.observation_space, "n") or len(shape) != 1:
         raise ConfigError(
