@@ -1,5 +1,7 @@
 """Finite MDPs: compared with other implementations, as environments, and their validation."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -232,7 +234,7 @@ def play(env, steps, num_envs=64):
 
     keys = jax.random.split(jax.random.key(1), (steps, 1 + num_envs))
     start = bound.reset(jax.random.key(0), num_envs)
-    return jax.jit(envs.rollout, static_argnums=(0, 4))(bound, keys, start, 0, actor)[1][0]
+    return jax.jit(partial(envs.rollout, bound, actor=actor))(keys, start, 0)[1][0]
 
 
 @pytest.mark.parametrize("name", ("frozen_lake", "taxi", "chain", "garnet", "maximization_bias"))

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
-from optax import tree_utils
 
 from purejaxrl_sac import heads, networks
 from purejaxrl_sac.agents import dqn
@@ -273,7 +273,7 @@ def _learner(state: dqn.DQNState) -> tuple[Learner, Callable[[Learner], dqn.DQNS
         pairs = zip(order, layers, strict=True)
         return unflatten_dict({(*p, part): x for p, layer in pairs for part, x in layer.items()})
 
-    get, put = tree_utils.tree_get, tree_utils.tree_set
+    get, put = optax.tree.get, optax.tree.set
     learner = Learner(
         params=listed(state.params),
         target_params=listed(state.target_params),
