@@ -19,9 +19,8 @@ from pathlib import Path
 
 from purejaxrl_sac.experiment.devices import mesh
 
-mesh.use_cpu_devices(
-    2
-)  # two devices on two cores; must precede any computation, such as gymnax's import
+# two devices on two cores; must precede any computation, such as gymnax's import
+mesh.use_cpu_devices(2)
 
 import jax
 import jax.numpy as jnp

@@ -185,7 +185,7 @@ def train_with_eval(
         raise ConfigError(f"{config.iterations} iterations have no {points} points: lower points")
 
     def advance(state: TrainState, _: None) -> tuple[TrainState, PyTree]:
-        after, _ = run(state, config, length)
+        after = run(state, config, length)[0]
         return after, measure(after)
 
     state = init(key, config)

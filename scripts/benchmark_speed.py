@@ -114,7 +114,7 @@ def continuing_timer(function: Callable, state: Any) -> tuple[Callable[[], float
 def ours(config: prl.Config, seeds: int, iterations: int) -> dict[str, tuple]:
     """Timers of the training loop and of the two parts of its floor."""
     env = envs.bind(config.env)
-    agent, memory = config.algorithm(config)
+    _, agent, memory = prl.build(config)
     keys = jax.random.split(jax.random.key(0), seeds)
     keys = keys[0] if seeds == 1 else keys
     init = jax.jit(over_seeds(partial(prl.init, config=config), seeds))
@@ -127,7 +127,7 @@ def ours(config: prl.Config, seeds: int, iterations: int) -> dict[str, tuple]:
         """The rollouts of a run, without memory and updates."""
 
         def actor(key: jax.Array, obs: jax.Array, step: jax.Array, carry: Any) -> tuple:
-            return *agent.act(key, state.agent, obs, step), carry
+            return agent.act(key, state.agent, obs, step, carry)
 
         keys = jax.random.split(key, (iterations * config.rollout_length, 1 + config.num_envs))
         env_state, (_, episodes) = envs.rollout(env, keys, state.env, jnp.int32(WARMUP), actor)

@@ -82,7 +82,7 @@ def row(name: str, capacity: int) -> dict:
     algorithm = "dqn" if envs.bind(name).num_actions is not None else "sac"
     config = prl.default_config(algorithm).replace(env=name, num_envs=4, capacity=capacity)
     rollout = rollout_of(config)
-    state = jax.eval_shape(replay_storage(config).init, rollout)
+    state = jax.eval_shape(replay_storage(config, envs.bind(name)).init, rollout)
     deduplicated = isinstance(state, Deduplicated)
     assert deduplicated == bool(networks.convolutions(envs.bind(name).observation_space))
     stamp = record.stamp("replay bytes", "shapes alone")

@@ -15,6 +15,7 @@ from gymnax.environments import environment, spaces
 from jax.flatten_util import ravel_pytree
 
 import purejaxrl_sac as prl
+from purejaxrl_sac import envs
 from purejaxrl_sac.agents.dqn import replay_storage
 from purejaxrl_sac.types import Index
 
@@ -129,7 +130,7 @@ def stored(storage, state, step):
 
 def replayed(config, state):
     """Contents of the replay memory of a run, oldest first."""
-    return stored(replay_storage(config), state.memory, state.step)
+    return stored(replay_storage(config, envs.bind(config.env)), state.memory, state.step)
 
 
 def trained(algorithm, env, updates=1_000, /, **changes):

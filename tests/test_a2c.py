@@ -33,8 +33,8 @@ MANY = {
 
 def values(config, state, obs):
     """V(s), from the extras that the agent stores with its actions."""
-    agent, _ = config.algorithm(config)
-    return agent.act(jax.random.key(0), state.agent, obs, jnp.int32(0))[1].value
+    _, agent, _ = prl.build(config)
+    return agent.act(jax.random.key(0), state.agent, obs, jnp.int32(0), ())[1].value
 
 
 def obs(*rows):
@@ -98,7 +98,7 @@ def rollout_of(config, key, steps=12, num_envs=3):
     ends = jax.random.randint(keys[1], shape, 0, 6)  # 0 terminates, 1 truncates
     last = ends <= 1
     elsewhere = jax.random.normal(keys[2], (*shape, 4))
-    agent, _ = config.algorithm(config)
+    _, agent, _ = prl.build(config)
     state = agent.init(keys[3], seen[0])
     action, choice = jax.vmap(partial(agent.act, keys[3], state, step=0))(seen[:-1])
     return (
@@ -125,7 +125,7 @@ def test_advantages_agree_with_rlax_within_episodes(algorithm, trace_decay):
     assert (rollout.last & (rollout.discount == 1)).any() and (rollout.discount == 0).any()
     _, observed = agent.process_rollout(state, rollout)
     choice = observed.extras
-    after = agent.act(jax.random.key(0), state, rollout.next_obs.reshape(-1, 4), 0)[1].value
+    after = agent.act(jax.random.key(0), state, rollout.next_obs.reshape(-1, 4), 0, ())[1].value
     after = np.asarray(after).reshape(rollout.reward.shape)
     expected = np.zeros(rollout.reward.shape)
     for env in range(expected.shape[1]):
@@ -250,7 +250,7 @@ def test_the_gradient_estimates_the_exact_policy_gradient(trace_decay):
     env = envs.bind(config.env)
 
     def act_with(state, key, obs, step, carry):
-        return *agent.act(key, state, obs, step), carry
+        return agent.act(key, state, obs, step, carry)
 
     @jax.jit
     def estimate(key):

@@ -93,7 +93,7 @@ def fixed_point(algorithm, updates=3_000, **changes):
     config = config.replace(
         env=Tabular(MDP), gamma=GAMMA, hidden_sizes=(), learning_rate=2e-2, **known
     ).replace(**changes)
-    agent, _ = config.algorithm(config)
+    _, agent, _ = prl.build(config)
     batch = everything()
 
     def learn(state, xs):
@@ -181,7 +181,7 @@ def test_c51_learns_the_distribution_of_returns():
         env=made, gamma=0.5, hidden_sizes=(), num_atoms=5, v_min=0.0, v_max=2.0,
         learning_rate=1e-2, tau=0.05, target_period=1,
     )  # fmt: skip
-    agent, _ = config.algorithm(config)
+    _, agent, _ = prl.build(config)
     batch = Transition(
         obs=jnp.array([0, 1, 1]),
         action=jnp.zeros(3, jnp.int32),
@@ -237,7 +237,7 @@ def one_update(algorithm, changes=None, weight=None, **state_changes):
         next_obs=states[1],
         last=jnp.arange(64) % 4 == 0,
     )
-    agent, _ = config.algorithm(config)
+    _, agent, _ = prl.build(config)
     state = agent.init(jax.random.key(1), states[0])
     other = agent.init(jax.random.key(2), states[0])
     state = state._replace(**{"target_params": other.params, **state_changes})
@@ -277,14 +277,14 @@ def test_the_target_network_is_used(algorithm):
 def test_noisy_environments_explore_independently():
     env = Probe(lambda sign, time, action: action)
     config = prl.default_config("noisy_dqn").replace(env=env)
-    agent, _ = config.algorithm(config)
+    _, agent, _ = prl.build(config)
     same = jnp.ones((512, 2))
     state = agent.init(jax.random.key(1), same)
-    action, _ = agent.act(jax.random.key(2), state, same, jnp.int32(0))
+    action, *_ = agent.act(jax.random.key(2), state, same, jnp.int32(0), ())
     assert 0 < action.mean() < 1
-    again, _ = agent.act(jax.random.key(3), state, same, jnp.int32(0))
+    again, *_ = agent.act(jax.random.key(3), state, same, jnp.int32(0), ())
     assert (action != again).any()
-    greedy = agent.policy(jax.random.key(2), state, same)
+    greedy, _ = agent.policy(jax.random.key(2), state, same, ())
     assert (greedy == greedy[0]).all()
 
 
@@ -292,7 +292,7 @@ def test_noisy_environments_explore_independently():
 def test_sigma_scales_the_noise_of_every_noisy_layer(algorithm):
     def deviations(sigma):
         config = small(algorithm).replace(sigma=sigma)
-        params = config.algorithm(config)[0].init(jax.random.key(0), jnp.ones((1, 4))).params
+        params = prl.build(config)[1].init(jax.random.key(0), jnp.ones((1, 4))).params
         found = flatten_dict(params)
         return [x for path, x in found.items() if path[-1].startswith("sigma")]
 
@@ -319,7 +319,7 @@ def test_rainbow_without_its_extensions_is_c51(key):
 def test_selection_target_and_loss_draw_independent_noise():
     """With a shared key, an action would be evaluated with the noise that selected it."""
     config = small("noisy_dqn").replace(algorithm=partial(parts.noisy_dqn, bootstrap=parts.double))
-    agent, memory = config.algorithm(config)
+    _, agent, memory = prl.build(config)
     state = jax.jit(prl.init)(jax.random.key(0), config)
     draws = memory.draw(jax.random.key(1), state.memory, state.step, 1)
     sample = memory.sample(state.memory, jax.tree.map(lambda x: x[0], draws))
@@ -349,7 +349,7 @@ def test_pqn_targets_by_hand():
     """Q(lambda) within episodes: time limits bootstrap, terminations do not."""
     gamma, decay = 0.9, 0.7
     config = small("pqn", gamma=gamma, trace_decay=decay)
-    agent, _ = config.algorithm(config)
+    _, agent, _ = prl.build(config)
     steps, envs = 5, 2
     obs, next_obs = jax.random.normal(jax.random.key(1), (2, steps, envs, 4))
     state = agent.init(jax.random.key(0), obs[0])

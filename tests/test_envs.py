@@ -1,6 +1,7 @@
 """Environments: rollouts of every gymnax environment, actions, names and carries."""
 
 import sys
+from functools import partial
 from typing import NamedTuple
 
 import gymnax
@@ -32,7 +33,7 @@ def play(env, length=12, num_envs=3, seed=0):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_gymnax_environment_can_be_rolled_out(name):
     env = envs.bind(name)
-    start, state, (rollout, episodes) = jax.jit(play, static_argnums=0)(env)
+    start, state, (rollout, episodes) = jax.jit(partial(play, env))()
     types = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)  # noqa: E731
     assert types(start) == types(state)
     assert rollout.obs.shape == rollout.next_obs.shape == (12, *start.obs.shape)

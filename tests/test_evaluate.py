@@ -100,7 +100,7 @@ def test_q_values_of_sac_are_normalised_minima(key):
     action = jnp.linspace(-1, 1, 20)[:, None]
     seen = state.agent.used
     normal = jnp.clip((obs - seen.mean) / normalize.deviation(seen), -10, 10)
-    q = residual_critics(config, None).apply(state.agent.agent.critic_params, normal, action)
+    q = residual_critics(config, None).apply(state.agent.agent.critic.params, normal, action)
     np.testing.assert_allclose(prl.q_values(config, state, obs, action), q.min(0), rtol=1e-5)
 
 

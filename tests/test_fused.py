@@ -220,7 +220,7 @@ def test_nan_propagates():
         ({"algorithm": parts.expected_dqn}, "bootstrap=maximum or double"),
         ({"algorithm": parts.dueling_dqn}, "network=q_network"),
         (
-            {"algorithm": lambda config: parts.double_dqn(config, head=heads.scalar)},
+            {"algorithm": lambda config, env: parts.double_dqn(config, env, head=heads.scalar)},
             "needs dqn or a partial of it",
         ),
         ({"activation": "elu"}, "needs relu or tanh"),

@@ -15,6 +15,7 @@ from purejaxrl_sac import losses
 from purejaxrl_sac.agents import dqn
 from purejaxrl_sac.distributions import squashed_gaussian
 from purejaxrl_sac.exploration import linear_schedule
+from purejaxrl_sac.kernels import quantile_regression
 from purejaxrl_sac.optimize import adam, apply_gradients, delayed_update, is_due, update_target
 
 Q_ONLINE = jnp.array([[1.0, 3.0, 2.0], [0.0, -1.0, 5.0]])
@@ -235,10 +236,10 @@ def test_quantile_huber_agrees_with_rlax(kappa, shapes):
         np.testing.assert_allclose(ours, theirs / kappa, rtol=1e-5)
 
 
-@pytest.mark.parametrize("way", ("_in_turn", "_at_once"))
-def test_quantile_huber_gradient_is_exact_without_storing_pairs(way, monkeypatch):
-    """The implementations for CPUs and for accelerators."""
-    monkeypatch.setattr(losses, "_in_turn", getattr(losses, way))
+@pytest.mark.parametrize("method", ("_sequential", "_parallel"))
+def test_quantile_huber_gradient_is_exact_without_storing_pairs(method, monkeypatch):
+    """By the method for CPUs and by that for accelerators."""
+    monkeypatch.setattr(quantile_regression, "_sequential", getattr(quantile_regression, method))
     quantiles, target = random((64, 30)), 2 * random((64, 50), 1)
     fraction = jnp.linspace(0.05, 0.95, 30)
 

@@ -1,5 +1,7 @@
 """Finite MDPs: compared with other implementations, as environments, and their validation."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -211,7 +213,7 @@ def test_invalid_arguments_raise_one_clear_line(build, message):
     [
         ({"env": "CartPole-v1"}, "finitely many states.* CartPole-v1 has continuous observations"),
         ({"env": "chain", "gamma": 1.0}, "gamma is 1, but from state 0"),
-        ({"learning_rate": 1.5}, "learning_rate is 1.5, but a table's must be between 0 and 1"),
+        ({"learning_rate": 1.5}, "learning_rate is 1.5, but must be between 0 and 1"),
         ({"exploration": "boltzman"}, "did you mean boltzmann"),
         ({"omega": -1.0}, "omega is -1.0, but must be zero or more"),
         ({"alpha": 0.0}, "alpha is 0.0, but must be greater than zero"),
@@ -232,7 +234,7 @@ def play(env, steps, num_envs=64):
 
     keys = jax.random.split(jax.random.key(1), (steps, 1 + num_envs))
     start = bound.reset(jax.random.key(0), num_envs)
-    return jax.jit(envs.rollout, static_argnums=(0, 4))(bound, keys, start, 0, actor)[1][0]
+    return jax.jit(partial(envs.rollout, bound, actor=actor))(keys, start, 0)[1][0]
 
 
 @pytest.mark.parametrize("name", ("frozen_lake", "taxi", "chain", "garnet", "maximization_bias"))

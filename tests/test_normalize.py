@@ -50,7 +50,7 @@ def test_agents_get_normalised_and_memories_raw_observations(key):
     config = small("dqn", wrappers=BOTH, total_steps=1_200)
     seen = {}
 
-    def spy(config, agent):
+    def spy(config, env, agent):
         def process_rollout(state, rollout):
             jax.debug.callback(lambda obs: seen.setdefault("obs", []).append(obs), rollout.obs)
             return agent.process_rollout(state, rollout)

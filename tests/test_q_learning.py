@@ -25,7 +25,7 @@ OTHER = np.array([[5.0, -2.0], [0.7, 1.0], [2.0, 9.0], [0.0, 0.0], [0.0, 0.0]], 
 def agent_of(algorithm, **changes):
     changes = {"env": "chain", "gamma": GAMMA, "learning_rate": BETA, **changes}
     config = prl.default_config(algorithm).replace(total_steps=100, **changes)
-    return config.algorithm(config)[0], config
+    return prl.build(config)[1], config
 
 
 def rows(*transitions, extras=()):

@@ -214,7 +214,7 @@ def test_only_declared_environments_are_packed_into_bits(key):
     assert state.memory.words.shape == (96, 2)  # the reward, and 2 + 2 + 1 + 1 + 1 bits
     assert found.obs.dtype == jnp.float32 and set(np.unique(found.obs)) == {0, 1}
     assert (found.reward == np.float32(1 / 3)).all()
-    wrapped = memory_of(config.replace(wrappers=(lambda config, agent: agent,)))
+    wrapped = memory_of(config.replace(wrappers=(lambda config, env, agent: agent,)))
     assert wrapped.words.shape == (96, 8)  # it might change stored transitions
     known = memory_of(config.replace(wrappers=(normalize.rewards,)))
     assert known.words.shape == (96, 2)
@@ -336,7 +336,7 @@ def test_custom_codecs(key):
     config = small("dqn").replace(algorithm=partial(parts.dqn, storage=storage))
     plain = jax.jit(prl.train)(key, small("dqn"))[0]
     ours = jax.jit(prl.train)(key, config)[0]
-    found = stored(storage(config), ours.memory, ours.step)
+    found = stored(storage(config, envs.bind(config.env)), ours.memory, ours.step)
     assert (found.reward == replayed(small("dqn"), plain).reward).all()
     for a, b in zip(jax.tree.leaves(ours.agent), jax.tree.leaves(plain.agent), strict=True):
         assert raw(a) == raw(b)

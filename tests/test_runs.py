@@ -446,8 +446,8 @@ def test_a_run_without_a_checkpoint(copy):
 def test_a_custom_algorithm_is_resumed_with_its_config(tmp_path):
     from purejaxrl_sac.agents.q_learning import q_learning
 
-    def mine(config):
-        return q_learning(config)
+    def mine(config, env):
+        return q_learning(config, env)
 
     config = TINY.replace(algorithm=mine)
     stopped(tmp_path / "run", config)

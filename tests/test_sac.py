@@ -26,7 +26,7 @@ def obs(*rows):
 def critic_values(config, state, obs, action):
     """Values of SAC's twin critics for actions [N, 1]: [2, N]."""
     network = Critics(torso(envs.bind(config.env).observation_space, (32, 32), "relu"), 2)
-    return network.apply(state.agent.critic_params, obs, action)
+    return network.apply(state.agent.critic.params, obs, action)
 
 
 def test_values_bootstrap_at_time_limits():
@@ -71,19 +71,19 @@ def test_the_learned_temperature_keeps_the_target_entropy():
         "sac", env, 3_000, alpha=1.0, alpha_learning_rate=1e-2, target_entropy_per_dim=-0.5
     )
     network = GaussianActor(torso(envs.bind(env).observation_space, (32, 32), "relu"), 1)
-    params = network.apply(state.agent.actor_params, jnp.tile(obs([1, 0]), (4_096, 1)))
+    params = network.apply(state.agent.actor.params, jnp.tile(obs([1, 0]), (4_096, 1)))
     _, log_prob = squashed_gaussian(*params).sample_and_log_prob(seed=jax.random.key(5))
     np.testing.assert_allclose(-log_prob.mean(), -0.5, atol=0.1)
     # before squashing, pi = N(0, alpha / 20) has entropy 1/2 log(pi e alpha / 10)
     np.testing.assert_allclose(
-        jnp.exp(state.agent.log_alpha), 10 * np.exp(2 * -0.5) / (np.pi * np.e), rtol=0.25
+        jnp.exp(state.agent.log_alpha.params), 10 * np.exp(2 * -0.5) / (np.pi * np.e), rtol=0.25
     )
 
 
 def test_a_fixed_temperature_does_not_change():
     env = Probe(lambda sign, time, action: action, action_space=CONTINUOUS)
     _, state = trained("sac", env, 100, alpha=0.3, alpha_learning_rate=0.0)
-    assert state.agent.log_alpha == jnp.log(jnp.float32(0.3))
+    assert state.agent.log_alpha.params == jnp.log(jnp.float32(0.3))
 
 
 def test_log_probabilities_in_environment_units():
@@ -104,7 +104,7 @@ def one_update(**changes):
     """SAC's states before and after one update on a random batch, with its key and networks."""
     env = Probe(lambda sign, time, action: action, action_space=CONTINUOUS)
     config = prl.default_config("sac").replace(env=env, hidden_sizes=(16, 16), **changes)
-    agent, _ = sac(config)
+    agent, _ = sac(config, envs.bind(config.env))
     keys = jax.random.split(jax.random.key(3), 5)
     states = jax.random.normal(keys[0], (2, 32, 2))
     batch = Transition(
@@ -117,7 +117,7 @@ def one_update(**changes):
     )
     before = agent.init(keys[3], states[0])
     # targets differ from the critics, so that confusing the two fails the test
-    before = before._replace(target_params=agent.init(keys[4], states[0]).critic_params)
+    before = before._replace(target_params=agent.init(keys[4], states[0]).critic.params)
     key = jax.random.key(9)
     after, priority, metrics = agent.update(key, before, Sample(batch, jnp.float32(1)), 0)
     features = torso(envs.bind(env).observation_space, (16, 16), "relu")
@@ -131,16 +131,16 @@ def flat(tree):
 def test_sac_critic_gradient_is_equation_4_20():
     before, after, batch, key, actor, critics, _ = one_update(alpha=0.4)
     key_next, _ = jax.random.split(key)
-    distribution = squashed_gaussian(*actor.apply(before.actor_params, batch.next_obs))
+    distribution = squashed_gaussian(*actor.apply(before.actor.params, batch.next_obs))
     action, log_prob = distribution.sample_and_log_prob(seed=key_next)
     next_q = critics.apply(before.target_params, batch.next_obs, action).min(0)
     y = batch.reward + 0.99 * batch.discount * (next_q - 0.4 * log_prob)
     q, pullback = jax.vjp(
-        lambda params: critics.apply(params, batch.obs, batch.action), before.critic_params
+        lambda params: critics.apply(params, batch.obs, batch.action), before.critic.params
     )
     (expected,) = pullback((q - y) / 32)  # grad Q (Q - y), averaged over the batch
     np.testing.assert_allclose(
-        adam_gradient(after.critic_opt_state), flat(expected), rtol=1e-3, atol=1e-6
+        adam_gradient(after.critic.opt_state), flat(expected), rtol=1e-3, atol=1e-6
     )
 
 
@@ -148,7 +148,7 @@ def test_sac_actor_gradient_is_equation_4_24():
     alpha = 0.4
     before, after, batch, key, actor, critics, _ = one_update(alpha=alpha)
     _, key_actor = jax.random.split(key)
-    mean, log_std = actor.apply(before.actor_params, batch.obs)
+    mean, log_std = actor.apply(before.actor.params, batch.obs)
     u = squashed_gaussian(mean, log_std).distribution.sample(seed=key_actor)
     epsilon = (u - mean) / jnp.exp(log_std)
 
@@ -163,15 +163,15 @@ def test_sac_actor_gradient_is_equation_4_24():
         return (log_normal - jnp.log1p(-(action**2))).sum(-1)
 
     def q(action):
-        return critics.apply(after.critic_params, batch.obs, action).min(0)
+        return critics.apply(after.critic.params, batch.obs, action).min(0)
 
-    action, push = jax.vjp(f, before.actor_params)
-    direct = jax.grad(lambda params: log_pi(params, action).mean())(before.actor_params)
-    da_log_pi = jax.grad(lambda a: log_pi(before.actor_params, a).mean())(action)
+    action, push = jax.vjp(f, before.actor.params)
+    direct = jax.grad(lambda params: log_pi(params, action).mean())(before.actor.params)
+    da_log_pi = jax.grad(lambda a: log_pi(before.actor.params, a).mean())(action)
     da_q = jax.grad(lambda a: q(a).mean())(action)
     (through_action,) = push(alpha * da_log_pi - da_q)
     expected = alpha * flat(direct) + flat(through_action)
-    np.testing.assert_allclose(adam_gradient(after.actor_opt_state), expected, rtol=2e-2, atol=2e-5)
+    np.testing.assert_allclose(adam_gradient(after.actor.opt_state), expected, rtol=2e-2, atol=2e-5)
 
 
 def test_sac_actor_gradient_agrees_with_finite_differences():
@@ -181,10 +181,10 @@ def test_sac_actor_gradient_agrees_with_finite_differences():
     def objective(params):
         distribution = squashed_gaussian(*actor.apply(params, batch.obs))
         action, log_prob = distribution.sample_and_log_prob(seed=key_actor)
-        q = critics.apply(after.critic_params, batch.obs, action)
+        q = critics.apply(after.critic.params, batch.obs, action)
         return losses.soft_actor(q, log_prob, 0.4).mean()
 
-    leaves, tree = jax.tree.flatten(before.actor_params)
+    leaves, tree = jax.tree.flatten(before.actor.params)
     keys = jax.random.split(jax.random.key(4), len(leaves))
     direction = jax.tree.unflatten(
         tree, [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
@@ -192,11 +192,11 @@ def test_sac_actor_gradient_agrees_with_finite_differences():
     step = 3e-4
 
     def at(t):
-        return objective(jax.tree.map(lambda x, d: x + t * d, before.actor_params, direction))
+        return objective(jax.tree.map(lambda x, d: x + t * d, before.actor.params, direction))
 
     slope = (at(step) - at(-step)) / (2 * step)
     np.testing.assert_allclose(
-        jnp.vdot(adam_gradient(after.actor_opt_state), flat(direction)), slope, rtol=2e-2
+        jnp.vdot(adam_gradient(after.actor.opt_state), flat(direction)), slope, rtol=2e-2
     )
 
 
@@ -204,13 +204,13 @@ def test_sac_temperature_gradient_by_hand():
     _, after, *_, metrics = one_update(alpha=0.4, target_entropy_per_dim=-0.7)
     # d/d log alpha of -alpha (log pi + H) is -alpha (log pi + H)
     expected = -0.4 * (-metrics["entropy"] - 0.7)
-    moment = next(x for x in jax.tree.leaves(after.alpha_opt_state) if x.dtype == jnp.float32)
+    moment = next(x for x in jax.tree.leaves(after.log_alpha.opt_state) if x.dtype == jnp.float32)
     np.testing.assert_allclose(moment / 0.1, expected, rtol=1e-4)
 
 
 def test_twin_critics_are_independent():
     before, *_ = one_update()
-    for leaf in jax.tree.leaves(before.critic_params):
+    for leaf in jax.tree.leaves(before.critic.params):
         assert leaf.shape[0] == 2
         if leaf.ndim > 2:
             assert not np.allclose(leaf[0], leaf[1])

@@ -71,13 +71,13 @@ def actor_outputs(config, params):
 
 def improved(config, make, updates, size=256):
     """The last state, and averages of metrics, mean and std over the last quarter of updates."""
-    agent, _ = make(config)
+    agent, _ = make(config, envs.bind(config.env))
     sample = bandit_batch(size)
 
     def learn(state, xs):
         key, count = xs
         state, _, metrics = agent.update(key, state, sample, count)
-        mean, std = actor_outputs(config, state.actor_params)
+        mean, std = actor_outputs(config, state.actor.params)
         return state, {**metrics, "mean": mean, "std": std}
 
     keys = jax.random.split(jax.random.key(0), updates)
@@ -128,7 +128,7 @@ def test_the_value_network_of_sac_v1_learns_the_soft_value(monkeypatch):
     np.testing.assert_allclose(found["std"] ** 2, 0.25, rtol=0.02)
     space = envs.bind(config.env).observation_space
     network = networks.Head(networks.torso(space, (), "relu"), 1)
-    value = network.apply(state.value_params, jnp.zeros((1, 2))).squeeze()
+    value = network.apply(state.value.params, jnp.zeros((1, 2))).squeeze()
     np.testing.assert_allclose(value, 0.25 * np.log(np.pi * 0.5), atol=0.005)
 
 
@@ -142,17 +142,19 @@ ALPHA, SIZE = 0.3, 1 << 17
 def one_update():
     """(mean, log std) -> the actor's gradient of one update in them, and eps of its samples."""
     config = of_bandit("sac").replace(alpha=ALPHA)
-    agent, _ = sac(config, critics=given)
+    agent, _ = sac(config, envs.bind(config.env), critics=given)
     sample, key = bandit_batch(SIZE), jax.random.key(2)
     _, key_actor, *_ = jax.random.split(key, 6)
 
     def gradient(outputs):
         state = agent.init(jax.random.key(1), sample.transition.obs)
-        params = jax.tree.map(lambda x: outputs if x.ndim == 1 else x, state.actor_params)
-        after, *_ = agent.update(key, state._replace(actor_params=params), sample, 0)
+        params = jax.tree.map(lambda x: outputs if x.ndim == 1 else x, state.actor.params)
+        after, *_ = agent.update(
+            key, state._replace(actor=state.actor._replace(params=params)), sample, 0
+        )
         mean, log_std = jnp.tile(outputs, (SIZE, 1)).T[:, :, None]
         u = squashed_gaussian(mean, log_std).distribution.sample(seed=key_actor)
-        return adam_gradient(after.actor_opt_state)[:2], (u - mean) / jnp.exp(log_std)
+        return adam_gradient(after.actor.opt_state)[:2], (u - mean) / jnp.exp(log_std)
 
     return jax.jit(gradient)
 
@@ -199,7 +201,7 @@ def test_gradients_of_discrete_sac_by_hand():
         env=env, hidden_sizes=(), alpha=alpha, target_entropy_ratio=share,
         target_entropy_ratio_end=share, tau=0.0,
     )  # fmt: skip
-    agent, _ = config.algorithm(config)
+    _, agent, _ = prl.build(config)
     obs, zeros = jnp.zeros((5, 2)), jnp.zeros(5)
     action, reward = jnp.array([0, 1, 1, 0, 1]), jnp.arange(5.0)
     batch = Transition(obs, action, reward, jnp.array([0.0, 1, 1, 1, 0]), obs, zeros == 1)
@@ -210,8 +212,8 @@ def test_gradients_of_discrete_sac_by_hand():
 
     logits, q, target_q = np.array([0.3, -0.5]), np.array([[1.0, 2], [1.5, 0]]), np.eye(2)
     state = state._replace(
-        actor_params=biases(state.actor_params, jnp.asarray(logits, jnp.float32)),
-        critic_params=biases(state.critic_params, jnp.asarray(q, jnp.float32)),
+        actor=state.actor._replace(params=biases(state.actor.params, jnp.float32(logits))),
+        critic=state.critic._replace(params=biases(state.critic.params, jnp.float32(q))),
         target_params=biases(state.target_params, jnp.asarray(target_q, jnp.float32)),
     )
     sample = Sample(batch, jnp.float32(1))
@@ -222,26 +224,26 @@ def test_gradients_of_discrete_sac_by_hand():
     y = np.asarray(reward) + config.gamma * np.asarray(batch.discount) * value
     errors = [[(q[i, a] - y)[action == a].sum() / 5 for a in (0, 1)] for i in (0, 1)]
     moved = np.ravel(errors)
-    found = adam_gradient(after.critic_opt_state)
+    found = adam_gradient(after.critic.opt_state)
     np.testing.assert_allclose(found[np.abs(found) > 0], moved, rtol=1e-4)
 
-    least = np.min([jax.tree.leaves(after.critic_params)[0][i] for i in (0, 1)], axis=0)
+    least = np.min([jax.tree.leaves(after.critic.params)[0][i] for i in (0, 1)], axis=0)
     f = alpha * np.log(pi) - least
-    found = adam_gradient(after.actor_opt_state)
+    found = adam_gradient(after.actor.opt_state)
     np.testing.assert_allclose(found[np.abs(found) > 0], pi * (f - pi @ f), rtol=1e-4)
 
     surplus = -pi @ np.log(pi) - share * np.log(2)  # d / d log alpha of alpha (H(pi) - H)
-    moment = next(x for x in jax.tree.leaves(after.alpha_opt_state) if x.dtype == jnp.float32)
+    moment = next(x for x in jax.tree.leaves(after.log_alpha.opt_state) if x.dtype == jnp.float32)
     np.testing.assert_allclose(moment / 0.1, alpha * surplus, rtol=1e-4)
 
 
 # (3) targets
 
 TRACKED = {
-    "sac": [("critic_params", "target_params")],
-    "sac_v1": [("value_params", "target_params")],
-    "discrete_sac": [("critic_params", "target_params")],
-    "td3": [("critic_params", "target_critic_params"), ("actor_params", "target_actor_params")],
+    "sac": [("critic", "target_params")],
+    "sac_v1": [("value", "target_params")],
+    "discrete_sac": [("critic", "target_params")],
+    "td3": [("critic", "target_critic_params"), ("actor", "target_actor_params")],
 }
 
 
@@ -258,14 +260,14 @@ def test_target_parameters_have_their_closed_form(algorithm):
         changed = config.replace(tau=tau)
         if algorithm != "td3":
             changed = changed.replace(target_period=period)
-        agent, _ = changed.algorithm(changed)
+        _, agent, _ = prl.build(changed)
         start = agent.init(jax.random.key(1), obs)
         targets = {ours: jax.tree.map(lambda x: x + 1, getattr(start, ours)) for _, ours in pairs}
         start = start._replace(**targets)  # differ from online parameters
 
         def step(state, xs):
             state, *_ = agent.update(xs[0], state, Sample(batch, jnp.float32(1)), xs[1])
-            return state, [getattr(state, name) for name, _ in pairs]
+            return state, [getattr(state, name).params for name, _ in pairs]
 
         keys = jax.random.split(jax.random.key(2), updates)
         last, history = jax.lax.scan(step, start, (keys, jnp.arange(updates)))
@@ -367,10 +369,10 @@ def test_sac_learns_the_soft_optimal_policy_of_a_bandit():
     alpha = brentq(lambda alpha: boltzmann(alpha, scale)[1] - target, 0.05, 20)
     space = envs.bind(env).observation_space
     outputs = gaussian_actor(config, space, 1).apply(
-        state.agent.actor_params, jnp.array([[1.0, 0]])
+        state.agent.actor.params, jnp.array([[1.0, 0]])
     )
     mean, log_std = (float(x.squeeze()) for x in outputs)
     found_mean, found_entropy = squashed_moments(mean, np.exp(log_std))
     np.testing.assert_allclose(found_entropy, target, atol=0.05)
     np.testing.assert_allclose(found_mean, boltzmann(alpha, scale)[0], atol=0.05)
-    np.testing.assert_allclose(jnp.exp(state.agent.log_alpha), alpha, rtol=0.1)
+    np.testing.assert_allclose(jnp.exp(state.agent.log_alpha.params), alpha, rtol=0.1)

@@ -183,8 +183,8 @@ def test_a_delayed_actor_is_updated_every_second_time():
         after, _ = prl.run(state, config, 1)
         moved.append(
             not np.array_equal(
-                jax.tree.leaves(after.agent.actor_params)[0],
-                jax.tree.leaves(state.agent.actor_params)[0],
+                jax.tree.leaves(after.agent.actor.params)[0],
+                jax.tree.leaves(state.agent.actor.params)[0],
             )
         )
         state = after
@@ -198,8 +198,8 @@ def test_learning_rates_of_critics_and_delayed_actor_end_alike(algorithm):
     late, _ = prl.run(state, config, config.iterations - 1)
     last, _ = prl.run(late, config, 1)
     beyond, _ = prl.run(last, config, 1)
-    for part in ("actor_params", "critic_params"):
-        before, end, after = (getattr(x.agent, part) for x in (late, last, beyond))
+    for part in ("actor", "critic"):
+        before, end, after = (getattr(x.agent, part).params for x in (late, last, beyond))
         assert not np.array_equal(jax.tree.leaves(before)[0], jax.tree.leaves(end)[0])
         chex.assert_trees_all_close(end, after, rtol=1e-6, atol=1e-9)
 
@@ -227,7 +227,7 @@ def test_discrete_sac_converges_to_the_soft_optimal_policy(alpha):
         env=Tabular(MDP), gamma=GAMMA, hidden_sizes=(), learning_rate=2e-2, tau=0.05,
         alpha=alpha, alpha_learning_rate=0.0,
     )  # fmt: skip
-    agent, _ = config.algorithm(config)
+    _, agent, _ = prl.build(config)
 
     def learn(state, xs):
         key, count = xs
@@ -243,7 +243,7 @@ def test_discrete_sac_converges_to_the_soft_optimal_policy(alpha):
     optimal = dp.soft_value_iteration(MDP, GAMMA, alpha)
     np.testing.assert_allclose(agent.q_values(found, jnp.arange(6)), optimal, rtol=5e-3, atol=0.05)
     config_pi = dp.boltzmann(optimal, alpha)
-    drawn, _ = jax.vmap(lambda key: agent.act(key, found, jnp.arange(6), jnp.int32(0)))(
+    drawn, *_ = jax.vmap(lambda key: agent.act(key, found, jnp.arange(6), jnp.int32(0), ()))(
         jax.random.split(jax.random.key(2), 4_000)
     )
     shares = jnp.stack([(drawn == a).mean(0) for a in range(3)], -1)

@@ -41,7 +41,7 @@ BATCH, WEIGHT = drawn()
 
 def built(algorithm, **changes):
     config = prl.default_config(algorithm).replace(env=ENV, hidden_sizes=(16, 16), **changes)
-    agent, _ = config.algorithm(config)
+    _, agent, _ = prl.build(config)
     one, other = (agent.init(jax.random.key(k), BATCH.obs) for k in (4, 5))
     return agent, one, other
 
@@ -72,7 +72,7 @@ def mlp(**parts):
 def test_one_update_of_td3():
     agent, state, other = built("td3")
     state = state._replace(
-        target_actor_params=other.actor_params, target_critic_params=other.critic_params
+        target_actor_params=other.actor.params, target_critic_params=other.critic.params
     )
     actor, critics = networks.DeterministicActor(mlp(), 1), networks.Critics(mlp(), 2)
     noise = np.clip(0.2 * np.asarray(jax.random.normal(KEY, (SIZE, 1))), -0.5, 0.5)
@@ -83,20 +83,20 @@ def test_one_update_of_td3():
     def predict(params):
         return critics.apply(params, BATCH.obs, BATCH.action)
 
-    expected = regression(predict, state.critic_params, backup(following.min(0)))
+    expected = regression(predict, state.critic.params, backup(following.min(0)))
     early, late = update(agent, state, 0), update(agent, state, 1)
     for after in (early, late):
-        np.testing.assert_allclose(adam_gradient(after.critic_opt_state), expected, **CLOSE)
-    for part in ("actor_params", "target_actor_params", "target_critic_params"):
+        np.testing.assert_allclose(adam_gradient(after.critic.opt_state), expected, **CLOSE)
+    for part in ("actor", "target_actor_params", "target_critic_params"):
         chex.assert_trees_all_equal(getattr(early, part), getattr(state, part))
 
     def climb(params):
-        first = critics.apply(late.critic_params, BATCH.obs, actor.apply(params, BATCH.obs))[0]
+        first = critics.apply(late.critic.params, BATCH.obs, actor.apply(params, BATCH.obs))[0]
         return -first.mean()
 
-    expected = flat(jax.grad(climb)(state.actor_params))
-    np.testing.assert_allclose(adam_gradient(late.actor_opt_state), expected, **CLOSE)
-    online = (late.actor_params, late.critic_params)
+    expected = flat(jax.grad(climb)(state.actor.params))
+    np.testing.assert_allclose(adam_gradient(late.actor.opt_state), expected, **CLOSE)
+    online = (late.actor.params, late.critic.params)
     targets = (state.target_actor_params, state.target_critic_params)
     moved = jax.tree.map(lambda x, y: 0.005 * x + 0.995 * y, online, targets)
     found = (late.target_actor_params, late.target_critic_params)
@@ -105,7 +105,7 @@ def test_one_update_of_td3():
 
 def test_one_update_of_sac_v1():
     agent, state, other = built("sac_v1", alpha=0.3)
-    state = state._replace(target_params=other.value_params)
+    state = state._replace(target_params=other.value.params)
     after = update(agent, state, 0)
     critics, value = networks.Critics(mlp(), 2), networks.Head(mlp(), 1)
     actor = networks.GaussianActor(mlp(), 1)
@@ -114,10 +114,10 @@ def test_one_update_of_sac_v1():
         return critics.apply(params, BATCH.obs, BATCH.action)
 
     following = value.apply(state.target_params, BATCH.next_obs)[:, 0]
-    expected = regression(predict, state.critic_params, backup(following))
-    np.testing.assert_allclose(adam_gradient(after.critic_opt_state), expected, **CLOSE)
+    expected = regression(predict, state.critic.params, backup(following))
+    np.testing.assert_allclose(adam_gradient(after.critic.opt_state), expected, **CLOSE)
 
-    mean, log_std = actor.apply(state.actor_params, BATCH.obs)
+    mean, log_std = actor.apply(state.actor.params, BATCH.obs)
     u = squashed_gaussian(mean, log_std).distribution.sample(seed=KEY)
     noise = (u - mean) / jnp.exp(log_std)
 
@@ -126,17 +126,17 @@ def test_one_update_of_sac_v1():
         u = mean + jnp.exp(log_std) * noise
         action, log_slope = jnp.tanh(u), -2 * jnp.log(jnp.cosh(u))
         log_prob = -0.5 * noise**2 - log_std - 0.5 * jnp.log(2 * jnp.pi) - log_slope
-        q = critics.apply(state.critic_params, BATCH.obs, action)
+        q = critics.apply(state.critic.params, BATCH.obs, action)
         return q.min(0) - 0.3 * log_prob[:, 0]
 
-    expected = flat(jax.grad(lambda params: -soft_value(params).mean())(state.actor_params))
-    np.testing.assert_allclose(adam_gradient(after.actor_opt_state), expected, **CLOSE)
+    expected = flat(jax.grad(lambda params: -soft_value(params).mean())(state.actor.params))
+    np.testing.assert_allclose(adam_gradient(after.actor.opt_state), expected, **CLOSE)
 
     def predict_value(params):
         return value.apply(params, BATCH.obs)[:, 0]
 
-    expected = regression(predict_value, state.value_params, soft_value(state.actor_params))
-    np.testing.assert_allclose(adam_gradient(after.value_opt_state), expected, **CLOSE)
+    expected = regression(predict_value, state.value.params, soft_value(state.actor.params))
+    np.testing.assert_allclose(adam_gradient(after.value.opt_state), expected, **CLOSE)
 
 
 def test_one_update_of_crossq():
@@ -147,7 +147,7 @@ def test_one_update_of_crossq():
     parts = {"norm": partial(networks.BatchRenorm, 0), "dense": partial(nn.Dense, use_bias=False)}
     critics, actor = networks.Critics(mlp(**parts), 2), networks.GaussianActor(mlp(**parts), 1)
     key_next, key_actor = jax.random.split(KEY)
-    outputs = actor.apply(state.actor, BATCH.next_obs)
+    outputs = actor.apply({**state.actor_stats, "params": state.actor.params}, BATCH.next_obs)
     next_action, next_log_prob = squashed_gaussian(*outputs).sample_and_log_prob(seed=key_next)
     both = (
         jnp.concatenate([BATCH.obs, BATCH.next_obs]),
@@ -155,31 +155,32 @@ def test_one_update_of_crossq():
     )
 
     def predict(params):
-        variables = {**state.critic, "params": params}
+        variables = {**state.critic_stats, "params": params}
         return critics.apply(variables, *both, mutable=["batch_stats"])[0]
 
-    q, back = jax.vjp(predict, state.critic["params"])
+    q, back = jax.vjp(predict, state.critic.params)
     target = backup(q[:, SIZE:].min(0) - alpha * next_log_prob)
     errors = jnp.concatenate([WEIGHT * (q[:, :SIZE] - target) / SIZE, jnp.zeros((2, SIZE))], 1)
-    found = adam_gradient(after.critic_opt_state)
+    found = adam_gradient(after.critic.opt_state)
     np.testing.assert_allclose(found, flat(back(errors)[0]), **CLOSE)
 
     def objective(params):
-        variables = {**state.actor, "params": params}
+        variables = {**state.actor_stats, "params": params}
         outputs, _ = actor.apply(variables, BATCH.obs, mutable=["batch_stats"])
         action, log_prob = squashed_gaussian(*outputs).sample_and_log_prob(seed=key_actor)
-        q = critics.apply(after.critic, BATCH.obs, action)
+        variables = {**after.critic_stats, "params": after.critic.params}
+        q = critics.apply(variables, BATCH.obs, action)
         return (alpha * log_prob - q.min(0)).mean(), log_prob.mean()
 
-    (_, log_prob), grads = jax.value_and_grad(objective, has_aux=True)(state.actor["params"])
-    np.testing.assert_allclose(adam_gradient(after.actor_opt_state), flat(grads), **CLOSE)
-    moment = next(x for x in jax.tree.leaves(after.alpha_opt_state) if x.dtype == jnp.float32)
+    (_, log_prob), grads = jax.value_and_grad(objective, has_aux=True)(state.actor.params)
+    np.testing.assert_allclose(adam_gradient(after.actor.opt_state), flat(grads), **CLOSE)
+    moment = next(x for x in jax.tree.leaves(after.log_alpha.opt_state) if x.dtype == jnp.float32)
     np.testing.assert_allclose(moment / 0.1, -alpha * (log_prob + entropy), rtol=1e-4)
 
 
 def test_droq_applies_dropout_to_targets_predictions_and_actor():
     agent, state, other = built("droq", dropout_rate=0.5, policy_delay=1, alpha=0.4)
-    state = state._replace(target_params=other.critic_params)
+    state = state._replace(target_params=other.critic.params)
     after = update(agent, state, 0)
 
     def norm():
@@ -187,7 +188,7 @@ def test_droq_applies_dropout_to_targets_predictions_and_actor():
 
     critics, actor = networks.Critics(mlp(norm=norm), 2), networks.GaussianActor(mlp(), 1)
     key_next, key_actor, _, *keys = jax.random.split(KEY, 6)
-    outputs = actor.apply(state.actor_params, BATCH.next_obs)
+    outputs = actor.apply(state.actor.params, BATCH.next_obs)
     next_action, next_log_prob = squashed_gaussian(*outputs).sample_and_log_prob(seed=key_next)
     dropped = [{"dropout": key} for key in keys]
     next_q = critics.apply(state.target_params, BATCH.next_obs, next_action, rngs=dropped[0])
@@ -196,17 +197,17 @@ def test_droq_applies_dropout_to_targets_predictions_and_actor():
         return critics.apply(params, BATCH.obs, BATCH.action, rngs=dropped[1])
 
     target = backup(next_q.min(0) - 0.4 * next_log_prob)
-    expected = regression(predict, state.critic_params, target)
-    np.testing.assert_allclose(adam_gradient(after.critic_opt_state), expected, **CLOSE)
+    expected = regression(predict, state.critic.params, target)
+    np.testing.assert_allclose(adam_gradient(after.critic.opt_state), expected, **CLOSE)
 
     def objective(params):
         policy = squashed_gaussian(*actor.apply(params, BATCH.obs))
         action, log_prob = policy.sample_and_log_prob(seed=key_actor)
-        q = critics.apply(after.critic_params, BATCH.obs, action, rngs=dropped[2])
+        q = critics.apply(after.critic.params, BATCH.obs, action, rngs=dropped[2])
         return (0.4 * log_prob - q.mean(0)).mean()
 
-    expected = flat(jax.grad(objective)(state.actor_params))
-    np.testing.assert_allclose(adam_gradient(after.actor_opt_state), expected, **CLOSE)
+    expected = flat(jax.grad(objective)(state.actor.params))
+    np.testing.assert_allclose(adam_gradient(after.actor.opt_state), expected, **CLOSE)
 
 
 def test_batch_renormalisation_is_the_recursion_of_its_paper():
@@ -256,4 +257,4 @@ def test_critics_of_continuous_actions_reject_images(algorithm):
 def test_tqc_works_with_a_single_quantile():
     agent, state, _ = built("tqc", num_critics=2, num_quantiles=1, num_dropped=0)
     after = update(agent, state, 0)
-    assert np.isfinite(flat(after.critic_params)).all()
+    assert np.isfinite(flat(after.critic.params)).all()

@@ -100,7 +100,7 @@ def test_values_bootstrap_at_time_limits_with_the_entropy():
     env = Probe(lambda sign, time, action: 1.0, horizon=0, action_space=CONTINUOUS)
     changes = {**SMALL, "env_params": Params(max_steps_in_episode=3)}
     config, state = trained("continuous_soft_q", env, 3_000, **changes)
-    agent, _ = config.algorithm(config)
+    _, agent, _ = prl.build(config)
     q = (1 + GAMMA * ALPHA * np.log(2)) / (1 - GAMMA)
     sample = jax.jit(prl.train)(jax.random.key(0), config)[1]["q"][-100:]
     np.testing.assert_allclose(sample.mean(), q, rtol=0.07)

@@ -28,10 +28,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from purejaxrl_sac import envs, heads, networks
+from purejaxrl_sac import heads, networks
 from purejaxrl_sac.agents import dqn
 from purejaxrl_sac.config import ConfigError
-from purejaxrl_sac.types import Agent, Metrics, PyTree, Sample
+from purejaxrl_sac.optimize import decaying_adam
+from purejaxrl_sac.types import Agent, Env, Metrics, PyTree, Sample
 
 Layer = dict[str, jax.Array]  # its kernel and bias
 Ref = Any  # a Pallas reference to an array
@@ -86,6 +87,7 @@ class Learner(NamedTuple):
 
 def dqn_update(
     config: dqn.DQNConfig,
+    env: Env,
     agent: Agent,
     *,
     precision: jax.lax.PrecisionLike = None,
@@ -108,7 +110,7 @@ def dqn_update(
     Raises:
         ConfigError: the kernel does not support this algorithm or configuration.
     """
-    double, num_actions = _check(config)
+    double, num_actions = _check(config, env)
     for name, number, minimum in (("block", block, MIN_SIZE), ("num_warps", num_warps, 1)):
         if number is not None and (number < minimum or number & (number - 1)):
             raise ConfigError(f"{name} is {number}, but must be a power of two from {minimum} on")
@@ -150,7 +152,7 @@ def dqn_update(
     return agent._replace(update=update)
 
 
-def _check(config: dqn.DQNConfig) -> tuple[bool, int]:
+def _check(config: dqn.DQNConfig, env: Env) -> tuple[bool, int]:
     """Returns whether the algorithm is Double DQN, and the number of actions.
 
     Raises:
@@ -171,6 +173,8 @@ def _check(config: dqn.DQNConfig) -> tuple[bool, int]:
         "head": (heads.scalar,),
         "bootstrap": (dqn.maximum, dqn.double),
         "reward": (dqn.plain_reward,),
+        "loss": (dqn.q_loss,),
+        "optimizer": (decaying_adam,),
     }
     for name, choices in supported.items():
         if parts.get(name, choices[0]) not in choices:
@@ -184,7 +188,6 @@ def _check(config: dqn.DQNConfig) -> tuple[bool, int]:
         raise ConfigError(
             f"compute_dtype is {config.compute_dtype}, but fused.dqn_update needs float32"
         )
-    env = envs.bind(config.env, config.env_params)
     shape = getattr(env.observation_space, "shape", ())
     if hasattr(env.observation_space, "n") or len(shape) != 1:
         raise ConfigError(
@@ -270,7 +273,7 @@ def _learner(state: dqn.DQNState) -> tuple[Learner, Callable[[Learner], dqn.DQNS
         pairs = zip(order, layers, strict=True)
         return unflatten_dict({(*p, part): x for p, layer in pairs for part, x in layer.items()})
 
-    get, put = optax.tree_utils.tree_get, optax.tree_utils.tree_set
+    get, put = optax.tree.get, optax.tree.set
     learner = Learner(
         params=listed(state.params),
         target_params=listed(state.target_params),

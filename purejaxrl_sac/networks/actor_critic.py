@@ -65,7 +65,7 @@ def separate_torsos(
     Args:
         config: hidden_sizes and activation.
         space: gymnax observation space.
-        distribution: the policy's, of which it builds the head.
+        distribution: the distribution of the policy; it builds the head.
         layers: the convolutions, as in `torso`.
     """
     actor, critic = (

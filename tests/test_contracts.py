@@ -1,0 +1,197 @@
+"""The contracts: an agent with a carry, optimisers as parts, and what a memoryless agent costs."""
+
+import inspect
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import optimize
+from purejaxrl_sac.agents import ALGORITHMS, exported
+from purejaxrl_sac.memory import latest
+from purejaxrl_sac.types import Agent, store_unchanged
+from tests.conftest import small
+from tests.probes import Probe
+
+HORIZON = 3
+ENV = Probe(lambda sign, time, action: 1.0 * action, horizon=HORIZON)
+
+
+def counting(config, env):
+    """Counts the steps of each episode in its carry; acts by their parity and stores them."""
+
+    def act(key, state, obs, step, carry):
+        return (carry % 2).astype(jnp.int32), carry, carry + 1
+
+    def policy(key, state, obs, carry):
+        return (carry % 2).astype(jnp.int32), carry + 1
+
+    def update(key, state, sample, count):
+        extras = sample.transition.extras
+        return state, jnp.zeros(1), {"longest": extras.max().astype(jnp.float32)}
+
+    def init(key, obs):
+        return jnp.zeros(())
+
+    def init_carry(num_envs):
+        return jnp.zeros(num_envs, jnp.int32)
+
+    return Agent(init, act, policy, update, None, store_unchanged, init_carry), latest()
+
+
+def counted(**changes):
+    sizes = {"num_envs": 2, "rollout_length": 5, "total_steps": 100}
+    return prl.PPOConfig(algorithm=counting, env=ENV, **sizes | changes)
+
+
+def test_a_carry_is_reset_where_episodes_end():
+    config = counted()
+    state, metrics = jax.jit(prl.make_train(config))(jax.random.key(0))
+    steps = np.arange(state.step - 5, state.step)
+    expected = np.broadcast_to((steps % HORIZON)[:, None], (5, 2))
+    np.testing.assert_array_equal(state.memory.extras, expected)
+    np.testing.assert_array_equal(state.memory.action, expected % 2)
+    np.testing.assert_array_equal(state.env.carry, [state.step % HORIZON] * 2)
+    np.testing.assert_array_equal(metrics["longest"], HORIZON - 1)
+
+
+def test_a_carry_of_arrays_is_reset_by_environment():
+    """Every leaf has its own shape; environments end their episodes at different times."""
+    from purejaxrl_sac import envs
+
+    env = prl.envs.bind(Probe(lambda *_: 0.0, horizon=HORIZON))
+    start = {"a": jnp.full((3, 2), 7.0), "b": jnp.arange(3)}
+
+    def actor(key, obs, step, carry):
+        return jnp.zeros(3, jnp.int32), carry, jax.tree.map(lambda x: x + 1, carry)
+
+    state = env.reset(jax.random.key(0), 3)
+    keys = jax.random.split(jax.random.key(1), (8, 4))
+    state = state._replace(carry=start)
+    _, (rollout, _) = envs.rollout(env, keys, state, jnp.int32(0), actor, start)
+    for t in range(8):
+        np.testing.assert_array_equal(rollout.extras["a"][t], np.full((3, 2), 7 + t % HORIZON))
+        np.testing.assert_array_equal(rollout.extras["b"][t], np.arange(3) + t % HORIZON)
+
+
+def test_a_run_with_a_carry_is_continued_bit_for_bit():
+    config = counted()
+    state = prl.init(jax.random.key(0), config)
+    whole, _ = jax.jit(partial(prl.run, config=config, iterations=4))(state)
+    half, _ = jax.jit(partial(prl.run, config=config, iterations=2))(state)
+    again, _ = jax.jit(partial(prl.run, config=config, iterations=2))(half)
+    chex.assert_trees_all_equal(
+        jax.tree.map(np.asarray, again._replace(key=None)),
+        jax.tree.map(np.asarray, whole._replace(key=None)),
+    )
+
+
+def test_evaluation_passes_the_carry_on():
+    config = counted()
+    state = prl.init(jax.random.key(0), config)
+    returns = prl.evaluate(jax.random.key(1), config, state, 4, max_steps=HORIZON)
+    np.testing.assert_array_equal(returns, 1)  # actions 0, 1, 0
+    played, inside = prl.rollout_episodes(jax.random.key(1), config, state, 2, max_steps=5)
+    np.testing.assert_array_equal(played.action[:HORIZON, 0], [0, 1, 0])
+    np.testing.assert_array_equal(inside[:, 0], [True] * 3 + [False] * 2)
+    policy = prl.policy(config, state)
+    obs, carry = state.env.obs, policy.init_carry(2)
+    first, carry = policy(jax.random.key(0), obs, carry)
+    second, _ = policy(jax.random.key(0), obs, carry)
+    assert (first == 0).all() and (second == 1).all()
+    with pytest.raises(prl.ConfigError, match=r"this policy has a carry: call policy\(key, obs"):
+        policy(jax.random.key(0), obs)
+
+
+def test_a_policy_without_a_carry_is_called_with_key_and_obs():
+    config = small("dqn")
+    state = prl.init(jax.random.key(0), config)
+    action = jax.jit(prl.policy(config, state))(jax.random.key(1), state.env.obs)
+    assert action.shape == (3,) and state.env.carry == ()
+
+
+@pytest.mark.parametrize("algorithm", ("dqn", "sac", "ppo"))
+def test_a_carry_of_memoryless_agents_costs_nothing(algorithm):
+    """A carry that is never used changes the program; the empty one adds no equation to it."""
+    config = small(algorithm)
+
+    def equations(config):
+        return str(jax.make_jaxpr(prl.make_train(config))(jax.random.key(0))).count(" = ")
+
+    def with_carry(config, env):
+        agent, memory = exported(algorithm)(config, env)
+        return agent._replace(init_carry=jnp.zeros), memory
+
+    assert not jax.tree.leaves(prl.build(config)[1].init_carry(3))
+    assert equations(config) < equations(config.replace(algorithm=with_carry))
+
+
+# optimisers
+
+DEEP = [name for name, (module, *_) in ALGORITHMS.items() if module != "q_learning"]
+
+
+def parts_of(algorithm):
+    function = exported(algorithm)
+    known = inspect.signature(function).parameters
+    return [name for name in known if name.endswith("optimizer")]
+
+
+@pytest.mark.parametrize("algorithm", [name for name in DEEP if name != "simba"])
+def test_every_deep_agent_takes_optimizers(algorithm):
+    """With optimisers that do nothing, nothing but target networks and statistics changes."""
+    config = small(algorithm)
+    parts = dict.fromkeys(parts_of(algorithm), lambda config: optax.set_to_zero())
+    assert parts
+    config = config.replace(algorithm=partial(exported(algorithm), **parts))
+    state = prl.init(jax.random.key(0), config)
+    after, _ = jax.jit(partial(prl.run, config=config, iterations=2))(state)
+    learned = [x for x in state.agent if isinstance(x, optimize.Learned)]
+    then = [x for x in after.agent if isinstance(x, optimize.Learned)]
+    if isinstance(state.agent, optimize.Learned) or hasattr(state.agent, "params"):
+        learned, then = [state.agent], [after.agent]
+    assert learned
+    for x, y in zip(learned, then, strict=True):
+        chex.assert_trees_all_equal(x.params, y.params)
+
+
+def test_members_of_an_ensemble_are_clipped_by_themselves():
+    grads = {"w": jnp.array([[3.0, 0.0], [0.3, 0.0]]), "b": jnp.array([[4.0], [0.4]])}
+    clip = optimize.clip(1.0, members=True)
+    found, _ = clip.update(grads, clip.init(grads))
+    np.testing.assert_allclose(found["w"], [[0.6, 0], [0.3, 0]], rtol=1e-6)
+    np.testing.assert_allclose(found["b"], [[0.8], [0.4]], rtol=1e-6)
+    whole = optimize.clip(1.0)
+    stacked, _ = whole.update(grads, whole.init(grads))
+    np.testing.assert_allclose(stacked["w"][1], 0.3 / np.sqrt(25.25), rtol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", ("sac", "td3", "sac_v1", "crossq", "discrete_sac", "redq"))
+def test_critics_are_clipped_for_each_member(algorithm):
+    """Scaling one critic's gradient above the limit leaves the others' steps as they are."""
+    optimizer = exported("sac").__globals__["default_critic_optimizer"]
+    config = small(algorithm, max_grad_norm=0.5)
+    transformation = optimizer(config)
+    grads = {"w": jnp.stack([jnp.full(4, 100.0), jnp.full(4, 1e-3)])}
+    updates, state = transformation.update(grads, transformation.init(grads), grads)
+    moment = next(x for x in jax.tree.leaves(state) if x.shape == (2, 4))
+    np.testing.assert_allclose(moment[0], 0.1 * 0.25, rtol=1e-5)
+    np.testing.assert_allclose(moment[1], 0.1 * 1e-3, rtol=1e-5)
+    assert parts_of(algorithm)
+
+
+@pytest.mark.parametrize("limit", (None, float("inf")))
+def test_no_norm_is_computed_where_nothing_is_clipped(limit):
+    grads = {"w": jnp.ones((2, 3))}
+
+    def step(limit, members):
+        clip = optimize.clip(limit, members=members)
+        return str(jax.make_jaxpr(lambda x: clip.update(x, clip.init(x))[0])(grads))
+
+    for members in (False, True):
+        assert "sqrt" not in step(limit, members) and "sqrt" in step(1.0, members)

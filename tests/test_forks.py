@@ -1,0 +1,97 @@
+"""Forks in a file of one's own: short, typed, and trained like any other algorithm."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import purejaxrl_sac as prl
+from tests.forks.auxiliary_dqn import SmoothDQNConfig
+from tests.forks.conservative_sac import ConservativeSACConfig
+from tests.forks.lion_sac import lion_sac
+from tests.forks.transformer_dqn import transformer_dqn
+
+FORKS = sorted((Path(__file__).parent / "forks").glob("*_*[a-z].py"))
+SIZES = {
+    "total_steps": 120,
+    "warmup_steps": 24,
+    "capacity": 96,
+    "batch_size": 8,
+    "num_envs": 3,
+    "rollout_length": 4,
+    "hidden_sizes": (8, 8),
+}
+
+
+def trained(config):
+    return jax.jit(prl.make_train(config))(jax.random.key(0))
+
+
+@pytest.mark.parametrize("path", FORKS, ids=lambda path: path.stem)
+def test_a_fork_has_at_most_30_lines(path):
+    assert len(path.read_text().splitlines()) <= 30
+
+
+def test_a_conservative_penalty_lowers_unseen_actions():
+    state, metrics = trained(ConservativeSACConfig(**SIZES))
+    assert np.isfinite(metrics["penalty"]).all() and (metrics["penalty"] != 0).all()
+
+    def gap(weight):
+        """Mean Q of uniform actions minus mean Q of the actions of the replay memory."""
+        config = ConservativeSACConfig(**SIZES | {"total_steps": 2_400}, penalty=weight)
+        state, _ = trained(config)
+        _, _, memory = prl.build(config)
+        draw = memory.draw(jax.random.key(1), state.memory, state.step, 1)
+        batch = memory.sample(state.memory, jax.tree.map(lambda x: x[0], draw)).transition
+        uniform = jax.random.uniform(jax.random.key(2), batch.action.shape, minval=-1, maxval=1)
+        q = partial(prl.q_values, config, state, batch.obs)
+        return q(uniform).mean() - q(batch.action).mean()
+
+    assert gap(20.0) < gap(0.0)
+
+
+def test_a_penalty_of_zero_is_sac():
+    ours, _ = trained(ConservativeSACConfig(**SIZES, penalty=0.0))
+    plain, _ = trained(prl.SACConfig(**SIZES))
+    for x, y in zip(jax.tree.leaves(ours.agent), jax.tree.leaves(plain.agent), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def test_the_penalty_can_be_swept_and_is_checked():
+    config = ConservativeSACConfig(**SIZES)
+    axes = jax.tree.map(lambda _: None, config).replace(penalty=0)
+    lanes = config.replace(penalty=jnp.array([0.0, 5.0]))
+    state, _ = jax.jit(jax.vmap(prl.train, (None, axes)))(jax.random.key(0), lanes)
+    first = jax.tree.leaves(state.agent.critic.params)[0]
+    assert not np.allclose(first[0], first[1])
+    with pytest.raises(prl.ConfigError, match=r"penalty is -1.0, but must be zero or more"):
+        prl.make_train(config.replace(penalty=-1.0))
+
+
+def test_dqn_with_a_transformer():
+    state, metrics = trained(prl.DQNConfig(**SIZES).replace(algorithm=transformer_dqn))
+    assert "MultiHeadDotProductAttention_0" in state.agent.params["params"]
+    assert np.isfinite(metrics["loss"]).all()
+
+
+def test_an_optimizer_of_ones_own():
+    config = prl.SACConfig(**SIZES).replace(algorithm=lion_sac)
+    state, _ = trained(config)
+    names = str(jax.tree.structure(state.agent.actor.opt_state))
+    assert "ScaleByLionState" in names and "ScaleByAdamState" not in names
+    start = prl.init(jax.random.key(0), config)
+    moved = jax.tree.map(
+        lambda x, y: jnp.abs(x - y).max(), state.agent.actor.params, start.agent.actor.params
+    )
+    assert all(0 < x < 0.1 for x in jax.tree.leaves(moved))
+
+
+def test_an_auxiliary_loss_with_a_metric_of_its_own():
+    def roughness(weight):
+        config = SmoothDQNConfig(**SIZES | {"total_steps": 2_400}, smoothness=weight)
+        return trained(config)[1]["roughness"][-20:].mean()
+
+    assert roughness(10.0) < roughness(0.0)
