@@ -234,6 +234,9 @@ class Env(NamedTuple):
     params: Any = None  # its parameters
     binary_observations: bool = False  # the environment declares every number observed 0 or 1
 
+    def __hash__(self) -> int:  # parameters may be arrays, which have none
+        return hash((self.reset, self.step))
+
 
 # --- memories -------------------------------------------------------------------------------------
 
