@@ -69,15 +69,15 @@ class Bounds(NamedTuple):
         if self.at_least > -math.inf and self.at_most < math.inf:
             inside = self.at_least <= x <= self.at_most
             return "" if inside else f"between {self.at_least:g} and {self.at_most:g}"
+        if math.isinf(x) and not (x > 0 and self.infinite):
+            return "finite"
         if x < self.at_least:
             return f"at least {self.at_least:g}" if self.at_least else "zero or more"
         if x > self.at_most:
             return f"at most {self.at_most:g}" if self.at_most else "zero or less"
         if x <= self.above:
             return f"greater than {self.above:g}" if self.above else "greater than zero"
-        if x >= self.below and not (math.isinf(x) and self.infinite):
-            return f"less than {self.below:g}"
-        return "finite" if math.isinf(x) and not self.infinite else ""
+        return f"less than {self.below:g}" if x >= self.below else ""
 
 
 def static(default: Any, *, between: tuple[float, float] | None = None, **bounds: Any) -> Any:

@@ -81,7 +81,7 @@ def test_the_best_continuous_action_of_each_observation_is_found(policy):
         signs=(-1.0, 1.0),
         action_space=CONTINUOUS,
     )
-    algorithm = partial(a2c.actor_critic, policy=policy, optimizer=prl.optimize.adam)
+    algorithm = partial(a2c.actor_critic, distribution=policy, optimizer=prl.optimize.decaying_adam)
     config, state = trained("a2c", env, 1_500, **MANY, algorithm=algorithm)
     action = prl.policy(config, state)(jax.random.key(0), obs([-1, 0], [1, 0]))
     np.testing.assert_allclose(action.ravel(), [-0.5, 0.5], atol=0.1)
@@ -246,7 +246,9 @@ def test_the_gradient_estimates_the_exact_policy_gradient(trace_decay):
     config = prl.default_config("a2c").replace(
         **LINEAR, trace_decay=trace_decay, value_coef=0.0, num_envs=8_192, rollout_length=8
     )
-    agent, _ = a2c.actor_critic(config, optimizer=lambda rate, norm: optax.sgd(1.0))
+    agent, _ = a2c.actor_critic(
+        config, envs.bind(config.env), optimizer=lambda config: optax.sgd(1.0)
+    )
     env = envs.bind(config.env)
 
     def act_with(state, key, obs, step, carry):

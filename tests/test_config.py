@@ -51,7 +51,7 @@ def test_invalid_fields_raise_one_line(changes, message):
         ("c51", {"v_max": float("inf")}, "v_max is inf, but must be finite"),
         ("c51", {"num_atoms": 1}, "num_atoms is 1, but must be at least 2"),
         ("n_step_dqn", {"n_step": 0}, "n_step is 0, but must be at least 1"),
-        ("n_step_dqn", {"n_step": 33}, "n_step is 33, but the memory keeps 32 steps of each of 3"),
+        ("n_step_dqn", {"n_step": 33}, "n_step is 33, but the memory stores 32 steps of each of 3"),
         ("per_dqn", {"priority_exponent": 1.1}, "priority_exponent is 1.1, but must be between"),
         ("rainbow", {"importance_exponent": -0.1}, "importance_exponent is -0.1, but must be"),
         ("qr_dqn", {"huber_delta": float("inf")}, "huber_delta is inf, but must be finite"),
@@ -79,7 +79,7 @@ def test_a_part_names_the_fields_it_needs():
 
 
 def test_a_combined_configuration_needs_an_algorithm():
-    class Both(QRDQNConfig, NStep):
+    class Both(NStep, QRDQNConfig):
         pass
 
     refused(Both(), "a Both has no algorithm: give it one, algorithm=...")
@@ -154,5 +154,5 @@ def test_presets_are_configured_for_their_environment():
 def test_an_implicit_head_needs_its_network():
     algorithm = partial(dqn, head=heads.implicit_quantile)
     config = small("iqn").replace(algorithm=algorithm)
-    with pytest.raises(ConfigError, match="is asked for quantiles"):
+    with pytest.raises(ConfigError, match="needs a network that returns Quantiles"):
         jax.eval_shape(prl.make_train(config), jax.random.key(0))

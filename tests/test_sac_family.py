@@ -285,7 +285,7 @@ def test_discrete_sac_keeps_the_target_entropy():
         ("droq", {"dropout_rate": 1.0}, "dropout_rate is 1.0, but must be less than 1"),
         ("simba", {"critic_blocks": 0}, "critic_blocks is 0, but must be at least 1"),
         ("simba", {"weight_decay": float("inf")}, "weight_decay is inf, but must be finite"),
-        ("crossq", {"critic_hidden_sizes": (0,)}, "critic_hidden_sizes is .* needs a unit"),
+        ("crossq", {"critic_hidden_sizes": (0,)}, "critic_hidden_sizes is .* must be a tuple"),
         ("crossq", {"renorm_warmup": 2.5}, "renorm_warmup is 2.5, but must be a whole number"),
         ("discrete_sac", {"env": "Pendulum-v1"}, "use sac"),
         (

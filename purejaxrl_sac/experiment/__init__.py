@@ -49,7 +49,6 @@ WINGS = {
         "engine",
         "lifecycle",
         "loggers",
-        "painters",
         "plans",
         "record",
     ),
