@@ -119,7 +119,7 @@ class Config(struct.PyTreeNode):
     """(config, env) -> (Agent, Memory); pass your own to fork an algorithm."""
     env: Any = static("CartPole-v1")
     """Environment: a name, or any gymnax `Environment` object."""
-    env_params: Any = None
+    env_params: object = None
     """Parameters of the environment (a traced pytree); None for its defaults."""
     total_steps: int = static(100_000, at_least=1)
     """Environment steps over all parallel environments, warm-up included."""

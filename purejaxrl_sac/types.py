@@ -316,6 +316,17 @@ class MakeMemory(Protocol):
         """(config, Storage) -> Memory."""
 
 
+LossOutput = tuple[jax.Array, tuple[jax.Array, Metrics]]
+"""A loss, and beside it an array [B] (priorities, log-probabilities) and metrics."""
+
+
+class Loss(Protocol):
+    def __call__(self, params: PyTree, inputs: Any, /) -> LossOutput:
+        """(parameters, the algorithm's `LossInputs`) -> loss, (priority [B], metrics); the loss of
+        an actor returns log pi(a|s) [B] in place of priorities.
+        """
+
+
 class Network(Protocol):
     """A network as functions of its variables, such as a flax module."""
 

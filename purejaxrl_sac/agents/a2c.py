@@ -36,6 +36,8 @@ from purejaxrl_sac.types import (
     Agent,
     Algorithm,
     Env,
+    Loss,
+    LossOutput,
     MakeOptimizer,
     Memory,
     Metrics,
@@ -82,16 +84,7 @@ class LossInputs(NamedTuple):
     advantage: jax.Array  # A [B], normalised
 
 
-class ActorCriticLoss(Protocol):
-    def __call__(
-        self, params: PyTree, inputs: LossInputs, /
-    ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-        """(theta, LossInputs) -> loss, (priority [B], metrics)."""
-
-
-def actor_critic_loss(
-    params: PyTree, inputs: LossInputs
-) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+def actor_critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """J = J_pi + c_V J_V - c_H E[H(pi(.|s))], and |G - V(s)| as priority."""
     config, apply, objective, batch, advantage = inputs
     choice = batch.extras
@@ -147,7 +140,7 @@ def actor_critic(
     distribution: Callable[[Env], ActionDistribution] = distributions.default,
     objective: Objective = policy_gradient,
     normalize: Callable[[jax.Array], jax.Array] = unnormalized,
-    loss: ActorCriticLoss = actor_critic_loss,
+    loss: Loss = actor_critic_loss,
     optimizer: MakeOptimizer = decaying_rmsprop,
     memory: Callable[[Any], Memory] = whole_rollout,
 ) -> tuple[Agent, Memory]:
@@ -221,7 +214,7 @@ class ActorCriticConfig(Learning, Layers):
     entropy_coef: float = traced(0.01, at_least=0)
     """c_H: weight of the policy's entropy, in nats."""
     max_grad_norm: float | None = 0.5
-    """Global norm that the gradients of each network are clipped to."""
+    """Global norm that the gradients of each network are clipped to; inf for no clipping."""
 
 
 class ReinforceConfig(ActorCriticConfig):

@@ -20,7 +20,7 @@ class Learning(Config):
     max_grad_norm: float | None = traced(
         float("inf"), kind=float, above=0, infinite=True, optional=True
     )
-    """Global norm that the gradients of each network are clipped to."""
+    """Global norm that the gradients of each network are clipped to; inf for no clipping."""
 
 
 class Layers(Config):

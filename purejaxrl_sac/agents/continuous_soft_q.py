@@ -30,6 +30,7 @@ from purejaxrl_sac.types import (
     Agent,
     Algorithm,
     Env,
+    LossOutput,
     MakeMemory,
     MakeOptimizer,
     MakeStorage,
@@ -77,7 +78,7 @@ def draw(
     return sampler.apply(params, repeated, noise).reshape(obs.shape[0], *shape)
 
 
-def critic_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """E[(Q(s, a) - r - gamma V-(s'))^2 / 2], V- from uniform actions; |TD error| as priority."""
     config, _, critic, state, batch, weight, key = inputs
     action_dim = batch.action.shape[-1]

@@ -28,7 +28,7 @@ from purejaxrl_sac.agents.sac import (
     default_actor_optimizer,
     default_critic_optimizer,
     default_temperature_optimizer,
-    temperature_loss,
+    temperature_gradient,
 )
 from purejaxrl_sac.config import static
 from purejaxrl_sac.distributions import squashed_gaussian
@@ -195,9 +195,7 @@ def crossq(
             actor_grads, (stats, log_prob, metrics) = jax.grad(actor_loss, has_aux=True)(
                 state.actor.params, inputs._replace(state=after, key=key_actor)
             )
-            alpha_grad = jax.grad(temperature_loss)(
-                state.log_alpha.params, log_prob, target_entropy
-            )
+            alpha_grad = temperature_gradient(state.log_alpha, log_prob, target_entropy)
             return (actor_grads, alpha_grad, stats), metrics
 
         due = is_due(delay, count)

@@ -25,7 +25,7 @@ from purejaxrl_sac.agents.sac import (
     Temperature,
     default_critic_optimizer,
     default_temperature_optimizer,
-    temperature_loss,
+    temperature_gradient,
 )
 from purejaxrl_sac.config import static, traced
 from purejaxrl_sac.losses import soft, td
@@ -43,6 +43,7 @@ from purejaxrl_sac.types import (
     Agent,
     Algorithm,
     Env,
+    LossOutput,
     MakeMemory,
     MakeOptimizer,
     MakeQNetwork,
@@ -94,7 +95,7 @@ def soft_target(inputs: LossInputs) -> jax.Array:
     return td.td_target(batch.reward, batch.discount, config.gamma, next_value)
 
 
-def critic_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """J_Q as in SAC, and |y - Q(s, a)| [B], averaged over critics, as priority."""
     _, network, _, batch, weight = inputs
     target = soft_target(inputs)
@@ -104,7 +105,7 @@ def critic_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[ja
     return loss, (jnp.abs(target - q).mean(0), {"critic_loss": loss, "q": q.mean()})
 
 
-def actor_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+def actor_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """J_pi, and the policy's entropy [B]."""
     _, network, state, batch, _ = inputs
     q = twin_q(network, state.critic.params, batch.obs).min(0)
@@ -185,9 +186,8 @@ def discrete_sac(
         actor, _, (entropy, actor_metrics) = gradient_step(
             optimize_actor, state.actor, actor_loss, after
         )
-        alpha_grad = jax.grad(temperature_loss)(
-            state.log_alpha.params, -entropy, target_entropy(config, num_actions, count)
-        )
+        aim = target_entropy(config, num_actions, count)
+        alpha_grad = temperature_gradient(state.log_alpha, -entropy, aim)
         log_alpha = apply_gradients(optimize_temperature, state.log_alpha, alpha_grad)
         target_params = update_target(
             critic.params, state.target_params, config.tau, config.target_period, count

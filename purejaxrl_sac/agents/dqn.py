@@ -48,6 +48,8 @@ from purejaxrl_sac.types import (
     Bootstrap,
     Env,
     Explore,
+    Loss,
+    LossOutput,
     MakeHead,
     MakeMemory,
     MakeOptimizer,
@@ -102,14 +104,7 @@ class LossInputs(NamedTuple):
     keys: Keys
 
 
-class QLoss(Protocol):
-    def __call__(
-        self, params: PyTree, inputs: LossInputs, /
-    ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-        """(theta, LossInputs) -> loss, (priority [B], metrics)."""
-
-
-def q_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+def q_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """L(theta) = E_D[w l(Q(s, a; theta), y)] (post, 2.6), l being the head's."""
     _, outputs, head, batch, weight, next_outputs, pi, backup, keys = inputs
     predicted = outputs(params, batch.obs, noise=keys.loss, tau=keys.tau)
@@ -181,7 +176,7 @@ def dqn(
     bootstrap: Bootstrap = maximum,
     reward: Reward = plain_reward,
     explore: Explore = epsilon_greedy,
-    loss: QLoss = q_loss,
+    loss: Loss = q_loss,
     optimizer: MakeOptimizer = decaying_adam,
     storage: MakeStorage = replay_storage,
     memory: MakeMemory = uniform_replay,

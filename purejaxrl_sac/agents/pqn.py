@@ -33,6 +33,7 @@ from purejaxrl_sac.types import (
     Agent,
     Algorithm,
     Env,
+    LossOutput,
     MakeOptimizer,
     MakeQNetwork,
     Memory,
@@ -53,7 +54,7 @@ class LossInputs(NamedTuple):
     weight: jax.Array  # [B], or a scalar
 
 
-def q_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+def q_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """E[l(G - Q(s, a))], l the Huber loss, and |G - Q(s, a)| [B] as priority."""
     config, q, batch, weight = inputs
     chosen = losses.select_action(q(params, batch.obs), batch.action)
@@ -137,4 +138,4 @@ class PQNConfig(Learning, QLayers, EpsilonGreedy, Huber, Epochs):
     trace_decay: float = traced(0.95, between=(0, 1))
     """lambda: weight of the return over the next value; 0 is Q-learning."""
     max_grad_norm: float | None = 10.0
-    """Global norm that the gradients of each network are clipped to."""
+    """Global norm that the gradients of each network are clipped to; inf for no clipping."""

@@ -52,6 +52,8 @@ from purejaxrl_sac.types import (
     Algorithm,
     Critique,
     Env,
+    Loss,
+    LossOutput,
     MakeActor,
     MakeCritics,
     MakeCritique,
@@ -119,20 +121,6 @@ class LossInputs(NamedTuple):
     keys: Keys
 
 
-class CriticLoss(Protocol):
-    def __call__(
-        self, params: PyTree, inputs: LossInputs, /
-    ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-        """(theta, LossInputs) -> loss, (priority [B], metrics)."""
-
-
-class ActorLoss(Protocol):
-    def __call__(
-        self, params: PyTree, inputs: LossInputs, /
-    ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-        """(phi, LossInputs) -> loss, (log pi(a|s) [B], metrics)."""
-
-
 def soft_target(
     config: Any, networks: Networks, state: SACState, batch: Transition, keys: Keys
 ) -> jax.Array:
@@ -145,7 +133,7 @@ def soft_target(
     return jax.vmap(backup, 1, 1)(next_value)
 
 
-def critic_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """J_Q = E[sum_i (Q_i(s, a) - y)^2 / 2] (post, 4.19), and |y - Q(s, a)| as priority."""
     _, networks, _, batch, weight, target, keys = inputs
     q = networks.critic(params, batch.obs, batch.action, keys.critic_dropout)
@@ -154,7 +142,7 @@ def critic_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[ja
     return loss, (jnp.abs(target.mean(-1) - value), {"critic_loss": loss, "q": value.mean()})
 
 
-def actor_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+def actor_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """J_pi = E[alpha log pi(a|s) - min_i Q_i(s, a)], a = f(eps; s) (post, 4.23)."""
     _, networks, state, batch, _, _, keys = inputs
     action, log_prob = networks.sample(keys.action, params, batch.obs)
@@ -169,6 +157,13 @@ def temperature_loss(
 ) -> jax.Array:
     """J_alpha = E[-alpha (log pi(a|s) + H)] (post, 4.3.2); log_prob [B]."""
     return soft.temperature(jnp.exp(log_alpha), log_prob, target_entropy).mean()
+
+
+def temperature_gradient(
+    log_alpha: Learned, log_prob: jax.Array, target_entropy: jax.Array | float
+) -> jax.Array:
+    """d J_alpha / d log alpha."""
+    return jax.grad(temperature_loss)(log_alpha.params, log_prob, target_entropy)
 
 
 def minimum(config: Config) -> Critique:
@@ -212,8 +207,8 @@ def sac(
     actor: MakeActor = gaussian_actor,
     critics: MakeCritics = twin_critics,
     critique: MakeCritique = minimum,
-    critic_loss: CriticLoss = critic_loss,
-    actor_loss: ActorLoss = actor_loss,
+    critic_loss: Loss = critic_loss,
+    actor_loss: Loss = actor_loss,
     actor_optimizer: MakeOptimizer = default_actor_optimizer,
     critic_optimizer: MakeOptimizer = default_critic_optimizer,
     temperature_optimizer: MakeOptimizer = default_temperature_optimizer,
@@ -294,9 +289,7 @@ def sac(
             after = inputs._replace(state=state._replace(critic=critic))
             gradient = jax.grad(actor_loss, has_aux=True)
             actor_grads, (log_prob, metrics) = gradient(state.actor.params, after)
-            alpha_grad = jax.grad(temperature_loss)(
-                state.log_alpha.params, log_prob, target_entropy
-            )
+            alpha_grad = temperature_gradient(state.log_alpha, log_prob, target_entropy)
             return (actor_grads, alpha_grad), metrics
 
         due = is_due(delay, count)

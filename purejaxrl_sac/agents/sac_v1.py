@@ -39,6 +39,7 @@ from purejaxrl_sac.types import (
     Agent,
     Algorithm,
     Env,
+    LossOutput,
     MakeMemory,
     MakeOptimizer,
     MakeStorage,
@@ -72,7 +73,7 @@ class LossInputs(NamedTuple):
     key: jax.Array
 
 
-def critic_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """J_Q, and |y - Q(s, a)| [B], averaged over critics, as priority."""
     batch = inputs.batch
     next_value = inputs.value.apply(inputs.state.target_params, batch.next_obs).squeeze(-1)
@@ -82,7 +83,7 @@ def critic_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[ja
     return loss, (jnp.abs(target - q).mean(0), {"critic_loss": loss, "q": q.mean()})
 
 
-def actor_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+def actor_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """J_pi, and the soft value [B] of the action drawn."""
     obs = inputs.batch.obs
     pi = squashed_gaussian(*inputs.actor.apply(params, obs))

@@ -37,6 +37,7 @@ from purejaxrl_sac.types import (
     Agent,
     Algorithm,
     Env,
+    LossOutput,
     MakeCritics,
     MakeMemory,
     MakeOptimizer,
@@ -80,7 +81,7 @@ def smoothed_target(inputs: LossInputs) -> jax.Array:
     return td.td_target(batch.reward, batch.discount, config.gamma, next_q)
 
 
-def critic_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """J_Q, and |y - Q(s, a)| [B], averaged over critics, as priority."""
     target = smoothed_target(inputs)
     q = inputs.critic.apply(params, inputs.batch.obs, inputs.batch.action)

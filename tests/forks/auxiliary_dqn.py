@@ -2,15 +2,14 @@
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.agents.dqn import LossInputs, q_loss
-from purejaxrl_sac.types import Algorithm, Metrics, PyTree
+from purejaxrl_sac.types import Algorithm, LossOutput, PyTree
 
 
-def smooth_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+def smooth_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     loss, (priority, metrics) = q_loss(params, inputs)
     head, batch = inputs.head, inputs.batch
     here = head.expectation(inputs.outputs(params, batch.obs))

@@ -7,12 +7,10 @@ import jax.numpy as jnp
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.agents.sac import LossInputs, critic_loss
-from purejaxrl_sac.types import Algorithm, Metrics, PyTree
+from purejaxrl_sac.types import Algorithm, LossOutput, PyTree
 
 
-def conservative_loss(
-    params: PyTree, inputs: LossInputs
-) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+def conservative_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     loss, (priority, metrics) = critic_loss(params, inputs)
     networks, batch = inputs.networks, inputs.batch
     action, _ = networks.sample(inputs.keys.action, inputs.state.actor.params, batch.obs)
