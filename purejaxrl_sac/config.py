@@ -77,7 +77,7 @@ class Bounds(NamedTuple):
             return f"at most {self.at_most:g}" if self.at_most else "zero or less"
         if x <= self.above:
             return f"greater than {self.above:g}" if self.above else "greater than zero"
-        return f"less than {self.below:g}" if self.below <= x < math.inf else ""
+        return f"less than {self.below:.10g}" if self.below <= x < math.inf else ""
 
 
 def static(default: Any, *, between: tuple[float, float] | None = None, **bounds: Any) -> Any:

@@ -92,7 +92,9 @@ def q_values(
     """
     env, agent, _ = build(config)
     if agent.q_values is None:
-        raise ConfigError("this algorithm has no action values: use one such as dqn or sac")
+        raise ConfigError(
+            "this algorithm has no q_values: use one that learns Q, such as dqn or sac"
+        )
     if env.num_actions is not None:
         q = agent.q_values(state.agent, obs)
         return q if action is None else losses.select_action(q, action)

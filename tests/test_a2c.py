@@ -100,7 +100,7 @@ def rollout_of(config, key, steps=12, num_envs=3):
     elsewhere = jax.random.normal(keys[2], (*shape, 4))
     _, agent, _ = prl.build(config)
     state = agent.init(keys[3], seen[0])
-    action, choice = jax.vmap(partial(agent.act, keys[3], state, step=0))(seen[:-1])
+    action, choice, _ = jax.vmap(lambda obs: agent.act(keys[3], state, obs, 0, ()))(seen[:-1])
     return (
         agent,
         state,
@@ -290,7 +290,7 @@ def test_the_critic_of_a_fixed_policy_converges_to_its_value():
     frozen = partial(
         a2c.actor_critic,
         objective=lambda config, log_prob, old, advantage: 0 * advantage,
-        optimizer=prl.optimize.adam,
+        optimizer=prl.optimize.decaying_adam,
     )
     config = prl.default_config("a2c").replace(
         **LINEAR, algorithm=frozen, num_envs=64, learning_rate=0.05, max_grad_norm=1e3,

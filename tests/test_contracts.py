@@ -46,7 +46,7 @@ def counting(config, env):
 
 def counted(**changes):
     sizes = {"num_envs": 2, "rollout_length": 5, "total_steps": 100}
-    return prl.PPOConfig(algorithm=counting, env=ENV, **sizes | changes)
+    return prl.ActorCriticConfig(algorithm=counting, env=ENV, **sizes | changes)
 
 
 def test_a_carry_is_reset_where_episodes_end():
@@ -168,7 +168,7 @@ def test_members_of_an_ensemble_are_clipped_by_themselves():
     np.testing.assert_allclose(found["b"], [[0.8], [0.4]], rtol=1e-6)
     whole = optimize.clip(1.0)
     stacked, _ = whole.update(grads, whole.init(grads))
-    np.testing.assert_allclose(stacked["w"][1], 0.3 / np.sqrt(25.25), rtol=1e-6)
+    np.testing.assert_allclose(stacked["w"][1], [0.3 / np.sqrt(25.25), 0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("algorithm", ("sac", "td3", "sac_v1", "crossq", "discrete_sac", "redq"))

@@ -11,12 +11,13 @@ import pytest
 import rlax
 from scipy import special, stats
 
-from purejaxrl_sac import losses
+from purejaxrl_sac import losses, optimize
 from purejaxrl_sac.agents import dqn
 from purejaxrl_sac.distributions import squashed_gaussian
 from purejaxrl_sac.exploration import linear_schedule
 from purejaxrl_sac.kernels import quantile_regression
 from purejaxrl_sac.optimize import adam, apply_gradients, delayed_update, is_due, update_target
+from purejaxrl_sac.types import NextQ
 
 Q_ONLINE = jnp.array([[1.0, 3.0, 2.0], [0.0, -1.0, 5.0]])
 Q_TARGET = jnp.array([[7.0, 4.0, 9.0], [1.0, 8.0, 2.0]])
@@ -33,8 +34,8 @@ def random(shape, seed=0):
 
 def value(bootstrap, q, target, pi=None, **fields):
     """V(s') of a bootstrap."""
-    successor = dqn.Successor(q, target, q if pi is None else pi)
-    pi, bonus = bootstrap(SimpleNamespace(**fields), successor)
+    next_q = NextQ(q, target, q if pi is None else pi)
+    pi, bonus = bootstrap(SimpleNamespace(**fields), next_q)
     return losses.expected_value(target, pi) + bonus
 
 
@@ -411,7 +412,7 @@ def test_no_norm_is_computed_without_clipping():
 def test_updates_that_are_not_due_change_nothing():
     params, grads = {"w": random((3,))}, {"w": random((3,), 1)}
     optimizer = optax.adam(0.1)
-    state, seen = optimizer.init(params), []
+    learned, seen = optimize.start(optimizer, params), []
 
     def compute():
         return grads, {"loss": jnp.float32(2)}
@@ -419,14 +420,14 @@ def test_updates_that_are_not_due_change_nothing():
     for count in range(5):
         due = is_due(2, jnp.int32(count))
         found, metrics = delayed_update(2, due, compute)
-        params, state = apply_gradients(optimizer, found, state, params, due=due)
+        learned = apply_gradients(optimizer, learned, found, due=due)
         seen.append(float(metrics["loss"]))
     assert seen == [0, 4, 0, 4, 0]
-    assert optax.tree_utils.tree_get(state, "count") == 2
-    alone, alone_state = {"w": random((3,))}, optimizer.init(params)
+    assert optax.tree_utils.tree_get(learned.opt_state, "count") == 2
+    alone = optimize.start(optimizer, params)
     for _ in range(2):
-        alone, alone_state = apply_gradients(optimizer, grads, alone_state, alone)
-    chex.assert_trees_all_equal((params, state), (alone, alone_state))
+        alone = apply_gradients(optimizer, alone, grads)
+    chex.assert_trees_all_equal(learned, alone)
 
 
 def test_a_delayed_update_is_a_cond_of_one_output():

@@ -18,7 +18,7 @@ BOTH = (normalize.observations, normalize.rewards)
 
 def test_moments_are_those_of_all_values():
     values = 1e3 + 5 * jax.random.normal(jax.random.key(0), (1_000, 3))
-    moments = normalize.nothing_seen((3,))
+    moments = normalize.no_moments((3,))
     np.testing.assert_array_equal(normalize.deviation(moments), 1)
     for part in jnp.split(values, (1, 10, 400)):
         moments = normalize.include(moments, part)
