@@ -210,8 +210,7 @@ def test_the_gradient_of_a2c_agrees_with_rlax():
             + 0.7 * error
         )
 
-    step = partial(a2c.actor_critic, optimizer=lambda rate, norm: optax.sgd(1.0))
-    plain, _ = step(config)
+    plain, _ = a2c.actor_critic(config, env, optimizer=lambda config: optax.sgd(1.0))
     found = plain.init(jax.random.key(0), rollout.obs[0])._replace(params=state.params)
     moved, _, _ = plain.update(jax.random.key(0), found, Sample(observed, jnp.float32(1)), 0)
     ours = jax.tree.map(lambda x, y: x - y, state.params, moved.params)
