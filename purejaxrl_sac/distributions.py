@@ -1,4 +1,4 @@
-"""Distributions of actions: what the outputs of actors mean."""
+"""Action distributions: what the outputs of actors mean."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def squashed_gaussian(mean: jax.Array, log_std: jax.Array) -> distrax.Transforme
 
 
 class ActionDistribution(NamedTuple):
-    """What an actor's outputs mean, for methods that need pi(a|s) of actions taken before.
+    """What an actor's outputs mean, for methods that differentiate log pi(a|s) of stored actions.
 
-    They draw a sample, take the action that it maps to, and store the sample: its probability is
-    what they differentiate. Where several samples map to one action, or the densities of the two
-    differ by a factor, neither depends on the actor's parameters.
+    They draw a sample, take the action that it maps to, store the sample and differentiate its
+    log-probability. The policy gradient is unbiased, because the map from samples to actions does
+    not depend on the actor's parameters.
     """
 
     head: Callable[[], nn.Module]  # [B, F] -> outputs
