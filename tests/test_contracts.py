@@ -46,7 +46,7 @@ def counting(config, env):
 
 def counted(**changes):
     sizes = {"num_envs": 2, "rollout_length": 5, "total_steps": 100}
-    return prl.PPOConfig(algorithm=counting, env=ENV, **sizes | changes)
+    return prl.ActorCriticConfig(algorithm=counting, env=ENV, **sizes | changes)
 
 
 def test_a_carry_is_reset_where_episodes_end():
