@@ -207,7 +207,7 @@ def validate(config: Config) -> None:
             f"config is a {type(config).__name__}, but must be a Config: use default_config('sac')"
         )
     if config.algorithm is None:
-        raise ConfigError(f"a {type(config).__name__} has no algorithm: give it one, algorithm=...")
+        raise ConfigError(f"a {type(config).__name__} has no algorithm: set algorithm=...")
     for name, bounds in bounds_of(config.__class__).items():
         bounds.check(name, getattr(config, name))
     config.check()

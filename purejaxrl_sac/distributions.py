@@ -18,7 +18,7 @@ from purejaxrl_sac.types import Env
 def squashed_gaussian(mean: jax.Array, log_std: jax.Array) -> distrax.Transformed:
     """a = tanh(mean + std * eps), eps ~ N(0, I) (Haarnoja et al. 2018, appendix C; post, 4.22).
 
-    Use `sample_and_log_prob` alone: it corrects for tanh at the Gaussian sample, where
+    Use only `sample_and_log_prob`: it corrects for tanh at the Gaussian sample, where
     log(1 - tanh^2) is exact, while `log_prob(action)` has to invert tanh and is nan or infinite
     near |a| = 1. Log-probabilities are densities of actions in [-1, 1]; in an environment's
     units, subtract log((high - low) / 2) per dimension.
@@ -55,8 +55,8 @@ def categorical(env: Env) -> ActionDistribution:
 def clipped_gaussian(env: Env) -> ActionDistribution:
     """N(mean(s), std^2 I) clipped to the bounds.
 
-    The standard deviation is a parameter of its own, the same in all states. Entropies are those
-    of the Gaussian before clipping.
+    The standard deviation is a parameter that does not depend on the state. Entropies are those of
+    the Gaussian before clipping.
     """
     return _gaussian(env, lambda sample: jnp.clip(sample, -1, 1))
 

@@ -146,7 +146,7 @@ def train(key: jax.Array, config: Config) -> tuple[TrainState, Metrics]:
 
 
 def make_train(config: Config) -> Callable[[jax.Array], tuple[TrainState, Metrics]]:
-    """`train` as a function of the key alone: `jax.jit(jax.vmap(make_train(config)))(keys)`.
+    """`train` as a function of the key: `jax.jit(jax.vmap(make_train(config)))(keys)`.
 
     Raises:
         ConfigError: the configuration cannot run.

@@ -62,7 +62,7 @@ class EnvState(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """The complete state of a run: a run is resumed from it and its configuration alone."""
+    """The complete state of a run: a run can be resumed from it and its configuration."""
 
     key: jax.Array  # typed PRNG key
     step: jax.Array  # int32: steps taken by each environment, warm-up included; never batched
@@ -166,7 +166,7 @@ def memoryless(
     q_values: Callable[..., jax.Array] | None = None,
     process_rollout: ProcessRollout = store_unchanged,
 ) -> Agent:
-    """An agent whose actions depend on the current observation alone."""
+    """An agent whose actions depend only on the current observation."""
 
     def act_with_carry(
         key: jax.Array, state: PyTree, obs: jax.Array, step: jax.Array, carry: PyTree

@@ -1,4 +1,4 @@
-"""Forks in a file of one's own: short, typed, and trained like any other algorithm."""
+"""Forks outside the package: short, typed, and trained like any other algorithm."""
 
 from functools import partial
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_dqn_with_a_transformer():
     assert np.isfinite(metrics["loss"]).all()
 
 
-def test_an_optimizer_of_ones_own():
+def test_a_custom_optimizer():
     config = prl.SACConfig(**SIZES).replace(algorithm=lion_sac)
     state, _ = trained(config)
     names = str(jax.tree.structure(state.agent.actor.opt_state))
@@ -89,7 +89,7 @@ def test_an_optimizer_of_ones_own():
     assert all(0 < x < 0.1 for x in jax.tree.leaves(moved))
 
 
-def test_an_auxiliary_loss_with_a_metric_of_its_own():
+def test_an_auxiliary_loss_with_its_own_metric():
     def roughness(weight):
         config = SmoothDQNConfig(**SIZES | {"total_steps": 2_400}, smoothness=weight)
         return trained(config)[1]["roughness"][-20:].mean()

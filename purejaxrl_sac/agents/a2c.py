@@ -74,7 +74,7 @@ class Objective(Protocol):
 
 
 class LossInputs(NamedTuple):
-    """What the loss may use besides the parameters."""
+    """Inputs of the loss, besides the parameters."""
 
     config: Any
     apply: Callable[[PyTree, jax.Array], tuple[distrax.Distribution, jax.Array]]  # (theta, obs

@@ -86,7 +86,7 @@ def number_of_actions(algorithm: str, env: Env) -> int:
     """
     if env.num_actions is None:
         raise ConfigError(
-            f"{algorithm} needs discrete actions, but {env.name} has continuous: use sac"
+            f"{algorithm} needs discrete actions, but {env.name} has continuous ones: use sac"
         )
     return env.num_actions
 
@@ -99,7 +99,7 @@ def dimension_of_actions(algorithm: str, env: Env) -> int:
     """
     if env.action_dim is None:
         raise ConfigError(
-            f"{algorithm} needs continuous actions, but {env.name} has discrete: use discrete_sac"
-            " or dqn"
+            f"{algorithm} needs continuous actions, but {env.name} has discrete ones: use"
+            " discrete_sac or dqn"
         )
     return env.action_dim

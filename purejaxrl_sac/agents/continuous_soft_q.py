@@ -50,7 +50,7 @@ class ContinuousSoftQState(NamedTuple):
 
 
 class LossInputs(NamedTuple):
-    """What a loss may use besides the parameters that it differentiates."""
+    """Inputs of a loss, besides the parameters that it differentiates."""
 
     config: ContinuousSoftQConfig
     sampler: Network

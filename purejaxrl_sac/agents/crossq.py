@@ -73,7 +73,7 @@ class CrossQState(NamedTuple):
 
 
 class LossInputs(NamedTuple):
-    """What a loss may use besides the parameters that it differentiates."""
+    """Inputs of a loss, besides the parameters that it differentiates."""
 
     config: CrossQConfig
     actor: Network

@@ -66,7 +66,7 @@ class DiscreteSACState(NamedTuple):
 
 
 class LossInputs(NamedTuple):
-    """What a loss may use besides the parameters that it differentiates."""
+    """Inputs of a loss, besides the parameters that it differentiates."""
 
     config: DiscreteSACConfig
     network: Network  # of the actor and of each critic

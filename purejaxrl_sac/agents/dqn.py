@@ -91,7 +91,7 @@ class Keys(NamedTuple):
 
 
 class LossInputs(NamedTuple):
-    """What the loss may use besides the parameters."""
+    """Inputs of the loss, besides the parameters."""
 
     config: Any
     outputs: Outputs
@@ -146,7 +146,7 @@ def plain_reward(config: Config, batch: Transition, q: jax.Array) -> jax.Array:
 def munchausen_reward(config: Munchausen, batch: Transition, q: jax.Array) -> jax.Array:
     """r + m [alpha log pi(a|s)], clipped: Munchausen RL (Vieillard et al. 2020, equation 2).
 
-    Where a transition is of several steps, the term is that of the first action alone.
+    For n-step transitions, only the term of the first action is added.
     """
     log_policy = losses.munchausen(q, batch.action, config.alpha, config.munchausen_min)
     return batch.reward + config.munchausen * log_policy

@@ -46,7 +46,7 @@ from purejaxrl_sac.types import (
 
 
 class LossInputs(NamedTuple):
-    """What the loss may use besides the parameters."""
+    """Inputs of the loss, besides the parameters."""
 
     config: PQNConfig
     q: Callable[[PyTree, jax.Array], jax.Array]  # (theta, obs [B, ...]) -> Q(s, .) [B, A]

@@ -5,14 +5,14 @@
     tqc     quantile critics, without the largest quantiles      Kuznetsov et al. 2020, 2005.04269
     simba   residual networks, normalised observations, AdamW    Lee et al. 2024, 2410.09754
 
-They learn more from each environment step: raise `num_updates`. Conversely,
+These learn more from each environment step: raise `num_updates`. Conversely,
 
     fast_sac   a thousand environments, n-step returns, LayerNorm, AdamW
 
 takes so many steps at once that few updates suffice, as on one accelerator (Li et al. 2023, arXiv
-2307.12983; Seo et al. 2025, 2505.22642). Its n-step returns sum rewards alone, as theirs do: the
+2307.12983; Seo et al. 2025, 2505.22642). Its n-step returns sum only rewards, as theirs do: the
 entropies of the steps in between are left out, so its targets are those of (4.19) only if n is 1.
-SimBa's authors use a single critic where episodes do not terminate; here it has twins everywhere.
+SimBa's authors use a single critic where episodes do not terminate; here it always has two.
 """
 
 from __future__ import annotations

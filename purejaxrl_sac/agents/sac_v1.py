@@ -61,7 +61,7 @@ class SACv1State(NamedTuple):
 
 
 class LossInputs(NamedTuple):
-    """What a loss may use besides the parameters that it differentiates."""
+    """Inputs of a loss, besides the parameters that it differentiates."""
 
     config: SACv1Config
     actor: Network
