@@ -91,8 +91,11 @@ def number_of_actions(algorithm: str, env: Env) -> int:
     return env.num_actions
 
 
-def dimension_of_actions(algorithm: str, env: Env) -> int:
+def dimension_of_actions(algorithm: str, env: Env, alternative: str = "discrete_sac or dqn") -> int:
     """The dimension of continuous actions.
+
+    Args:
+        alternative: what the error message recommends for discrete actions.
 
     Raises:
         ConfigError: the environment's actions are discrete.
@@ -100,6 +103,6 @@ def dimension_of_actions(algorithm: str, env: Env) -> int:
     if env.action_dim is None:
         raise ConfigError(
             f"{algorithm} needs continuous actions, but {env.name} has discrete ones: use"
-            " discrete_sac or dqn"
+            f" {alternative}"
         )
     return env.action_dim

@@ -126,8 +126,8 @@ def continuous_soft_q(
     Raises:
         ConfigError: the environment's actions are discrete.
     """
-    action_dim, space = dimension_of_actions("soft Q-learning", env), env.observation_space
-    encode = features(space)
+    space = env.observation_space
+    action_dim, encode = dimension_of_actions("soft Q-learning", env, "soft_dqn"), features(space)
     sampler: Network = Sampler(torso(space, config.hidden_sizes, config.activation), action_dim)
     critic: Network = Critics(critic_torso(space, config.hidden_sizes, config.activation), 1)
     optimize_sampler, optimize_critic = sampler_optimizer(config), critic_optimizer(config)
