@@ -1,4 +1,4 @@
-"""Configurations: the fields every algorithm shares, and how fields declare their bounds.
+"""Configurations: the fields that all algorithms share, and how fields declare their bounds.
 
 A field is declared with its bounds,
 
@@ -30,7 +30,7 @@ class ConfigError(ValueError):
 
 
 class Bounds(NamedTuple):
-    """What values a field accepts."""
+    """The values that a field accepts."""
 
     kind: type  # int: whole numbers; float: numbers; str: one of `one_of`; tuple: layer sizes
     at_least: float = -math.inf
@@ -47,7 +47,7 @@ class Bounds(NamedTuple):
             return
         if self.kind is str:
             if value not in self.one_of:
-                raise unknown(name, str(value), self.one_of)
+                raise unknown(name, value, self.one_of)
             return
         if self.kind is tuple:
             sizes = value if isinstance(value, tuple | list) else [None]
@@ -66,25 +66,25 @@ class Bounds(NamedTuple):
         """The bound that a number violates; empty if it is within all of them."""
         if math.isnan(x):
             return "a number"
-        if self.at_least > -math.inf and self.at_most < math.inf:
-            inside = self.at_least <= x <= self.at_most
-            return "" if inside else f"between {self.at_least:g} and {self.at_most:g}"
+        two_sided = self.at_least > -math.inf and self.at_most < math.inf
+        if two_sided and not self.at_least <= x <= self.at_most:
+            return f"between {self.at_least} and {self.at_most}"
         if math.isinf(x) and not (x > 0 and self.infinite):
             return "finite"
         if x < self.at_least:
-            return f"at least {self.at_least:g}" if self.at_least else "zero or more"
+            return f"at least {self.at_least}" if self.at_least else "zero or more"
         if x > self.at_most:
-            return f"at most {self.at_most:g}" if self.at_most else "zero or less"
+            return f"at most {self.at_most}" if self.at_most else "zero or less"
         if x <= self.above:
-            return f"greater than {self.above:g}" if self.above else "greater than zero"
-        return f"less than {self.below:.10g}" if self.below <= x < math.inf else ""
+            return f"greater than {self.above}" if self.above else "greater than zero"
+        return f"less than {self.below}" if self.below <= x < math.inf else ""
 
 
 def static(default: Any, *, between: tuple[float, float] | None = None, **bounds: Any) -> Any:
     """A field that decides shapes or code: part of the compiled program, not of its data.
 
     Args:
-        between: the least and the greatest value.
+        between: the smallest and the largest value.
         **bounds: fields of `Bounds`, such as `at_least=1` or `one_of=("relu", "tanh")`. Where there
             are any, the kind of value follows from the default: int, float, str or a tuple of ints.
     """
@@ -109,7 +109,7 @@ def _declared(
 
 
 class Config(struct.PyTreeNode):
-    """What every run needs to state.
+    """Fields of every run.
 
     Fields made by `static` are shapes, counts and callables: changing one compiles a new
     program. All others are traced numbers: `vmap` over them is a hyperparameter sweep.
@@ -169,7 +169,7 @@ class Config(struct.PyTreeNode):
                 f" {needed}: raise total_steps, or lower warmup_steps, num_envs or rollout_length"
             )
         if self.total_steps // self.num_envs >= 2**31:
-            raise ConfigError("each environment may take less than 2**31 steps: lower total_steps")
+            raise ConfigError("each environment may take fewer than 2**31 steps: lower total_steps")
         if self.rollout_length % self.noise_repeat:
             raise ConfigError(
                 f"noise_repeat is {self.noise_repeat}, but must divide rollout_length ="
@@ -177,9 +177,9 @@ class Config(struct.PyTreeNode):
             )
 
 
-def unknown(kind: str, name: str, known: Iterable[str], otherwise: str = "") -> ConfigError:
+def unknown(kind: str, name: object, known: Iterable[str], otherwise: str = "") -> ConfigError:
     """The error for a name that does not exist, with the nearest one that does."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.4)
     hint = f"did you mean {near[0]}?" if near else otherwise or f"choose from {', '.join(known)}"
     return ConfigError(f"no {kind} is called {name}: {hint}")
 
@@ -203,9 +203,11 @@ def validate(config: Config) -> None:
         ConfigError: one line, with the field, its value and the remedy.
     """
     if not isinstance(config, Config) or not dataclasses.is_dataclass(config):
-        raise ConfigError(f"config is a {type(config).__name__}, but must be a configuration")
+        raise ConfigError(
+            f"config is a {type(config).__name__}, but must be a Config: use default_config('sac')"
+        )
     if config.algorithm is None:
-        raise ConfigError(f"a {type(config).__name__} has no algorithm: give it one, algorithm=...")
+        raise ConfigError(f"a {type(config).__name__} has no algorithm: set algorithm=...")
     for name, bounds in bounds_of(config.__class__).items():
         bounds.check(name, getattr(config, name))
     config.check()

@@ -1,4 +1,4 @@
-"""Distributions of actions: what the outputs of actors mean."""
+"""Action distributions: what the outputs of actors mean."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from purejaxrl_sac.types import Env
 def squashed_gaussian(mean: jax.Array, log_std: jax.Array) -> distrax.Transformed:
     """a = tanh(mean + std * eps), eps ~ N(0, I) (Haarnoja et al. 2018, appendix C; post, 4.22).
 
-    Use `sample_and_log_prob` alone: it corrects for tanh at the Gaussian sample, where
+    Use only `sample_and_log_prob`: it corrects for tanh at the Gaussian sample, where
     log(1 - tanh^2) is exact, while `log_prob(action)` has to invert tanh and is nan or infinite
     near |a| = 1. Log-probabilities are densities of actions in [-1, 1]; in an environment's
     units, subtract log((high - low) / 2) per dimension.
@@ -31,11 +31,11 @@ def squashed_gaussian(mean: jax.Array, log_std: jax.Array) -> distrax.Transforme
 
 
 class ActionDistribution(NamedTuple):
-    """What an actor's outputs mean, for methods that need pi(a|s) of actions taken before.
+    """What an actor's outputs mean, for methods that differentiate log pi(a|s) of stored actions.
 
-    They draw a sample, take the action that it maps to, and store the sample: its probability is
-    what they differentiate. Where several samples map to one action, or the densities of the two
-    differ by a factor, neither depends on the actor's parameters.
+    They draw a sample, take the action that it maps to, store the sample and differentiate its
+    log-probability. The policy gradient is unbiased, because the map from samples to actions does
+    not depend on the actor's parameters.
     """
 
     head: Callable[[], nn.Module]  # [B, F] -> outputs
@@ -55,8 +55,8 @@ def categorical(env: Env) -> ActionDistribution:
 def clipped_gaussian(env: Env) -> ActionDistribution:
     """N(mean(s), std^2 I) clipped to the bounds.
 
-    The standard deviation is a parameter of its own, the same in all states. Entropies are those
-    of the Gaussian before clipping.
+    The standard deviation is a parameter that does not depend on the state. Entropies are those of
+    the Gaussian before clipping.
     """
     return _gaussian(env, lambda sample: jnp.clip(sample, -1, 1))
 

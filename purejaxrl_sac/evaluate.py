@@ -1,4 +1,4 @@
-"""Policies of a training state, and the episodes they play."""
+"""Policies from a training state, and episodes played by them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ class Policy:
     init_carry: InitCarry
 
     def __call__(self, key: jax.Array, obs: jax.Array, carry: PyTree = None) -> Any:
-        if not jax.tree.leaves(self.init_carry(1)):
-            return self.step(key, obs, ())[0]
+        initial = self.init_carry(1)
+        if not jax.tree.leaves(initial):
+            return self.step(key, obs, initial)[0]
         if carry is None:
             raise ConfigError(
                 "this policy has a carry: call policy(key, obs, carry), first with"
@@ -61,7 +62,7 @@ def policy(config: Config, state: TrainState) -> Policy:
 
 
 def exploring_policy(config: Config, state: TrainState) -> Policy:
-    """The policy that trains: stochastic, with the exploration of the state's own step.
+    """The policy that collects rollouts, with the exploration of the state's own step.
 
     Arguments and result as for `policy`.
     """
@@ -82,7 +83,7 @@ def q_values(
     Args:
         state: one seed's state; vmap for many.
         obs: [N, ...].
-        action: [N] discrete, or [N, D] in [-1, 1]; needed where actions are continuous.
+        action: [N] discrete, or [N, D] in [-1, 1]; required where actions are continuous.
 
     Returns:
         [N, A], or [N] where `action` is given.
@@ -99,7 +100,7 @@ def q_values(
         q = agent.q_values(state.agent, obs)
         return q if action is None else losses.select_action(q, action)
     if action is None:
-        raise ConfigError(f"{env.name} has continuous actions: pass the action to q_values, too")
+        raise ConfigError(f"{env.name} has continuous actions: pass an action to q_values")
     return agent.q_values(state.agent, obs, action)
 
 
@@ -112,16 +113,16 @@ def evaluate(
     policy: PolicyFactory = policy,
     max_steps: int | None = None,
 ) -> jax.Array:
-    """Plays episodes from initial states, in parallel, and returns the return of each.
+    """Returns of episodes that a policy plays from initial states, in parallel.
 
-    Every episode runs in an environment of its own for `max_steps` steps, of which those after
-    its end do not count; the same key gives the same initial states. `state` is not changed.
+    Every episode has its own environment, which takes `max_steps` steps; rewards after the end of
+    the episode are not counted. The same key gives the same initial states.
 
     Args:
-        key: determines initial states, environment noise and action noise; use another one than
-            for training.
+        key: determines initial states, environment noise and action noise; use a different one
+            than for training.
         state: one seed's state; vmap for many.
-        episodes: how many; a number known at compile time.
+        episodes: a static number.
         policy: `policy` (the default) or `exploring_policy`, or your own.
         max_steps: the longest episode; None for the environment's time limit.
 
@@ -150,14 +151,14 @@ def rollout_episodes(
     policy: PolicyFactory = policy,
     max_steps: int | None = None,
 ) -> tuple[Transition, jax.Array]:
-    """Plays the episodes that `evaluate` plays, and returns every step of them.
+    """All transitions of the episodes that `evaluate` plays.
 
-    For paths, discounted returns, or states to compute values of. Arguments and errors as for
-    `evaluate`.
+    For trajectories, discounted returns, or values of the states visited. Arguments and errors as
+    for `evaluate`.
 
     Returns:
-        transitions, [max_steps, episodes], actions in the environment's own units; and which of
-        them belong to the episode, [max_steps, episodes] bool.
+        transitions, [max_steps, episodes], actions in the environment's units; and which of them
+        belong to the episode, [max_steps, episodes] bool.
     """
     return _scan(
         key, config, state, episodes, policy, max_steps, None,
@@ -199,10 +200,13 @@ def _scan(
     """Plays episodes.
 
     Args:
-        total: initial value of what is accumulated over steps.
+        total: initial value of the quantity that is accumulated over steps.
         accumulate: (total, environments before the step, transition, whether it belongs to the
-            episode [N]) -> total, what is stacked of this step. Nothing else is kept, also where
-            nothing is compiled.
+            episode [N]) -> total, output of the step. Only outputs are stacked: without jit,
+            unused ones would be stored as well.
+
+    Returns:
+        the last total, and the outputs with leading axis [max_steps].
     """
     env = envs.bind(config.env, config.env_params)
     max_steps = env.max_steps if max_steps is None else max_steps

@@ -1,6 +1,6 @@
-"""Exploration with discrete actions: policies pi(a|s) from Q(s, .), and samples of them.
+"""Exploration with discrete actions: policies pi(a|s) from Q(s, .), and sampling from them.
 
-Actions of value -inf do not exist: no policy takes them.
+A value of -inf marks an action that does not exist: no policy takes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def linear_schedule(
 
 
 def annealed_epsilon(config: Any, step: jax.Array) -> jax.Array:
-    """Epsilon at `step` of each environment: it decays over epsilon_fraction of total_steps."""
+    """Epsilon at `step` of each environment: linear decay over epsilon_fraction of total_steps."""
     decay_steps = config.epsilon_fraction * (config.total_steps / config.num_envs)
     progress = step / jnp.maximum(decay_steps, 1)
     return linear_schedule(config.epsilon_start, config.epsilon_end, progress)

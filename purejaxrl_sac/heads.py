@@ -1,7 +1,7 @@
 """What the outputs of a Q-network mean: the expected return, a histogram or quantiles of it.
 
 A head is a function config -> QHead: the number of outputs of each action, the expectation Q(s, a)
-of the distribution they describe, and the loss against the return from s' on.
+of the distribution they describe, and the loss against the backed-up distribution at s'.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def scalar(config: Any) -> QHead:
 
 
 def categorical(config: Any) -> QHead:
-    """C51: probabilities of `num_atoms` returns (Bellemare et al. 2017, arXiv 1707.06887).
+    """C51: probabilities of `num_atoms` fixed returns (Bellemare et al. 2017, arXiv 1707.06887).
 
     Its priority is the loss minus its minimum, KL(target || prediction), as in Rainbow (Hessel et
     al. 2018). Its metrics are the smallest and the largest expected target: outside v_min .. v_max
@@ -77,7 +77,7 @@ def quantile(config: Any) -> QHead:
 
 
 def implicit_quantile(config: Any) -> QHead:
-    """IQN: quantiles at the fractions that the network returns (Dabney et al., arXiv 1806.06923).
+    """IQN: quantiles at the fractions that the network returns (Dabney et al. 2018, 1806.06923).
 
     Raises:
         ConfigError: when used, where the network does not return `Quantiles`.

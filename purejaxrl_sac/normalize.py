@@ -27,9 +27,9 @@ EPSILON = 1e-8
 class Moments(NamedTuple):
     """Moments of a stream of values of any shape [...]."""
 
-    number: jax.Array  # of values, float32 scalar
+    number: jax.Array  # number of values, float32 scalar
     mean: jax.Array  # [...]
-    scatter: jax.Array  # [...]: the sum of squared distances to the mean
+    scatter: jax.Array  # [...]: the sum of squared deviations from the mean
 
 
 class Normalized(NamedTuple):
@@ -74,11 +74,13 @@ def observations(config: Config, env: Env, agent: Agent) -> Agent:
     """(obs - mean) / standard deviation, both of the observations acted on so far.
 
     Raises:
-        ConfigError: observations are not numbers of type float32.
+        ConfigError: observations are not floats.
     """
     space = env.observation_space
     if hasattr(space, "n") or not jnp.issubdtype(space.dtype, jnp.floating):
-        raise ConfigError("normalize.observations needs observations that are floats: leave it out")
+        raise ConfigError(
+            "normalize.observations needs observations that are floats: remove it from wrappers"
+        )
 
     def normal(state: Normalized, obs: jax.Array) -> jax.Array:
         scaled = (obs - state.used.mean) / deviation(state.used)
@@ -131,7 +133,7 @@ def observations(config: Config, env: Env, agent: Agent) -> Agent:
 
 
 def rewards(config: Any, env: Env, agent: Agent) -> Agent:
-    """r / standard deviation of the discounted returns so far (Engstrom et al. 2020)."""
+    """r / standard deviation of discounted returns (Engstrom et al. 2020, arXiv 2005.12729)."""
 
     def scale(state: Scaled, transition: Transition) -> Transition:
         reward = transition.reward / deviation(state.used)
@@ -194,4 +196,4 @@ def _next(config: Config, state: Any, count: jax.Array) -> Any:
 
 
 WRAPPERS: dict[str, Wrapper] = {"observations": observations, "rewards": rewards}
-"""The wrappers by name, as configurations are written to disk and the command line names them."""
+"""The wrappers by the names that configuration files and the command line use."""

@@ -50,7 +50,7 @@ def apply_gradients(
     *,
     due: jax.Array | bool = True,
 ) -> Learned:
-    """One step of an optimiser, if it is due."""
+    """One step of an optimiser where it is due; otherwise nothing changes."""
     updates, opt_state = optimizer.update(grads, learned.opt_state, learned.params)
     stepped = Learned(optax.apply_updates(learned.params, updates), opt_state)
     return where(due, stepped, learned)
@@ -73,11 +73,11 @@ def where(due: jax.Array | bool, new: Any, old: Any) -> Any:
 def delayed_update(
     period: int, due: jax.Array | bool, compute: Callable[[], tuple[PyTree, Metrics]]
 ) -> tuple[PyTree, Metrics]:
-    """`compute()`, gradients and metrics, where it is due, once in `period` updates; else zeros.
+    """`compute()`, which returns gradients and metrics, once in `period` updates; else zeros.
 
     A cond on a value that is never batched, so that skipped updates cost nothing. Its outputs are
     packed into one array; parameters and optimiser states do not pass through it. Metrics are
-    scaled by `period`: their mean over a multiple of `period` updates is the mean over those made.
+    scaled by `period`: their mean over a multiple of `period` updates is that over computed ones.
     """
     if due is True:
         return compute()
@@ -113,7 +113,7 @@ def linear_decay(config: Any, delay: int = 1) -> optax.Schedule:
     """Learning rate over the updates of a run: linear from `learning_rate` to its final value.
 
     Args:
-        config: learning_rate, and learning_rate_end, the final value as a fraction of it.
+        config: has the fields of `agents.common.Learning`.
         delay: updates of the agent per update of this optimiser.
     """
     return optax.linear_schedule(
@@ -128,7 +128,7 @@ def clip(max_grad_norm: Scalar | None, *, members: bool = False) -> optax.Gradie
     """Clips gradients to a global norm; where that is None or inf, no norm is computed.
 
     Args:
-        members: clip each member of an ensemble by itself; every leaf has a leading axis [E].
+        members: clip each member of an ensemble separately; every leaf has a leading axis [E].
     """
     if max_grad_norm is None or (isinstance(max_grad_norm, float) and math.isinf(max_grad_norm)):
         return optax.identity()
@@ -170,5 +170,5 @@ def rmsprop(
 
 
 def decaying_adam(config: Any) -> optax.GradientTransformation:
-    """The default optimiser: Adam, linear decay of the learning rate, gradients clipped."""
+    """The default optimiser: Adam on clipped gradients, with linear decay of the learning rate."""
     return adam(linear_decay(config), config.max_grad_norm)

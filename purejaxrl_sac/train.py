@@ -53,7 +53,7 @@ def build(config: Config) -> tuple[Env, Agent, Memory]:
 
 
 def init(key: jax.Array, config: Config) -> TrainState:
-    """Initialises a run and fills its memory by the uniformly random actions of the warm-up.
+    """Initialises a run, and fills its memory with the uniformly random actions of the warm-up.
 
     Args:
         key: PRNG key of this seed; it determines parameters, environments and all that follows.
@@ -100,8 +100,8 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
         the new state, and metrics with leading axis [iterations]: `episodes` that ended in the
         iteration, the sums of their undiscounted `returns` and of their `lengths`, and the
         agent's own metrics, averaged over the iteration's updates. Metrics of an actor that is
-        updated once in `policy_delay` updates are meant to be averaged over that many updates,
-        see `optimize.delayed_update`.
+        updated once in `policy_delay` updates are correct in averages over a multiple of that many
+        updates, see `optimize.delayed_update`.
     """
     env, agent, memory = build(config)
     initial_carry = agent.init_carry(config.num_envs)
@@ -141,12 +141,12 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
 
 
 def train(key: jax.Array, config: Config) -> tuple[TrainState, Metrics]:
-    """A whole run: `init`, then `run` for as many iterations as `total_steps` allows."""
+    """A complete run: `init`, then `run` for as many iterations as `total_steps` allows."""
     return run(init(key, config), config, config.iterations)
 
 
 def make_train(config: Config) -> Callable[[jax.Array], tuple[TrainState, Metrics]]:
-    """`train` as a function of the key alone: `jax.jit(jax.vmap(make_train(config)))(keys)`.
+    """`train` as a function of the key: `jax.jit(jax.vmap(make_train(config)))(keys)`.
 
     Raises:
         ConfigError: the configuration cannot run.
@@ -158,7 +158,7 @@ def make_train(config: Config) -> Callable[[jax.Array], tuple[TrainState, Metric
 def train_with_eval(
     key: jax.Array, config: Config, measure: Callable[[TrainState], PyTree], points: int
 ) -> tuple[jax.Array, PyTree]:
-    """A whole run with measurements of its state on the way: for curves.
+    """A complete run with measurements of its state at equal intervals, for learning curves.
 
         steps, errors = jax.jit(
             jax.vmap(
@@ -170,8 +170,8 @@ def train_with_eval(
     Args:
         key: as for `init`.
         measure: a function of the state, evaluated after `init` and after each of `points` equal
-            parts of the run; iterations left over at the end are not run.
-        points: a number known at compile time.
+            parts of the run; the remaining iterations at the end are not run.
+        points: a static number.
 
     Returns:
         environment steps so far, over all parallel environments and with the warm-up,
@@ -182,7 +182,9 @@ def train_with_eval(
     """
     length = config.iterations // points
     if length < 1:
-        raise ConfigError(f"{config.iterations} iterations have no {points} points: lower points")
+        raise ConfigError(
+            f"points is {points}, but the run has only {config.iterations} iterations: lower points"
+        )
 
     def advance(state: TrainState, _: None) -> tuple[TrainState, PyTree]:
         after = run(state, config, length)[0]
@@ -196,7 +198,7 @@ def train_with_eval(
 
 
 def seed_axes(state: TrainState) -> TrainState:
-    """The in/out axes for vmapping over seeds, with the clock unbatched wherever it is a scalar.
+    """The in/out axes for vmapping over seeds; the clock is unbatched where it is a scalar.
 
         axes = seed_axes(jax.eval_shape(init, key, config))
         states = jax.vmap(init, (0, None), out_axes=axes)(keys, config)
@@ -219,7 +221,7 @@ def seed_state(state: TrainState, seed: int) -> TrainState:
 
 
 def _keys(key: jax.Array, config: Config) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """The keys of an iteration: of the next one, the draw, the updates [G], the rollout [T, 1 + N].
+    """Keys of the next iteration, the memory's draws, the updates [G] and the rollout [T, 1 + N].
 
     From one call, because each call is a considerable part of the cost of a small iteration.
     """

@@ -1,4 +1,4 @@
-"""The contracts: transitions, agents, memories, environments, and the parts that agents consist of.
+"""The contracts: transitions, agents, memories, environments, and the parts that form an agent.
 
 Every function of a contract is a Protocol whose docstring gives the shapes of its arrays. Protocols
 name no parameters: implementations choose their own names.
@@ -62,7 +62,7 @@ class EnvState(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """The complete state of a run: a run can be resumed from it alone."""
+    """The complete state of a run: a run can be resumed from it and its configuration."""
 
     key: jax.Array  # typed PRNG key
     step: jax.Array  # int32: steps taken by each environment, warm-up included; never batched
@@ -166,7 +166,7 @@ def memoryless(
     q_values: Callable[..., jax.Array] | None = None,
     process_rollout: ProcessRollout = store_unchanged,
 ) -> Agent:
-    """An agent whose actions depend on the current observation alone."""
+    """An agent whose actions depend only on the current observation."""
 
     def act_with_carry(
         key: jax.Array, state: PyTree, obs: jax.Array, step: jax.Array, carry: PyTree
@@ -184,7 +184,7 @@ def memoryless(
 
 class Algorithm(Protocol):
     def __call__(self, config: Any, env: Env, /) -> tuple[Agent, Memory]:
-        """(config, env) -> (Agent, Memory); raises ConfigError where they do not go together."""
+        """(config, env) -> (Agent, Memory); raises ConfigError if the two are incompatible."""
 
 
 class Wrapper(Protocol):
@@ -232,9 +232,9 @@ class Env(NamedTuple):
     max_steps: Any  # the time limit in steps; None if there is none, a tracer if params are traced
     game: Any = None  # the gymnax environment
     params: Any = None  # its parameters
-    binary_observations: bool = False  # the environment declares every number observed 0 or 1
+    binary_observations: bool = False  # it declares that observations consist of 0s and 1s
 
-    def __hash__(self) -> int:  # parameters may be arrays, which have none
+    def __hash__(self) -> int:  # parameters may be arrays, which are not hashable
         return hash((self.reset, self.step))
 
 
@@ -248,12 +248,12 @@ class MemoryInit(Protocol):
 
 class MemoryAdd(Protocol):
     def __call__(self, state: Any, step: jax.Array, rollout: Transition, /) -> PyTree:
-        """(state, rows added before, rollout [T, N]) -> state."""
+        """(state, step before the rollout, rollout [T, N]) -> state."""
 
 
 class MemoryDraw(Protocol):
     def __call__(self, key: jax.Array, state: Any, step: jax.Array, num_updates: int, /) -> PyTree:
-        """(key, state, step, G) -> draws, leading axis [G]: what G updates can compute at once."""
+        """(key, state, step, G) -> draws, leading axis [G]: what G updates can sample at once."""
 
 
 class MemorySample(Protocol):
@@ -267,10 +267,10 @@ class UpdatePriorities(Protocol):
 
 
 class Memory(NamedTuple):
-    """What agents learn from, as pure functions.
+    """A replay memory or rollout buffer as pure functions.
 
-    No function keeps a position or a fill level: both follow from `step`, the clock, which is the
-    same for every seed of a vmapped run and therefore never batched.
+    The position of writes and the fill level follow from `step`, the clock, which is the same for
+    every seed of a vmapped run and therefore never batched.
     """
 
     init: MemoryInit
@@ -282,7 +282,7 @@ class Memory(NamedTuple):
 
 class StorageRead(Protocol):
     def __call__(self, state: Any, step: jax.Array, index: Index, /) -> Sample:
-        """(state, step, Index [...]) -> Sample [...]; weight 0 where a transition is lost."""
+        """(state, step, Index [...]) -> Sample [...]; weight 0 where a part is overwritten."""
 
 
 class Storage(NamedTuple):
@@ -317,13 +317,13 @@ class MakeMemory(Protocol):
 
 
 LossOutput = tuple[jax.Array, tuple[jax.Array, Metrics]]
-"""A loss, and beside it an array [B] (priorities, log-probabilities) and metrics."""
+"""loss, (array [B] such as priorities or log-probabilities, scalar metrics)."""
 
 
 class Loss(Protocol):
     def __call__(self, params: PyTree, inputs: Any, /) -> LossOutput:
-        """(parameters, the algorithm's `LossInputs`) -> loss, (priority [B], metrics); the loss of
-        an actor returns log pi(a|s) [B] in place of priorities.
+        """(parameters, the algorithm's `LossInputs`) -> loss, (priority [B], metrics); SAC's actor
+        loss returns log pi(a|s) [B] in place of priorities.
         """
 
 
@@ -334,7 +334,7 @@ class Network(Protocol):
         """(key, inputs) -> variables, among them `params`."""
 
     def apply(self, variables: Any, /, *inputs: Any, rngs: Any = None, mutable: Any = False) -> Any:
-        """(variables, inputs) -> outputs; and new variables where some are mutable."""
+        """(variables, inputs) -> outputs, or (outputs, new variables) where some are mutable."""
 
 
 class MakeQNetwork(Protocol):
@@ -392,7 +392,7 @@ class NextQ(NamedTuple):
 class Bootstrap(Protocol):
     def __call__(self, config: Any, next_q: NextQ, /) -> tuple[jax.Array, Scalar]:
         """(config, NextQ) -> the policy pi(.|s') [B, A] that is followed from s' on, and the bonus
-        [B] (or a scalar) that it receives there.
+        [B] (or a scalar) that is added to its value.
         """
 
 

@@ -230,7 +230,7 @@ def test_an_existing_directory_is_not_modified(tmp_path, capsys):
         (["train", "dqn", "--target-period", "1.5"], "--target-period"),
         (["train", "dqn", "--gama", "0.9"], "--gama"),
         (["train", "dqn", "--log", "paper"], "paper"),
-        (["train", "dqn", "--capacity", "100000000000"], "less than 2147483648"),
+        (["train", "dqn", "--capacity", "100000000000"], "must be less than 2147483648"),
         (["train", "dqn", "--eval-every", "-1"], "eval_every must be zero"),
         (["train", "dqn", "--chunks", "0"], "chunks is 0"),
         (["list", "everything"], "list takes no arguments"),

@@ -82,7 +82,7 @@ def test_a_combined_configuration_needs_an_algorithm():
     class Both(NStep, QRDQNConfig):
         pass
 
-    refused(Both(), "a Both has no algorithm: give it one, algorithm=...")
+    refused(Both(), "a Both has no algorithm: set algorithm=...")
     prl.make_train(Both(algorithm=qr_dqn))
 
 

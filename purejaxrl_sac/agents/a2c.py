@@ -1,7 +1,7 @@
 """Advantage actor-critic (post, section 3).
 
-The actor pi(a|s; theta) follows the gradient of the return; the critic V(s; theta) tells by how
-much an action was better than expected (post, 3.3):
+The actor pi(a|s; theta) follows the gradient of the expected return; the critic V(s; theta) is the
+baseline of the advantage A (post, 3.3):
 
     J_pi = -E [ log pi(a|s) A(s, a) ],    A(s_t, a_t) = G_t - V(s_t)
     J_V  =  E [ (G_t - V(s_t))^2 / 2 ]
@@ -52,9 +52,9 @@ from purejaxrl_sac.types import (
 class Choice(NamedTuple):
     """What is stored with an action, [T, N]; `process_rollout` adds `advantage` and `target`."""
 
-    sample: jax.Array  # what was drawn; the action is `ActionDistribution.action` of it
+    sample: jax.Array  # the action is `ActionDistribution.action` of it
     log_prob: jax.Array  # log pi(sample|s) when it was drawn
-    value: jax.Array  # V(s) then
+    value: jax.Array  # V(s) when it was drawn
     advantage: Any = ()  # A(s, a)
     target: Any = ()  # G
 
@@ -74,7 +74,7 @@ class Objective(Protocol):
 
 
 class LossInputs(NamedTuple):
-    """What the loss may use besides the parameters."""
+    """Inputs of the loss, besides the parameters."""
 
     config: Any
     apply: Callable[[PyTree, jax.Array], tuple[distrax.Distribution, jax.Array]]  # (theta, obs
@@ -118,7 +118,7 @@ def unnormalized(advantage: jax.Array) -> jax.Array:
 
 
 def standardized(advantage: jax.Array) -> jax.Array:
-    """A with mean 0 and standard deviation 1 in the batch, whatever the unit of rewards."""
+    """A with mean 0 and standard deviation 1 in the batch, whatever the scale of rewards."""
     return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
 
 
@@ -128,7 +128,7 @@ def decaying_rmsprop(config: Any) -> optax.GradientTransformation:
 
 
 def whole_rollout(config: Config) -> Memory:
-    """Each update gets all of the latest rollout."""
+    """Each update uses the whole of the latest rollout."""
     return latest()
 
 

@@ -9,7 +9,7 @@ ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "leaky_relu", "softplus", 
 
 
 class Learning(Config):
-    """Fields of gradient descent on a discounted return."""
+    """Fields of an optimiser, and the discount factor."""
 
     learning_rate: float = traced(1e-3, at_least=0)
     """Initial learning rate."""
@@ -20,7 +20,7 @@ class Learning(Config):
     max_grad_norm: float | None = traced(
         float("inf"), kind=float, above=0, infinite=True, optional=True
     )
-    """Global norm that the gradients of each network are clipped to; inf for no clipping."""
+    """Global norm that the gradients of each network are clipped to; inf or None: no clipping."""
 
 
 class Layers(Config):
@@ -36,7 +36,7 @@ class QLayers(Layers):
     """Fields of `networks.q_network`."""
 
     compute_dtype: str = static("float32", one_of=("float32", "bfloat16"))
-    """Dtype that hidden layers compute in, float32 or bfloat16; parameters are float32."""
+    """Dtype of hidden layers' computations, float32 or bfloat16; parameters are float32."""
 
 
 class EpsilonGreedy(Config):
@@ -58,7 +58,7 @@ class Huber(Config):
 
 
 class Epochs(Config):
-    """Fields of on-policy methods that pass over a rollout several times, in minibatches."""
+    """Fields of on-policy methods with several epochs of minibatches per rollout."""
 
     num_epochs: int = static(4, at_least=1)
     """Passes over each rollout."""
@@ -86,20 +86,23 @@ def number_of_actions(algorithm: str, env: Env) -> int:
     """
     if env.num_actions is None:
         raise ConfigError(
-            f"{algorithm} needs discrete actions, but {env.name} has continuous: use sac"
+            f"{algorithm} needs discrete actions, but {env.name} has continuous ones: use sac"
         )
     return env.num_actions
 
 
-def dimension_of_actions(algorithm: str, env: Env) -> int:
+def dimension_of_actions(algorithm: str, env: Env, alternative: str = "discrete_sac or dqn") -> int:
     """The dimension of continuous actions.
+
+    Args:
+        alternative: what the error message recommends for discrete actions.
 
     Raises:
         ConfigError: the environment's actions are discrete.
     """
     if env.action_dim is None:
         raise ConfigError(
-            f"{algorithm} needs continuous actions, but {env.name} has discrete: use discrete_sac"
-            " or dqn"
+            f"{algorithm} needs continuous actions, but {env.name} has discrete ones: use"
+            f" {alternative}"
         )
     return env.action_dim

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from purejaxrl_sac.agents.common import Layers, dimension_of_actions
 from purejaxrl_sac.agents.off_policy import ReplayConfig, Targets, replay_storage, uniform_replay
@@ -25,7 +24,7 @@ from purejaxrl_sac.config import static, traced
 from purejaxrl_sac.losses import soft, td
 from purejaxrl_sac.networks.continuous import Critics, Sampler, critic_torso
 from purejaxrl_sac.networks.torsos import features, torso
-from purejaxrl_sac.optimize import Learned, adam, gradient_step, start, update_target
+from purejaxrl_sac.optimize import Learned, decaying_adam, gradient_step, start, update_target
 from purejaxrl_sac.types import (
     Agent,
     Algorithm,
@@ -51,7 +50,7 @@ class ContinuousSoftQState(NamedTuple):
 
 
 class LossInputs(NamedTuple):
-    """What a loss may use besides the parameters that it differentiates."""
+    """Inputs of a loss, besides the parameters that it differentiates."""
 
     config: ContinuousSoftQConfig
     sampler: Network
@@ -111,17 +110,12 @@ def sampler_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, Metrics
     return -(u * direction).sum((1, 2)).mean() / config.num_particles, {}
 
 
-def constant_rate(config: ContinuousSoftQConfig) -> optax.GradientTransformation:
-    """Adam on clipped gradients, at a constant learning rate."""
-    return adam(config.learning_rate, config.max_grad_norm)
-
-
 def continuous_soft_q(
     config: ContinuousSoftQConfig,
     env: Env,
     *,
-    sampler_optimizer: MakeOptimizer = constant_rate,
-    critic_optimizer: MakeOptimizer = constant_rate,
+    sampler_optimizer: MakeOptimizer = decaying_adam,
+    critic_optimizer: MakeOptimizer = decaying_adam,
     storage: MakeStorage = replay_storage,
     memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
@@ -132,8 +126,8 @@ def continuous_soft_q(
     Raises:
         ConfigError: the environment's actions are discrete.
     """
-    action_dim, space = dimension_of_actions("soft Q-learning", env), env.observation_space
-    encode = features(space)
+    space = env.observation_space
+    action_dim, encode = dimension_of_actions("soft Q-learning", env, "soft_dqn"), features(space)
     sampler: Network = Sampler(torso(space, config.hidden_sizes, config.activation), action_dim)
     critic: Network = Critics(critic_torso(space, config.hidden_sizes, config.activation), 1)
     optimize_sampler, optimize_critic = sampler_optimizer(config), critic_optimizer(config)

@@ -5,10 +5,10 @@ are normalised alike; that is what makes the target network unnecessary:
 
     y = r + gamma (min_j Q_j(s', a') - alpha log pi(a'|s')),   a' ~ pi(.|s')
 
-It needs observations that vary: where all of a batch are alike, its statistics are noise. Unlike
-the authors' networks these normalise before each activation and not their inputs. Adam's b1 is 0.9
-where theirs is 0.5 (pass optimisers of your own as parts), critics have 256 units per layer where
-theirs have 2,048, and plain batch normalisation lasts 5,000 updates where theirs lasts 100,000.
+It needs observations that vary: where all of a batch are equal, its statistics are noise. Unlike
+the authors' networks, these normalise before each activation and do not normalise their inputs.
+Adam's b1 is 0.9 instead of 0.5 (pass your own optimisers as parts), critics have 256 units per
+layer instead of 2,048, and plain batch normalisation lasts 5,000 updates instead of 100,000.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class CrossQState(NamedTuple):
 
 
 class LossInputs(NamedTuple):
-    """What a loss may use besides the parameters that it differentiates."""
+    """Inputs of a loss, besides the parameters that it differentiates."""
 
     config: CrossQConfig
     actor: Network
@@ -132,7 +132,7 @@ def crossq(
     storage: MakeStorage = replay_storage,
     memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
-    """CrossQ, with a learned or fixed temperature; parts as those of `sac`.
+    """CrossQ, with a learned or fixed temperature; the parts are those of `sac`.
 
     Raises:
         ConfigError: the environment's actions are discrete.
@@ -207,11 +207,8 @@ def crossq(
             actor_stats=where(due, stats, state.actor_stats),
             log_alpha=apply_gradients(optimize_temperature, state.log_alpha, alpha_grad, due=due),
         )
-        return (
-            after,
-            priority,
-            metrics | {"alpha": jnp.exp(state.log_alpha.params), **actor_metrics},
-        )
+        metrics |= {"alpha": jnp.exp(state.log_alpha.params), **actor_metrics}
+        return after, priority, metrics
 
     agent = memoryless(init, act, policy, update, q_values)
     return agent, memory(config, storage(config, env))

@@ -66,7 +66,7 @@ class DiscreteSACState(NamedTuple):
 
 
 class LossInputs(NamedTuple):
-    """What a loss may use besides the parameters that it differentiates."""
+    """Inputs of a loss, besides the parameters that it differentiates."""
 
     config: DiscreteSACConfig
     network: Network  # of the actor and of each critic
@@ -186,8 +186,8 @@ def discrete_sac(
         actor, _, (entropy, actor_metrics) = gradient_step(
             optimize_actor, state.actor, actor_loss, after
         )
-        aim = target_entropy(config, num_actions, count)
-        alpha_grad = temperature_gradient(state.log_alpha, -entropy, aim)
+        target = target_entropy(config, num_actions, count)
+        alpha_grad = temperature_gradient(state.log_alpha, -entropy, target)
         log_alpha = apply_gradients(optimize_temperature, state.log_alpha, alpha_grad)
         target_params = update_target(
             critic.params, state.target_params, config.tau, config.target_period, count

@@ -1,4 +1,4 @@
-"""DQN that learns the distribution of the return, and Rainbow, as compositions of `dqn`."""
+"""DQN that learns the return distribution, and Rainbow, as compositions of `dqn`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from purejaxrl_sac.types import Algorithm, Network
 def implicit_network(
     config: ImplicitQuantile, space: Any, num_actions: int, num_outputs: int, **kinds: Any
 ) -> Network:
-    """A Q-network for any quantile; the policy averages those up to `cvar`."""
+    """A Q-network for any quantile; the policy averages those of fractions up to `cvar`."""
 
     def distort(fraction: jax.Array) -> jax.Array:
         return config.cvar * fraction
@@ -53,11 +53,11 @@ class Categorical(QConfig):
     """Fields of `heads.categorical`."""
 
     num_atoms: int = static(51, at_least=2)
-    """Returns that have a probability."""
+    """Atoms: returns that have a probability."""
     v_min: float = traced(0.0, kind=float)
-    """The smallest of them; returns of the environment must lie between v_min and v_max."""
+    """Smallest atom; the environment's returns must lie between v_min and v_max."""
     v_max: float = traced(100.0, kind=float)
-    """The largest of them."""
+    """Largest atom."""
 
     def check(self) -> None:
         super().check()

@@ -1,17 +1,17 @@
 """DQN and the parts of its family (post, section 2).
 
-The Q-network minimises its distance to a bootstrapped return over a replay memory D (post, 2.6),
+The Q-network is regressed on bootstrapped returns over a replay memory D (post, 2.6),
 
     L(theta) = E_D [ w l(Q(s, a; theta), y) ],    y = r + gamma V(s'; theta, theta-),
 
-theta- being a delayed copy of theta. A bootstrap states which policy pi is followed from s' on,
-and which bonus it receives besides:
+theta- being a delayed copy of theta. A bootstrap returns the policy pi that is followed from s' on,
+and a bonus that is added to its value:
 
     V(s') = sum_a' pi(a'|s') Q(s', a'; theta-) + bonus
 
 DQN (Mnih et al. 2015) follows the greedy policy of theta-, Double DQN (van Hasselt et al. 2016)
-that of theta, so that theta- evaluates what theta selects. Where Q stands for a distribution, V
-does. Every part is a function, and every algorithm of the family an expression of such parts:
+that of theta, so that theta- evaluates what theta selects. Where Q is a distribution, so is V.
+Every part is a function, and every algorithm of the family is a composition of such parts:
 
     rainbow = partial(dqn, network=..., head=heads.categorical, bootstrap=double, ...)
 
@@ -91,7 +91,7 @@ class Keys(NamedTuple):
 
 
 class LossInputs(NamedTuple):
-    """What the loss may use besides the parameters."""
+    """Inputs of the loss, besides the parameters."""
 
     config: Any
     outputs: Outputs
@@ -139,14 +139,14 @@ def soft(config: Soft, next_q: NextQ) -> tuple[jax.Array, Scalar]:
 
 
 def plain_reward(config: Config, batch: Transition, q: jax.Array) -> jax.Array:
-    """r, the environment's."""
+    """r, the reward of the environment."""
     return batch.reward
 
 
 def munchausen_reward(config: Munchausen, batch: Transition, q: jax.Array) -> jax.Array:
     """r + m [alpha log pi(a|s)], clipped: Munchausen RL (Vieillard et al. 2020, equation 2).
 
-    Where a transition is of several steps, the term is that of the first action alone.
+    For n-step transitions, only the term of the first action is added.
     """
     log_policy = losses.munchausen(q, batch.action, config.alpha, config.munchausen_min)
     return batch.reward + config.munchausen * log_policy
@@ -213,7 +213,7 @@ def dqn(
         def noisy(key: jax.Array, obs: jax.Array) -> jax.Array:
             return expectation(state.params, obs[None], noise=key).squeeze(0)
 
-        # each environment explores by a noise of its own
+        # each environment has its own noise sample
         q = jax.vmap(noisy)(jax.random.split(key_noise, obs.shape[0]), obs)
         return exploration.sample(key_action, explore(config, q, step)), ()
 
@@ -274,7 +274,7 @@ munchausen_dqn = partial(dqn, bootstrap=soft, reward=munchausen_reward)
 
 
 class QConfig(ReplayConfig, QLayers, Targets):
-    """Fields of the whole family. Each part that needs more has a class with its fields."""
+    """Fields of the whole family; a part that needs more fields has its own class for them."""
 
     tau: float = 1.0
     """Step of the target parameters towards the learned ones at each target update; 1 copies."""

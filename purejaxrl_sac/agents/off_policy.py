@@ -1,4 +1,4 @@
-"""What the families of DQN and SAC share: replay memories as parts, and their fields."""
+"""Replay memories as parts of the families of DQN and SAC, and their fields."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ class Prioritized(ReplayConfig):
 
 
 def replay_storage(config: ReplayConfig, env: Env, codec: records.Codec | None = None) -> Storage:
-    """Stores images once, other observations together with their next observations.
+    """A ring buffer; images are stored once, other observations with their next observations.
 
     Args:
         codec: how transitions are packed; by default one bit for each number of an observation
-            where the environment declares `binary_observations`, and exact words elsewhere or
-            where a wrapper that is not this package's may change what is stored.
+            where the environment declares `binary_observations` and all wrappers are this
+            package's, which store observations unchanged; exact words elsewhere.
     """
     kind = deduplicated if convolutions(env.observation_space) else ring
     if codec is None:

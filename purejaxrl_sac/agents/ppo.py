@@ -1,7 +1,7 @@
 """PPO (Schulman et al. 2017, arXiv 1707.06347): actor-critic that reuses its rollouts.
 
-Epochs of minibatches over each rollout, with an objective that stops rewarding the policy for
-moving further than a factor 1 +- epsilon from the one that collected it:
+Several epochs of minibatches over each rollout, with an objective that gives no incentive to move
+the probability ratio w beyond 1 +- epsilon:
 
     J_pi = -E [ min( w A, clip(w, 1 - epsilon, 1 + epsilon) A ) ],    w = pi(a|s) / pi_old(a|s)
 """
@@ -57,4 +57,4 @@ class PPOConfig(ActorCriticConfig, Epochs):
     learning_rate: float = 2.5e-4
     """Initial learning rate."""
     clip_ratio: float = traced(0.2, between=(0, 1))
-    """epsilon: how far pi may move from the policy that collected the rollout, as a ratio."""
+    """epsilon: the probability ratio is clipped to 1 +- epsilon."""

@@ -4,7 +4,7 @@ LayerNorm keeps the network stable. Each rollout [T, N] is turned into returns o
 
     G_t = r_t + gamma d_t ((1 - lambda) max_a Q(s_{t+1}, a) + lambda G_{t+1})
 
-with the network that collected it, and regressed on in epochs of minibatches.
+with the network that collected it, and Q is regressed on them in epochs of minibatches.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from purejaxrl_sac.types import (
 
 
 class LossInputs(NamedTuple):
-    """What the loss may use besides the parameters."""
+    """Inputs of the loss, besides the parameters."""
 
     config: PQNConfig
     q: Callable[[PyTree, jax.Array], jax.Array]  # (theta, obs [B, ...]) -> Q(s, .) [B, A]
@@ -76,7 +76,7 @@ def pqn(
     """PQN. An iteration is num_epochs passes over the rollout, in minibatches.
 
     Args:
-        network: as for `dqn`, without noisy layers, whose noise has no key here.
+        network: as for `dqn`, but without noisy layers, which would need a key.
 
     Raises:
         ConfigError: the environment's actions are continuous.

@@ -1,11 +1,11 @@
 """Tabular learning: Q-learning and its relatives (post, section 1).
 
-All of them move Q(s, a) towards a target with learning rate beta (the post's alpha, which from its
-section 4 on is the temperature),
+All of them move Q(s, a) towards a target with learning rate beta (alpha in the post, which uses
+alpha for the temperature from section 4 on),
 
     Q(s, a) <- Q(s, a) + beta [ r + gamma V(s') - Q(s, a) ]                     (post, 1.2.2)
 
-and differ in V alone:
+and differ only in V:
 
     Q-learning             max_a' Q(s', a')                              (Watkins 1989)
     Double Q-learning      Q_B(s', argmax_a' Q_A(s', a'))                (van Hasselt 2010)
@@ -16,10 +16,10 @@ and differ in V alone:
 The rate is beta(s, a) = learning_rate / n(s, a)^omega, n being the visits to (s, a): constant
 for omega = 0, and Robbins and Monro's (post, section 1.5) for 1/2 < omega <= 1.
 
-Where k of an iteration's transitions fall on one cell, the cell moves 1 - (1 - beta)^k of the
-way to their mean target: the weight that k sequential updates would give them, exactly where beta
-is constant, approximately where it decays (beta is then that of the middle of the k visits). No
-transition is lost, their order does not matter, and no number of parallel environments overshoots.
+Where k transitions of an iteration update the same cell, it moves 1 - (1 - beta)^k of the way to
+their mean target: the weight that k sequential updates would give them, exactly where beta is
+constant, approximately where it decays (beta is then that of the middle of the k visits). All
+transitions count, in any order, and updates of many parallel environments do not overshoot.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from purejaxrl_sac.types import (
 
 class QTable(NamedTuple):
     q: jax.Array  # [K, S, A]: K independent estimates; -inf where an action does not exist
-    visits: jax.Array  # [K, S, A] int32: updates that each cell has had
+    visits: jax.Array  # [K, S, A] int32: number of updates of each cell
 
 
 class NextTableQ(NamedTuple):
@@ -123,7 +123,7 @@ def tabular(
     """Temporal-difference learning of a table.
 
     Args:
-        tables: K; with more than one, each update goes to a random one of them.
+        tables: K; if more than one, each transition updates a random one of them.
         memory: what updates learn from; `latest()` if not given.
         explore: None for the one in `EXPLORE` that the configuration names.
 
@@ -177,16 +177,16 @@ def tabular(
         q = state.q[table, batch.obs]
         target = targets(config, batch, bootstrap(config, next_q, batch), q)
         taken = losses.select_action(q, batch.action)
-        counted = (sample.weight > 0) & (taken > -jnp.inf)  # a warm-up may try what does not exist
+        counted = (sample.weight > 0) & (taken > -jnp.inf)  # the warm-up takes illegal actions, too
         td_error = jnp.where(counted, target - taken, 0)
 
         cell = (table, batch.obs, batch.action)
         visits = state.visits.at[cell].add(counted.astype(jnp.int32))
         n = jnp.maximum(visits[cell], 1).astype(jnp.float32)
-        # what can only be 1 is not counted: it would cost a copy of the table
+        # with a single transition, k is 1: to count it would cost a copy of the table
         k = jnp.maximum(n - state.visits[cell], 1) if td_error.size > 1 else 1
         beta = config.learning_rate * (n - (k - 1) / 2) ** -config.omega
-        share = -jnp.expm1(k * jnp.log1p(-beta)) / k  # of each of the k
+        share = -jnp.expm1(k * jnp.log1p(-beta)) / k  # the weight of each of the k
         q_table = state.q.at[cell].add(sample.weight * share * td_error)
         metrics = {"td_error": jnp.abs(td_error).mean(), "q": jnp.where(counted, taken, 0).mean()}
         return QTable(q_table, visits), jnp.abs(td_error), metrics
@@ -201,7 +201,7 @@ def _sarsa(config: TabularConfig, next_q: NextTableQ, batch: Transition) -> jax.
 
 
 def sarsa(config: TabularConfig, env: Env) -> tuple[Agent, Memory]:
-    """SARSA: updates are one step late, when a' is known."""
+    """SARSA: updates are delayed by one step, until a' is known."""
     return tabular(config, env, _sarsa, memory=latest_with_next_action())
 
 
@@ -252,7 +252,7 @@ class SoftQLearningConfig(TabularConfig):
     exploration: str = static("boltzmann")
     """How to explore: epsilon_greedy, boltzmann (softmax(Q / alpha)), ucb or greedy."""
     alpha: float = 0.01
-    """Temperature: a step earns up to alpha log A more than its reward, which accumulates."""
+    """Temperature: the entropy bonus is up to alpha log A per step, and accumulates."""
 
 
 class QLambdaConfig(TabularConfig):

@@ -9,10 +9,10 @@ Critics Q_i (an ensemble, two by default), a squashed Gaussian actor pi and a te
     Q-      = tau Q + (1 - tau) Q-
 
 Each is minimised by its own optimiser, in this order: the actor's loss uses the critics' new
-parameters, the temperature's the actions that the actor drew before its step. The temperature is
-learned as log alpha, which keeps it positive; `alpha_learning_rate=0` keeps it fixed.
+parameters, the temperature's loss the actions that the actor drew before its step. The parameter
+is log alpha, which keeps alpha positive; `alpha_learning_rate=0` keeps it fixed.
 
-Every part is a function, and the family (`agents.sac_family`) consists of expressions like
+Every part is a function, and the family (`agents.sac_family`) consists of compositions such as
 
     redq = partial(sac, critics=many_critics, critique=random_minimum)
 
@@ -110,7 +110,7 @@ class Keys(NamedTuple):
 
 
 class LossInputs(NamedTuple):
-    """What a loss may use besides the parameters that it differentiates."""
+    """Inputs of a loss, besides the parameters that it differentiates."""
 
     config: Any
     networks: Networks
@@ -134,7 +134,7 @@ def soft_target(
 
 
 def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
-    """J_Q = E[sum_i (Q_i(s, a) - y)^2 / 2] (post, 4.19), and |y - Q(s, a)| as priority."""
+    """J_Q = E[sum_i (Q_i(s, a) - y)^2 / 2] (post, 4.19), and |y - Q(s, a)| [B] as priority."""
     _, networks, _, batch, weight, target, keys = inputs
     q = networks.critic(params, batch.obs, batch.action, keys.critic_dropout)
     value = networks.critique.value(q)
@@ -143,7 +143,7 @@ def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
 
 
 def actor_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
-    """J_pi = E[alpha log pi(a|s) - min_i Q_i(s, a)], a = f(eps; s) (post, 4.23)."""
+    """J_pi = E[alpha log pi(a|s) - min_i Q_i(s, a)], a = f(eps; s) (post, 4.23), and log pi [B]."""
     _, networks, state, batch, _, _, keys = inputs
     action, log_prob = networks.sample(keys.action, params, batch.obs)
     q = networks.critic(state.critic.params, batch.obs, action, keys.actor_dropout)
@@ -176,7 +176,7 @@ def minimum(config: Config) -> Critique:
 
 
 def gaussian_actor(config: Layers, space: Any, action_dim: int) -> GaussianActor:
-    """An MLP for mean and log standard deviation."""
+    """An MLP for the mean and the log standard deviation."""
     return GaussianActor(torso(space, config.hidden_sizes, config.activation), action_dim)
 
 
@@ -186,17 +186,17 @@ def twin_critics(config: Layers, space: Any) -> Critics:
 
 
 def default_actor_optimizer(config: Any) -> optax.GradientTransformation:
-    """Adam on clipped gradients; config has the fields of `SACFields` or `CrossQConfig`."""
+    """Adam on clipped gradients; config needs the fields of `Learning`, and policy_delay."""
     return adam(linear_decay(config, config.policy_delay), config.max_grad_norm)
 
 
 def default_critic_optimizer(config: ContinuousConfig) -> optax.GradientTransformation:
-    """Adam on gradients that are clipped for each critic by itself."""
+    """Adam on gradients that are clipped separately for each critic."""
     return adam(linear_decay(config), config.max_grad_norm, members=True)
 
 
 def default_temperature_optimizer(config: Temperature) -> optax.GradientTransformation:
-    """Adam with a learning rate of its own."""
+    """Adam with its own constant learning rate."""
     return adam(config.alpha_learning_rate)
 
 
@@ -317,7 +317,7 @@ class ContinuousConfig(ReplayConfig):
 
 
 class Temperature(Config):
-    """Fields of a temperature that is learned."""
+    """Fields of a learned temperature."""
 
     alpha: float = traced(1.0, above=0)
     """Initial temperature (constant where alpha_learning_rate is 0)."""
@@ -335,7 +335,7 @@ class EntropyTarget(Temperature):
 
 
 class SACFields(ContinuousConfig, Targets, EntropyTarget):
-    """Fields of `sac`; each part that needs more has a class with its fields."""
+    """Fields of `sac`; a part that needs more fields has its own class for them."""
 
 
 class SACConfig(SACFields, Layers):

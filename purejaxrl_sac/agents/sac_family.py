@@ -5,14 +5,14 @@
     tqc     quantile critics, without the largest quantiles      Kuznetsov et al. 2020, 2005.04269
     simba   residual networks, normalised observations, AdamW    Lee et al. 2024, 2410.09754
 
-They learn more from each environment step: raise `num_updates`. Conversely,
+These learn more from each environment step: raise `num_updates`. Conversely,
 
     fast_sac   a thousand environments, n-step returns, LayerNorm, AdamW
 
 takes so many steps at once that few updates suffice, as on one accelerator (Li et al. 2023, arXiv
-2307.12983; Seo et al. 2025, 2505.22642). Its n-step returns sum rewards alone, as theirs do: the
-entropies of the steps in between are left out, so its values are those of (4.19) only if n is 1.
-SimBa's authors use a single critic where episodes do not terminate; here it has twins everywhere.
+2307.12983; Seo et al. 2025, 2505.22642). Its n-step returns sum only rewards, as theirs do: the
+entropies of the steps in between are left out, so its targets are those of (4.19) only if n is 1.
+SimBa's authors use a single critic where episodes do not terminate; here it always has two.
 """
 
 from __future__ import annotations
@@ -95,13 +95,13 @@ def truncated(config: TQCConfig) -> Critique:
 
 
 def residual_actor(config: SimBaConfig, space: Any, action_dim: int) -> GaussianActor:
-    """Residual blocks for mean and log standard deviation."""
+    """Residual blocks for the mean and the log standard deviation."""
     blocks = Residual(config.actor_width, config.actor_blocks)
     return GaussianActor(nn.Sequential([flat, blocks]), action_dim)
 
 
 def residual_critics(config: SimBaConfig, space: Any) -> Critics:
-    """Twins of residual blocks."""
+    """Two independent networks of residual blocks."""
     return Critics(Residual(config.critic_width, config.critic_blocks), 2)
 
 
@@ -124,7 +124,7 @@ def adamw_actor(config: SimBaConfig | FastSACConfig) -> optax.GradientTransforma
 
 
 def adamw_critics(config: SimBaConfig | FastSACConfig) -> optax.GradientTransformation:
-    """AdamW on gradients that are clipped for each critic by itself."""
+    """AdamW on gradients that are clipped separately for each critic."""
     return adamw(linear_decay(config), config.max_grad_norm, config.weight_decay, members=True)
 
 
@@ -203,8 +203,8 @@ class TQCConfig(SACConfig):
         super().check()
         if self.num_dropped >= self.num_quantiles:
             raise ConfigError(
-                f"num_dropped is {self.num_dropped} of {self.num_quantiles} quantiles: leave at"
-                " least one"
+                f"num_dropped is {self.num_dropped}, but there are {self.num_quantiles} quantiles:"
+                " leave at least one"
             )
 
 

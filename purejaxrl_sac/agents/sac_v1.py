@@ -1,4 +1,4 @@
-"""The first SAC (Haarnoja et al. 2018, arXiv 1801.01290): a value network, a fixed temperature.
+"""The original SAC (Haarnoja et al. 2018, arXiv 1801.01290): a value network, a fixed temperature.
 
     J_V  = E [ (V(s) - (min_i Q_i(s, a) - alpha log pi(a|s)))^2 / 2 ],   a ~ pi(.|s)
     J_Q  = E [ sum_i (Q_i(s, a) - (r + gamma V-(s')))^2 / 2 ]
@@ -61,7 +61,7 @@ class SACv1State(NamedTuple):
 
 
 class LossInputs(NamedTuple):
-    """What a loss may use besides the parameters that it differentiates."""
+    """Inputs of a loss, besides the parameters that it differentiates."""
 
     config: SACv1Config
     actor: Network
@@ -114,7 +114,7 @@ def sac_v1(
     storage: MakeStorage = replay_storage,
     memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
-    """SAC as first published; parts as those of `sac`.
+    """SAC as first published; the parts are those of `sac`.
 
     Raises:
         ConfigError: the environment's actions are discrete.
@@ -177,7 +177,7 @@ def sac_v1(
 
 
 class SACv1Config(ContinuousConfig, Layers, Targets):
-    """Configuration of the first SAC."""
+    """Configuration of the original SAC."""
 
     algorithm: Algorithm = static(sac_v1)
     alpha: float = traced(0.2, above=0)

@@ -2,7 +2,7 @@
 
     y    = r + gamma min_j Q-_j(s', clip(mu-(s') + eps, -1, 1)),   eps ~ clip(N(0, sigma^2), +-c)
     J_Q  = E [ sum_i (Q_i(s, a) - y)^2 / 2 ]
-    J_mu = -E [ Q_1(s, mu(s)) ],  every `policy_delay` updates, as are the targets
+    J_mu = -E [ Q_1(s, mu(s)) ],  minimised once in `policy_delay` updates, when targets move, too
 
 Exploration adds Gaussian noise to the actions.
 """
@@ -13,23 +13,25 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from purejaxrl_sac.agents.common import Layers, dimension_of_actions
 from purejaxrl_sac.agents.off_policy import replay_storage, uniform_replay
-from purejaxrl_sac.agents.sac import ContinuousConfig, default_critic_optimizer, twin_critics
+from purejaxrl_sac.agents.sac import (
+    ContinuousConfig,
+    default_actor_optimizer,
+    default_critic_optimizer,
+    twin_critics,
+)
 from purejaxrl_sac.config import static, traced
 from purejaxrl_sac.losses import soft, td
 from purejaxrl_sac.networks.continuous import DeterministicActor
 from purejaxrl_sac.networks.torsos import features, torso
 from purejaxrl_sac.optimize import (
     Learned,
-    adam,
     apply_gradients,
     delayed_update,
     gradient_step,
     is_due,
-    linear_decay,
     start,
     update_target,
 )
@@ -60,7 +62,7 @@ class TD3State(NamedTuple):
 
 
 class LossInputs(NamedTuple):
-    """What a loss may use besides the parameters that it differentiates."""
+    """Inputs of a loss, besides the parameters that it differentiates."""
 
     config: TD3Config
     actor: Network
@@ -96,13 +98,8 @@ def actor_loss(params: PyTree, inputs: LossInputs) -> jax.Array:
     return -inputs.critic.apply(inputs.state.critic.params, obs, action)[0].mean()
 
 
-def default_actor_optimizer(config: TD3Config) -> optax.GradientTransformation:
-    """Adam on clipped gradients."""
-    return adam(linear_decay(config, config.policy_delay), config.max_grad_norm)
-
-
 def deterministic_actor(config: Layers, space: Any, action_dim: int) -> Network:
-    """An MLP whose outputs tanh bounds."""
+    """An MLP with tanh outputs."""
     mlp = torso(space, config.hidden_sizes, config.activation)
     return DeterministicActor(mlp, action_dim)
 
@@ -117,7 +114,7 @@ def td3(
     storage: MakeStorage = replay_storage,
     memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
-    """TD3; parts as those of `sac`.
+    """TD3; the parts are those of `sac`.
 
     Raises:
         ConfigError: the environment's actions are discrete.
@@ -195,4 +192,4 @@ class TD3Config(ContinuousConfig, Layers):
     target_noise: float = traced(0.2, at_least=0)
     """sigma: standard deviation of the noise on actions in targets."""
     target_noise_clip: float = traced(0.5, at_least=0, infinite=True)
-    """c: bound of that noise."""
+    """c: bound that the noise in targets is clipped to."""

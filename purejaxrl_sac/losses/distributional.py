@@ -1,4 +1,4 @@
-"""Distributions of the return: categorical projection and quantile regression."""
+"""Return distributions: categorical projection and quantile regression."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from purejaxrl_sac.kernels import quantile_regression
 
 
 def categorical_projection(value: jax.Array, probability: jax.Array, atoms: jax.Array) -> jax.Array:
-    """Shares each value's probability between the atoms beside it (Bellemare et al. 2017, eq. 7).
+    """Splits each value's probability between the adjacent atoms (Bellemare et al. 2017, eq. 7).
 
-    Values beyond the support count as its ends; between them, the expectation is kept.
+    Values outside the support are clipped to it; within it, the expectation is preserved.
 
     Args:
         value, probability: [B, L], a distribution over any values.
-        atoms: [K], evenly spaced and rising.
+        atoms: [K], evenly spaced and increasing.
 
     Returns:
         probabilities of the atoms, [B, K].
@@ -39,14 +39,14 @@ def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
 def quantile_huber(
     quantiles: jax.Array, fraction: jax.Array, target: jax.Array, kappa: jax.Array | float
 ) -> jax.Array:
-    """Quantile regression, smoothed near zero (Dabney et al. 2018, arXiv 1710.10044, eq. 10).
+    """Quantile Huber loss (Dabney et al. 2018, arXiv 1710.10044, eq. 10; / kappa as 1806.06923).
 
     With u_ij = target_j - theta_i, the sum over i and mean over j of
 
         |tau_i - 1{u_ij < 0}| huber(u_ij, kappa) / kappa.
 
     Values and slopes of all pairs are summed in one pass, and no array of pairs is stored. The
-    gradient, to `quantiles` alone, is exact; a second one would be zero.
+    gradient, with respect to `quantiles` only, is exact; second derivatives are not (they are 0).
 
     Args:
         quantiles: theta, [B, K]; fraction: tau, [K] or [B, K]; target: [B, L].

@@ -38,12 +38,12 @@ def importance_soft_value(
 def munchausen(
     q: jax.Array, action: jax.Array, alpha: jax.Array | float, least: jax.Array | float
 ) -> jax.Array:
-    """[alpha log pi(a|s)] clipped to least .. 0, pi = softmax(Q / alpha) (Vieillard et al. 2020).
+    """alpha log pi(a|s) clipped to [least, 0], pi = softmax(Q / alpha) (Vieillard et al. 2020).
 
-    Munchausen DQN adds a share of it to the reward (arXiv 2007.14430, equation 2).
+    Munchausen DQN adds a fraction of it to the reward (arXiv 2007.14430, equation 2).
 
     Args:
-        q: [B, A]; action: [B]; alpha: the temperature; least: the lower bound, below 0.
+        q: [B, A]; action: [B]; alpha: the temperature; least: the lower bound, at most 0.
     """
     log_pi = jax.nn.log_softmax(q / alpha, axis=-1)
     return jnp.clip(alpha * select_action(log_pi, action), least, 0)
@@ -63,7 +63,7 @@ def discrete_soft_value(q: jax.Array, log_pi: jax.Array, alpha: jax.Array | floa
     """V(s) = sum_a pi(a|s) (Q(s, a) - alpha log pi(a|s)), exactly (post, 4.4).
 
     Args:
-        q, log_pi: [B, A]; log_pi may be -inf, where an action counts for nothing.
+        q, log_pi: [B, A]; actions with log_pi = -inf contribute nothing.
     """
     chex.assert_rank([q, log_pi], 2)
     pi = jnp.exp(log_pi)
@@ -111,14 +111,14 @@ def entropy(probability: jax.Array) -> jax.Array:
 
 
 def svgd_direction(particles: jax.Array, score: jax.Array) -> jax.Array:
-    """Stein variational gradient descent (Liu & Wang 2016, arXiv 1608.04471).
+    """Direction of Stein variational gradient descent (Liu & Wang 2016, arXiv 1608.04471).
 
-    Where to move each particle for all of them to become samples of p, and stay apart.
+    It moves particles towards regions of high density p and away from each other, [K, d]:
 
         phi(x_i) = 1/K sum_j [ k(x_j, x_i) grad log p(x_j) + grad_{x_j} k(x_j, x_i) ]
 
     with k(x, y) = exp(-|x - y|^2 / h) and h = median |x_i - x_j|^2 / log(K + 1). It is the
-    steepest descent of KL(q || p) among functions of unit norm in the kernel's space.
+    direction of steepest descent of KL(q || p) in the unit ball of the kernel's RKHS.
 
     Args:
         particles: x, [K, d].

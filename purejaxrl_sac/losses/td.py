@@ -29,7 +29,7 @@ def td_target(
 def select_action(q: jax.Array, action: jax.Array) -> jax.Array:
     """Q(s, a): picks action [B] out of q [B, A], exactly.
 
-    As a masked sum, whose gradient is a product: that of an indexed read is a scatter.
+    As a masked sum, whose gradient is a product; the gradient of indexing is a scatter.
     """
     chex.assert_equal_shape_prefix([q, action], action.ndim)
     taken = action[..., None] == jnp.arange(q.shape[-1])
@@ -37,7 +37,7 @@ def select_action(q: jax.Array, action: jax.Array) -> jax.Array:
 
 
 def expected_value(q: jax.Array, pi: jax.Array) -> jax.Array:
-    """V(s) = E_pi[Q(s, a)] (post, section 1.1); actions never taken may have any value.
+    """V(s) = E_pi[Q(s, a)] (post, section 1.1); actions of probability 0 may have any value.
 
     Args:
         q, pi: [B, A]; pi are probabilities.

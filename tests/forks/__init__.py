@@ -1,1 +1,1 @@
-"""Forks of algorithms, each in a file of its own, as a user would write them."""
+"""Forks of algorithms, one per file, as a user would write them."""

@@ -1,4 +1,4 @@
-"""DQN with an auxiliary loss: Q-values of neighbouring states stay close, with a metric."""
+"""DQN with an auxiliary loss, and its metric, for similar Q-values in successive states."""
 
 from functools import partial
 
@@ -15,8 +15,8 @@ def smooth_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     here = head.expectation(inputs.outputs(params, batch.obs))
     there = head.expectation(inputs.outputs(params, batch.next_obs))
     roughness = (batch.discount[:, None] * jnp.square(here - there)).mean()
-    metrics |= {"loss": loss, "roughness": roughness}
-    return loss + inputs.config.smoothness * roughness, (priority, metrics)
+    loss += inputs.config.smoothness * roughness
+    return loss, (priority, metrics | {"loss": loss, "roughness": roughness})
 
 
 class SmoothDQNConfig(prl.DQNConfig):
