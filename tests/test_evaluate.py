@@ -89,7 +89,7 @@ def test_q_values_of_continuous_actions(key, algorithm):
     obs, action = jax.random.normal(key, (2, 20, 2))
     q = prl.q_values(config, state, obs, action)
     assert q.shape == (20,) and not np.allclose(q, prl.q_values(config, state, obs, -action))
-    with pytest.raises(prl.ConfigError, match="pass the action to q_values"):
+    with pytest.raises(prl.ConfigError, match="pass an action to q_values"):
         prl.q_values(config, state, obs)
 
 
