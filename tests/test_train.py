@@ -334,7 +334,7 @@ def test_noise_repeat_repeats_random_numbers(key, warm):
 
 
 def test_noise_repeat_divides_the_rollout():
-    with pytest.raises(ConfigError, match="hold is 4, but must divide rollout_length = 6"):
+    with pytest.raises(ConfigError, match="noise_repeat is 4, but must divide rollout_length = 6"):
         prl.make_train(small("sac", rollout_length=6, num_envs=2, noise_repeat=4))
 
 
