@@ -89,6 +89,27 @@ def test_a_run_with_a_carry_is_continued_bit_for_bit():
     )
 
 
+def test_vmapped_runs_with_a_carry_are_continued_bit_for_bit():
+    """Two halves equal the whole, for two seeds at once."""
+    config = counted()
+    keys = jax.random.split(jax.random.key(0), 2)
+    axes = prl.seed_axes(jax.eval_shape(prl.init, keys[0], config))
+    state = jax.jit(jax.vmap(partial(prl.init, config=config), out_axes=axes))(keys)
+
+    def run(iterations):
+        step = partial(prl.run, config=config, iterations=iterations)
+        return jax.jit(jax.vmap(step, (axes,), (axes, 0)))
+
+    whole, _ = run(4)(state)
+    half, _ = run(2)(state)
+    again, _ = run(2)(half)
+    assert whole.env.carry.shape == (2, 2)
+    for x, y in zip(jax.tree.leaves(whole), jax.tree.leaves(again), strict=True):
+        if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            np.testing.assert_array_equal(x, y)
+    np.testing.assert_array_equal(prl.seed_state(whole, 1).env.carry, whole.env.carry[1])
+
+
 def test_evaluation_passes_the_carry_on():
     config = counted()
     state = prl.init(jax.random.key(0), config)

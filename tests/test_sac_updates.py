@@ -90,11 +90,11 @@ def test_one_update_of_td3():
     for part in ("actor", "target_actor_params", "target_critic_params"):
         chex.assert_trees_all_equal(getattr(early, part), getattr(state, part))
 
-    def climb(params):
+    def objective(params):
         first = critics.apply(late.critic.params, BATCH.obs, actor.apply(params, BATCH.obs))[0]
         return -first.mean()
 
-    expected = flat(jax.grad(climb)(state.actor.params))
+    expected = flat(jax.grad(objective)(state.actor.params))
     np.testing.assert_allclose(adam_gradient(late.actor.opt_state), expected, **CLOSE)
     online = (late.actor.params, late.critic.params)
     targets = (state.target_actor_params, state.target_critic_params)

@@ -19,7 +19,13 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac.agents.common import Layers, dimension_of_actions
-from purejaxrl_sac.agents.off_policy import ReplayConfig, Targets, replay_storage, uniform_replay
+from purejaxrl_sac.agents.off_policy import (
+    ReplayConfig,
+    Targets,
+    encoded,
+    replay_storage,
+    uniform_replay,
+)
 from purejaxrl_sac.config import static, traced
 from purejaxrl_sac.losses import soft, td
 from purejaxrl_sac.networks.continuous import Critics, Sampler, critic_torso
@@ -159,8 +165,7 @@ def continuous_soft_q(
         key: jax.Array, state: ContinuousSoftQState, sample: Sample, count: jax.Array
     ) -> tuple[ContinuousSoftQState, jax.Array, Metrics]:
         key_value, key_sampler = jax.random.split(key)
-        batch = sample.transition
-        batch = batch._replace(obs=encode(batch.obs), next_obs=encode(batch.next_obs))
+        batch = encoded(sample.transition, encode)
         inputs = LossInputs(config, sampler, critic, state, batch, sample.weight, key_value)
         new_critic, _, (priority, metrics) = gradient_step(
             optimize_critic, state.critic, critic_loss, inputs

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac.agents.common import Layers, dimension_of_actions
-from purejaxrl_sac.agents.off_policy import replay_storage, uniform_replay
+from purejaxrl_sac.agents.off_policy import encoded, replay_storage, uniform_replay
 from purejaxrl_sac.agents.sac import (
     ContinuousConfig,
     EntropyTarget,
@@ -182,8 +182,7 @@ def crossq(
         key: jax.Array, state: CrossQState, sample: Sample, count: jax.Array
     ) -> tuple[CrossQState, jax.Array, Metrics]:
         key_next, key_actor = jax.random.split(key)
-        batch = sample.transition
-        batch = batch._replace(obs=encode(batch.obs), next_obs=encode(batch.next_obs))
+        batch = encoded(sample.transition, encode)
         inputs = LossInputs(config, actor, critic, state, batch, sample.weight, key_next)
 
         new_critic, _, (critic_stats, priority, metrics) = gradient_step(

@@ -20,7 +20,13 @@ import jax.numpy as jnp
 
 from purejaxrl_sac import exploration
 from purejaxrl_sac.agents.common import QLayers, number_of_actions
-from purejaxrl_sac.agents.off_policy import ReplayConfig, Targets, replay_storage, uniform_replay
+from purejaxrl_sac.agents.off_policy import (
+    ReplayConfig,
+    Targets,
+    encoded,
+    replay_storage,
+    uniform_replay,
+)
 from purejaxrl_sac.agents.sac import (
     Temperature,
     default_critic_optimizer,
@@ -175,8 +181,7 @@ def discrete_sac(
     def update(
         key: jax.Array, state: DiscreteSACState, sample: Sample, count: jax.Array
     ) -> tuple[DiscreteSACState, jax.Array, Metrics]:
-        batch = sample.transition
-        batch = batch._replace(obs=encode(batch.obs), next_obs=encode(batch.next_obs))
+        batch = encoded(sample.transition, encode)
         inputs = LossInputs(config, model, state, batch, sample.weight)
 
         critic, _, (priority, metrics) = gradient_step(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import jax
+
 from purejaxrl_sac.agents.common import Learning
 from purejaxrl_sac.config import Config, ConfigError, static, traced
 from purejaxrl_sac.memory import prioritized, records, uniform
 from purejaxrl_sac.memory.storage import deduplicated, n_step, ring
 from purejaxrl_sac.networks.torsos import convolutions
 from purejaxrl_sac.normalize import WRAPPERS
-from purejaxrl_sac.types import Env, Memory, Storage
+from purejaxrl_sac.types import Env, Memory, Storage, Transition
 
 
 class ReplayConfig(Learning):
@@ -68,6 +72,11 @@ class Prioritized(ReplayConfig):
     """Exponent of the priorities; 0 is uniform replay."""
     importance_exponent: float = traced(0.4, between=(0, 1))
     """Initial exponent of the importance weights; it rises linearly to 1 at the end of the run."""
+
+
+def encoded(batch: Transition, encode: Callable[[jax.Array], jax.Array]) -> Transition:
+    """The batch [B] with features in place of observations."""
+    return batch._replace(obs=encode(batch.obs), next_obs=encode(batch.next_obs))
 
 
 def replay_storage(config: ReplayConfig, env: Env, codec: records.Codec | None = None) -> Storage:

@@ -30,7 +30,13 @@ import jax.numpy as jnp
 import optax
 
 from purejaxrl_sac.agents.common import Layers, dimension_of_actions
-from purejaxrl_sac.agents.off_policy import ReplayConfig, Targets, replay_storage, uniform_replay
+from purejaxrl_sac.agents.off_policy import (
+    ReplayConfig,
+    Targets,
+    encoded,
+    replay_storage,
+    uniform_replay,
+)
 from purejaxrl_sac.config import Config, static, traced
 from purejaxrl_sac.distributions import squashed_gaussian
 from purejaxrl_sac.losses import soft, td
@@ -272,8 +278,7 @@ def sac(
     def update(
         key: jax.Array, state: SACState, sample: Sample, count: jax.Array
     ) -> tuple[SACState, jax.Array, Metrics]:
-        batch = sample.transition
-        batch = batch._replace(obs=encode(batch.obs), next_obs=encode(batch.next_obs))
+        batch = encoded(sample.transition, encode)
         keys = Keys(*jax.random.split(key, 6))
         target = soft_target(config, networks, state, batch, keys)
         inputs = LossInputs(config, networks, state, batch, sample.weight, target, keys)

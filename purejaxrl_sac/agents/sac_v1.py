@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac.agents.common import Layers, dimension_of_actions
-from purejaxrl_sac.agents.off_policy import Targets, replay_storage, uniform_replay
+from purejaxrl_sac.agents.off_policy import Targets, encoded, replay_storage, uniform_replay
 from purejaxrl_sac.agents.sac import (
     ContinuousConfig,
     default_critic_optimizer,
@@ -154,8 +154,7 @@ def sac_v1(
     def update(
         key: jax.Array, state: SACv1State, sample: Sample, count: jax.Array
     ) -> tuple[SACv1State, jax.Array, Metrics]:
-        batch = sample.transition
-        batch = batch._replace(obs=encode(batch.obs), next_obs=encode(batch.next_obs))
+        batch = encoded(sample.transition, encode)
         inputs = LossInputs(config, actor, critic, value, state, batch, sample.weight, key)
         new_actor, _, (soft_value, actor_metrics) = gradient_step(
             optimize_actor, state.actor, actor_loss, inputs

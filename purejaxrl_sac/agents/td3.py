@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac.agents.common import Layers, dimension_of_actions
-from purejaxrl_sac.agents.off_policy import replay_storage, uniform_replay
+from purejaxrl_sac.agents.off_policy import encoded, replay_storage, uniform_replay
 from purejaxrl_sac.agents.sac import (
     ContinuousConfig,
     default_actor_optimizer,
@@ -153,8 +153,7 @@ def td3(
     def update(
         key: jax.Array, state: TD3State, sample: Sample, count: jax.Array
     ) -> tuple[TD3State, jax.Array, Metrics]:
-        batch = sample.transition
-        batch = batch._replace(obs=encode(batch.obs), next_obs=encode(batch.next_obs))
+        batch = encoded(sample.transition, encode)
         inputs = LossInputs(config, actor, critic, state, batch, sample.weight, key)
 
         new_critic, _, (priority, metrics) = gradient_step(
