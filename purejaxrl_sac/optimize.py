@@ -109,16 +109,20 @@ def update_target(
     )
 
 
-def linear_decay(config: Any, delay: int = 1) -> optax.Schedule:
-    """Learning rate over the updates of a run: linear from `learning_rate` to its final value.
+def linear_decay(
+    config: Any, delay: int = 1, learning_rate: Scalar | None = None
+) -> optax.Schedule:
+    """Learning rate over the updates of a run: linear from its initial to its final value.
 
     Args:
         config: has the fields of `agents.common.Learning`.
         delay: updates of the agent per update of this optimiser.
+        learning_rate: the initial value; None for `config.learning_rate`.
     """
+    initial = config.learning_rate if learning_rate is None else learning_rate
     return optax.linear_schedule(
-        config.learning_rate,
-        config.learning_rate * config.learning_rate_end,
+        initial,
+        initial * config.learning_rate_end,
         # a float: the number may exceed an int32
         float(max(1, config.iterations * config.num_updates // delay)),  # type: ignore[arg-type]
     )

@@ -344,7 +344,9 @@ class MakeQNetwork(Protocol):
 
 class MakeActor(Protocol):
     def __call__(self, config: Any, space: Any, action_dim: int, /) -> Network:
-        """(config, observation space, D) -> network: features [B, ...] -> mean, log std [B, D]."""
+        """(config, observation space, D) -> network: features [B, ...] -> mean, log std [B, D]; of
+        a deterministic actor, the action [B, D]; of a sampler, (features, noise [B, D]) -> [B, D].
+        """
 
 
 class MakeCritics(Protocol):
@@ -352,6 +354,35 @@ class MakeCritics(Protocol):
         """(config, observation space) -> network: (features [B, ...], action [B, D]) -> [E, B] or
         [E, B, K]; every parameter has a leading axis [E].
         """
+
+
+class MakeValue(Protocol):
+    def __call__(self, config: Any, space: Any, /) -> Network:
+        """(config, observation space) -> network: features [B, ...] -> V(s) [B, 1]."""
+
+
+class DrawNoise(Protocol):
+    def __call__(
+        self, key: jax.Array, shape: tuple[int, ...], carry: Any, /
+    ) -> tuple[jax.Array, PyTree]:
+        """(key, (N, D), carry [N, ...]) -> noise [N, D], each number N(0, 1), and carry."""
+
+
+class Noise(NamedTuple):
+    """Exploration noise of continuous actions, which may be correlated in time."""
+
+    draw: DrawNoise
+    init_carry: InitCarry = no_carry
+
+
+class MakeNoise(Protocol):
+    def __call__(self, config: Any, action_dim: int, /) -> Noise:
+        """(config, D) -> Noise."""
+
+
+class NoiseScale(Protocol):
+    def __call__(self, config: Any, step: jax.Array, /) -> Scalar:
+        """(config, step of each environment) -> standard deviation of the noise on actions."""
 
 
 class Backup(Protocol):

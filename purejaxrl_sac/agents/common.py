@@ -78,6 +78,52 @@ class Epochs(Config):
             )
 
 
+class DelayedActor(Config):
+    """Fields of an actor with its own learning rate and period of updates."""
+
+    policy_delay: int = static(1, at_least=1)
+    """Updates of the critics per update of the actor and the temperature."""
+    actor_learning_rate: float | None = traced(None, kind=float, at_least=0, optional=True)
+    """Initial learning rate of the actor; None for that of the critics, `learning_rate`."""
+
+
+class LogStd(Config):
+    """Fields of a Gaussian actor, before squashing."""
+
+    log_std_min: float = static(-20.0, kind=float)
+    """Smallest log standard deviation."""
+    log_std_max: float = static(2.0, kind=float)
+    """Largest log standard deviation."""
+
+    def check(self) -> None:
+        super().check()
+        if self.log_std_min >= self.log_std_max:
+            raise ConfigError(
+                f"log_std_min is {self.log_std_min}, but must be less than log_std_max ="
+                f" {self.log_std_max}"
+            )
+
+
+class Temperature(Config):
+    """Fields of a learned temperature."""
+
+    alpha: float = traced(1.0, above=0)
+    """Initial temperature (constant where alpha_learning_rate is 0)."""
+    alpha_learning_rate: float = traced(1e-3, at_least=0)
+    """Learning rate of log alpha; 0 keeps the temperature fixed."""
+
+
+MAX_ENTROPY = 0.6836
+"""Largest entropy of tanh(N(m, s^2)), at m = 0 and s = 0.874; that of uniform actions is log 2."""
+
+
+class EntropyTarget(Temperature):
+    """Fields of a temperature that keeps the entropy of squashed Gaussians at a target."""
+
+    target_entropy_per_dim: float = traced(-1.0, kind=float, below=MAX_ENTROPY)
+    """Target entropy in nats per action dimension, of actions in [-1, 1]; below `MAX_ENTROPY`."""
+
+
 def number_of_actions(algorithm: str, env: Env) -> int:
     """The number of discrete actions.
 

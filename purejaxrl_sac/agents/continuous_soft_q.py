@@ -36,6 +36,8 @@ from purejaxrl_sac.types import (
     Algorithm,
     Env,
     LossOutput,
+    MakeActor,
+    MakeCritics,
     MakeMemory,
     MakeOptimizer,
     MakeStorage,
@@ -116,10 +118,22 @@ def sampler_loss(params: PyTree, inputs: LossInputs) -> tuple[jax.Array, Metrics
     return -(u * direction).sum((1, 2)).mean() / config.num_particles, {}
 
 
+def sampling_network(config: Layers, space: Any, action_dim: int) -> Sampler:
+    """f: an MLP."""
+    return Sampler(torso(space, config.hidden_sizes, config.activation), action_dim)
+
+
+def one_critic(config: Layers, space: Any) -> Critics:
+    """A single MLP."""
+    return Critics(critic_torso(space, config.hidden_sizes, config.activation), 1)
+
+
 def continuous_soft_q(
     config: ContinuousSoftQConfig,
     env: Env,
     *,
+    sampler: MakeActor = sampling_network,
+    critics: MakeCritics = one_critic,
     sampler_optimizer: MakeOptimizer = decaying_adam,
     critic_optimizer: MakeOptimizer = decaying_adam,
     storage: MakeStorage = replay_storage,
@@ -129,19 +143,21 @@ def continuous_soft_q(
 
     Actions are in canonical units, [-1, 1] per dimension, and so are all volumes.
 
+    Args:
+        critics: an ensemble of one.
+
     Raises:
         ConfigError: the environment's actions are discrete.
     """
     space = env.observation_space
     action_dim, encode = dimension_of_actions("soft Q-learning", env, "soft_dqn"), features(space)
-    sampler: Network = Sampler(torso(space, config.hidden_sizes, config.activation), action_dim)
-    critic: Network = Critics(critic_torso(space, config.hidden_sizes, config.activation), 1)
+    sampler_net, critic = sampler(config, space, action_dim), critics(config, space)
     optimize_sampler, optimize_critic = sampler_optimizer(config), critic_optimizer(config)
 
     def init(key: jax.Array, obs: jax.Array) -> ContinuousSoftQState:
         key_sampler, key_critic = jax.random.split(key)
         action = jnp.zeros((obs.shape[0], action_dim))
-        sampler_params = sampler.init(key_sampler, encode(obs), action)
+        sampler_params = sampler_net.init(key_sampler, encode(obs), action)
         critic_params = critic.init(key_critic, encode(obs), action)
         return ContinuousSoftQState(
             sampler=start(optimize_sampler, sampler_params),
@@ -153,7 +169,7 @@ def continuous_soft_q(
         return critic.apply(state.critic.params, encode(obs), action).squeeze(0)
 
     def policy(key: jax.Array, state: ContinuousSoftQState, obs: jax.Array) -> jax.Array:
-        u = draw(sampler, key, state.sampler.params, encode(obs), (1, action_dim))
+        u = draw(sampler_net, key, state.sampler.params, encode(obs), (1, action_dim))
         return jnp.tanh(u).squeeze(1)
 
     def act(
@@ -166,7 +182,7 @@ def continuous_soft_q(
     ) -> tuple[ContinuousSoftQState, jax.Array, Metrics]:
         key_value, key_sampler = jax.random.split(key)
         batch = encoded(sample.transition, encode)
-        inputs = LossInputs(config, sampler, critic, state, batch, sample.weight, key_value)
+        inputs = LossInputs(config, sampler_net, critic, state, batch, sample.weight, key_value)
         new_critic, _, (priority, metrics) = gradient_step(
             optimize_critic, state.critic, critic_loss, inputs
         )

@@ -20,11 +20,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_sac.agents.common import Layers, dimension_of_actions
+from purejaxrl_sac.agents.common import (
+    DelayedActor,
+    EntropyTarget,
+    Layers,
+    LogStd,
+    dimension_of_actions,
+)
 from purejaxrl_sac.agents.off_policy import encoded, replay_storage, uniform_replay
 from purejaxrl_sac.agents.sac import (
     ContinuousConfig,
-    EntropyTarget,
     default_actor_optimizer,
     default_critic_optimizer,
     default_temperature_optimizer,
@@ -33,9 +38,9 @@ from purejaxrl_sac.agents.sac import (
 from purejaxrl_sac.config import static
 from purejaxrl_sac.distributions import squashed_gaussian
 from purejaxrl_sac.losses import soft, td
-from purejaxrl_sac.networks.continuous import Critics, GaussianActor, critic_torso
+from purejaxrl_sac.networks.continuous import Critics, GaussianActor, critic_torso, gaussian_actor
 from purejaxrl_sac.networks.layers import BatchRenorm
-from purejaxrl_sac.networks.torsos import features, torso
+from purejaxrl_sac.networks.torsos import features
 from purejaxrl_sac.optimize import (
     Learned,
     apply_gradients,
@@ -49,6 +54,8 @@ from purejaxrl_sac.types import (
     Agent,
     Algorithm,
     Env,
+    MakeActor,
+    MakeCritics,
     MakeMemory,
     MakeOptimizer,
     MakeStorage,
@@ -82,6 +89,28 @@ class LossInputs(NamedTuple):
     batch: Transition  # [B]; `obs` and `next_obs` are features
     weight: jax.Array  # [B], or a scalar
     key: jax.Array
+
+
+def normalized(config: CrossQConfig) -> dict[str, Any]:
+    """Parts of a torso with batch renormalisation, which removes biases."""
+    norm, dense = partial(BatchRenorm, config.renorm_warmup), partial(nn.Dense, use_bias=False)
+    return {"norm": norm, "dense": dense}
+
+
+def normalized_actor(config: CrossQConfig, space: Any, action_dim: int) -> GaussianActor:
+    """`gaussian_actor` with batch renormalisation."""
+    return gaussian_actor(config, space, action_dim, **normalized(config))
+
+
+def normalized_critics(config: CrossQConfig, space: Any) -> Critics:
+    """Two independent MLPs with batch renormalisation."""
+    sizes = config.critic_hidden_sizes
+    return Critics(critic_torso(space, sizes, config.activation, **normalized(config)), 2)
+
+
+def statistics(variables: Any) -> PyTree:
+    """The variables of a network that are not parameters."""
+    return {name: value for name, value in variables.items() if name != "params"}
 
 
 def sample_action(key: jax.Array, outputs: Any) -> tuple[jax.Array, jax.Array]:
@@ -126,6 +155,8 @@ def crossq(
     config: CrossQConfig,
     env: Env,
     *,
+    actor: MakeActor = normalized_actor,
+    critics: MakeCritics = normalized_critics,
     actor_optimizer: MakeOptimizer = default_actor_optimizer,
     critic_optimizer: MakeOptimizer = default_critic_optimizer,
     temperature_optimizer: MakeOptimizer = default_temperature_optimizer,
@@ -139,13 +170,7 @@ def crossq(
     """
     action_dim, space = dimension_of_actions("CrossQ", env), env.observation_space
     encode = features(space)
-    kinds: dict[str, Any] = {
-        "activation": config.activation,
-        "norm": partial(BatchRenorm, config.renorm_warmup),
-        "dense": partial(nn.Dense, use_bias=False),  # normalisation removes biases
-    }
-    actor: Network = GaussianActor(torso(space, config.hidden_sizes, **kinds), action_dim)
-    critic: Network = Critics(critic_torso(space, config.critic_hidden_sizes, **kinds), 2)
+    actor_net, critic = actor(config, space, action_dim), critics(config, space)
     delay, target_entropy = config.policy_delay, config.target_entropy_per_dim * action_dim
     optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)
     optimize_temperature = temperature_optimizer(config)
@@ -153,18 +178,18 @@ def crossq(
     def init(key: jax.Array, obs: jax.Array) -> CrossQState:
         key_actor, key_critic = jax.random.split(key)
         action = jnp.zeros((obs.shape[0], action_dim))
-        actor_variables = actor.init(key_actor, encode(obs))
+        actor_variables = actor_net.init(key_actor, encode(obs))
         critic_variables = critic.init(key_critic, encode(obs), action)
         return CrossQState(
             actor=start(optimize_actor, actor_variables["params"]),
-            actor_stats={STATISTICS: actor_variables[STATISTICS]},
+            actor_stats=statistics(actor_variables),
             critic=start(optimize_critic, critic_variables["params"]),
-            critic_stats={STATISTICS: critic_variables[STATISTICS]},
+            critic_stats=statistics(critic_variables),
             log_alpha=start(optimize_temperature, jnp.log(jnp.float32(config.alpha))),
         )
 
     def outputs(state: CrossQState, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return actor.apply({"params": state.actor.params, **state.actor_stats}, encode(obs))
+        return actor_net.apply({"params": state.actor.params, **state.actor_stats}, encode(obs))
 
     def act(
         key: jax.Array, state: CrossQState, obs: jax.Array, step: jax.Array
@@ -183,7 +208,7 @@ def crossq(
     ) -> tuple[CrossQState, jax.Array, Metrics]:
         key_next, key_actor = jax.random.split(key)
         batch = encoded(sample.transition, encode)
-        inputs = LossInputs(config, actor, critic, state, batch, sample.weight, key_next)
+        inputs = LossInputs(config, actor_net, critic, state, batch, sample.weight, key_next)
 
         new_critic, _, (critic_stats, priority, metrics) = gradient_step(
             optimize_critic, state.critic, critic_loss, inputs
@@ -213,7 +238,7 @@ def crossq(
     return agent, memory(config, storage(config, env))
 
 
-class CrossQConfig(ContinuousConfig, Layers, EntropyTarget):
+class CrossQConfig(ContinuousConfig, Layers, DelayedActor, LogStd, EntropyTarget):
     """Configuration of CrossQ."""
 
     algorithm: Algorithm = static(crossq)

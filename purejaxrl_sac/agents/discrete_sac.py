@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac import exploration
-from purejaxrl_sac.agents.common import QLayers, number_of_actions
+from purejaxrl_sac.agents.common import QLayers, Temperature, number_of_actions
 from purejaxrl_sac.agents.off_policy import (
     ReplayConfig,
     Targets,
@@ -28,7 +28,6 @@ from purejaxrl_sac.agents.off_policy import (
     uniform_replay,
 )
 from purejaxrl_sac.agents.sac import (
-    Temperature,
     default_critic_optimizer,
     default_temperature_optimizer,
     temperature_gradient,
@@ -208,7 +207,7 @@ class DiscreteSACConfig(ReplayConfig, QLayers, Targets, Temperature):
     """Configuration of SAC for discrete actions."""
 
     algorithm: Algorithm = static(discrete_sac)
-    target_entropy_ratio: float = traced(0.5, between=(0, 1))
-    """Initial target entropy as a fraction of log A."""
-    target_entropy_ratio_end: float = traced(0.1, between=(0, 1))
+    target_entropy_ratio: float = traced(0.5, at_least=0, below=1)
+    """Initial target entropy as a fraction of log A, the maximum."""
+    target_entropy_ratio_end: float = traced(0.1, at_least=0, below=1)
     """Final target entropy as a fraction of log A; it changes linearly over the run."""

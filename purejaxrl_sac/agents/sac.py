@@ -5,19 +5,20 @@ Critics Q_i (an ensemble, two by default), a squashed Gaussian actor pi and a te
     y       = r + gamma (min_j Q-_j(s', a') - alpha log pi(a'|s')),  a' ~ pi(.|s')
     J_Q     = E [ sum_i (Q_i(s, a) - y)^2 / 2 ]                                        (4.19)
     J_pi    = E [ alpha log pi(f(eps; s)|s) - min_i Q_i(s, f(eps; s)) ]                (4.23)
-    J_alpha = E [ -alpha (log pi(a|s) + H) ]                                           (4.3.2)
+    J_alpha = E [ -alpha (log pi(a|s) + H) ]                          (sections 4.3.1, 4.3.2)
     Q-      = tau Q + (1 - tau) Q-
 
 Each is minimised by its own optimiser, in this order: the actor's loss uses the critics' new
 parameters, the temperature's loss the actions that the actor drew before its step. The parameter
 is log alpha, which keeps alpha positive; `alpha_learning_rate=0` keeps it fixed.
 
-Every part is a function, and the family (`agents.sac_family`) consists of compositions such as
+Networks, the meaning of the critics' outputs, the losses of critics and actor, optimisers,
+exploration noise, storage and memory are parts: functions whose contracts are in `types`. The
+family (`agents.sac_family`) consists of compositions such as
 
     redq = partial(sac, critics=many_critics, critique=random_minimum)
 
-A loss is a function of the parameters it differentiates and of `LossInputs`; pass your own as a
-part. See `types` for the contracts of all parts.
+The two losses are functions of the parameters that they differentiate and of `LossInputs`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from purejaxrl_sac.agents.common import Layers, dimension_of_actions
+from purejaxrl_sac.agents.common import (
+    DelayedActor,
+    EntropyTarget,
+    Layers,
+    LogStd,
+    Temperature,
+    dimension_of_actions,
+)
 from purejaxrl_sac.agents.off_policy import (
     ReplayConfig,
     Targets,
@@ -37,11 +45,12 @@ from purejaxrl_sac.agents.off_policy import (
     replay_storage,
     uniform_replay,
 )
-from purejaxrl_sac.config import Config, static, traced
+from purejaxrl_sac.config import Config, static
 from purejaxrl_sac.distributions import squashed_gaussian
 from purejaxrl_sac.losses import soft, td
-from purejaxrl_sac.networks.continuous import Critics, GaussianActor, critic_torso
-from purejaxrl_sac.networks.torsos import features, torso
+from purejaxrl_sac.networks.continuous import gaussian_actor, twin_critics
+from purejaxrl_sac.networks.torsos import features
+from purejaxrl_sac.noise import white
 from purejaxrl_sac.optimize import (
     Learned,
     adam,
@@ -64,6 +73,7 @@ from purejaxrl_sac.types import (
     MakeCritics,
     MakeCritique,
     MakeMemory,
+    MakeNoise,
     MakeOptimizer,
     MakeStorage,
     Memory,
@@ -71,7 +81,6 @@ from purejaxrl_sac.types import (
     PyTree,
     Sample,
     Transition,
-    memoryless,
 )
 
 
@@ -161,7 +170,7 @@ def actor_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
 def temperature_loss(
     log_alpha: jax.Array, log_prob: jax.Array, target_entropy: jax.Array | float
 ) -> jax.Array:
-    """J_alpha = E[-alpha (log pi(a|s) + H)] (post, 4.3.2); log_prob [B]."""
+    """J_alpha = E[-alpha (log pi(a|s) + H)] (post, sections 4.3.1 and 4.3.2); log_prob [B]."""
     return soft.temperature(jnp.exp(log_alpha), log_prob, target_entropy).mean()
 
 
@@ -181,19 +190,10 @@ def minimum(config: Config) -> Critique:
     )
 
 
-def gaussian_actor(config: Layers, space: Any, action_dim: int) -> GaussianActor:
-    """An MLP for the mean and the log standard deviation."""
-    return GaussianActor(torso(space, config.hidden_sizes, config.activation), action_dim)
-
-
-def twin_critics(config: Layers, space: Any) -> Critics:
-    """Two independent MLPs."""
-    return Critics(critic_torso(space, config.hidden_sizes, config.activation), 2)
-
-
 def default_actor_optimizer(config: Any) -> optax.GradientTransformation:
-    """Adam on clipped gradients; config needs the fields of `Learning`, and policy_delay."""
-    return adam(linear_decay(config, config.policy_delay), config.max_grad_norm)
+    """Adam on clipped gradients; config needs the fields of `Learning` and `DelayedActor`."""
+    decay = linear_decay(config, config.policy_delay, config.actor_learning_rate)
+    return adam(decay, config.max_grad_norm)
 
 
 def default_critic_optimizer(config: ContinuousConfig) -> optax.GradientTransformation:
@@ -218,6 +218,7 @@ def sac(
     actor_optimizer: MakeOptimizer = default_actor_optimizer,
     critic_optimizer: MakeOptimizer = default_critic_optimizer,
     temperature_optimizer: MakeOptimizer = default_temperature_optimizer,
+    noise: MakeNoise = white,
     storage: MakeStorage = replay_storage,
     memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
@@ -238,6 +239,7 @@ def sac(
     delay, target_entropy = config.policy_delay, config.target_entropy_per_dim * action_dim
     optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)
     optimize_temperature = temperature_optimizer(config)
+    draw_noise, init_carry = noise(config, action_dim)
 
     def sample_action(
         key: jax.Array, params: PyTree, obs: jax.Array
@@ -264,13 +266,17 @@ def sac(
         )
 
     def act(
-        key: jax.Array, state: SACState, obs: jax.Array, step: jax.Array
-    ) -> tuple[jax.Array, PyTree]:
-        return sample_action(key, state.actor.params, encode(obs))[0], ()
+        key: jax.Array, state: SACState, obs: jax.Array, step: jax.Array, carry: PyTree
+    ) -> tuple[jax.Array, PyTree, PyTree]:
+        mean, log_std = actor_net.apply(state.actor.params, encode(obs))
+        epsilon, carry = draw_noise(key, mean.shape, carry)
+        return jnp.tanh(mean + jnp.exp(log_std) * epsilon), (), carry
 
-    def policy(key: jax.Array, state: SACState, obs: jax.Array) -> jax.Array:
+    def policy(
+        key: jax.Array, state: SACState, obs: jax.Array, carry: PyTree
+    ) -> tuple[jax.Array, PyTree]:
         mean, _ = actor_net.apply(state.actor.params, encode(obs))
-        return jnp.tanh(mean)
+        return jnp.tanh(mean), carry
 
     def q_values(state: SACState, obs: jax.Array, action: jax.Array) -> jax.Array:
         return networks.critique.value(critic(state.critic.params, encode(obs), action))
@@ -304,7 +310,7 @@ def sac(
         metrics |= {"alpha": jnp.exp(state.log_alpha.params), **actor_metrics}
         return SACState(actor, critic, target_params, log_alpha), priority, metrics
 
-    agent = memoryless(init, act, policy, update, q_values)
+    agent = Agent(init, act, policy, update, q_values, init_carry=init_carry)
     return agent, memory(config, storage(config, env))
 
 
@@ -321,25 +327,7 @@ class ContinuousConfig(ReplayConfig):
     """Transitions the replay memory stores; a multiple of num_envs x rollout_length."""
 
 
-class Temperature(Config):
-    """Fields of a learned temperature."""
-
-    alpha: float = traced(1.0, above=0)
-    """Initial temperature (constant where alpha_learning_rate is 0)."""
-    alpha_learning_rate: float = traced(1e-3, at_least=0)
-    """Learning rate of log alpha; 0 keeps the temperature fixed."""
-
-
-class EntropyTarget(Temperature):
-    """Fields of the actor's and the temperature's updates."""
-
-    policy_delay: int = static(1, at_least=1)
-    """Updates of the critics per update of the actor and the temperature."""
-    target_entropy_per_dim: float = traced(-1.0, kind=float)
-    """Target entropy in nats per action dimension, of actions in [-1, 1]."""
-
-
-class SACFields(ContinuousConfig, Targets, EntropyTarget):
+class SACFields(ContinuousConfig, Targets, DelayedActor, LogStd, EntropyTarget):
     """Fields of `sac`; a part that needs more fields has its own class for them."""
 
 

@@ -3,16 +3,19 @@
     redq    many critics, targets from the minimum over a few    Chen et al. 2021, arXiv 2101.05982
     droq    twin critics with dropout and LayerNorm              Hiraoka et al. 2022, 2110.02034
     tqc     quantile critics, without the largest quantiles      Kuznetsov et al. 2020, 2005.04269
-    simba   residual networks, normalised observations, AdamW    Lee et al. 2024, 2410.09754
+    simba   residual networks, AdamW; observations, which a      Lee et al. 2024, 2410.09754
+            wrapper normalises
 
-These learn more from each environment step: raise `num_updates`. Conversely,
+In redq, droq and tqc, the actor maximises the mean over critics. These learn more from each
+environment step: raise `num_updates`. Conversely,
 
     fast_sac   a thousand environments, n-step returns, LayerNorm, AdamW
 
-takes so many steps at once that few updates suffice, as on one accelerator (Li et al. 2023, arXiv
-2307.12983; Seo et al. 2025, 2505.22642). Its n-step returns sum only rewards, as theirs do: the
-entropies of the steps in between are left out, so its targets are those of (4.19) only if n is 1.
-SimBa's authors use a single critic where episodes do not terminate; here it always has two.
+takes so many steps at once that few updates suffice. It does with SAC what Parallel Q-Learning (Li
+et al. 2023, arXiv 2307.12983) does with DDPG and FastTD3 (Seo et al. 2025, 2505.22642) with TD3,
+all on one accelerator. Its n-step returns sum only rewards, as theirs do: the entropies of the
+steps in between are left out, so its targets are those of (4.19) only if n is 1. SimBa's authors
+use a single critic where episodes do not terminate; here it always has two.
 """
 
 from __future__ import annotations
@@ -31,10 +34,17 @@ from purejaxrl_sac.agents.sac import SACConfig, SACFields, minimum, sac
 from purejaxrl_sac.config import ConfigError, static, traced
 from purejaxrl_sac.kernels.sorting import ascending
 from purejaxrl_sac.losses.distributional import quantile_huber
-from purejaxrl_sac.networks.continuous import Critics, GaussianActor, critic_torso
-from purejaxrl_sac.networks.layers import Dropout, LayerNorm
+from purejaxrl_sac.networks.continuous import (
+    Critics,
+    GaussianActor,
+    critic_torso,
+    gaussian_actor,
+    rescaled_tanh,
+    twin_critics,
+)
+from purejaxrl_sac.networks.layers import Dropout, LayerNorm, orthogonal
 from purejaxrl_sac.networks.q_networks import midpoints
-from purejaxrl_sac.networks.torsos import Residual, flat, torso
+from purejaxrl_sac.networks.torsos import Residual, flat
 from purejaxrl_sac.optimize import adamw, linear_decay
 from purejaxrl_sac.types import Agent, Algorithm, Critique, Env, Memory
 
@@ -67,8 +77,7 @@ def dropout_critics(config: DroQConfig, space: Any) -> Critics:
     def norm() -> nn.Module:
         return nn.Sequential([Dropout(config.dropout_rate), LayerNorm()])
 
-    mlp = critic_torso(space, config.hidden_sizes, config.activation, norm=norm)
-    return Critics(mlp, 2)
+    return twin_critics(config, space, norm=norm)
 
 
 def quantile_critics(config: TQCConfig, space: Any) -> Critics:
@@ -97,29 +106,19 @@ def truncated(config: TQCConfig) -> Critique:
 def residual_actor(config: SimBaConfig, space: Any, action_dim: int) -> GaussianActor:
     """Residual blocks for the mean and the log standard deviation."""
     blocks = Residual(config.actor_width, config.actor_blocks)
-    return GaussianActor(nn.Sequential([flat, blocks]), action_dim)
+    torso, low, high = nn.Sequential([flat, blocks]), config.log_std_min, config.log_std_max
+    return GaussianActor(torso, action_dim, low, high, rescaled_tanh, orthogonal(1.0))
 
 
 def residual_critics(config: SimBaConfig, space: Any) -> Critics:
     """Two independent networks of residual blocks."""
-    return Critics(Residual(config.critic_width, config.critic_blocks), 2)
-
-
-def layer_norm_actor(config: SACConfig, space: Any, action_dim: int) -> GaussianActor:
-    """`gaussian_actor` with LayerNorm before each activation."""
-    mlp = torso(space, config.hidden_sizes, config.activation, norm=LayerNorm)
-    return GaussianActor(mlp, action_dim)
-
-
-def layer_norm_critics(config: SACConfig, space: Any) -> Critics:
-    """`twin_critics` with LayerNorm before each activation."""
-    mlp = critic_torso(space, config.hidden_sizes, config.activation, norm=LayerNorm)
-    return Critics(mlp, 2)
+    blocks = Residual(config.critic_width, config.critic_blocks)
+    return Critics(blocks, 2, dense=orthogonal(1.0))
 
 
 def adamw_actor(config: SimBaConfig | FastSACConfig) -> optax.GradientTransformation:
     """AdamW on clipped gradients."""
-    decay = linear_decay(config, config.policy_delay)
+    decay = linear_decay(config, config.policy_delay, config.actor_learning_rate)
     return adamw(decay, config.max_grad_norm, config.weight_decay)
 
 
@@ -133,8 +132,8 @@ droq = partial(sac, critics=dropout_critics, critique=minimum_and_mean)
 tqc = partial(sac, critics=quantile_critics, critique=truncated)
 fast_sac = partial(
     sac,
-    actor=layer_norm_actor,
-    critics=layer_norm_critics,
+    actor=partial(gaussian_actor, norm=LayerNorm),
+    critics=partial(twin_critics, norm=LayerNorm),
     actor_optimizer=adamw_actor,
     critic_optimizer=adamw_critics,
     storage=n_step_storage,
@@ -226,6 +225,8 @@ class SimBaConfig(SACFields):
     """Initial learning rate."""
     weight_decay: float = traced(1e-2, at_least=0)
     """Weight decay of AdamW."""
+    log_std_min: float = static(-10.0)
+    """Smallest log standard deviation."""
     alpha: float = 0.01
     """Initial temperature (constant where alpha_learning_rate is 0)."""
     alpha_learning_rate: float = 1e-4

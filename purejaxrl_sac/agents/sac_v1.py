@@ -1,32 +1,28 @@
 """The original SAC (Haarnoja et al. 2018, arXiv 1801.01290): a value network, a fixed temperature.
 
     J_V  = E [ (V(s) - (min_i Q_i(s, a) - alpha log pi(a|s)))^2 / 2 ],   a ~ pi(.|s)
-    J_Q  = E [ sum_i (Q_i(s, a) - (r + gamma V-(s')))^2 / 2 ]
+    J_Q  = E [ sum_i (Q_i(s, a) - (c r + gamma V-(s')))^2 / 2 ]
     J_pi = E [ alpha log pi(f(eps; s)|s) - min_i Q_i(s, f(eps; s)) ]
     V-   = tau V + (1 - tau) V-
 
-The paper's reward scale is 1 / alpha.
+The optimal policy depends on the reward scale c and the temperature only through c / alpha. The
+paper has alpha = 1 and chooses c for each environment; the default here is c = 1 and alpha = 0.2.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_sac.agents.common import Layers, dimension_of_actions
+from purejaxrl_sac.agents.common import Layers, LogStd, dimension_of_actions
 from purejaxrl_sac.agents.off_policy import Targets, encoded, replay_storage, uniform_replay
-from purejaxrl_sac.agents.sac import (
-    ContinuousConfig,
-    default_critic_optimizer,
-    gaussian_actor,
-    twin_critics,
-)
+from purejaxrl_sac.agents.sac import ContinuousConfig, default_critic_optimizer
 from purejaxrl_sac.config import static, traced
 from purejaxrl_sac.distributions import squashed_gaussian
 from purejaxrl_sac.losses import soft, td
-from purejaxrl_sac.networks.continuous import Head
+from purejaxrl_sac.networks.continuous import Head, gaussian_actor, twin_critics
 from purejaxrl_sac.networks.torsos import features, torso
 from purejaxrl_sac.optimize import (
     Learned,
@@ -40,9 +36,12 @@ from purejaxrl_sac.types import (
     Algorithm,
     Env,
     LossOutput,
+    MakeActor,
+    MakeCritics,
     MakeMemory,
     MakeOptimizer,
     MakeStorage,
+    MakeValue,
     Memory,
     Metrics,
     Network,
@@ -75,9 +74,11 @@ class LossInputs(NamedTuple):
 
 def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """J_Q, and |y - Q(s, a)| [B], averaged over critics, as priority."""
-    batch = inputs.batch
+    config, batch = inputs.config, inputs.batch
     next_value = inputs.value.apply(inputs.state.target_params, batch.next_obs).squeeze(-1)
-    target = td.td_target(batch.reward, batch.discount, inputs.config.gamma, next_value)
+    scale = config.reward_scale
+    reward = batch.reward if scale is None else scale * batch.reward
+    target = td.td_target(reward, batch.discount, config.gamma, next_value)
     q = inputs.critic.apply(params, batch.obs, batch.action)
     loss = (inputs.weight * soft.soft_critic(q, target)).mean()
     return loss, (jnp.abs(target - q).mean(0), {"critic_loss": loss, "q": q.mean()})
@@ -104,10 +105,18 @@ def value_loss(
     return loss, {"value_loss": loss}
 
 
+def value_network(config: Layers, space: Any) -> Head:
+    """An MLP."""
+    return Head(torso(space, config.hidden_sizes, config.activation), 1)
+
+
 def sac_v1(
     config: SACv1Config,
     env: Env,
     *,
+    actor: MakeActor = gaussian_actor,
+    critics: MakeCritics = twin_critics,
+    value: MakeValue = value_network,
     actor_optimizer: MakeOptimizer = decaying_adam,
     critic_optimizer: MakeOptimizer = default_critic_optimizer,
     value_optimizer: MakeOptimizer = decaying_adam,
@@ -121,18 +130,17 @@ def sac_v1(
     """
     action_dim, space = dimension_of_actions("SAC", env), env.observation_space
     encode = features(space)
-    actor: Network = gaussian_actor(config, space, action_dim)
-    critic: Network = twin_critics(config, space)
-    value: Network = Head(torso(space, config.hidden_sizes, config.activation), 1)
+    actor_net, critic = actor(config, space, action_dim), critics(config, space)
+    value_net = value(config, space)
     optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)
     optimize_value = value_optimizer(config)
 
     def init(key: jax.Array, obs: jax.Array) -> SACv1State:
         key_actor, key_critic, key_value = jax.random.split(key, 3)
         action = jnp.zeros((obs.shape[0], action_dim))
-        value_params = value.init(key_value, encode(obs))
+        value_params = value_net.init(key_value, encode(obs))
         return SACv1State(
-            actor=start(optimize_actor, actor.init(key_actor, encode(obs))),
+            actor=start(optimize_actor, actor_net.init(key_actor, encode(obs))),
             critic=start(optimize_critic, critic.init(key_critic, encode(obs), action)),
             value=start(optimize_value, value_params),
             target_params=jax.tree.map(jnp.copy, value_params),
@@ -141,11 +149,11 @@ def sac_v1(
     def act(
         key: jax.Array, state: SACv1State, obs: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, PyTree]:
-        pi = squashed_gaussian(*actor.apply(state.actor.params, encode(obs)))
+        pi = squashed_gaussian(*actor_net.apply(state.actor.params, encode(obs)))
         return pi.sample_and_log_prob(seed=key)[0], ()
 
     def policy(key: jax.Array, state: SACv1State, obs: jax.Array) -> jax.Array:
-        mean, _ = actor.apply(state.actor.params, encode(obs))
+        mean, _ = actor_net.apply(state.actor.params, encode(obs))
         return jnp.tanh(mean)
 
     def q_values(state: SACv1State, obs: jax.Array, action: jax.Array) -> jax.Array:
@@ -155,7 +163,8 @@ def sac_v1(
         key: jax.Array, state: SACv1State, sample: Sample, count: jax.Array
     ) -> tuple[SACv1State, jax.Array, Metrics]:
         batch = encoded(sample.transition, encode)
-        inputs = LossInputs(config, actor, critic, value, state, batch, sample.weight, key)
+        weight = sample.weight
+        inputs = LossInputs(config, actor_net, critic, value_net, state, batch, weight, key)
         new_actor, _, (soft_value, actor_metrics) = gradient_step(
             optimize_actor, state.actor, actor_loss, inputs
         )
@@ -175,9 +184,11 @@ def sac_v1(
     return agent, memory(config, storage(config, env))
 
 
-class SACv1Config(ContinuousConfig, Layers, Targets):
+class SACv1Config(ContinuousConfig, Layers, Targets, LogStd):
     """Configuration of the original SAC."""
 
     algorithm: Algorithm = static(sac_v1)
     alpha: float = traced(0.2, above=0)
-    """Temperature, 1 / the paper's reward scale."""
+    """Temperature."""
+    reward_scale: float | None = traced(None, kind=float, above=0, optional=True)
+    """c, a factor of the rewards; None: 1."""

@@ -4,7 +4,7 @@
     J_Q  = E [ sum_i (Q_i(s, a) - y)^2 / 2 ]
     J_mu = -E [ Q_1(s, mu(s)) ],  minimised once in `policy_delay` updates, when targets move, too
 
-Exploration adds Gaussian noise to the actions.
+Exploration adds Gaussian noise to the actions; `noise_scale=decaying` lowers it over the run.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_sac.agents.common import Layers, dimension_of_actions
+from purejaxrl_sac import exploration
+from purejaxrl_sac.agents.common import DelayedActor, Layers, dimension_of_actions
 from purejaxrl_sac.agents.off_policy import encoded, replay_storage, uniform_replay
 from purejaxrl_sac.agents.sac import (
     ContinuousConfig,
     default_actor_optimizer,
     default_critic_optimizer,
-    twin_critics,
 )
-from purejaxrl_sac.config import static, traced
+from purejaxrl_sac.config import Config, static, traced
 from purejaxrl_sac.losses import soft, td
-from purejaxrl_sac.networks.continuous import DeterministicActor
-from purejaxrl_sac.networks.torsos import features, torso
+from purejaxrl_sac.networks.continuous import deterministic_actor, twin_critics
+from purejaxrl_sac.networks.torsos import features
+from purejaxrl_sac.noise import white
 from purejaxrl_sac.optimize import (
     Learned,
     apply_gradients,
@@ -40,17 +41,20 @@ from purejaxrl_sac.types import (
     Algorithm,
     Env,
     LossOutput,
+    MakeActor,
     MakeCritics,
     MakeMemory,
+    MakeNoise,
     MakeOptimizer,
     MakeStorage,
     Memory,
     Metrics,
     Network,
+    NoiseScale,
     PyTree,
     Sample,
+    Scalar,
     Transition,
-    memoryless,
 )
 
 
@@ -98,19 +102,35 @@ def actor_loss(params: PyTree, inputs: LossInputs) -> jax.Array:
     return -inputs.critic.apply(inputs.state.critic.params, obs, action)[0].mean()
 
 
-def deterministic_actor(config: Layers, space: Any, action_dim: int) -> Network:
-    """An MLP with tanh outputs."""
-    mlp = torso(space, config.hidden_sizes, config.activation)
-    return DeterministicActor(mlp, action_dim)
+def constant(config: Any, step: jax.Array) -> Scalar:
+    """The standard deviation exploration_noise, throughout the run."""
+    return config.exploration_noise
+
+
+class Decay(Config):
+    """Fields of `decaying`."""
+
+    exploration_noise_end: float = traced(0.0, at_least=0)
+    """Standard deviation of the noise on actions taken at the end of the run."""
+
+
+def decaying(config: Any, step: jax.Array) -> Scalar:
+    """Linear decay from exploration_noise to exploration_noise_end, see `Decay`, over the run."""
+    progress = step / (config.total_steps / config.num_envs)
+    start, end = config.exploration_noise, config.exploration_noise_end
+    return exploration.linear_schedule(start, end, progress)
 
 
 def td3(
     config: TD3Config,
     env: Env,
     *,
+    actor: MakeActor = deterministic_actor,
     critics: MakeCritics = twin_critics,
     actor_optimizer: MakeOptimizer = default_actor_optimizer,
     critic_optimizer: MakeOptimizer = default_critic_optimizer,
+    noise: MakeNoise = white,
+    noise_scale: NoiseScale = constant,
     storage: MakeStorage = replay_storage,
     memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
@@ -121,14 +141,15 @@ def td3(
     """
     action_dim = dimension_of_actions("TD3", env)
     encode = features(env.observation_space)
-    actor = deterministic_actor(config, env.observation_space, action_dim)
+    actor_net = actor(config, env.observation_space, action_dim)
     critic = critics(config, env.observation_space)
     optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)
     delay = config.policy_delay
+    draw_noise, init_carry = noise(config, action_dim)
 
     def init(key: jax.Array, obs: jax.Array) -> TD3State:
         key_actor, key_critic = jax.random.split(key)
-        actor_params = actor.init(key_actor, encode(obs))
+        actor_params = actor_net.init(key_actor, encode(obs))
         critic_params = critic.init(key_critic, encode(obs), jnp.zeros((obs.shape[0], action_dim)))
         return TD3State(
             actor=start(optimize_actor, actor_params),
@@ -137,15 +158,17 @@ def td3(
             target_critic_params=jax.tree.map(jnp.copy, critic_params),
         )
 
-    def policy(key: jax.Array, state: TD3State, obs: jax.Array) -> jax.Array:
-        return actor.apply(state.actor.params, encode(obs))
+    def policy(
+        key: jax.Array, state: TD3State, obs: jax.Array, carry: PyTree
+    ) -> tuple[jax.Array, PyTree]:
+        return actor_net.apply(state.actor.params, encode(obs)), carry
 
     def act(
-        key: jax.Array, state: TD3State, obs: jax.Array, step: jax.Array
-    ) -> tuple[jax.Array, PyTree]:
-        action = policy(key, state, obs)
-        noise = config.exploration_noise * jax.random.normal(key, action.shape)
-        return jnp.clip(action + noise, -1, 1), ()
+        key: jax.Array, state: TD3State, obs: jax.Array, step: jax.Array, carry: PyTree
+    ) -> tuple[jax.Array, PyTree, PyTree]:
+        action, carry = policy(key, state, obs, carry)
+        epsilon, carry = draw_noise(key, action.shape, carry)
+        return jnp.clip(action + noise_scale(config, step) * epsilon, -1, 1), (), carry
 
     def q_values(state: TD3State, obs: jax.Array, action: jax.Array) -> jax.Array:
         return critic.apply(state.critic.params, encode(obs), action)[0]
@@ -154,7 +177,7 @@ def td3(
         key: jax.Array, state: TD3State, sample: Sample, count: jax.Array
     ) -> tuple[TD3State, jax.Array, Metrics]:
         batch = encoded(sample.transition, encode)
-        inputs = LossInputs(config, actor, critic, state, batch, sample.weight, key)
+        inputs = LossInputs(config, actor_net, critic, state, batch, sample.weight, key)
 
         new_critic, _, (priority, metrics) = gradient_step(
             optimize_critic, state.critic, critic_loss, inputs
@@ -174,17 +197,17 @@ def td3(
         )
         return TD3State(new_actor, new_critic, *targets), priority, metrics | actor_metrics
 
-    agent = memoryless(init, act, policy, update, q_values)
+    agent = Agent(init, act, policy, update, q_values, init_carry=init_carry)
     return agent, memory(config, storage(config, env))
 
 
-class TD3Config(ContinuousConfig, Layers):
+class TD3Config(ContinuousConfig, Layers, DelayedActor):
     """Configuration of TD3."""
 
     algorithm: Algorithm = static(td3)
     tau: float = traced(0.005, between=(0, 1))
     """Step of the target parameters towards the learned ones at each update of the actor."""
-    policy_delay: int = static(2, at_least=1)
+    policy_delay: int = static(2)
     """Updates of the critics per update of the actor and the targets."""
     exploration_noise: float = traced(0.1, at_least=0)
     """Standard deviation of the noise on actions taken."""

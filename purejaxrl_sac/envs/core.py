@@ -2,7 +2,8 @@
 
 Discrete actions are int32 in [0, A), continuous ones flat float32 vectors in [-1, 1]. `Env.to_env`
 maps them to the environment's own bounds and shape; `rollout` applies it and stores the canonical
-action.
+action. For a Box of integers, [-1, 1] is divided into as many equal intervals, so that uniform
+canonical actions are uniform integers.
 """
 
 from __future__ import annotations
@@ -112,9 +113,16 @@ def bind(env: Any, params: Any = None) -> Env:
                     " from [-1, 1]: wrap it in an environment with finite bounds"
                 )
 
+        continuous = jnp.issubdtype(action_space.dtype, jnp.floating)
+
         def to_env(action: jax.Array) -> jax.Array:
-            action = action.reshape(-1, *shape)
-            return (low + (action + 1) * 0.5 * (high - low)).astype(action_space.dtype)
+            fraction = (action.reshape(-1, *shape) + 1) * 0.5
+            if continuous:
+                scaled = low + fraction * (high - low)
+            else:
+                scaled = jnp.floor(low + fraction * (jnp.float32(high) - low + 1))
+            # rounding errors may exceed the bounds, and the last interval is closed
+            return jnp.clip(scaled, low, high).astype(action_space.dtype)
 
         def random_action(key: jax.Array, num_envs: int) -> jax.Array:
             return jax.random.uniform(key, (num_envs, action_dim), jnp.float32, -1, 1)

@@ -50,7 +50,7 @@ def munchausen(
 
 
 def soft_value(q: jax.Array, log_prob: jax.Array, alpha: jax.Array | float) -> jax.Array:
-    """V(s) = min_i Q_i(s, a) - alpha log pi(a|s) for a ~ pi (post, 4.4 and 4.3.2).
+    """V(s) = min_i Q_i(s, a) - alpha log pi(a|s) for a ~ pi (post, 4.4 and section 4.3.2).
 
     Args:
         q: [E, B], the ensemble's values of the sampled action; log_prob: [B].
@@ -93,7 +93,9 @@ def soft_actor(q: jax.Array, log_prob: jax.Array, alpha: jax.Array | float) -> j
 def temperature(
     alpha: jax.Array, log_prob: jax.Array, target_entropy: jax.Array | float
 ) -> jax.Array:
-    """J(alpha) = E[-alpha log pi(a|s) - alpha H] per sample (post, 4.3.2), H the target entropy.
+    """J(alpha) = E[-alpha log pi(a|s) - alpha H] per sample, H being the target entropy.
+
+    See the post, sections 4.3.1 and 4.3.2; it has no number.
 
     Minimising it over alpha >= 0 is the dual of maximising the return subject to an entropy of
     at least H: alpha rises while the policy's entropy is below H and falls while it is above.

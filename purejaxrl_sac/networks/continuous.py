@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.networks.layers import MakeLayer
 from purejaxrl_sac.networks.torsos import convolutions, flat, torso
 
 
@@ -18,10 +19,11 @@ class Head(nn.Module):
 
     torso: nn.Module
     num_outputs: int
+    dense: MakeLayer = nn.Dense
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return nn.Dense(self.num_outputs)(self.torso(x))
+        return self.dense(self.num_outputs)(self.torso(x))
 
 
 class Critics(nn.Module):
@@ -32,11 +34,13 @@ class Critics(nn.Module):
 
     Attributes:
         num_outputs: K; None for [E, B].
+        dense: the output layer of each critic.
     """
 
     torso: nn.Module
     size: int = 2
     num_outputs: int | None = None
+    dense: MakeLayer = nn.Dense
 
     @nn.compact
     def __call__(self, obs: jax.Array, action: jax.Array) -> jax.Array:
@@ -48,7 +52,7 @@ class Critics(nn.Module):
             variable_axes={"params": 0, "batch_stats": 0},
             split_rngs={"params": True, "dropout": True},
         )
-        z = head(self.torso, self.num_outputs or 1)(x)
+        z = head(self.torso, self.num_outputs or 1, self.dense)(x)
         return z.squeeze(-1) if self.num_outputs is None else z
 
 
@@ -75,19 +79,34 @@ class DeterministicActor(nn.Module):
         return jnp.tanh(nn.Dense(self.action_dim)(self.torso(obs)))
 
 
+Bound = Callable[[jax.Array, float, float], jax.Array]  # (x, low, high) -> within [low, high]
+
+
+def rescaled_tanh(x: jax.Array, low: float, high: float) -> jax.Array:
+    """tanh(x), rescaled from [-1, 1] to [low, high]; unlike `jnp.clip`, its slope is never zero."""
+    return low + 0.5 * (high - low) * (1 + jnp.tanh(x))
+
+
 class GaussianActor(nn.Module):
-    """pi(a|s) before squashing: [B, *obs_shape] -> mean and log standard deviation, [B, D] each."""
+    """pi(a|s) before squashing: [B, *obs_shape] -> mean and log standard deviation, [B, D] each.
+
+    Attributes:
+        bound: how log standard deviations are bounded, `jnp.clip` or `rescaled_tanh`.
+        dense: the output layer.
+    """
 
     torso: nn.Module
     action_dim: int
     log_std_min: float = -20.0
     log_std_max: float = 2.0
+    bound: Bound = jnp.clip
+    dense: MakeLayer = nn.Dense
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x = nn.Dense(2 * self.action_dim)(self.torso(obs))
+        x = self.dense(2 * self.action_dim)(self.torso(obs))
         mean, log_std = jnp.split(x, 2, axis=-1)
-        return mean, jnp.clip(log_std, self.log_std_min, self.log_std_max)
+        return mean, self.bound(log_std, self.log_std_min, self.log_std_max)
 
 
 def critic_torso(
@@ -104,3 +123,30 @@ def critic_torso(
             f" {space.shape}: wrap the environment to flatten them, or use a2c or ppo"
         )
     return torso(space, hidden_sizes, activation, **parts)
+
+
+def gaussian_actor(
+    config: Any, space: Any, action_dim: int, *, bound: Bound = jnp.clip, **parts: Any
+) -> GaussianActor:
+    """An MLP for the mean and the log standard deviation.
+
+    Args:
+        config: hidden_sizes, activation, log_std_min and log_std_max.
+        space: gymnax observation space.
+        action_dim: D.
+        bound: how log standard deviations are bounded, `jnp.clip` or `rescaled_tanh`.
+        **parts: as for `torso`.
+    """
+    mlp = torso(space, config.hidden_sizes, config.activation, **parts)
+    return GaussianActor(mlp, action_dim, config.log_std_min, config.log_std_max, bound)
+
+
+def deterministic_actor(config: Any, space: Any, action_dim: int) -> DeterministicActor:
+    """An MLP with tanh outputs; arguments as for `gaussian_actor`."""
+    mlp = torso(space, config.hidden_sizes, config.activation)
+    return DeterministicActor(mlp, action_dim)
+
+
+def twin_critics(config: Any, space: Any, **parts: Any) -> Critics:
+    """Two independent MLPs; arguments as for `gaussian_actor`."""
+    return Critics(critic_torso(space, config.hidden_sizes, config.activation, **parts), 2)
