@@ -122,9 +122,9 @@ def test_the_learned_temperature_gives_the_target_entropy(monkeypatch):
 
 def test_the_value_network_of_sac_v1_learns_the_soft_value(monkeypatch):
     monkeypatch.setattr(sac_v1_module, "squashed_gaussian", gaussian)
-    monkeypatch.setattr(sac_v1_module, "twin_critics", given)
     config = of_bandit("sac_v1").replace(alpha=0.5)
-    state, found = jax.jit(lambda: improved(config, config.algorithm, 4_000))()
+    make = partial(sac_v1_module.sac_v1, critics=given)
+    state, found = jax.jit(lambda: improved(config, make, 4_000))()
     np.testing.assert_allclose(found["std"] ** 2, 0.25, rtol=0.02)
     space = envs.bind(config.env).observation_space
     network = networks.Head(networks.torso(space, (), "relu"), 1)
