@@ -123,7 +123,7 @@ def sac_v1(
     storage: MakeStorage = replay_storage,
     memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
-    """SAC as first published; the parts are those of `sac`.
+    """SAC as first published; the parts are those of `sac`, and the network and optimiser of V.
 
     Raises:
         ConfigError: the environment's actions are discrete.

@@ -134,7 +134,7 @@ def td3(
     storage: MakeStorage = replay_storage,
     memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
-    """TD3; the parts are those of `sac`.
+    """TD3; the parts are those of `sac`, and `noise_scale` (`constant` or `decaying`).
 
     Raises:
         ConfigError: the environment's actions are discrete.
