@@ -235,8 +235,8 @@ def _repeat_noise(keys: jax.Array, noise_repeat: int) -> jax.Array:
     """Keys [..., T, 1 + N] whose first one, the actor's, is repeated for `noise_repeat` steps.
 
     Exploration noise is then correlated in time, while the distribution of single actions is
-    unchanged (Raffin et al. 2022, arXiv 2005.05719, where the noise depends on states too; Dabney
-    et al. 2021, arXiv 2006.01782, for epsilon-greedy).
+    unchanged (Raffin et al. 2022, arXiv 2005.05719, where the noise depends on states too). For
+    epsilon-greedy, see `exploration.sample_temporally_extended`.
     """
     if noise_repeat == 1:
         return keys

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import optax
 
 from purejaxrl_sac import distributions, optimize
-from purejaxrl_sac.agents.common import Layers, Learning
+from purejaxrl_sac.agents.common import Layers, Learning, check_independent_noise
 from purejaxrl_sac.config import Config, static, traced
 from purejaxrl_sac.distributions import ActionDistribution
 from purejaxrl_sac.memory import latest
@@ -144,7 +144,12 @@ def actor_critic(
     optimizer: MakeOptimizer = decaying_rmsprop,
     memory: Callable[[Any], Memory] = whole_rollout,
 ) -> tuple[Agent, Memory]:
-    """An on-policy actor and its critic, composed of the parts above."""
+    """An on-policy actor and its critic, composed of the parts above.
+
+    Raises:
+        ConfigError: noise_repeat is not 1.
+    """
+    check_independent_noise("an actor-critic", config)
     action_distribution = distribution(env)
     model = network(config, env.observation_space, action_distribution)
     encode, optimize = features(env.observation_space), optimizer(config)

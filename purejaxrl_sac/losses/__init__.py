@@ -18,6 +18,7 @@ from purejaxrl_sac.losses.soft import (
     soft_actor,
     soft_critic,
     soft_value,
+    surprise,
     svgd_direction,
     temperature,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "soft_actor",
     "soft_critic",
     "soft_value",
+    "surprise",
     "svgd_direction",
     "td_target",
     "temperature",
