@@ -79,7 +79,11 @@ ALGORITHMS = {
     "droq": ("sac_family", "DroQConfig", "SAC with dropout critics (Hiraoka et al. 2022)"),
     "tqc": ("sac_family", "TQCConfig", "SAC, truncated quantiles (Kuznetsov et al. 2020)"),
     "simba": ("sac_family", "SimBaConfig", "SAC with residual networks (Lee et al. 2024)"),
-    "fast_sac": ("sac_family", "FastSACConfig", "SAC with many environments (Li et al. 2023)"),
+    "fast_sac": (
+        "sac_family",
+        "FastSACConfig",
+        "SAC, many environments (cf. Parallel Q-Learning, Li et al. 2023)",
+    ),
     "td3": ("td3", "TD3Config", "Twin delayed DDPG (Fujimoto et al. 2018)"),
 }
 

@@ -1,6 +1,6 @@
 """SAC for discrete actions (Christodoulou 2019, arXiv 1910.07207): expectations are exact sums.
 
-    V(s)    = sum_a pi(a|s) (min_i Q_i(s, a) - alpha log pi(a|s))                      (4.4)
+    V(s)    = sum_a pi(a|s) (min_i Q_i(s, a) - alpha log pi(a|s))                (post, 4.4)
     y       = r + gamma V-(s')
     J_pi    = E [ sum_a pi(a|s) (alpha log pi(a|s) - min_i Q_i(s, a)) ]
     J_alpha = E [ alpha (H(pi(.|s)) - H) ]

@@ -9,9 +9,10 @@ These learn more from each environment step: raise `num_updates`. Conversely,
 
     fast_sac   a thousand environments, n-step returns, LayerNorm, AdamW
 
-takes so many steps at once that few updates suffice, as on one accelerator (Li et al. 2023, arXiv
-2307.12983; Seo et al. 2025, 2505.22642). Its n-step returns sum only rewards, as theirs do: the
-entropies of the steps in between are left out, so its targets are those of (4.19) only if n is 1.
+takes so many steps at once that few updates suffice, as on one accelerator (Parallel Q-Learning, Li
+et al. 2023, arXiv 2307.12983; FastTD3, Seo et al. 2025, 2505.22642). Its n-step
+returns sum only rewards, as theirs do: the entropies of the steps in between are left out, so its
+targets are those of (4.19) only if n is 1.
 SimBa's authors use a single critic where episodes do not terminate; here it always has two.
 """
 
