@@ -83,7 +83,7 @@ def q_values(
 
     Values are in the units that the agent learns in: with `normalize.rewards`, those of rewards
     divided by the standard deviation of discounted returns that the last iteration used, and
-    clipped. Soft values include entropies in these units.
+    clipped. Soft values include entropies in these units. Illegal actions have the value -inf.
 
     Args:
         state: one seed's state; vmap for many.

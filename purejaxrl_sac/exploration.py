@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from purejaxrl_sac.types import Env
+
 
 def linear_schedule(
     start: jax.Array | float, end: jax.Array | float, fraction: jax.Array | float
@@ -30,7 +32,7 @@ def sample(key: jax.Array, probabilities: jax.Array) -> jax.Array:
     """An action for each environment, drawn independently.
 
     Args:
-        probabilities: [N, A].
+        probabilities: [N, A], up to a factor.
 
     Returns:
         actions, [N] int32; never one whose probability is 0.
@@ -78,6 +80,20 @@ def inverse_cdf(probabilities: jax.Array, u: jax.Array) -> jax.Array:
 def sampler(config: Any) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """`sample`, or `sample_temporally_extended` where noise_repeat repeats keys."""
     return sample if config.noise_repeat == 1 else sample_temporally_extended
+
+
+def legal_values(env: Env, obs: jax.Array, values: jax.Array) -> jax.Array:
+    """Values or logits [B, A], -inf where the action is illegal; obs are the environment's."""
+    if env.legal_actions is None:
+        return values
+    return jnp.where(env.legal_actions(obs), values, -jnp.inf)
+
+
+def random_action(env: Env, key: jax.Array, obs: jax.Array) -> jax.Array:
+    """Uniformly random actions, of the legal ones if they are discrete; [N, ...] to [N, ...]."""
+    if env.legal_actions is None:
+        return env.random_action(key, len(obs))
+    return sample(key, env.legal_actions(obs).astype(jnp.float32))
 
 
 def greedy(q: jax.Array) -> jax.Array:

@@ -233,6 +233,8 @@ class Env(NamedTuple):
     game: Any = None  # the gymnax environment
     params: Any = None  # its parameters
     binary_observations: bool = False  # it declares that observations consist of 0s and 1s
+    legal_actions: Callable[[jax.Array], jax.Array] | None = None  # obs [B, ...] -> bool [B, A];
+    # None if it does not declare that actions can be illegal
 
     def __hash__(self) -> int:  # parameters may be arrays, which are not hashable
         return hash((self.reset, self.step))

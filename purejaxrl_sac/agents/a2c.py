@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from purejaxrl_sac import distributions, optimize
+from purejaxrl_sac import distributions, exploration, optimize
 from purejaxrl_sac.agents.common import Layers, Learning, check_independent_noise
 from purejaxrl_sac.config import Config, static, traced
 from purejaxrl_sac.distributions import ActionDistribution
@@ -156,6 +156,7 @@ def actor_critic(
 
     def apply(params: PyTree, obs: jax.Array) -> tuple[distrax.Distribution, jax.Array]:
         outputs, value = model.apply(params, encode(obs))
+        outputs = exploration.legal_values(env, obs, outputs)
         return action_distribution.distribution(outputs), value
 
     def init(key: jax.Array, obs: jax.Array) -> Learned:

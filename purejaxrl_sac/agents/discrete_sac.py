@@ -33,7 +33,7 @@ from purejaxrl_sac.agents.sac import (
     default_temperature_optimizer,
     temperature_gradient,
 )
-from purejaxrl_sac.config import static, traced
+from purejaxrl_sac.config import ConfigError, static, traced
 from purejaxrl_sac.losses import soft, td
 from purejaxrl_sac.networks.q_networks import q_network
 from purejaxrl_sac.networks.torsos import features
@@ -148,9 +148,13 @@ def discrete_sac(
         network: of the actor and of each critic, as for `dqn`.
 
     Raises:
-        ConfigError: the environment's actions are continuous.
+        ConfigError: the environment's actions are continuous, or some of them may be illegal.
     """
     num_actions = number_of_actions("discrete SAC", env)
+    if env.legal_actions is not None:
+        raise ConfigError(
+            f"discrete SAC takes every action, but some of {env.name} are illegal: use dqn or ppo"
+        )
     encode = features(env.observation_space)
     model = network(config, env.observation_space, num_actions, 1)
     optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)

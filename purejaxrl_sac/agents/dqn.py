@@ -223,7 +223,8 @@ def dqn(
         return model.apply({**params, **noise}, encode(obs), rngs=keys)
 
     def expectation(params: PyTree, obs: jax.Array, **keys: jax.Array) -> jax.Array:
-        return q_head.expectation(outputs(params, obs, **keys))
+        q = q_head.expectation(outputs(params, obs, **keys))
+        return exploration.legal_values(env, obs, q)
 
     def q_values(state: DQNState, obs: jax.Array) -> jax.Array:
         return expectation(state.params, obs)

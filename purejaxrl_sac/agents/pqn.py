@@ -92,7 +92,7 @@ def pqn(
         return start(optimize, model.init(key, encode(obs)))
 
     def q_values(state: Learned, obs: jax.Array) -> jax.Array:
-        return q(state.params, obs)
+        return exploration.legal_values(env, obs, q(state.params, obs))
 
     def act(
         key: jax.Array, state: Learned, obs: jax.Array, step: jax.Array

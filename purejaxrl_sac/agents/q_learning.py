@@ -142,6 +142,8 @@ def tabular(
     if config.env_params is None and mdp is not None:
         check_discount(mdp, config.gamma)
     legal = getattr(env.params, "legal", True)  # [S, A], where some actions do not exist
+    if env.legal_actions is not None:
+        legal = env.legal_actions(jnp.arange(num_states))
     if explore is None:
         if config.exploration not in EXPLORE:
             raise unknown("exploration", config.exploration, EXPLORE)
