@@ -128,7 +128,7 @@ class Config(struct.PyTreeNode):
     rollout_length: int = static(1, at_least=1)
     """Steps each environment takes between learning phases."""
     noise_repeat: int = static(1, at_least=1)
-    """Steps for which the exploration noise is kept; divides rollout_length."""
+    """Steps for which the exploration noise is kept; divides rollout_length. On-policy: 1."""
     num_updates: int = static(1, at_least=1)
     """Gradient updates in each learning phase."""
     warmup_steps: int = static(0, at_least=0)

@@ -78,7 +78,12 @@ def exploring_policy(config: Config, state: TrainState) -> Policy:
 def q_values(
     config: Config, state: TrainState, obs: jax.Array, action: jax.Array | None = None
 ) -> jax.Array:
-    """Q(s, .) of an agent with discrete actions, or Q(s, a).
+    """Q(s, .) of an agent with discrete actions, or Q(s, a), of observations as the environment
+    returns them.
+
+    Values are in the units that the agent learns in: with `normalize.rewards`, those of rewards
+    divided by the standard deviation of discounted returns that the last iteration used, and
+    clipped. Soft values include entropies in these units. Illegal actions have the value -inf.
 
     Args:
         state: one seed's state; vmap for many.

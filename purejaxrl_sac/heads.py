@@ -1,7 +1,10 @@
 """What the outputs of a Q-network mean: the expected return, a histogram or quantiles of it.
 
 A head is a function config -> QHead: the number of outputs of each action, the expectation Q(s, a)
-of the distribution they describe, and the loss against the backed-up distribution at s'.
+of the distribution they describe, and the loss against the backed-up distribution at s'. That is
+the mixture over a' ~ pi(.|s') of the returns after a'. `scalar` and `categorical` mix exactly;
+quantiles of a mixture are not the mixture of quantiles, so that the quantile heads draw a' for each
+row: the expected loss is that against the mixture.
 """
 
 from __future__ import annotations
@@ -11,23 +14,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_sac import losses
+from purejaxrl_sac import exploration, losses
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.networks import Quantiles, midpoints
-from purejaxrl_sac.types import Backup, Metrics, QHead
+from purejaxrl_sac.types import Backup, Metrics, NextReturn, QHead
 
 
 def scalar(config: Any) -> QHead:
     """The expected return itself, by a Huber or (delta = inf) squared loss."""
 
     def loss(
-        outputs: jax.Array,
-        action: jax.Array,
-        next_outputs: jax.Array,
-        pi: jax.Array,
-        backup: Backup,
+        outputs: jax.Array, action: jax.Array, following: NextReturn, backup: Backup
     ) -> tuple[jax.Array, jax.Array, Metrics]:
-        td_error = (backup(mix(pi, next_outputs)) - chosen(outputs, action)).squeeze(-1)
+        value = mix(following.pi, following.outputs + following.bonus[..., None])
+        td_error = (backup(value) - chosen(outputs, action)).squeeze(-1)
         return losses.huber(td_error, config.huber_delta), jnp.abs(td_error), {}
 
     return QHead(1, lambda outputs: outputs.squeeze(-1), loss)
@@ -43,14 +43,14 @@ def categorical(config: Any) -> QHead:
     atoms = jnp.linspace(config.v_min, config.v_max, config.num_atoms)
 
     def loss(
-        outputs: jax.Array,
-        action: jax.Array,
-        next_outputs: jax.Array,
-        pi: jax.Array,
-        backup: Backup,
+        outputs: jax.Array, action: jax.Array, following: NextReturn, backup: Backup
     ) -> tuple[jax.Array, jax.Array, Metrics]:
-        probability = mix(pi, jax.nn.softmax(next_outputs))
-        value = backup(jnp.broadcast_to(atoms, probability.shape))
+        probability = following.pi[..., None] * jax.nn.softmax(following.outputs)  # [B, A, K]
+        if following.bonus.shape[-1] == 1:  # the same returns after all actions: mix them first
+            probability = probability.sum(1, keepdims=True)
+        value = jnp.broadcast_to(atoms + following.bonus[..., None], probability.shape)
+        probability, value = (x.reshape(len(x), -1) for x in (probability, value))
+        value = backup(value)
         target = losses.categorical_projection(value, probability, atoms)
         cross_entropy = losses.cross_entropy(chosen(outputs, action), target)
         expected = (probability * value).sum(-1)
@@ -65,13 +65,10 @@ def quantile(config: Any) -> QHead:
     fraction = midpoints(config.num_quantiles)
 
     def loss(
-        outputs: jax.Array,
-        action: jax.Array,
-        next_outputs: jax.Array,
-        pi: jax.Array,
-        backup: Backup,
+        outputs: jax.Array, action: jax.Array, following: NextReturn, backup: Backup
     ) -> tuple[jax.Array, jax.Array, Metrics]:
-        return _regress(config, chosen(outputs, action), fraction, backup(mix(pi, next_outputs)))
+        target = backup(drawn(following, following.outputs))
+        return _regress(config, chosen(outputs, action), fraction, target)
 
     return QHead(config.num_quantiles, lambda outputs: outputs.mean(-1), loss)
 
@@ -92,21 +89,23 @@ def implicit_quantile(config: Any) -> QHead:
         return outputs
 
     def loss(
-        outputs: Quantiles,
-        action: jax.Array,
-        next_outputs: Quantiles,
-        pi: jax.Array,
-        backup: Backup,
+        outputs: Quantiles, action: jax.Array, following: NextReturn, backup: Backup
     ) -> tuple[jax.Array, jax.Array, Metrics]:
-        target = backup(mix(pi, next_outputs.value))
+        target = backup(drawn(following, following.outputs.value))
         return _regress(config, chosen(outputs.value, action), outputs.fraction, target)
 
     return QHead(1, lambda outputs: checked(outputs).value.mean(-1), loss)
 
 
 def mix(pi: jax.Array, outputs: jax.Array) -> jax.Array:
-    """sum_a pi(a|s) Z(s, a): the outputs of one action where pi is greedy; [B, A, K] to [B, K]."""
+    """sum_a pi(a|s) Q(s, a); [B, A, K] to [B, K]."""
     return (pi[..., None] * outputs).sum(-2)
+
+
+def drawn(following: NextReturn, quantiles: jax.Array) -> jax.Array:
+    """The quantiles of an action a' ~ pi(.|s'), with its bonus; [B, A, K] to [B, K]."""
+    action = exploration.sample(following.key, following.pi)
+    return chosen(quantiles + following.bonus[..., None], action)
 
 
 def chosen(outputs: jax.Array, action: jax.Array) -> jax.Array:

@@ -74,12 +74,18 @@ def observations(config: Config, env: Env, agent: Agent) -> Agent:
     """(obs - mean) / standard deviation, both of the observations acted on so far.
 
     Raises:
-        ConfigError: observations are not floats.
+        ConfigError: observations are not floats, or legal actions follow from them.
     """
     space = env.observation_space
     if hasattr(space, "n") or not jnp.issubdtype(space.dtype, jnp.floating):
         raise ConfigError(
             "normalize.observations needs observations that are floats: remove it from wrappers"
+        )
+
+    if env.legal_actions is not None:
+        raise ConfigError(
+            f"the legal actions of {env.name} follow from its observations, which"
+            " normalize.observations scales: remove it from wrappers"
         )
 
     def normal(state: Normalized, obs: jax.Array) -> jax.Array:

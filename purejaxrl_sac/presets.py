@@ -214,7 +214,12 @@ PRESETS: dict[tuple[str, str], Settings] = {
             "per_dqn": _CARTPOLE_EPSILON,
             "munchausen_dqn": _CARTPOLE_EPSILON,
             "qr_dqn": {**_CARTPOLE_QUANTILES, "num_quantiles": 10},
-            "iqn": {**_CARTPOLE_QUANTILES, "num_quantiles": 8},
+            "iqn": {
+                **_CARTPOLE_QUANTILES,
+                "num_quantiles": 8,
+                "num_target_quantiles": 8,
+                "num_policy_quantiles": 8,
+            },
             "c51": {**_CARTPOLE_FAST, **_EPSILON_EARLY, "v_max": 110.0},
             "noisy_dqn": {},
             "rainbow": {**_CARTPOLE_FAST, "learning_rate": 1e-3, "v_max": 110.0},

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_sac import envs
+from purejaxrl_sac import envs, exploration
 from purejaxrl_sac.clock import batched, unbatched
 from purejaxrl_sac.config import Config, ConfigError, validate
 from purejaxrl_sac.kernels.packing import packed_scan
@@ -74,7 +74,7 @@ def init(key: jax.Array, config: Config) -> TrainState:
         key_act, key_action = jax.random.split(key)
         # the agent's action is not used: its extras have the right shapes, its carry is up to date
         _, extras, carry = agent.act(key_act, agent_state, obs, step, carry)
-        return env.random_action(key_action, config.num_envs), extras, carry
+        return exploration.random_action(env, key_action, obs), extras, carry
 
     collect = partial(envs.rollout, env, actor=random_action, initial_carry=initial_carry)
     shape = (config.rollout_length, 1 + config.num_envs)
@@ -235,8 +235,8 @@ def _repeat_noise(keys: jax.Array, noise_repeat: int) -> jax.Array:
     """Keys [..., T, 1 + N] whose first one, the actor's, is repeated for `noise_repeat` steps.
 
     Exploration noise is then correlated in time, while the distribution of single actions is
-    unchanged (Raffin et al. 2022, arXiv 2005.05719, where the noise depends on states too; Dabney
-    et al. 2021, arXiv 2006.01782, for epsilon-greedy).
+    unchanged (Raffin et al. 2022, arXiv 2005.05719, where the noise depends on states too). For
+    epsilon-greedy, see `exploration.sample_temporally_extended`.
     """
     if noise_repeat == 1:
         return keys

@@ -233,6 +233,8 @@ class Env(NamedTuple):
     game: Any = None  # the gymnax environment
     params: Any = None  # its parameters
     binary_observations: bool = False  # it declares that observations consist of 0s and 1s
+    legal_actions: Callable[[jax.Array], jax.Array] | None = None  # obs [B, ...] -> bool [B, A];
+    # None if it does not declare that actions can be illegal
 
     def __hash__(self) -> int:  # parameters may be arrays, which are not hashable
         return hash((self.reset, self.step))
@@ -390,13 +392,20 @@ class Backup(Protocol):
         """Returns from s' on, [B, K] -> returns from s on, [B, K]."""
 
 
+class NextReturn(NamedTuple):
+    """What the loss of a head may use of the return from s' on."""
+
+    outputs: Any  # at s', of theta-
+    pi: jax.Array  # [B, A]: the policy that is followed from s' on
+    bonus: jax.Array  # [B, A]: added to the returns after each action; [B, 1] or [1, 1] if equal
+    key: jax.Array  # for heads that draw a' ~ pi(.|s')
+
+
 class HeadLoss(Protocol):
     def __call__(
-        self, outputs: Any, action: jax.Array, next_outputs: Any, pi: jax.Array, backup: Backup, /
+        self, outputs: Any, action: jax.Array, following: NextReturn, backup: Backup, /
     ) -> tuple[jax.Array, jax.Array, Metrics]:
-        """(outputs at s, action [B], outputs at s', pi(.|s') [B, A], Backup) -> loss [B],
-        priority [B], metrics.
-        """
+        """(outputs at s, action [B], NextReturn, Backup) -> loss [B], priority [B], metrics."""
 
 
 class QHead(NamedTuple):
@@ -423,13 +432,18 @@ class NextQ(NamedTuple):
 class Bootstrap(Protocol):
     def __call__(self, config: Any, next_q: NextQ, /) -> tuple[jax.Array, Scalar]:
         """(config, NextQ) -> the policy pi(.|s') [B, A] that is followed from s' on, and the bonus
-        [B] (or a scalar) that is added to its value.
+        that is added to the return after each a' ([B, A]), or after all of them ([B] or a scalar).
         """
 
 
 class Reward(Protocol):
     def __call__(self, config: Any, batch: Transition, q: jax.Array, /) -> jax.Array:
         """(config, Transition [B], Q(s, .; theta-) [B, A]) -> reward [B]."""
+
+
+class Record(Protocol):
+    def __call__(self, config: Any, q: jax.Array, /) -> PyTree:
+        """(config, Q(s, .) [N, A]) -> what is stored with the action, leading axis [N]."""
 
 
 class Explore(Protocol):

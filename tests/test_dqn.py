@@ -10,14 +10,15 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import mdp, networks
+from purejaxrl_sac import envs, losses, mdp, networks
 from purejaxrl_sac.agents import ALGORITHMS, distributional
 from purejaxrl_sac.agents import dqn as parts
+from purejaxrl_sac.agents.off_policy import NStep
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.mdp import dynamic_programming as dp
 from purejaxrl_sac.types import Sample, Transition
 from tests.conftest import quick, small
-from tests.probes import GAMMA, Counter, Params, Probe, adam_gradient, replayed, trained
+from tests.probes import GAMMA, Counter, Params, Probe, adam_gradient, replayed, stored, trained
 
 MODULES = {"dqn", "distributional", "pqn"}
 FAMILY = ["soft_dqn", *(name for name, (module, *_) in ALGORITHMS.items() if module in MODULES)]
@@ -334,6 +335,45 @@ def test_selection_target_and_loss_draw_independent_noise():
         patch.setattr(jax.random, "normal", spy)
         agent.update(jax.random.key(2), state.agent, sample, jnp.int32(0))
     assert len(set(drawn)) == 3  # of Q(s, a), Q(s', .) and Q-(s', .)
+
+
+class NStepSoftDQNConfig(prl.SoftDQNConfig, NStep):
+    algorithm: prl.Algorithm = prl.static(parts.n_step_soft_dqn)
+
+
+def test_n_step_soft_returns_by_hand():
+    """Rewards and discounted entropies of the steps in between, up to the end of an episode."""
+    n, gamma, alpha, steps = 3, 0.9, 0.5, 7
+    config = NStepSoftDQNConfig(n_step=n, gamma=gamma, alpha=alpha, capacity=steps)
+    storage = parts.soft_n_step_storage(config, envs.bind("CartPole-v1"))
+    obs = jnp.arange(4.0 * (steps + 1)).reshape(-1, 1, 4)
+    reward, entropy = jnp.arange(1.0, 8)[:, None], jnp.arange(10.0, 17)[:, None]
+    last = (jnp.arange(steps) == 3)[:, None]
+    action = jnp.zeros((steps, 1), jnp.int32)
+    rollout = Transition(obs[:-1], action, reward, 1.0 - last, obs[1:], last, entropy)
+    state = storage.add(storage.init(rollout), jnp.int32(0), rollout)
+    read = stored(storage, state, steps)
+    found = parts.soft_n_step_reward(config, read, None)[:, 0]
+    for t in range(steps):
+        end = min(t + n, 4 if t < 4 else steps)
+        expected = sum(gamma**i * (t + 1 + i) for i in range(end - t))
+        expected += alpha * sum(gamma**i * (10 + t + i) for i in range(1, end - t))
+        assert found[t] == pytest.approx(expected, rel=1e-6)
+        np.testing.assert_array_equal(read.next_obs[t], obs[end])
+    np.testing.assert_array_equal(read.discount[:4, 0] > 0, [True, False, False, False])
+
+
+def test_n_step_soft_dqn_stores_the_entropy_of_its_policy(key):
+    config = small("soft_dqn")
+    known = {name: getattr(config, name) for name in vars(config) if name != "algorithm"}
+    config = NStepSoftDQNConfig(**known, n_step=2).replace(learning_rate=0.0)
+    state, metrics = jax.jit(prl.train)(key, config)
+    assert jnp.isfinite(metrics["loss"]).all()
+    rows = replayed(config, state)
+    q = prl.q_values(config, state, rows.obs.reshape(-1, 4)) / config.alpha
+    entropy = losses.entropy(jax.nn.softmax(q)).reshape(rows.extras.shape)
+    np.testing.assert_allclose(rows.extras, entropy, rtol=1e-4, atol=1e-6)
+    assert rows.extras.max() > 0.1
 
 
 def test_uint8_observations_train(key):

@@ -36,7 +36,7 @@ def value(bootstrap, q, target, pi=None, **fields):
     """V(s') of a bootstrap."""
     next_q = NextQ(q, target, q if pi is None else pi)
     pi, bonus = bootstrap(SimpleNamespace(**fields), next_q)
-    return losses.expected_value(target, pi) + bonus
+    return losses.expected_value(target + bonus, pi)
 
 
 def test_bootstraps_by_hand(transform):

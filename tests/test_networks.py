@@ -30,7 +30,13 @@ from purejaxrl_sac.networks import (
 from tests.conftest import small
 
 CONFIG = SimpleNamespace(
-    hidden_sizes=(16, 8), activation="relu", compute_dtype="float32", num_quantiles=5, cvar=1.0
+    hidden_sizes=(16, 8),
+    activation="relu",
+    compute_dtype="float32",
+    num_quantiles=5,
+    num_target_quantiles=5,
+    num_policy_quantiles=5,
+    cvar=1.0,
 )
 VECTOR, IMAGE = spaces.Box(-1, 1, (6,)), spaces.Box(0, 1, (10, 10, 4))
 
@@ -285,6 +291,8 @@ def iqn(distortion=lambda fraction: fraction, num_quantiles=5):
         MLP((16,)),
         Linear(mlp, nn.Dense, 3, 1),
         num_quantiles=num_quantiles,
+        num_target_quantiles=3,
+        num_policy_quantiles=num_quantiles,
         distortion=distortion,
     )
     x = random((7, 6))
@@ -301,6 +309,16 @@ def test_iqn_samples_different_fractions_for_every_row():
     np.testing.assert_allclose(fraction.mean(), 0.5, atol=0.06)
     again = network.apply(variables, x, rngs={"tau": jax.random.key(3)})
     assert (again.fraction != quantiles.fraction).all()
+
+
+def test_iqn_has_its_own_numbers_of_quantiles_for_loss_target_and_policy():
+    config = {"num_quantiles": 2, "num_target_quantiles": 3, "num_policy_quantiles": 4}
+    config = SimpleNamespace(**{**vars(CONFIG), **config, "cvar": 1.0})
+    network, x = implicit_network(config, VECTOR, 3, 1), random((7, 6))
+    variables = network.init(jax.random.key(1), x)
+    for number, rngs in ((2, ("tau",)), (3, ("tau_target",)), (4, ())):
+        y = network.apply(variables, x, rngs=dict.fromkeys(rngs, jax.random.key(2)))
+        assert y.value.shape == (7, 3, number) and y.fraction.shape == (7, number)
 
 
 def test_iqn_without_a_key_uses_distorted_midpoints():

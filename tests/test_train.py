@@ -338,6 +338,14 @@ def test_noise_repeat_divides_the_rollout():
         prl.make_train(small("sac", rollout_length=6, num_envs=2, noise_repeat=4))
 
 
+@pytest.mark.parametrize("algorithm", ("a2c", "reinforce", "ppo", "sarsa"))
+def test_on_policy_algorithms_refuse_repeated_noise(algorithm):
+    """With a uniform policy, the second of two actions would equal the first in all rollouts."""
+    config = small(algorithm, rollout_length=4, noise_repeat=2)
+    with pytest.raises(ConfigError, match=r"is on-policy, which needs .* set noise_repeat=1"):
+        prl.make_train(config)
+
+
 def test_runs_may_have_more_updates_than_an_int32_counts():
     config = small("sac", total_steps=2**30, num_updates=100, learning_rate_end=0.5)
     schedule = optimize.linear_decay(config)

@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from purejaxrl_sac import distributions, optimize
-from purejaxrl_sac.agents.common import Layers, Learning
+from purejaxrl_sac import distributions, exploration, optimize
+from purejaxrl_sac.agents.common import Layers, Learning, check_independent_noise
 from purejaxrl_sac.config import Config, static, traced
 from purejaxrl_sac.distributions import ActionDistribution
 from purejaxrl_sac.memory import latest
@@ -144,13 +144,19 @@ def actor_critic(
     optimizer: MakeOptimizer = decaying_rmsprop,
     memory: Callable[[Any], Memory] = whole_rollout,
 ) -> tuple[Agent, Memory]:
-    """An on-policy actor and its critic, composed of the parts above."""
+    """An on-policy actor and its critic, composed of the parts above.
+
+    Raises:
+        ConfigError: noise_repeat is not 1.
+    """
+    check_independent_noise("an actor-critic", config)
     action_distribution = distribution(env)
     model = network(config, env.observation_space, action_distribution)
     encode, optimize = features(env.observation_space), optimizer(config)
 
     def apply(params: PyTree, obs: jax.Array) -> tuple[distrax.Distribution, jax.Array]:
         outputs, value = model.apply(params, encode(obs))
+        outputs = exploration.legal_values(env, obs, outputs)
         return action_distribution.distribution(outputs), value
 
     def init(key: jax.Array, obs: jax.Array) -> Learned:

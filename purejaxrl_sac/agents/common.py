@@ -137,6 +137,21 @@ def number_of_actions(algorithm: str, env: Env) -> int:
     return env.num_actions
 
 
+def check_independent_noise(algorithm: str, config: Config) -> None:
+    """Refuses repeated noise for algorithms that learn the values of their own policy.
+
+    Their updates use pi(a|s) of each action alone, as if it were drawn independently of the others.
+
+    Raises:
+        ConfigError: noise_repeat is not 1.
+    """
+    if config.noise_repeat != 1:
+        raise ConfigError(
+            f"noise_repeat is {config.noise_repeat}, but {algorithm} is on-policy, which needs"
+            " actions that are drawn independently: set noise_repeat=1"
+        )
+
+
 def dimension_of_actions(algorithm: str, env: Env, alternative: str = "discrete_sac or dqn") -> int:
     """The dimension of continuous actions.
 

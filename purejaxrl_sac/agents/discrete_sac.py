@@ -1,6 +1,6 @@
 """SAC for discrete actions (Christodoulou 2019, arXiv 1910.07207): expectations are exact sums.
 
-    V(s)    = sum_a pi(a|s) (min_i Q_i(s, a) - alpha log pi(a|s))                      (4.4)
+    V(s)    = sum_a pi(a|s) (min_i Q_i(s, a) - alpha log pi(a|s))                (post, 4.4)
     y       = r + gamma V-(s')
     J_pi    = E [ sum_a pi(a|s) (alpha log pi(a|s) - min_i Q_i(s, a)) ]
     J_alpha = E [ alpha (H(pi(.|s)) - H) ]
@@ -32,7 +32,7 @@ from purejaxrl_sac.agents.sac import (
     default_temperature_optimizer,
     temperature_gradient,
 )
-from purejaxrl_sac.config import static, traced
+from purejaxrl_sac.config import ConfigError, static, traced
 from purejaxrl_sac.losses import soft, td
 from purejaxrl_sac.networks.q_networks import q_network
 from purejaxrl_sac.networks.torsos import features
@@ -147,9 +147,13 @@ def discrete_sac(
         network: of the actor and of each critic, as for `dqn`.
 
     Raises:
-        ConfigError: the environment's actions are continuous.
+        ConfigError: the environment's actions are continuous, or some of them may be illegal.
     """
     num_actions = number_of_actions("discrete SAC", env)
+    if env.legal_actions is not None:
+        raise ConfigError(
+            f"discrete SAC takes every action, but some of {env.name} are illegal: use dqn or ppo"
+        )
     encode = features(env.observation_space)
     model = network(config, env.observation_space, num_actions, 1)
     optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)

@@ -30,7 +30,11 @@ def implicit_network(
         return config.cvar * fraction
 
     network = partial(
-        ImplicitQuantileNetwork, num_quantiles=config.num_quantiles, distortion=distort
+        ImplicitQuantileNetwork,
+        num_quantiles=config.num_quantiles,
+        num_target_quantiles=config.num_target_quantiles,
+        num_policy_quantiles=config.num_policy_quantiles,
+        distortion=distort,
     )
     return q_network(config, space, num_actions, num_outputs, network=network, **kinds)
 
@@ -78,6 +82,12 @@ class Quantile(QConfig, Huber):
 class ImplicitQuantile(Quantile):
     """Fields of `implicit_network`."""
 
+    num_quantiles: int = static(32, at_least=1)
+    """N: quantiles of Q(s, a) in the loss, at random fractions."""
+    num_target_quantiles: int = static(32, at_least=1)
+    """N': quantiles of the return from s' on, at random fractions."""
+    num_policy_quantiles: int = static(32, at_least=1)
+    """K: quantiles whose mean the policy maximises."""
     cvar: float = traced(1.0, above=0, at_most=1)
     """Fraction of the outcomes, the worst first, that the policy averages; 1 is risk-neutral."""
 

@@ -5,12 +5,13 @@ The Q-network is regressed on bootstrapped returns over a replay memory D (post,
     L(theta) = E_D [ w l(Q(s, a; theta), y) ],    y = r + gamma V(s'; theta, theta-),
 
 theta- being a delayed copy of theta. A bootstrap returns the policy pi that is followed from s' on,
-and a bonus that is added to its value:
+and a bonus that is added to the return after each a':
 
-    V(s') = sum_a' pi(a'|s') Q(s', a'; theta-) + bonus
+    V(s') = sum_a' pi(a'|s') (Q(s', a'; theta-) + bonus(a'))
 
 DQN (Mnih et al. 2015) follows the greedy policy of theta-, Double DQN (van Hasselt et al. 2016)
-that of theta, so that theta- evaluates what theta selects. Where Q is a distribution, so is V.
+that of theta, so that theta- evaluates what theta selects. Where Q is a distribution, so is V: the
+mixture over a' ~ pi(.|s').
 Every part is a function, and every algorithm of the family is a composition of such parts:
 
     rainbow = partial(dqn, network=..., head=heads.categorical, bootstrap=double, ...)
@@ -36,6 +37,7 @@ from purejaxrl_sac.agents.off_policy import (
     n_step_storage,
     prioritized_replay,
     replay_storage,
+    soft_n_step_storage,
     uniform_replay,
 )
 from purejaxrl_sac.config import Config, static, traced
@@ -59,8 +61,10 @@ from purejaxrl_sac.types import (
     Metrics,
     Network,
     NextQ,
+    NextReturn,
     PyTree,
     QHead,
+    Record,
     Reward,
     Sample,
     Scalar,
@@ -77,7 +81,9 @@ class DQNState(NamedTuple):
 
 class Outputs(Protocol):
     def __call__(self, params: PyTree, obs: jax.Array, /, **keys: jax.Array) -> Any:
-        """(theta, obs [B, ...], keys of `noise` and `tau`) -> outputs [B, A, K], or a pytree."""
+        """(theta, obs [B, ...], keys of `noise`, and of `tau` at s or `tau_target` at s') ->
+        outputs [B, A, K], or a pytree.
+        """
 
 
 class Keys(NamedTuple):
@@ -88,6 +94,7 @@ class Keys(NamedTuple):
     target: jax.Array
     tau: jax.Array
     tau_target: jax.Array
+    next_action: jax.Array
 
 
 class LossInputs(NamedTuple):
@@ -98,17 +105,16 @@ class LossInputs(NamedTuple):
     head: QHead  # what the outputs mean
     batch: Transition  # [B]
     weight: jax.Array  # [B], or a scalar
-    next_outputs: Any  # outputs at s', of theta-
-    pi: jax.Array  # the policy that is followed from s' on, [B, A]
+    following: NextReturn
     backup: Backup
     keys: Keys
 
 
 def q_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """L(theta) = E_D[w l(Q(s, a; theta), y)] (post, 2.6), l being the head's."""
-    _, outputs, head, batch, weight, next_outputs, pi, backup, keys = inputs
+    _, outputs, head, batch, weight, following, backup, keys = inputs
     predicted = outputs(params, batch.obs, noise=keys.loss, tau=keys.tau)
-    row_loss, priority, metrics = head.loss(predicted, batch.action, next_outputs, pi, backup)
+    row_loss, priority, metrics = head.loss(predicted, batch.action, following, backup)
     q = losses.select_action(head.expectation(predicted), batch.action).mean()
     loss = (weight * row_loss).mean()
     return loss, (priority, {"loss": loss, "q": q, **metrics})
@@ -132,10 +138,10 @@ def expected(config: Config, next_q: NextQ) -> tuple[jax.Array, Scalar]:
 def soft(config: Soft, next_q: NextQ) -> tuple[jax.Array, Scalar]:
     """V(s') = alpha log sum_a' exp(Q(s', a'; theta-) / alpha): soft Q-learning (post, 4.1.1).
 
-    As E_pi[Q] plus alpha times the entropy of pi = softmax(Q / alpha).
+    As E_pi[Q(s', a') - alpha log pi(a'|s')] for pi = softmax(Q / alpha).
     """
-    pi = exploration.boltzmann(next_q.target, config.alpha)
-    return pi, config.alpha * losses.entropy(pi)
+    log_pi = jax.nn.log_softmax(next_q.target / config.alpha)
+    return jnp.exp(log_pi), config.alpha * losses.surprise(log_pi)
 
 
 def plain_reward(config: Config, batch: Transition, q: jax.Array) -> jax.Array:
@@ -150,6 +156,21 @@ def munchausen_reward(config: Munchausen, batch: Transition, q: jax.Array) -> ja
     """
     log_policy = losses.munchausen(q, batch.action, config.alpha, config.munchausen_min)
     return batch.reward + config.munchausen * log_policy
+
+
+def soft_n_step_reward(config: Soft, batch: Transition, q: jax.Array) -> jax.Array:
+    """r + alpha H, H the entropies of the steps between s and s', for `soft_n_step_storage`."""
+    return batch.reward + config.alpha * batch.extras
+
+
+def nothing(config: Config, q: jax.Array) -> tuple[()]:
+    """Nothing is stored with an action."""
+    return ()
+
+
+def policy_entropy(config: Soft, q: jax.Array) -> jax.Array:
+    """H(pi(.|s)) [N] of pi = softmax(Q / alpha), for `soft_n_step_storage`."""
+    return losses.entropy(exploration.boltzmann(q, config.alpha))
 
 
 def epsilon_greedy(config: EpsilonGreedy, q: jax.Array, step: jax.Array) -> jax.Array:
@@ -176,6 +197,7 @@ def dqn(
     bootstrap: Bootstrap = maximum,
     reward: Reward = plain_reward,
     explore: Explore = epsilon_greedy,
+    record: Record = nothing,
     loss: Loss = q_loss,
     optimizer: MakeOptimizer = decaying_adam,
     storage: MakeStorage = replay_storage,
@@ -190,6 +212,7 @@ def dqn(
     q_head = head(config)
     model = network(config, env.observation_space, num_actions, q_head.num_outputs)
     encode, optimize = features(env.observation_space), optimizer(config)
+    sample_action = exploration.sampler(config)
 
     def init(key: jax.Array, obs: jax.Array) -> DQNState:
         params = model.init(key, encode(obs))
@@ -200,7 +223,8 @@ def dqn(
         return model.apply({**params, **noise}, encode(obs), rngs=keys)
 
     def expectation(params: PyTree, obs: jax.Array, **keys: jax.Array) -> jax.Array:
-        return q_head.expectation(outputs(params, obs, **keys))
+        q = q_head.expectation(outputs(params, obs, **keys))
+        return exploration.legal_values(env, obs, q)
 
     def q_values(state: DQNState, obs: jax.Array) -> jax.Array:
         return expectation(state.params, obs)
@@ -215,7 +239,7 @@ def dqn(
 
         # each environment has its own noise sample
         q = jax.vmap(noisy)(jax.random.split(key_noise, obs.shape[0]), obs)
-        return exploration.sample(key_action, explore(config, q, step)), ()
+        return sample_action(key_action, explore(config, q, step)), record(config, q)
 
     def policy(key: jax.Array, state: DQNState, obs: jax.Array) -> jax.Array:
         return q_values(state, obs).argmax(-1).astype(jnp.int32)
@@ -223,7 +247,7 @@ def dqn(
     def update(
         key: jax.Array, state: DQNState, sample: Sample, count: jax.Array
     ) -> tuple[DQNState, jax.Array, Metrics]:
-        batch, keys = sample.transition, Keys(*jax.random.split(key, 5))
+        batch, keys = sample.transition, Keys(*jax.random.split(key, len(Keys._fields)))
         q = expectation(state.params, batch.next_obs, noise=keys.online)
         next_q = NextQ(
             online=q,
@@ -232,17 +256,17 @@ def dqn(
         )
         pi, bonus = bootstrap(config, next_q)
         next_outputs = outputs(
-            state.target_params, batch.next_obs, noise=keys.target, tau=keys.tau_target
+            state.target_params, batch.next_obs, noise=keys.target, tau_target=keys.tau_target
         )
+        bonus = jnp.reshape(bonus, (-1, pi.shape[-1] if jnp.ndim(bonus) == 2 else 1))
+        following = NextReturn(next_outputs, pi, bonus, keys.next_action)
         r = reward(config, batch, expectation(state.target_params, batch.obs))
 
         def backup(next_return: jax.Array) -> jax.Array:
             target = partial(losses.td_target, r, batch.discount, config.gamma)
-            return jax.vmap(target, 1, 1)(next_return + jnp.reshape(bonus, (-1, 1)))
+            return jax.vmap(target, 1, 1)(next_return)
 
-        inputs = LossInputs(
-            config, outputs, q_head, batch, sample.weight, next_outputs, pi, backup, keys
-        )
+        inputs = LossInputs(config, outputs, q_head, batch, sample.weight, following, backup, keys)
         learned = Learned(state.params, state.opt_state)
         (params, opt_state), _, (priority, metrics) = gradient_step(optimize, learned, loss, inputs)
         target_params = update_target(
@@ -271,6 +295,9 @@ per_dqn = partial(dqn, memory=prioritized_replay)
 expected_dqn = partial(dqn, bootstrap=expected)
 soft_dqn = partial(dqn, bootstrap=soft, explore=boltzmann)
 munchausen_dqn = partial(dqn, bootstrap=soft, reward=munchausen_reward)
+n_step_soft_dqn = partial(
+    soft_dqn, record=policy_entropy, storage=soft_n_step_storage, reward=soft_n_step_reward
+)
 
 
 class QConfig(ReplayConfig, QLayers, Targets):

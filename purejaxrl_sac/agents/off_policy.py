@@ -12,7 +12,7 @@ from purejaxrl_sac.memory import prioritized, records, uniform
 from purejaxrl_sac.memory.storage import deduplicated, n_step, ring
 from purejaxrl_sac.networks.torsos import convolutions
 from purejaxrl_sac.normalize import WRAPPERS
-from purejaxrl_sac.types import Env, Memory, Storage, Transition
+from purejaxrl_sac.types import Env, Index, Memory, PyTree, Sample, Storage, Transition
 
 
 class ReplayConfig(Learning):
@@ -97,6 +97,35 @@ def replay_storage(config: ReplayConfig, env: Env, codec: records.Codec | None =
 def n_step_storage(config: NStep, env: Env, codec: records.Codec | None = None) -> Storage:
     """Transitions of n steps."""
     return n_step(replay_storage(config, env, codec), config.n_step, config.gamma)
+
+
+def soft_n_step_storage(config: NStep, env: Env, codec: records.Codec | None = None) -> Storage:
+    """Transitions of n steps, with the entropies in between (Schulman et al. 2017, 1704.06440).
+
+    The soft return of k <= n steps is
+
+        r_t + sum_{i=1}^{k-1} gamma^i (r_{t+i} + alpha H(pi(.|s_{t+i}))) + gamma^k V(s_{t+k})
+
+    without the entropy at s_t, where the action is given. `extras` are H(pi(.|s)) when stored, and
+    the discounted sum of those in between when read; the entropies are thus of the policy that
+    acted, as the rewards are.
+    """
+    steps = replay_storage(config, env, codec)
+
+    def read_entropies(state: PyTree, step: jax.Array, index: Index) -> Sample:
+        sample = steps.read(state, step, index)
+        transition = sample.transition
+        return sample._replace(transition=transition._replace(reward=transition.extras))
+
+    entropies = n_step(steps._replace(read=read_entropies), config.n_step, config.gamma)
+    rewards = n_step(steps, config.n_step, config.gamma)
+
+    def read(state: PyTree, step: jax.Array, index: Index) -> Sample:
+        sample, entropy = (x.read(state, step, index) for x in (rewards, entropies))
+        between = entropy.transition.reward - sample.transition.extras
+        return sample._replace(transition=sample.transition._replace(extras=between))
+
+    return rewards._replace(read=read)
 
 
 def uniform_replay(config: ReplayConfig, storage: Storage) -> Memory:

@@ -83,6 +83,7 @@ def pqn(
     """
     model = network(config, env.observation_space, number_of_actions("PQN", env), 1)
     encode, optimize = features(env.observation_space), optimizer(config)
+    sample_action = exploration.sampler(config)
 
     def q(params: PyTree, obs: jax.Array) -> jax.Array:
         return model.apply(params, encode(obs)).squeeze(-1)
@@ -91,14 +92,14 @@ def pqn(
         return start(optimize, model.init(key, encode(obs)))
 
     def q_values(state: Learned, obs: jax.Array) -> jax.Array:
-        return q(state.params, obs)
+        return exploration.legal_values(env, obs, q(state.params, obs))
 
     def act(
         key: jax.Array, state: Learned, obs: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, PyTree]:
         epsilon = exploration.annealed_epsilon(config, step)
         pi = exploration.epsilon_greedy(q_values(state, obs), epsilon)
-        return exploration.sample(key, pi), ()
+        return sample_action(key, pi), ()
 
     def policy(key: jax.Array, state: Learned, obs: jax.Array) -> jax.Array:
         return q_values(state, obs).argmax(-1).astype("int32")

@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac import exploration, losses
-from purejaxrl_sac.agents.common import EpsilonGreedy
+from purejaxrl_sac.agents.common import EpsilonGreedy, check_independent_noise
 from purejaxrl_sac.config import ConfigError, static, traced, unknown
 from purejaxrl_sac.mdp import check_discount
 from purejaxrl_sac.memory import latest, latest_with_next_action
@@ -142,10 +142,14 @@ def tabular(
     if config.env_params is None and mdp is not None:
         check_discount(mdp, config.gamma)
     legal = getattr(env.params, "legal", True)  # [S, A], where some actions do not exist
+    if env.legal_actions is not None:
+        legal = env.legal_actions(jnp.arange(num_states))
     if explore is None:
         if config.exploration not in EXPLORE:
             raise unknown("exploration", config.exploration, EXPLORE)
         explore = EXPLORE[config.exploration]
+
+    sample_action = exploration.sampler(config)
 
     def init(key: jax.Array, obs: jax.Array) -> QTable:
         shape = (tables, num_states, env.num_actions)
@@ -161,7 +165,7 @@ def tabular(
     def act(
         key: jax.Array, state: QTable, obs: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, PyTree]:
-        return exploration.sample(key, exploring(state, obs, step)), ()
+        return sample_action(key, exploring(state, obs, step)), ()
 
     def policy(key: jax.Array, state: QTable, obs: jax.Array) -> jax.Array:
         return q_values(state, obs).argmax(-1).astype(jnp.int32)
@@ -201,7 +205,12 @@ def _sarsa(config: TabularConfig, next_q: NextTableQ, batch: Transition) -> jax.
 
 
 def sarsa(config: TabularConfig, env: Env) -> tuple[Agent, Memory]:
-    """SARSA: updates are delayed by one step, until a' is known."""
+    """SARSA: updates are delayed by one step, until a' is known.
+
+    Raises:
+        ConfigError: as for `tabular`, or noise_repeat is not 1.
+    """
+    check_independent_noise("SARSA", config)
     return tabular(config, env, _sarsa, memory=latest_with_next_action())
 
 
@@ -243,7 +252,7 @@ class TabularConfig(EpsilonGreedy):
     alpha: float = traced(0.1, above=0)
     """Temperature, of Boltzmann exploration and of soft Q-learning."""
     bonus: float = traced(1.0, at_least=0)
-    """c, the width of the confidence bounds of ucb exploration."""
+    """c, the width of the confidence bounds of ucb exploration; sqrt(2) in UCB1."""
 
 
 class SoftQLearningConfig(TabularConfig):

@@ -4,12 +4,17 @@ Discrete actions are int32 in [0, A), continuous ones flat float32 vectors in [-
 maps them to the environment's own bounds and shape; `rollout` applies it and stores the canonical
 action. For a Box of integers, [-1, 1] is divided into as many equal intervals, so that uniform
 canonical actions are uniform integers.
+
+An environment whose discrete actions may be illegal, such as a board game, declares it by a method
+`legal_actions(obs, params) -> bool [A]` of one observation, which must contain what is needed (if
+nothing else, the mask itself). The legal actions of s' are thus stored with every transition.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, Protocol
 
@@ -179,7 +184,20 @@ def bind(env: Any, params: Any = None) -> Env:
         game=env,
         params=params,
         binary_observations=_has_binary_observations(env),
+        legal_actions=_legal_actions(env, params),
     )
+
+
+def _legal_actions(env: Any, params: Any) -> Callable[[jax.Array], jax.Array] | None:
+    """The environment's own `legal_actions`, not one of an environment that it wraps."""
+    if inspect.getattr_static(env, "legal_actions", None) is None:
+        return None
+
+    def legal_actions(obs: jax.Array) -> jax.Array:
+        legal: jax.Array = jax.vmap(env.legal_actions, (0, None))(obs, params)
+        return legal | ~legal.any(-1, keepdims=True)  # in terminal states, where none is needed
+
+    return legal_actions
 
 
 def _has_binary_observations(env: Any) -> bool:

@@ -193,6 +193,11 @@ def _check(config: dqn.DQNConfig, env: Env) -> tuple[bool, int]:
         raise ConfigError(
             f"fused.dqn_update needs observations that are vectors, which {env.name}'s are not"
         )
+    if env.legal_actions is not None:
+        raise ConfigError(
+            f"fused.dqn_update does not support {env.name}, whose actions may be illegal: leave the"
+            " wrapper out"
+        )
     num_actions = env.num_actions
     assert num_actions is not None  # `dqn` has checked it
     sizes = (*shape, *config.hidden_sizes, num_actions)

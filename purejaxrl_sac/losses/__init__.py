@@ -1,7 +1,7 @@
 """The equations, one function each: no networks, no loops, no optimisers.
 
-"Post" is "From Q-learning to Soft Actor Critic"; numbers such as 4.19 are its equations, numbers
-such as 4.3.2 its sections.
+"Post" is "From Q-learning to Soft Actor Critic". Of its numbers, those of two parts, such as 4.19,
+are equations; those of three, such as 4.3.2, and those that are called so are sections.
 """
 
 from purejaxrl_sac.losses.distributional import (
@@ -18,6 +18,7 @@ from purejaxrl_sac.losses.soft import (
     soft_actor,
     soft_critic,
     soft_value,
+    surprise,
     svgd_direction,
     temperature,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "soft_actor",
     "soft_critic",
     "soft_value",
+    "surprise",
     "svgd_direction",
     "td_target",
     "temperature",

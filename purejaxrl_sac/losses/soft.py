@@ -67,8 +67,12 @@ def discrete_soft_value(q: jax.Array, log_pi: jax.Array, alpha: jax.Array | floa
     """
     chex.assert_rank([q, log_pi], 2)
     pi = jnp.exp(log_pi)
-    surprise = jnp.where(pi > 0, -log_pi, 0.0)  # not -log pi, whose gradient is nan at pi = 0
-    return expected_value(q, pi) + alpha * (pi * surprise).sum(-1)
+    return expected_value(q, pi) + alpha * (pi * surprise(log_pi)).sum(-1)
+
+
+def surprise(log_pi: jax.Array) -> jax.Array:
+    """-log pi(a|s), and 0 where pi(a|s) = 0: neither pi times it nor its gradient is nan there."""
+    return jnp.where(log_pi > -jnp.inf, -log_pi, 0.0)
 
 
 def soft_critic(q: jax.Array, target: jax.Array) -> jax.Array:

@@ -66,31 +66,38 @@ class Quantiles(NamedTuple):
 
 
 class ImplicitQuantileNetwork(nn.Module):
-    """[B, *obs_shape] -> Quantiles at K random fractions (Dabney et al. 2018, arXiv 1806.06923).
+    """[B, *obs_shape] -> Quantiles at random fractions (Dabney et al. 2018, arXiv 1806.06923).
 
-    The torso's features are multiplied by relu(Dense(cos(pi i tau))), i = 0 .. 63. Without a
-    "tau" key, fractions are the midpoints of K equal parts of [0, 1], transformed by `distortion`;
-    the policy maximises the mean over them.
+    The torso's features are multiplied by relu(Dense(cos(pi i tau))), i = 0 .. 63. With a key "tau"
+    there are N random fractions, with a key "tau_target" N'. With neither, they are the midpoints
+    of K equal parts of [0, 1], transformed by `distortion`; the policy maximises the mean over
+    them. (The paper's policy draws them at random.)
     """
 
     torso: nn.Module
     stream: nn.Module  # with one output per action
     dense: MakeLayer = nn.Dense
-    num_quantiles: int = 32
+    num_quantiles: int = 32  # N
+    num_target_quantiles: int = 32  # N'
+    num_policy_quantiles: int = 32  # K
     distortion: Activation = lambda fraction: fraction
 
     @nn.compact
     def __call__(self, x: jax.Array) -> Quantiles:
         features = self.torso(x)
-        shape = (features.shape[0], self.num_quantiles)
+        batch = features.shape[0]
         if self.has_rng("tau"):
-            fraction = jax.random.uniform(self.make_rng("tau"), shape)
-        else:
-            fraction = self.distortion(midpoints(self.num_quantiles))[None]  # the same in all rows
+            fraction = jax.random.uniform(self.make_rng("tau"), (batch, self.num_quantiles))
+        elif self.has_rng("tau_target"):
+            shape = (batch, self.num_target_quantiles)
+            fraction = jax.random.uniform(self.make_rng("tau_target"), shape)
+        else:  # the same in all rows
+            fraction = self.distortion(midpoints(self.num_policy_quantiles))[None]
         cosines = jnp.cos(jnp.pi * jnp.arange(64) * fraction[..., None])
         embedding = nn.relu(self.dense(features.shape[-1])(cosines))
         value = self.stream(features[:, None] * embedding).squeeze(-1)  # [B, K, A]
-        return Quantiles(value.swapaxes(1, 2), jnp.broadcast_to(fraction, shape))
+        fraction = jnp.broadcast_to(fraction, (batch, fraction.shape[-1]))
+        return Quantiles(value.swapaxes(1, 2), fraction)
 
 
 def midpoints(count: int) -> jax.Array:

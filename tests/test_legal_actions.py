@@ -1,0 +1,84 @@
+"""Environments that declare illegal actions: no deep agent takes them or values them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import envs, exploration
+from purejaxrl_sac.agents import dqn
+from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.types import Sample, Transition
+from tests.conftest import small
+from tests.probes import Probe, replayed
+
+
+class Game(Probe):
+    """Action 0 alone is legal where the sign is negative, action 1 alone where it is positive."""
+
+    def legal_actions(self, obs, params):
+        return jnp.where(
+            obs[0] == 0, jnp.array([False, False]), jnp.stack([obs[0] < 0, obs[0] > 0])
+        )
+
+
+GAME = Game(lambda sign, time, action: 1.0, horizon=3, signs=(-1.0, 1.0))
+
+
+def test_values_of_illegal_actions_are_minus_infinity():
+    env = envs.bind(GAME)
+    obs = jnp.array([[-1.0, 0], [1, 0], [0, 0]])  # in the last state, all are illegal: terminal
+    values = exploration.legal_values(env, obs, jnp.ones((3, 2)))
+    np.testing.assert_array_equal(values, [[1, -np.inf], [-np.inf, 1], [1, 1]])
+    action = exploration.random_action(env, jax.random.key(0), obs[:2].repeat(50, 0))
+    np.testing.assert_array_equal(action, np.repeat([0, 1], 50))
+
+
+def test_environments_without_illegal_actions_have_no_mask():
+    env = envs.bind("CartPole-v1")
+    values = jnp.ones((2, 2))
+    assert env.legal_actions is None
+    assert exploration.legal_values(env, jnp.ones((2, 4)), values) is values
+
+
+@pytest.mark.parametrize("name", ("maximum", "double", "expected", "soft"))
+def test_targets_ignore_illegal_actions(name):
+    """With one legal action in s', y = r + gamma Q-(s', that action), whatever the bootstrap."""
+    config = prl.default_config("munchausen_dqn").replace(env=GAME, hidden_sizes=(), gamma=0.5)
+    algorithm = dqn.dqn(config, envs.bind(GAME), bootstrap=getattr(dqn, name))
+    agent = algorithm[0]
+    sign = jnp.where(jnp.arange(8) % 2 == 0, -1.0, 1.0)
+    obs = jnp.stack([sign, jnp.zeros(8)], -1)
+    action, zero = (sign > 0).astype(jnp.int32), jnp.zeros(8)
+    batch = Transition(obs, action, jnp.arange(8.0), zero + 1, obs, zero > 0)
+    state = agent.init(jax.random.key(0), obs)
+    q = agent.q_values(state, obs)
+    _, priority, metrics = agent.update(
+        jax.random.key(1), state, Sample(batch, jnp.float32(1)), jnp.int32(0)
+    )
+    legal = jnp.take_along_axis(q, action[:, None], -1)[:, 0]
+    assert (q.min(-1) == -jnp.inf).all()
+    np.testing.assert_allclose(priority, abs(jnp.arange(8.0) - 0.5 * legal), rtol=1e-5)
+    assert jnp.isfinite(metrics["loss"])
+
+
+@pytest.mark.parametrize("algorithm", ("iqn", "pqn", "ppo"))
+def test_training_takes_legal_actions_only(algorithm, key):
+    """Returns are 3 unless an illegal action was taken."""
+    penalty = Game(lambda sign, time, action: 1.0 - 9 * (action != (sign > 0)), 3, (-1.0, 1.0))
+    config = small(algorithm, env=penalty)
+    state, metrics = jax.jit(prl.train)(key, config)
+    assert metrics["episodes"].sum() > 20
+    np.testing.assert_allclose(metrics["returns"], 3 * metrics["episodes"])
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(metrics))
+    if algorithm == "iqn":
+        stored = replayed(config, state)
+        assert (stored.reward == 1).all()  # of the warm-up, too
+
+
+def test_parts_that_ignore_legality_refuse_such_environments():
+    with pytest.raises(ConfigError, match="discrete SAC takes every action, but some of Probe"):
+        prl.make_train(small("discrete_sac", env=GAME))
+    with pytest.raises(ConfigError, match=r"which normalize\.observations scales"):
+        prl.make_train(small("dqn", env=GAME, wrappers=(prl.normalize.observations,)))
