@@ -128,16 +128,22 @@ def linear_decay(
     )
 
 
+def finite(limit: Scalar | None) -> Scalar | None:
+    """A limit; None where it is inf, so that nothing needs to be computed."""
+    return None if isinstance(limit, float) and math.isinf(limit) else limit
+
+
 def clip(max_grad_norm: Scalar | None, *, members: bool = False) -> optax.GradientTransformation:
     """Clips gradients to a global norm; where that is None or inf, no norm is computed.
 
     Args:
         members: clip each member of an ensemble separately; every leaf has a leading axis [E].
     """
-    if max_grad_norm is None or (isinstance(max_grad_norm, float) and math.isinf(max_grad_norm)):
+    limit = finite(max_grad_norm)
+    if limit is None:
         return optax.identity()
     # flattened, because the norm of one vector is one reduction
-    clipped = optax.flatten(optax.clip_by_global_norm(max_grad_norm))
+    clipped = optax.flatten(optax.clip_by_global_norm(limit))
     if not members:
         return clipped
 
@@ -148,10 +154,20 @@ def clip(max_grad_norm: Scalar | None, *, members: bool = False) -> optax.Gradie
 
 
 def adam(
-    learning_rate: LearningRate, max_grad_norm: Scalar | None = None, *, members: bool = False
+    learning_rate: LearningRate,
+    max_grad_norm: Scalar | None = None,
+    *,
+    members: bool = False,
+    epsilon: Scalar = 1e-8,
 ) -> optax.GradientTransformation:
-    """Adam on clipped gradients; arguments as for `clip`."""
-    return optax.chain(clip(max_grad_norm, members=members), optax.adam(learning_rate))
+    """Adam on clipped gradients.
+
+    Args:
+        max_grad_norm, members: as for `clip`.
+        epsilon: added to the root of the second moment.
+    """
+    transformation = optax.adam(learning_rate, eps=epsilon)
+    return optax.chain(clip(max_grad_norm, members=members), transformation)
 
 
 def adamw(

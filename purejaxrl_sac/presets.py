@@ -111,13 +111,16 @@ _MINATAR_PQN = {
     "trace_decay": 0.65,
     "epsilon_fraction": 0.1,
 }
-_MINATAR_PPO = {  # as in PureJaxRL
+_MINATAR_PPO = {  # PureJaxRL's, whose returns end at time limits instead of bootstrapping
     "total_steps": 10_000_000,
     "num_envs": 64,
     "rollout_length": 128,
     "num_epochs": 4,
     "num_updates": 32,
     "learning_rate": 5e-3,
+    "activation": "relu",
+    "value_clip": 0.2,
+    "adam_epsilon": 1e-5,
 }
 GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 

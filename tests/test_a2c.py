@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ from purejaxrl_sac.agents import a2c, ppo
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.mdp import dynamic_programming as dp
+from purejaxrl_sac.memory import latest_complete
 from purejaxrl_sac.types import Sample, Transition
 from tests.conftest import quick, small
 from tests.probes import CONTINUOUS, GAMMA, Params, Probe, trained
@@ -167,6 +169,53 @@ def test_advantages_by_hand():
     np.testing.assert_allclose(observed.extras.advantage, expected, rtol=1e-5)
 
 
+# REINFORCE
+
+
+def test_rows_of_episodes_that_the_rollout_cuts_off_have_weight_zero():
+    memory = latest_complete()
+    last = jnp.array([[False, False], [True, False], [False, False]])
+
+    def weights(last):
+        return memory.sample(Transition(*[last] * 6), None).weight
+
+    np.testing.assert_allclose(weights(last), [[3, 0], [3, 0], [0, 0]])  # 2 of 6 rows
+    np.testing.assert_array_equal(weights(jnp.zeros_like(last)), 0)
+    np.testing.assert_array_equal(weights(jnp.ones_like(last)), 1)
+
+
+def test_reinforce_by_hand():
+    """V is 10 and pi is uniform; the first environment's episode ends after two of three steps."""
+    config = small("reinforce", gamma=0.9, value_coef=0.5, hidden_sizes=())
+    env = envs.bind(config.env)
+    agent, memory = a2c.reinforce(config, env, optimizer=lambda config: optax.sgd(1.0))
+    obs = jnp.zeros((3, 2, 4))
+    state = agent.init(jax.random.key(0), obs[0])
+    params = jax.tree.map(jnp.zeros_like, state.params["params"])
+    params["Dense_0"]["bias"] = jnp.full(1, 10.0)
+    state = state._replace(params={"params": params})
+    value, action = jnp.full((3, 2), 10.0), jnp.array([[1, 0], [1, 0], [1, 1]])
+    rollout = Transition(
+        obs=obs,
+        action=action,
+        reward=jnp.array([[1.0, 1], [2, 2], [4, 4]]),
+        discount=jnp.array([[1.0, 1], [0, 1], [1, 1]]),
+        next_obs=obs,
+        last=jnp.array([[False, False], [True, False], [False, False]]),
+        extras=a2c.Choice(action, jnp.full((3, 2), jnp.log(0.5)), value),
+    )
+    _, processed = agent.process_rollout(state, rollout)
+    sample = memory.sample(processed, None)
+    moved, _, metrics = agent.update(jax.random.key(0), state, sample, jnp.int32(0))
+    error = np.array([1 + 0.9 * 2 - 10, 2 - 10])  # G - V of the two complete rows
+    after = moved.params["params"]
+    # grad log pi(1|s) = (-1/2, 1/2) in the logits
+    expected = [-0.5 * error.mean(), 0.5 * error.mean()]
+    np.testing.assert_allclose(after["head"]["Dense_0"]["bias"], expected, rtol=1e-5)
+    np.testing.assert_allclose(after["Dense_0"]["bias"], 10 + 0.5 * error.mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["value_loss"], 0.5 * (error**2).mean(), rtol=1e-5)
+
+
 # objectives
 
 
@@ -178,6 +227,123 @@ def test_clipped_surrogate_by_hand():
     np.testing.assert_allclose(surrogate, [-2.4, -1.0, 3.0, 1.6, -3.3], rtol=1e-6)
     theirs = rlax.clipped_surrogate_pg_loss(ratio, advantage, 0.2)
     np.testing.assert_allclose(surrogate.mean(), theirs, rtol=1e-6)
+
+
+def test_clipped_value_loss_by_hand():
+    value, old, target = jnp.array([1.1, 1.5, 0.2]), jnp.ones(3), jnp.full(3, 2.0)
+
+    def loss(limit):
+        return ppo.clipped_value_loss(small("ppo", value_clip=limit), value, old, target)
+
+    np.testing.assert_allclose(loss(0.2), [0.9**2 / 2, 0.8**2 / 2, 1.8**2 / 2], rtol=1e-6)
+    for limit in (None, float("inf")):
+        np.testing.assert_allclose(loss(limit), [0.9**2 / 2, 0.5**2 / 2, 1.8**2 / 2], rtol=1e-6)
+
+
+def test_the_clip_ratio_is_annealed():
+    config = small("ppo", clip_ratio=0.2, total_steps=144)  # 10 iterations of 2 updates
+    schedule = ppo.annealed_clip
+    found = [schedule(config, jnp.int32(count)).clip_ratio for count in (0, 10, 19, 25)]
+    np.testing.assert_allclose(found, [0.2, 0.1, 0.01, 0], rtol=1e-5)
+
+    def loss(params, inputs):
+        value, (priority, _) = a2c.actor_critic_loss(params, inputs)
+        return value, (priority, {"clip_ratio": inputs.config.clip_ratio})
+
+    agent, _ = ppo.ppo(config, envs.bind(config.env), schedule=schedule, loss=loss)
+    _, state, rollout = rollout_of(config, jax.random.key(1))
+    _, processed = agent.process_rollout(state, rollout)
+    sample = Sample(processed, jnp.float32(1))
+    _, _, metrics = agent.update(jax.random.key(0), state, sample, jnp.int32(5))
+    np.testing.assert_allclose(metrics["clip_ratio"], 0.15, rtol=1e-6)
+
+
+def test_advantages_are_normalised_over_the_rollout():
+    config = small("ppo")
+    whole = partial(ppo.ppo, normalize=a2c.unnormalized, normalize_rollout=a2c.standardized)
+    agent, state, rollout = rollout_of(config.replace(algorithm=whole), jax.random.key(1))
+    usual, *_ = rollout_of(config, jax.random.key(1))
+    advantage = agent.process_rollout(state, rollout)[1].extras.advantage
+    raw = usual.process_rollout(state, rollout)[1].extras.advantage
+    np.testing.assert_allclose(advantage, (raw - raw.mean()) / raw.std(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("part", ("normalize", "normalize_rollout"))
+def test_the_advantage_of_one_row_is_not_normalised(part):
+    """It would be exactly 0, whatever the advantage."""
+    config = small("a2c", num_envs=1, rollout_length=1)
+    algorithm = partial(a2c.a2c, **{part: a2c.standardized})
+    minibatches = small("ppo", num_updates=12)  # of 12 rows
+    for single in (config.replace(algorithm=algorithm), minibatches):
+        with pytest.raises(ConfigError, match="advantage of a single row, normalised, is always 0"):
+            jax.eval_shape(prl.make_train(single), jax.random.key(0))
+
+
+def test_updates_stop_once_the_policy_has_changed_enough():
+    """`kl` of four updates is 0.01, 0.03, 0 and 0.01: the first of each rollout is made."""
+
+    def update(key, state, sample, count):
+        return state + 1, jnp.zeros(()), {"kl": sample}
+
+    inner = prl.types.memoryless(lambda key, obs: jnp.int32(0), None, None, update)
+    agent = ppo.early_stopping(None, None, inner, target_kl=0.02)
+    state, made = agent.init(None, None), []
+    for _ in range(2):
+        state, _ = agent.process_rollout(state, None)
+        for kl in (0.01, 0.03, 0.0, 0.01):
+            state, _, metrics = agent.update(None, state, jnp.float32(kl), None)
+            made.append((int(state.agent), float(metrics["stopped"])))
+    assert made == [(1, 0), (1, 1), (1, 1), (1, 1), (2, 0), (2, 1), (2, 1), (2, 1)]
+
+
+def test_early_stopping_wraps_ppo():
+    @jax.jit
+    @jax.vmap
+    def ends(target_kl):
+        wrapper = partial(ppo.early_stopping, target_kl=target_kl)
+        config = small("ppo", total_steps=48, wrappers=(wrapper,))
+        start = prl.init(jax.random.key(0), config)
+        state, metrics = prl.run(start, config, 2)
+        return start.agent.agent.params, state.agent.agent.params, metrics["stopped"]
+
+    before, after, stopped = jax.tree.map(np.asarray, ends(jnp.array([1e6, -1e6])))
+    np.testing.assert_array_equal(stopped, [[0, 0], [1, 1]])
+    moved = jax.tree.map(lambda x, y: np.abs(x - y).max((*range(1, x.ndim),)), before, after)
+    for change in jax.tree.leaves(moved):
+        assert change[0] > 0 and change[1] == 0
+
+
+def test_actor_and_critic_have_their_own_learning_rates():
+    rates = {"actor_torso": 0.1, "head": 0.1, "critic_torso": 0.3, "Dense_0": 0.3}
+    both = {"actor": optax.sgd(0.1), "critic": optax.sgd(0.3)}
+    config = small("a2c", env=Tabular(MDP))
+    seen = jnp.arange(6)
+    choice = a2c.Choice(seen % 3, jnp.zeros(6), jnp.zeros(6), jnp.ones(6), jnp.ones(6))
+    batch = Transition(seen, seen % 3, jnp.ones(6), jnp.ones(6), (), seen > 9, choice)
+
+    def moved(optimizer):
+        agent, _ = a2c.a2c(config, envs.bind(config.env), optimizer=lambda config: optimizer)
+        before = agent.init(jax.random.key(0), seen)
+        after, _, _ = agent.update(None, before, Sample(batch, jnp.float32(1)), jnp.int32(0))
+        return jax.tree.map(jnp.subtract, after.params, before.params)["params"]
+
+    usual = moved(optax.sgd(1.0))
+    apart = moved(optax.multi_transform(both, networks.actor_and_critic))
+    assert usual.keys() == rates.keys()
+    expected = {
+        name: jax.tree.map(partial(jnp.multiply, rates[name]), usual[name]) for name in rates
+    }
+    chex.assert_trees_all_close(apart, expected, rtol=1e-3, atol=1e-6)
+    assert all(optax.global_norm(usual[name]) > 1e-3 for name in rates)
+
+
+def test_the_minatar_preset_is_purejaxrl_s():
+    config = prl.preset("ppo", "Breakout-MinAtar")
+    assert (config.activation, config.hidden_sizes, config.value_clip) == ("relu", (64, 64), 0.2)
+    optimizer = ppo.decaying_adam(config)
+    gradient = {"w": jnp.full(2, 1e-6)}
+    step, _ = optimizer.update(gradient, optimizer.init(gradient), gradient)
+    np.testing.assert_allclose(step["w"], -5e-3 * 1e-6 / (1e-6 + 1e-5), rtol=1e-4)
 
 
 def test_ppo_s_first_gradient_is_the_policy_gradient():

@@ -197,7 +197,10 @@ def test_members_of_an_ensemble_are_clipped_separately():
     np.testing.assert_allclose(stacked["w"][1, 0], 0.3 / np.sqrt(25.25), rtol=1e-6)
 
 
-@pytest.mark.parametrize("algorithm", ("sac", "td3", "sac_v1", "crossq", "discrete_sac", "redq"))
+ENSEMBLES = ("sac", "td3", "sac_v1", "crossq", "discrete_sac", "redq", "droq", "tqc", "fast_sac")
+
+
+@pytest.mark.parametrize("algorithm", ENSEMBLES)
 def test_critics_are_clipped_for_each_member(algorithm):
     """One critic's gradient above the limit does not change the others' steps."""
     optimizer = inspect.signature(exported(algorithm)).parameters["critic_optimizer"].default

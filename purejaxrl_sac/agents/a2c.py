@@ -9,8 +9,9 @@ baseline of the advantage A (post, 3.3):
 
 with the lambda-return G of the rollout, so that A is the generalised advantage of Schulman et al.
 (2016, arXiv 1506.02438): lambda = 0 is the TD error, lambda = 1 the return of as many steps as the
-rollout and the episode have (A3C, Mnih et al. 2016, arXiv 1602.01783; REINFORCE with a baseline
-where rollouts are as long as episodes). Terminations end returns, time limits bootstrap.
+rollout and the episode have (A3C, Mnih et al. 2016, arXiv 1602.01783). Terminations end returns,
+time limits bootstrap. REINFORCE (Williams 1992) with a baseline learns from complete returns only:
+lambda = 1, and weight 0 for all rows whose episode does not end in the rollout.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ import optax
 
 from purejaxrl_sac import distributions, exploration, optimize
 from purejaxrl_sac.agents.common import Layers, Learning, check_independent_noise
-from purejaxrl_sac.config import Config, static, traced
+from purejaxrl_sac.config import Config, ConfigError, static, traced
 from purejaxrl_sac.distributions import ActionDistribution
-from purejaxrl_sac.memory import latest
+from purejaxrl_sac.memory import latest, latest_complete
 from purejaxrl_sac.networks import default_actor_critic, features
 from purejaxrl_sac.optimize import Learned, decaying_adam, gradient_step, linear_decay, start
 from purejaxrl_sac.returns import lambda_returns
@@ -73,6 +74,18 @@ class Objective(Protocol):
         """(config, log pi(a|s) [B], log pi_old(a|s) [B], A [B]) -> J_pi of each row, [B]."""
 
 
+class ValueLoss(Protocol):
+    def __call__(
+        self, config: Any, value: jax.Array, old_value: jax.Array, target: jax.Array, /
+    ) -> jax.Array:
+        """(config, V(s) [B], V_old(s) [B], G [B]) -> J_V of each row, [B]."""
+
+
+class Schedule(Protocol):
+    def __call__(self, config: Any, count: jax.Array, /) -> Any:
+        """(config, updates made before) -> the configuration that the loss of this update uses."""
+
+
 class LossInputs(NamedTuple):
     """Inputs of the loss, besides the parameters."""
 
@@ -80,19 +93,21 @@ class LossInputs(NamedTuple):
     apply: Callable[[PyTree, jax.Array], tuple[distrax.Distribution, jax.Array]]  # (theta, obs
     # [B, ...]) -> pi(.|s), V(s) [B]
     objective: Objective
+    value_loss: ValueLoss
     batch: Transition  # [B]; `extras` is a Choice
     advantage: jax.Array  # A [B], normalised
+    weight: jax.Array  # [B]
 
 
 def actor_critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
-    """J = J_pi + c_V J_V - c_H E[H(pi(.|s))], and |G - V(s)| as priority."""
-    config, apply, objective, batch, advantage = inputs
+    """J = J_pi + c_V J_V - c_H E[H(pi(.|s))] of weighted rows, and |G - V(s)| as priority."""
+    config, apply, objective, value_loss, batch, advantage, weight = inputs
     choice = batch.extras
     pi, value = apply(params, batch.obs)
-    log_prob, entropy = pi.log_prob(choice.sample), pi.entropy().mean()
-    j_pi = objective(config, log_prob, choice.log_prob, advantage).mean()
-    error = choice.target - value
-    j_v = 0.5 * jnp.square(error).mean()
+    log_prob = pi.log_prob(choice.sample)
+    j_pi = (weight * objective(config, log_prob, choice.log_prob, advantage)).mean()
+    j_v = (weight * value_loss(config, value, choice.value, choice.target)).mean()
+    entropy = (weight * pi.entropy()).mean()
     loss = j_pi + config.value_coef * j_v - config.entropy_coef * entropy
     metrics = {
         "loss": loss,
@@ -102,7 +117,7 @@ def actor_critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
         "value": value.mean(),
         "kl": (choice.log_prob - log_prob).mean(),
     }
-    return loss, (jnp.abs(error), metrics)
+    return loss, (jnp.abs(choice.target - value), metrics)
 
 
 def policy_gradient(
@@ -112,13 +127,34 @@ def policy_gradient(
     return -log_prob * advantage
 
 
+def squared_error(
+    config: Config, value: jax.Array, old_value: jax.Array, target: jax.Array
+) -> jax.Array:
+    """(G - V(s))^2 / 2 (post, 3.3)."""
+    return 0.5 * jnp.square(target - value)
+
+
+def constant(config: Config, count: jax.Array) -> Config:
+    """The same configuration in every update."""
+    return config
+
+
 def unnormalized(advantage: jax.Array) -> jax.Array:
     """A."""
     return advantage
 
 
 def standardized(advantage: jax.Array) -> jax.Array:
-    """A with mean 0 and standard deviation 1 in the batch, whatever the scale of rewards."""
+    """A with mean 0 and standard deviation 1, whatever the scale of rewards.
+
+    Raises:
+        ConfigError: there is only one, which would always become 0.
+    """
+    if advantage.size == 1:
+        raise ConfigError(
+            "the advantage of a single row, normalised, is always 0: take fewer minibatches"
+            " (num_updates), or raise num_envs or rollout_length"
+        )
     return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
 
 
@@ -132,6 +168,11 @@ def whole_rollout(config: Config) -> Memory:
     return latest()
 
 
+def complete_episodes(config: Config) -> Memory:
+    """As `whole_rollout`, without the rows whose episode does not end in it."""
+    return latest_complete()
+
+
 def actor_critic(
     config: ActorCriticConfig,
     env: Env,
@@ -139,12 +180,22 @@ def actor_critic(
     network: MakeActorCritic = default_actor_critic,
     distribution: Callable[[Env], ActionDistribution] = distributions.default,
     objective: Objective = policy_gradient,
+    value_loss: ValueLoss = squared_error,
     normalize: Callable[[jax.Array], jax.Array] = unnormalized,
+    normalize_rollout: Callable[[jax.Array], jax.Array] = unnormalized,
+    schedule: Schedule = constant,
     loss: Loss = actor_critic_loss,
     optimizer: MakeOptimizer = decaying_rmsprop,
     memory: Callable[[Any], Memory] = whole_rollout,
 ) -> tuple[Agent, Memory]:
     """An on-policy actor and its critic, composed of the parts above.
+
+    Args:
+        normalize: normalises the advantages of each batch.
+        normalize_rollout: normalises those of the whole rollout, before it is divided into batches.
+        schedule: anneals fields that the loss uses, such as `entropy_coef`, over the run.
+        optimizer: separate optimisers of actor and critic are
+            `optax.multi_transform({"actor": ..., "critic": ...}, networks.actor_and_critic)`.
 
     Raises:
         ConfigError: noise_repeat is not 1.
@@ -178,16 +229,20 @@ def actor_critic(
         trace = config.trace_decay * ~rollout.last
         target = lambda_returns(rollout.reward, rollout.discount, next_value, trace, config.gamma)
         choice = rollout.extras
-        choice = choice._replace(advantage=target - choice.value, target=target)
+        advantage = normalize_rollout(target - choice.value)
+        choice = choice._replace(advantage=advantage, target=target)
         return state, rollout._replace(extras=choice, next_obs=())  # no update needs it
 
     def update(
         key: jax.Array, state: Learned, sample: Sample, count: jax.Array
     ) -> tuple[Learned, jax.Array, Metrics]:
-        leading = sample.transition.reward.ndim
-        batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[leading:]), sample.transition)
+        leading = sample.transition.reward.shape
+        rows = sample.transition, jnp.broadcast_to(sample.weight, leading)
+        batch, weight = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(leading) :]), rows)
         advantage = normalize(batch.extras.advantage)
-        inputs = LossInputs(config, apply, objective, batch, advantage)
+        inputs = LossInputs(
+            schedule(config, count), apply, objective, value_loss, batch, advantage, weight
+        )
         state, _, (priority, metrics) = gradient_step(optimize, state, loss, inputs)
         return state, priority, metrics
 
@@ -196,7 +251,7 @@ def actor_critic(
 
 
 a2c = actor_critic
-reinforce = partial(actor_critic, optimizer=decaying_adam)
+reinforce = partial(actor_critic, optimizer=decaying_adam, memory=complete_episodes)
 
 
 class ActorCriticConfig(Learning, Layers):
@@ -224,11 +279,12 @@ class ActorCriticConfig(Learning, Layers):
 
 
 class ReinforceConfig(ActorCriticConfig):
-    """Configuration of REINFORCE with a baseline: returns as long as the rollouts."""
+    """Configuration of REINFORCE with a baseline: the returns of complete episodes."""
 
     algorithm: Algorithm = static(reinforce)
-    rollout_length: int = static(500)
-    """Steps each environment takes between updates; longer than an episode for whole returns."""
+    rollout_length: int = static(1_000)
+    """Steps each environment takes between updates: at least twice the longest episode, so that
+    all of its states are learned from."""
     learning_rate: float = 3e-3
     """Initial learning rate."""
     trace_decay: float = 1.0

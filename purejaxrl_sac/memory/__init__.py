@@ -1,6 +1,18 @@
 """Replay memories and rollout buffers as pure functions (see `types.Memory`)."""
 
 from purejaxrl_sac.memory.replay import prioritized, uniform
-from purejaxrl_sac.memory.rollouts import latest, latest_with_next_action, minibatches
+from purejaxrl_sac.memory.rollouts import (
+    latest,
+    latest_complete,
+    latest_with_next_action,
+    minibatches,
+)
 
-__all__ = ["latest", "latest_with_next_action", "minibatches", "prioritized", "uniform"]
+__all__ = [
+    "latest",
+    "latest_complete",
+    "latest_with_next_action",
+    "minibatches",
+    "prioritized",
+    "uniform",
+]

@@ -24,6 +24,20 @@ def latest() -> Memory:
     )
 
 
+def latest_complete() -> Memory:
+    """The latest rollout; rows whose episode does not end in it have weight 0.
+
+    All other rows have the same weight, and the mean weight is 1 where there are any.
+    """
+
+    def sample(state: Transition, draw: None) -> Sample:
+        ends = jax.lax.cumsum(state.last.astype(jnp.int32), reverse=True)  # from each row on
+        complete = (ends > 0).astype(jnp.float32)
+        return Sample(state, complete / jnp.maximum(complete.mean(), 1 / complete.size))
+
+    return latest()._replace(sample=sample)
+
+
 def latest_with_next_action() -> Memory:
     """The latest T transitions whose next action is known, for SARSA: the rollout, one step late.
 

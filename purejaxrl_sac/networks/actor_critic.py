@@ -41,7 +41,10 @@ class Gaussian(nn.Module):
 
 
 class ActorCritic(nn.Module):
-    """[B, *obs_shape] -> the head's outputs and V(s) [B]. Both torsos may be the same module."""
+    """[B, *obs_shape] -> the head's outputs and V(s) [B]. Both torsos may be the same module.
+
+    The parameters of the actor are those of `actor_torso` and `head`.
+    """
 
     actor_torso: nn.Module
     critic_torso: nn.Module
@@ -81,6 +84,21 @@ def shared_torso(config: Any, space: Any, distribution: ActionDistribution) -> n
     """Actor and critic with a shared torso; arguments as for `separate_torsos`."""
     both = torso(space, config.hidden_sizes, config.activation, dense=orthogonal(2**0.5))
     return ActorCritic(both, both, distribution.head())
+
+
+def actor_and_critic(variables: PyTree) -> PyTree:
+    """Labels each parameter of `separate_torsos` with the network it belongs to.
+
+    For `optax.multi_transform`, which gives each of them an optimiser of its own.
+
+    Returns:
+        "actor" or "critic" in place of every array.
+    """
+
+    def label(path: tuple[Any, ...], _: jax.Array) -> str:
+        return "actor" if {"actor_torso", "head"} & {entry.key for entry in path} else "critic"
+
+    return jax.tree_util.tree_map_with_path(label, variables)
 
 
 def default_actor_critic(config: Any, space: Any, distribution: ActionDistribution) -> nn.Module:
