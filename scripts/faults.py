@@ -91,12 +91,15 @@ def problems(faults: Iterable[Fault]) -> list[str]:
 
 
 def run(
-    tests: Sequence[str], select: str, timeout: float, cache: str, fault: Fault | None
-) -> tuple:
+    tests: Sequence[str], select: str, fault: Fault | None = None, *, timeout: float, cache: str
+) -> Result:
     """Run tests in a copy of the sources, until one of them fails.
 
-    Returns:
-        the fields of `Result` after the name.
+    Args:
+        tests, select: as for `Fault`.
+        fault: applied to the copy; None for none.
+        timeout: in seconds.
+        cache: a folder for compiled programs, which are shared by runs with equal programs.
     """
     with tempfile.TemporaryDirectory() as folder:
         for name in COPIED:
