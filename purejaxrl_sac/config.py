@@ -135,6 +135,8 @@ class Config(struct.PyTreeNode):
     """Environment steps of uniformly random actions before learning starts."""
     wrappers: tuple[Wrapper, ...] = static(())
     """Wrappers of the agent, the innermost first, such as `normalize.observations`."""
+    normalization_limit: float = traced(10.0, above=0)
+    """Standard deviations that the wrappers of `normalize` clip to."""
 
     @property
     def steps_per_iteration(self) -> int:

@@ -6,7 +6,11 @@ A wrapper is a function (config, env, Agent) -> Agent. Memories store what the e
 returned; it is scaled when it is acted on or learned from. Everything in one iteration (acting,
 advantages, updates) is scaled alike: the statistics of its rollout take effect in the next one,
 and those of the warm-up in the second, because the first starts unscaled. Evaluation scales as the
-last iteration would and does not change the statistics.
+last iteration would and does not change the statistics. As long as there are none, values are
+neither scaled nor clipped; from then on they are clipped to `normalization_limit` deviations.
+
+A nan or infinite observation makes the statistics nan, and with them every loss from the next
+iteration on: the run reports that seed as diverged.
 """
 
 from __future__ import annotations
@@ -18,18 +22,28 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.returns import discounted_sum
 from purejaxrl_sac.types import Agent, Env, Metrics, PyTree, Sample, Transition, Wrapper
 
-LIMIT = 10.0  # standard deviations that values are clipped to
 EPSILON = 1e-8
+
+
+class Total(NamedTuple):
+    """A running total of float32 numbers and its rounding error, which `add` carries along.
+
+    Together they have about 48 bits: additions of 1 remain exact far beyond 2^24.
+    """
+
+    value: jax.Array  # [...]
+    error: jax.Array  # [...]
 
 
 class Moments(NamedTuple):
     """Moments of a stream of values of any shape [...]."""
 
-    number: jax.Array  # number of values, float32 scalar
-    mean: jax.Array  # [...]
-    scatter: jax.Array  # [...]: the sum of squared deviations from the mean
+    number: Total  # number of values, scalar
+    mean: Total  # [...]
+    scatter: Total  # [...]: the sum of squared deviations from the mean
 
 
 class Normalized(NamedTuple):
@@ -51,23 +65,41 @@ class Scaled(NamedTuple):
 
 def no_moments(shape: tuple[int, ...]) -> Moments:
     """The moments of no values."""
-    return Moments(jnp.float32(0), jnp.zeros(shape), jnp.zeros(shape))
+    zeros, zero = jnp.zeros(shape, jnp.float32), jnp.float32(0)
+    return Moments(Total(zero, zero), Total(zeros, zeros), Total(zeros, zeros))
+
+
+def add(total: Total, x: jax.Array) -> Total:
+    """Adds x [...] with its rounding error (Knuth's two-sum; Kahan 1965)."""
+    x = x + total.error
+    value = total.value + x
+    rounded = value - total.value
+    return Total(value, (total.value - (value - rounded)) + (x - rounded))
 
 
 def include(moments: Moments, values: jax.Array) -> Moments:
-    """Adds values [B, ...] to the moments of others, exactly (Chan et al. 1979)."""
+    """Adds values [B, ...] to the moments of others (Chan et al. 1979)."""
     added = jnp.float32(len(values))
-    number = moments.number + added
-    mean = values.mean(0)
-    delta = mean - moments.mean
-    scatter = jnp.square(values - mean).sum(0) + jnp.square(delta) * moments.number * added / number
-    return Moments(number, moments.mean + delta * added / number, moments.scatter + scatter)
+    number = add(moments.number, added)
+    deviations = (values.astype(jnp.float32) - moments.mean.value) - moments.mean.error
+    delta = deviations.mean(0)  # of the means
+    between = jnp.square(delta) * added * (moments.number.value / number.value)
+    scatter = jnp.square(deviations - delta).sum(0) + between
+    mean = add(moments.mean, delta * (added / number.value))
+    return Moments(number, mean, add(moments.scatter, scatter))
 
 
 def deviation(moments: Moments) -> jax.Array:
     """The standard deviation [...]; 1 as long as there is no value."""
-    variance = moments.scatter / jnp.maximum(moments.number, 1)
-    return jnp.where(moments.number > 0, jnp.sqrt(variance + EPSILON), 1.0)
+    number = moments.number.value
+    variance = moments.scatter.value / jnp.maximum(number, 1)
+    return jnp.where(number > 0, jnp.sqrt(variance + EPSILON), 1.0)
+
+
+def _clip(config: Config, moments: Moments, scaled: jax.Array) -> jax.Array:
+    """Clips scaled values to the limit; not as long as there are no statistics."""
+    limit = jnp.where(moments.number.value > 0, config.normalization_limit, jnp.inf)
+    return jnp.clip(scaled, -limit, limit)
 
 
 def observations(config: Config, env: Env, agent: Agent) -> Agent:
@@ -89,8 +121,8 @@ def observations(config: Config, env: Env, agent: Agent) -> Agent:
         )
 
     def normal(state: Normalized, obs: jax.Array) -> jax.Array:
-        scaled = (obs - state.used.mean) / deviation(state.used)
-        return jnp.clip(scaled, -LIMIT, LIMIT)
+        centred = (obs - state.used.mean.value) - state.used.mean.error
+        return _clip(config, state.used, centred / deviation(state.used))
 
     def both(state: Normalized, transition: Transition) -> Transition:
         next_obs = jax.tree.map(partial(normal, state), transition.next_obs)  # may be ()
@@ -139,11 +171,13 @@ def observations(config: Config, env: Env, agent: Agent) -> Agent:
 
 
 def rewards(config: Any, env: Env, agent: Agent) -> Agent:
-    """r / standard deviation of discounted returns (Engstrom et al. 2020, arXiv 2005.12729)."""
+    """r / standard deviation of discounted returns (Engstrom et al. 2020, arXiv 2005.12729).
 
-    def scale(state: Scaled, transition: Transition) -> Transition:
-        reward = transition.reward / deviation(state.used)
-        return transition._replace(reward=jnp.clip(reward, -LIMIT, LIMIT))
+    Every reward is scaled and clipped by itself, before an n-step return sums them.
+    """
+
+    def scale(state: Scaled, reward: jax.Array) -> jax.Array:
+        return _clip(config, state.used, reward / deviation(state.used))
 
     def init(key: jax.Array, obs: jax.Array) -> Scaled:
         moments = no_moments(())
@@ -172,7 +206,8 @@ def rewards(config: Any, env: Env, agent: Agent) -> Agent:
             return jnp.where(last, 0, earned), earned
 
         earned, returns = jax.lax.scan(accumulate, state.earned, (rollout.reward, rollout.last))
-        inner, processed = agent.process_rollout(state.agent, scale(state, rollout))
+        scaled = rollout._replace(reward=scale(state, rollout.reward))
+        inner, processed = agent.process_rollout(state.agent, scaled)
         seen = include(state.seen, returns.reshape(-1))
         stored = processed._replace(reward=rollout.reward)
         return state._replace(agent=inner, seen=seen, earned=earned), stored
@@ -180,7 +215,11 @@ def rewards(config: Any, env: Env, agent: Agent) -> Agent:
     def update(
         key: jax.Array, state: Scaled, sample: Sample, count: jax.Array
     ) -> tuple[Scaled, jax.Array, Metrics]:
-        scaled = sample._replace(transition=scale(state, sample.transition))
+        if sample.rewards is None:
+            reward = scale(state, sample.transition.reward)
+        else:
+            reward = discounted_sum(scale(state, sample.rewards), config.gamma)
+        scaled = sample._replace(transition=sample.transition._replace(reward=reward))
         inner, priority, metrics = agent.update(key, state.agent, scaled, count)
         return _next(config, state._replace(agent=inner), count), priority, metrics
 

@@ -42,3 +42,8 @@ def lambda_returns(
     xs = (reward, discount, next_value, trace)
     targets = jax.lax.scan(backward, jnp.zeros_like(reward[0]), xs, reverse=True)[1]
     return jax.lax.stop_gradient(targets)
+
+
+def discounted_sum(rewards: jax.Array, gamma: Scalar) -> jax.Array:
+    """r_0 + gamma r_1 + ... + gamma^(n-1) r_{n-1}, of rewards [..., n]."""
+    return (rewards * gamma ** jnp.arange(rewards.shape[-1])).sum(-1)

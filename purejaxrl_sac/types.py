@@ -49,6 +49,8 @@ class Sample(NamedTuple):
     transition: Transition  # leading axes [B] from a replay memory, [T, N] from `latest`
     weight: jax.Array  # loss weight of each row; broadcasts against the leading axes
     index: Any = ()  # where the rows are stored, for `Memory.update_priorities`
+    rewards: jax.Array | None = None  # [B, n]: the rewards that `transition.reward` is the
+    # discounted sum of, for agents that transform each; None where it is one reward
 
 
 class EnvState(NamedTuple):

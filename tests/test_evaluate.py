@@ -99,7 +99,7 @@ def test_q_values_of_sac_are_normalised_minima(key):
     obs = 5 * jax.random.normal(key, (20, 3))
     action = jnp.linspace(-1, 1, 20)[:, None]
     seen = state.agent.used
-    normal = jnp.clip((obs - seen.mean) / normalize.deviation(seen), -10, 10)
+    normal = jnp.clip((obs - seen.mean.value) / normalize.deviation(seen), -10, 10)
     q = residual_critics(config, None).apply(state.agent.agent.critic.params, normal, action)
     np.testing.assert_allclose(prl.q_values(config, state, obs, action), q.min(0), rtol=1e-5)
 

@@ -401,6 +401,27 @@ def test_convolutions_depend_on_the_observations():
         assert networks.convolutions(space) == ()
 
 
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    (
+        ((84, 84), "without a channel axis"),
+        ((3, 64, 64), "channels first"),
+        ((4, 84, 84), "channels first"),
+    ),
+)
+def test_images_of_other_layouts_raise(shape, message):
+    with pytest.raises(ConfigError, match=message):
+        networks.convolutions(spaces.Box(0, 255, shape, jnp.uint8))
+
+
+def test_features_of_images_are_between_0_and_1():
+    obs = jnp.array([[0, 51, 255]], jnp.uint8)
+    encode = networks.features(spaces.Box(0, 255, (3,), jnp.uint8))
+    np.testing.assert_allclose(encode(obs), [[0, 0.2, 1]], rtol=1e-6)
+    same = networks.features(spaces.Box(0, 1, (3,), jnp.uint8))
+    np.testing.assert_array_equal(same(obs), [[0, 51, 255]])
+
+
 def test_atari_images_use_the_convolutions_of_nature():
     space = spaces.Box(0, 255, (84, 84, 4))
     config = SimpleNamespace(**{**vars(CONFIG), "hidden_sizes": (512,)})

@@ -10,6 +10,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import normalize
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.runs.record import config_from_dict, config_to_dict
+from purejaxrl_sac.train import build
 from tests.conftest import small
 from tests.probes import CONTINUOUS, GAMMA, Params, Probe, replayed, trained
 
@@ -22,20 +23,111 @@ def test_moments_are_those_of_all_values():
     np.testing.assert_array_equal(normalize.deviation(moments), 1)
     for part in jnp.split(values, (1, 10, 400)):
         moments = normalize.include(moments, part)
-    np.testing.assert_allclose(moments.mean, values.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(normalize.deviation(moments), values.std(0), rtol=1e-4)
-    assert moments.number == 1_000
+    exact = np.asarray(values, np.float64)
+    np.testing.assert_allclose(moments.mean.value, exact.mean(0), rtol=1e-7)
+    np.testing.assert_allclose(normalize.deviation(moments), exact.std(0), rtol=1e-6)
+    assert moments.number.value == 1_000
+
+
+@jax.jit
+def _include_one_by_one(moments, values):
+    return jax.lax.scan(lambda m, x: (normalize.include(m, x[None]), None), moments, values)[0]
+
+
+def test_statistics_of_one_environment_follow_a_drifting_mean():
+    """One value at a time: increments of the mean are far below its resolution in float32."""
+    noise = np.random.default_rng(0).normal(size=(3, 1_000_000)).astype(np.float32)
+    values = (noise + np.float32([[100], [101], [102]])).ravel()
+    moments = _include_one_by_one(normalize.no_moments(()), values)
+    exact = values.astype(np.float64)
+    np.testing.assert_allclose(moments.mean.value, exact.mean(), rtol=1e-6)
+    np.testing.assert_allclose(normalize.deviation(moments), exact.std(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("block", (1, 1_000))
+@pytest.mark.parametrize("number", (2**24, 10**9))
+def test_statistics_of_long_runs_do_not_saturate(number, block):
+    """Values of deviation 3 after `number` values of mean 0 and deviation 1."""
+    count = np.float32(number)
+    before = normalize.Moments(
+        *(normalize.Total(x, np.float32(0)) for x in (count, 0 * count, count))
+    )
+    values = 3 * np.random.default_rng(1).normal(size=500_000).astype(np.float32)
+
+    @jax.jit
+    def include(moments, blocks):
+        return jax.lax.scan(lambda m, x: (normalize.include(m, x), None), moments, blocks)[0]
+
+    moments = include(before, values.reshape(-1, block))
+    exact, total = values.astype(np.float64), number + len(values)
+    mean = exact.sum() / total
+    scatter = number + np.square(exact).sum() - total * mean**2
+    number_seen = float(moments.number.value) + float(moments.number.error)
+    assert number_seen == total
+    np.testing.assert_allclose(moments.mean.value, mean, atol=1e-4 * 3)
+    np.testing.assert_allclose(normalize.deviation(moments), np.sqrt(scatter / total), rtol=1e-5)
+
+
+def test_nothing_is_clipped_before_there_are_statistics(key):
+    config = small("dqn", wrappers=BOTH, warmup_steps=0)
+    agent = build(config)[1]
+    obs = jnp.full((3, 4), 300.0)
+    state = agent.init(key, obs)
+    plain = build(config.replace(wrappers=()))[1]
+    np.testing.assert_array_equal(
+        agent.q_values(state, obs), plain.q_values(state.agent.agent, obs)
+    )
+
+
+def test_the_limit_is_a_field(key):
+    config = small("dqn", wrappers=(normalize.observations,), normalization_limit=2.0)
+    agent, plain = build(config)[1], build(config.replace(wrappers=()))[1]
+    state = agent.init(key, jnp.zeros((3, 4)))
+    used = normalize.include(state.used, jax.random.normal(key, (100, 4)))
+    far, limit = jnp.full((1, 4), 50.0), jnp.full((1, 4), 2.0)
+    np.testing.assert_array_equal(
+        agent.q_values(state._replace(used=used), far), plain.q_values(state.agent, limit)
+    )
+
+
+def test_a_nan_observation_is_reported(key):
+    """The statistics are nan from the next iteration on, and so are the agent's losses."""
+    config = small("ppo", wrappers=(normalize.observations,), warmup_steps=0)
+    state = prl.init(key, config)
+    state = state._replace(env=state.env._replace(obs=state.env.obs.at[0, 0].set(jnp.nan)))
+    _, metrics = prl.run(state, config, 2)
+    assert not np.isfinite(metrics["value_loss"][-1])
+
+
+def test_rewards_of_n_steps_are_clipped_one_by_one(key):
+    """Rewards 5, 5, 5 of deviation 1: their undiscounted sum is 15, above the limit of 10."""
+    config = small("n_step_dqn", wrappers=(normalize.rewards,), gamma=1.0, n_step=3)
+    rewards, seen = jnp.full((2, 3), 5.0).at[1, 2].set(50.0), []
+
+    def inner(key, state, sample, count):
+        seen.append(sample.transition.reward)
+        return state, jnp.zeros(2), {}
+
+    env, agent, _ = build(config.replace(wrappers=()))
+    wrapped = normalize.rewards(config, env, agent._replace(update=inner))
+    state = wrapped.init(key, jnp.zeros((3, 4)))
+    unit = normalize.include(state.used, jnp.array([-1.0, 1.0]))
+    zeros = jnp.zeros(2)
+    batch = prl.Transition(zeros, zeros, rewards.sum(-1), zeros, zeros, zeros == 1)
+    sample = prl.Sample(batch, zeros, rewards=rewards)
+    wrapped.update(key, state._replace(used=unit), sample, jnp.int32(0))
+    np.testing.assert_allclose(seen[0], [15, 20], rtol=1e-6)
 
 
 def test_an_iteration_uses_the_statistics_of_earlier_ones(key):
     config = small("ppo", wrappers=(normalize.observations,), warmup_steps=0)
     state = prl.init(key, config)
-    assert state.agent.seen.number == 0
+    assert state.agent.seen.number.value == 0
     for iteration in range(3):
         before = state.agent.seen
         state, _ = prl.run(state, config, 1)
-        assert state.agent.used.number == 12 * (iteration + 1)
-        assert state.agent.seen.number == before.number + 12
+        assert state.agent.used.number.value == 12 * (iteration + 1)
+        assert state.agent.seen.number.value == before.number.value + 12
         chex.assert_trees_all_equal(state.agent.used, state.agent.seen)
 
 
@@ -60,7 +152,7 @@ def test_agents_get_normalised_and_memories_raw_observations(key):
     spied = config.replace(wrappers=(spy, *BOTH))
     state, _ = jax.jit(prl.train)(key, spied)
     obs = np.concatenate([np.reshape(x, (-1, 4)) for x in seen["obs"][-20:]])
-    assert (np.abs(obs) <= normalize.LIMIT).all() and 0.3 < obs.std() < 3
+    assert (np.abs(obs) <= config.normalization_limit).all() and 0.3 < obs.std() < 3
     on_policy = hasattr(state.memory, "reward")
     held = state.memory if on_policy else replayed(spied, state)
     assert (np.asarray(held.reward) == 1).all()  # CartPole pays 1, unscaled
@@ -72,7 +164,7 @@ def test_rewards_are_divided_by_the_deviation_of_returns(key):
     state, _ = prl.train(key, config)
     returns = np.array([4, 4 + 2, 4 + 2 + 1])  # of every episode
     scaled = state.agent.agent.seen if hasattr(state.agent.agent, "seen") else state.agent.seen
-    count = int(scaled.number)
+    count = int(scaled.number.value)
     expected = np.tile(returns, count)[: count // 3].std()  # 3 environments in lockstep
     np.testing.assert_allclose(normalize.deviation(scaled), expected, rtol=1e-4)
 

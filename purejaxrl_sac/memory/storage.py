@@ -22,6 +22,7 @@ from flax import struct
 from purejaxrl_sac.clock import write_rows
 from purejaxrl_sac.memory import records
 from purejaxrl_sac.memory.records import Codec, Record
+from purejaxrl_sac.returns import discounted_sum
 from purejaxrl_sac.types import Index, PyTree, Sample, Scalar, Storage, Transition
 
 
@@ -162,13 +163,14 @@ def n_step(storage: Storage, n: int, gamma: Scalar) -> Storage:
         steps = valid.sum(-1)
         first = jax.tree.map(lambda x: x[(slice(None),) * index.time.ndim + (0,)], ahead)
         final = storage.read(state, step, index._replace(time=index.time + steps - 1))
+        rewards = valid * ahead.reward
         transition = first._replace(
-            reward=(valid * ahead.reward * gamma ** jnp.arange(n)).sum(-1),
+            reward=discounted_sum(rewards, gamma),
             discount=final.transition.discount * jnp.float32(gamma) ** (steps - 1),
             next_obs=final.transition.next_obs,
             last=final.transition.last,
         )
-        return Sample(transition, final.weight, index)
+        return Sample(transition, final.weight, index, rewards)
 
     return storage._replace(read=read)
 

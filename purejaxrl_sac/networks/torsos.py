@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from purejaxrl_sac.config import ConfigError
@@ -27,10 +28,14 @@ MakeConvolutions = Callable[[Any], Convolutions]  # gymnax observation space -> 
 def features(space: Any) -> Callable[[jax.Array], jax.Array]:
     """Maps observations to inputs of networks: one-hot if they are Discrete, else float32.
 
-    Elsewhere, memories included, observations keep the environment's own dtype.
+    Observations of uint8 with the maximum 255, such as images, are divided by it. Elsewhere,
+    memories included, observations keep the environment's own dtype and range.
     """
     if hasattr(space, "n"):
         return lambda obs: jax.nn.one_hot(obs, space.n)
+    known = not isinstance(getattr(space, "high", None), jax.core.Tracer)
+    if space.dtype == jnp.uint8 and known and np.max(space.high) == 255:
+        return lambda obs: obs.astype(jnp.float32) / 255
     return lambda obs: obs.astype(jnp.float32)
 
 
@@ -124,8 +129,25 @@ NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 
 
 def convolutions(space: Any) -> Convolutions:
-    """The default convolutions for an observation space: none unless of images [H, W, C]."""
-    if hasattr(space, "n") or len(space.shape) != 3:
+    """The default convolutions for an observation space: none unless of images [H, W, C].
+
+    Raises:
+        ConfigError: images without a channel axis, or with channels first.
+    """
+    if hasattr(space, "n"):
+        return ()
+    shape = space.shape
+    if len(shape) == 2 and min(shape) >= 8 and space.dtype == jnp.uint8:
+        raise ConfigError(
+            f"observations of shape {shape} and type uint8 are images without a channel axis: wrap"
+            " the environment to return [H, W, 1]"
+        )
+    if len(shape) == 3 and shape[0] <= 4 and min(shape[1:]) >= 8:
+        raise ConfigError(
+            f"observations of shape {shape} are images with channels first: wrap the environment"
+            " to return [H, W, C]"
+        )
+    if len(shape) != 3:
         return ()
     return NATURE if min(space.shape[:2]) >= 36 else MINATAR
 
