@@ -24,17 +24,19 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import jax.numpy as jnp
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs
+from scripts.peers.environment import rejax_python
 
 WARMUP = 256
 PEER_LIMIT = 100_000  # rejax samples in O(capacity): larger buffers take minutes per row
@@ -158,11 +160,7 @@ class Peer:
     """rejax 0.1.3 in a subprocess with its own virtual environment (it needs gymnax < 1)."""
 
     def __init__(self, directory: Path) -> None:
-        python = directory / "bin" / "python"
-        if not python.exists():
-            venv.create(directory, with_pip=True)
-            install = [python, "-m", "pip", "install", "-q", "rejax==0.1.3", "gymnax<1"]
-            subprocess.run([*install, f"jax=={jax.__version__}"], check=True)
+        python = rejax_python(directory)
         worker = Path(__file__).parent / "peers" / "rejax_worker.py"
         self.process = subprocess.Popen(
             [python, worker], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

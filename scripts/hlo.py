@@ -122,6 +122,15 @@ def launches(text: str) -> Launches:
     return _count(computations, entry, Launches())
 
 
+def instructions(text: str) -> int:
+    """The number of instructions of a program, those inside fusions and loops included.
+
+    Args:
+        text: `compiled.as_text()`, for any device.
+    """
+    return sum(_opcode(line.strip()) is not None for line in text.splitlines())
+
+
 def _count(computations: dict[str, list[str]], name: str, into: Launches) -> Launches:
     for line in computations[name]:
         opcode, op_name = _opcode(line), _named(line)

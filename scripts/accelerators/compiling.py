@@ -10,10 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from pathlib import Path
-
-import jax
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.envs import bind
@@ -28,6 +25,7 @@ from scripts.accelerators.work import (
     main_works,
     programs,
 )
+from scripts.peers.environment import rejax_python
 
 SCRIPT = Path(__file__).parents[1] / "accelerator.py"
 WORKER = "PUREJAXRL_ACCELERATOR_TARGET"  # set in compiling subprocesses
@@ -198,7 +196,7 @@ def peer(target: targets.Target, work: Work, options: Compile) -> int:
     row |= {"library": PEERS[options.peer], "version": PEERS[options.peer], "sources": ""}
     if not options.again and record.recorded(options.record, row):
         return 0
-    python = peer_python(options.peer_environment)
+    python = rejax_python(options.peer_environment, "jax[cuda12]")
     with tempfile.TemporaryDirectory() as directory:
         text = Path(directory) / "program.txt"
         request = {"algorithm": work.algorithm, "env": work.environment, "seeds": work.seeds}
@@ -215,23 +213,3 @@ def peer(target: targets.Target, work: Work, options: Compile) -> int:
     row |= {name: counts[name] for name in ("kernels", "copies", "branches")}
     record.append(options.record, row | json.loads(finished.stdout.splitlines()[-1]))
     return 0
-
-
-def peer_python(directory: Path) -> Path:
-    """The Python of rejax's virtual environment, which is created if it does not exist.
-
-    Raises:
-        ConfigError: installation fails.
-    """
-    python = directory / "bin" / "python"
-    if not python.exists():
-        venv.create(directory, with_pip=True)
-        packages = ["rejax==0.1.3", "gymnax<1", f"jax[cuda12]=={jax.__version__}"]
-        try:
-            subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
-        except subprocess.CalledProcessError:
-            python.unlink()  # the next call retries
-            raise prl.ConfigError(
-                f"rejax cannot be installed in {directory}: see pip's error above"
-            ) from None
-    return python

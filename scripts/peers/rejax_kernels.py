@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
+import rejax_training
 import targets
 
 ITERATIONS, WARMUP = 200, 256
@@ -19,30 +20,10 @@ ITERATIONS, WARMUP = 200, 256
 
 def build(request):
     """One environment, one step and one update per iteration, networks of 64 x 64."""
-    import rejax
-
-    kind = {"dqn": rejax.DQN, "sac": rejax.SAC}[request["algorithm"]]
-    extra = {}
-    if request["algorithm"] == "dqn":
-        extra = {"ddqn": False, "agent_kwargs": {"activation": "relu"}}
-    algorithm = kind.create(
-        env=request["env"],
-        num_envs=1,
-        total_timesteps=ITERATIONS + WARMUP,
-        eval_freq=ITERATIONS + WARMUP,
-        skip_initial_evaluation=True,
-        fill_buffer=WARMUP,
-        buffer_size=10_000,
-        batch_size=256 if request["algorithm"] == "sac" else 128,
-        learning_rate=1e-3,
-        **extra,
-    )
-    algorithm = algorithm.replace(eval_callback=lambda algorithm, state, key: ())
-
-    def train(key):
-        return algorithm.train(key)[0]
-
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.PRNGKey(0), request["seeds"]))
+    batch_size = 256 if request["algorithm"] == "sac" else 128
+    request = {**request, "warmup": WARMUP, "capacity": 10_000, "batch_size": batch_size}
+    train = rejax_training.one_update(request, ITERATIONS)
+    keys = jax.eval_shape(lambda: rejax_training.keys(request["seeds"]))
     return jax.vmap(train), keys
 
 

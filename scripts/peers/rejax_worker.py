@@ -9,34 +9,13 @@ import sys
 import time
 
 import jax
+import rejax_training
 
 
-def build(q):
-    import rejax
-
-    kind = {"dqn": rejax.DQN, "sac": rejax.SAC}[q["algorithm"]]
-    extra = {}
-    if q["algorithm"] == "dqn":
-        extra = {"ddqn": False, "agent_kwargs": {"activation": "relu"}}
-    algorithm = kind.create(
-        env=q["env"],
-        num_envs=1,
-        total_timesteps=q["iterations"] + q["warmup"],
-        eval_freq=q["iterations"] + q["warmup"],
-        skip_initial_evaluation=True,
-        fill_buffer=q["warmup"],
-        buffer_size=q["capacity"],
-        batch_size=q["batch_size"],
-        learning_rate=1e-3,
-        **extra,
-    )
-    algorithm = algorithm.replace(eval_callback=lambda algorithm, state, key: ())
-
-    def train(key):
-        return algorithm.train(key)[0]
-
-    keys = jax.random.split(jax.random.PRNGKey(0), q["seeds"])
-    return (train, keys[0]) if q["seeds"] == 1 else (jax.vmap(train), keys)
+def build(request):
+    train = rejax_training.one_update(request, request["iterations"])
+    keys = rejax_training.keys(request["seeds"])
+    return (train, keys[0]) if request["seeds"] == 1 else (jax.vmap(train), keys)
 
 
 program, keys = None, None

@@ -43,6 +43,17 @@ from purejaxrl_sac.train import init, run, seed_axes
 from purejaxrl_sac.types import PyTree, TrainState
 
 
+class Program(NamedTuple):
+    """A jitted function, and the arguments or their shapes for which it is compiled."""
+
+    function: jax.stages.Wrapped
+    arguments: tuple[PyTree, ...]
+
+    def compile(self) -> jax.stages.Compiled:
+        """Traces, lowers and compiles the function."""
+        return self.function.lower(*self.arguments).compile()
+
+
 class Programs(NamedTuple):
     """The compiled programs of a run."""
 
@@ -85,23 +96,32 @@ def compile_run(
     """
     start = time.perf_counter()
     mesh = mesh or mesh_for(plan.lanes)
+    if lengths is None:
+        lengths = chunk_lengths(plan.config.iterations - done, plan.chunk)
+    first, rest = training_programs(plan, mesh, lengths)
+    compiled_init = None if done else first.compile()
+    chunks = {length: chunk.compile() for length, chunk in rest.items()}
+    return Programs(compiled_init, chunks, time.perf_counter() - start, mesh)
+
+
+def training_programs(
+    plan: Plan, mesh: Mesh, lengths: Sequence[int]
+) -> tuple[Program, dict[int, Program]]:
+    """The programs of `Programs.init` and, by number of iterations, of `Programs.chunks`."""
     like = shapes(plan, mesh)
     config, config_axes = plan.config_lanes(padded(plan.lanes, mesh))
     keys = _keys(plan, mesh)
     axes = seed_axes(like)
     where = shardings(axes, mesh)
     init_lanes = jax.jit(vmap_lanes(init, mesh, (0, config_axes), axes), out_shardings=where)
-    compiled_init = None if done else init_lanes.lower(keys.train, config).compile()
-    if lengths is None:
-        lengths = chunk_lengths(plan.config.iterations - done, plan.chunk)
     episodes = plan.eval_episodes if plan.eval_every else 0
     chunks = {}
     for n in sorted(set(lengths)):
         chunk = partial(_chunk, mesh, n, episodes, config_axes)
         out = (where, shardings(None, mesh))  # every process receives all metrics
         program = jax.jit(chunk, donate_argnums=0, out_shardings=out)
-        chunks[n] = program.lower(like, config, keys.evaluation, True).compile()
-    return Programs(compiled_init, chunks, time.perf_counter() - start, mesh)
+        chunks[n] = Program(program, (like, config, keys.evaluation, True))
+    return Program(init_lanes, (keys.train, config)), chunks
 
 
 def _keys(plan: Plan, mesh: Mesh) -> Keys:
@@ -206,14 +226,33 @@ def evaluate_lanes(
     mesh = mesh or mesh_for(plan.lanes)
     policies = fill(policy_state(state), plan.lanes, mesh)
     keys = fill(keys, plan.lanes, mesh)
-    config, config_axes = plan.config_lanes(len(keys))
+    function, arguments = evaluation_program(
+        keys, plan, policies, episodes, policy=policy, mesh=mesh
+    )
+    return np.asarray(function(*arguments))[: plan.lanes]
+
+
+def evaluation_program(
+    keys: jax.Array,
+    plan: Plan,
+    policies: TrainState,
+    episodes: int,
+    *,
+    policy: PolicyFactory = policy,
+    mesh: Mesh,
+) -> Program:
+    """The program of `evaluate_lanes`: its keys and policies, padded for the devices, to returns.
+
+    Args:
+        policies: the `policy_state` of all lanes, or its shapes.
+    """
+    config, config_axes = plan.config_lanes(padded(plan.lanes, mesh))
 
     def returns_of_lane(key: jax.Array, state: TrainState, config: Config) -> jax.Array:
         return evaluate(key, config, state, episodes, policy=policy)
 
-    lanes = vmap_lanes(returns_of_lane, mesh, (0, seed_axes(state), config_axes))
-    returns = jax.jit(lanes, out_shardings=shardings(None, mesh))(keys, policies, config)
-    return np.asarray(returns)[: plan.lanes]
+    lanes = vmap_lanes(returns_of_lane, mesh, (0, seed_axes(policies), config_axes))
+    return Program(jax.jit(lanes, out_shardings=shardings(None, mesh)), (keys, policies, config))
 
 
 def train_seeds(

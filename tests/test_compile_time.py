@@ -1,0 +1,67 @@
+"""Rows and tables of `scripts/benchmark_compile.py`."""
+
+import jax
+import jax.numpy as jnp
+
+from scripts import benchmark_compile, hlo, phases
+
+PHASES = ("trace", "lower", "compile")
+
+
+def program(seconds, cpu_seconds, instructions=1):
+    """Figures of a program, a third of all seconds in each phase."""
+    figures = {f"{phase}_s": seconds / 3 for phase in PHASES}
+    figures |= {f"{phase}_cpu_s": cpu_seconds / 3 for phase in PHASES}
+    return {**figures, "instructions": instructions}
+
+
+def row(programs, version="0.8.0", **changes):
+    work = {"algorithm": "dqn", "environment": "CartPole-v1", "kind": "preset", "seeds": 8}
+    stamp = {"what": "compile time", "device": "cpu", "jax": "0.10.2", "flags": ""}
+    return {**stamp, **work, "version": version, "programs": programs, **changes}
+
+
+def test_rounds_are_reduced_to_medians():
+    answers = [{"device": "cpu", "programs": {"init": {"trace_s": x}}} for x in (5.0, 1.0, 2.0)]
+    found = benchmark_compile.medians(answers)
+    assert found == {"device": "cpu", "programs": {"init": {"trace_s": 2.0}}, "rounds": 3}
+
+
+def test_tables_show_the_newest_row_and_compare_all_programs_with_the_peer():
+    own = {"init": program(3, 6), "chunk": program(6, 12, 1234), "evaluation": program(0, 3)}
+    old = row({name: program(9, 9) for name in own}, version="0.7.0")
+    peer = row({"training": program(12, 14)}, version="0.1.3", library="rejax 0.1.3", jax="0.9.0")
+    alone = row({"training": program(1, 1)}, library="rejax 0.1.3", algorithm="sac")
+    page = benchmark_compile.render([old, peer, row(own), alone, row({}, what="curve")])
+    lines = [line for line in page.splitlines() if line.startswith("| dqn")]
+    assert lines == [
+        "| dqn CartPole-v1 | 8 | 4.0 | 2.0 | 8.0 | 4.0 | 2.0 | 1.0 | 0.50 | 21.0 | 9.0"
+        " | 1 | 1,234 | 1 |",
+        "| dqn CartPole-v1 | 8 | 21.0 | 14.0 | 1.50 | 9.0 | 12.0 | 0.75"
+        " | rejax 0.1.3, jax 0.9.0 | 0.8.0, jax 0.10.2 |",
+    ]
+    assert "| sac" not in page  # there is nothing to compare it with
+
+
+def test_a_program_is_measured_in_phases():
+    figures = phases.measured(jax.jit(lambda x: jnp.sin(x) + 1), jnp.zeros(3))
+    names = {f"{phase}_{unit}" for phase in PHASES for unit in ("s", "cpu_s")}
+    assert figures.keys() == names | {"instructions"}
+    assert min(figures.values()) >= 0 and figures["compile_s"] > 0
+
+
+def test_instructions_of_all_computations_are_counted():
+    text = """HloModule jit_f, is_scheduled=true
+
+%fused (p: f32[4]) -> f32[4] {
+  %p = f32[4]{0} parameter(0)
+  ROOT %add.9 = f32[4]{0} add(%p, %p)
+}
+
+ENTRY %main (x: f32[4]) -> (f32[4]) {
+  %x = f32[4]{0} parameter(0)
+  %f = f32[4]{0} fusion(%x), kind=kLoop, calls=%fused
+  ROOT %out = (f32[4]{0}) tuple(%f)
+}
+"""
+    assert hlo.instructions(text) == 5
