@@ -172,6 +172,11 @@ class Config(struct.PyTreeNode):
             )
         if self.total_steps // self.num_envs >= 2**31:
             raise ConfigError("each environment may take fewer than 2**31 steps: lower total_steps")
+        if self.iterations * self.num_updates >= 2**31:
+            raise ConfigError(
+                f"{self.iterations} iterations of {self.num_updates} updates each are 2**31 updates"
+                " or more: lower total_steps or num_updates, or raise num_envs or rollout_length"
+            )
         if self.rollout_length % self.noise_repeat:
             raise ConfigError(
                 f"noise_repeat is {self.noise_repeat}, but must divide rollout_length ="

@@ -123,8 +123,7 @@ def linear_decay(
     return optax.linear_schedule(
         initial,
         initial * config.learning_rate_end,
-        # a float: the number may exceed an int32
-        float(max(1, config.iterations * config.num_updates // delay)),  # type: ignore[arg-type]
+        max(1, config.iterations * config.num_updates // delay),
     )
 
 

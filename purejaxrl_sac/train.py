@@ -178,8 +178,14 @@ def train_with_eval(
         [points + 1] int32, and the measurements, with leading axis [points + 1].
 
     Raises:
-        ConfigError: the configuration cannot run, or has fewer iterations than points.
+        ConfigError: the configuration cannot run, has fewer iterations than points, or more
+            environment steps than an int32 can count.
     """
+    if config.total_steps >= 2**31:
+        raise ConfigError(
+            f"total_steps is {config.total_steps}, but train_with_eval counts up to 2**31 - 1: use"
+            " experiment.run with eval_every"
+        )
     length = config.iterations // points
     if length < 1:
         raise ConfigError(

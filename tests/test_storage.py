@@ -10,7 +10,7 @@ import pytest
 import rlax
 
 from purejaxrl_sac.memory import uniform
-from purejaxrl_sac.memory.storage import deduplicated, n_step, ring
+from purejaxrl_sac.memory.storage import _period, deduplicated, n_step, ring
 from purejaxrl_sac.returns import discounted_sum
 from purejaxrl_sac.types import Index, Sample, Transition
 
@@ -52,14 +52,18 @@ class Stored(NamedTuple):
     sample: Sample
 
 
-def replayed(storage, stream, length):
-    """Writes a stream in rollouts of `length`; yields all stored transitions after each."""
+def replayed(storage, stream, length, begin=lambda state: state):
+    """Writes a stream in rollouts of `length`; yields all stored transitions after each.
+
+    Args:
+        begin: changes the initial state.
+    """
     rows, num_envs = storage.capacity // storage.num_envs, storage.num_envs
     blocks = [
         jax.tree.map(lambda x, t=t: jnp.asarray(x[t : t + length]), stream)
         for t in range(0, len(stream.reward), length)
     ]
-    state = storage.init(jax.eval_shape(lambda: blocks[0]))
+    state = begin(storage.init(jax.eval_shape(lambda: blocks[0])))
     add, read = jax.jit(storage.add), jax.jit(storage.read)
     for count, block in enumerate(blocks):
         state = add(state, jnp.int32(count * length), block)
@@ -125,6 +129,22 @@ def test_deduplicated_if_all_or_no_steps_end_an_episode(always):
     for _, stored in replayed(deduplicated(ROWS * 3, 3, boundaries=ROWS * 3), stream, 4):
         expect_equal(stored, stream, not_terminated)
         assert (stored.sample.weight == 1).all()
+
+
+def test_boundaries_are_found_while_their_number_wraps():
+    stream = history(5 * ROWS, 3, ends=0.7, terminates=0.1)
+    storage = deduplicated(ROWS * 3, 3, boundaries=7)
+
+    def shortly_before(state):
+        period = _period(len(state.boundary))
+        assert period % len(state.boundary) == 0
+        return state._replace(boundaries=jnp.int32(period - len(state.boundary)))
+
+    plain = replayed(storage, stream, 1)
+    for (_, ours), (_, theirs) in zip(
+        replayed(storage, stream, 1, shortly_before), plain, strict=True
+    ):
+        chex.assert_trees_all_equal(ours.sample, theirs.sample)
 
 
 @pytest.mark.parametrize("length", (1, 4))

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import optimize
+from purejaxrl_sac import agents, exploration, optimize
+from purejaxrl_sac.agents import discrete_sac
 from purejaxrl_sac.config import ConfigError
 from tests.conftest import quick, small
 from tests.probes import CONTINUOUS, Probe, replayed
@@ -346,10 +347,41 @@ def test_on_policy_algorithms_refuse_repeated_noise(algorithm):
         prl.make_train(config)
 
 
-def test_runs_may_have_more_updates_than_an_int32_counts():
-    config = small("sac", total_steps=2**30, num_updates=100, learning_rate_end=0.5)
-    schedule = optimize.linear_decay(config)
-    assert config.iterations * config.num_updates > 2**32
-    np.testing.assert_allclose(schedule(0), config.learning_rate)
-    middle = config.learning_rate * (1 - 0.5 * 2**31 / (config.iterations * config.num_updates))
-    np.testing.assert_allclose(schedule(jnp.int32(2**31 - 1)), middle, rtol=1e-6)
+def longest(algorithm, **changes):
+    """The longest run that `Config.check` accepts, in whole iterations."""
+    config = small(algorithm, **changes)
+    iterations = 2**31 // max(config.num_updates, config.rollout_length) - 1
+    return config.replace(total_steps=iterations * config.steps_per_iteration)
+
+
+@pytest.mark.parametrize("algorithm", agents.ALGORITHMS)
+def test_the_longest_runs_can_be_traced(algorithm):
+    """Numbers of steps and updates beyond an int32 would raise OverflowError."""
+    config = longest(algorithm)
+    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
+    state = jax.eval_shape(lambda key: prl.init(key, config), key)
+    jax.eval_shape(lambda state: prl.run(state, config, 1), state)
+
+
+def test_schedules_end_with_the_longest_runs():
+    config = longest("dqn", num_updates=1, rollout_length=1, learning_rate_end=0.5)
+    count = jnp.int32(config.iterations - 1)
+    assert config.iterations > 2**31 - 100
+    epsilon = exploration.annealed_epsilon(config, config.step_at(count))
+    np.testing.assert_allclose(epsilon, config.epsilon_end, rtol=1e-6)
+    rate = optimize.linear_decay(config)(count)
+    np.testing.assert_allclose(rate, config.learning_rate / 2, rtol=1e-6)
+    config = longest("discrete_sac", num_updates=1, rollout_length=1)
+    entropy = discrete_sac.target_entropy(config, 2, jnp.int32(config.iterations - 1))
+    np.testing.assert_allclose(entropy, config.target_entropy_ratio_end * np.log(2), rtol=1e-6)
+
+
+def test_runs_of_too_many_steps_or_updates_raise():
+    config = longest("dqn", num_updates=1, rollout_length=1)
+    prl.make_train(config)
+    with pytest.raises(ConfigError, match=r"fewer than 2\*\*31 steps"):
+        prl.make_train(config.replace(total_steps=3 * 2**31))
+    with pytest.raises(ConfigError, match="lower total_steps or num_updates"):
+        prl.make_train(config.replace(num_updates=2))
+    with pytest.raises(ConfigError, match="train_with_eval counts up to"):
+        prl.train_with_eval(jax.random.key(0), config, lambda state: state.step, 2)

@@ -70,7 +70,7 @@ class Deduplicated(NamedTuple):
     # one's boundary, counted over the run
     boundary: jax.Array  # uint32 [M, W]: the latest M boundaries, final observations of episodes
     # that were truncated
-    boundaries: jax.Array  # int32: the number of boundaries so far
+    boundaries: jax.Array  # int32: the number of boundaries so far, modulo `_period` of M
 
 
 def deduplicated(
@@ -104,7 +104,9 @@ def deduplicated(
         total, max_boundaries = len(state.rows.words) // num_envs - 1, len(state.boundary)
         record = state.rows.record(codec)
         truncated = (rollout.last & (rollout.discount > 0)).ravel()
-        number = state.boundaries + jnp.cumsum(truncated, dtype=jnp.int32) - 1
+        period = _period(max_boundaries)
+        count = jnp.cumsum(truncated, dtype=jnp.int32)
+        number = (state.boundaries + count - 1) % period
         current = _flat(record.encode(rollout._replace(next_obs=())))
         following = _flat(record.encode(rollout._replace(obs=rollout.next_obs, next_obs=())))
         block = jnp.concatenate([current, number.astype(jnp.uint32)[:, None]], axis=-1)
@@ -115,7 +117,7 @@ def deduplicated(
         return Deduplicated(
             rows=state.rows.replace(words=words),
             boundary=state.boundary.at[slot].set(following, mode="drop"),
-            boundaries=state.boundaries + truncated.sum(dtype=jnp.int32),
+            boundaries=(state.boundaries + count[-1]) % period,
         )
 
     def read(state: Deduplicated, step: jax.Array, index: Index) -> Sample:
@@ -126,7 +128,8 @@ def deduplicated(
         transition = record.decode(packed[..., :-1])
         number = packed[..., -1].astype(jnp.int32)
         truncated = transition.last & (transition.discount > 0)
-        lost = truncated & (state.boundaries - number > max_boundaries)
+        newer = (state.boundaries - number) % _period(max_boundaries)
+        lost = truncated & (newer > max_boundaries)
         following = _take(state.rows.words, row + num_envs)[..., :-1]
         boundary = _take(state.boundary, number % max_boundaries)
         successor = jnp.where(truncated[..., None], boundary, following)
@@ -173,6 +176,11 @@ def n_step(storage: Storage, n: int, gamma: Scalar) -> Storage:
         return Sample(transition, final.weight, index, rewards)
 
     return storage._replace(read=read)
+
+
+def _period(max_boundaries: int) -> int:
+    """A multiple of M at which boundary numbers wrap: far above the capacity, below 2^30."""
+    return 2**30 // max_boundaries * max_boundaries
 
 
 def _empty(count: int, rollout: Transition, codec: Codec, more: int = 0) -> Records:

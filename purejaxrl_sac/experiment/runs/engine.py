@@ -167,7 +167,7 @@ def run_chunks(
         metrics = {name: np.asarray(value)[:lanes] for name, value in metrics.items()}
         finite = metrics.pop("finite")
         newly = (finite < length) & (failed_step < 0)
-        first_step = plan.steps(done + 1) + finite * config.steps_per_iteration
+        first_step = plan.steps(done + 1) + finite.astype(np.int64) * config.steps_per_iteration
         failed_step = np.where(newly, first_step, failed_step)
         done += length
         episodes, returns, lengths = (metrics.pop(name) for name in TOTALS)

@@ -125,6 +125,8 @@ def plan(
     if eval_every < 0 or eval_episodes < 1:
         raise ConfigError("eval_every must be zero (never) or more, eval_episodes at least 1")
     chunk = chunk_length(config.iterations, chunks)
+    # so that the sum of episode lengths over a chunk is an int32
+    chunk = min(chunk, max(1, (2**31 - 1) // config.steps_per_iteration))
     if eval_every:
         if not has_time_limit(config):
             raise ConfigError(f"eval_every needs a time limit, which {config.env} does not have")
