@@ -124,9 +124,8 @@ def plan(
             raise ConfigError(f"{name} is {value}, but must be at least 1")
     if eval_every < 0 or eval_episodes < 1:
         raise ConfigError("eval_every must be zero (never) or more, eval_episodes at least 1")
-    chunk = chunk_length(config.iterations, chunks)
-    # so that the sum of episode lengths over a chunk is an int32
-    chunk = min(chunk, max(1, (2**31 - 1) // config.steps_per_iteration))
+    # the sum of episode lengths over a chunk must be an int32
+    chunk = chunk_length(config.iterations, max(chunks, -(-config.total_steps // 2**30)))
     if eval_every:
         if not has_time_limit(config):
             raise ConfigError(f"eval_every needs a time limit, which {config.env} does not have")
@@ -171,7 +170,7 @@ def chunk_length(iterations: int, chunks: int) -> int:
     Prefers a divisor of `iterations`, because a shorter last chunk is another program to compile.
     """
     wanted = max(1, round(iterations / chunks))
-    near = range(wanted, max(1, wanted // 2), -1)
+    near = range(wanted, max(1, wanted // 2, wanted - 10_000), -1)
     return next((length for length in near if iterations % length == 0), wanted)
 
 
