@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_sac import envs
-from purejaxrl_sac.config import Config, ConfigError, validate
+from purejaxrl_sac.config import Config, ConfigError, bounds_of, validate
 from purejaxrl_sac.evaluate import PolicyFactory, exploring_policy, policy
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import PyTree, TrainState
@@ -58,12 +58,13 @@ class Plan(NamedTuple):
         """The configuration of `lanes` lanes, and its axes for `vmap`.
 
         Fields that differ between variants are [lanes]; lanes that only pad the devices have the
-        first variant's values. An infinite `max_grad_norm` becomes None: as a traced number it
-        would make the program compute a norm that clips nothing.
+        first variant's values. Infinite limits, such as `max_grad_norm`, become None: as traced
+        numbers they would make the program compute a norm that clips nothing.
         """
         config = self.config
-        if getattr(config, "max_grad_norm", 0) == math.inf:
-            config = config.replace(max_grad_norm=None)
+        limits = [name for name, bounds in bounds_of(type(config)).items() if bounds.optional]
+        infinite = [name for name in limits if getattr(config, name) == math.inf]
+        config = config.replace(**dict.fromkeys(infinite))
         if not self.variants:
             return config, None
         variant = np.arange(lanes) // self.seeds * (np.arange(lanes) < self.lanes)
