@@ -40,6 +40,7 @@ from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment.devices.mesh import mesh_for, policy_state
 from purejaxrl_sac.experiment.runs import engine, plans
 from scripts import phases
+from scripts.accelerator import Parser, count
 from scripts.accelerators import record
 from scripts.accelerators.report import grid
 from scripts.accelerators.tables import newest
@@ -121,6 +122,7 @@ def medians(answers: list[dict]) -> dict:
 
 def measure(options: argparse.Namespace) -> Iterator[dict]:
     """Measure all rows."""
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # of the measuring processes
     python = rejax_python(options.peer_environment) if options.peer else None
     for algorithm in options.algorithms:
         environment = main_environment(algorithm)
@@ -158,6 +160,17 @@ def render(rows: list[dict]) -> str:
         here = [row for row in chosen if row["device"] == device]
         parts += [f"## {device}", *programs(here), *compared(here)]
     return "\n\n".join(parts) + "\n"
+
+
+def write(page: Path, rows: list[dict]) -> None:
+    """Write the page of rows.
+
+    Raises:
+        ConfigError: there are no rows.
+    """
+    if not rows:
+        raise ConfigError("no rows are recorded: measure first, or pass another --record")
+    page.write_text(render(rows))
 
 
 def programs(rows: list[dict]) -> list[str]:
@@ -212,28 +225,25 @@ def label(row: dict) -> str:
     return f"{row['algorithm']} {row['environment']}"
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 2 for invalid input, reported in one line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--algorithms", nargs="+", default=list(ALGORITHMS), choices=ALGORITHMS, metavar="NAME"
-    )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 8])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), metavar="NAME")
+    parser.add_argument("--seeds", nargs="+", type=count, default=[1, 8])
+    parser.add_argument("--rounds", type=count, default=3)
     parser.add_argument("--record", type=Path, default=RECORD)
     parser.add_argument("--table", type=Path, help="render the record to this file, and stop")
-    parser.add_argument("--peer", choices=["rejax"], help=f"compared on {', '.join(PEERS)}")
+    parser.add_argument("--peer", choices=["rejax"], help=f"measured for {', '.join(PEERS)}")
     parser.add_argument(
         "--peer-environment", type=Path, default=Path(tempfile.gettempdir()) / "purejaxrl-rejax"
     )
-    options = parser.parse_args()
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # of the measuring processes
+    options = parser.parse_args(arguments)
     try:
         if options.table:
-            options.table.write_text(render(record.rows(options.record)))
+            write(options.table, record.rows(options.record))
             return 0
+        for algorithm in options.algorithms:
+            prl.default_config(algorithm)  # refuses unknown names before anything is measured
         rows = []
         for row in measure(options):
             record.append(options.record, row)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from scripts import benchmark_compile, hlo, phases
 
@@ -41,6 +42,19 @@ def test_tables_show_the_newest_row_and_compare_all_programs_with_the_peer():
         " | rejax 0.1.3, jax 0.9.0 | 0.8.0, jax 0.10.2 |",
     ]
     assert "| sac" not in page  # there is nothing to compare it with
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--algorithms dqm", "did you mean dqn?"),
+        ("--table page.md", "no rows are recorded"),
+    ],
+)
+def test_bad_input_is_reported_in_one_line(arguments, message, tmp_path, capsys):
+    command = [*arguments.split(), "--record", str(tmp_path / "rows.jsonl")]
+    assert benchmark_compile.main(command) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_program_is_measured_in_phases():
