@@ -122,6 +122,33 @@ def test_leaves_are_drawn_in_proportion_to_their_values(capacity, fan_out, choos
     assert deviation <= stats.chi2.ppf(0.9999, max(len(counts) - 1, 1))
 
 
+@CHOICES
+@pytest.mark.parametrize("fan_out", (2, 8))
+def test_draws_are_stratified(fan_out, choose):
+    """One draw from each of B equal ranges (Schaul et al. 2016, appendix B.2.1)."""
+    batch, repetitions = 32, 2_000
+    values = np.random.default_rng(8).exponential(size=100) ** 3
+    tree = tree_of(values, fan_out)
+    numbers = uniform(tree, repetitions * batch).reshape(repetitions, batch, -1)
+    draw = jax.jit(jax.vmap(partial(descend, fan_out=fan_out, choose=choose), (None, 0)))
+    leaf = np.asarray(draw(tree, numbers)[0])
+    # the probability that draw i, from [i, i + 1], is leaf j, from [edge_j, edge_{j + 1}]
+    edges = np.append(0, values.cumsum()) / values.sum() * batch
+    i = np.arange(batch)[:, None]
+    overlap = np.minimum(edges[1:], i + 1) - np.maximum(edges[:-1], i)
+    expected = np.maximum(overlap, 0)
+    found = (leaf[..., None] == np.arange(100)).mean(0)
+    np.testing.assert_allclose(found, expected, atol=5 * 0.5 / repetitions**0.5)
+    assert not found[expected == 0].any()
+    counts = (leaf == values.argmax()).sum(-1)
+    variance = (expected * (1 - expected)).sum(0)[values.argmax()]
+    assert (
+        edges[values.argmax() + 1] - edges[values.argmax()] > 2
+    )  # of independent draws: 2 or more
+    np.testing.assert_allclose(counts.var(), variance, atol=0.05)
+    assert variance <= 0.5
+
+
 def corners(tree):
     """Numbers that combine, for every level, 0, the largest number below 1 and a random one."""
     choices = np.meshgrid(*[range(3)] * len(tree), indexing="ij")
@@ -151,7 +178,8 @@ def test_leaves_of_value_zero_are_never_drawn(capacity, fan_out, choose):
 def test_rounding_never_draws_leaves_of_value_zero(count, choose):
     """Uniform numbers within a few ulps of every cumulative sum."""
     rng = np.random.default_rng(4)
-    draw = jax.jit(jax.vmap(partial(descend, fan_out=64, choose=choose)))
+    one = partial(descend, fan_out=64, choose=choose)  # draws from the whole range
+    draw = jax.jit(jax.vmap(jax.vmap(one, (None, 0)), (0, 0)))
     values = (10 ** rng.uniform(-1, 1, (200, 64))).astype(np.float32)
     values[rng.random(values.shape) < 0.5] = 0
     values[:, count:] = 0
@@ -160,8 +188,8 @@ def test_rounding_never_draws_leaves_of_value_zero(count, choose):
     edges = np.cumsum(values, -1, dtype=np.float64)
     edges = (edges / edges[:, -1:]).astype(np.float32)
     near = [np.minimum(edges * np.float32(1 + k * 2**-23), BELOW_ONE) for k in range(-3, 4)]
-    numbers = jnp.asarray(np.concatenate(near, -1)[..., None])
-    leaf, _ = draw(trees, numbers)
+    numbers = jnp.asarray(np.concatenate(near, -1)[..., None, None])
+    leaf = draw(trees, numbers)[0][..., 0]
     assert (np.take_along_axis(values, np.asarray(leaf), -1) > 0).all()
     assert len(np.unique(leaf)) == count
 

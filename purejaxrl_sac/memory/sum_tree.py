@@ -4,6 +4,10 @@ A parent is the sum of its `FAN_OUT` children. It is always recomputed from them
 a difference, so that rounding errors do not accumulate. A draw descends from the root and chooses
 among children by their sums, with one random number per level; it never returns a leaf of value
 zero, whatever the rounding.
+
+Draws are stratified (Schaul et al. 2016, arXiv 1511.05952, appendix B.2.1): the total is divided
+into one range for each draw of a batch. The variance of the batch's mean of any function of leaves
+is at most that of independent draws.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from purejaxrl_sac.clock import write_rows
 
@@ -20,8 +25,9 @@ FAN_OUT = 8  # the fastest of 2 to 1,024 on a CPU: scripts/benchmark_priorities.
 
 # the levels from the leaves [C] to the root's children, each padded to a multiple of the fan-out
 Tree = tuple[jax.Array, ...]
-# (siblings [B, F], u [B] in [0, 1)) -> chosen child [B] int32, its probability [B]
-Choose = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+# (siblings [B, F], points [B] between 0 and their sum) -> the child that contains each point: its
+# position [B] int32, the sum of those before it [B] and its own value [B]
+Choose = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
 
 def read_rows(flat: jax.Array, row: jax.Array, width: int) -> jax.Array:
@@ -75,7 +81,7 @@ def write_block(tree: Tree, start: jax.Array, value: jax.Array, fan_out: int = F
 def draw_leaves(
     tree: Tree, uniform: jax.Array, fan_out: int = FAN_OUT
 ) -> tuple[jax.Array, jax.Array]:
-    """Samples leaves in proportion to their values.
+    """Samples leaves in proportion to their values, one from each of B equal ranges of their sum.
 
     Args:
         uniform: [B, number of levels], each in [0, 1).
@@ -96,39 +102,43 @@ def descend(
 ) -> tuple[jax.Array, jax.Array]:
     """`draw_leaves` with a given way to choose among siblings."""
     chosen = jnp.zeros(uniform.shape[:1], jnp.int32)
-    probability = jnp.ones(uniform.shape[:1])
+    total = mass = _sum(_columns(read_rows(tree[-1], chosen, fan_out)))
+    # the part of a draw's range that the chosen node contains, relative to the node's beginning: a
+    # new random number on each level then costs no precision, however small the leaves
+    edges = np.arange(len(uniform) + 1, dtype=np.float32) / np.float32(len(uniform))
+    low, high = total * edges[:-1], total * edges[1:]
     for level, u in zip(reversed(tree), uniform.T, strict=True):
         siblings = read_rows(level, chosen, fan_out)
-        child, conditional = choose(siblings, u)
-        probability *= conditional
+        child, before, mass = choose(siblings, low + u * jnp.maximum(high - low, 0))
+        low, high = jnp.maximum(low - before, 0), jnp.minimum(high - before, mass)
         chosen = (chosen * fan_out + child).astype(jnp.int32)
-    return chosen, probability
+    return chosen, mass / total
 
 
-def choose_by_reductions(siblings: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The first child whose cumulative sum exceeds u times the total: for CPUs."""
-    cumulative = siblings.cumsum(-1)
-    total = cumulative[:, -1]
-    possible = (cumulative > (u * total)[:, None]) & (siblings > 0)
-    # none is possible if a parallel cumulative sum is not monotonic because of rounding
-    child = jnp.where(possible.any(-1), possible.argmax(-1), siblings.argmax(-1))
+def choose_by_reductions(
+    siblings: jax.Array, point: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The last nonzero child for which the sum of those before is at most the point: for CPUs."""
+    before = jnp.pad(siblings.cumsum(-1)[:, :-1], ((0, 0), (1, 0)))
+    possible = (before <= point[:, None]) & (siblings > 0)
+    child = jnp.where(possible, np.arange(siblings.shape[1], dtype=np.int32), 0).max(-1)
     mass = jnp.take_along_axis(siblings, child[:, None], -1).squeeze(-1)
-    return child, mass / total
+    return child, jnp.where(possible, before, 0).max(-1), mass
 
 
-def choose_by_comparisons(siblings: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The same, elementwise: reductions would take two kernels per level on accelerators.
-
-    Chooses the last nonzero child for which the sum of those before is at most u times the total.
-    """
+def choose_by_comparisons(
+    siblings: jax.Array, point: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The same, elementwise: reductions would take two kernels per level on accelerators."""
     masses = _columns(siblings)
-    total = _sum(masses)
-    before, mass, child = masses[0], masses[0], jnp.zeros(u.shape, jnp.int32)
+    child, before, mass = jnp.zeros(point.shape, jnp.int32), jnp.zeros_like(point), masses[0]
+    total = masses[0]
     for i, candidate in enumerate(masses[1:], start=1):
-        chosen = (before <= u * total) & (candidate > 0)
-        child, mass = jnp.where(chosen, i, child), jnp.where(chosen, candidate, mass)
-        before = before + candidate
-    return child, mass / total
+        chosen = (total <= point) & (candidate > 0)
+        child, before = jnp.where(chosen, i, child), jnp.where(chosen, total, before)
+        mass = jnp.where(chosen, candidate, mass)
+        total = total + candidate
+    return child, before, mass
 
 
 def _columns(x: jax.Array) -> list[jax.Array]:
