@@ -356,5 +356,12 @@ def test_chunked_run_is_the_plain_run(key):
         np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-7)
     assert result.evaluation.shape == (2, 3)
     loss = np.mean([chunk.metrics["loss"] for chunk in result.history], axis=0)
+    for total in ("episodes", "returns", "lengths"):
+        assert metrics[total].sum() > 0
+    episodes = np.array([chunk.episodes for chunk in result.history])
+    np.testing.assert_array_equal(episodes.sum(0), metrics["episodes"].sum(1))
+    lengths = np.array([chunk.episode_length for chunk in result.history])
+    found = np.where(episodes > 0, episodes * lengths, 0).sum(0)
+    np.testing.assert_allclose(found, metrics["lengths"].sum(1), rtol=1e-5)
     assert config.iterations % plan.chunk == 0  # so that all chunks have equal weight
     np.testing.assert_allclose(loss, metrics["loss"].mean(1), rtol=1e-5)

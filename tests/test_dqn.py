@@ -10,7 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import envs, losses, mdp, networks
+from purejaxrl_sac import envs, heads, losses, mdp, networks
 from purejaxrl_sac.agents import ALGORITHMS, distributional
 from purejaxrl_sac.agents import dqn as parts
 from purejaxrl_sac.agents.off_policy import NStep
@@ -374,6 +374,28 @@ def test_n_step_soft_dqn_stores_the_entropy_of_its_policy(key):
     entropy = losses.entropy(jax.nn.softmax(q)).reshape(rows.extras.shape)
     np.testing.assert_allclose(rows.extras, entropy, rtol=1e-4, atol=1e-6)
     assert rows.extras.max() > 0.1
+
+
+def test_predictions_and_targets_of_iqn_have_independent_fractions():
+    def spying(config):
+        head = heads.implicit_quantile(config)
+
+        def loss(outputs, action, following, backup):
+            row_loss, priority, _ = head.loss(outputs, action, following, backup)
+            same = (outputs.fraction == following.outputs.fraction).mean()
+            return row_loss, priority, {"same": same}
+
+        return head._replace(loss=loss)
+
+    config = small("iqn").replace(algorithm=partial(distributional.iqn, head=spying))
+    agent = prl.build(config)[1]
+    obs = jnp.zeros((8, 4))
+    batch = Transition(obs, jnp.zeros(8, int), jnp.zeros(8), jnp.ones(8), obs, jnp.zeros(8, bool))
+    state = jax.eval_shape(agent.init, jax.random.key(0), obs)
+    state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state)
+    sample = Sample(batch, jnp.float32(1))
+    *_, metrics = jax.jit(agent.update)(jax.random.key(1), state, sample, 0)
+    assert metrics["same"] == 0
 
 
 def test_uint8_observations_train(key):

@@ -12,9 +12,9 @@ import rlax
 from scipy import special, stats
 
 from purejaxrl_sac import losses, optimize
-from purejaxrl_sac.agents import dqn
+from purejaxrl_sac.agents import default_config, dqn
 from purejaxrl_sac.distributions import squashed_gaussian
-from purejaxrl_sac.exploration import linear_schedule
+from purejaxrl_sac.exploration import annealed_epsilon, linear_schedule
 from purejaxrl_sac.kernels import quantile_regression
 from purejaxrl_sac.optimize import adam, apply_gradients, delayed_update, is_due, update_target
 from purejaxrl_sac.types import NextQ
@@ -363,6 +363,13 @@ def test_gradients_are_finite_at_saturation():
 def test_linear_schedule():
     at = jnp.array([0.0, 0.25, 1.0, 9.0])
     np.testing.assert_allclose(linear_schedule(1.0, 0.2, at), [1, 0.8, 0.2, 0.2], rtol=1e-6)
+
+
+def test_epsilon_decays_over_the_steps_of_each_environment():
+    config = default_config("dqn").replace(total_steps=1_000, num_envs=4, epsilon_fraction=0.4)
+    at = jnp.array([0, 50, 100, 250])  # a quarter of the 400 steps is 100
+    found = annealed_epsilon(config.replace(epsilon_start=1.0, epsilon_end=0.2), at)
+    np.testing.assert_allclose(found, [1, 0.6, 0.2, 0.2], rtol=1e-6)
 
 
 def test_soft_target_updates_have_their_closed_form():

@@ -109,6 +109,13 @@ def test_variants_are_lanes_of_one_program():
     assert not np.allclose(q[0], q[2]) and not np.allclose(q[2], q[4])
 
 
+def test_keys_differ_between_seeds_and_uses_and_are_shared_by_variants():
+    keys = plans.plan(TINY, 3, variants={"learning_rate": [0.1, 0.5]}).keys()
+    data = np.stack([jax.random.key_data(x) for x in keys])  # [uses, lanes, 2]
+    np.testing.assert_array_equal(data[:, :3], data[:, 3:])
+    assert len(np.unique(data[:, :3].reshape(-1, 2), axis=0)) == 3 * 3
+
+
 def test_bad_variants_are_refused():
     with pytest.raises(ConfigError, match="gamma is 2"):
         plans.plan(TINY, 2, variants={"gamma": [0.9, 2.0]})

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import normalize
+from purejaxrl_sac import envs, normalize
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.runs.record import config_from_dict, config_to_dict
 from purejaxrl_sac.train import build
+from purejaxrl_sac.types import Sample, Transition, memoryless
 from tests.conftest import small
 from tests.probes import CONTINUOUS, GAMMA, Params, Probe, replayed, trained
 
@@ -136,6 +137,21 @@ def test_the_scale_is_constant_within_an_iteration(key):
     config = small("ppo", wrappers=BOTH, num_updates=1, learning_rate=0.1)
     state, metrics = jax.jit(prl.run, static_argnums=2)(prl.init(key, config), config, 8)
     np.testing.assert_allclose(metrics["kl"], 0, atol=1e-6)
+
+
+def test_statistics_take_effect_after_the_last_update_of_an_iteration():
+    config = small("ppo", num_updates=3)
+    inner = memoryless(*[lambda *_: ()] * 3, update=lambda key, state, *_: (state, 0, {}))
+    agent = normalize.observations(config, envs.bind(config.env), inner)
+    used, seen = normalize.no_moments((4,)), normalize.Moments(*jnp.ones((3, 4)))
+    state = normalize.Normalized((), used, seen._replace(number=jnp.float32(12)))
+    empty = Transition(jnp.zeros((1, 4)), (), (), (), (), ())
+    sample = Sample(empty, jnp.float32(1))
+    numbers = []
+    for count in range(5):
+        after, *_ = agent.update(jax.random.key(0), state, sample, jnp.int32(count))
+        numbers.append(int(after.used.number))
+    assert numbers == [0, 0, 12, 0, 0]
 
 
 def test_agents_get_normalised_and_memories_raw_observations(key):

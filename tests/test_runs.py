@@ -26,6 +26,7 @@ from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import Reporter
 from purejaxrl_sac.experiment.runs.lifecycle import is_best, join_state, split_state
+from purejaxrl_sac.types import TrainState
 from tests.conftest import quick, small
 
 TINY = small("q_learning", env="chain")  # compiled in a second or two
@@ -130,6 +131,30 @@ def test_evaluations_during_training_share_start_states_and_save_the_best_policy
     assert best.policy()(jax.random.key(0), jnp.zeros((3, 4))).shape == (3,)
     fresh = best.evaluate(6, seed=1)
     assert fresh.shape == (2, 6) and (fresh != run.evaluate(6, seed=2)).any()
+
+
+def test_chunks_without_an_episode_keep_the_latest_return(tmp_path):
+    plan = plans.plan(TINY, 2)
+
+    def chunk(state, config, keys, due):
+        totals = {"episodes": [2, 0], "returns": [6.0, 0.0], "lengths": [8, 0]}
+        totals["finite"] = [plan.chunk] * 2
+        return state, {name: np.array(x) for name, x in totals.items()}
+
+    programs = engine.Programs(None, {plan.chunk: chunk}, 0.0, mesh_for(2, 1))
+    start = plans.Progress(**dict.fromkeys(plans.Progress._fields))._replace(
+        seconds=1.0, latest_return=np.array([1.0, 5.0]), failed_step=np.full(2, -1),
+        episode_return=np.full(2, np.nan),
+    )  # fmt: skip
+    step = TINY.warmup_iterations * TINY.rollout_length
+    state = TrainState((), np.int32(step), (), (), ())
+    _, progress = next(engine.run_chunks(plan, programs, state, start))
+    np.testing.assert_array_equal(progress.latest_return, [3, 5])
+    directory = RunDirectory.create(tmp_path / "run")
+    directory.append(progress)
+    (row,) = directory.rows()
+    assert row["episodes"] == [2, 0] and row["episode_length"] == [4, None]
+    assert row["episode_return"] == [3, None]
 
 
 def test_the_best_policy_has_the_highest_interquartile_mean():

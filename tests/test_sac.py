@@ -100,16 +100,19 @@ def test_log_probabilities_in_environment_units():
     np.testing.assert_allclose(jnp.linalg.slogdet(slope)[1], jnp.log((high - low) / 2).sum())
 
 
+WEIGHT = jnp.linspace(0.5, 2, 32)
+
+
 def one_update(**changes):
     """SAC's states before and after one update on a random batch, with its key and networks."""
-    env = Probe(lambda sign, time, action: action, action_space=CONTINUOUS)
+    env = Probe(lambda *_: 0.0, action_space=spaces.Box(-1.0, 1.0, (2,)))
     config = prl.default_config("sac").replace(env=env, hidden_sizes=(16, 16), **changes)
     agent, _ = sac(config, envs.bind(config.env))
     keys = jax.random.split(jax.random.key(3), 5)
     states = jax.random.normal(keys[0], (2, 32, 2))
     batch = Transition(
         obs=states[0],
-        action=jax.random.uniform(keys[1], (32, 1), minval=-1),
+        action=jax.random.uniform(keys[1], (32, 2), minval=-1),
         reward=jax.random.normal(keys[2], (32,)),
         discount=(jnp.arange(32) % 4 > 0).astype(jnp.float32),
         next_obs=states[1],
@@ -119,9 +122,9 @@ def one_update(**changes):
     # targets differ from the critics, so that confusing the two fails the test
     before = before._replace(target_params=agent.init(keys[4], states[0]).critic.params)
     key = jax.random.key(9)
-    after, priority, metrics = agent.update(key, before, Sample(batch, jnp.float32(1)), 0)
+    after, priority, metrics = agent.update(key, before, Sample(batch, WEIGHT), 0)
     features = torso(envs.bind(env).observation_space, (16, 16), "relu")
-    return before, after, batch, key, GaussianActor(features, 1), Critics(features, 2), metrics
+    return before, after, batch, key, GaussianActor(features, 2), Critics(features, 2), metrics
 
 
 def flat(tree):
@@ -138,7 +141,7 @@ def test_sac_critic_gradient_is_equation_4_20():
     q, pullback = jax.vjp(
         lambda params: critics.apply(params, batch.obs, batch.action), before.critic.params
     )
-    (expected,) = pullback((q - y) / 32)  # grad Q (Q - y), averaged over the batch
+    (expected,) = pullback(WEIGHT * (q - y) / 32)  # grad Q (Q - y), averaged over the batch
     np.testing.assert_allclose(
         adam_gradient(after.critic.opt_state), flat(expected), rtol=1e-3, atol=1e-6
     )
@@ -203,7 +206,7 @@ def test_sac_actor_gradient_agrees_with_finite_differences():
 def test_sac_temperature_gradient_by_hand():
     _, after, *_, metrics = one_update(alpha=0.4, target_entropy_per_dim=-0.7)
     # d/d log alpha of -alpha (log pi + H) is -alpha (log pi + H)
-    expected = -0.4 * (-metrics["entropy"] - 0.7)
+    expected = -0.4 * (-metrics["entropy"] - 2 * 0.7)  # for two dimensions
     moment = next(x for x in jax.tree.leaves(after.log_alpha.opt_state) if x.dtype == jnp.float32)
     np.testing.assert_allclose(moment / 0.1, expected, rtol=1e-4)
 

@@ -17,6 +17,7 @@ from scipy.optimize import brentq
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs, networks
+from purejaxrl_sac.agents import discrete_sac
 from purejaxrl_sac.agents import sac as sac_module
 from purejaxrl_sac.agents import sac_v1 as sac_v1_module
 from purejaxrl_sac.agents.sac import gaussian_actor, sac
@@ -216,13 +217,14 @@ def test_gradients_of_discrete_sac_by_hand():
         critic=state.critic._replace(params=biases(state.critic.params, jnp.float32(q))),
         target_params=biases(state.target_params, jnp.asarray(target_q, jnp.float32)),
     )
-    sample = Sample(batch, jnp.float32(1))
+    weight = np.array([0.5, 1, 2, 1, 3])
+    sample = Sample(batch, jnp.float32(weight))
     after, *_ = jax.jit(agent.update)(jax.random.key(1), state, sample, 0)
 
     pi = np.exp(logits) / np.exp(logits).sum()
     value = pi @ (target_q.min(0) - alpha * np.log(pi))
     y = np.asarray(reward) + config.gamma * np.asarray(batch.discount) * value
-    errors = [[(q[i, a] - y)[action == a].sum() / 5 for a in (0, 1)] for i in (0, 1)]
+    errors = [[(weight * (q[i, a] - y))[action == a].sum() / 5 for a in (0, 1)] for i in (0, 1)]
     moved = np.ravel(errors)
     found = adam_gradient(after.critic.opt_state)
     np.testing.assert_allclose(found[np.abs(found) > 0], moved, rtol=1e-4)
@@ -235,6 +237,19 @@ def test_gradients_of_discrete_sac_by_hand():
     surplus = -pi @ np.log(pi) - share * np.log(2)  # d / d log alpha of alpha (H(pi) - H)
     moment = next(x for x in jax.tree.leaves(after.log_alpha.opt_state) if x.dtype == jnp.float32)
     np.testing.assert_allclose(moment / 0.1, alpha * surplus, rtol=1e-4)
+
+
+def test_the_target_entropy_of_discrete_sac_changes_linearly_over_the_run():
+    """20 rows of 4 environments, 4 of them warm-up; two updates after every second row."""
+    config = prl.default_config("discrete_sac").replace(
+        num_envs=4, rollout_length=2, num_updates=2, warmup_steps=16, total_steps=80,
+        target_entropy_ratio=0.9, target_entropy_ratio_end=0.1,
+    )  # fmt: skip
+    count = jnp.array([0, 1, 2, 7, 15])
+    rows = np.array([6, 6, 8, 12, 20])
+    np.testing.assert_array_equal(config.step_at(count), rows)
+    found = discrete_sac.target_entropy(config, 3, count)
+    np.testing.assert_allclose(found, (0.9 - 0.8 * rows / 20) * np.log(3), rtol=1e-6)
 
 
 # (3) targets

@@ -70,13 +70,13 @@ def mlp(**parts):
 
 
 def test_one_update_of_td3():
-    agent, state, other = built("td3")
+    agent, state, other = built("td3", target_noise=0.5)
     state = state._replace(
         target_actor_params=other.actor.params, target_critic_params=other.critic.params
     )
     actor, critics = networks.DeterministicActor(mlp(), 1), networks.Critics(mlp(), 2)
-    noise = np.clip(0.2 * np.asarray(jax.random.normal(KEY, (SIZE, 1))), -0.5, 0.5)
-    assert noise.min() < -0.3 and noise.max() > 0.3
+    noise = np.clip(0.5 * np.asarray(jax.random.normal(KEY, (SIZE, 1))), -0.5, 0.5)
+    assert noise.min() == -0.5 and noise.max() == 0.5
     smoothed = jnp.clip(actor.apply(state.target_actor_params, BATCH.next_obs) + noise, -1, 1)
     following = critics.apply(state.target_critic_params, BATCH.next_obs, smoothed)
 
@@ -156,9 +156,10 @@ def test_one_update_of_crossq():
 
     def predict(params):
         variables = {**state.critic_stats, "params": params}
-        return critics.apply(variables, *both, mutable=["batch_stats"])[0]
+        return critics.apply(variables, *both, mutable=["batch_stats"])
 
-    q, back = jax.vjp(predict, state.critic.params)
+    q, back, stats = jax.vjp(predict, state.critic.params, has_aux=True)
+    chex.assert_trees_all_close(after.critic_stats, stats, rtol=1e-5)
     target = backup(q[:, SIZE:].min(0) - alpha * next_log_prob)
     errors = jnp.concatenate([WEIGHT * (q[:, :SIZE] - target) / SIZE, jnp.zeros((2, SIZE))], 1)
     found = adam_gradient(after.critic.opt_state)
@@ -229,6 +230,23 @@ def test_batch_renormalisation_is_the_recursion_of_its_paper():
     np.testing.assert_allclose(
         layer.apply(variables, jnp.float32(x)), (x - mean) / np.sqrt(var + 1e-3), rtol=1e-4
     )
+
+
+def test_corrections_of_batch_renormalisation_are_constants():
+    """As functions of the batch they would bring in gradients that normalisation removes."""
+    x, slope = jax.random.normal(jax.random.key(0), (2, 16, 3), jnp.float32)
+    x, layer = 2 * x + 1, networks.BatchRenorm(0)
+    variables = layer.init(jax.random.key(1), x)
+    mean, std = x.mean(0), jnp.sqrt(x.var(0) + 1e-3)
+    r, d = std / jnp.sqrt(1 + 1e-3), mean / jnp.sqrt(1 + 1e-3)  # within their bounds
+
+    def normalised(x):
+        return (x - x.mean(0)) / jnp.sqrt(x.var(0) + 1e-3) * r + d
+
+    found, back = jax.vjp(lambda x: layer.apply(variables, x, mutable=["batch_stats"])[0], x)
+    expected, pullback = jax.vjp(normalised, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(back(slope)[0], pullback(slope)[0], rtol=1e-4, atol=1e-6)
 
 
 def test_adamw_decays_weights_independently_of_their_gradient():

@@ -1,5 +1,7 @@
 """Soft Q-learning for continuous actions: SVGD, the soft value, and learned policies."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,10 @@ from jax.scipy.stats import norm
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs, losses
+from purejaxrl_sac.agents import continuous_soft_q
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.envs import multigoal
+from purejaxrl_sac.types import Transition
 from tests.probes import CONTINUOUS, GAMMA, Params, Probe, trained
 
 
@@ -66,6 +70,24 @@ def test_the_soft_value_is_an_integral(alpha):
     actions = jax.random.uniform(jax.random.key(0), (1, 200_000), minval=-1, maxval=1)
     found = losses.importance_soft_value(-(actions**2), -jnp.log(2.0), alpha)
     np.testing.assert_allclose(found, exact, atol=0.01 * alpha)
+
+
+@pytest.mark.parametrize("dimensions", (1, 3))
+def test_the_soft_value_of_equal_actions_is_the_logarithm_of_their_volume(dimensions):
+    batch = Transition(
+        obs=jnp.zeros((4, 2)),
+        action=jnp.zeros((4, dimensions)),
+        reward=jnp.zeros(4),
+        discount=jnp.ones(4),
+        next_obs=jnp.zeros((4, 2)),
+        last=jnp.zeros(4, bool),
+    )
+    critic = SimpleNamespace(apply=lambda params, obs, action: jnp.zeros((1, len(action))))
+    config = prl.default_config("continuous_soft_q").replace(alpha=0.7)
+    state = continuous_soft_q.ContinuousSoftQState(None, None, None)
+    inputs = (config, None, critic, state, batch, jnp.float32(1), jax.random.key(0))
+    _, (_, metrics) = continuous_soft_q.critic_loss({}, continuous_soft_q.LossInputs(*inputs))
+    np.testing.assert_allclose(metrics["soft_value"], 0.7 * dimensions * np.log(2), rtol=1e-5)
 
 
 ALPHA = 0.1

@@ -13,6 +13,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import agents, exploration, optimize
 from purejaxrl_sac.agents import discrete_sac
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.train import _keys
 from tests.conftest import quick, small
 from tests.probes import CONTINUOUS, Probe, replayed
 
@@ -316,6 +317,28 @@ def test_the_warm_up_is_random_and_counts_as_steps(key):
     assert abs(actions.mean()) < 0.1
     assert abs(actions.std() - 1 / np.sqrt(3)) < 0.05
     assert config.iterations == 1
+
+
+def test_updates_are_counted_over_the_whole_run(key):
+    def counting(config, env, agent):
+        def update(key, state, sample, count):
+            state, priority, _ = agent.update(key, state, sample, count)
+            return state, priority, {"count": count * 1.0}
+
+        return agent._replace(update=update)
+
+    config = small("q_learning", num_updates=2, warmup_steps=24, wrappers=(counting,))
+    run = jax.jit(prl.run, static_argnums=2)
+    state, first = run(jax.jit(prl.init)(key, config), config, 2)
+    second = run(state, config, 2)[1]
+    counts = np.concatenate([first["count"], second["count"]])  # means over two updates
+    np.testing.assert_array_equal(counts, [0.5, 2.5, 4.5, 6.5])
+
+
+def test_an_iteration_uses_no_key_twice(key):
+    config = small("dqn", num_envs=3, rollout_length=4, num_updates=2)
+    parts = [jax.random.key_data(keys).reshape(-1, 2) for keys in _keys(key, config)]
+    assert len(np.unique(np.concatenate(parts), axis=0)) == 1 + 1 + 2 + 4 * (1 + 3)
 
 
 @pytest.mark.parametrize("warm", (True, False))
