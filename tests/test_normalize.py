@@ -143,14 +143,14 @@ def test_statistics_take_effect_after_the_last_update_of_an_iteration():
     config = small("ppo", num_updates=3)
     inner = memoryless(*[lambda *_: ()] * 3, update=lambda key, state, *_: (state, 0, {}))
     agent = normalize.observations(config, envs.bind(config.env), inner)
-    used, seen = normalize.no_moments((4,)), normalize.Moments(*jnp.ones((3, 4)))
-    state = normalize.Normalized((), used, seen._replace(number=jnp.float32(12)))
+    used = normalize.no_moments((4,))
+    state = normalize.Normalized((), used, normalize.include(used, jnp.ones((12, 4))))
     empty = Transition(jnp.zeros((1, 4)), (), (), (), (), ())
     sample = Sample(empty, jnp.float32(1))
     numbers = []
     for count in range(5):
         after, *_ = agent.update(jax.random.key(0), state, sample, jnp.int32(count))
-        numbers.append(int(after.used.number))
+        numbers.append(int(after.used.number.value))
     assert numbers == [0, 0, 12, 0, 0]
 
 
