@@ -235,9 +235,9 @@ def test_clipped_value_loss_by_hand():
     def loss(limit):
         return ppo.clipped_value_loss(small("ppo", value_clip=limit), value, old, target)
 
-    np.testing.assert_allclose(loss(0.2), [0.9**2 / 2, 0.8**2 / 2, 1.8**2 / 2], rtol=1e-6)
+    np.testing.assert_allclose(loss(0.2), [0.9**2, 0.8**2, 1.8**2], rtol=1e-6)
     for limit in (None, float("inf")):
-        np.testing.assert_allclose(loss(limit), [0.9**2 / 2, 0.5**2 / 2, 1.8**2 / 2], rtol=1e-6)
+        np.testing.assert_allclose(loss(limit), [0.9**2, 0.5**2, 1.8**2], rtol=1e-6)
 
 
 def test_the_clip_ratio_is_annealed():

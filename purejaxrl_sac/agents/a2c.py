@@ -78,7 +78,7 @@ class ValueLoss(Protocol):
     def __call__(
         self, config: Any, value: jax.Array, old_value: jax.Array, target: jax.Array, /
     ) -> jax.Array:
-        """(config, V(s) [B], V_old(s) [B], G [B]) -> J_V of each row, [B]."""
+        """(config, V(s) [B], V_old(s) [B], G [B]) -> 2 J_V of each row, [B]."""
 
 
 class Schedule(Protocol):
@@ -106,7 +106,7 @@ def actor_critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     pi, value = apply(params, batch.obs)
     log_prob = pi.log_prob(choice.sample)
     j_pi = (weight * objective(config, log_prob, choice.log_prob, advantage)).mean()
-    j_v = (weight * value_loss(config, value, choice.value, choice.target)).mean()
+    j_v = 0.5 * (weight * value_loss(config, value, choice.value, choice.target)).mean()
     entropy = (weight * pi.entropy()).mean()
     loss = j_pi + config.value_coef * j_v - config.entropy_coef * entropy
     metrics = {
@@ -130,8 +130,8 @@ def policy_gradient(
 def squared_error(
     config: Config, value: jax.Array, old_value: jax.Array, target: jax.Array
 ) -> jax.Array:
-    """(G - V(s))^2 / 2 (post, 3.3)."""
-    return 0.5 * jnp.square(target - value)
+    """(G - V(s))^2 (post, 3.3)."""
+    return jnp.square(target - value)
 
 
 def constant(config: Config, count: jax.Array) -> Config:

@@ -56,7 +56,7 @@ def clipped_surrogate(
 def clipped_value_loss(
     config: PPOConfig, value: jax.Array, old_value: jax.Array, target: jax.Array
 ) -> jax.Array:
-    """max((V - G)^2, (V_old + clip(V - V_old, -c, c) - G)^2) / 2, c = `value_clip`.
+    """max((V - G)^2, (V_old + clip(V - V_old, -c, c) - G)^2), c = `value_clip`.
 
     Not in the paper, but in its authors' code; it gives no incentive to move V further than c. The
     squared error where c is None or inf.
