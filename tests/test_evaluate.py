@@ -96,9 +96,10 @@ def test_q_values_of_continuous_actions(key, algorithm):
 def test_q_values_of_sac_are_normalised_minima(key):
     config = small("simba")
     state = jax.jit(prl.init)(key, config)
-    obs = 5 * jax.random.normal(key, (20, 3))
+    obs = 5 * jax.random.normal(key, (20, 3)) + 1
     action = jnp.linspace(-1, 1, 20)[:, None]
-    seen = state.agent.used
+    seen = normalize.include(state.agent.used, 3 * obs)
+    state = state._replace(agent=state.agent._replace(used=seen))
     normal = jnp.clip((obs - seen.mean.value) / normalize.deviation(seen), -10, 10)
     q = residual_critics(config, None).apply(state.agent.agent.critic.params, normal, action)
     np.testing.assert_allclose(prl.q_values(config, state, obs, action), q.min(0), rtol=1e-5)

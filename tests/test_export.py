@@ -79,7 +79,7 @@ def observations(state):
     rng = np.random.default_rng(1)
     if jnp.issubdtype(dtype, jnp.floating):
         return rng.normal(size=shape).astype(dtype)
-    return rng.integers(0, 16, shape).astype(dtype)
+    return rng.integers(0, 256 if dtype == jnp.uint8 else 16, shape).astype(dtype)
 
 
 NEEDED = ("jax", "jaxlib", "numpy", "scipy", "ml_dtypes", "opt_einsum")  # jax and its dependencies
