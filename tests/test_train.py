@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import agents, exploration, optimize
+from purejaxrl_sac import agents, exploration, normalize, optimize
 from purejaxrl_sac.agents import discrete_sac
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.train import _keys
@@ -207,6 +207,7 @@ OTHER_VALUES = {
     "munchausen_min": -0.001,
     "learning_rate_end": 0.5,
     "clip_ratio": 0.001,
+    "normalization_limit": 0.5,
 }
 GARNET = {"env": "garnet", "epsilon_end": 0.1, "epsilon_fraction": 0.8, "bonus": 5.0}
 
@@ -216,7 +217,7 @@ GARNET = {"env": "garnet", "epsilon_end": 0.1, "epsilon_fraction": 0.8, "bonus":
     [
         ("dqn", {"epsilon_end": 0.1}, ()),
         ("rainbow", {}, ()),
-        ("pqn", {"epsilon_end": 0.1}, ()),
+        ("pqn", {"epsilon_end": 0.1, "wrappers": (normalize.observations,)}, ()),
         ("sac", {}, ()),
         ("q_learning", {**GARNET, "exploration": "boltzmann"}, ("bonus",)),
         ("soft_q_learning", GARNET, ("bonus",)),
@@ -238,6 +239,8 @@ def test_every_traced_field_has_an_effect_and_sweeps_equal_runs(key, algorithm, 
     names = [name for name in traced_fields(algorithm) if name not in unused]
     if config_explores_without_epsilon(config):
         names = [name for name in names if not name.startswith("epsilon")]
+    if not config.wrappers:
+        names.remove("normalization_limit")
     assert "learning_rate" in names and "gamma" in names
     variants = [
         config.replace(**{name: OTHER_VALUES.get(name, 0.5 * getattr(config, name))})
