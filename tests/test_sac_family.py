@@ -154,7 +154,7 @@ def test_residual_blocks_by_hand():
 def test_simba_normalises_observations(key):
     config = small("simba")
     state, _ = jax.jit(prl.train)(key, config)
-    assert isinstance(state.agent, normalize.Normalized) and state.agent.used.number > 100
+    assert isinstance(state.agent, normalize.Normalized) and state.agent.used.number.value > 100
 
 
 def test_delayed_updates_happen_once_per_period_and_keep_means():
