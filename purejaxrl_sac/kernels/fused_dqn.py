@@ -114,6 +114,7 @@ def dqn_update(
     for name, number, minimum in (("block", block, MIN_SIZE), ("num_warps", num_warps, 1)):
         if number is not None and (number < minimum or number & (number - 1)):
             raise ConfigError(f"{name} is {number}, but must be a power of two from {minimum} on")
+    encode = networks.features(env.observation_space)
     kernel = partial(
         _call,
         num_actions=num_actions,
@@ -130,7 +131,8 @@ def dqn_update(
     ) -> tuple[dqn.DQNState, jax.Array, Metrics]:
         learner, restore = _learner(state)
         scalars = _scalars(config, count)
-        learner, priority, loss, q = kernel(learner, _batch(sample), scalars, interpret=interpret)
+        batch = _batch(sample, encode)
+        learner, priority, loss, q = kernel(learner, batch, scalars, interpret=interpret)
         return restore(learner), priority, {"loss": loss, "q": q}
 
     def update(
@@ -245,11 +247,11 @@ def _scalars(config: dqn.DQNConfig, count: jax.Array) -> Scalars:
     return Scalars(jnp.asarray(count, jnp.int32), target_period=period, **floats)
 
 
-def _batch(sample: Sample) -> Batch:
+def _batch(sample: Sample, encode: Callable[[jax.Array], jax.Array]) -> Batch:
     transition = sample.transition
     return Batch(
-        obs=transition.obs.astype(jnp.float32),
-        next_obs=transition.next_obs.astype(jnp.float32),
+        obs=encode(transition.obs),
+        next_obs=encode(transition.next_obs),
         action=transition.action,
         reward=transition.reward,
         discount=transition.discount,
