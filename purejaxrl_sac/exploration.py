@@ -21,7 +21,7 @@ def linear_schedule(
 def annealed_epsilon(config: Any, step: jax.Array) -> jax.Array:
     """Epsilon at `step` of each environment: linear decay over epsilon_fraction of total_steps."""
     decay_steps = config.epsilon_fraction * (config.total_steps / config.num_envs)
-    progress = step / jnp.maximum(decay_steps, 1)
+    progress = step.astype(jnp.float32) / jnp.maximum(decay_steps, 1)
     return linear_schedule(config.epsilon_start, config.epsilon_end, progress)
 
 
@@ -35,13 +35,13 @@ def sample(key: jax.Array, probabilities: jax.Array) -> jax.Array:
         actions, [N] int32; never one whose probability is 0.
     """
     cumulative = probabilities.cumsum(-1)
-    u = jax.random.uniform(key, cumulative.shape[:-1]) * cumulative[..., -1]
+    u = jax.random.uniform(key, cumulative.shape[:-1], cumulative.dtype) * cumulative[..., -1]
     return (cumulative <= u[..., None]).sum(-1).astype(jnp.int32)
 
 
 def greedy(q: jax.Array) -> jax.Array:
     """All probability on argmax_a Q(s, a), split evenly between ties; [..., A] to [..., A]."""
-    best = q == q.max(-1, keepdims=True)
+    best = (q == q.max(-1, keepdims=True)).astype(q.dtype)
     return best / best.sum(-1, keepdims=True)
 
 
@@ -54,7 +54,7 @@ def epsilon_greedy(q: jax.Array, epsilon: jax.Array | float) -> jax.Array:
     Returns:
         probabilities, [..., A].
     """
-    legal = q > -jnp.inf
+    legal = (q > -jnp.inf).astype(q.dtype)
     return epsilon * legal / legal.sum(-1, keepdims=True) + (1 - epsilon) * greedy(q)
 
 

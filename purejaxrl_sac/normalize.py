@@ -51,12 +51,12 @@ class Scaled(NamedTuple):
 
 def no_moments(shape: tuple[int, ...]) -> Moments:
     """The moments of no values."""
-    return Moments(jnp.float32(0), jnp.zeros(shape), jnp.zeros(shape))
+    return Moments(jnp.float32(0), jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.float32))
 
 
 def include(moments: Moments, values: jax.Array) -> Moments:
     """Adds values [B, ...] to the moments of others, exactly (Chan et al. 1979)."""
-    added = jnp.float32(len(values))
+    values, added = values.astype(jnp.float32), jnp.float32(len(values))
     number = moments.number + added
     mean = values.mean(0)
     delta = mean - moments.mean
@@ -141,7 +141,7 @@ def rewards(config: Any, env: Env, agent: Agent) -> Agent:
 
     def init(key: jax.Array, obs: jax.Array) -> Scaled:
         moments = no_moments(())
-        return Scaled(agent.init(key, obs), moments, moments, jnp.zeros(len(obs)))
+        return Scaled(agent.init(key, obs), moments, moments, jnp.zeros(len(obs), jnp.float32))
 
     def act(
         key: jax.Array, state: Scaled, obs: jax.Array, step: jax.Array, carry: PyTree

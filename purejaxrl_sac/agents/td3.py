@@ -76,7 +76,7 @@ class LossInputs(NamedTuple):
 def smoothed_target(inputs: LossInputs) -> jax.Array:
     """y, with the target policy smoothed by clipped noise; [B]."""
     config, actor, critic, state, batch, _, key = inputs
-    noise = config.target_noise * jax.random.normal(key, batch.action.shape)
+    noise = config.target_noise * jax.random.normal(key, batch.action.shape, jnp.float32)
     noise = jnp.clip(noise, -config.target_noise_clip, config.target_noise_clip)
     next_action = jnp.clip(actor.apply(state.target_actor_params, batch.next_obs) + noise, -1, 1)
     next_q = critic.apply(state.target_critic_params, batch.next_obs, next_action).min(0)
@@ -129,7 +129,9 @@ def td3(
     def init(key: jax.Array, obs: jax.Array) -> TD3State:
         key_actor, key_critic = jax.random.split(key)
         actor_params = actor.init(key_actor, encode(obs))
-        critic_params = critic.init(key_critic, encode(obs), jnp.zeros((obs.shape[0], action_dim)))
+        critic_params = critic.init(
+            key_critic, encode(obs), jnp.zeros((obs.shape[0], action_dim), jnp.float32)
+        )
         return TD3State(
             actor=start(optimize_actor, actor_params),
             critic=start(optimize_critic, critic_params),
@@ -144,7 +146,7 @@ def td3(
         key: jax.Array, state: TD3State, obs: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, PyTree]:
         action = policy(key, state, obs)
-        noise = config.exploration_noise * jax.random.normal(key, action.shape)
+        noise = config.exploration_noise * jax.random.normal(key, action.shape, action.dtype)
         return jnp.clip(action + noise, -1, 1), ()
 
     def q_values(state: TD3State, obs: jax.Array, action: jax.Array) -> jax.Array:

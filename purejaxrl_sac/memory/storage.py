@@ -59,7 +59,7 @@ def ring(capacity: int, num_envs: int, codec: Codec = records.words) -> Storage:
     def read(state: Records, step: jax.Array, index: Index) -> Sample:
         packed = _take(state.words, index.time % rows * num_envs + index.env)
         transition = state.record(codec).decode(packed)
-        return Sample(transition, jnp.ones(index.time.shape), index)
+        return Sample(transition, jnp.ones(index.time.shape, jnp.float32), index)
 
     return Storage(init, add, read, capacity, num_envs)
 
@@ -157,14 +157,17 @@ def n_step(storage: Storage, n: int, gamma: Scalar) -> Storage:
             jnp.minimum(times, step - 1), jnp.broadcast_to(index.env[..., None], times.shape)
         )
         ahead = storage.read(state, step, window).transition
-        ended = jnp.cumsum(ahead.last, axis=-1) - ahead.last > 0
+        last = ahead.last.astype(jnp.int32)
+        ended = jnp.cumsum(last, axis=-1) - last > 0
         valid = (times < step) & ~ended
-        steps = valid.sum(-1)
+        steps, counted = valid.sum(-1, dtype=jnp.int32), valid.astype(jnp.float32)
+        powers = jnp.float32(gamma) ** jnp.arange(n, dtype=jnp.float32)
         first = jax.tree.map(lambda x: x[(slice(None),) * index.time.ndim + (0,)], ahead)
         final = storage.read(state, step, index._replace(time=index.time + steps - 1))
         transition = first._replace(
-            reward=(valid * ahead.reward * gamma ** jnp.arange(n)).sum(-1),
-            discount=final.transition.discount * jnp.float32(gamma) ** (steps - 1),
+            reward=(counted * ahead.reward * powers).sum(-1),
+            discount=final.transition.discount
+            * jnp.float32(gamma) ** (steps - 1).astype(jnp.float32),
             next_obs=final.transition.next_obs,
             last=final.transition.last,
         )

@@ -40,7 +40,7 @@ def empty_tree(capacity: int, fan_out: int = FAN_OUT) -> Tree:
     levels, size = [], capacity
     while True:
         parents = -(-size // fan_out)
-        levels.append(jnp.zeros(parents * fan_out))
+        levels.append(jnp.zeros(parents * fan_out, jnp.float32))
         if parents == 1:
             return tuple(levels)
         size = parents
@@ -96,7 +96,7 @@ def descend(
 ) -> tuple[jax.Array, jax.Array]:
     """`draw_leaves` with a given way to choose among siblings."""
     chosen = jnp.zeros(uniform.shape[:1], jnp.int32)
-    probability = jnp.ones(uniform.shape[:1])
+    probability = jnp.ones(uniform.shape[:1], uniform.dtype)
     for level, u in zip(reversed(tree), uniform.T, strict=True):
         siblings = read_rows(level, chosen, fan_out)
         child, conditional = choose(siblings, u)

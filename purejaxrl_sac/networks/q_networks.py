@@ -84,10 +84,10 @@ class ImplicitQuantileNetwork(nn.Module):
         features = self.torso(x)
         shape = (features.shape[0], self.num_quantiles)
         if self.has_rng("tau"):
-            fraction = jax.random.uniform(self.make_rng("tau"), shape)
+            fraction = jax.random.uniform(self.make_rng("tau"), shape, jnp.float32)
         else:
             fraction = self.distortion(midpoints(self.num_quantiles))[None]  # the same in all rows
-        cosines = jnp.cos(jnp.pi * jnp.arange(64) * fraction[..., None])
+        cosines = jnp.cos(jnp.pi * jnp.arange(64, dtype=jnp.float32) * fraction[..., None])
         embedding = nn.relu(self.dense(features.shape[-1])(cosines))
         value = self.stream(features[:, None] * embedding).squeeze(-1)  # [B, K, A]
         return Quantiles(value.swapaxes(1, 2), jnp.broadcast_to(fraction, shape))
@@ -95,7 +95,7 @@ class ImplicitQuantileNetwork(nn.Module):
 
 def midpoints(count: int) -> jax.Array:
     """The midpoints of `count` equal parts of [0, 1]."""
-    return (jnp.arange(count) + 0.5) / count
+    return (jnp.arange(count, dtype=jnp.float32) + 0.5) / count
 
 
 def q_network(
