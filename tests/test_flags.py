@@ -1,5 +1,7 @@
 """Algorithms under JAX's flags: 64 bits, strict promotion of dtypes, and checks for nans."""
 
+from functools import partial
+
 import jax
 import pytest
 
@@ -26,7 +28,7 @@ def everything(config, key):
 
 def trace(config, flag):
     with FLAGS[flag]():
-        state, _ = jax.eval_shape(lambda key: everything(config, key), jax.random.key(0))
+        state, _ = jax.eval_shape(partial(everything, config), jax.random.key(0))
     # observations have the environment's dtype, agents compute with 32 bits
     assert {x.dtype.itemsize for x in jax.tree.leaves(state.agent)} <= {1, 4}
 
@@ -48,12 +50,17 @@ def test_environments_under_flags_on_dtypes(algorithm, env, flag):
     trace(config.replace(wrappers=prl.preset(algorithm, env).wrappers), flag)
 
 
-def test_runs_with_checks_for_nans():
-    """Also in the chunks of iterations after which no evaluation is due."""
-    config = small("q_learning")
-    plan = plans.plan(config, 2, chunks=4, eval_every=config.total_steps // 2, eval_episodes=1)
+@pytest.mark.parametrize("algorithm", quick(ALGORITHMS, "q_learning"))
+def test_algorithms_with_checks_for_nans(algorithm):
     with jax.debug_nans(True):
-        programs = engine.compile_run(plan, mesh=mesh_for(2, 1))
-        start = engine.initial_state(plan, programs)
-        due = [bool(x.evaluation) for _, x in engine.run_chunks(plan, programs, start)]
-    assert not due[0] and due[-1]
+        jax.block_until_ready(jax.jit(partial(everything, small(algorithm)))(jax.random.key(0)))
+
+
+def test_a_run_has_no_nan_where_no_evaluation_is_due():
+    """Checks for nans would stop there."""
+    plan = plans.plan(small("q_learning"), 2, chunks=2, eval_every=120, eval_episodes=1)
+    mesh = mesh_for(2, 1)
+    config, axes = plan.config_lanes(2)
+    chunk = partial(engine._chunk, mesh, 1, 1, axes)
+    keys = jax.random.split(jax.random.key(0), 2)
+    assert "nan" not in str(jax.make_jaxpr(chunk)(engine.shapes(plan, mesh), config, keys, True))
