@@ -144,7 +144,9 @@ def evaluate(
     ) -> tuple[jax.Array, None]:
         return total + jnp.where(running, transition.reward, 0), None
 
-    return _scan(key, config, state, episodes, policy, max_steps, jnp.zeros(episodes), add)[0]
+    return _scan(
+        key, config, state, episodes, policy, max_steps, jnp.zeros(episodes, jnp.float32), add
+    )[0]
 
 
 def rollout_episodes(

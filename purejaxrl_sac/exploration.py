@@ -24,7 +24,7 @@ def linear_schedule(
 def annealed_epsilon(config: Any, step: jax.Array) -> jax.Array:
     """Epsilon at `step` of each environment: linear decay over epsilon_fraction of total_steps."""
     decay_steps = config.epsilon_fraction * (config.total_steps / config.num_envs)
-    progress = step / jnp.maximum(decay_steps, 1)
+    progress = step.astype(jnp.float32) / jnp.maximum(decay_steps, 1)
     return linear_schedule(config.epsilon_start, config.epsilon_end, progress)
 
 
@@ -37,7 +37,9 @@ def sample(key: jax.Array, probabilities: jax.Array) -> jax.Array:
     Returns:
         actions, [N] int32; never one whose probability is 0.
     """
-    return inverse_cdf(probabilities, jax.random.uniform(key, probabilities.shape[:-1]))
+    return inverse_cdf(
+        probabilities, jax.random.uniform(key, probabilities.shape[:-1], probabilities.dtype)
+    )
 
 
 def sample_temporally_extended(key: jax.Array, probabilities: jax.Array) -> jax.Array:
@@ -52,7 +54,7 @@ def sample_temporally_extended(key: jax.Array, probabilities: jax.Array) -> jax.
     possible = probabilities > 0
     least = jnp.where(possible, probabilities, jnp.inf).min(-1, keepdims=True)
     rest = jnp.where(possible, probabilities - least, 0)
-    u, v = jax.random.uniform(key, (2, *probabilities.shape[:-1]))
+    u, v = jax.random.uniform(key, (2, *probabilities.shape[:-1]), probabilities.dtype)
     weight = jnp.where(possible, least, 0).sum(-1)
     uniform = u * (weight + rest.sum(-1)) < weight
     return inverse_cdf(jnp.where(uniform[..., None], possible.astype(rest.dtype), rest), v)
@@ -98,7 +100,7 @@ def random_action(env: Env, key: jax.Array, obs: jax.Array) -> jax.Array:
 
 def greedy(q: jax.Array) -> jax.Array:
     """All probability on argmax_a Q(s, a), split evenly between ties; [..., A] to [..., A]."""
-    best = q == q.max(-1, keepdims=True)
+    best = (q == q.max(-1, keepdims=True)).astype(q.dtype)
     return best / best.sum(-1, keepdims=True)
 
 
@@ -111,7 +113,7 @@ def epsilon_greedy(q: jax.Array, epsilon: jax.Array | float) -> jax.Array:
     Returns:
         probabilities, [..., A].
     """
-    legal = q > -jnp.inf
+    legal = (q > -jnp.inf).astype(q.dtype)
     return epsilon * legal / legal.sum(-1, keepdims=True) + (1 - epsilon) * greedy(q)
 
 

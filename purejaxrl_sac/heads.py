@@ -40,7 +40,7 @@ def categorical(config: Any) -> QHead:
     al. 2018). Its metrics are the smallest and the largest expected target: outside v_min .. v_max
     the support cannot represent them.
     """
-    atoms = jnp.linspace(config.v_min, config.v_max, config.num_atoms)
+    atoms = jnp.linspace(config.v_min, config.v_max, config.num_atoms, dtype=jnp.float32)
 
     def loss(
         outputs: jax.Array, action: jax.Array, following: NextReturn, backup: Backup

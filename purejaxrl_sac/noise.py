@@ -18,7 +18,7 @@ def white(config: Config, action_dim: int) -> Noise:
     """Independent noise in every step."""
 
     def draw(key: jax.Array, shape: tuple[int, ...], carry: Any) -> tuple[jax.Array, Any]:
-        return jax.random.normal(key, shape), carry
+        return jax.random.normal(key, shape, jnp.float32), carry
 
     return Noise(draw)
 
@@ -43,18 +43,18 @@ def pink(config: Config, action_dim: int, *, octaves: int = 10) -> Noise:
             f"noise_repeat is {config.noise_repeat}, but pink noise is correlated in time itself:"
             " set noise_repeat=1"
         )
-    correlation = 1 - 2.0 ** -jnp.arange(octaves)
+    correlation = 1 - 2.0 ** -jnp.arange(octaves, dtype=jnp.float32)
 
     def init_carry(num_envs: int) -> tuple[jax.Array, jax.Array]:
-        return jnp.zeros((num_envs, octaves, action_dim)), jnp.zeros(num_envs, bool)
+        return jnp.zeros((num_envs, octaves, action_dim), jnp.float32), jnp.zeros(num_envs, bool)
 
     def draw(
         key: jax.Array, shape: tuple[int, ...], carry: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         processes, begun = carry
         # zero in the first step of an episode, so that the processes start stationary
-        rho = (begun[:, None] * correlation)[..., None]
-        innovation = jax.random.normal(key, processes.shape)
+        rho = (begun[:, None].astype(jnp.float32) * correlation)[..., None]
+        innovation = jax.random.normal(key, processes.shape, jnp.float32)
         processes = rho * processes + jnp.sqrt(1 - rho**2) * innovation
         return processes.sum(1) / octaves**0.5, (processes, jnp.ones_like(begun))
 

@@ -181,7 +181,7 @@ def rewards(config: Any, env: Env, agent: Agent) -> Agent:
 
     def init(key: jax.Array, obs: jax.Array) -> Scaled:
         moments = no_moments(())
-        return Scaled(agent.init(key, obs), moments, moments, jnp.zeros(len(obs)))
+        return Scaled(agent.init(key, obs), moments, moments, jnp.zeros(len(obs), jnp.float32))
 
     def act(
         key: jax.Array, state: Scaled, obs: jax.Array, step: jax.Array, carry: PyTree

@@ -51,8 +51,9 @@ def apply_gradients(
     due: jax.Array | bool = True,
 ) -> Learned:
     """One step of an optimiser where it is due; otherwise nothing changes."""
-    updates, opt_state = optimizer.update(grads, learned.opt_state, learned.params)
-    stepped = Learned(optax.apply_updates(learned.params, updates), opt_state)
+    with jax.numpy_dtype_promotion("standard"):  # which optax relies on
+        updates, opt_state = optimizer.update(grads, learned.opt_state, learned.params)
+        stepped = Learned(optax.apply_updates(learned.params, updates), opt_state)
     return where(due, stepped, learned)
 
 
@@ -84,7 +85,7 @@ def delayed_update(
     packed = layout(jax.eval_shape(compute))
 
     def skip() -> jax.Array:
-        return jnp.zeros(packed.size)
+        return jnp.zeros(packed.size, jnp.float32)
 
     def update() -> jax.Array:
         grads, metrics = compute()

@@ -46,4 +46,4 @@ def lambda_returns(
 
 def discounted_sum(rewards: jax.Array, gamma: Scalar) -> jax.Array:
     """r_0 + gamma r_1 + ... + gamma^(n-1) r_{n-1}, of rewards [..., n]."""
-    return (rewards * gamma ** jnp.arange(rewards.shape[-1])).sum(-1)
+    return (rewards * gamma ** jnp.arange(rewards.shape[-1], dtype=rewards.dtype)).sum(-1)

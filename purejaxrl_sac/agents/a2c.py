@@ -226,7 +226,7 @@ def actor_critic(
 
     def process_rollout(state: Learned, rollout: Transition) -> tuple[Learned, Transition]:
         _, next_value = jax.vmap(apply, (None, 0))(state.params, rollout.next_obs)
-        trace = config.trace_decay * ~rollout.last
+        trace = config.trace_decay * (~rollout.last).astype(jnp.float32)
         target = lambda_returns(rollout.reward, rollout.discount, next_value, trace, config.gamma)
         choice = rollout.extras
         advantage = normalize_rollout(target - choice.value)

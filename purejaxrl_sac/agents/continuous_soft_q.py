@@ -81,7 +81,7 @@ def draw(
 ) -> jax.Array:
     """Actions before tanh, [B, K, D], for shape (K, D)."""
     repeated = jnp.repeat(obs, shape[0], axis=0)
-    noise = jax.random.normal(key, (repeated.shape[0], shape[1]))
+    noise = jax.random.normal(key, (repeated.shape[0], shape[1]), jnp.float32)
     return sampler.apply(params, repeated, noise).reshape(obs.shape[0], *shape)
 
 
@@ -90,7 +90,7 @@ def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     config, _, critic, state, batch, weight, key = inputs
     action_dim = batch.action.shape[-1]
     shape = (len(batch.action), config.num_actions, action_dim)
-    uniform = jax.random.uniform(key, shape, minval=-1, maxval=1)
+    uniform = jax.random.uniform(key, shape, jnp.float32, -1, 1)
     next_q = many_q(critic, state.target_params, batch.next_obs, uniform)
     log_density = -action_dim * jnp.log(2.0)
     next_value = soft.importance_soft_value(next_q, log_density, config.alpha)
@@ -156,7 +156,7 @@ def continuous_soft_q(
 
     def init(key: jax.Array, obs: jax.Array) -> ContinuousSoftQState:
         key_sampler, key_critic = jax.random.split(key)
-        action = jnp.zeros((obs.shape[0], action_dim))
+        action = jnp.zeros((obs.shape[0], action_dim), jnp.float32)
         sampler_params = sampler_net.init(key_sampler, encode(obs), action)
         critic_params = critic.init(key_critic, encode(obs), action)
         return ContinuousSoftQState(

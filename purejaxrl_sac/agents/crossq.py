@@ -177,7 +177,7 @@ def crossq(
 
     def init(key: jax.Array, obs: jax.Array) -> CrossQState:
         key_actor, key_critic = jax.random.split(key)
-        action = jnp.zeros((obs.shape[0], action_dim))
+        action = jnp.zeros((obs.shape[0], action_dim), jnp.float32)
         actor_variables = actor_net.init(key_actor, encode(obs))
         critic_variables = critic.init(key_critic, encode(obs), action)
         return CrossQState(

@@ -123,7 +123,7 @@ def actor_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
 
 def target_entropy(config: DiscreteSACConfig, num_actions: int, count: jax.Array) -> jax.Array:
     """H at update `count`: a fraction of log A that changes linearly over the run."""
-    progress = config.step_at(count) / (config.total_steps / config.num_envs)
+    progress = config.step_at(count).astype(jnp.float32) / (config.total_steps / config.num_envs)
     ratio = exploration.linear_schedule(
         config.target_entropy_ratio, config.target_entropy_ratio_end, progress
     )

@@ -71,7 +71,9 @@ def clipped_value_loss(
 
 def annealed_clip(config: PPOConfig, count: jax.Array) -> PPOConfig:
     """clip_ratio decays linearly to 0 over the run (Schulman et al. 2017, table 5)."""
-    remaining = jnp.maximum(1 - count / (config.iterations * config.num_updates), 0)
+    remaining = jnp.maximum(
+        1 - count.astype(jnp.float32) / (config.iterations * config.num_updates), 0
+    )
     return config.replace(clip_ratio=config.clip_ratio * remaining)
 
 

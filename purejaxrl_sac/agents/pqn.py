@@ -14,6 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from purejaxrl_sac import exploration, losses
 from purejaxrl_sac.agents.common import (
@@ -107,7 +108,7 @@ def pqn(
     def process_rollout(state: Learned, rollout: Transition) -> tuple[Learned, Transition]:
         flat = rollout.next_obs.reshape(-1, *rollout.next_obs.shape[2:])
         next_value = q_values(state, flat).max(-1).reshape(rollout.reward.shape)
-        trace = config.trace_decay * ~rollout.last
+        trace = config.trace_decay * (~rollout.last).astype(jnp.float32)
         target = lambda_returns(rollout.reward, rollout.discount, next_value, trace, config.gamma)
         return state, rollout._replace(extras=target, next_obs=())  # no update needs it
 

@@ -106,7 +106,8 @@ def watkins(
         q: [T, N, A] Q(s, .) when the update begins.
     """
     greedy = losses.select_action(q, batch.action) == q.max(-1)
-    trace = config.trace_decay * jnp.roll(greedy, -1, axis=0) * ~batch.last
+    continued = jnp.roll(greedy, -1, axis=0) & ~batch.last
+    trace = config.trace_decay * continued.astype(jnp.float32)
     return lambda_returns(batch.reward, batch.discount, next_value, trace, config.gamma)
 
 
@@ -188,7 +189,7 @@ def tabular(
         visits = state.visits.at[cell].add(counted.astype(jnp.int32))
         n = jnp.maximum(visits[cell], 1).astype(jnp.float32)
         # with a single transition, k is 1: to count it would cost a copy of the table
-        k = jnp.maximum(n - state.visits[cell], 1) if td_error.size > 1 else 1
+        k = jnp.maximum(n - state.visits[cell].astype(jnp.float32), 1) if td_error.size > 1 else 1
         beta = config.learning_rate * (n - (k - 1) / 2) ** -config.omega
         share = -jnp.expm1(k * jnp.log1p(-beta)) / k  # the weight of each of the k
         q_table = state.q.at[cell].add(sample.weight * share * td_error)

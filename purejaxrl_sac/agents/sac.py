@@ -256,7 +256,7 @@ def sac(
 
     def init(key: jax.Array, obs: jax.Array) -> SACState:
         key_actor, key_critic = jax.random.split(key)
-        action = jnp.zeros((obs.shape[0], action_dim))
+        action = jnp.zeros((obs.shape[0], action_dim), jnp.float32)
         critic_params = critic_net.init(key_critic, encode(obs), action)
         return SACState(
             actor=start(optimize_actor, actor_net.init(key_actor, encode(obs))),

@@ -137,7 +137,7 @@ def sac_v1(
 
     def init(key: jax.Array, obs: jax.Array) -> SACv1State:
         key_actor, key_critic, key_value = jax.random.split(key, 3)
-        action = jnp.zeros((obs.shape[0], action_dim))
+        action = jnp.zeros((obs.shape[0], action_dim), jnp.float32)
         value_params = value_net.init(key_value, encode(obs))
         return SACv1State(
             actor=start(optimize_actor, actor_net.init(key_actor, encode(obs))),

@@ -80,7 +80,7 @@ class LossInputs(NamedTuple):
 def smoothed_target(inputs: LossInputs) -> jax.Array:
     """y, with the target policy smoothed by clipped noise; [B]."""
     config, actor, critic, state, batch, _, key = inputs
-    noise = config.target_noise * jax.random.normal(key, batch.action.shape)
+    noise = config.target_noise * jax.random.normal(key, batch.action.shape, jnp.float32)
     noise = jnp.clip(noise, -config.target_noise_clip, config.target_noise_clip)
     next_action = jnp.clip(actor.apply(state.target_actor_params, batch.next_obs) + noise, -1, 1)
     next_q = critic.apply(state.target_critic_params, batch.next_obs, next_action).min(0)
@@ -116,7 +116,7 @@ class Decay(Config):
 
 def decaying(config: Any, step: jax.Array) -> Scalar:
     """Linear decay from exploration_noise to exploration_noise_end, see `Decay`, over the run."""
-    progress = step / (config.total_steps / config.num_envs)
+    progress = step.astype(jnp.float32) / (config.total_steps / config.num_envs)
     start, end = config.exploration_noise, config.exploration_noise_end
     return exploration.linear_schedule(start, end, progress)
 
@@ -150,7 +150,8 @@ def td3(
     def init(key: jax.Array, obs: jax.Array) -> TD3State:
         key_actor, key_critic = jax.random.split(key)
         actor_params = actor_net.init(key_actor, encode(obs))
-        critic_params = critic.init(key_critic, encode(obs), jnp.zeros((obs.shape[0], action_dim)))
+        action = jnp.zeros((obs.shape[0], action_dim), jnp.float32)
+        critic_params = critic.init(key_critic, encode(obs), action)
         return TD3State(
             actor=start(optimize_actor, actor_params),
             critic=start(optimize_critic, critic_params),

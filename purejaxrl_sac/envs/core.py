@@ -136,16 +136,20 @@ def bind(env: Any, params: Any = None) -> Env:
         raise ConfigError(f"{env.name} has actions of kind {action_space}: need Discrete or Box")
 
     def reset(key: jax.Array, num_envs: int) -> EnvState:
-        obs, state = jax.vmap(env.reset, (0, None))(jax.random.split(key, num_envs), params)
-        zeros = jnp.zeros(num_envs)
+        with jax.numpy_dtype_promotion("standard"):  # which environments rely on
+            obs, state = jax.vmap(env.reset, (0, None))(jax.random.split(key, num_envs), params)
+        zeros = jnp.zeros(num_envs, jnp.float32)
         return EnvState(_strong(state), _strong(obs), zeros, zeros.astype(jnp.int32))
 
     def step(
         keys: jax.Array, env_state: EnvState, action: jax.Array
     ) -> tuple[EnvState, Transition, Metrics]:
-        obs, state, reward, terminated, truncated, info = jax.vmap(env.step, (0, 0, 0, None))(
-            keys, env_state.state, action, params
-        )
+        if jnp.issubdtype(action.dtype, jnp.floating):
+            action = action.astype(float)  # as the environment's state, also in 64 bits
+        with jax.numpy_dtype_promotion("standard"):
+            obs, state, reward, terminated, truncated, info = jax.vmap(env.step, (0, 0, 0, None))(
+                keys, env_state.state, action, params
+            )
         reward = reward.astype(jnp.float32)
         last = terminated | truncated
         transition = Transition(
@@ -244,7 +248,7 @@ def rollout(
         transition = transition._replace(action=action, extras=extras)
         return env_state._replace(carry=carry), (transition, episodes)
 
-    xs = (keys, step + jnp.arange(len(keys)))
+    xs = (keys, step + jnp.arange(len(keys), dtype=step.dtype))
     return packed_scan(body, env_state, xs, lead=env_state.episode_return.shape)
 
 

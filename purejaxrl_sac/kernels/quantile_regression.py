@@ -32,7 +32,7 @@ def sums(
 
     def pair(u: jax.Array, fraction: jax.Array) -> Pair:
         bounded = jnp.clip(u, -kappa, kappa)
-        slope = jnp.abs(fraction - (u < 0)) * bounded / kappa
+        slope = jnp.abs(fraction - (u < 0).astype(u.dtype)) * bounded / kappa
         return slope * (u - bounded / 2), slope
 
     return jax.lax.platform_dependent(
@@ -57,5 +57,6 @@ def _parallel(pair: PairLoss, theta: jax.Array, y: jax.Array, fraction: jax.Arra
         return a[0] + b[0], a[1] + b[1]
 
     pairs = pair(y[:, :, None] - theta[:, None, :], fraction[:, None, :])
-    loss, slope = jax.lax.reduce(pairs, (0.0, 0.0), add, (1,))
+    zero = jnp.zeros((), theta.dtype)
+    loss, slope = jax.lax.reduce(pairs, (zero, zero), add, (1,))
     return loss, slope

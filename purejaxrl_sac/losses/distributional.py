@@ -25,7 +25,7 @@ def categorical_projection(value: jax.Array, probability: jax.Array, atoms: jax.
     chex.assert_rank(atoms, 1)
     share = (jnp.clip(value, atoms[0], atoms[-1]) - atoms[0]) / (atoms[-1] - atoms[0])
     position = share * (len(atoms) - 1)
-    distance = jnp.abs(position[:, None, :] - jnp.arange(len(atoms))[:, None])
+    distance = jnp.abs(position[:, None, :] - jnp.arange(len(atoms), dtype=value.dtype)[:, None])
     shares = jnp.clip(1 - distance, 0, 1) * probability[:, None, :]
     return jax.lax.stop_gradient(shares.sum(-1))
 

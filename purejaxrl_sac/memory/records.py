@@ -126,7 +126,7 @@ def _exact(leaf: Leaf) -> _Field:
 
 def _flag(leaf: Leaf) -> _Field:
     def encode(x: jax.Array) -> jax.Array:
-        return _flat(x != 0, len(leaf.shape)).astype(jnp.uint32)
+        return _flat(x.astype(bool), len(leaf.shape)).astype(jnp.uint32)
 
     def decode(numbers: jax.Array) -> jax.Array:
         return numbers.reshape(*numbers.shape[:-1], *leaf.shape).astype(leaf.dtype)

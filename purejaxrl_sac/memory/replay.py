@@ -83,7 +83,7 @@ def prioritized(
         return state._replace(storage=storage.add(state.storage, step, rollout), tree=tree)
 
     def draw(key: jax.Array, state: Prioritized, step: jax.Array, num_updates: int) -> Draw:
-        uniform = jax.random.uniform(key, (num_updates, batch_size, len(state.tree)))
+        uniform = jax.random.uniform(key, (num_updates, batch_size, len(state.tree)), jnp.float32)
         return Draw(uniform, jnp.broadcast_to(step, num_updates))
 
     def sample(state: Prioritized, draw: Draw) -> Sample:
@@ -92,9 +92,10 @@ def prioritized(
         index = Index(step - 1 - (step - 1 - row) % rows, leaf % num_envs)
         read = storage.read(state.storage, step, index)
         stored = jnp.minimum(step, rows) * num_envs
-        exponent = linear_schedule(beta, 1, step / (total_steps / num_envs))
+        progress = step.astype(jnp.float32) / (total_steps / num_envs)
+        exponent = linear_schedule(beta, 1, progress)
         # before the maximum: lost transitions have tiny probabilities, so the largest weights
-        weight = read.weight * (stored * probability) ** -exponent
+        weight = read.weight * (stored.astype(jnp.float32) * probability) ** -exponent
         largest = jnp.maximum(weight.max(), jnp.finfo(weight.dtype).tiny)
         return read._replace(weight=weight / largest, index=leaf)
 

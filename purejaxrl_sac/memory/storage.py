@@ -60,7 +60,7 @@ def ring(capacity: int, num_envs: int, codec: Codec = records.words) -> Storage:
     def read(state: Records, step: jax.Array, index: Index) -> Sample:
         packed = _take(state.words, index.time % rows * num_envs + index.env)
         transition = state.record(codec).decode(packed)
-        return Sample(transition, jnp.ones(index.time.shape), index)
+        return Sample(transition, jnp.ones(index.time.shape, jnp.float32), index)
 
     return Storage(init, add, read, capacity, num_envs)
 
@@ -161,15 +161,17 @@ def n_step(storage: Storage, n: int, gamma: Scalar) -> Storage:
             jnp.minimum(times, step - 1), jnp.broadcast_to(index.env[..., None], times.shape)
         )
         ahead = storage.read(state, step, window).transition
-        ended = jnp.cumsum(ahead.last, axis=-1) - ahead.last > 0
+        last = ahead.last.astype(jnp.int32)
+        ended = jnp.cumsum(last, axis=-1) - last > 0
         valid = (times < step) & ~ended
-        steps = valid.sum(-1)
+        steps = valid.sum(-1, dtype=jnp.int32)
         first = jax.tree.map(lambda x: x[(slice(None),) * index.time.ndim + (0,)], ahead)
         final = storage.read(state, step, index._replace(time=index.time + steps - 1))
-        rewards = valid * ahead.reward
+        rewards = valid.astype(jnp.float32) * ahead.reward
+        shrinkage = jnp.float32(gamma) ** (steps - 1).astype(jnp.float32)
         transition = first._replace(
             reward=discounted_sum(rewards, gamma),
-            discount=final.transition.discount * jnp.float32(gamma) ** (steps - 1),
+            discount=final.transition.discount * shrinkage,
             next_obs=final.transition.next_obs,
             last=final.transition.last,
         )

@@ -46,7 +46,7 @@ def empty_tree(capacity: int, fan_out: int = FAN_OUT) -> Tree:
     levels, size = [], capacity
     while True:
         parents = -(-size // fan_out)
-        levels.append(jnp.zeros(parents * fan_out))
+        levels.append(jnp.zeros(parents * fan_out, jnp.float32))
         if parents == 1:
             return tuple(levels)
         size = parents

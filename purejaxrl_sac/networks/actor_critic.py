@@ -36,7 +36,7 @@ class Gaussian(nn.Module):
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         mean = orthogonal(0.01)(self.action_dim)(x)
         initializer = nn.initializers.constant(self.log_std)
-        log_std = self.param("log_std", initializer, (self.action_dim,))
+        log_std = self.param("log_std", initializer, (self.action_dim,), jnp.float32)
         return mean, jnp.broadcast_to(log_std, mean.shape)
 
 

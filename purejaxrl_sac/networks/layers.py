@@ -55,11 +55,11 @@ class BatchRenorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = x.shape[-1:]
-        mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
-        var = self.variable("batch_stats", "var", jnp.ones, shape)
-        seen = self.variable("batch_stats", "seen", jnp.zeros, ())
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        seen = self.variable("batch_stats", "seen", jnp.zeros, (), jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         std = jnp.sqrt(var.value + self.epsilon)
         if not self.is_mutable_collection("batch_stats") or self.is_initializing():
             return scale * (x - mean.value) / std + bias
@@ -101,8 +101,8 @@ class NoisyDense(nn.Module):
         init_sigma = nn.initializers.constant(self.sigma * bound)
         mu_w = self.param("mu_w", init_mu, (width, self.features))
         mu_b = self.param("mu_b", init_mu, (self.features,))
-        sigma_w = self.param("sigma_w", init_sigma, (width, self.features))
-        sigma_b = self.param("sigma_b", init_sigma, (self.features,))
+        sigma_w = self.param("sigma_w", init_sigma, (width, self.features), jnp.float32)
+        sigma_b = self.param("sigma_b", init_sigma, (self.features,), jnp.float32)
         dtype = self.dtype or jnp.float32
         x, mu_w, mu_b, sigma_w, sigma_b = (
             value.astype(dtype) for value in (x, mu_w, mu_b, sigma_w, sigma_b)
@@ -129,7 +129,7 @@ def draw_noise(key: jax.Array, params: PyTree) -> PyTree:
         if path[-1] == "sigma_w"
     ]
     sizes = [size for _, size in layers]
-    noise = jax.random.normal(key, (sum(sizes),))
+    noise = jax.random.normal(key, (sum(sizes),), jnp.float32)
     noise = jnp.sign(noise) * jnp.sqrt(jnp.abs(noise))
     parts = jnp.split(noise, list(itertools.accumulate(sizes))[:-1])
     named = {(*path, "f"): part for (path, _), part in zip(layers, parts, strict=False)}

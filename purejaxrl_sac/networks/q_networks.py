@@ -87,13 +87,15 @@ class ImplicitQuantileNetwork(nn.Module):
         features = self.torso(x)
         batch = features.shape[0]
         if self.has_rng("tau"):
-            fraction = jax.random.uniform(self.make_rng("tau"), (batch, self.num_quantiles))
+            fraction = jax.random.uniform(
+                self.make_rng("tau"), (batch, self.num_quantiles), jnp.float32
+            )
         elif self.has_rng("tau_target"):
             shape = (batch, self.num_target_quantiles)
-            fraction = jax.random.uniform(self.make_rng("tau_target"), shape)
+            fraction = jax.random.uniform(self.make_rng("tau_target"), shape, jnp.float32)
         else:  # the same in all rows
             fraction = self.distortion(midpoints(self.num_policy_quantiles))[None]
-        cosines = jnp.cos(jnp.pi * jnp.arange(64) * fraction[..., None])
+        cosines = jnp.cos(jnp.pi * jnp.arange(64, dtype=jnp.float32) * fraction[..., None])
         embedding = nn.relu(self.dense(features.shape[-1])(cosines))
         value = self.stream(features[:, None] * embedding).squeeze(-1)  # [B, K, A]
         fraction = jnp.broadcast_to(fraction, (batch, fraction.shape[-1]))
@@ -102,7 +104,7 @@ class ImplicitQuantileNetwork(nn.Module):
 
 def midpoints(count: int) -> jax.Array:
     """The midpoints of `count` equal parts of [0, 1]."""
-    return (jnp.arange(count) + 0.5) / count
+    return (jnp.arange(count, dtype=jnp.float32) + 0.5) / count
 
 
 def q_network(

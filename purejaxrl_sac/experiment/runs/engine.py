@@ -301,7 +301,7 @@ def _chunk(
     Returns:
         the new state, and metrics [lanes], reduced over iterations: `finite` is the number of
         iterations before the first nan or infinite metric, and each of `EVALUATED_POLICIES` the
-        mean return, nan if no evaluation was due.
+        mean return, 0 if no evaluation was due.
     """
     axes = seed_axes(state)
     train = vmap_lanes(partial(run, iterations=iterations), mesh, (axes, config_axes), (axes, 0))
@@ -324,6 +324,6 @@ def _chunk(
 
             return {name: lanes(policy) for name, policy in EVALUATED_POLICIES.items()}
 
-        nan = {name: jnp.full(len(keys), jnp.nan) for name in EVALUATED_POLICIES}
-        reduced |= jax.lax.cond(due, evaluate_policies, lambda: nan)
+        zeros = {name: jnp.zeros(len(keys), jnp.float32) for name in EVALUATED_POLICIES}
+        reduced |= jax.lax.cond(due, evaluate_policies, lambda: zeros)
     return state, reduced
