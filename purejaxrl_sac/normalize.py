@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.returns import discounted_sum
-from purejaxrl_sac.types import Agent, Env, Metrics, PyTree, Sample, Transition, Wrapper
+from purejaxrl_sac.types import Agent, Env, Metrics, PyTree, Sample, Transition, Wrapper, enclosing
 
 EPSILON = 1e-8
 
@@ -183,20 +183,6 @@ def rewards(config: Any, env: Env, agent: Agent) -> Agent:
         moments = no_moments(())
         return Scaled(agent.init(key, obs), moments, moments, jnp.zeros(len(obs), jnp.float32))
 
-    def act(
-        key: jax.Array, state: Scaled, obs: jax.Array, step: jax.Array, carry: PyTree
-    ) -> tuple[jax.Array, PyTree, PyTree]:
-        return agent.act(key, state.agent, obs, step, carry)
-
-    def policy(
-        key: jax.Array, state: Scaled, obs: jax.Array, carry: PyTree
-    ) -> tuple[jax.Array, PyTree]:
-        return agent.policy(key, state.agent, obs, carry)
-
-    def q_values(state: Scaled, obs: jax.Array, *action: jax.Array) -> jax.Array:
-        assert agent.q_values is not None
-        return agent.q_values(state.agent, obs, *action)
-
     def process_rollout(state: Scaled, rollout: Transition) -> tuple[Scaled, Transition]:
         def accumulate(
             earned: jax.Array, xs: tuple[jax.Array, jax.Array]
@@ -223,14 +209,7 @@ def rewards(config: Any, env: Env, agent: Agent) -> Agent:
         inner, priority, metrics = agent.update(key, state.agent, scaled, count)
         return _next(config, state._replace(agent=inner), count), priority, metrics
 
-    return agent._replace(
-        init=init,
-        act=act,
-        policy=policy,
-        update=update,
-        q_values=agent.q_values and q_values,
-        process_rollout=process_rollout,
-    )
+    return enclosing(agent)._replace(init=init, update=update, process_rollout=process_rollout)
 
 
 def _next(config: Config, state: Any, count: jax.Array) -> Any:

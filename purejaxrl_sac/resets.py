@@ -20,7 +20,7 @@ from purejaxrl_sac.types import Agent, Env, Metrics, PyTree, Sample
 
 
 def periodic(config: Config, env: Env, agent: Agent, *, period: int) -> Agent:
-    """An agent that starts anew after every `period` updates.
+    """An agent whose learner is reinitialised after every `period` updates.
 
     All parameters (of targets and the temperature, too) and all optimiser states are initialised,
     with the schedules of learning rates. The replay memory and running statistics of observations

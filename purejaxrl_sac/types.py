@@ -184,6 +184,29 @@ def memoryless(
     return Agent(init, act_with_carry, policy_with_carry, update, q_values, process_rollout)
 
 
+def enclosing(agent: Agent) -> Agent:
+    """The agent on states that hold its own as their field `agent`, to be changed by a wrapper.
+
+    `act`, `policy` and `q_values` are those of `agent`; the wrapper replaces all others.
+    """
+
+    def act(
+        key: jax.Array, state: Any, obs: jax.Array, step: jax.Array, carry: PyTree
+    ) -> tuple[jax.Array, PyTree, PyTree]:
+        return agent.act(key, state.agent, obs, step, carry)
+
+    def policy(
+        key: jax.Array, state: Any, obs: jax.Array, carry: PyTree
+    ) -> tuple[jax.Array, PyTree]:
+        return agent.policy(key, state.agent, obs, carry)
+
+    def q_values(state: Any, obs: jax.Array, *action: jax.Array) -> jax.Array:
+        assert agent.q_values is not None
+        return agent.q_values(state.agent, obs, *action)
+
+    return agent._replace(act=act, policy=policy, q_values=agent.q_values and q_values)
+
+
 class Algorithm(Protocol):
     def __call__(self, config: Any, env: Env, /) -> tuple[Agent, Memory]:
         """(config, env) -> (Agent, Memory); raises ConfigError if the two are incompatible."""

@@ -358,7 +358,7 @@ def test_resets_keep_running_statistics(inside):
     assert state.agent.seen.number.value == seen.number.value
 
 
-def test_a_reset_of_sac_starts_parameters_targets_and_optimisers_anew():
+def test_a_reset_of_sac_initialises_parameters_targets_and_optimisers():
     config = configured("sac", num_envs=4)
     agent, _ = sac.sac(config, ENV)
     sr_sac = resets.periodic(config, ENV, agent, period=5)

@@ -41,6 +41,7 @@ from purejaxrl_sac.types import (
     Sample,
     Scalar,
     Transition,
+    enclosing,
 )
 
 
@@ -117,16 +118,6 @@ def early_stopping(config: Config, env: Env, agent: Agent, *, target_kl: Scalar 
     def init(key: jax.Array, obs: jax.Array) -> Stopping:
         return Stopping(agent.init(key, obs), jnp.bool_(False))
 
-    def act(
-        key: jax.Array, state: Stopping, obs: jax.Array, step: jax.Array, carry: PyTree
-    ) -> tuple[jax.Array, PyTree, PyTree]:
-        return agent.act(key, state.agent, obs, step, carry)
-
-    def policy(
-        key: jax.Array, state: Stopping, obs: jax.Array, carry: PyTree
-    ) -> tuple[jax.Array, PyTree]:
-        return agent.policy(key, state.agent, obs, carry)
-
     def process_rollout(state: Stopping, rollout: Transition) -> tuple[Stopping, Transition]:
         inner, processed = agent.process_rollout(state.agent, rollout)
         return Stopping(inner, jnp.bool_(False)), processed
@@ -139,9 +130,7 @@ def early_stopping(config: Config, env: Env, agent: Agent, *, target_kl: Scalar 
         kept = where(~stopped, updated, state.agent)
         return Stopping(kept, stopped), priority, {**metrics, "stopped": stopped.astype("float32")}
 
-    return agent._replace(
-        init=init, act=act, policy=policy, update=update, process_rollout=process_rollout
-    )
+    return enclosing(agent)._replace(init=init, update=update, process_rollout=process_rollout)
 
 
 class PPOConfig(ActorCriticConfig, Epochs):
