@@ -22,6 +22,7 @@ from purejaxrl_sac.kernels import fused_dqn
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import Sample, Transition
 from tests.conftest import quick, small
+from tests.probes import Counter
 
 SEEDS = 3
 FUSED = partial(fused_dqn.dqn_update, interpret=True)
@@ -124,6 +125,18 @@ def test_the_fused_update_equals_the_unfused_one(name):
 def test_batches_may_be_processed_in_blocks():
     config = configured(batch_size=100, hidden_sizes=(32,), huber_delta=0.5)
     compare(config, partial(FUSED, block=32))
+
+
+def test_bytes_are_divided_by_their_maximum():
+    config = configured(env=Counter(), hidden_sizes=(32,), batch_size=16)
+    key, zeros = jax.random.key(0), jnp.zeros(16)
+    obs, next_obs = jax.random.randint(key, (2, 16, 2), 0, 256).astype(jnp.uint8)
+    batch = Transition(obs, zeros.astype(int), zeros + 1, zeros + 1, next_obs, zeros > 0)
+    unfused, fused = (build(config.replace(wrappers=wrappers))[1] for wrappers in ((), (FUSED,)))
+    start = unfused.init(key, obs)
+    sample = Sample(batch, zeros + 1)
+    a, b = (jax.jit(agent.update)(key, start, sample, 0)[0].params for agent in (fused, unfused))
+    assert distance(a, b, start.params) < 1e-4
 
 
 def test_one_seed_and_one_weight_for_all():
