@@ -161,15 +161,38 @@ def parts_of(algorithm):
     return [name for name in known if name.endswith("optimizer")]
 
 
+def expect_the_last_iterations(run, config, state):
+    """Two iterations shortly before the end of the clock, near 2^31, run as any others."""
+    last = (config.warmup_iterations + config.iterations) * config.rollout_length
+    assert 2**31 - 8 < last < 2**31
+    late, metrics = run(state._replace(step=jnp.int32(last - 2 * config.rollout_length)))
+    assert late.step == last
+    chex.assert_tree_all_finite(metrics)
+    chex.assert_tree_all_finite([x for x in jax.tree.leaves(late.agent) if x.dtype == jnp.float32])
+
+
+@pytest.mark.parametrize("algorithm", ["simba", *(x for x in ALGORITHMS if x not in DEEP)])
+def test_tables_and_simba_run_to_the_last_step_of_the_clock(algorithm):
+    config = small(algorithm, num_updates=1, num_envs=1, total_steps=2**31 - 1)
+    state = jax.jit(prl.init)(jax.random.key(0), config)
+    run = jax.jit(partial(prl.run, config=config, iterations=2))
+    expect_the_last_iterations(run, config, state)
+
+
 @pytest.mark.parametrize("algorithm", [name for name in DEEP if name != "simba"])
 def test_every_deep_agent_takes_optimizers(algorithm):
     """With optimisers that do nothing, nothing but target networks and statistics changes."""
     config = small(algorithm)
     parts = dict.fromkeys(parts_of(algorithm), lambda config: optax.set_to_zero())
     assert parts
-    config = config.replace(algorithm=partial(exported(algorithm), **parts))
+    longest = (2**31 - 1) // max(1, config.num_updates // config.rollout_length)
+    config = config.replace(
+        algorithm=partial(exported(algorithm), **parts), total_steps=config.num_envs * longest
+    )
     state = prl.init(jax.random.key(0), config)
-    after, _ = jax.jit(partial(prl.run, config=config, iterations=2))(state)
+    run = jax.jit(partial(prl.run, config=config, iterations=2))
+    after, _ = run(state)
+    expect_the_last_iterations(run, config, state)
     learned = [x for x in state.agent if isinstance(x, optimize.Learned)]
     then = [x for x in after.agent if isinstance(x, optimize.Learned)]
     if isinstance(state.agent, optimize.Learned) or hasattr(state.agent, "params"):

@@ -376,8 +376,10 @@ def test_on_policy_algorithms_refuse_repeated_noise(algorithm):
 def longest(algorithm, **changes):
     """The longest run that `Config.check` accepts, in whole iterations."""
     config = small(algorithm, **changes)
-    iterations = 2**31 // max(config.num_updates, config.rollout_length) - 1
-    return config.replace(total_steps=iterations * config.steps_per_iteration)
+    most = max(config.num_updates, config.rollout_length)
+    if isinstance(config, prl.TabularConfig):  # counts the updates of every entry
+        most = config.num_updates * config.steps_per_iteration
+    return config.replace(total_steps=(2**31 // most - 1) * config.steps_per_iteration)
 
 
 @pytest.mark.parametrize("algorithm", agents.ALGORITHMS)

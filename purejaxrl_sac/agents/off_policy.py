@@ -45,7 +45,7 @@ class Targets(Config):
 
     tau: float = traced(0.005, between=(0, 1))
     """Step of the target parameters towards the learned ones at each target update; 1 copies."""
-    target_period: int = traced(1, at_least=1)
+    target_period: int = traced(1, at_least=1, below=2**31)
     """Gradient updates between two target updates."""
 
 

@@ -187,9 +187,11 @@ def tabular(
 
         cell = (table, batch.obs, batch.action)
         visits = state.visits.at[cell].add(counted.astype(jnp.int32))
-        n = jnp.maximum(visits[cell], 1).astype(jnp.float32)
+        of_cell = visits[cell]
+        n = jnp.maximum(of_cell, 1).astype(jnp.float32)
         # with a single transition, k is 1: to count it would cost a copy of the table
-        k = jnp.maximum(n - state.visits[cell].astype(jnp.float32), 1) if td_error.size > 1 else 1
+        new = of_cell - state.visits[cell]  # before rounding
+        k = jnp.maximum(new, 1).astype(jnp.float32) if td_error.size > 1 else 1
         beta = config.learning_rate * (n - (k - 1) / 2) ** -config.omega
         share = -jnp.expm1(k * jnp.log1p(-beta)) / k  # the weight of each of the k
         q_table = state.q.at[cell].add(sample.weight * share * td_error)
@@ -254,6 +256,14 @@ class TabularConfig(EpsilonGreedy):
     """Temperature, of Boltzmann exploration and of soft Q-learning."""
     bonus: float = traced(1.0, at_least=0)
     """c, the width of the confidence bounds of ucb exploration; sqrt(2) in UCB1."""
+
+    def check(self) -> None:
+        super().check()
+        if (visits := self.total_steps * self.num_updates) >= 2**31:
+            raise ConfigError(
+                f"a table may be updated {visits} times, but must count fewer than 2**31: lower"
+                " total_steps or num_updates"
+            )
 
 
 class SoftQLearningConfig(TabularConfig):

@@ -156,14 +156,14 @@ def n_step(storage: Storage, n: int, gamma: Scalar) -> Storage:
     """
 
     def read(state: PyTree, step: jax.Array, index: Index) -> Sample:
-        times = index.time[..., None] + jnp.arange(n)
-        window = Index(
-            jnp.minimum(times, step - 1), jnp.broadcast_to(index.env[..., None], times.shape)
-        )
+        newest = (step - 1 - index.time)[..., None]  # in steps from the transition on
+        ahead_by = jnp.arange(n, dtype=jnp.int32)
+        times = index.time[..., None] + jnp.minimum(ahead_by, newest)
+        window = Index(times, jnp.broadcast_to(index.env[..., None], times.shape))
         ahead = storage.read(state, step, window).transition
         last = ahead.last.astype(jnp.int32)
         ended = jnp.cumsum(last, axis=-1) - last > 0
-        valid = (times < step) & ~ended
+        valid = (ahead_by <= newest) & ~ended
         steps = valid.sum(-1, dtype=jnp.int32)
         first = jax.tree.map(lambda x: x[(slice(None),) * index.time.ndim + (0,)], ahead)
         final = storage.read(state, step, index._replace(time=index.time + steps - 1))
