@@ -585,14 +585,14 @@ def test_the_compiled_program_detects_divergence(tmp_path):
 
 def test_the_run_loop_counts_beyond_an_int32():
     """A run of 2^34 steps, of which seed 1 diverges in the second chunk; nothing is computed."""
-    config = TINY.replace(num_envs=16, rollout_length=1, num_updates=1, warmup_steps=0)
-    config = config.replace(total_steps=2**34 - 16)
+    sizes = {"num_envs": 16, "rollout_length": 1, "num_updates": 1, "warmup_steps": 16}
+    config = small("dqn", total_steps=2**34, **sizes)
     plan = plans.plan(config, seeds=2, chunks=4)
     mesh = mesh_for(1, 1)
     ones = np.ones(2, np.int32)
 
     def program(length, state, configs, keys, due):
-        second = int(state.step) // length == 1
+        second = int(state.step) // length == 1  # the warm-up is one iteration
         finite = np.array([length, 5 if second else length], np.int32)
         metrics = {"episodes": ones, "returns": ones, "lengths": ones, "finite": finite}
         return state._replace(step=state.step + length), metrics
@@ -600,8 +600,8 @@ def test_the_run_loop_counts_beyond_an_int32():
     lengths = plans.chunk_lengths(config.iterations, plan.chunk)
     chunks = {length: partial(program, length) for length in lengths}
     programs = engine.Programs(None, chunks, 0.0, mesh)
-    state = prl.TrainState((), np.int64(0), (), (), ())
+    state = prl.TrainState((), np.int64(config.warmup_iterations), (), (), ())
     *_, (_, last) = engine.run_chunks(plan, programs, state)
     assert plan.chunk * config.steps_per_iteration < 2**31
-    assert last.steps == plan.total == 2**34 - 16
-    np.testing.assert_array_equal(last.failed_step, [-1, 16 * (plan.chunk + 6)])
+    assert last.steps == plan.total == 2**34
+    np.testing.assert_array_equal(last.failed_step, [-1, 16 * (1 + plan.chunk + 6)])
