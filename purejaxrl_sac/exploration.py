@@ -91,6 +91,13 @@ def legal_values(env: Env, obs: jax.Array, values: jax.Array) -> jax.Array:
     return jnp.where(env.legal_actions(obs), values, -jnp.inf)
 
 
+def number_of_legal_actions(env: Env, obs: jax.Array, num_actions: int) -> jax.Array | float:
+    """The number of legal actions in each state, [B], or `num_actions` where all are legal."""
+    if env.legal_actions is None:
+        return float(num_actions)
+    return env.legal_actions(obs).sum(-1).astype(jnp.float32)
+
+
 def random_action(env: Env, key: jax.Array, obs: jax.Array) -> jax.Array:
     """Uniformly random actions, of the legal ones if they are discrete; [N, ...] to [N, ...]."""
     if env.legal_actions is None:

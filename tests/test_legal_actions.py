@@ -1,5 +1,7 @@
 """Environments that declare illegal actions: no deep agent takes them or values them."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs, exploration
-from purejaxrl_sac.agents import dqn
+from purejaxrl_sac.agents import discrete_sac, dqn
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.types import Sample, Transition
 from tests.conftest import small
@@ -63,7 +65,39 @@ def test_targets_ignore_illegal_actions(name):
     assert jnp.isfinite(metrics["loss"])
 
 
-@pytest.mark.parametrize("algorithm", ("iqn", "pqn", "ppo"))
+def test_discrete_sac_ignores_illegal_actions():
+    """With one legal action in s', y = r + gamma Q-(s', that action); its entropy is its target."""
+    config = prl.default_config("discrete_sac").replace(env=GAME, hidden_sizes=(), gamma=0.5)
+    agent, _ = discrete_sac.discrete_sac(config, envs.bind(GAME))
+    sign = jnp.where(jnp.arange(8) % 2 == 0, -1.0, 1.0)
+    obs = jnp.stack([sign, jnp.zeros(8)], -1)
+    action, zero = (sign > 0).astype(jnp.int32), jnp.zeros(8)
+    batch = Transition(obs, action, jnp.arange(8.0), zero + 1, obs, zero > 0)
+    state = agent.init(jax.random.key(0), obs)
+    twins = jnp.einsum("bf,efa->eba", obs, _kernel(state.critic.params))
+    q = jnp.take_along_axis(twins, action[None, :, None], -1)[..., 0]  # the biases are 0
+    after, priority, metrics = agent.update(
+        jax.random.key(1), state, Sample(batch, jnp.float32(1)), jnp.int32(0)
+    )
+    expected = abs(jnp.arange(8.0) + 0.5 * q.min(0) - q).mean(0)
+    np.testing.assert_allclose(priority, expected, rtol=1e-5)
+    assert (agent.q_values(state, obs).min(-1) == -jnp.inf).all()
+    assert metrics["entropy"] == 0
+    assert after.log_alpha.params == state.log_alpha.params  # log 1 = 0: no gradient
+    np.testing.assert_array_equal(agent.policy(jax.random.key(2), after, obs, ())[0], action)
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(after))
+    target = partial(discrete_sac.target_entropy, config, count=jnp.int32(0))
+    found = target(jnp.array([1.0, 2, 3]))
+    np.testing.assert_allclose(found, target(2.0) * np.log2([1, 2, 3]), rtol=1e-6)
+
+
+def _kernel(params):
+    """The only matrix among the parameters of twin networks, [2, F, A]."""
+    (kernel,) = (x for x in jax.tree.leaves(params) if x.ndim == 3)
+    return kernel
+
+
+@pytest.mark.parametrize("algorithm", ("iqn", "pqn", "ppo", "discrete_sac"))
 def test_training_takes_legal_actions_only(algorithm, key):
     """Returns are 3 unless an illegal action was taken."""
     penalty = Game(lambda sign, time, action: 1.0 - 9 * (action != (sign > 0)), 3, (-1.0, 1.0))
@@ -77,8 +111,6 @@ def test_training_takes_legal_actions_only(algorithm, key):
         assert (stored.reward == 1).all()  # of the warm-up, too
 
 
-def test_parts_that_ignore_legality_refuse_such_environments():
-    with pytest.raises(ConfigError, match="discrete SAC takes every action, but some of Probe"):
-        prl.make_train(small("discrete_sac", env=GAME))
+def test_normalised_observations_are_refused_where_actions_may_be_illegal():
     with pytest.raises(ConfigError, match=r"which normalize\.observations scales"):
         prl.make_train(small("dqn", env=GAME, wrappers=(prl.normalize.observations,)))

@@ -6,13 +6,14 @@
     J_alpha = E [ alpha (H(pi(.|s)) - H) ]
 
 The target entropy H is a fraction of log A, its maximum, and may decay over the run. The common
-choice 0.98 keeps the better of two actions below a probability of 0.58: tune it.
+choice 0.98 keeps the better of two actions below a probability of 0.58: tune it. Where actions may
+be illegal, sums are over the legal ones, and A is their number in each state.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -23,7 +24,6 @@ from purejaxrl_sac.agents.common import QLayers, Temperature, number_of_actions
 from purejaxrl_sac.agents.off_policy import (
     ReplayConfig,
     Targets,
-    encoded,
     replay_storage,
     uniform_replay,
 )
@@ -32,7 +32,7 @@ from purejaxrl_sac.agents.sac import (
     default_temperature_optimizer,
     temperature_gradient,
 )
-from purejaxrl_sac.config import ConfigError, static, traced
+from purejaxrl_sac.config import static, traced
 from purejaxrl_sac.losses import soft, td
 from purejaxrl_sac.networks.q_networks import q_network
 from purejaxrl_sac.networks.torsos import features
@@ -55,7 +55,6 @@ from purejaxrl_sac.types import (
     MakeStorage,
     Memory,
     Metrics,
-    Network,
     PyTree,
     Sample,
     Transition,
@@ -70,31 +69,28 @@ class DiscreteSACState(NamedTuple):
     log_alpha: Learned  # scalar
 
 
+class Outputs(Protocol):
+    """Outputs of a network for each observation of a batch."""
+
+    def __call__(self, params: PyTree, obs: jax.Array, /) -> jax.Array: ...
+
+
 class LossInputs(NamedTuple):
     """Inputs of a loss, besides the parameters that it differentiates."""
 
     config: DiscreteSACConfig
-    network: Network  # of the actor and of each critic
+    log_pi: Outputs  # log pi(.|s), [B, A], -inf where an action is illegal
+    twin_q: Outputs  # Q_i(s, .), [2, B, A]
     state: DiscreteSACState  # for the actor's loss, with the critics' new parameters
-    batch: Transition  # [B]; `obs` and `next_obs` are features
+    batch: Transition  # [B]
     weight: jax.Array  # [B], or a scalar
-
-
-def log_pi(network: Network, params: PyTree, obs: jax.Array) -> jax.Array:
-    """log pi(.|s), [B, A]."""
-    return nn.log_softmax(network.apply(params, obs).squeeze(-1))
-
-
-def twin_q(network: Network, params: PyTree, obs: jax.Array) -> jax.Array:
-    """Q_i(s, .), [2, B, A]."""
-    return jax.vmap(network.apply, (0, None))(params, obs).squeeze(-1)
 
 
 def soft_target(inputs: LossInputs) -> jax.Array:
     """y = r + gamma V-(s'), [B]."""
-    config, network, state, batch, _ = inputs
-    next_log_pi = log_pi(network, state.actor.params, batch.next_obs)
-    next_q = twin_q(network, state.target_params, batch.next_obs).min(0)
+    config, log_pi, twin_q, state, batch, _ = inputs
+    next_log_pi = log_pi(state.actor.params, batch.next_obs)
+    next_q = twin_q(state.target_params, batch.next_obs).min(0)
     alpha = jnp.exp(state.log_alpha.params)
     next_value = soft.discrete_soft_value(next_q, next_log_pi, alpha)
     return td.td_target(batch.reward, batch.discount, config.gamma, next_value)
@@ -102,32 +98,38 @@ def soft_target(inputs: LossInputs) -> jax.Array:
 
 def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """J_Q as in SAC, and |y - Q(s, a)| [B], averaged over critics, as priority."""
-    _, network, _, batch, weight = inputs
+    batch, weight = inputs.batch, inputs.weight
     target = soft_target(inputs)
     chosen = partial(td.select_action, action=batch.action)
-    q = jax.vmap(chosen)(twin_q(network, params, batch.obs))
+    q = jax.vmap(chosen)(inputs.twin_q(params, batch.obs))
     loss = (weight * soft.soft_critic(q, target)).mean()
     return loss, (jnp.abs(target - q).mean(0), {"critic_loss": loss, "q": q.mean()})
 
 
 def actor_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """J_pi, and the policy's entropy [B]."""
-    _, network, state, batch, _ = inputs
-    q = twin_q(network, state.critic.params, batch.obs).min(0)
-    log_probability = log_pi(network, params, batch.obs)
+    _, log_pi, twin_q, state, batch, _ = inputs
+    q = twin_q(state.critic.params, batch.obs).min(0)
+    log_probability = log_pi(params, batch.obs)
     entropy = soft.entropy(jnp.exp(log_probability))
     alpha = jnp.exp(state.log_alpha.params)
     loss = -soft.discrete_soft_value(q, log_probability, alpha).mean()
     return loss, (entropy, {"actor_loss": loss, "entropy": entropy.mean()})
 
 
-def target_entropy(config: DiscreteSACConfig, num_actions: int, count: jax.Array) -> jax.Array:
-    """H at update `count`: a fraction of log A that changes linearly over the run."""
+def target_entropy(
+    config: DiscreteSACConfig, num_actions: jax.Array | float, count: jax.Array
+) -> jax.Array:
+    """H at update `count`: a fraction of log A that changes linearly over the run.
+
+    Args:
+        num_actions: A, a scalar, or the number of legal actions in each state, [B].
+    """
     progress = config.step_at(count).astype(jnp.float32) / (config.total_steps / config.num_envs)
     ratio = exploration.linear_schedule(
         config.target_entropy_ratio, config.target_entropy_ratio_end, progress
     )
-    return ratio * jnp.log(float(num_actions))
+    return ratio * jnp.log(num_actions)
 
 
 def discrete_sac(
@@ -147,13 +149,9 @@ def discrete_sac(
         network: of the actor and of each critic, as for `dqn`.
 
     Raises:
-        ConfigError: the environment's actions are continuous, or some of them may be illegal.
+        ConfigError: the environment's actions are continuous.
     """
     num_actions = number_of_actions("discrete SAC", env)
-    if env.legal_actions is not None:
-        raise ConfigError(
-            f"discrete SAC takes every action, but some of {env.name} are illegal: use dqn or ppo"
-        )
     encode = features(env.observation_space)
     model = network(config, env.observation_space, num_actions, 1)
     optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)
@@ -169,23 +167,29 @@ def discrete_sac(
             log_alpha=start(optimize_temperature, jnp.log(jnp.float32(config.alpha))),
         )
 
+    def log_pi(params: PyTree, obs: jax.Array) -> jax.Array:
+        logits = model.apply(params, encode(obs)).squeeze(-1)
+        return nn.log_softmax(exploration.legal_values(env, obs, logits))
+
+    def twin_q(params: PyTree, obs: jax.Array) -> jax.Array:
+        return jax.vmap(model.apply, (0, None))(params, encode(obs)).squeeze(-1)
+
     def q_values(state: DiscreteSACState, obs: jax.Array) -> jax.Array:
-        return twin_q(model, state.critic.params, encode(obs)).min(0)
+        return exploration.legal_values(env, obs, twin_q(state.critic.params, obs).min(0))
 
     def act(
         key: jax.Array, state: DiscreteSACState, obs: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, PyTree]:
-        pi = jnp.exp(log_pi(model, state.actor.params, encode(obs)))
+        pi = jnp.exp(log_pi(state.actor.params, obs))
         return exploration.sample(key, pi), ()
 
     def policy(key: jax.Array, state: DiscreteSACState, obs: jax.Array) -> jax.Array:
-        return log_pi(model, state.actor.params, encode(obs)).argmax(-1).astype(jnp.int32)
+        return log_pi(state.actor.params, obs).argmax(-1).astype(jnp.int32)
 
     def update(
         key: jax.Array, state: DiscreteSACState, sample: Sample, count: jax.Array
     ) -> tuple[DiscreteSACState, jax.Array, Metrics]:
-        batch = encoded(sample.transition, encode)
-        inputs = LossInputs(config, model, state, batch, sample.weight)
+        inputs = LossInputs(config, log_pi, twin_q, state, sample.transition, sample.weight)
 
         critic, _, (priority, metrics) = gradient_step(
             optimize_critic, state.critic, critic_loss, inputs
@@ -194,7 +198,8 @@ def discrete_sac(
         actor, _, (entropy, actor_metrics) = gradient_step(
             optimize_actor, state.actor, actor_loss, after
         )
-        target = target_entropy(config, num_actions, count)
+        legal = exploration.number_of_legal_actions(env, sample.transition.obs, num_actions)
+        target = target_entropy(config, legal, count)
         alpha_grad = temperature_gradient(state.log_alpha, -entropy, target)
         log_alpha = apply_gradients(optimize_temperature, state.log_alpha, alpha_grad)
         target_params = update_target(
