@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from purejaxrl_sac import envs, exploration
 from purejaxrl_sac.clock import batched, unbatched
 from purejaxrl_sac.config import Config, ConfigError, validate
+from purejaxrl_sac.kernels.draws import one_draw
 from purejaxrl_sac.kernels.packing import packed_scan
 from purejaxrl_sac.types import (
     Agent,
@@ -63,25 +64,38 @@ def init(key: jax.Array, config: Config) -> TrainState:
         ConfigError: the configuration cannot run.
     """
     env, agent, memory = build(config)
-    key, key_env, key_agent, key_warmup = jax.random.split(key, 4)
     initial_carry = agent.init_carry(config.num_envs)
-    env_state = env.reset(key_env, config.num_envs)._replace(carry=initial_carry)
-    agent_state = agent.init(key_agent, env_state.obs)
+    shape = (config.warmup_iterations, config.rollout_length, 2)  # keys of actors, of environments
+
+    def start(key: jax.Array) -> tuple[jax.Array, jax.Array, EnvState, PyTree]:
+        key, key_env, key_agent, key_warmup = jax.random.split(key, 4)
+        env_state = env.reset(key_env, config.num_envs)._replace(carry=initial_carry)
+        agent_state = agent.init(key_agent, env_state.obs)
+        return key, jax.random.split(key_warmup, shape), env_state, agent_state
+
+    key, keys, env_state, agent_state = one_draw(start)(key)
 
     def random_action(
         key: jax.Array, obs: jax.Array, step: jax.Array, carry: PyTree
     ) -> tuple[jax.Array, PyTree, PyTree]:
-        key_act, key_action = jax.random.split(key)
         # the agent's action is not used: its extras have the right shapes, its carry is up to date
-        _, extras, carry = agent.act(key_act, agent_state, obs, step, carry)
-        return exploration.random_action(env, key_action, obs), extras, carry
+        _, extras, carry = agent.act(key, agent_state, obs, step, carry)
+        return one_draw(partial(exploration.random_action, env))(key, obs), extras, carry
 
-    collect = partial(envs.rollout, env, actor=random_action, initial_carry=initial_carry)
-    shape = (config.rollout_length, 1 + config.num_envs)
-    keys = jax.random.split(key_warmup, (config.warmup_iterations, *shape))
-    keys = _repeat_noise(keys, config.noise_repeat)
+    @one_draw
+    def env_step(
+        key: jax.Array, env_state: EnvState, action: jax.Array
+    ) -> tuple[EnvState, Transition, Metrics]:
+        return env.step(jax.random.split(key, config.num_envs), env_state, action)
+
+    def step_all(keys: jax.Array, *args: Any) -> tuple[EnvState, Transition, Metrics]:
+        return env_step(keys[0], *args)
+
+    collect = partial(
+        envs.rollout, env._replace(step=step_all), actor=random_action, initial_carry=initial_carry
+    )
     step = jnp.int32(0)
-    spec = jax.ShapeDtypeStruct(shape, key.dtype)
+    spec = jax.ShapeDtypeStruct(shape[1:], key.dtype)
     _, (rollout, _) = jax.eval_shape(collect, spec, env_state, step)
     _, stored = jax.eval_shape(agent.process_rollout, agent_state, rollout)
     state = TrainState(key, step, env_state, agent_state, memory.init(stored))
@@ -90,7 +104,7 @@ def init(key: jax.Array, config: Config) -> TrainState:
         collected = collect(keys, state.env, state.step)
         return _add(agent, memory, config, state, collected)[0], None
 
-    return jax.lax.scan(warm_up, state, keys)[0]
+    return jax.lax.scan(warm_up, state, _repeat_noise(keys, config.noise_repeat))[0]
 
 
 def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState, Metrics]:
