@@ -24,8 +24,7 @@ from purejaxrl_sac.presets import PRESETS
 def evaluate(options: EvalOptions) -> None:
     """Print the returns of a run's policies in new episodes."""
     from purejaxrl_sac.evaluate import exploring_policy, policy
-    from purejaxrl_sac.experiment.pictures import run_figures
-    from purejaxrl_sac.experiment.runs import display, lifecycle
+    from purejaxrl_sac.experiment.runs import display, lifecycle, plans
     from purejaxrl_sac.experiment.runs.directory import RunDirectory, lanes_of
 
     if options.episodes < 1:
@@ -45,7 +44,7 @@ def evaluate(options: EvalOptions) -> None:
         f"{options.policy} return, IQM [95 % interval]": display.with_interval(scores),
         "worst and best seed": f"{scores.min():.4g}, {scores.max():.4g}",
     }
-    Console().print(display.table(run_figures.title(run.config), rows))
+    Console().print(display.table(plans.title(run.config), rows))
 
 
 def plot(options: PlotOptions) -> None:

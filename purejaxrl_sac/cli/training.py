@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 def train(options: TrainOptions) -> None:
     """Train, report progress, and write everything to the run directory."""
     from purejaxrl_sac.experiment.devices import mesh, resources
-    from purejaxrl_sac.experiment.pictures import run_figures
     from purejaxrl_sac.experiment.runs import display, engine, lifecycle, plans
 
     planned = {
@@ -39,7 +38,7 @@ def train(options: TrainOptions) -> None:
         over = mesh.mesh_for(plan.lanes, devices)
         resources.check_state(plan, over)
         figures = resources.report(plan, engine.compile_run(plan, mesh=over))
-        Console().print(display.table(f"{run_figures.title(plan.config)}, dry run", figures))
+        Console().print(display.table(f"{plans.title(plan.config)}, dry run", figures))
         return
     arguments = options.run_arguments(options.seeds)
     out = output_directory(options)
@@ -121,8 +120,7 @@ def print_compilation_note(options: RunOptions, plan: Sweep) -> None:
 def print_result(options: RunOptions, result: SweepResult) -> None:
     """Print the table of a finished sweep."""
     from purejaxrl_sac.experiment.devices import processes
-    from purejaxrl_sac.experiment.pictures import run_figures
-    from purejaxrl_sac.experiment.runs import display
+    from purejaxrl_sac.experiment.runs import display, plans
     from purejaxrl_sac.experiment.tuning import sweep as sweeps
 
     figures = sweeps.summary_rows(result)
@@ -131,7 +129,7 @@ def print_result(options: RunOptions, result: SweepResult) -> None:
     if options.json:
         display.JsonReporter().on_finished("", figures, result.path)
         return
-    title = f"sweep of {run_figures.title(result.sweep.config)}"
+    title = f"sweep of {plans.title(result.sweep.config)}"
     Console().print(display.table(title, {**figures, "written to": str(result.path)}))
 
 

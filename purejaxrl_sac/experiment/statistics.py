@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.stats import trim_mean
 
 Interval = tuple[np.ndarray, np.ndarray]
 """Lower and upper end."""
@@ -21,7 +20,7 @@ def iqm(scores: np.ndarray) -> np.ndarray:
     Returns:
         [...], nan if a score is nan or there are no runs.
     """
-    return trim_mean(scores, 0.25, axis=0)
+    return _trimmed_mean(scores, axis=0)
 
 
 def pooled_iqm(scores: np.ndarray) -> float:
@@ -33,7 +32,7 @@ def pooled_iqm(scores: np.ndarray) -> float:
     Raises:
         ValueError: scores are empty or nan.
     """
-    return float(trim_mean(_checked(scores), 0.25, axis=None))
+    return float(_trimmed_mean(_checked(scores), axis=None))
 
 
 def optimality_gap(scores: np.ndarray, optimum: float = 1.0) -> np.ndarray:
@@ -159,6 +158,12 @@ def stratified_interval(
     values = [statistic(*map(resampled, samples)) for _ in range(resamples)]
     low, high = _ends(np.array(values), confidence)
     return low, high
+
+
+def _trimmed_mean(scores: np.ndarray, axis: int | None) -> np.ndarray:
+    from scipy.stats import trim_mean  # imported here because it takes most of a second
+
+    return trim_mean(scores, 0.25, axis=axis)
 
 
 def _ends(values: np.ndarray, confidence: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The figures of a finished run."""
+"""The figures of a finished run; importing this takes a second."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from purejaxrl_sac.agents import name_of
-from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.pictures import exact, plot
-from purejaxrl_sac.experiment.runs.plans import Plan, Result
+from purejaxrl_sac.experiment.runs.plans import Plan, Result, title
 from purejaxrl_sac.train import seed_state
 
 
@@ -36,9 +35,3 @@ def write_figures(path: Path, plan: Plan, result: Result) -> dict[str, str]:
     with contextlib.suppress(ConfigError):
         render.episode(jax.random.key(0), plan.config, seed_state(result.state, 0), gif)
     return rows
-
-
-def title(config: Config) -> str:
-    """Such as 'sac on Pendulum-v1'."""
-    env = config.env if isinstance(config.env, str) else config.env.name
-    return f"{name_of(config)} on {env}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
@@ -49,9 +50,9 @@ class Program(NamedTuple):
     function: jax.stages.Wrapped
     arguments: tuple[PyTree, ...]
 
-    def compile(self) -> jax.stages.Compiled:
-        """Traces, lowers and compiles the function."""
-        return self.function.lower(*self.arguments).compile()
+    def compile_in(self, pool: ThreadPoolExecutor) -> Future[jax.stages.Compiled]:
+        """Traces and lowers the function here, and compiles it in a thread of the pool."""
+        return pool.submit(self.function.lower(*self.arguments).compile)
 
 
 class Programs(NamedTuple):
@@ -60,8 +61,10 @@ class Programs(NamedTuple):
     init: jax.stages.Compiled | None  # (keys, config) -> state; None for a resumed run
     chunks: dict[int, jax.stages.Compiled]  # by number of iterations, see `_chunk`:
     # (state, config, keys, due) -> state, metrics [lanes]
-    seconds: float  # compilation time
+    seconds: float  # compilation time, without the final evaluation's
     mesh: Mesh  # the devices they were compiled for
+    evaluation: Future[jax.stages.Compiled] | None = None  # see `evaluation_program`; None if it is
+    # not wanted, or episodes have no time limit
 
 
 def shapes(plan: Plan, mesh: Mesh | None = None) -> TrainState:
@@ -86,22 +89,45 @@ def shapes(plan: Plan, mesh: Mesh | None = None) -> TrainState:
 
 
 def compile_run(
-    plan: Plan, done: int = 0, mesh: Mesh | None = None, lengths: Sequence[int] | None = None
+    plan: Plan,
+    done: int = 0,
+    mesh: Mesh | None = None,
+    lengths: Sequence[int] | None = None,
+    *,
+    evaluated: bool = False,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Programs:
-    """Compiles the remainder of a run after `done` iterations.
+    """Compiles the remainder of a run after `done` iterations, its programs side by side.
 
     Args:
         mesh: the devices; None for `mesh_for` all available ones.
         lengths: iterations of the chunks to compile; None for those that the plan needs.
+        evaluated: whether to compile the final evaluation, which continues after this returns.
+        meanwhile: called while the programs compile.
     """
     start = time.perf_counter()
     mesh = mesh or mesh_for(plan.lanes)
     if lengths is None:
         lengths = chunk_lengths(plan.config.iterations - done, plan.chunk)
     first, rest = training_programs(plan, mesh, lengths)
-    compiled_init = None if done else first.compile()
-    chunks = {length: chunk.compile() for length, chunk in rest.items()}
-    return Programs(compiled_init, chunks, time.perf_counter() - start, mesh)
+    pool = ThreadPoolExecutor(2)
+    chunks = {length: chunk.compile_in(pool) for length, chunk in rest.items()}
+    compiled_init = None if done else first.compile_in(pool)
+    evaluation = None
+    if evaluated and has_time_limit(plan.config):
+        keys = _keys(plan, mesh).final_evaluation
+        policies = policy_state(shapes(plan, mesh))
+        program = evaluation_program(keys, plan, policies, plan.episodes, mesh=mesh)
+        evaluation = program.compile_in(pool)
+    pool.shutdown(wait=False)
+    meanwhile()
+    return Programs(
+        init=compiled_init.result() if compiled_init else None,
+        chunks={length: chunk.result() for length, chunk in chunks.items()},
+        seconds=time.perf_counter() - start,
+        mesh=mesh,
+        evaluation=evaluation,
+    )
 
 
 def training_programs(
@@ -193,14 +219,18 @@ def run_chunks(
         yield state, progress
 
 
-def final_evaluation(plan: Plan, state: TrainState, mesh: Mesh | None = None) -> np.ndarray | None:
+def final_evaluation(plan: Plan, programs: Programs, state: TrainState) -> np.ndarray | None:
     """Greedy returns of every lane, [lanes, episodes]; None if episodes have no time limit.
 
-    Arguments as for `evaluate_lanes`.
+    Args:
+        state: of all lanes; environments and memory are not used.
     """
-    if not has_time_limit(plan.config):
+    if programs.evaluation is None:
         return None
-    return evaluate_lanes(plan.keys().final_evaluation, plan, state, plan.episodes, mesh=mesh)
+    policies = fill(policy_state(state), plan.lanes, programs.mesh)
+    config, _ = plan.config_lanes(padded(plan.lanes, programs.mesh))
+    keys = _keys(plan, programs.mesh).final_evaluation
+    return np.asarray(programs.evaluation.result()(keys, policies, config))[: plan.lanes]
 
 
 def evaluate_lanes(
@@ -269,14 +299,14 @@ def train_seeds(
         on_compiled: receives the seconds that compilation took.
         on_chunk: receives the progress after each chunk.
     """
-    programs = compile_run(plan, mesh=mesh_for(plan.lanes, devices))
+    programs = compile_run(plan, mesh=mesh_for(plan.lanes, devices), evaluated=True)
     on_compiled(programs.seconds)
     state = initial_state(plan, programs)
     history: list[Progress] = []
     for state, progress in run_chunks(plan, programs, state):  # noqa: B007, B020
         history.append(progress)
         on_chunk(progress)
-    evaluation = final_evaluation(plan, state, programs.mesh)
+    evaluation = final_evaluation(plan, programs, state)
     state = trim(state, plan.lanes, programs.mesh)
     return Result(state, history, evaluation, programs.seconds, history[-1].seconds)
 

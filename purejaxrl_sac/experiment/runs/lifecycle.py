@@ -26,7 +26,6 @@ from purejaxrl_sac.evaluate import policy as greedy_policy
 from purejaxrl_sac.experiment.devices import processes, resources
 from purejaxrl_sac.experiment.devices.mesh import fill, mesh_for, policy_state, trim
 from purejaxrl_sac.experiment.errors import DamagedError, RunError, StoppedError
-from purejaxrl_sac.experiment.pictures import run_figures
 from purejaxrl_sac.experiment.runs import display, engine, plans, record
 from purejaxrl_sac.experiment.runs.checkpoint import Checkpoint, Checkpoints, Parts
 from purejaxrl_sac.experiment.runs.directory import RunDirectory, device_name, to_list, write_json
@@ -305,9 +304,9 @@ def _train(
         raise ConfigError(f"{directory.metrics} ends before the checkpoint of step {steps:,}")
     first = processes.is_first()
     logs = [make_logger(directory.path, steps) for make_logger in loggers] if first else []
-    reporter.on_start(plan, run_figures.title(plan.config), device_name(mesh))
+    reporter.on_start(plan, plans.title(plan.config), device_name(mesh))
     done = steps // plan.config.steps_per_iteration - plan.config.warmup_iterations
-    programs = engine.compile_run(plan, done, mesh)
+    programs = engine.compile_run(plan, done, mesh, evaluated=True, meanwhile=_import_pictures)
     held = sum(resources.state_bytes(plan, mesh).values()) if checkpoint else 0
     resources.check_programs(programs, held)
     processes.on_first(before_training)
@@ -344,7 +343,7 @@ def _train(
                 checkpoints.wait()
                 number = interrupts.received or signal.SIGTERM  # another process received it
                 raise StoppedError(directory.path, progress.steps, number)
-    evaluation = engine.final_evaluation(plan, state, mesh)
+    evaluation = engine.final_evaluation(plan, programs, state)
     state = trim(state, plan.lanes, mesh)
     result = Result(state, history, evaluation, programs.seconds, history[-1].seconds)
     processes.on_first(lambda: _write_results(directory, plan, result, mesh, reporter))
@@ -352,10 +351,17 @@ def _train(
     return Run(directory.path, plan, plan.total, state, directory.columns(), summary)
 
 
+def _import_pictures() -> None:
+    """Imports what takes a second and is needed only after training."""
+    import purejaxrl_sac.experiment.pictures.run_figures  # noqa: F401
+
+
 def _write_results(
     directory: RunDirectory, plan: Plan, result: Result, mesh: Mesh, reporter: Reporter
 ) -> None:
     """Writes pictures and, last, the summary, which marks the run as finished."""
+    from purejaxrl_sac.experiment.pictures import run_figures
+
     figures = display.summary(plan.config, result)
     if not plan.variants:  # pictures aggregate over seeds of one configuration
         figures |= run_figures.write_figures(directory.path, plan, result)
@@ -370,7 +376,7 @@ def _write_results(
         "device": device_name(mesh),
     }
     write_json(directory.summary, document)
-    reporter.on_finished(run_figures.title(plan.config), figures, directory.path)
+    reporter.on_finished(plans.title(plan.config), figures, directory.path)
 
 
 def is_best(progress: Progress, history: Sequence[Progress]) -> bool:

@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_sac import envs
+from purejaxrl_sac.agents import name_of
 from purejaxrl_sac.config import Config, ConfigError, bounds_of, validate
 from purejaxrl_sac.evaluate import PolicyFactory, exploring_policy, policy
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import PyTree, TrainState
-
-"""The policy of one seed's state, such as `evaluate.policy`."""
 
 TOTALS = ("episodes", "returns", "lengths")  # summed over a chunk; all other metrics are averaged
 EVALUATED_POLICIES: dict[str, PolicyFactory] = {
@@ -179,6 +178,12 @@ def chunk_lengths(iterations: int, chunk: int) -> list[int]:
     """The lengths of the chunks that cover `iterations`: `chunk` each, the last one the rest."""
     whole, rest = divmod(iterations, chunk)
     return [chunk] * whole + [rest] * (rest > 0)
+
+
+def title(config: Config) -> str:
+    """Such as 'sac on Pendulum-v1'."""
+    env = config.env if isinstance(config.env, str) else config.env.name
+    return f"{name_of(config)} on {env}"
 
 
 def has_time_limit(config: Config) -> bool:
