@@ -44,6 +44,9 @@ from purejaxrl_sac.train import init, run, seed_axes
 from purejaxrl_sac.types import PyTree, TrainState
 
 
+_init = jax.jit(init, inline=True)  # traced once for several programs
+
+
 class Program(NamedTuple):
     """A jitted function, and the arguments or their shapes for which it is compiled."""
 
@@ -73,19 +76,15 @@ def shapes(plan: Plan, mesh: Mesh | None = None) -> TrainState:
     Args:
         mesh: adds its padding and shardings; None for neither.
     """
-    keys = plan.keys().train
-    axes = seed_axes(jax.eval_shape(init, keys[0], plan.config))
-    if mesh is None:
-        return jax.eval_shape(jax.vmap(init, (0, None), axes), keys, plan.config)
-    lanes = padded(plan.lanes, mesh)
-    spec = jax.ShapeDtypeStruct((lanes,), keys.dtype)
-    like = jax.eval_shape(jax.vmap(init, (0, None), axes), spec, plan.config)
+    lanes = plan.lanes if mesh is None else padded(plan.lanes, mesh)
+    where = None if mesh is None else shardings((0, None), mesh)
 
-    def placed(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        where = shardings(0 if x.shape else None, mesh)
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+    def placed(x: jax.ShapeDtypeStruct, *lead: int) -> jax.ShapeDtypeStruct:
+        sharding = where and where[0 if lead else 1]
+        return jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype, sharding=sharding)
 
-    return jax.tree.map(placed, like)
+    seed = _init.eval_shape(plan.keys().train[0], plan.config)
+    return jax.tree.map(lambda x: placed(x, lanes), seed)._replace(step=placed(seed.step))
 
 
 def compile_run(
@@ -139,7 +138,7 @@ def training_programs(
     keys = _keys(plan, mesh)
     axes = seed_axes(like)
     where = shardings(axes, mesh)
-    init_lanes = jax.jit(vmap_lanes(init, mesh, (0, config_axes), axes), out_shardings=where)
+    init_lanes = jax.jit(vmap_lanes(_init, mesh, (0, config_axes), axes), out_shardings=where)
     episodes = plan.eval_episodes if plan.eval_every else 0
     chunks = {}
     for n in sorted(set(lengths)):
