@@ -458,8 +458,8 @@ def test_the_critic_of_a_fixed_policy_converges_to_its_value():
         optimizer=prl.optimize.decaying_adam,
     )
     config = prl.default_config("a2c").replace(
-        **LINEAR, algorithm=frozen, num_envs=64, learning_rate=0.05, max_grad_norm=1e3,
-        total_steps=64 * 8 * 2_000,
+        **LINEAR, algorithm=frozen, num_envs=64, learning_rate=0.02, learning_rate_end=0.0,
+        max_grad_norm=1e3, total_steps=64 * 8 * 4_000,
     )  # fmt: skip
     state = prl.init(jax.random.key(0), config)
     actor = {**state.agent.params["params"], "head": params["params"]["head"]}

@@ -15,6 +15,7 @@ from tests.forks.lion_sac import lion_sac
 from tests.forks.transformer_dqn import transformer_dqn
 
 FORKS = sorted((Path(__file__).parent / "forks").glob("*_*[a-z].py"))
+LONGER = {"total_steps": 2_400, "learning_rate": 0.03}
 SIZES = {
     "total_steps": 120,
     "warmup_steps": 24,
@@ -41,7 +42,7 @@ def test_a_conservative_penalty_lowers_unseen_actions():
 
     def gap(weight):
         """Mean Q of uniform actions minus mean Q of the actions of the replay memory."""
-        config = ConservativeSACConfig(**SIZES | {"total_steps": 2_400}, penalty=weight)
+        config = ConservativeSACConfig(**SIZES | LONGER, penalty=weight)
         state, _ = trained(config)
         _, _, memory = prl.build(config)
         draw = memory.draw(jax.random.key(1), state.memory, state.step, 1)
