@@ -1,10 +1,17 @@
-"""Rows and tables of `scripts/benchmark_compile.py`."""
+"""What a run waits for before it trains, and the rows of `scripts/benchmark_compile.py`."""
+
+import threading
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from purejaxrl_sac.experiment.devices.mesh import mesh_for
+from purejaxrl_sac.experiment.runs import engine, plans
 from scripts import benchmark_compile, hlo, phases
+from tests.conftest import small
 
 PHASES = ("trace", "lower", "compile")
 
@@ -79,3 +86,47 @@ ENTRY %main (x: f32[4]) -> (f32[4]) {
 }
 """
     assert hlo.instructions(text) == 5
+
+
+def waiting(program, event):
+    """A program whose compilation, but not its tracing, waits for an event."""
+
+    def lower(*arguments):
+        lowered = program.function.lower(*arguments)
+        return SimpleNamespace(compile=lambda: event.wait(60) and lowered.compile())
+
+    return program._replace(function=SimpleNamespace(lower=lower))
+
+
+def test_training_does_not_wait_for_the_final_evaluation(monkeypatch):
+    plan, mesh = plans.plan(small("q_learning"), 2, chunks=2, episodes=3), mesh_for(2)
+    needed, program = threading.Event(), engine.evaluation_program
+    monkeypatch.setattr(
+        engine, "evaluation_program", lambda *x, **y: waiting(program(*x, **y), needed)
+    )
+    programs = engine.compile_run(plan, mesh=mesh, evaluated=True)
+    state = engine.initial_state(plan, programs)
+    assert not programs.evaluation.done()
+    needed.set()
+    found = engine.final_evaluation(plan, programs, state)
+    monkeypatch.undo()
+    keys = plan.keys().final_evaluation
+    expected = engine.evaluate_lanes(keys, plan, state, plan.episodes, mesh=mesh)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_programs_compile_side_by_side_and_pictures_are_imported_meanwhile(monkeypatch):
+    """Each of two programs is compiled only after both have been traced and imports have begun."""
+    plan = plans.plan(small("q_learning"), chunks=2)
+    imported, programs = threading.Event(), engine.training_programs
+
+    def waiting_programs(*arguments):
+        init, chunks = programs(*arguments)
+        return waiting(init, imported), {n: waiting(x, imported) for n, x in chunks.items()}
+
+    monkeypatch.setattr(engine, "training_programs", waiting_programs)
+    compiled = engine.compile_run(plan, meanwhile=imported.set)
+    assert all(
+        isinstance(x, jax.stages.Compiled) for x in (compiled.init, *compiled.chunks.values())
+    )
+    assert compiled.evaluation is None

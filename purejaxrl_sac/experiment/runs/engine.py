@@ -43,7 +43,6 @@ from purejaxrl_sac.experiment.runs.plans import (
 from purejaxrl_sac.train import init, run, seed_axes
 from purejaxrl_sac.types import PyTree, TrainState
 
-
 _init = jax.jit(init, inline=True)  # traced once for several programs
 
 
