@@ -16,6 +16,7 @@ from purejaxrl_sac.mdp import dynamic_programming as dp
 from purejaxrl_sac.memory import latest_with_next_action
 from purejaxrl_sac.returns import lambda_returns
 from scripts import maximization_bias, overestimation, tabular_convergence
+from tests.conftest import quick
 
 GAMMA, BETA = 0.9, 0.1
 Q = np.array([[1.0, 2.0], [3.0, 0.5], [4.0, 7.0], [0.0, 0.0], [0.0, 0.0]], np.float32)
