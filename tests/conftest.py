@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import tempfile
 from pathlib import Path
 
 import jax
@@ -18,7 +19,17 @@ if jax.__version_info__ < (0, 11):  # which has no such flag
 
 
 def pytest_configure(config):
-    """Compile fast tests in half the time: compilation is most of what they do."""
+    """Compile fast tests in half the time, and each program once: it is most of what they do."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers and other processes inherit it
+        cache = tempfile.TemporaryDirectory(prefix="programs-")
+        config.add_cleanup(cache.cleanup)
+        settings = {
+            "jax_compilation_cache_dir": cache.name,
+            "jax_persistent_cache_min_compile_time_secs": 0.1,
+        }
+        for name, value in settings.items():
+            os.environ[name.upper()] = str(value)
+            jax.config.update(name, value)
     if config.option.markexpr == "not slow":
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} {QUICK_COMPILATION}"

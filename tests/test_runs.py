@@ -70,21 +70,6 @@ def stopped(path, config, after=2, **changes):
         prl.experiment.run(config, out=path, reporter=Recorder(after), **{**SHORT, **changes})
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compiled_once(tmp_path_factory):
-    """Resumed runs and other processes find their programs in a compilation cache."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = [getattr(jax.config, name) for name in names]
-    settings = (str(tmp_path_factory.mktemp("programs")), 0.1)
-    for name, value in zip(names, settings, strict=True):
-        jax.config.update(name, value)
-        os.environ[name.upper()] = str(value)
-    yield
-    for name, value in zip(names, before, strict=True):
-        jax.config.update(name, value)
-        del os.environ[name.upper()]
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A finished run of two seeds, with evaluations; read-only."""
