@@ -15,7 +15,7 @@ from purejaxrl_sac import optimize
 from purejaxrl_sac.agents import ALGORITHMS, exported
 from purejaxrl_sac.memory import latest
 from purejaxrl_sac.types import Agent, store_unchanged
-from tests.conftest import small
+from tests.conftest import quick, small
 from tests.probes import Probe
 
 HORIZON = 3
@@ -179,7 +179,13 @@ def test_tables_and_simba_run_to_the_last_step_of_the_clock(algorithm):
     expect_the_last_iterations(run, config, state)
 
 
-@pytest.mark.parametrize("algorithm", [name for name in DEEP if name != "simba"])
+OWN_UPDATES = (
+    "dqn", "rainbow", "iqn", "pqn", "a2c", "ppo", "sac", "tqc", "td3", "sac_v1", "crossq",
+    "discrete_sac", "continuous_soft_q",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("algorithm", quick([x for x in DEEP if x != "simba"], *OWN_UPDATES))
 def test_every_deep_agent_takes_optimizers(algorithm):
     """With optimisers that do nothing, nothing but target networks and statistics changes."""
     config = small(algorithm)
