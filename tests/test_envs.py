@@ -15,6 +15,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import envs, networks
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.envs.brax import Brax
+from tests.conftest import quick
 from tests.probes import Counter, Probe, replayed
 
 NAMES = [name for name in gymnax.registered_envs if not name.startswith("MNIST")]  # downloads
@@ -30,7 +31,13 @@ def play(env, length=12, num_envs=3, seed=0):
     return state, *envs.rollout(env, keys, state, jnp.int32(0), actor)
 
 
-@pytest.mark.parametrize("name", NAMES)
+SEVERAL_KINDS = (  # of observations, actions, time limits and parameters
+    "CartPole-v1", "Pendulum-v1", "MountainCarContinuous-v0", "Breakout-MinAtar", "DeepSea-bsuite",
+    "MemoryChain-bsuite", "FourRooms-misc", "BernoulliBandit-misc", "Reacher-misc",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", quick(NAMES, *SEVERAL_KINDS))
 def test_every_gymnax_environment_can_be_rolled_out(name):
     env = envs.bind(name)
     start, state, (rollout, episodes) = jax.jit(partial(play, env))()

@@ -19,7 +19,7 @@ from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.memory import records
 from purejaxrl_sac.memory.storage import deduplicated, ring
 from purejaxrl_sac.types import Transition
-from tests.conftest import small
+from tests.conftest import quick, small
 from tests.probes import Probe, replayed, stored
 
 GAMES = {
@@ -133,7 +133,7 @@ def test_storages_preserve_special_floats(kind):
         assert raw(ours) == raw(theirs) if len(ours) else theirs == ()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", quick(NAMES, "Asterix-MinAtar", "Breakout-MinAtar"))
 def test_minatar_observations_are_zeros_and_ones(name):
     """In rollouts of random actions with resets: the declared classes are correct."""
     env = envs.bind(name)
@@ -222,7 +222,7 @@ def test_only_declared_environments_are_packed_into_bits(key):
     assert plain.words.shape == (96, 8)
 
 
-@pytest.mark.parametrize("algorithm", ("dqn", "n_step_dqn", "per_dqn"))
+@pytest.mark.parametrize("algorithm", quick(("dqn", "n_step_dqn", "per_dqn"), "n_step_dqn"))
 def test_training_on_bits_equals_training_on_words(algorithm, key):
     """Breakout, with a memory that wraps around and truncated episodes."""
     params = envs.make("Breakout-MinAtar").default_params.replace(max_steps_in_episode=7)
