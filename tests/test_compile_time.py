@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.runs import engine, plans
@@ -130,3 +131,31 @@ def test_programs_compile_side_by_side_and_pictures_are_imported_meanwhile(monke
         isinstance(x, jax.stages.Compiled) for x in (compiled.init, *compiled.chunks.values())
     )
     assert compiled.evaluation is None
+
+
+@pytest.mark.parametrize("damage", (lambda data: data[:40], lambda data: data[:-9] + data[-8:]))
+def test_a_damaged_entry_of_the_cache_is_compiled_again(damage, tmp_path):
+    """It costs time and a warning, and never changes a result."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    x = jnp.linspace(0, 1, 7)
+
+    def compiled():
+        jax.clear_caches()
+        compilation_cache.reset_cache()
+        return np.asarray(jax.jit(lambda x: jnp.tanh(x) @ jnp.outer(x, x))(x))
+
+    try:
+        for name, value in zip(names, (str(tmp_path), 0.0), strict=True):
+            jax.config.update(name, value)
+        first = compiled()
+        entries = [path for path in tmp_path.iterdir() if path.name.endswith("-cache")]
+        assert entries
+        for path in entries:
+            path.write_bytes(damage(path.read_bytes()))
+        with pytest.warns(UserWarning, match="Error reading persistent compilation cache"):
+            np.testing.assert_array_equal(compiled(), first)
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
