@@ -76,12 +76,13 @@ def parser() -> Parser:
 def run(options: argparse.Namespace, arguments: list[str]) -> int:
     """Run one command and return its exit status."""
     from purejaxrl_sac.config import ConfigError
-    from scripts.accelerators import compiling, record, report, tables
+    from scripts import record
+    from scripts.accelerators import compiling, report, tables
 
     given = {name: value for name, value in vars(options).items() if value is not None}
     given = {name: tuple(x) if isinstance(x, list) else x for name, x in given.items()}
     del given["command"]
-    path = given.setdefault("record", record.RESULTS)
+    path = given.setdefault("record", record.ACCELERATOR)
     if options.command == "table" and not path.exists():
         raise ConfigError(f"{path} does not exist: run measure first, or pass another --record")
     status = 0

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import purejaxrl_sac as prl
-from scripts import accelerator, hlo, targets
-from scripts.accelerators import checking, compiling, fitting, record, report, tables
+from scripts import accelerator, hlo, record, targets
+from scripts.accelerators import checking, compiling, fitting, report, tables
 from scripts.accelerators.work import Work, main_works, programs
 
 # (target, work, kind, seeds) -> (figure, upper bound)
@@ -268,7 +268,7 @@ def test_tables_of_no_rows_are_empty():
 
 
 def test_the_page_shows_the_recorded_rows():
-    page = report.render(record.rows(record.RESULTS), record.rows(report.BYTES))
+    page = report.render(record.rows(record.ACCELERATOR), record.rows(report.BYTES))
     assert page == report.PAGE.read_text(), "stale: python scripts/accelerator.py table --page"
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from scripts.accelerators import fitting, plan, record
+from scripts import record
+from scripts.accelerators import fitting, plan
 from scripts.accelerators.tables import amount, newest, text
 
-PAGE = record.RESULTS.with_name("accelerators.md")
-BYTES = record.RESULTS.with_name("memory.jsonl")
+PAGE = record.FOLDER / "accelerators.md"
+BYTES = record.FOLDER / "memory.jsonl"
 YES_NO = {True: "yes", False: "no"}
 VERDICTS = ("continues", "exports", "seeds_differ", "one_program")
 BASE = "0.6.0"  # the version with which figures are compared
@@ -25,7 +26,7 @@ def render(rows: list[dict], replay: list[dict]) -> str:
     parts = [
         "# Accelerators",
         "Rendered by `python scripts/accelerator.py table --page` from `accelerator.jsonl` and"
-        " `memory.jsonl`, in which every row has a version, a digest of sources and a date."
+        " `memory.jsonl`, in which every row has a version, a digest of its code and a date."
         " *One update*: one environment, one step and one update per iteration, networks of"
         " 64 x 64. *Preset*: the unchanged preset. us: microseconds per iteration. Rows have the"
         " names of their versions: `soft_q` is `continuous_soft_q` and the storage `once` is"
@@ -120,7 +121,7 @@ def measured(rows: list[dict]) -> list[str]:
 
 
 def flagged(rows: list[dict]) -> list[str]:
-    """Section of XLA flags, compared with the same sources without them."""
+    """Section of XLA flags, compared with the same code without them."""
     lines = []
     for row in newest(r for r in rows if r["what"] == "curve" and r["flags"]):
         same = {**row, "flags": ""}
@@ -284,4 +285,4 @@ def replayed(rows: list[dict]) -> list[str]:
 
 def write(page: Path = PAGE) -> None:
     """Render the page from the recorded rows."""
-    page.write_text(render(record.rows(record.RESULTS), record.rows(BYTES)))
+    page.write_text(render(record.rows(record.ACCELERATOR), record.rows(BYTES)))
