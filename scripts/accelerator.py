@@ -68,8 +68,7 @@ def parser() -> Parser:
 
     check = commands.add_parser("check", parents=[shared, timed, again])
     check.add_argument("--algorithms", nargs="+", default=[], help="default: all")
-    table = commands.add_parser("table", parents=[shared])
-    table.add_argument("--page", action="store_true", help="also render results/accelerators.md")
+    commands.add_parser("table", parents=[shared])
     return top
 
 
@@ -77,7 +76,7 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
     """Run one command and return its exit status."""
     from purejaxrl_sac.config import ConfigError
     from scripts import record
-    from scripts.accelerators import compiling, report, tables
+    from scripts.accelerators import compiling, tables
 
     given = {name: value for name, value in vars(options).items() if value is not None}
     given = {name: tuple(x) if isinstance(x, list) else x for name, x in given.items()}
@@ -97,8 +96,6 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
         from scripts.accelerators import checking
 
         status = checking.check(checking.Check(**given))
-    if given.get("page"):
-        report.write()
     if compiling.WORKER not in os.environ:
         tables.show(record.rows(path), [options.command])
     return status

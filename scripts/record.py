@@ -54,9 +54,14 @@ def code(depends: Iterable[str], algorithm: str = "", environment: str = "") -> 
     Raises:
         ConfigError: there is no such module.
     """
-    roots, digest = set(depends), hashlib.sha256()
+    return _digest(frozenset(depends), algorithm, environment)
+
+
+@functools.cache
+def _digest(roots: frozenset[str], algorithm: str, environment: str) -> str:
+    digest = hashlib.sha256()
     if "core" in roots:
-        roots |= set(core())
+        roots |= frozenset(core())
     if "preset" in roots:
         digest.update(_preset(algorithm, environment).encode())
     for name in sorted(closure(roots - {"core", "preset"})):

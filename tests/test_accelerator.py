@@ -267,11 +267,6 @@ def test_tables_of_no_rows_are_empty():
     assert list(tables.compiled([])) == list(tables.measured([])) == list(tables.checked([])) == []
 
 
-def test_the_page_shows_the_recorded_rows():
-    page = report.render(record.rows(record.ACCELERATOR), record.rows(report.BYTES))
-    assert page == report.PAGE.read_text(), "stale: python scripts/accelerator.py table --page"
-
-
 def test_versions_are_compared_on_the_same_work_and_device():
     work = {"algorithm": "dqn", "environment": "CartPole-v1", "kind": "preset", "flags": ""}
     old = {"what": "curve", "device": "card", "seeds": 8, "version": report.BASE, **work}
