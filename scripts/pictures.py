@@ -166,7 +166,8 @@ def draw_curves(data: Data) -> Any:
     for axes, env in zip(panels, environments, strict=False):
         for row in (row for row in data if row["environment"] == env):
             style = "--" if row["stale"] else "-"
-            (line,) = axes.plot(row["steps"], row["value"], style, label=row["algorithm"])
+            label = row["algorithm"] + " †" * row["stale"]
+            (line,) = axes.plot(row["steps"], row["value"], style, label=label)
             axes.fill_between(
                 row["steps"], row["low"], row["high"], color=line.get_color(), alpha=0.25, lw=0
             )

@@ -1,4 +1,4 @@
-"""Render the recorded rows: `scripts/results/README.md`, its pictures, and README's last column.
+"""Render the recorded rows: `scripts/results/README.md`, its pictures, and README's algorithms.
 
     python scripts/report.py             # writes everything
     python scripts/report.py --check     # writes nothing; exit status 1 if a file is outdated
@@ -371,7 +371,7 @@ def page() -> str:
 
 
 def learned(readme: str) -> str:
-    """README with its table of algorithms, whose last column is where each was shown to learn."""
+    """README with the last column of its table of algorithms: the environments of their scores."""
     found: dict[str, dict[str, bool]] = {}
     same = ("algorithm", "environment")
     for row in rows("learning", "learning", ("library", *same)):
@@ -382,7 +382,7 @@ def learned(readme: str) -> str:
         names = re.findall(r"`(\w+)`", line[1])
         environments = {env: old for name in names for env, old in found.get(name, {}).items()}
         cell = ", ".join(f"{env}{' †' * old}" for env, old in environments.items())
-        return f"{line[1]}| {cell or 'tests only'} |"
+        return f"{line[1]}| {cell or 'not measured'} |"
 
     return re.sub(r"(?m)^(\| `\w+`.*\|[^|]*)\|[^|]*\|$", filled, readme)
 
