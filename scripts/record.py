@@ -158,6 +158,7 @@ def _preset(algorithm: str, environment: str) -> str:
     return repr(sorted((name, named(value)) for name, value in found.items()))
 
 
+@functools.cache
 def commit() -> str:
     """The commit of the sources and tests, with a + if they have been changed since."""
     git = functools.partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -202,6 +202,7 @@ def test_a_failed_compilation_is_recorded_and_reported(tmp_path, capsys, monkeyp
 
 
 def test_a_crash_of_the_compiler_is_recorded(tmp_path, monkeypatch):
+    record.commit()  # runs git
     codes = iter((-6, 0))
     run = lambda command, **_: subprocess.CompletedProcess(command, next(codes))  # noqa: E731
     monkeypatch.setattr(subprocess, "run", run)

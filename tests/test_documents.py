@@ -149,7 +149,7 @@ def test_versions_are_equal():
 
 
 def test_distributions_are_complete(tmp_path):
-    pytest.importorskip("build", reason="needs the extra test")
+    pytest.importorskip("build.env", reason="needs the extra test")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
     ignored = shutil.ignore_patterns("__pycache__")
