@@ -67,20 +67,24 @@ def spread(row: dict, name: str = "interval") -> str:
 
 
 def limitation(table: str) -> Cell:
+    """What was changed in the preset, a known limitation, and a note about the row."""
     texts = LIMITATIONS[table]
-    return lambda row: (
-        "" if "library" in row else texts.get(f"{row['algorithm']} {row['environment']}", "")
-    )
+
+    def cell(row: dict) -> str:
+        changed = row.get("changed", {}).items()
+        parts = [f"{name}={value}" for name, value in changed if name != "total_steps"]
+        name = f"{row['algorithm']} {row['environment']}"
+        found = [texts[name]] if name in texts and "library" not in row else []
+        found += [row["note"]] if "note" in row else []
+        return "; ".join([*([", ".join(parts)] if parts else []), *found])
+
+    return cell
 
 
 def algorithm(row: dict) -> str:
-    """The algorithm, what was changed, and the library if it is not this one."""
-    changed = [
-        f"{name}={value}" for name, value in row.get("changed", {}).items() if name != "total_steps"
-    ]
-    kind = [row["kind"]] if "kind" in row else []
+    """The algorithm, its kind of work, and the library if it is not this one."""
     text = f"{row['library']}: " if "library" in row else ""
-    return text + ", ".join([f"`{row['algorithm']}`", *kind, *changed])
+    return f"{text}`{row['algorithm']}`" + (f", {row['kind']}" if "kind" in row else "")
 
 
 def published() -> str:
@@ -118,7 +122,7 @@ def learning() -> list[str]:
         "seeds": lambda row: row["seeds"],
         "IQM [95 % interval]": spread,
         "worst seed": lambda row: number(row.get("worst")),
-        "limitation": limitation("learning"),
+        "settings, limitation": limitation("learning"),
     }
     order = dict.fromkeys([*PUBLISHED, *(row["environment"] for row in every)])
     every.sort(key=lambda row: list(order).index(row["environment"]))
