@@ -8,12 +8,13 @@ import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import jupytext
 import pytest
 
 import purejaxrl_sac as prl
-from scripts import report
+from scripts import docs, report
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.py"))
@@ -135,6 +136,30 @@ def test_one_command_line_is_what_ci_runs():
     assert len(lines) == 2
     (pattern,) = re.findall(r"sed -n 's/(.*)\\\((.*)\\\)\$/", (ROOT / ".ci" / "run").read_text())
     assert [bool(re.match(pattern[0] + pattern[1], line)) for line in lines] == [False, True]
+
+
+def test_every_public_name_has_a_docstring():
+    assert docs.undocumented() == []
+
+
+def test_names_without_docstrings_are_found():
+    class Point(NamedTuple):
+        x: int
+
+    assert not docs.documented(Point) and not docs.documented(lambda: None)
+    assert docs.documented(prl.Agent) and docs.documented(prl.train)
+
+
+def test_broken_links_of_the_reference_are_found(tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<p id="x"><a href="#x"></a><a href="#y"></a><a href="b.html#z"></a><a href="c.html"></a>'
+        '<a href="https://example.org/d.html"></a>'
+    )
+    (tmp_path / "b.html").write_text('<p id="z"><a href="a.html#x"></a>')
+    assert sorted(docs.broken_links(tmp_path)) == [
+        "a.html links to #y, which has no such anchor",
+        "a.html links to c.html, which does not exist",
+    ]
 
 
 def test_versions_are_equal():
