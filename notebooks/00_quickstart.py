@@ -70,9 +70,8 @@ learning_curve(steps, returns, "SAC on Pendulum-v1")
 # ## Evaluation
 #
 # Greedy policies are evaluated on new episodes, with a separate key. Optimal returns differ a lot
-# between start states (with a standard deviation of about 74), so each seed is evaluated on 512
-# episodes. The optimal mean return is about -137. Consider the worst seed as well as the average: a
-# single seed could have been either.
+# between start states, so each seed is evaluated on 512 episodes. Consider the worst seed as well as
+# the average: a single seed could have been either.
 
 # %%
 play = jax.jit(jax.vmap(lambda s: prl.evaluate(jax.random.key(1), config, s, episodes=EPISODES)))

@@ -178,7 +178,7 @@ plt.show()
 # difference is small, with an interval that includes 0, and the true values of both do not differ
 # significantly at any time. Double DQN is not unbiased: its two networks are the same network at
 # different times, so that their errors are not independent, unlike those of two tables. (For twice as
-# many steps and 30 seeds, see `scripts/overestimation_dqn.py`.)
+# many steps and more seeds, see `scripts/overestimation_dqn.py`.)
 #
 # ## Exercise
 #

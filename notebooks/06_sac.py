@@ -359,7 +359,7 @@ panels[0].legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# With the learned temperature the entropy reaches its target within 1,500 updates and stays there.
+# With the learned temperature the entropy reaches its target early in training and stays there.
 # With fixed ones it is arbitrary: far below the target for 0.03, near 0 for 1. All three learn
 # Pendulum, and the intervals of their returns overlap, so the advantage is not the score but that no
 # search is needed; for another scale of rewards, both fixed temperatures would have other effects. A
@@ -454,7 +454,7 @@ print(
 
 # %% [markdown]
 # In this short run it learns to balance for some hundreds of steps, and the entropy, after falling below
-# its target, converges to it (the preset takes 50,000 steps).
+# its target, converges to it (the preset takes several times as many steps).
 #
 # ## Exercise
 #

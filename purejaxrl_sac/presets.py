@@ -1,6 +1,6 @@
 """Tuned hyperparameters of pairs (algorithm, environment).
 
-They were tuned on other seeds than those of the README's results; on MinAtar, on one or two of the
+They were tuned on other seeds than those of the recorded results; on MinAtar, on one or two of the
 games, which share their settings.
 """
 

@@ -68,20 +68,20 @@ def parser() -> Parser:
 
     check = commands.add_parser("check", parents=[shared, timed, again])
     check.add_argument("--algorithms", nargs="+", default=[], help="default: all")
-    table = commands.add_parser("table", parents=[shared])
-    table.add_argument("--page", action="store_true", help="also render results/accelerators.md")
+    commands.add_parser("table", parents=[shared])
     return top
 
 
 def run(options: argparse.Namespace, arguments: list[str]) -> int:
     """Run one command and return its exit status."""
     from purejaxrl_sac.config import ConfigError
-    from scripts.accelerators import compiling, record, report, tables
+    from scripts import record
+    from scripts.accelerators import compiling, tables
 
     given = {name: value for name, value in vars(options).items() if value is not None}
     given = {name: tuple(x) if isinstance(x, list) else x for name, x in given.items()}
     del given["command"]
-    path = given.setdefault("record", record.RESULTS)
+    path = given.setdefault("record", record.ACCELERATOR)
     if options.command == "table" and not path.exists():
         raise ConfigError(f"{path} does not exist: run measure first, or pass another --record")
     status = 0
@@ -96,8 +96,6 @@ def run(options: argparse.Namespace, arguments: list[str]) -> int:
         from scripts.accelerators import checking
 
         status = checking.check(checking.Check(**given))
-    if given.get("page"):
-        report.write()
     if compiling.WORKER not in os.environ:
         tables.show(record.rows(path), [options.command])
     return status

@@ -10,7 +10,10 @@ of the soft Q* to the hard one as the temperature tends to zero.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +23,7 @@ from matplotlib.figure import Figure
 from purejaxrl_sac import losses
 from purejaxrl_sac import mdp as mdps
 from purejaxrl_sac.mdp import dynamic_programming as dp
+from scripts import record
 
 GAMMA, ALPHA = 0.9, 0.5
 
@@ -53,12 +57,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=10_000)
     parser.add_argument("--out", type=Path, default=Path("bellman_contraction.png"))
+    record.add_record(parser, "theory")
     options = parser.parse_args()
+    keep = record.keeper(options.record, "theory", ["mdp", "mdp.dynamic_programming"])
 
     found = jax.jit(jax.vmap(ratios))(jax.random.split(jax.random.key(0), options.pairs))
     for name, values in found.items():
         print(f"{name:17} largest ratio {values.max():.6f}, mean {values.mean():.3f},"
               f" gamma {GAMMA}")  # fmt: skip
+        keep(f"{name} operator: largest ratio of {options.pairs:,} pairs", values.max(), GAMMA)
 
     figure = Figure(figsize=(8, 3.4), dpi=150, layout="constrained")
     left, right = figure.subplots(1, 2)

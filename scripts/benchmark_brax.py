@@ -4,12 +4,12 @@
     python scripts/benchmark_brax.py hopper/spring --algorithms sac redq droq --updates 16
     python scripts/benchmark_brax.py hopper/spring --algorithms tqc --set num_critics=2
 
-Needs the extra `brax`. Prints a JSON line per algorithm: returns of greedy episodes of 1,000 steps,
-as IQM over seeds with its 95 % bootstrap interval, and training seconds per seed without
-compilation. All algorithms make `--updates` updates of 256 transitions after each step of 16
-environments, normalise observations and have a target entropy of -1/2 nat per dimension if they
-learn a temperature. REDQ and DroQ update their actors with every update here. SimBa and CrossQ's
-critics keep their own networks, and SimBa its own learning rate.
+Needs the extra `brax`. Prints a JSON line per algorithm, appended to `--record`: returns of greedy
+episodes of 1,000 steps, as IQM over seeds with its 95 % bootstrap interval, and training seconds
+per seed without compilation. All algorithms make `--updates` updates of 256 transitions after each
+step of 16 environments, normalise observations and have a target entropy of -1/2 nat per dimension
+if they learn a temperature. REDQ and DroQ update their actors with every update here. SimBa and
+CrossQ's critics keep their own networks, and SimBa its own learning rate.
 
 Brax fills its replay memory with the untrained policy, this package with uniform actions; Brax
 starts all episodes of an environment from the state of the first one. Its seeds are trained
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 import time
 import warnings
@@ -29,14 +28,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from benchmark_learning import setting
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import normalize
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
+from scripts import record
+from scripts.benchmark_learning import setting
 
 EPISODES, LENGTH = 64, 1_000
 ALGORITHMS = ("sac", "redq", "droq", "tqc", "simba", "crossq", "td3")
@@ -144,7 +146,7 @@ def main() -> None:
     parser.add_argument("--reward-scaling", type=float, default=1.0, help="for Brax's SAC")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="not for SimBa")
     parser.add_argument("--set", nargs="*", default=[], type=setting, metavar="NAME=VALUE")
-    parser.add_argument("--out", type=Path, default=Path("runs/brax"))
+    record.add_record(parser, "learning")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     env = f"brax/{options.env}"
@@ -164,13 +166,16 @@ def main() -> None:
     }
     if options.peer:
         work[PEER] = partial(brax, env, options)
-    options.out.mkdir(parents=True, exist_ok=True)
     for name, measure in work.items():
         scores, seconds = measure()
         low, high = bootstrap_interval(scores)
+        depends = ["normalize", "envs.brax", "evaluate", *record.algorithm_modules(name)]
         row = {
-            "algorithm": name,
-            "env": env,
+            **record.stamp("learning", depends=depends),
+            **({"library": "brax 0.14.2"} if name == PEER else {}),
+            "algorithm": "sac" if name == PEER else name,
+            "environment": env,
+            "kind": "equal updates",
             "steps": options.steps,
             "updates": options.updates
             * (options.steps - SHARED["warmup_steps"])
@@ -180,16 +185,13 @@ def main() -> None:
             "changed": {} if name == PEER else options.set,
             "seeds": options.seeds,
             "root": options.root,
-            "iqm": round(float(iqm(scores)), 1),
+            "value": round(float(iqm(scores)), 1),
             "interval": [round(float(low), 1), round(float(high), 1)],
+            "worst": round(float(scores.min()), 1),
             "scores": [round(float(score), 1) for score in np.sort(scores)],
             "seconds_per_seed": round(seconds, 1),
-            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         }
-        print(json.dumps(row), flush=True)
-        stamp = f"{name}-{env}".replace("/", "-").replace(" ", "-")
-        stamp = f"{stamp}-{time.strftime('%Y%m%d-%H%M%S')}"
-        (options.out / f"{stamp}.json").write_text(json.dumps(row, indent=2) + "\n")
+        record.append(options.record, row)
 
 
 if __name__ == "__main__":

@@ -39,15 +39,14 @@ from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment.devices.mesh import mesh_for, policy_state
 from purejaxrl_sac.experiment.runs import engine, plans
-from scripts import phases
+from scripts import phases, record
 from scripts.accelerator import Parser, count
-from scripts.accelerators import record
 from scripts.accelerators.report import grid
 from scripts.accelerators.tables import newest
 from scripts.accelerators.work import main_environment
 from scripts.peers.environment import rejax_python
 
-RECORD = record.RESULTS.with_name("compile.jsonl")
+RECORD = record.FOLDER / "compile.jsonl"
 PROGRAMS = ("init", "chunk", "evaluation")
 PEERS = ("dqn", "sac", "ppo", "pqn")  # supported by rejax
 
@@ -134,7 +133,8 @@ def measure(options: argparse.Namespace) -> Iterator[dict]:
             rounds = [[library() for library in libraries] for _ in range(options.rounds)]
             for answers in zip(*rounds):
                 answer = medians(list(answers))
-                stamp = record.stamp("compile time", answer["device"])
+                depends = ["core", "experiment.runs.engine"]
+                stamp = record.stamp("compile time", answer["device"], depends)
                 yield {**stamp, **work, "seeds": seeds, **answer}
 
 

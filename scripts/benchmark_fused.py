@@ -32,8 +32,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac.kernels import fused_dqn
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import Sample, Transition
-from scripts import hlo
-from scripts.accelerators import record
+from scripts import hlo, record
 from scripts.accelerators import work as works
 
 UPDATES = 10

@@ -3,26 +3,30 @@
     python scripts/benchmark_on_policy.py
     python scripts/benchmark_on_policy.py --algorithms ppo --envs 64 2048
 
-Prints one JSON line per row: environment steps per second of training and of a scan that only draws
-random actions, medians over `--rounds` in which the two alternate; their ratio, the cost of
-learning; and the size of a rollout, the only memory of on-policy methods. Compile times are
-separate.
+Prints one JSON line per row, appended to `--record`: environment steps per second of training and
+of a scan that only draws random actions, medians over `--rounds` in which the two alternate; their
+ratio, the cost of learning; and the size of a rollout, the only memory of on-policy methods.
+Compile times are separate.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
+import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import jax.numpy as jnp
-from benchmark_speed import continuing_timer, timer
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs
+from scripts import record
+from scripts.benchmark_speed import continuing_timer, timer
 
 ENVIRONMENTS = {
     "CartPole-v1": 20,
@@ -58,10 +62,11 @@ def measure(algorithm: str, name: str, num_envs: int, rounds: int) -> dict[str, 
     per_second = {kind: steps / statistics.median(times) for kind, times in seconds.items()}
     memory = jax.eval_shape(partial(prl.init, config=config), jax.random.key(0)).memory
     rollout = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(memory))
-    device = jax.devices()[0]
     return {
+        **record.stamp("on-policy speed", depends=record.algorithm_modules(algorithm)),
         "algorithm": algorithm,
-        "env": name,
+        "environment": name,
+        "seeds": 1,
         "num_envs": num_envs,
         "rollout_length": config.rollout_length,
         "steps_per_second": round(per_second["train"]),
@@ -69,7 +74,6 @@ def measure(algorithm: str, name: str, num_envs: int, rounds: int) -> dict[str, 
         "times_slower_than_random": round(per_second["random"] / per_second["train"], 2),
         "rollout_mib": round(rollout / 2**20, 2),
         "compile_s": round(timers["train"][1], 1),
-        "device": f"{jax.device_count()} x {device.device_kind}",
     }
 
 
@@ -79,11 +83,13 @@ def main() -> None:
     parser.add_argument("--environments", nargs="+", default=list(ENVIRONMENTS))
     parser.add_argument("--envs", nargs="+", type=int, default=[2_048])
     parser.add_argument("--rounds", type=int, default=5)
+    record.add_record(parser, "speed")
     options = parser.parse_args()
     for algorithm in options.algorithms:
         for name in options.environments:
             for num_envs in options.envs:
-                print(json.dumps(measure(algorithm, name, num_envs, options.rounds)), flush=True)
+                row = measure(algorithm, name, num_envs, options.rounds)
+                record.append(options.record, row)
 
 
 if __name__ == "__main__":

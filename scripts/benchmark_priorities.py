@@ -6,7 +6,8 @@
 One operation is the work of an update of DQN: add one transition, draw a batch, write its new
 priorities. `tree F` is this package's sum tree with F children per node (`tree 2` is the common
 binary one), `cumsum` a cumulative sum over the whole buffer with a binary search, `gumbel` the top
-k of perturbed priorities over the whole buffer. Prints one JSON line per row: microseconds per
+k of perturbed priorities over the whole buffer. Prints one JSON line per row, appended to
+`--record`: microseconds per
 operation and seed, the median over rounds in which all structures alternate, and their ratio to
 the default.
 """
@@ -14,17 +15,21 @@ the default.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac.memory.sum_tree import FAN_OUT, draw_leaves, empty_tree, write_tree
+from scripts import record
 
 FAN_OUTS = (2, 8, 16, 32, 64, 128, 256, 1_024)
 
@@ -98,8 +103,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--structures", nargs="+", default=list(STRUCTURES), choices=STRUCTURES)
+    record.add_record(parser, "speed")
     options = parser.parse_args()
-    device = jax.devices()[0].device_kind
+    stamp = record.stamp("priorities", depends=["memory.sum_tree"])
     for capacity in options.capacities:
         for seeds in options.seeds:
             timers, operations = {}, {}
@@ -118,8 +124,9 @@ def main() -> None:
             default = us.get(f"tree {FAN_OUT}")
             for name, value in us.items():
                 row = {"capacity": capacity, "seeds": seeds, "batch": options.batch}
-                row |= {"structure": name, "us": round(value, 2), "device": device}
-                print(json.dumps(row | ({"times": round(value / default, 2)} if default else {})))
+                row |= {"kind": name, "value": round(value, 2)}
+                row |= {"times": round(value / default, 2)} if default else {}
+                record.append(options.record, {**stamp, **row})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 
 Both train the same seeds from the same state for ten chunks of the default length, in alternating
 rounds; prints the median of their ratios without compilation, and the time of one checkpoint.
+Rows are appended to `--record`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from __future__ import annotations
 import argparse
 import io
 import statistics
+import sys
 import tempfile
 import time
 from functools import partial
 from itertools import islice
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 from rich.console import Console
@@ -28,6 +32,7 @@ from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import ConsoleReporter
 from purejaxrl_sac.experiment.runs.lifecycle import split_state
+from scripts import record
 
 CHUNKS = 10  # each the default fiftieth of a run
 RUNS = (("sac", "Pendulum-v1", {}), ("dqn", "CartPole-v1", {"total_steps": 50_000}))
@@ -37,6 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
+    record.add_record(parser, "reliability")
     options = parser.parse_args()
     print(f"{jax.device_count()} x {jax.devices()[0].device_kind}, {options.seeds} seeds")
     for algorithm, env, changes in RUNS:
@@ -79,6 +85,18 @@ def main() -> None:
             f" a checkpoint of {size} blocks the run for {copied:.2f} s and is written after"
             f" {written:.2f} s"
         )
+        depends = ["preset", "experiment.runs.lifecycle", *record.algorithm_modules(algorithm)]
+        names = {"algorithm": algorithm, "environment": env}
+        row = {
+            **record.stamp("overhead", depends=depends, **names),
+            **names,
+            "seeds": options.seeds,
+            "value": round(statistics.median(ratios), 3),
+            "range": [round(min(ratios), 3), round(max(ratios), 3)],
+            "checkpoint_seconds": round(copied, 3),
+            "checkpoint_bytes": resources.nbytes(state),
+        }
+        record.append(options.record, row, show=False)
 
 
 if __name__ == "__main__":

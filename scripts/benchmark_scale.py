@@ -5,16 +5,21 @@
     python scripts/benchmark_scale.py compaction   cost of successive halving between two rungs
     python scripts/benchmark_scale.py knee         throughput by number of seeds, for accelerators
 
-Compared programs alternate in one process; figures are medians over `--rounds`.
+Compared programs alternate in one process; figures are medians over `--rounds`. Rows are appended
+to `--record`, for example `--record scripts/results/scale.jsonl`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import numpy as np
@@ -27,6 +32,7 @@ from purejaxrl_sac.config import Config
 from purejaxrl_sac.experiment.devices import mesh, resources
 from purejaxrl_sac.experiment.runs import engine, plans
 from purejaxrl_sac.experiment.tuning import search
+from scripts import record
 
 ONE_UPDATE = {"num_envs": 1, "rollout_length": 1, "num_updates": 1, "hidden_sizes": (64, 64)}
 WORK = {
@@ -58,6 +64,16 @@ class Options:
     sequential: int = 64
     """Measured sequential runs; their time is extrapolated to `lanes` runs."""
     cpu_devices: int = 2
+    record: Path | None = None
+
+    def append(self, name: str, **figures: Any) -> None:
+        """Append a row to the record."""
+        environment = WORK[name].env
+        names = {"algorithm": name, "environment": environment}
+        if self.record:
+            depends = ["preset", "experiment.tuning.search", *record.algorithm_modules(name)]
+            stamp = record.stamp(f"scale: {self.what}", depends=depends, **names)
+            record.append(self.record, {**stamp, **names, **figures}, show=False)
 
 
 class Timed:
@@ -108,6 +124,11 @@ def devices(options: Options) -> Table:
                 name, str(seeds), f"{np.median(one):.1f}", f"{np.median(all_):.1f}",
                 f"{np.median(ratios):.2f} [{ratios.min():.2f}, {ratios.max():.2f}]",
             )  # fmt: skip
+            options.append(
+                name, seeds=seeds, devices=most, value=round(float(np.median(ratios)), 2),
+                range=[round(float(x), 2) for x in (ratios.min(), ratios.max())],
+                one_us=round(float(np.median(one)), 1), all_us=round(float(np.median(all_)), 1),
+            )  # fmt: skip
     return table
 
 
@@ -146,6 +167,10 @@ def sweep(options: Options) -> Table:
                 name, label, f"{compiling:.1f}", f"{training:.1f}", f"{both:.1f}",
                 f"{both / sum(together):.1f}",
             )  # fmt: skip
+            options.append(
+                name, kind=label, lanes=options.lanes, value=round(both, 1),
+                compile_seconds=round(compiling, 1), train_seconds=round(training, 1),
+            )  # fmt: skip
     return table
 
 
@@ -170,6 +195,10 @@ def compaction(options: Options) -> Table:
         table.add_row(
             name, f"{options.lanes} to {len(kept)}", f"{size:.0f}", f"{1e3 * compacting:.1f}",
             f"{1e3 * iteration:.2f}", f"{compacting / iteration:.0f}",
+        )  # fmt: skip
+        options.append(
+            name, lanes=options.lanes, kept=len(kept), value=round(1e3 * compacting, 1),
+            iteration_ms=round(1e3 * iteration, 2),
         )  # fmt: skip
     return table
 
@@ -197,6 +226,11 @@ def knee(options: Options) -> Table:
                 name, str(seeds), f"{seeds * options.iterations * block / took / 1e6:.3g}",
                 f"{1e6 * took / options.iterations:.1f}", f"{each / seeds / 1024:.0f}",
                 f"{timed.programs.seconds:.1f}",
+            )  # fmt: skip
+            options.append(
+                name, seeds=seeds, value=round(1e6 * took / options.iterations, 1),
+                steps_per_second=round(seeds * options.iterations * block / took),
+                bytes_per_seed=round(each / seeds),
             )  # fmt: skip
             del timed
     return table

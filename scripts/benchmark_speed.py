@@ -6,13 +6,14 @@
     python scripts/benchmark_speed.py --algorithms pqn    # the preset on Breakout-MinAtar
     python scripts/benchmark_speed.py --algorithms sac redq droq tqc --updates 20
 
-Prints one JSON line per row. `us` is microseconds per iteration and seed, the median over
-`--rounds`; an iteration is one environment step and one update (or `--updates`), with networks of
-64 x 64 (SimBa and CrossQ's critics have their own; an iteration of PQN is a rollout and all its
-epochs). Compilation is timed separately. The floor is the same work without the loop: environment
-and policy alone, plus updates alone on one fixed batch. All measurements of a row, including the
-peer, alternate within each round, so that noise affects all of them. Our run continues from round
-to round, like chunks of a long run; the peer restarts each time, which costs it about one percent.
+Prints one JSON line per row, appended to `--record`. `value` is microseconds per iteration and
+seed, the median over `--rounds`; an iteration is one environment step and one update (or
+`--updates`), with networks of 64 x 64 (SimBa and CrossQ's critics have their own; an iteration of
+PQN is a rollout and all its epochs). Compilation is timed separately. The floor is the same work
+without the loop: environment and policy alone, plus updates alone on one fixed batch. All
+measurements of a row, including the peer, alternate within each round, so that noise affects all of
+them. Our run continues from round to round, like chunks of a long run; the peer restarts each time,
+which costs it about one percent.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ import jax.numpy as jnp
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs
+from scripts import record
 from scripts.peers.environment import rejax_python
 
 WARMUP = 256
@@ -195,9 +197,9 @@ def main() -> None:
     parser.add_argument(
         "--peer-environment", type=Path, default=Path(tempfile.gettempdir()) / "purejaxrl-rejax"
     )
+    record.add_record(parser, "speed")
     options = parser.parse_args()
     peer = Peer(options.peer_environment) if options.peer else None
-    device = jax.devices()[0]
     for algorithm in options.algorithms:
         for seeds in options.seeds:
             for capacity in options.buffers if algorithm != "pqn" else [0]:
@@ -217,22 +219,27 @@ def main() -> None:
                     for name, times in seconds.items()
                 }
                 floor = us["environment"] + us["update"]
+                extremes = min(seconds["run"]), max(seconds["run"])
+                names = {"algorithm": algorithm, "environment": config.env}
+                depends = ["preset", *record.algorithm_modules(algorithm)]
                 row = {
-                    "algorithm": algorithm,
+                    **record.stamp("speed", depends=depends, **names),
+                    **names,
                     "seeds": seeds,
                     "buffer": capacity,
-                    "us": round(us["run"], 2),
+                    "updates": config.num_updates,
+                    "value": round(us["run"], 2),
+                    "range": [round(x / iterations / seeds * 1e6, 2) for x in extremes],
                     "floor_us": round(floor, 2),
                     "floor_ratio": round(us["run"] / floor, 3),
                     "us_per_update": round(us["run"] / config.num_updates, 2),
                     "steps_per_second": round(config.steps_per_iteration * 1e6 / us["run"]),
                     "compile_s": round(timers["run"][1], 2),
-                    "device": f"{jax.device_count()} x {device.device_kind}",
                 }
                 if "peer" in timers:
-                    row[f"{options.peer}_us"] = round(us["peer"], 2)
-                    row[f"times_{options.peer}"] = round(us["peer"] / us["run"], 2)
-                print(json.dumps(row), flush=True)
+                    row["peer"] = "rejax 0.1.3"
+                    row["peer_us"] = round(us["peer"], 2)
+                record.append(options.record, row)
 
 
 if __name__ == "__main__":

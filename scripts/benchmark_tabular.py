@@ -2,24 +2,28 @@
 
     python scripts/benchmark_tabular.py
 
-Prints one JSON line per row: millions of environment steps per second over all seeds, each with one
-update, the median over `--rounds`. Compilation is timed separately; all rows and the loop alternate
-within each round, so that noise affects all of them. The loop is a straightforward one in NumPy:
-one environment, one step, one update at a time.
+Prints one JSON line per row, appended to `--record`: millions of environment steps per second over
+all seeds, each with one update, the median over `--rounds`. Compilation is timed separately; all
+rows and the loop alternate within each round, so that noise affects all of them. The loop is a
+straightforward one in NumPy: one environment, one step, one update at a time.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
+import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import gymnasium
 import jax
 import numpy as np
 
 import purejaxrl_sac as prl
+from scripts import record
 
 LOOP_STEPS = 20_000
 ROWS = (  # environment, seeds, parallel environments per seed, rollout length
@@ -83,29 +87,29 @@ def loop_rate(epsilon: float = 0.1, learning_rate: float = 0.1, gamma: float = 0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
+    record.add_record(parser, "speed")
     options = parser.parse_args()
 
     runs = [Ours(*row) for row in ROWS]
     rates = [[loop_rate(), *(run.rate() for run in runs)] for _ in range(options.rounds)]
     loop, *ours = (statistics.median(column) for column in zip(*rates))
-    device = f"{len(jax.devices())} x {jax.devices()[0].device_kind}"
-    print(
-        json.dumps(
-            {"loop": "NumPy and gymnasium", "million_steps_per_second": round(loop / 1e6, 4)}
-        )
-    )
+    stamp = record.stamp("tabular speed", depends=record.algorithm_modules("q_learning"))
+    python_loop = {"environment": "frozen_lake", "seeds": 1, "num_envs": 1, "rollout_length": 1}
+    python_loop |= {"library": "NumPy and gymnasium", "algorithm": "q_learning"}
+    record.append(options.record, {**stamp, **python_loop, "value": round(loop / 1e6, 4)})
     for (env, seeds, num_envs, rollout_length), run, rate in zip(ROWS, runs, ours):
         row = {
-            "env": env,
+            **stamp,
+            "algorithm": "q_learning",
+            "environment": env,
             "seeds": seeds,
             "num_envs": num_envs,
             "rollout_length": rollout_length,
-            "million_steps_per_second": round(rate / 1e6, 2),
+            "value": round(rate / 1e6, 2),
             "times_the_loop": round(rate / loop),
             "compile_s": round(run.compile_s, 1),
-            "device": device,
         }
-        print(json.dumps(row), flush=True)
+        record.append(options.record, row)
 
 
 if __name__ == "__main__":

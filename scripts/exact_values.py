@@ -10,7 +10,10 @@ rate of an optimal policy with and without a time limit.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import numpy as np
@@ -19,6 +22,7 @@ from purejaxrl_sac import losses
 from purejaxrl_sac import mdp as mdps
 from purejaxrl_sac.experiment.pictures import value_maps
 from purejaxrl_sac.mdp import dynamic_programming as dp
+from scripts import record
 
 KNOWN = {  # (MDP, gamma) -> V* of the start state
     ("frozen_lake", 0.99): 0.5420259,
@@ -33,7 +37,9 @@ SOFT_FROZEN_LAKE = 2.471032  # gamma 0.99, alpha 0.1, terminal values 0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("exact_values.png"))
+    record.add_record(parser, "theory")
     options = parser.parse_args()
+    keep = record.keeper(options.record, "theory", ["mdp", "mdp.dynamic_programming"])
 
     for (name, gamma), known in KNOWN.items():
         mdp = mdps.NAMED[name][0]()
@@ -45,6 +51,7 @@ def main() -> None:
             solved = dp.policy_evaluation(mdp, gamma, pi)[start]
             print(f", policy iteration {q[start].max():.7f}, solve {solved:.7f}", end="")
         print(f", known {known}")
+        keep(f"V*(s0) of {name}, gamma {gamma}", by_values, known)
 
     mdp = mdps.frozen_lake()
     soft = dp.soft_value_iteration(mdp, 0.99, 0.1)
@@ -52,6 +59,11 @@ def main() -> None:
     print(f"soft FrozenLake, gamma 0.99, alpha 0.1: value iteration"
           f" {losses.log_sum_exp(soft, 0.1)[0]:.6f}, policy iteration"
           f" {losses.log_sum_exp(qs[-1], 0.1)[0]:.6f}, known {SOFT_FROZEN_LAKE}")  # fmt: skip
+    keep(
+        "soft V*(s0) of frozen_lake, gamma 0.99, alpha 0.1",
+        losses.log_sum_exp(soft, 0.1)[0],
+        SOFT_FROZEN_LAKE,
+    )
     q, pi = dp.policy_iteration(mdp, 0.99)
     print(f"FrozenLake, success of the policy optimal for gamma 0.99: without a time limit"
           f" {dp.policy_evaluation(mdp, 1.0, pi)[0]:.4f} (14/17 = {14 / 17:.4f}), within 100 steps"

@@ -15,7 +15,6 @@ faults are caught.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -147,14 +146,6 @@ def without_faults(faults: Sequence[Fault]) -> list[tuple[str, str]]:
     ]
 
 
-def commit() -> str:
-    """The commit of the sources and tests, with a + if they have been changed since."""
-    git = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=False)
-    head = git(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
-    changed = git(["git", "status", "--porcelain", PACKAGE, "tests"]).stdout.strip()
-    return head + "+" * bool(head and changed)
-
-
 def table(results: Sequence[Result]) -> None:
     """Print one line per fault, and the number of those caught."""
     for name, outcome, test, _, seconds in results:
@@ -183,16 +174,12 @@ def main() -> int:
         return 0
 
     sys.path.insert(0, str(ROOT))
-    from scripts.accelerators import record
+    from scripts import record
 
-    stamp = record.stamp("fault", "cpu") | {"commit": commit()}
-    stamp["command"] = " ".join(["python", "scripts/faults.py", *sys.argv[1:]])
+    stamp = record.stamp("fault", "cpu")
 
     def finished(result: Result) -> Result:
-        print(json.dumps(result._asdict()), flush=True)
-        if options.record:
-            with options.record.open("a") as file:
-                file.write(json.dumps(stamp | result._asdict()) + "\n")
+        record.append(options.record, stamp | result._asdict())
         return result
 
     with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(options.jobs) as pool:

@@ -5,7 +5,8 @@
 
 The final state of every seed and every line of metrics.jsonl (except seconds) must be bitwise equal
 to those of an uninterrupted run. A checkpoint is written after every chunk, so that many kills
-occur during a write; every fifth kill occurs while the process starts.
+occur during a write; every fifth kill occurs while the process starts. A row is appended to
+`--record`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from purejaxrl_sac import experiment
 from purejaxrl_sac.experiment.runs.checkpoint import checksum
+from scripts import record
 
 
 def start(*arguments: str) -> subprocess.Popen:
@@ -68,6 +72,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="3")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="seed of the kill times")
+    record.add_record(parser, "reliability")
     options = parser.parse_args()
     flags = ["--env", options.env, "--steps", options.steps, "--seeds", options.seeds]
     flags += ["--episodes", "8", "--eval-every", str(int(options.steps) // 5)]
@@ -116,6 +121,17 @@ def main() -> None:
                 sys.exit(f"{broken} could not be resumed")
             check(whole, broken)
     print(f"{killed} kills, {writes} of them during the write of a checkpoint: nothing was lost")
+    row = {
+        **record.stamp("kills", depends=["core", "experiment.runs.lifecycle"]),
+        "algorithm": options.algorithm,
+        "environment": options.env,
+        "seeds": int(options.seeds),
+        "steps": int(options.steps),
+        "value": 0,  # runs whose results differ
+        "kills": killed,
+        "during_writes": writes,
+    }
+    record.append(options.record, row, show=False)
 
 
 if __name__ == "__main__":

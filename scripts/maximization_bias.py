@@ -11,8 +11,11 @@ independent code.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +23,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import purejaxrl_sac as prl
+from scripts import record
 
 EPISODES = 300
 REFERENCE = {  # % left at episodes 100, 200, 300
@@ -63,7 +67,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10_000)
     parser.add_argument("--out", type=Path, default=Path("maximization_bias.png"))
+    record.add_record(parser, "theory")
     options = parser.parse_args()
+    keep = record.keeper(options.record, "theory", record.algorithm_modules("q_learning"))
 
     figure = Figure(figsize=(6.4, 4), dpi=150, layout="constrained")
     axes = figure.subplots()
@@ -76,6 +82,13 @@ def main() -> None:
             error = 100 * np.sqrt(measured * (1 - measured) * (1 / options.seeds + 1 / 20_000))
             print(f"  episode {episode}: {100 * measured:5.2f} % left, reference {expected:4.1f},"
                   f" standard error of the difference {error:.2f}")  # fmt: skip
+            keep(
+                f"{algorithm}, maximisation bias: % left at episode {episode},"
+                f" {options.seeds:,} seeds",
+                100 * measured,
+                expected,
+                error=round(float(error), 2),
+            )
         print(f"  peak {100 * left.max():.1f} % at episode {left.argmax() + 1}")
         label = algorithm.replace("_", "-")
         axes.plot(np.arange(1, EPISODES + 1), 100 * left, color=color, label=label, linewidth=1.3)

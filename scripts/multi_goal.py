@@ -13,7 +13,10 @@ policy has one action, and from random starts near it, where it may have one for
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +26,7 @@ from matplotlib.figure import Figure
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.envs.multigoal import GOALS, MultiGoal, Params, goal_reached
+from scripts import record
 
 NAMES = ("right", "left", "top", "bottom")
 EPISODES = 200
@@ -70,7 +74,10 @@ def main(arguments: list[str] | None = None) -> dict[str, list[int]]:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--out", type=Path, default=Path("multi_goal.png"))
+    record.add_record(parser, "theory")
     options = parser.parse_args(arguments)
+    modules = ["agents.continuous_soft_q", "agents.sac", "envs.multigoal", "train"]
+    keep = record.keeper(options.record, "theory", modules)
     configs = {
         SOFT: prl.preset("continuous_soft_q", "multi_goal").replace(total_steps=options.steps),
         SAC: prl.preset("sac", "multi_goal").replace(
@@ -100,6 +107,10 @@ def main(arguments: list[str] | None = None) -> dict[str, list[int]]:
                 draw_paths(panels[name], places, goal, name)
             if seed == 0 and name == SOFT:
                 draw_actions(centre, config, state)
+        keep(
+            f"{name}: goals reached from the exact centre, the worst of {options.seeds} seeds",
+            min(reached[name]),
+        )
     figure.savefig(options.out)
     return reached
 

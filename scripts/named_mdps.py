@@ -10,8 +10,11 @@ steps from every state and action.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import gymnasium
 import gymnax
@@ -22,6 +25,7 @@ import numpy as np
 from purejaxrl_sac import mdp as mdps
 from purejaxrl_sac.experiment.pictures import value_maps
 from purejaxrl_sac.mdp import dynamic_programming as dp
+from scripts import record
 
 TRIALS = 3_000  # per state and action
 GYMNASIUM = {  # name -> gymnasium's id and arguments
@@ -142,11 +146,15 @@ def compare(mdp: mdps.MDP, found: tuple) -> tuple[float, float, bool]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("named_mdps"))
+    record.add_record(parser, "theory")
     options = parser.parse_args()
+    keep = record.keeper(options.record, "theory", ["mdp"])
     options.out.mkdir(parents=True, exist_ok=True)
 
     for name in GYMNASIUM:
-        print(f"{name:32} differs from gymnasium's table by {largest_difference(name):.1e}")
+        difference = largest_difference(name)
+        print(f"{name:32} differs from gymnasium's table by {difference:.1e}")
+        keep(f"{name}: largest difference from gymnasium's table", difference, 0.0)
     counts = {
         f"FrozenLake {size}{'' if slippery else ', not slippery'}": gymnax_frozen_lake(
             slippery, size

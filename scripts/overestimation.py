@@ -14,7 +14,10 @@ errors sum to 0, have a maximum of at least sqrt(C / (m - 1)).
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +26,7 @@ from matplotlib.figure import Figure
 from scipy import integrate, stats
 
 from purejaxrl_sac import losses
+from scripts import record
 
 ACTIONS = (2, 3, 5, 10, 20, 50)
 ERRORS = {
@@ -69,7 +73,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=200_000)
     parser.add_argument("--out", type=Path, default=Path("overestimation.png"))
+    record.add_record(parser, "theory")
     options = parser.parse_args()
+    keep = record.keeper(options.record, "theory", ["losses"])
 
     figure = Figure(figsize=(8, 3.6), dpi=150, layout="constrained")
     for axes, kind in zip(figure.subplots(1, 2), ERRORS):
@@ -79,6 +85,10 @@ def main() -> None:
             (single, error), (double, double_error) = row["single"], row["double"]
             print(f"{kind:8} m = {m:2}: exact {truth:.4f}, single {single:.4f} +- {error:.4f},"
                   f" double {double:+.4f} +- {double_error:.4f}")  # fmt: skip
+            estimators = {"single": (single, truth, error), "double": (double, 0.0, double_error)}
+            for name, (value, expected, spread) in estimators.items():
+                case = f"{name} estimator, {kind} errors, {m} actions"
+                keep(case, value, expected, error=round(spread, 4))
         axes.plot(ACTIONS, exact, color="tab:red", label="single, exact")
         axes.plot(ACTIONS, [r["single"][0] for r in found], "o", color="tab:red", label="single")
         axes.plot(ACTIONS, [r["double"][0] for r in found], "s", color="tab:green", label="double")

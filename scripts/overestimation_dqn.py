@@ -12,8 +12,11 @@ bootstrap. Prints averages over the last fifth of the run, as interquartile mean
 from __future__ import annotations
 
 import argparse
+import sys
 from functools import partial
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +28,7 @@ from purejaxrl_sac import exploration, mdp
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 from purejaxrl_sac.mdp import dynamic_programming as dp
+from scripts import record
 
 GAMMA, STATES, ACTIONS, NOISE = 0.9, 20, 10, 3.0
 ALGORITHMS = {"dqn": "tab:orange", "double_dqn": "tab:blue"}
@@ -72,7 +76,9 @@ def main(arguments: list[str] | None = None) -> dict[str, tuple[float, float, fl
     parser.add_argument("--steps", type=int, default=30_000)
     parser.add_argument("--points", type=int, default=40)
     parser.add_argument("--out", type=Path, default=Path("overestimation_dqn.png"))
+    record.add_record(parser, "theory")
     options = parser.parse_args(arguments)
+    keep = record.keeper(options.record, "theory", record.algorithm_modules("dqn"))
     figure = Figure(figsize=(6.4, 4), dpi=150, layout="constrained")
     axes = figure.subplots()
     found = {}
@@ -87,6 +93,12 @@ def main(arguments: list[str] | None = None) -> dict[str, tuple[float, float, fl
         low, high = bootstrap_interval(tail)
         found[algorithm] = (float(iqm(tail)), float(low), float(high))
         print(f"{name}: overestimation {iqm(tail):.2f} [{low:.2f}, {high:.2f}]")
+        interval = [round(float(low), 2), round(float(high), 2)]
+        keep(
+            f"{name}: overestimation on a noisy MDP, {options.seeds} seeds, IQM",
+            iqm(tail),
+            interval=interval,
+        )
     best = float(dp.value_iteration(noisy_mdp(), GAMMA).max(-1).mean())
     axes.axhline(best, color="black", linewidth=0.8, label="optimal")
     axes.set(xlabel="environment steps", ylabel="value, mean over states")

@@ -1,6 +1,6 @@
 """Bytes per transition of replay memories, with and without packed records.
 
-    python scripts/replay_bytes.py                          # prints a table, appends JSON lines
+    python scripts/replay_bytes.py                          # prints a table
     python scripts/replay_bytes.py --capacity 1000000
 
 Sizes are total bytes of the shapes of the replay memory of a `dqn` or `sac` run; nothing is
@@ -11,13 +11,13 @@ the environment, the format of versions up to 0.6.0.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -27,9 +27,8 @@ from purejaxrl_sac.agents.dqn import replay_storage
 from purejaxrl_sac.memory import records
 from purejaxrl_sac.memory.storage import Deduplicated
 from purejaxrl_sac.types import Transition
-from scripts.accelerators import record
+from scripts import record
 
-RESULTS = Path(__file__).parent / "results" / "memory.jsonl"
 ENVIRONMENTS = (
     "Asterix-MinAtar",
     "Breakout-MinAtar",
@@ -61,7 +60,7 @@ def rollout_of(config: prl.Config) -> Transition:
             return env.random_action(key, config.num_envs), (), carry
 
         keys = jax.random.split(key, (1, 1 + config.num_envs))
-        return envs.rollout(env, keys, env.reset(key, config.num_envs), 0, actor)[1][0]
+        return envs.rollout(env, keys, env.reset(key, config.num_envs), jnp.int32(0), actor)[1][0]
 
     return jax.eval_shape(collect, jax.random.key(0))
 
@@ -85,29 +84,26 @@ def row(name: str, capacity: int) -> dict:
     state = jax.eval_shape(replay_storage(config, envs.bind(name)).init, rollout)
     deduplicated = isinstance(state, Deduplicated)
     assert deduplicated == bool(networks.convolutions(envs.bind(name).observation_space))
-    stamp = record.stamp("replay bytes", "shapes alone")
     return {
-        **{field: stamp[field] for field in ("what", "version", "sources", "date")},
+        **record.stamp("replay bytes", "shapes", ["agents.off_policy", "envs", "memory.storage"]),
         "environment": name,
         "storage": "deduplicated" if deduplicated else "ring",
         "codec": "bits" if envs.bind(name).binary_observations else records.words.__name__,
         "bytes_per_transition": round(size(state) / capacity, 3),
         "bytes_before": round(before(rollout, config, deduplicated) / capacity, 3),
         "capacity": capacity,
-        "command": f"python scripts/replay_bytes.py --capacity {capacity}",
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--capacity", type=int, default=1_000_000)
-    parser.add_argument("--record", type=Path, default=RESULTS)
+    record.add_record(parser, "memory")
     options = parser.parse_args()
     print(f"{'environment':24}{'storage':14}{'codec':10}{'before':>10}{'bytes':>10}")
     for name in ENVIRONMENTS:
         found = row(name, options.capacity)
-        with options.record.open("a") as file:
-            file.write(json.dumps(found) + "\n")
+        record.append(options.record, found, show=False)
         print(
             f"{name:24}{found['storage']:14}{found['codec']:10}"
             f"{found['bytes_before']:10.2f}{found['bytes_per_transition']:10.2f}",

@@ -13,8 +13,11 @@ standard errors.
 from __future__ import annotations
 
 import argparse
+import sys
 from functools import partial
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +29,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import exploration
 from purejaxrl_sac import mdp as mdps
 from purejaxrl_sac.mdp import dynamic_programming as dp
+from scripts import record
 
 GAMMA, ALPHA, EPSILON = 0.9, 0.1, 0.3
 ENVIRONMENTS = ("frozen_lake", "chain", "garnet")
@@ -99,7 +103,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=64)
     parser.add_argument("--steps", type=int, default=800_000)
     parser.add_argument("--out", type=Path, default=Path("tabular_convergence.png"))
+    record.add_record(parser, "theory")
     options = parser.parse_args()
+    keep = record.keeper(options.record, "theory", record.algorithm_modules("q_learning"))
 
     figure = Figure(figsize=(10, 3.6), dpi=150, layout="constrained")
     for axes, env in zip(figure.subplots(1, len(ENVIRONMENTS), sharey=True), ENVIRONMENTS):
@@ -112,6 +118,13 @@ def main() -> None:
                 for step, m, e in zip(steps[5::5], mean[5::5], standard_error[5::5])
             )
             print(f"{env:12} {variant:20} {summary}", flush=True)
+            for point in (len(steps) // 4, -1):
+                keep(
+                    f"{variant} on {env}: error / largest value after {steps[point]:,} steps,"
+                    f" {options.seeds} seeds",
+                    mean[point],
+                    error=round(float(standard_error[point]), 4),
+                )
             axes.plot(steps[1:], mean[1:], label=variant)
             low, high = mean - 2 * standard_error, mean + 2 * standard_error
             axes.fill_between(steps[1:], low[1:], high[1:], alpha=0.3)

@@ -56,7 +56,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_every_public_name_is_documented():
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "purejaxrl_sac" / "README.md").read_text()
     section = text.split("## Public names\n")[1].split("\n## ")[0]
     missing = [name for name in prl.__all__ if f"`{name}`" not in section]
     assert not missing

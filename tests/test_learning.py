@@ -1,4 +1,4 @@
-"""Scores that the README reports, with seeds that were not used for tuning."""
+"""Scores of presets, with seeds that were not used for tuning."""
 
 import jax
 import numpy as np

@@ -108,6 +108,7 @@ class Tabular(environment.Environment):
         return params.terminal[state.position]
 
     def observe(self, key: jax.Array, state: State, action: jax.Array, params: Params) -> jax.Array:
+        """The state's index, which is the observation."""
         return state.position
 
     def action_space(self, params: Params | None = None) -> spaces.Discrete:

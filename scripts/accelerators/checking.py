@@ -30,7 +30,7 @@ from jax.sharding import SingleDeviceSharding
 import purejaxrl_sac as prl
 from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.experiment.export import export_policy
-from scripts.accelerators import record
+from scripts import record
 from scripts.accelerators.work import main_environment
 
 TOLERANCE = 1e-3  # of the relative difference of parameters, at highest matmul precision
@@ -62,7 +62,7 @@ class Check:
     minutes: float = 8.0
     """Time limit; unfinished algorithms are reported."""
     workers: int = min(16, os.cpu_count() or 1)
-    record: Path = record.RESULTS
+    record: Path = record.ACCELERATOR
     again: bool = False
 
 

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.envs import bind
-from scripts import hlo, targets
-from scripts.accelerators import record
+from scripts import hlo, record, targets
 from scripts.accelerators.work import (
     KINDS,
     Work,
@@ -47,7 +46,7 @@ class Compile:
     seeds: tuple[int, ...] = ()
     peer: str | None = None
     peer_environment: Path = Path(tempfile.gettempdir()) / "purejaxrl-rejax-cuda12"
-    record: Path = record.RESULTS
+    record: Path = record.ACCELERATOR
     text: Path | None = None
     again: bool = False
 
@@ -193,7 +192,7 @@ def write_text(folder: Path, target: targets.Target, work: Work, text: str, peer
 def peer(target: targets.Target, work: Work, options: Compile) -> int:
     """Record a row of the peer for the same work, compiled in its own virtual environment."""
     row = {**record.stamp("compile", target.name), **dataclasses.asdict(work)}
-    row |= {"library": PEERS[options.peer], "version": PEERS[options.peer], "sources": ""}
+    row |= {"library": PEERS[options.peer], "version": PEERS[options.peer], "code": ""}
     if not options.again and record.recorded(options.record, row):
         return 0
     python = rejax_python(options.peer_environment, "jax[cuda12]")

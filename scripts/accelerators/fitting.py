@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 FEW = 8  # numbers of seeds with which a device is mostly idle
-SAME = ("device", "jax", "sources")
+SAME = ("device", "jax", "code")
 
 
 def key(row: dict) -> str:
@@ -34,7 +34,7 @@ def knees(rows: Iterable[dict]) -> dict[str, int]:
 
 
 def fits(rows: list[dict]) -> list[dict]:
-    """A fit for each measured combination of device, jax and sources; the newest last."""
+    """A fit for each measured combination of device, jax and code; the newest last."""
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         if row["what"] == "curve":

@@ -18,7 +18,8 @@ import jax
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.train import build
-from scripts.accelerators import fitting, plan, record
+from scripts import record
+from scripts.accelerators import fitting, plan
 from scripts.accelerators.work import KINDS, Work, figures, programs, size
 
 SCRIPT = Path(__file__).parents[1] / "accelerator.py"
@@ -57,7 +58,7 @@ class Measure:
     rounds: int = 5
     workers: int = 8
     """Programs compiled concurrently."""
-    record: Path = record.RESULTS
+    record: Path = record.ACCELERATOR
 
 
 def measure(options: Measure) -> None:

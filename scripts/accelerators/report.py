@@ -5,27 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from scripts.accelerators import fitting, plan, record
+from scripts import record
+from scripts.accelerators import fitting, plan
 from scripts.accelerators.tables import amount, newest, text
 
-PAGE = record.RESULTS.with_name("accelerators.md")
-BYTES = record.RESULTS.with_name("memory.jsonl")
+PAGE = record.FOLDER / "accelerators.md"
 YES_NO = {True: "yes", False: "no"}
 VERDICTS = ("continues", "exports", "seeds_differ", "one_program")
 BASE = "0.6.0"  # the version with which figures are compared
 
 
-def render(rows: list[dict], replay: list[dict]) -> str:
-    """Render the whole page.
-
-    Args:
-        rows: rows of accelerator.jsonl.
-        replay: rows of memory.jsonl, bytes per transition.
-    """
+def render(rows: list[dict]) -> str:
+    """Render the whole page."""
     parts = [
         "# Accelerators",
-        "Rendered by `python scripts/accelerator.py table --page` from `accelerator.jsonl` and"
-        " `memory.jsonl`, in which every row has a version, a digest of sources and a date."
+        "Rendered by `python scripts/report.py` from the rows of `accelerator.jsonl`. **†: the code"
+        " that the figure depends on has changed since it was measured.**"
         " *One update*: one environment, one step and one update per iteration, networks of"
         " 64 x 64. *Preset*: the unchanged preset. us: microseconds per iteration. Rows have the"
         " names of their versions: `soft_q` is `continuous_soft_q` and the storage `once` is"
@@ -35,7 +30,6 @@ def render(rows: list[dict], replay: list[dict]) -> str:
         *fused(rows),
         *compiled(rows),
         *checked(rows),
-        *replayed(replay),
         *plan.section(rows),
     ]
     return "\n\n".join(parts) + "\n"
@@ -50,7 +44,8 @@ def grid(columns: str, lines: Iterable[Sequence[object]]) -> str:
 
 def work(row: dict) -> str:
     """A description of the work of a row."""
-    return f"{row['algorithm']} {row['environment']}, {row['kind']}"
+    mark = " †" * record.stale(row) if "library" not in row else ""
+    return f"{row['algorithm']} {row['environment']}, {row['kind']}{mark}"
 
 
 def plain(row: dict) -> bool:
@@ -120,7 +115,7 @@ def measured(rows: list[dict]) -> list[str]:
 
 
 def flagged(rows: list[dict]) -> list[str]:
-    """Section of XLA flags, compared with the same sources without them."""
+    """Section of XLA flags, compared with the same code without them."""
     lines = []
     for row in newest(r for r in rows if r["what"] == "curve" and r["flags"]):
         same = {**row, "flags": ""}
@@ -236,7 +231,7 @@ def checked(rows: list[dict]) -> list[str]:
             continue
         lines.append(
             [
-                row["algorithm"],
+                row["algorithm"] + " †" * record.stale(row),
                 "yes" if row["passed"] else "no",
                 f"{row['difference']:.1e}",
                 f"{row['tolerance']:.0e}",
@@ -260,28 +255,11 @@ def checked(rows: list[dict]) -> list[str]:
     ]
 
 
-def replayed(rows: list[dict]) -> list[str]:
-    """Section of bytes per transition in replay memories."""
-    kept = {row["environment"]: row for row in rows if row["what"] == "replay bytes"}
-    lines = [
-        [
-            row["environment"],
-            f"{row['storage']}, {row['codec']}",
-            f"{row['bytes_per_transition']:g}",
-            f"{row['bytes_before']:g}",
-        ]
-        for row in kept.values()
-    ]
-    if not lines:
-        return []
-    return [
-        "## Bytes per transition of replay memory",
-        f"`scripts/replay_bytes.py`: total size of memories of {rows[0]['capacity']:,} transitions,"
-        f" compared with version {BASE}.",
-        grid(f"environment|storage, codec|bytes|bytes, {BASE}", lines),
-    ]
+def current() -> str:
+    """The page of the recorded rows."""
+    return render(record.rows(record.ACCELERATOR))
 
 
 def write(page: Path = PAGE) -> None:
     """Render the page from the recorded rows."""
-    page.write_text(render(record.rows(record.RESULTS), record.rows(BYTES)))
+    page.write_text(current())

@@ -9,14 +9,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from scripts.accelerators import fitting
-from scripts.accelerators.record import identity
+from scripts.record import identity
 
 
 def newest(rows: Iterable[dict]) -> list[dict]:
-    """The newest row of each identity (ignoring sources), in the order of first appearance."""
+    """The newest row of each identity (ignoring its code), in the order of first appearance."""
     found = {}
     for row in rows:
-        found[identity({**row, "sources": ""})] = row
+        found[identity({**row, "code": ""})] = row
     return list(found.values())
 
 
@@ -101,9 +101,7 @@ def compiled(rows: list[dict]) -> Iterable[Table]:
 def measured(rows: list[dict]) -> Iterable[Table]:
     """One table per device: curve, profile and fit."""
     curves = newest(row for row in rows if row["what"] == "curve")
-    profiles = {
-        identity({**r, "what": "", "sources": ""}): r for r in rows if r["what"] == "profile"
-    }
+    profiles = {identity({**r, "what": "", "code": ""}): r for r in rows if r["what"] == "profile"}
     for device in dict.fromkeys(row["device"] for row in curves):
         fits = [row for row in rows if row["what"] == "fit" and row["device"] == device]
         table = make(
@@ -116,7 +114,7 @@ def measured(rows: list[dict]) -> Iterable[Table]:
             if "error" in row:
                 add_error(table, row)
                 continue
-            profile = profiles.get(identity({**row, "what": "", "sources": ""}), {})
+            profile = profiles.get(identity({**row, "what": "", "code": ""}), {})
             knee = knees.get(fitting.key(row)) == row["seeds"] and not row["flags"]
             each = f"{row['us_per_kernel']:.2f}" if "us_per_kernel" in row else None
             cells = [row["us_per_iteration"], each, row.get("kernels")]

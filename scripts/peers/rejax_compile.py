@@ -24,7 +24,7 @@ phases.warm_up()
 answer = {
     "library": f"rejax {version('rejax')}",
     "version": version("rejax"),
-    "sources": "",
+    "code": "",
     "jax": jax.__version__,
     "device": phases.device(),
     "programs": {"training": phases.measured(jax.jit(jax.vmap(algorithm.train)), keys)},

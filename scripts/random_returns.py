@@ -1,0 +1,58 @@
+"""Returns of uniformly random actions: the zero of the learning scoreboard.
+
+    python scripts/random_returns.py CartPole-v1 Pendulum-v1
+
+Prints one JSON row per environment, appended to `--record`: the mean return over episodes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import jax
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import envs
+from scripts import record
+
+
+def returns(name: str, episodes: int, root: int) -> jax.Array:
+    """Returns of episodes with random actions, [episodes]."""
+    env = envs.bind(name)
+
+    def policy(config: prl.Config, state: None) -> prl.Policy:
+        def act(key: jax.Array, obs: jax.Array, carry: tuple) -> tuple:
+            return env.to_env(env.random_action(key, episodes)), carry
+
+        return prl.Policy(act, lambda num_envs: ())
+
+    config = prl.default_config("dqn").replace(env=name)  # names the environment
+    play = jax.jit(lambda key: prl.evaluate(key, config, None, episodes, policy=policy))
+    return play(jax.random.key(root))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("environments", nargs="+")
+    parser.add_argument("--episodes", type=int, default=1_024)
+    parser.add_argument("--root", type=int, default=20)
+    record.add_record(parser, "learning")
+    options = parser.parse_args()
+    for name in options.environments:
+        row = {
+            **record.stamp("learning", depends=["envs", "evaluate"]),
+            "algorithm": "random",
+            "environment": name,
+            "root": options.root,
+            "episodes": options.episodes,
+            "value": round(float(returns(name, options.episodes, options.root).mean()), 3),
+        }
+        record.append(options.record, row)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Rows of figures: the code that they depend on, and how they are shown."""
+
+import json
+
+import pytest
+
+import purejaxrl_sac as prl
+from scripts import pictures, record, report
+
+SOURCES = {
+    "__init__.py": "from purejaxrl_sac import a, b\n",
+    "a.py": '"""Text."""\nfrom purejaxrl_sac.parts import c\nx = 1  # a comment\n',
+    "b.py": "y = 1\n",
+    "parts/__init__.py": "",
+    "parts/c.py": "def f():\n    '''Text.'''\n    from purejaxrl_sac.parts.d import g\n",
+    "parts/d.py": "g = 1\n",
+    "cli/__init__.py": "z = 1\n",
+}
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A function that changes sources of a package and forgets what was read of it before."""
+    root = tmp_path / "purejaxrl_sac"
+
+    def write(**changes):
+        for name, text in (
+            SOURCES | {f"{x.replace('_', '/')}.py": y for x, y in changes.items()}
+        ).items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
+        for function in (record._parsed, record._digest, record.core):
+            function.cache_clear()
+
+    monkeypatch.setattr(record, "PACKAGE", root)
+    write()
+    yield write
+    for function in (record._parsed, record._digest, record.core):
+        function.cache_clear()
+
+
+def test_a_row_depends_on_all_modules_that_its_modules_import(package):
+    assert record.closure(["a"]) == {"a", "parts.c", "parts.d"}
+    assert record.core() == ("a", "b", "parts", "parts.c", "parts.d")
+    first = record.code(["a"])
+    package(parts_d="g = 2\n")
+    assert record.code(["a"]) != first
+    package(b="y = 2\n")
+    assert record.code(["a"]) == first
+    assert record.code(["core"]) != first
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        (SOURCES["a.py"].replace("Text.", "Other text."), True),
+        (SOURCES["a.py"].replace("# a comment", ""), True),
+        (SOURCES["a.py"].replace("x = 1", "x  =  (1)"), True),
+        (SOURCES["a.py"].replace("x = 1", "x = 1.0"), False),
+        (SOURCES["a.py"] + "if TYPE_CHECKING:\n    from purejaxrl_sac import b\n", False),
+    ],
+)
+def test_comments_and_docstrings_are_not_code(package, text, same):
+    first = record.code(["a"])
+    package(a=text)
+    assert (record.code(["a"]) == first) == same
+    assert "b" not in record.closure(["a"])
+
+
+def test_rows_are_stale_when_their_code_has_changed(package):
+    row = record.stamp("speed", "cpu", ["a"]) | {"algorithm": "dqn"}
+    assert not record.stale(row)
+    package(parts_c="g = 1\n")
+    assert record.stale(row)
+    package()
+    assert not record.stale(row)
+    assert record.stale({name: x for name, x in row.items() if name != "depends"})
+    assert record.stale(row | {"depends": ["moved"]})
+
+
+def test_algorithms_do_not_depend_on_each_other():
+    modules = record.closure(record.algorithm_modules("sac"))
+    assert {"agents.sac", "train", "networks.continuous", "memory.replay"} <= modules
+    assert not {"agents.dqn", "agents.td3", "presets", "experiment.runs.engine"} & modules
+
+
+def test_only_the_preset_of_a_row_counts(monkeypatch):
+    from purejaxrl_sac.presets import PRESETS
+
+    def codes():
+        record._digest.cache_clear()
+        envs = ("CartPole-v1", "Acrobot-v1")
+        return [record.code(["preset", "config"], "dqn", env) for env in envs]
+
+    first = codes()
+    changed = PRESETS["dqn", "CartPole-v1"] | {"tau": 0.5}
+    monkeypatch.setitem(PRESETS, ("dqn", "CartPole-v1"), changed)
+    second = codes()
+    assert first[0] != second[0] and first[1] == second[1]
+    record._digest.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--record", "--seeds", "3"], ["--record", "x.jsonl", "--seeds", "3"], ["--seeds", "3"]],
+)
+def test_a_command_is_what_repeats_a_row(arguments):
+    argv = [str(record.ROOT / "scripts" / "benchmark_speed.py"), *arguments]
+    assert record.command(argv) == "python scripts/benchmark_speed.py --seeds 3"
+
+
+def test_kept_figures_are_rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    keep = record.keeper(path, "theory", ["losses"])
+    keep("a value", 1 / 3, 0.25, error=0.1)
+    (row,) = record.rows(path)
+    assert {
+        "kind": "a value",
+        "value": 0.333333,
+        "expected": 0.25,
+        "error": 0.1,
+    }.items() <= row.items()
+    record.keeper(None, "theory", ["losses"])("nothing is written", 1)
+    path.write_text('{"what": 1}\nnot JSON\n')
+    with pytest.raises(prl.ConfigError, match=r"line 2 of .* is not JSON"):
+        record.rows(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (500, "500"), (498.9, "498.9"), (-142.95, "-142.95"), (0.7402, "0.7402"), (1578, "1,578"),
+        (178_683, "178,683"), (70.0, "70"), (1, "1"), (0.058, "0.058"), (None, ""),
+    ],
+)  # fmt: skip
+def test_figures_are_shown_with_their_digits(value, text):
+    assert report.number(value) == text
+
+
+def test_stale_rows_are_marked_in_tables():
+    fresh = record.stamp("speed", "cpu", ["losses"]) | {"value": 1.5, "range": [1, 2]}
+    old = fresh | {"version": "0.1.0", "code": "another"}
+    lines = report.table([fresh, old], {"µs": lambda row: report.spread(row, "range")}).splitlines()
+    assert lines[2:] == [
+        f"| 1.5 [1, 2] | {prl.__version__} |",
+        "| 1.5 [1, 2] | 0.1.0 † |",
+    ]
+
+
+def learning(algorithm, environment, value, **changes):
+    row = {"what": "learning", "algorithm": algorithm, "environment": environment, "value": value}
+    row |= {"interval": [value - 50, value], "steps": 10, "root": 0, "seeds": 3, "version": "0.1.0"}
+    return row | changes
+
+
+def test_the_scoreboard_shows_shares_and_marks_stale_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "FOLDER", tmp_path)
+    rows = [
+        learning("random", "CartPole-v1", 100),
+        learning("dqn", "CartPole-v1", 300),
+        learning("dqn", "CartPole-v1", 400),
+        learning("dqn", "CartPole-v1", 500, changed={"tau": 1}),
+        learning("sac", "CartPole-v1", 500, library="other"),
+        learning("sac", "unpublished", 500),
+    ]
+    (tmp_path / "learning.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (shown,) = pictures.scoreboard()  # the best published one has 500
+    assert shown["algorithm"] == "dqn" and shown["share"] == [0.75, 0.625, 0.75] and shown["stale"]
+
+
+def test_readme_names_the_environments_of_each_algorithm(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "FOLDER", tmp_path)
+    fresh = {**record.stamp("learning", "cpu", ["losses"]), "seeds": 3}
+    rows = [learning("dqn", "A", 1), learning("dqn", "B", 1, **fresh), learning("sac", "C", 1)]
+    (tmp_path / "learning.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = "| `dqn`, `sac` | 2015 | x |\n| `td3` | 2018 | |\n| seed | `a` | b |\n"
+    assert report.learned(table).splitlines() == [
+        "| `dqn`, `sac` | 2015 | A †, B, C † |",
+        "| `td3` | 2018 | not measured |",
+        "| seed | `a` | b |",
+    ]
