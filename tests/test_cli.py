@@ -15,7 +15,7 @@ from PIL import Image
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import cli
-from purejaxrl_sac.experiment.runs import engine, plans, record
+from purejaxrl_sac.experiment.runs import engine, files, plans, record
 from tests.conftest import small
 
 SHORT = ["--steps=400", "--warmup-steps=100", "--capacity=400", "--batch-size=8", "--episodes=16"]
@@ -111,8 +111,9 @@ def test_plot_compares_runs(run, tmp_path, capsys):
     error = failing(capsys, "plot", str(run), "--out", str(out))
     assert "exists already" in error
     document = json.loads((other / "config.json").read_text())
+    del document["checksums"]
     document["config"]["env"] = "chain"
-    (other / "config.json").write_text(json.dumps(document))
+    files.write_document(other / "config.json", document)
     error = failing(capsys, "plot", str(run), str(other), "--out", str(tmp_path / "b.png"))
     assert "runs on chain and cliff_walking cannot be compared" in error
     error = failing(capsys, "plot", str(run), "--metric", "los", "--out", str(tmp_path / "b.png"))

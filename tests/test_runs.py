@@ -21,7 +21,7 @@ from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.experiment.devices import resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.errors import DamagedError, RunError, StoppedError
-from purejaxrl_sac.experiment.runs import engine, plans
+from purejaxrl_sac.experiment.runs import engine, files, plans, record
 from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import Reporter
@@ -50,7 +50,13 @@ class Recorder(Reporter):
 
 def metrics(path):
     rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+    return [{k: value for k, value in row.items() if k not in ("seconds", "crc32")} for row in rows]
+
+
+def rewrite(path, **changes):
+    """Changes fields of a run's `config.json`, and their checksums."""
+    document = RunDirectory(path).read_document()
+    files.write_document(path / "config.json", {**document, **changes})
 
 
 def same(found, expected):
@@ -151,8 +157,8 @@ def test_chunks_without_an_episode_keep_the_latest_return(tmp_path):
     _, progress = next(engine.run_chunks(plan, programs, state, start))
     np.testing.assert_array_equal(progress.latest_return, [3, 5])
     directory = RunDirectory.create(tmp_path / "run")
-    directory.append(progress)
-    (row,) = directory.rows()
+    directory.append(progress, after=0)
+    ((row,), _) = directory.read_metrics(lanes=2)
     assert row["episodes"] == [2, 0] and row["episode_length"] == [4, None]
     assert row["episode_return"] == [3, None]
 
@@ -161,12 +167,13 @@ def test_the_best_policy_has_the_highest_interquartile_mean():
     def progress(scores):
         blank = dict.fromkeys(plans.Progress._fields)
         found = {} if scores is None else {"greedy_return": np.array(scores)}
-        return plans.Progress(**{**blank, "evaluation": found})
+        failed_step = np.array([-1, -1, -1, -1, 7])
+        return plans.Progress(**{**blank, "evaluation": found, "failed_step": failed_step})
 
-    before = [progress(None), progress([0.0, 1, 2, 100]), progress([np.nan] * 4)]
+    before = [progress(None), progress([0.0, 1, 2, 100, 0]), progress([np.nan] * 5)]
     assert not is_best(progress(None), before)
-    assert not is_best(progress([1.0, 1, 2, 50]), before)  # 1.5, as before
-    assert is_best(progress([0.0, 2, 2, 3]), before)
+    assert not is_best(progress([1.0, 1, 2, 50, 99]), before)  # 1.5, as before; the last diverged
+    assert is_best(progress([0.0, 2, 2, 3, 0]), before)
 
 
 @pytest.mark.parametrize("algorithm", quick(("per_dqn", "sac", "a2c"), "per_dqn"))
@@ -292,7 +299,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_changed(whole, copy):
     for path in copy.checkpoints.iterdir():
         flip(path, random.Random(2))
     before = sorted(copy.path.rglob("*"))
-    why = r"no checkpoint of .* can be read .*to start over, move"
+    why = r"no checkpoint of .* can be read .*to train it from the start, move .*/checkpoints away"
     with pytest.raises(ConfigError, match=why):
         prl.experiment.resume(copy.path)
     assert sorted(copy.path.rglob("*")) == before and metrics(copy.path) == metrics(whole.path)
@@ -322,7 +329,8 @@ def test_a_finished_run_is_extended(whole, copy):
         whole.path
     )
     assert prl.experiment.load(copy.path).config.total_steps == 360
-    assert json.loads((copy.path / "summary-240.json").read_text()) == whole.summary
+    kept = json.loads((copy.path / "summary-240.json").read_text())
+    assert kept.items() >= whole.summary.items()
 
 
 def interrupt(*_):
@@ -385,7 +393,7 @@ def test_a_failure_of_the_machine_is_not_reported_as_damage(copy, monkeypatch):
 
     monkeypatch.setattr("orbax.checkpoint.CheckpointManager.restore", exhausted)
     before = sorted(copy.path.rglob("*"))
-    with pytest.raises(RunError, match=r"no memory.*the last checkpoint is intact"):
+    with pytest.raises(RunError, match=r"no memory.*from its checkpoint of step 240"):
         prl.experiment.resume(copy.path)
     assert sorted(copy.path.rglob("*")) == before
 
@@ -401,13 +409,6 @@ def test_load_warns_of_damage(whole, copy):
     flip(copy.checkpoints / str(whole.steps), random.Random(0))
     with pytest.warns(UserWarning, match="the newest checkpoint is damaged"):
         assert prl.experiment.load(copy.path, whole=True).steps < whole.steps
-
-
-@pytest.mark.parametrize("content", ("[1]", '{"schema": 3}', "\xff"))
-def test_a_damaged_document_is_reported(content, copy):
-    (copy.path / "config.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"config\.json cannot be read: is it damaged"):
-        prl.experiment.load(copy.path)
 
 
 def test_an_incomplete_checkpoint_is_removed(whole, copy):
@@ -439,16 +440,14 @@ def test_a_second_writer_is_refused(copy):
 
 
 def test_other_versions_are_refused_unless_allowed(copy):
-    document = copy.read_document()
-    document["versions"]["optax"] = "0.0.1"
-    (copy.path / "config.json").write_text(json.dumps(document))
+    rewrite(copy.path, versions=record.versions() | {"optax": "0.0.1"})
     with pytest.raises(ConfigError, match=r"optax 0\.0\.1 .* --any-version"):
         prl.experiment.resume(copy.path, steps=300)
     assert prl.experiment.load(copy.path).steps == 240
     reporter = Recorder()
     prl.experiment.resume(copy.path, steps=300, any_version=True, reporter=reporter)
     assert "numbers may differ" in reporter.messages[0]
-    (copy.path / "config.json").write_text(json.dumps({**document, "schema": 1}))
+    rewrite(copy.path, schema=3)
     with pytest.raises(ConfigError, match="was written by another version"):
         prl.experiment.load(copy.path)
 
@@ -459,13 +458,15 @@ def test_not_a_run(tmp_path, copy):
     with pytest.raises(ConfigError, match=r"is not a run: it has no config\.json"):
         prl.experiment.load(tmp_path)
     (copy.path / "config.json").write_text('{"schema": 3, "con')
-    with pytest.raises(ConfigError, match="cannot be read: is it damaged"):
+    with pytest.raises(ConfigError, match=r"config\.json cannot be read, it is damaged: restore"):
         prl.experiment.load(copy.path)
 
 
 def test_a_run_without_a_checkpoint(copy):
     shutil.rmtree(copy.checkpoints)
-    with pytest.raises(ConfigError, match="has no intact checkpoint: run purejaxrl-sac resume"):
+    with pytest.raises(
+        ConfigError, match="has no intact checkpoint: to train it from the start, move"
+    ):
         prl.experiment.load(copy.path)
 
 
@@ -508,7 +509,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, whole):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        with pytest.raises(RunError, match="the last checkpoint is intact"):
+        with pytest.raises(RunError, match="resume it from its checkpoint of step"):
             prl.experiment.run(TINY, out=tmp_path / "run", reporter=Fill(), eval_every=80, **SHORT)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
