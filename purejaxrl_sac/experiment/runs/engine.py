@@ -29,6 +29,7 @@ from purejaxrl_sac.experiment.devices.mesh import (
     trim,
     vmap_lanes,
 )
+from purejaxrl_sac.experiment.runs import plans
 from purejaxrl_sac.experiment.runs.plans import (
     EVALUATED_POLICIES,
     TOTALS,
@@ -62,6 +63,7 @@ class Programs(NamedTuple):
     # (state, config, keys, due) -> state, metrics [lanes]
     seconds: float  # compilation time
     mesh: Mesh  # the devices they were compiled for
+    evaluation: jax.stages.Compiled | None = None  # of `final_evaluation`, see `evaluation_program`
 
 
 def shapes(plan: Plan, mesh: Mesh | None = None) -> TrainState:
@@ -70,13 +72,13 @@ def shapes(plan: Plan, mesh: Mesh | None = None) -> TrainState:
     Args:
         mesh: adds its padding and shardings; None for neither.
     """
-    keys = plan.keys().train
-    axes = seed_axes(jax.eval_shape(init, keys[0], plan.config))
+    key = plans.key_from_seed(plan.seed)
+    axes = seed_axes(jax.eval_shape(init, key, plan.config))
+    lanes = plan.lanes if mesh is None else padded(plan.lanes, mesh)
+    keys = jax.ShapeDtypeStruct((lanes,), key.dtype)
+    like = jax.eval_shape(jax.vmap(init, (0, None), axes), keys, plan.config)
     if mesh is None:
-        return jax.eval_shape(jax.vmap(init, (0, None), axes), keys, plan.config)
-    lanes = padded(plan.lanes, mesh)
-    spec = jax.ShapeDtypeStruct((lanes,), keys.dtype)
-    like = jax.eval_shape(jax.vmap(init, (0, None), axes), spec, plan.config)
+        return like
 
     def placed(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         where = shardings(0 if x.shape else None, mesh)
@@ -92,16 +94,22 @@ def compile_run(
 
     Args:
         mesh: the devices; None for `mesh_for` all available ones.
-        lengths: iterations of the chunks to compile; None for those that the plan needs.
+        lengths: iterations of the chunks to compile; None for those that the plan needs, and the
+            final evaluation.
     """
     start = time.perf_counter()
     mesh = mesh or mesh_for(plan.lanes)
+    evaluation = None
     if lengths is None:
+        if has_time_limit(plan.config):
+            keys, policies = _keys(plan, mesh).final_evaluation, policy_state(shapes(plan, mesh))
+            program = evaluation_program(keys, plan, policies, plan.episodes, mesh=mesh)
+            evaluation = program.compile()
         lengths = chunk_lengths(plan.config.iterations - done, plan.chunk)
     first, rest = training_programs(plan, mesh, lengths)
     compiled_init = None if done else first.compile()
     chunks = {length: chunk.compile() for length, chunk in rest.items()}
-    return Programs(compiled_init, chunks, time.perf_counter() - start, mesh)
+    return Programs(compiled_init, chunks, time.perf_counter() - start, mesh, evaluation)
 
 
 def training_programs(
@@ -193,14 +201,19 @@ def run_chunks(
         yield state, progress
 
 
-def final_evaluation(plan: Plan, state: TrainState, mesh: Mesh | None = None) -> np.ndarray | None:
+def final_evaluation(plan: Plan, state: TrainState, programs: Programs) -> np.ndarray | None:
     """Greedy returns of every lane, [lanes, episodes]; None if episodes have no time limit.
 
-    Arguments as for `evaluate_lanes`.
+    Args:
+        state: as for `evaluate_lanes`.
+        programs: from `compile_run`.
     """
-    if not has_time_limit(plan.config):
+    if (compiled := programs.evaluation) is None:
         return None
-    return evaluate_lanes(plan.keys().final_evaluation, plan, state, plan.episodes, mesh=mesh)
+    keys = plan.keys().final_evaluation
+    return evaluate_lanes(
+        keys, plan, state, plan.episodes, mesh=programs.mesh, compile=lambda _: compiled
+    )
 
 
 def evaluate_lanes(
@@ -211,6 +224,7 @@ def evaluate_lanes(
     *,
     policy: PolicyFactory = policy,
     mesh: Mesh | None = None,
+    compile: Callable[[Program], jax.stages.Compiled] = Program.compile,
 ) -> np.ndarray:
     """Returns of every lane's policy, [lanes, episodes].
 
@@ -219,6 +233,7 @@ def evaluate_lanes(
             of start states.
         state: of all lanes; environments and memory are not used.
         mesh: the devices; None for `mesh_for` all available ones.
+        compile: compiles the `evaluation_program`, or returns one that is compiled already.
 
     Raises:
         ConfigError: the environment has no time limit.
@@ -226,10 +241,8 @@ def evaluate_lanes(
     mesh = mesh or mesh_for(plan.lanes)
     policies = fill(policy_state(state), plan.lanes, mesh)
     keys = fill(keys, plan.lanes, mesh)
-    function, arguments = evaluation_program(
-        keys, plan, policies, episodes, policy=policy, mesh=mesh
-    )
-    return np.asarray(function(*arguments))[: plan.lanes]
+    program = evaluation_program(keys, plan, policies, episodes, policy=policy, mesh=mesh)
+    return np.asarray(compile(program)(*program.arguments))[: plan.lanes]
 
 
 def evaluation_program(
@@ -276,7 +289,7 @@ def train_seeds(
     for state, progress in run_chunks(plan, programs, state):  # noqa: B007, B020
         history.append(progress)
         on_chunk(progress)
-    evaluation = final_evaluation(plan, state, programs.mesh)
+    evaluation = final_evaluation(plan, state, programs)
     state = trim(state, plan.lanes, programs.mesh)
     return Result(state, history, evaluation, programs.seconds, history[-1].seconds)
 

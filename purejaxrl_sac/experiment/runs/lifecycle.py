@@ -13,6 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +22,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.config import Bounds, Config, ConfigError, whole_number
 from purejaxrl_sac.evaluate import PolicyFactory
 from purejaxrl_sac.evaluate import policy as greedy_policy
 from purejaxrl_sac.experiment.devices import processes, resources
@@ -102,13 +103,16 @@ class Run(NamedTuple):
             devices: the maximum number of devices; None for all available ones.
 
         Raises:
-            ConfigError: the environment has no time limit.
+            ConfigError: the environment has no time limit, or memory is insufficient.
         """
+        episodes = whole_number("episodes", episodes, at_least=1)
         keys = jax.random.split(jax.random.fold_in(plans.key_from_seed(seed), 1), self.plan.lanes)
         mesh = mesh_for(self.plan.lanes, devices)
+        resources.check_evaluation(self.plan, mesh, episodes)
         returns = engine.evaluate_lanes(
-            keys, self.plan, self.state, episodes, policy=policy, mesh=mesh
-        )
+            keys, self.plan, self.state, episodes, policy=policy, mesh=mesh,
+            compile=partial(resources.compile_evaluation, mesh=mesh),
+        )  # fmt: skip
         return np.where(self.failed[:, None], np.nan, returns)
 
     def frame(self) -> pandas.DataFrame:
@@ -169,7 +173,7 @@ def run(
         config, seeds, seed=seed, chunks=chunks, episodes=episodes,
         eval_every=eval_every, eval_episodes=eval_episodes, variants=variants,
     )  # fmt: skip
-    check_keep(keep)
+    check_storage(keep, checkpoint_minutes)
     mesh = mesh_for(plan.lanes, devices)
     directory = RunDirectory(Path(out))
     _check_same_in_all_processes(directory, plan, mesh)
@@ -224,7 +228,7 @@ def resume(
         old_plan = directory.read_plan(config)
         document = directory.read_document()
         keep = document["keep"] if keep is None else keep
-        check_keep(keep)
+        check_storage(keep, checkpoint_minutes)
         plan = _extended_plan(directory, old_plan, steps)
         mesh = mesh_for(plan.lanes, devices)
         _check_versions(directory, document, any_version, mesh, reporter)
@@ -373,7 +377,7 @@ def _train(
                 checkpoints.wait()
                 number = interrupts.received or signal.SIGTERM  # another process received it
                 raise StoppedError(directory.path, progress.steps, number)
-    evaluation = engine.final_evaluation(plan, state, mesh)
+    evaluation = engine.final_evaluation(plan, state, programs)
     state = trim(state, plan.lanes, mesh)
     result = Result(state, history, evaluation, programs.seconds, history[-1].seconds)
     processes.on_first(lambda: _write_results(directory, plan, result, mesh, reporter))
@@ -420,10 +424,10 @@ def is_best(progress: Progress, history: Sequence[Progress]) -> bool:
     return math.isfinite(latest) and all(not math.isfinite(x) or latest > x for x in scores)
 
 
-def check_keep(keep: int) -> None:
-    """Raises ConfigError if no checkpoint would be kept."""
-    if keep < 1:
-        raise ConfigError(f"keep is {keep}, but must be at least 1")
+def check_storage(keep: int, checkpoint_minutes: float) -> None:
+    """Raises ConfigError if no checkpoint would be kept, or the time between them is no time."""
+    whole_number("keep", keep, at_least=1)
+    Bounds(float, at_least=0, infinite=True).check("checkpoint_minutes", checkpoint_minutes)
 
 
 def _first_process_only(reporter: Reporter | None) -> Reporter:

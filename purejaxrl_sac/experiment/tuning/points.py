@@ -10,12 +10,11 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from purejaxrl_sac.config import Config, ConfigError, unknown, validate
+from purejaxrl_sac.config import Config, ConfigError, traced_fields, unknown, validate
 
 Point = dict[str, Any]  # field -> value
 Scale = Callable[[float], float]  # increasing, from [0, 1) to values
@@ -75,15 +74,6 @@ def sampled(cube: np.ndarray, **scales: Scale) -> list[Point]:
         {name: float(scale(u)) for (name, scale), u in zip(scales.items(), row, strict=True)}
         for row in cube
     ]
-
-
-def traced_fields(config: Config) -> set[str]:
-    """The fields that may differ between lanes of one program."""
-    return {
-        field.name
-        for field in dataclasses.fields(config)
-        if field.metadata.get("pytree_node", True) and isinstance(getattr(config, field.name), Real)
-    }
 
 
 def check_points(config: Config, points: Sequence[Point]) -> list[Point]:

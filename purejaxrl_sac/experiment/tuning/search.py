@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from purejaxrl_sac.config import Config, ConfigError, validate
+from purejaxrl_sac.config import Config, ConfigError, traced_fields, validate
 from purejaxrl_sac.experiment.devices import resources
 from purejaxrl_sac.experiment.devices.mesh import fill, mesh_for, padded, shardings, trim
 from purejaxrl_sac.experiment.runs import engine, plans
@@ -28,7 +28,6 @@ from purejaxrl_sac.experiment.tuning.points import (
     check_points,
     points_per_batch,
     static_values,
-    traced_fields,
     variants,
 )
 from purejaxrl_sac.train import seed_axes
