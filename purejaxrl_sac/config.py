@@ -58,8 +58,7 @@ class Bounds(NamedTuple):
             if not all(_is_whole(x) and int(x) > 0 for x in sizes):
                 raise ConfigError(f"{name} is {value!r}, but must be a tuple of whole numbers > 0")
             return
-        if _is_array(value) and value.ndim == 0:
-            value = value.item()
+        value = _plain(value)
         number = isinstance(value, Real) and not isinstance(value, bool)
         if not (_is_whole(value) if self.kind is int else number):
             what = "a whole number" if self.kind is int else "a number"
@@ -154,10 +153,9 @@ class Config(struct.PyTreeNode):
         """
         for name in static_fields(type(self)):
             value = getattr(self, name)
-            if isinstance(value, list):
-                object.__setattr__(self, name, tuple(value))
-            elif _is_array(value) and value.ndim == 0:
-                object.__setattr__(self, name, value.item())
+            plain = tuple(value) if isinstance(value, list) else _plain(value)
+            if plain is not value:
+                object.__setattr__(self, name, plain)
 
     @property
     def steps_per_iteration(self) -> int:
@@ -241,6 +239,17 @@ def traced_fields(config: Config) -> set[str]:
 def _is_array(value: Any) -> bool:
     concrete = not isinstance(value, jax.core.Tracer)
     return concrete and isinstance(value, np.ndarray | np.generic | jax.Array)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's and JAX's scalars as Python's; other values unchanged."""
+    if (
+        not _is_array(value)
+        or value.ndim
+        or jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended)
+    ):
+        return value
+    return value.item()
 
 
 def bounds_of(kind: type[Any]) -> dict[str, Bounds]:

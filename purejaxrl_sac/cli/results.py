@@ -91,11 +91,11 @@ def export(options: ExportOptions) -> None:
 
 def info(options: InfoOptions) -> None:
     """Print the configuration and status of a run or a sweep, from its files alone."""
-    from purejaxrl_sac.experiment.runs import display
+    from purejaxrl_sac.experiment.runs import display, files
     from purejaxrl_sac.experiment.runs.directory import RunDirectory
     from purejaxrl_sac.experiment.tuning import sweep
 
-    if (options.run / "sweep.json").exists():
+    if files.exists(options.run / "sweep.json"):
         rows = sweep.describe(options.run)
     else:
         rows = RunDirectory.find(options.run).describe()

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.errors import one_line
 from purejaxrl_sac.experiment.pictures import plot
+from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 
 
@@ -30,7 +31,7 @@ def compare(paths: Sequence[Path], metric: str, out: Path) -> Figure:
     """
     if not paths:
         raise ConfigError("plot needs at least one run")
-    if out.exists():
+    if files.exists(out):
         raise ConfigError(f"{out} exists already: give --out another name")
     runs = [RunDirectory.find(path) for path in paths]
     envs = sorted({run.read_document()["config"]["env"] for run in runs})

@@ -115,8 +115,8 @@ class RunDirectory:
         Raises:
             ConfigError: there is no run.
         """
-        if not (Path(path) / "config.json").is_file():
-            reason = "has no config.json" if Path(path).exists() else "does not exist"
+        if not files.exists(Path(path) / "config.json"):
+            reason = "has no config.json" if files.exists(Path(path)) else "does not exist"
             raise ConfigError(f"{path} is not a run: it {reason}")
         return cls(path)
 

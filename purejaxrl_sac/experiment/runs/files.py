@@ -63,6 +63,18 @@ def write_figure(path: Path, figure: Figure) -> None:
         figure.savefig(file, format=path.suffix[1:])
 
 
+def exists(path: Path) -> bool:
+    """Whether a path exists.
+
+    Raises:
+        ConfigError: this cannot be found out, for example because the path is too long.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+
+
 def read_text(path: Path) -> str:
     """Reads a text file; bytes that are not UTF-8 become U+FFFD.
 

@@ -125,7 +125,7 @@ def plan(
         ConfigError: the configuration cannot run, or a count is out of range.
     """
     build(config)
-    variants = _checked_variants(config, variants or {})
+    variants = _checked_variants(config, {} if variants is None else variants)
     key_from_seed(seed)
     seed = int(seed)
     seeds = whole_number("seeds", seeds, at_least=1)
@@ -148,6 +148,8 @@ def _checked_variants(config: Config, variants: dict[str, list[float]]) -> dict[
     Raises:
         ConfigError: a field cannot vary, or its values are no list of valid numbers.
     """
+    if not isinstance(variants, dict):
+        raise ConfigError(f"variants is {variants!r}, but must be a dict of lists")
     checked = {}
     for name, values in variants.items():
         if name not in (traced := traced_fields(config)):

@@ -72,7 +72,8 @@ class HalvingResult(NamedTuple):
 
     points: list[Point]
     rungs: list[list[Rung]]  # of each batch
-    best: int  # index of the point with the highest score at the last rung
+    best: int | None  # index of the point with the highest score at the last rung; None if every
+    # point diverged
 
     def table(self) -> list[dict[str, Any]]:
         """One row per rung and point that reached it."""
@@ -139,7 +140,15 @@ def successive_halving(
     last = [rungs[-1] for rungs in batches if rungs[-1].steps == final]
     finalists = np.concatenate([rung.points for rung in last])
     scores = [_iqm(scores) for rung in last for scores in rung.scores]
-    return HalvingResult(points, batches, int(finalists[np.argmax(scores)]))
+    best = highest(np.array(scores))
+    return HalvingResult(points, batches, None if best is None else int(finalists[best]))
+
+
+def highest(scores: np.ndarray) -> int | None:
+    """The index of the highest finite score; None if there is none."""
+    if not np.isfinite(scores).any():
+        return None
+    return int(np.argmax(np.where(np.isfinite(scores), scores, -np.inf)))
 
 
 def rung_ends(iterations: int, points: int, eta: int, first: float | None = None) -> list[int]:
@@ -251,7 +260,9 @@ def _train_chunk(
     _, _, eval_keys = plan.keys()
     keys = fill(eval_keys, plan.lanes, programs.mesh)
     state, metrics = programs.chunks[length](state, config, keys, True)
-    scores = np.where(metrics["finite"] < length, np.nan, metrics["greedy_return"])
+    returns = np.asarray(metrics["greedy_return"])
+    diverged = (np.asarray(metrics["finite"]) < length) | ~np.isfinite(returns)
+    scores = np.where(diverged, np.nan, returns)
     return state, scores[: plan.lanes]
 
 
@@ -295,7 +306,8 @@ class PopulationResult(NamedTuple):
 
     state: TrainState  # leading axis [P]
     generations: list[Generation]
-    best: int  # index of the member with the highest score at the end
+    best: int | None  # index of the member with the highest score at the end; None if every member
+    # diverged
 
 
 def exploit_and_explore(
@@ -425,8 +437,7 @@ def population_based_training(
             state = state._replace(key=jax.device_put(key, state.key.sharding))
         history.append(Generation(plan.steps(done), scores, used, parents))
         on_generation(history[-1])
-    best = int(np.argmax(np.where(np.isnan(scores), -np.inf, scores)))
-    return PopulationResult(trim(state, plan.lanes, mesh), history, best)
+    return PopulationResult(trim(state, plan.lanes, mesh), history, highest(scores))
 
 
 def _config_lanes(config: Config, values: dict[str, jax.Array], plan: Plan, mesh: Mesh) -> Config:
@@ -453,7 +464,7 @@ def optuna_search(
     seed: int = 0,
     episodes: int = 64,
     devices: int | None = None,
-) -> Point:
+) -> Point | None:
     """Run an Optuna study (extra `optuna`), with batches of trials trained together.
 
         study = optuna.create_study(direction="maximize")
@@ -471,7 +482,7 @@ def optuna_search(
         devices: number of devices that lanes are distributed over; None for all.
 
     Returns:
-        the point with the highest score.
+        the point with the highest score; None if every point diverged.
 
     Raises:
         ConfigError: Optuna is not installed, the study does not maximise, no time limit is known,
@@ -509,4 +520,6 @@ def optuna_search(
                 study.tell(trial, state=TrialState.FAIL)
             else:
                 study.tell(trial, score)
+    if not any(trial.state == TrialState.COMPLETE for trial in study.trials):
+        return None
     return check_points(config, [suggest(FixedTrial(study.best_params))])[0]

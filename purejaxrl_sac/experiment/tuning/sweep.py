@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.config import Config, ConfigError, whole_number
 from purejaxrl_sac.experiment.devices import processes, resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.errors import InsufficientMemoryError, StoppedError
@@ -162,12 +162,14 @@ def plan(
 ) -> Sweep:
     """Check and plan a sweep; arguments and errors as for `run`."""
     points = check_points(config, points)
+    seeds = whole_number("seeds", seeds, at_least=1)
+    seed = whole_number("seed", seed, at_least=0, at_most=2**32 - 1)
     fresh_seeds = seeds if fresh_seeds is None else fresh_seeds
+    fresh_seeds = whole_number("fresh_seeds", fresh_seeds, at_least=0)
     sweep = Sweep(config, points, seeds, seed, chunks, episodes, fresh_seeds)
     for group in sweep.programs():
-        plans.plan(sweep.config_of(points[group[0]]), seeds, chunks=chunks, episodes=episodes)
-    if fresh_seeds < 0:
-        raise ConfigError(f"fresh_seeds is {fresh_seeds}, but must be zero (none) or more")
+        config = sweep.config_of(points[group[0]])
+        plans.plan(config, max(seeds, fresh_seeds), chunks=chunks, episodes=episodes)
     return sweep
 
 
@@ -224,7 +226,7 @@ def resume(path: Path | str, *, config: Config | None = None, **options: Any) ->
 
 def read(path: Path, config: Config | None = None) -> Sweep:
     """Read the plan of a sweep from its directory; arguments and errors as for `resume`."""
-    if not (path / "sweep.json").is_file():
+    if not files.exists(path / "sweep.json"):
         raise ConfigError(f"{path} is not a sweep: it has no sweep.json")
     document = read_document(path)
     if config is None:
@@ -383,6 +385,9 @@ def _max_points(sweep: Sweep, point: int, max_lanes: int | None, devices: int | 
     plan = plans.plan(config, sweep.seeds, chunks=sweep.chunks, episodes=sweep.episodes)
     mesh = mesh_for(plan.lanes, devices)
     resources.check_state(plan, mesh)
+    if sweep.fresh_seeds:
+        fresh = plan._replace(seeds=sweep.fresh_seeds)
+        resources.check_state(fresh, mesh_for(fresh.lanes, devices))
     needed = sum(resources.state_bytes(plan, mesh).values())
     count = int(resources.SWEEP_FRACTION * resources.available() / needed)
     if max_lanes is not None:
