@@ -19,6 +19,7 @@ from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
@@ -56,19 +57,21 @@ class Bounds(NamedTuple):
         if self.kind is tuple:
             sizes: Iterable[Any] = value if isinstance(value, tuple | list) else [None]
             if not all(_is_whole(x) and int(x) > 0 for x in sizes):
-                raise ConfigError(f"{name} is {value!r}, but must be a tuple of whole numbers > 0")
+                raise ConfigError(
+                    f"{name} is {shown(value)}, but must be a tuple of whole numbers > 0"
+                )
             return
         value = _plain(value)
         number = isinstance(value, Real) and not isinstance(value, bool)
         if not (_is_whole(value) if self.kind is int else number):
             what = "a whole number" if self.kind is int else "a number"
-            raise ConfigError(f"{name} is {value!r}, but must be {what}")
+            raise ConfigError(f"{name} is {shown(value)}, but must be {what}")
         try:
             violated = self.violated(float(value))
         except OverflowError:
             violated = "finite"
         if violated:
-            raise ConfigError(f"{name} is {value}, but must be {violated}")
+            raise ConfigError(f"{name} is {shown(value)}, but must be {violated}")
 
     def violated(self, x: float) -> str:
         """The bound that a number violates; empty if it is within all of them."""
@@ -220,7 +223,8 @@ def unknown(kind: str, name: object, known: Iterable[str], otherwise: str = "") 
     """The error for a name that does not exist, with the nearest one that does."""
     near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.4)
     hint = f"did you mean {near[0]}?" if near else otherwise or f"choose from {', '.join(known)}"
-    return ConfigError(f"no {kind} is called {name}: {hint}")
+    called = name if isinstance(name, str) else shown(name)
+    return ConfigError(f"no {kind} is called {called}: {hint}")
 
 
 def static_fields(kind: type[Any]) -> list[str]:
@@ -243,13 +247,16 @@ def _is_array(value: Any) -> bool:
 
 def _plain(value: Any) -> Any:
     """NumPy's and JAX's scalars as Python's; other values unchanged."""
-    if (
-        not _is_array(value)
-        or value.ndim
-        or jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended)
-    ):
+    if not _is_array(value) or value.ndim:
         return value
-    return value.item()
+    extended = jnp.issubdtype(value.dtype, jax.dtypes.extended)  # such as PRNG keys
+    return value if extended else value.item()
+
+
+def shown(value: object) -> str:
+    """A value as text of one line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def bounds_of(kind: type[Any]) -> dict[str, Bounds]:
@@ -277,9 +284,9 @@ def validate(config: Config) -> None:
     if config.algorithm is None:
         raise ConfigError(f"a {type(config).__name__} has no algorithm: set algorithm=...")
     if not callable(config.algorithm):
-        raise ConfigError(f"algorithm is {config.algorithm!r}, but must be a function")
+        raise ConfigError(f"algorithm is {shown(config.algorithm)}, but must be a function")
     if not (isinstance(config.wrappers, tuple) and all(map(callable, config.wrappers))):
-        raise ConfigError(f"wrappers is {config.wrappers!r}, but must be a tuple of functions")
+        raise ConfigError(f"wrappers is {shown(config.wrappers)}, but must be a tuple of functions")
     for name in static_fields(type(config)):
         if _is_array(getattr(config, name)):
             raise ConfigError(f"{name} is an array, but must be a Python value")

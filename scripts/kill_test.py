@@ -81,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     context.set_forkserver_preload(["scripts.kill_test"])
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/programs"  # before the server starts
+        # before the server of processes starts
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{folder}/programs")
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
         for name in options.only:
             start = time.monotonic()

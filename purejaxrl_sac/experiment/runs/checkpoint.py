@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from purejaxrl_sac.experiment.errors import DamagedError
 from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.types import PyTree
 
+SEAL = "crc32.json"  # in the directory of a checkpoint
 REASONS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
 
 Parts = dict[str, PyTree]
@@ -87,7 +89,7 @@ class Checkpoints:
     @cached_property
     def manager(self) -> ocp.CheckpointManager:
         """Lazy, because orbax creates the directory."""
-        asynchronous = ocp.AsyncOptions(post_finalization_callback=self._forget_paths)
+        asynchronous = ocp.AsyncOptions(post_finalization_callback=self._seal)
         read_only = self.keep is None
         options = ocp.CheckpointManagerOptions(
             max_to_keep=self.keep,
@@ -97,11 +99,36 @@ class Checkpoints:
         )
         return ocp.CheckpointManager(self.path, options=options)
 
-    def _forget_paths(self) -> None:
-        """Empties the files with which orbax marks a checkpoint as complete: they hold its path."""
-        for file in self.path.rglob("commit_success.txt"):
-            with contextlib.suppress(FileNotFoundError):  # an old checkpoint that is being removed
-                os.truncate(file, 0)
+    def _seal(self) -> None:
+        """Adds the checksums of its files to a checkpoint, before its directory is renamed.
+
+        Damaged files are thus found before orbax reads them.
+        """
+        if processes.is_first():
+            for folder in self.path.glob("*.orbax-checkpoint-tmp*"):
+                parts = [part.name for part in folder.iterdir() if part.is_dir()]
+                self._forget_path(folder)
+                files.write_text(folder / SEAL, json.dumps(files.contents(folder, parts)))
+
+    def _forget_path(self, folder: Path) -> None:
+        """Empties the files by which orbax marks a checkpoint as complete: they hold its path."""
+        if processes.is_first():
+            for file in folder.rglob("commit_success.txt"):
+                with contextlib.suppress(OSError):  # an old checkpoint, which is being removed
+                    os.truncate(file, 0)
+
+    def _check_files(self, steps: int, parts: Collection[str]) -> None:
+        """Raises DamagedError if files of these parts differ from what was written."""
+        folder = self.path / str(steps)
+        try:
+            written = files.parse(files.read_text(folder / SEAL)) or {}
+        except ConfigError as error:
+            raise DamagedError(str(error)) from None
+        expected = {name: crc for name, crc in written.items() if name.split("/")[0] in parts}
+        found = files.contents(folder, parts)
+        for name in sorted(expected.keys() | found.keys()):
+            if expected.get(name) != found.get(name):
+                raise DamagedError(f"the file {name} differs")
 
     def steps(self) -> list[int]:
         """The steps of all checkpoints, in ascending order."""
@@ -136,6 +163,7 @@ class Checkpoints:
         if "manager" in self.__dict__:
             with failures_as_os_errors():
                 self.manager.wait_until_finished()
+            self._forget_path(self.path)
 
     def restore(self, steps: int, lanes: int, **like: PyTree) -> Parts:
         """Restores parts of a checkpoint.
@@ -157,6 +185,7 @@ class Checkpoints:
             name: ocp.args.StandardRestore(jax.tree.map(placed, keys_to_data(part)), strict=False)
             for name, part in like.items()
         }
+        self._check_files(steps, {*like, "check"})
         check = self._check(steps)
         if any(check["structures"].get(name) != structure(like[name]) for name in like):
             raise ConfigError(
@@ -219,6 +248,8 @@ class Checkpoints:
         if "manager" in self.__dict__:
             with failures_as_os_errors():
                 self.manager.close()
+            if self.keep is not None:
+                self._forget_path(self.path)
 
 
 @contextlib.contextmanager

@@ -341,8 +341,13 @@ class RunDirectory:
         return columns
 
     def history(self, plan: Plan, steps: int) -> list[Progress]:
-        """The progress of the run up to a step, from `metrics.jsonl`."""
-        latest = np.full(plan.lanes, np.nan, np.float32)
+        """The progress of the run up to a step, from `metrics.jsonl`.
+
+        If the last row is missing, the last progress has no metrics.
+        """
+        unknown = np.full(plan.lanes, np.nan, np.float32)
+        none = np.zeros(plan.lanes, int)
+        latest = unknown
         history = []
         for row in self.read_metrics(plan.lanes, steps).rows:
             metrics = {name: from_list(x) for name, x in row.items() if name not in SCALARS}
@@ -359,6 +364,23 @@ class RunDirectory:
                     evaluation=evaluation,
                     **{name: metrics.pop(name) for name in PER_LANE},
                     metrics=metrics,
+                )
+            )
+        if not history or history[-1].steps != steps:
+            last = history[-1] if history else None
+            history.append(
+                Progress(
+                    steps=steps,
+                    total_steps=plan.total,
+                    seconds=last.seconds if last else 0.0,
+                    rate=last.rate if last else math.nan,
+                    latest_return=latest,
+                    evaluation={},
+                    failed_step=last.failed_step if last else none - 1,
+                    episodes=none,
+                    episode_return=unknown,
+                    episode_length=unknown,
+                    metrics={},
                 )
             )
         return history

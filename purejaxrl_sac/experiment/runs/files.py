@@ -12,11 +12,11 @@ import os
 import types
 import typing
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.config import ConfigError, shown
 
 if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -180,9 +180,7 @@ def _violation(value: Any, kind: Any) -> str:
     boolean = isinstance(value, bool) and outer is not bool
     huge = isinstance(value, int) and abs(value) >= 2**64
     if not isinstance(value, accepted) or boolean or huge:
-        shown = repr(value)
-        shown = shown if len(shown) <= 40 else f"{shown[:37]}..."
-        return f" is {shown}, but must be {NAMES[outer]}"
+        return f" is {shown(value)}, but must be {NAMES[outer]}"
     hints = typing.get_type_hints(kind) if typed else {}
     if typed and (different := value.keys() ^ hints.keys()):
         name = min(different)
@@ -192,6 +190,20 @@ def _violation(value: Any, kind: Any) -> str:
         if inner := _violation(x, hints[name] if typed else arguments[-1]):
             return f": {name}{inner}"
     return ""
+
+
+def contents(path: Path, below: Collection[str]) -> dict[str, str]:
+    """The CRC-32 of every file in some subdirectories of a directory, by its relative path."""
+    found = {}
+    for name in sorted(below):
+        for file in sorted((path / name).rglob("*")):
+            if file.is_file():
+                crc = 0
+                with file.open("rb") as content:
+                    while chunk := content.read(2**20):
+                        crc = zlib.crc32(chunk, crc)
+                found[file.relative_to(path).as_posix()] = f"{crc:08x}"
+    return found
 
 
 def numbered(path: Path) -> list[int]:

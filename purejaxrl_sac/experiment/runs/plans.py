@@ -14,6 +14,7 @@ from purejaxrl_sac.config import (
     Config,
     ConfigError,
     bounds_of,
+    shown,
     traced_fields,
     unknown,
     validate,
@@ -149,13 +150,13 @@ def _checked_variants(config: Config, variants: dict[str, list[float]]) -> dict[
         ConfigError: a field cannot vary, or its values are no list of valid numbers.
     """
     if not isinstance(variants, dict):
-        raise ConfigError(f"variants is {variants!r}, but must be a dict of lists")
+        raise ConfigError(f"variants is {shown(variants)}, but must be a dict of lists")
     checked = {}
     for name, values in variants.items():
         if name not in (traced := traced_fields(config)):
             raise unknown("traced field", name, sorted(traced))
         if isinstance(values, str) or not np.size(values) or np.ndim(values) != 1:
-            raise ConfigError(f"variants: {name} is {values!r}, but must be a list of numbers")
+            raise ConfigError(f"variants: {name} is {shown(values)}, but must be a list of numbers")
         checked[name] = [x.item() if hasattr(x, "item") else x for x in values]
     lengths = {name: len(values) for name, values in checked.items()}
     if len(set(lengths.values())) > 1:
