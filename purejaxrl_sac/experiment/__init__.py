@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # what an editor follows; at run time, `__getattr__`
         record,
     )
     from purejaxrl_sac.experiment.runs.lifecycle import Run, load, resume, run
-    from purejaxrl_sac.experiment.tuning import points, search, sensitivity, sweep
+    from purejaxrl_sac.experiment.tuning import journal, points, search, sensitivity, sweep
 
 WINGS = {
     "": ("errors", "export", "statistics"),
@@ -55,7 +55,7 @@ WINGS = {
         "record",
     ),
     "devices.": ("cluster", "mesh", "processes", "resources"),
-    "tuning.": ("points", "search", "sensitivity", "sweep"),
+    "tuning.": ("journal", "points", "search", "sensitivity", "sweep"),
     "pictures.": (
         "compare",
         "exact",
@@ -80,6 +80,7 @@ __all__ = [
     "exact",
     "export",
     "files",
+    "journal",
     "lifecycle",
     "load",
     "loggers",

@@ -117,6 +117,15 @@ class Checkpoints:
                 with contextlib.suppress(OSError):  # an old checkpoint, which is being removed
                     os.truncate(file, 0)
 
+    def verify(self, steps: int) -> None:
+        """Raises DamagedError if a checkpoint does not exist, or files differ from those saved."""
+        check = self._check(steps)
+        self._check_files(steps, {*check["checksums"], "check"})
+
+    def delete(self, steps: int) -> None:
+        """Removes a checkpoint."""
+        self.manager.delete(steps)
+
     def _check_files(self, steps: int, parts: Collection[str]) -> None:
         """Raises DamagedError if files of these parts differ from what was written."""
         folder = self.path / str(steps)

@@ -7,12 +7,14 @@ and their types are those of a `TypedDict`.
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 import os
 import types
 import typing
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -53,6 +55,15 @@ def write_text(path: Path, text: str) -> None:
     """Replaces a text file atomically."""
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replaces a CSV file atomically; the fields are those of the first row."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def write_figure(path: Path, figure: Figure) -> None:

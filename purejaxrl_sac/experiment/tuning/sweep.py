@@ -7,8 +7,6 @@ so a sweep is distributed over devices, stopped and resumed as a run is.
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
 import shutil
@@ -303,7 +301,7 @@ def train_remaining(
             if sweep.fresh_seeds and best is not None:
                 batch = fresh_batch(path, sweep, best)
                 engine([batch], **options)
-                fresh = _lane_scores(batch.path)
+                fresh = lane_scores(batch.path)
         except StoppedError as stop:
             raise StoppedError(path, stop.steps, stop.signal) from None
         result = SweepResult(path, sweep, scores, best, fresh)
@@ -399,12 +397,12 @@ def read_scores(path: Path, sweep: Sweep) -> np.ndarray:
     """Read the scores of all batches, [points, seeds]; nan where a seed diverged."""
     scores = np.full((len(sweep.points), sweep.seeds), np.nan)
     for group in _existing_batches(path):
-        lanes = _lane_scores(_batch_path(path, group))
+        lanes = lane_scores(_batch_path(path, group))
         scores[group.start : group.stop] = lanes.reshape(-1, sweep.seeds)
     return scores
 
 
-def _lane_scores(path: Path) -> np.ndarray:
+def lane_scores(path: Path) -> np.ndarray:
     """Greedy returns of a run, [lanes], or training returns where there is no time limit."""
     directory = RunDirectory.find(path)
     summary = directory.read_summary()
@@ -463,13 +461,13 @@ def _write_results(result: SweepResult) -> None:
 
     path, sweep = result.path, result.sweep
     table = result.table()
-    _write_csv(path / "table.csv", table)
+    files.write_csv(path / "table.csv", table)
     rows = [
         {"point": i, **point, "seed": seed, "score": score}
         for i, point in enumerate(sweep.points)
         for seed, score in enumerate(result.scores[i])
     ]
-    _write_csv(path / "seeds.csv", rows)
+    files.write_csv(path / "seeds.csv", rows)
     sensitivity.write_figures(sweep.points, result.scores, result.best, path)
     document: dict[str, Any] = {
         "points": len(sweep.points),
@@ -530,14 +528,6 @@ def describe(path: Path) -> dict[str, str]:
 def format_value(value: Any) -> str:
     """A value with at most four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    files.write_text(path, text.getvalue())
 
 
 class _BatchReporter(Reporter):
