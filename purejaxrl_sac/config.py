@@ -19,6 +19,7 @@ from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
@@ -27,6 +28,10 @@ from purejaxrl_sac.types import Algorithm, Wrapper
 
 class ConfigError(ValueError):
     """A configuration that cannot run; the message is one line that says what to do."""
+
+
+def _is_whole(x: Any) -> bool:
+    return isinstance(x, Integral) and not isinstance(x, bool)
 
 
 class Bounds(NamedTuple):
@@ -46,21 +51,27 @@ class Bounds(NamedTuple):
         if isinstance(value, jax.core.Tracer) or (self.optional and value is None):
             return
         if self.kind is str:
-            if value not in self.one_of:
+            if not isinstance(value, str) or value not in self.one_of:
                 raise unknown(name, value, self.one_of)
             return
         if self.kind is tuple:
-            sizes = value if isinstance(value, tuple | list) else [None]
-            if not all(isinstance(x, Integral) and int(x) > 0 for x in sizes):
-                raise ConfigError(f"{name} is {value!r}, but must be a tuple of whole numbers > 0")
+            sizes: Iterable[Any] = value if isinstance(value, tuple | list) else [None]
+            if not all(_is_whole(x) and int(x) > 0 for x in sizes):
+                raise ConfigError(
+                    f"{name} is {shown(value)}, but must be a tuple of whole numbers > 0"
+                )
             return
-        if np.ndim(value) == 0 and isinstance(value, np.ndarray | np.generic | jax.Array):
-            value = value.item()
-        if isinstance(value, bool) or not isinstance(value, Integral if self.kind is int else Real):
+        value = _plain(value)
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if not (_is_whole(value) if self.kind is int else number):
             what = "a whole number" if self.kind is int else "a number"
-            raise ConfigError(f"{name} is {value!r}, but must be {what}")
-        if violated := self.violated(float(value)):
-            raise ConfigError(f"{name} is {value}, but must be {violated}")
+            raise ConfigError(f"{name} is {shown(value)}, but must be {what}")
+        try:
+            violated = self.violated(float(value))
+        except OverflowError:
+            violated = "finite"
+        if violated:
+            raise ConfigError(f"{name} is {shown(value)}, but must be {violated}")
 
     def violated(self, x: float) -> str:
         """The bound that a number violates; empty if it is within all of them."""
@@ -138,6 +149,17 @@ class Config(struct.PyTreeNode):
     normalization_limit: float = traced(10.0, above=0)
     """Standard deviations that the wrappers of `normalize` clip to."""
 
+    def __post_init__(self) -> None:
+        """Makes static fields hashable: Python's numbers for NumPy's and JAX's, tuples for lists.
+
+        Left in a static field, an array would make every later comparison of configurations fail.
+        """
+        for name in static_fields(type(self)):
+            value = getattr(self, name)
+            plain = tuple(value) if isinstance(value, list) else _plain(value)
+            if plain is not value:
+                object.__setattr__(self, name, plain)
+
     @property
     def steps_per_iteration(self) -> int:
         """Environment steps per iteration, over all parallel environments."""
@@ -184,11 +206,57 @@ class Config(struct.PyTreeNode):
             )
 
 
+def whole_number(name: str, value: Any, **bounds: Any) -> int:
+    """An argument as an int; NumPy's and JAX's integers are whole numbers, booleans are not.
+
+    Args:
+        **bounds: fields of `Bounds`.
+
+    Raises:
+        ConfigError: it is no whole number, or out of bounds.
+    """
+    Bounds(int, **bounds).check(name, value)
+    return int(value)
+
+
 def unknown(kind: str, name: object, known: Iterable[str], otherwise: str = "") -> ConfigError:
     """The error for a name that does not exist, with the nearest one that does."""
     near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.4)
     hint = f"did you mean {near[0]}?" if near else otherwise or f"choose from {', '.join(known)}"
-    return ConfigError(f"no {kind} is called {name}: {hint}")
+    called = name if isinstance(name, str) else shown(name)
+    return ConfigError(f"no {kind} is called {called}: {hint}")
+
+
+def static_fields(kind: type[Any]) -> list[str]:
+    """The names of a configuration's static fields."""
+    fields = dataclasses.fields(kind)
+    return [field.name for field in fields if not field.metadata.get("pytree_node", True)]
+
+
+def traced_fields(config: Config) -> set[str]:
+    """The fields that may differ between lanes of one program: numbers that are not static."""
+    static = static_fields(type(config))
+    names = (field.name for field in dataclasses.fields(config) if field.name not in static)
+    return {name for name in names if isinstance(getattr(config, name), Real)}
+
+
+def _is_array(value: Any) -> bool:
+    concrete = not isinstance(value, jax.core.Tracer)
+    return concrete and isinstance(value, np.ndarray | np.generic | jax.Array)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's and JAX's scalars as Python's; other values unchanged."""
+    if not _is_array(value) or value.ndim:
+        return value
+    extended = jnp.issubdtype(value.dtype, jax.dtypes.extended)  # such as PRNG keys
+    return value if extended else value.item()
+
+
+def shown(value: object) -> str:
+    """A value as text of one line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def bounds_of(kind: type[Any]) -> dict[str, Bounds]:
@@ -215,6 +283,13 @@ def validate(config: Config) -> None:
         )
     if config.algorithm is None:
         raise ConfigError(f"a {type(config).__name__} has no algorithm: set algorithm=...")
+    if not callable(config.algorithm):
+        raise ConfigError(f"algorithm is {shown(config.algorithm)}, but must be a function")
+    if not (isinstance(config.wrappers, tuple) and all(map(callable, config.wrappers))):
+        raise ConfigError(f"wrappers is {shown(config.wrappers)}, but must be a tuple of functions")
+    for name in static_fields(type(config)):
+        if _is_array(getattr(config, name)):
+            raise ConfigError(f"{name} is an array, but must be a Python value")
     for name, bounds in bounds_of(config.__class__).items():
         bounds.check(name, getattr(config, name))
     config.check()

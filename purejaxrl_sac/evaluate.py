@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac import envs, losses
-from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.config import Config, ConfigError, whole_number
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import EnvState, InitCarry, PyTree, TrainState, Transition
 
@@ -215,6 +215,7 @@ def _scan(
     Returns:
         the last total, and the outputs with leading axis [max_steps].
     """
+    episodes = whole_number("episodes", episodes, at_least=1)
     env = envs.bind(config.env, config.env_params)
     max_steps = env.max_steps if max_steps is None else max_steps
     if max_steps is None or isinstance(max_steps, jax.core.Tracer):

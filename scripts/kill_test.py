@@ -1,138 +1,234 @@
-"""Kill a run with SIGKILL at random times, resume it each time, and compare the results.
+"""Kill runs with SIGKILL at random times, resume them each time, and compare the results.
 
-    python scripts/kill_test.py --kills 20
-    python scripts/kill_test.py --kills 20 --algorithm sac --env Pendulum-v1 --steps 3000
+    python scripts/kill_test.py --kills 3 --only q_learning
+    python scripts/kill_test.py --kills 1000 --record
 
-The final state of every seed and every line of metrics.jsonl (except seconds) must be bitwise equal
-to those of an uninterrupted run. A checkpoint is written after every chunk, so that many kills
-occur during a write; every fifth kill occurs while the process starts. A row is appended to
-`--record`.
+The final state of every seed, every line of metrics.jsonl (except seconds) and every score must be
+bitwise equal to those of an uninterrupted run. A checkpoint is written after every chunk. Of five
+kills, one is at a random time, one while a checkpoint is being written, one while metrics.jsonl or
+summary.json is, one while pictures are, and one while the process starts. Processes are forked from
+one that has imported JAX, so that a kill takes seconds; they share a cache of compiled programs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import random
-import subprocess
+import shutil
+import socket
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from purejaxrl_sac import experiment
-from purejaxrl_sac.experiment.runs.checkpoint import checksum
+from purejaxrl_sac import cli, experiment  # in the server, before it forks
+from purejaxrl_sac.experiment.runs import checkpoint, lifecycle
+from purejaxrl_sac.experiment.tuning import sweep  # noqa: F401
 from scripts import record
 
-
-def start(*arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "purejaxrl_sac", *arguments]
-    quiet = ["--quiet", "--checkpoint-minutes=0"]
-    return subprocess.Popen([*command, *quiet], stdout=subprocess.DEVNULL)
-
-
-def lines(run: Path) -> int:
-    return (
-        (run / "metrics.jsonl").read_text().count("\n") if (run / "metrics.jsonl").exists() else 0
-    )
-
-
-def wait_for_metrics(process: subprocess.Popen, run: Path) -> None:
-    """Wait for a new line of metrics, or the end of the process."""
-    before = lines(run)
-    while process.poll() is None and lines(run) == before:
-        time.sleep(0.01)
+TINY = ["--seeds=2", "--episodes=4", "--chunks=6"]
+SMALL = [*TINY, "--num-envs=4", "--rollout-length=4", "--hidden-sizes", "8", "8", "--steps=480"]
+REPLAY = [*SMALL, "--warmup-steps=48", "--capacity=256", "--batch-size=8"]
+POINTS = ["--grid", "gamma=0.9,0.99", "num-envs=2,4", "--lanes=2", "--fresh-seeds=2"]
+SWEEP = ["--env=chain", "--steps=480", "--seeds=2", "--episodes=4", "--chunks=3", *POINTS]
+WRITES = {
+    "checkpoint": ("checkpoints/*tmp*", "best/*tmp*", "*/*/checkpoints/*tmp*"),
+    "document": ("summary.json.part", "metrics.jsonl.part", "*/*/summary.json.part"),
+    "picture": ("*.png.part", "*.gif", "*/*/*.png.part", "sensitivity.png.part"),
+}
 
 
-def metrics(run: Path) -> list[dict]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+class Case(NamedTuple):
+    """A kind of run."""
+
+    command: list[str]
+    processes: int = 1
+    timeout: float = 300
 
 
-def check(whole: Path, broken: Path) -> None:
-    summaries = [json.loads((run / "summary.json").read_text()) for run in (whole, broken)]
-    if summaries[0]["greedy_returns"] != summaries[1]["greedy_returns"]:
-        sys.exit(f"the final evaluation of {broken} differs")
-    if metrics(broken) != metrics(whole):
-        sys.exit(f"metrics of {broken} differ")
-    for kind in ({"whole": True}, {"best": True}):
-        ends = [checksum(experiment.load(path, **kind).state) for path in (whole, broken)]
-        if ends[0] != ends[1]:
-            sys.exit(f"the state of {broken} differs ({kind})")
-    print("finished: equal to the uninterrupted run", flush=True)
+CASES = {
+    "q_learning": Case(["train", "q_learning", "--env=chain", "--steps=480", *TINY]),
+    "evaluations": Case(
+        ["train", "q_learning", "--env=cliff_walking", "--steps=480", *TINY, "--eval-every=160"]
+    ),
+    "dqn": Case(["train", "dqn", "--env=CartPole-v1", *REPLAY]),
+    "per_dqn": Case(["train", "per_dqn", "--env=CartPole-v1", *REPLAY, "--eval-every=160"]),
+    "sac": Case(
+        ["train", "sac", "--env=Pendulum-v1", *REPLAY, "--normalize", "observations", "rewards"]
+    ),
+    "ppo": Case(["train", "ppo", "--env=CartPole-v1", *SMALL]),
+    "sweep": Case(["sweep", "q_learning", *SWEEP]),
+    "processes": Case(["train", "dqn", "--env=CartPole-v1", *REPLAY], processes=2),
+}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--algorithm", default="per_dqn")
-    parser.add_argument("--env", default="CartPole-v1")
-    parser.add_argument("--steps", default="20000")
-    parser.add_argument("--seeds", default="3")
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
     parser.add_argument("--seed", type=int, default=0, help="seed of the kill times")
     record.add_record(parser, "reliability")
-    options = parser.parse_args()
-    flags = ["--env", options.env, "--steps", options.steps, "--seeds", options.seeds]
-    flags += ["--episodes", "8", "--eval-every", str(int(options.steps) // 5)]
+    options = parser.parse_args(argv)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["scripts.kill_test"])
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / "whole"
-        process = start("train", options.algorithm, *flags, "--out", str(whole))
-        wait_for_metrics(process, whole)
-        start_time = time.monotonic()
-        if process.wait():
-            sys.exit("the uninterrupted run failed")
-        seconds = time.monotonic() - start_time
-        print(f"training without interruption takes {seconds:.1f} s", flush=True)
+        # before the server of processes starts
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{folder}/programs")
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+        for name in options.only:
+            start = time.monotonic()
+            share = options.kills // len(options.only)
+            share += list(options.only).index(name) < options.kills % len(options.only)
+            test = Test(CASES[name], Path(folder) / name, context.Process, rng)
+            row = {"case": name, **test.run(share), "seconds": round(time.monotonic() - start)}
+            stamp = record.stamp("kills", "cpu", ["core", "experiment.runs.lifecycle"])
+            record.append(options.record, stamp | {"value": 0} | row)
+    return 0
 
-        killed, writes, attempt = 0, 0, 0
-        while killed < options.kills:
-            broken = Path(folder) / f"broken-{attempt}"
-            if (broken / "summary.json").exists():  # killed between the last write and the end
-                check(whole, broken)
-                attempt += 1
-                continue
-            if (broken / "config.json").exists():
-                process = start("resume", str(broken))
-            else:
-                process = start("train", options.algorithm, *flags, "--out", str(broken))
-            if killed % 5 != 4:
-                wait_for_metrics(process, broken)
-            try:
-                process.wait(rng.uniform(0, 0.6 * seconds))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                killed += 1
-                writing = any((broken / "checkpoints").glob("*tmp*"))
-                writes += writing
-                during = ", during the write of a checkpoint" * writing
-                print(f"kill {killed}: after {lines(broken)} chunks{during}", flush=True)
-                continue
-            if process.returncode:
-                sys.exit(f"{broken} could not be resumed")
-            check(whole, broken)
-            attempt += 1
-        broken = Path(folder) / f"broken-{attempt}"
-        if (broken / "config.json").exists():
-            if not (broken / "summary.json").exists() and start("resume", str(broken)).wait():
-                sys.exit(f"{broken} could not be resumed")
-            check(whole, broken)
-    print(f"{killed} kills, {writes} of them during the write of a checkpoint: nothing was lost")
-    row = {
-        **record.stamp("kills", depends=["core", "experiment.runs.lifecycle"]),
-        "algorithm": options.algorithm,
-        "environment": options.env,
-        "seeds": int(options.seeds),
-        "steps": int(options.steps),
-        "value": 0,  # runs whose results differ
-        "kills": killed,
-        "during_writes": writes,
+
+class Test:
+    """Runs of one case that are killed, and one that is not."""
+
+    def __init__(
+        self, case: Case, folder: Path, process: Callable[..., BaseProcess], rng: random.Random
+    ) -> None:
+        self.case, self.folder, self.process, self.rng = case, folder, process, rng
+        self.whole = folder / "whole"
+        self.kills: Counter[str] = Counter()
+        self.runs = 0
+
+    def run(self, kills: int) -> dict[str, object]:
+        """Kill runs so many times, and compare each with the uninterrupted one.
+
+        Returns:
+            figures of the test; exits with a message if a run cannot be resumed or differs.
+        """
+        self.folder.mkdir()
+        start = time.monotonic()
+        self._finish(self._start(self.whole))
+        self.seconds = time.monotonic() - start  # later runs find their programs in the cache
+        broken = self.folder / "broken"
+        while self.kills.total() < kills:
+            aims = ("anywhere", "checkpoint", "document", "picture", "start")
+            self._kill(broken, aims[self.kills.total() % len(aims)])
+            if _finished(broken):
+                self._check(broken)
+        if broken.exists():
+            if not _finished(broken):
+                self._finish(self._start(broken))
+            self._check(broken)
+        return {"kills": self.kills.total(), "runs": self.runs, **self.kills}
+
+    def _start(self, path: Path) -> list[BaseProcess]:
+        """Start or resume a run, and return its processes."""
+        started = any((path / name).exists() for name in ("config.json", "sweep.json"))
+        command = ["resume", str(path)] if started else [*self.case.command, "--out", str(path)]
+        command += ["--quiet", "--checkpoint-minutes=0"]
+        if started and "sweep" in self.case.command:
+            command.append("--lanes=2")
+        count = self.case.processes
+        shared = []
+        if count > 1:
+            with socket.create_server(("localhost", 0)) as server:
+                port = server.getsockname()[1]
+            shared = [f"--coordinator=localhost:{port}", f"--processes={count}", "--cpu-devices=1"]
+        processes = []
+        for index in range(count):
+            own = [*shared, f"--process={index}"] if shared else []
+            processes.append(self.process(target=work, args=([*command, *own],)))
+            processes[-1].start()
+        return processes
+
+    def _finish(self, processes: list[BaseProcess]) -> None:
+        for process in processes:
+            process.join(self.case.timeout)
+            if process.exitcode:
+                sys.exit(f"a run of {self.case.command} failed with status {process.exitcode}")
+
+    def _kill(self, path: Path, aim: str) -> None:
+        """Kill all processes of a run: at a random time, or once files of a kind are written."""
+        start = time.monotonic()
+        processes = self._start(path)
+        end = start + self.rng.uniform(0, 0.3 if aim == "start" else self.seconds)
+        latest = start + 2 * self.seconds
+        while any(process.is_alive() for process in processes):
+            if aim not in WRITES and time.monotonic() > end:
+                break
+            if aim in WRITES and time.monotonic() > end and _writing(path, aim):
+                break
+            if aim in WRITES and time.monotonic() > latest:
+                break
+            time.sleep(0.0005)
+        written = [kind for kind in WRITES if _writing(path, kind)]
+        killed = False
+        for process in self.rng.sample(processes, len(processes)):
+            killed |= process.is_alive()
+            process.kill()
+        for process in processes:
+            process.join()
+            if process.exitcode not in (0, 1, -9):  # 1: another process of the run was killed
+                sys.exit(f"a run of {self.case.command} failed with status {process.exitcode}")
+        if not killed:
+            self.seconds = min(self.seconds, time.monotonic() - start)
+        else:
+            self.kills[f"during the write of a {written[0]}" if written else "at another time"] += 1
+
+    def _check(self, path: Path) -> None:
+        """Compare a finished run with the uninterrupted one, and remove it."""
+        found, expected = (result(x) for x in (path, self.whole))
+        for name, value in expected.items():
+            if found.get(name) != value:
+                sys.exit(f"{path} differs from the uninterrupted run: {name}")
+        shutil.rmtree(path)
+        self.runs += 1
+
+
+def work(command: list[str]) -> None:
+    """Run a command in a forked process."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if "--process=0" in command or not any(x.startswith("--process=") for x in command):
+        sys.exit(cli.main(command))
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    sys.exit(cli.main(command))
+
+
+def _finished(path: Path) -> bool:
+    return (path / "summary.json").exists()
+
+
+def _writing(path: Path, kind: str) -> bool:
+    return any(any(path.glob(pattern)) for pattern in WRITES[kind])
+
+
+def result(path: Path) -> dict[str, object]:
+    """All numbers of a finished run or sweep that must not depend on interruptions."""
+    if (path / "sweep.json").exists():
+        runs = [*sorted((path / "batches").iterdir()), path / "best"]
+        tables = {name: (path / name).read_text() for name in ("table.csv", "seeds.csv")}
+        return tables | {run.name: result(run) for run in runs}
+    run = experiment.load(path, whole=True)
+    rows = lifecycle.RunDirectory(path).read_metrics(run.plan.lanes)
+    numbers: dict[str, object] = {
+        "rows": [{k: x for k, x in row.items() if k != "seconds"} for row in rows.rows],
+        "lost rows": rows.lost,
+        "state": checkpoint.checksum(run.state, run.plan.lanes),
     }
-    record.append(options.record, row, show=False)
+    if run.plan.eval_every:
+        best = experiment.load(path, best=True)
+        numbers["best"] = best.steps, checkpoint.checksum(best.state, run.plan.lanes)
+    assert run.summary is not None
+    return numbers | {k: run.summary[k] for k in ("steps", "failed_step", "greedy_returns")}
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

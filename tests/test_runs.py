@@ -6,8 +6,6 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 from functools import partial
 
 import jax
@@ -20,13 +18,20 @@ from purejaxrl_sac import ConfigError, normalize
 from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.experiment.devices import resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
-from purejaxrl_sac.experiment.errors import DamagedError, RunError, StoppedError
-from purejaxrl_sac.experiment.runs import engine, plans
+from purejaxrl_sac.experiment.errors import DamagedError, RunError, RunWarning, StoppedError
+from purejaxrl_sac.experiment.pictures import compare
+from purejaxrl_sac.experiment.runs import engine, files, plans, record
 from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import Reporter
-from purejaxrl_sac.experiment.runs.lifecycle import is_best, join_state, split_state
+from purejaxrl_sac.experiment.runs.lifecycle import (
+    failures_as_run_errors,
+    is_best,
+    join_state,
+    split_state,
+)
 from purejaxrl_sac.types import TrainState
+from scripts import kill_test
 from tests.conftest import quick, small
 
 TINY = small("q_learning", env="chain")  # compiled in a second or two
@@ -39,7 +44,7 @@ class Recorder(Reporter):
     def __init__(self, stop_after=None, number=signal.SIGTERM):
         self.messages, self.chunks, self.stop_after, self.number = [], 0, stop_after, number
 
-    def message(self, text):
+    def message(self, text):  # and, by default, warnings
         self.messages.append(text)
 
     def on_chunk(self, progress):
@@ -50,7 +55,13 @@ class Recorder(Reporter):
 
 def metrics(path):
     rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+    return [{k: value for k, value in row.items() if k not in ("seconds", "crc32")} for row in rows]
+
+
+def rewrite(path, **changes):
+    """Changes fields of a run's `config.json`, and their checksums."""
+    document = RunDirectory(path).read_document()
+    files.write_document(path / "config.json", {**document, **changes})
 
 
 def same(found, expected):
@@ -136,8 +147,8 @@ def test_chunks_without_an_episode_keep_the_latest_return(tmp_path):
     _, progress = next(engine.run_chunks(plan, programs, state, start))
     np.testing.assert_array_equal(progress.latest_return, [3, 5])
     directory = RunDirectory.create(tmp_path / "run")
-    directory.append(progress)
-    (row,) = directory.rows()
+    directory.append(progress, after=0)
+    ((row,), _) = directory.read_metrics(lanes=2)
     assert row["episodes"] == [2, 0] and row["episode_length"] == [4, None]
     assert row["episode_return"] == [3, None]
 
@@ -146,12 +157,13 @@ def test_the_best_policy_has_the_highest_interquartile_mean():
     def progress(scores):
         blank = dict.fromkeys(plans.Progress._fields)
         found = {} if scores is None else {"greedy_return": np.array(scores)}
-        return plans.Progress(**{**blank, "evaluation": found})
+        failed_step = np.array([-1, -1, -1, -1, 7])
+        return plans.Progress(**{**blank, "evaluation": found, "failed_step": failed_step})
 
-    before = [progress(None), progress([0.0, 1, 2, 100]), progress([np.nan] * 4)]
+    before = [progress(None), progress([0.0, 1, 2, 100, 0]), progress([np.nan] * 5)]
     assert not is_best(progress(None), before)
-    assert not is_best(progress([1.0, 1, 2, 50]), before)  # 1.5, as before
-    assert is_best(progress([0.0, 2, 2, 3]), before)
+    assert not is_best(progress([1.0, 1, 2, 50, 99]), before)  # 1.5, as before; the last diverged
+    assert is_best(progress([0.0, 2, 2, 3, 0]), before)
 
 
 @pytest.mark.parametrize("algorithm", quick(("per_dqn", "sac", "a2c"), "per_dqn"))
@@ -193,36 +205,9 @@ def test_every_state_is_restored_from_its_checkpoint(algorithm, tmp_path):
     )
 
 
-def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(whole, tmp_path):
-    """SIGKILL at random moments of the loop, writes included, as in scripts/kill_test.py."""
-    code = """
-import os, random, signal, sys, threading, time
-import purejaxrl_sac as prl
-from purejaxrl_sac.experiment.runs.display import Reporter
-from tests.test_runs import TINY
-class Kill(Reporter):
-    def on_compiled(self, seconds):
-        wait = random.Random(int(sys.argv[2])).uniform(0, 0.5)
-        threading.Timer(wait, os.kill, (os.getpid(), signal.SIGKILL)).start()
-    def on_chunk(self, progress):
-        time.sleep(0.1)
-run, resume = prl.experiment.run, prl.experiment.resume
-if sys.argv[3] == "run":
-    plan = dict(seeds=2, chunks=6, episodes=4, eval_every=80)
-    run(TINY, out=sys.argv[1], checkpoint_minutes=0, reporter=Kill(), **plan)
-else:
-    resume(sys.argv[1], checkpoint_minutes=0, reporter=Kill())
-"""
-    path = tmp_path / "killed"
-    for kill in range(2):
-        what = "resume" if (path / "config.json").exists() else "run"
-        command = [sys.executable, "-c", code, str(path), str(kill), what]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        assert done.returncode == -signal.SIGKILL, done.stderr
-    if not (path / "summary.json").exists():
-        prl.experiment.resume(path)
-    assert same(prl.experiment.load(path, whole=True).state, whole.state)
-    assert metrics(path) == metrics(whole.path)
+def test_killed_and_resumed_runs_equal_an_uninterrupted_one():
+    """SIGKILL at random times, during writes, and while the process starts."""
+    assert kill_test.main(["--kills", "3", "--only", "q_learning"]) == 0
 
 
 def flip(path, rng):
@@ -234,7 +219,7 @@ def flip(path, rng):
     file.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", ("flip", "truncate", "delete"))
+@pytest.mark.parametrize("damage", ("flip", "truncate", "delete", "seal"))
 def test_a_damaged_checkpoint_is_skipped_with_a_message(damage, whole, copy):
     (copy.path / "summary.json").unlink()  # as if killed before the end
     newest = max(copy.checkpoints.iterdir(), key=lambda path: int(path.name))
@@ -244,8 +229,10 @@ def test_a_damaged_checkpoint_is_skipped_with_a_message(damage, whole, copy):
         for file in (newest / "rest").rglob("*"):
             if file.is_file():
                 os.truncate(file, file.stat().st_size // 2)
-    else:
+    elif damage == "delete":
         shutil.rmtree(newest / "rest" / "d")
+    else:
+        (newest / "crc32.json").write_text('{"check/metadata": null}')
     reporter = Recorder()
     run = prl.experiment.resume(copy.path, reporter=reporter)
     assert "is damaged" in reporter.messages[0] and "resuming from step" in reporter.messages[1]
@@ -253,6 +240,34 @@ def test_a_damaged_checkpoint_is_skipped_with_a_message(damage, whole, copy):
     assert same(run.state, whole.state)
     assert metrics(copy.path) == metrics(whole.path)
     assert list((copy.path / "damaged").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        ("{}", "its checksums are damaged"),
+        ("[1]", "its checksums are damaged"),
+        ({"steps": 3}, "it is that of step 3"),
+        ({"checksums": {}}, "the checksum differs"),
+    ],
+)
+def test_a_checkpoint_whose_check_was_changed_is_damaged(check, message, whole, tmp_path):
+    """Where the checksums of its files were changed, too."""
+    path = shutil.copytree(whole.path / "checkpoints" / "240", tmp_path / "240")
+    if not isinstance(check, str):
+        written = json.loads((path / "check" / "metadata").read_text())
+        del written["crc32"]
+        check = json.dumps(written | check | {"crc32": files.checksum(written | check)})
+    (path / "check" / "metadata").write_text(check)
+    (path / "crc32.json").write_text(json.dumps(files.contents(path, ("policy", "check"))))
+    like = {"policy": split_state(engine.shapes(whole.plan))["policy"]}
+    with pytest.raises(DamagedError, match=message):
+        Checkpoints(tmp_path).restore(240, 2, **like)
+
+
+def test_no_path_of_the_machine_is_in_a_run_directory(whole):
+    for file in whole.path.rglob("*"):
+        assert file.is_dir() or str(whole.path.parent).encode() not in file.read_bytes(), file
 
 
 def test_every_flipped_bit_is_detected(whole, tmp_path):
@@ -277,11 +292,16 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_changed(whole, copy):
     for path in copy.checkpoints.iterdir():
         flip(path, random.Random(2))
     before = sorted(copy.path.rglob("*"))
-    why = r"no checkpoint of .* can be read .*to start over, move"
+    why = r"no checkpoint of .* can be read .*to train it from the start, move .*/checkpoints away"
     with pytest.raises(ConfigError, match=why):
         prl.experiment.resume(copy.path)
     assert sorted(copy.path.rglob("*")) == before and metrics(copy.path) == metrics(whole.path)
+    files.write_document(copy.summary, whole.summary)  # now finished
+    why = r"has no intact checkpoint: .*, move .*/checkpoints and .*/summary.json away, then run"
+    with pytest.raises(ConfigError, match=why):
+        prl.experiment.load(copy.path, whole=True)
     shutil.rmtree(copy.checkpoints)
+    copy.summary.unlink()
     reporter = Recorder()
     run = prl.experiment.resume(copy.path, reporter=reporter)
     assert reporter.messages[-1] == "no checkpoint: starting over"
@@ -297,6 +317,35 @@ def test_an_incomplete_last_line_of_metrics_is_rewritten(whole, copy):
     assert metrics(copy.path) == metrics(whole.path)
 
 
+@pytest.mark.parametrize("damage", ("delete", "flip"))
+def test_a_run_is_resumed_without_lost_metrics(damage, whole, copy):
+    copy.summary.unlink()
+    lines = copy.metrics.read_text().splitlines(keepends=True)
+    if damage == "delete":
+        copy.metrics.unlink()
+    else:
+        copy.metrics.write_text("".join([lines[0], lines[1].replace("1", "2"), *lines[2:]]))
+    reporter = Recorder()
+    with pytest.warns(RunWarning, match=r"metrics.jsonl: rows after steps .* are missing"):
+        run = prl.experiment.resume(copy.path, reporter=reporter)
+    assert "are missing or damaged; the run goes on without them" in reporter.messages[0]
+    assert same(run.state, whole.state)
+    assert run.summary["greedy_returns"] == whole.summary["greedy_returns"]
+    assert "missing" in copy.describe()["metrics.jsonl"]
+    kept = [] if damage == "delete" else [lines[0], *lines[2:]]
+    assert "".join(kept) == (copy.metrics.read_text() if kept else "")
+
+
+def test_links_are_refused_before_anything_is_written(copy, tmp_path):
+    copy.summary.unlink()
+    (tmp_path / "curve.png").write_text("mine")
+    (copy.path / "curve.png").unlink()
+    (copy.path / "curve.png").symlink_to(tmp_path / "curve.png")
+    with pytest.raises(ConfigError, match=r"curve.png is a link that leads out of the run"):
+        prl.experiment.resume(copy.path)
+    assert (tmp_path / "curve.png").read_text() == "mine"
+
+
 def test_a_finished_run_is_extended(whole, copy):
     with pytest.raises(ConfigError, match="add --steps"):
         prl.experiment.resume(copy.path)
@@ -307,7 +356,8 @@ def test_a_finished_run_is_extended(whole, copy):
         whole.path
     )
     assert prl.experiment.load(copy.path).config.total_steps == 360
-    assert json.loads((copy.path / "summary-240.json").read_text()) == whole.summary
+    kept = json.loads((copy.path / "summary-240.json").read_text())
+    assert kept.items() >= whole.summary.items()
 
 
 def interrupt(*_):
@@ -359,6 +409,9 @@ def test_a_checkpoint_of_another_device_is_read(whole, copy):
         text = file.read_text()
         assert '\\"id\\": 1}' in text
         file.write_text(text.replace('\\"id\\": ', '\\"id\\": 7'))
+    for path in copy.checkpoints.iterdir():
+        seal = files.contents(path, ("policy", "rest", "check"))
+        (path / "crc32.json").write_text(json.dumps(seal))
     assert same(prl.experiment.load(copy.path, whole=True).state, whole.state)
 
 
@@ -370,7 +423,7 @@ def test_a_failure_of_the_machine_is_not_reported_as_damage(copy, monkeypatch):
 
     monkeypatch.setattr("orbax.checkpoint.CheckpointManager.restore", exhausted)
     before = sorted(copy.path.rglob("*"))
-    with pytest.raises(RunError, match=r"no memory.*the last checkpoint is intact"):
+    with pytest.raises(RunError, match=r"no memory.*from its checkpoint of step 240"):
         prl.experiment.resume(copy.path)
     assert sorted(copy.path.rglob("*")) == before
 
@@ -386,13 +439,6 @@ def test_load_warns_of_damage(whole, copy):
     flip(copy.checkpoints / str(whole.steps), random.Random(0))
     with pytest.warns(UserWarning, match="the newest checkpoint is damaged"):
         assert prl.experiment.load(copy.path, whole=True).steps < whole.steps
-
-
-@pytest.mark.parametrize("content", ("[1]", '{"schema": 3}', "\xff"))
-def test_a_damaged_document_is_reported(content, copy):
-    (copy.path / "config.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"config\.json cannot be read: is it damaged"):
-        prl.experiment.load(copy.path)
 
 
 def test_an_incomplete_checkpoint_is_removed(whole, copy):
@@ -424,16 +470,19 @@ def test_a_second_writer_is_refused(copy):
 
 
 def test_other_versions_are_refused_unless_allowed(copy):
-    document = copy.read_document()
-    document["versions"]["optax"] = "0.0.1"
-    (copy.path / "config.json").write_text(json.dumps(document))
-    with pytest.raises(ConfigError, match=r"optax 0\.0\.1 .* --any-version"):
+    settings = record.settings() | {"jax_threefry_partitionable": False, "XLA_FLAGS": "--fast"}
+    rewrite(copy.path, versions=record.versions() | {"optax": "0.0.1"}, settings=settings)
+    other = r"optax 0\.0\.1 .*, jax_threefry_partitionable False \(here True\), XLA_FLAGS --fast"
+    with pytest.raises(ConfigError, match=f"{other} .* --any-version"):
         prl.experiment.resume(copy.path, steps=300)
     assert prl.experiment.load(copy.path).steps == 240
     reporter = Recorder()
     prl.experiment.resume(copy.path, steps=300, any_version=True, reporter=reporter)
     assert "numbers may differ" in reporter.messages[0]
-    (copy.path / "config.json").write_text(json.dumps({**document, "schema": 1}))
+    other = pytest.raises(ConfigError, match="holds arrays of other shapes or types")
+    with jax.default_prng_impl("rbg"), other:
+        prl.experiment.load(copy.path)
+    rewrite(copy.path, schema=3)
     with pytest.raises(ConfigError, match="was written by another version"):
         prl.experiment.load(copy.path)
 
@@ -444,13 +493,15 @@ def test_not_a_run(tmp_path, copy):
     with pytest.raises(ConfigError, match=r"is not a run: it has no config\.json"):
         prl.experiment.load(tmp_path)
     (copy.path / "config.json").write_text('{"schema": 3, "con')
-    with pytest.raises(ConfigError, match="cannot be read: is it damaged"):
+    with pytest.raises(ConfigError, match=r"config\.json cannot be read, it is damaged: restore"):
         prl.experiment.load(copy.path)
 
 
 def test_a_run_without_a_checkpoint(copy):
     shutil.rmtree(copy.checkpoints)
-    with pytest.raises(ConfigError, match="has no intact checkpoint: run purejaxrl-sac resume"):
+    with pytest.raises(
+        ConfigError, match="has no intact checkpoint: to train it from the start, move"
+    ):
         prl.experiment.load(copy.path)
 
 
@@ -480,7 +531,7 @@ def test_signals_stop_after_the_chunk(number, tmp_path):
     assert metrics(kept.path)[-1]["steps"] == kept.steps
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, whole):
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, whole, capfd):
     """Simulates a full disk by a limit on file sizes."""
 
     class Fill(Recorder):
@@ -493,14 +544,31 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, whole):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        with pytest.raises(RunError, match="the last checkpoint is intact"):
+        with pytest.raises(RunError, match="resume it from its checkpoint of step"):
             prl.experiment.run(TINY, out=tmp_path / "run", reporter=Fill(), eval_every=80, **SHORT)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
+    assert capfd.readouterr() == ("", "")  # orbax's own threads print nothing
     run = prl.experiment.resume(tmp_path / "run")
     assert same(run.state, whole.state)
     assert metrics(run.path) == metrics(whole.path)
+
+
+def test_a_failure_states_what_there_is_to_resume(tmp_path):
+    directory = RunDirectory.create(tmp_path / "run")
+
+    def advice():
+        with pytest.raises(RunError) as error, failures_as_run_errors(directory):
+            raise OSError(28, "No space left on device")
+        return str(error.value).split("(No space left on device): ")[1]
+
+    (directory.checkpoints / "80.orbax-checkpoint-tmp").mkdir(parents=True)
+    assert advice() == "fix the cause and run it again, nothing was trained"
+    directory.metrics.write_text("{}")
+    assert advice() == "fix the cause and resume it"
+    (directory.checkpoints / "40").mkdir()
+    assert advice() == "fix the cause and resume it from its checkpoint of step 40"
 
 
 def test_a_run_that_never_started_writes_nothing(tmp_path):
@@ -565,7 +633,12 @@ def test_the_compiled_program_detects_divergence(tmp_path):
     found = run.summary["failed_step"]
     assert found.keys() == {"0", "1"} and all(24 < step <= 240 for step in found.values())
     assert "left out" in next(name for name in run.summary["figures"] if "nan" in name)
-    assert (prl.experiment.load(run.path).metrics["failed_step"][-1] >= 0).all()
+    assert run.summary["greedy_returns"] == [None, None]
+    assert not list(run.path.glob("*.png")) and not list(run.path.glob("*.gif"))
+    found = prl.experiment.load(run.path)
+    assert found.failed.all() and np.isnan(found.evaluate(3)).all()
+    with pytest.raises(ConfigError, match=r"every seed of .* has diverged: leave it out"):
+        compare.compare([run.path], "loss", tmp_path / "a.png")
 
 
 def test_the_run_loop_counts_beyond_an_int32():

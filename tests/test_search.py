@@ -9,8 +9,9 @@ import pytest
 
 from purejaxrl_sac import ConfigError
 from purejaxrl_sac.experiment.devices import mesh, resources
+from purejaxrl_sac.experiment.errors import RunWarning
 from purejaxrl_sac.experiment.runs import engine, plans
-from purejaxrl_sac.experiment.tuning import points, search
+from purejaxrl_sac.experiment.tuning import journal, points, search
 from purejaxrl_sac.types import TrainState
 from tests.conftest import small
 from tests.test_runs import TINY, compiled_once, same  # noqa: F401
@@ -76,6 +77,79 @@ def test_survivors_of_halving_train_as_if_alone():
     point = found.points[found.best]
     alone = search.successive_halving(TINY, [point], seeds=2, eta=2, episodes=4, devices=1)
     np.testing.assert_array_equal(alone.rungs[0][-1].scores, rungs[-1].scores)
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_after(count):
+    """A callback that fails at its count-th call, as a killed search would."""
+    calls = iter(range(1, 100))
+
+    def callback(result):
+        if next(calls) == count:
+            raise Stop
+
+    return callback
+
+
+@pytest.mark.parametrize(
+    ("lanes", "stops"), [(None, (1,)), pytest.param(2, (1, 3), marks=pytest.mark.slow)]
+)
+def test_a_killed_halving_continues_with_equal_results(lanes, stops, tmp_path):
+    """With two lanes, the second stop is in the second batch."""
+    out = tmp_path / "search"
+    options = {"seeds": 1, "eta": 2, "episodes": 2, "devices": 1, "first": 0.5, "max_lanes": lanes}
+    whole = search.successive_halving(TINY, RATES, **options)
+    for count in stops:
+        with pytest.raises(Stop):
+            search.successive_halving(TINY, RATES, on_rung=stop_after(count), out=out, **options)
+        lines = (out / "records.jsonl").read_text().splitlines(keepends=True)
+        assert len(lines) == count
+    found = search.successive_halving(TINY, RATES, out=out, **options)
+    assert found.best == whole.best and len(found.rungs) == len(whole.rungs)
+    for batches in zip(found.rungs, whole.rungs, strict=True):
+        for a, b in zip(*batches, strict=True):
+            np.testing.assert_array_equal(a.points, b.points)
+            np.testing.assert_array_equal(a.scores, b.scores)
+    assert len((out / "table.csv").read_text().splitlines()) == 1 + len(whole.table())
+    with pytest.raises(ConfigError, match=r"search\.json was written with eta 2 \(here 3\)"):
+        search.successive_halving(TINY, RATES, out=out, **{**options, "eta": 3})
+
+
+def test_damaged_records_are_repeated(tmp_path):
+    with journal.opened(tmp_path / "search", "a search", TINY, {"x": 1}) as steps:
+        state = TrainState(jnp.zeros(2), jnp.int32(0), (jnp.ones(2),), (), jnp.ones((2, 3)))
+        for score in (1.0, 2.0, 3.0):
+            steps.add(np.array([score, np.nan], np.float32), state, 2)
+    path = tmp_path / "search" / "records.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:2], lines[2].replace("3", "4")]))
+    with journal.opened(tmp_path / "search", "a search", TINY, {"x": 1}) as steps:
+        assert steps.scores(2) is None and steps.checkpoints.steps() == [2]
+        np.testing.assert_array_equal(steps.scores(1), [2.0, np.nan])
+    assert path.read_text() == "".join(lines[:2])
+    other = journal.opened(tmp_path / "search", "a search", TINY, {"x": 2})
+    with pytest.raises(ConfigError, match=r"x 1 \(here 2\): continue with the same"), other:
+        pass
+
+
+def test_a_killed_population_continues_with_equal_results(tmp_path):
+    out = tmp_path / "search"
+    options = {"low": {RATE: 0.0}, "high": {RATE: 1.0}, "generations": 3, "episodes": 2}
+    whole = search.population_based_training(TINY, RATES, devices=1, **options)
+    stopped = partial(search.population_based_training, TINY, RATES, devices=1, out=out, **options)
+    with pytest.raises(Stop):
+        stopped(on_generation=stop_after(2))
+    for file in (out / "checkpoints" / "2").glob("policy/d/*"):
+        file.write_bytes(b"")
+    with pytest.warns(RunWarning, match="step 2 is damaged .*: repeating it"):
+        found = stopped()
+    again = stopped()  # nothing is left to train
+    for result in (found, again):
+        assert same(result.state, whole.state) and result.best == whole.best
+        assert result.table() == whole.table()
 
 
 @pytest.mark.slow
@@ -188,7 +262,7 @@ def test_lanes_that_do_not_fit_into_memory_are_rejected(search_of, monkeypatch):
 
 
 @pytest.mark.slow
-def test_optuna_receives_the_scores_of_its_trials(monkeypatch):
+def test_optuna_receives_the_scores_of_its_trials(monkeypatch, tmp_path):
     trained, train = [], engine.train_seeds
     monkeypatch.setattr(engine, "train_seeds", lambda p, **o: (trained.append(p), train(p, **o))[1])
     optuna = pytest.importorskip("optuna")
@@ -202,6 +276,19 @@ def test_optuna_receives_the_scores_of_its_trials(monkeypatch):
 
     options = {"batch": 3, "rounds": 2, "seeds": 2, "episodes": 4}
     best = search.optuna_search(TINY, study, suggest, **options)
+    out = tmp_path / "search"
+    for rounds in (1, 2):  # the second call continues
+        again = optuna.create_study(
+            direction="maximize", sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=2)
+        )
+        on_disk = {**options, "rounds": rounds, "out": out}
+        found = search.optuna_search(TINY, again, suggest, **on_disk)
+    assert found == best and len(list((out / "rounds").iterdir())) == 2
+    assert [trial.value for trial in again.trials] == [trial.value for trial in study.trials]
+    sampler = optuna.samplers.RandomSampler(seed=1)
+    other = optuna.create_study(direction="maximize", sampler=sampler)
+    with pytest.raises(ConfigError, match="has other points than the study suggests"):
+        search.optuna_search(TINY, other, suggest, **on_disk)
     assert all(plan.chunk == TINY.iterations and not plan.eval_every for plan in trained)
     assert len(study.trials) == 6 and best == {"learning_rate": study.best_params["learning_rate"]}
     trial = study.trials[1]

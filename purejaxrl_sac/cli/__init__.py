@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import purejaxrl_sac
 from purejaxrl_sac.agents import ALGORITHMS
@@ -22,7 +25,7 @@ from purejaxrl_sac.cli.options import (
 )
 from purejaxrl_sac.cli.parsing import Options, parse, parse_with_preset
 from purejaxrl_sac.config import ConfigError
-from purejaxrl_sac.experiment.errors import RunError, StoppedError
+from purejaxrl_sac.experiment.errors import RunError, RunWarning, StoppedError, one_line
 
 USAGE = f"""\
 purejaxrl-sac: reinforcement learning in JAX, compiled into a single lax.scan
@@ -69,29 +72,55 @@ COMMANDS: dict[str, Callable[[str, list[str]], None]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line, and return its exit status, see `USAGE`."""
     try:
-        dispatch(sys.argv[1:] if arguments is None else list(arguments))
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_show_warning, warnings.showwarning)
+            dispatch(sys.argv[1:] if arguments is None else list(arguments))
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, so that a full disk is noticed
     except ConfigError as error:
-        print(f"purejaxrl-sac: {error}", file=sys.stderr)
+        _print(error)
         return _failed(2)
     except BrokenPipeError:  # the reader of our output has closed it
         sys.stdout = None
         return 1
     except KeyboardInterrupt:
-        print("purejaxrl-sac: interrupted", file=sys.stderr)
+        _print("interrupted")
         return 130
     except RunError as error:
-        print(f"purejaxrl-sac: {error}", file=sys.stderr)
+        _print(error)
         return _failed(1)
     except StoppedError as error:
-        hint = f"continue with purejaxrl-sac resume {error.path}"
-        print(f"purejaxrl-sac: {error}: {hint}", file=sys.stderr)
+        _print(f"{error}: continue with purejaxrl-sac resume {error.path}")
         return 128 + error.signal
+    except OSError as error:
+        try:
+            print(end="", flush=True)
+        except OSError:  # standard output is what cannot be written
+            sys.stdout = None
+        where = f" ({error.filename})" if error.filename else ""
+        _print(f"{error.strerror or error}{where}")
+        return _failed(1)
     except Exception:
         if _joined():
             traceback.print_exc()
             return _failed(1)
         raise
     return 0
+
+
+def _print(text: object) -> None:
+    """Print one line on standard error."""
+    print(f"purejaxrl-sac: {one_line(text)}", file=sys.stderr)
+
+
+def _show_warning(
+    otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any
+) -> None:
+    """`warnings.showwarning` with one line for what a user should know."""
+    if issubclass(category, RunWarning):
+        _print(message)
+    else:
+        otherwise(message, category, *where)
 
 
 def dispatch(arguments: list[str]) -> None:
@@ -135,7 +164,8 @@ def _failed(status: int) -> int:
     A normal exit would wait for the other processes, which in turn wait for this one.
     """
     if _joined():
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
     return status

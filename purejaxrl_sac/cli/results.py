@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -18,6 +19,7 @@ from purejaxrl_sac.cli.options import (
     RenderOptions,
 )
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.experiment.errors import one_line
 from purejaxrl_sac.presets import PRESETS
 
 
@@ -34,16 +36,23 @@ def evaluate(options: EvalOptions) -> None:
     episodes = -(-options.episodes // run.plan.lanes)
     choose = {"greedy": policy, "exploring": exploring_policy}[options.policy]
     scores = run.evaluate(episodes, seed=options.seed, policy=choose, devices=devices).mean(1)
+    failed = np.flatnonzero(run.failed).tolist()
     if options.json:
-        found = {"steps": run.steps, "episodes_per_seed": episodes, "returns": scores.tolist()}
+        returns = [x if np.isfinite(x) else None for x in scores.tolist()]
+        found = {"steps": run.steps, "episodes_per_seed": episodes, "returns": returns}
         print(json.dumps({"run": str(run.path), "policy": options.policy, **found}))
         return
     rows = {
         "environment steps per seed": f"{run.steps:,}",
         "seeds x episodes": f"{run.plan.lanes} x {episodes}",
-        f"{options.policy} return, IQM [95 % interval]": display.with_interval(scores),
-        "worst and best seed": f"{scores.min():.4g}, {scores.max():.4g}",
     }
+    if failed:
+        rows["nan or infinite, left out of the returns below"] = f"seed {str(failed)[1:-1]}"
+    if len(failed) < run.plan.lanes:
+        rows |= {
+            f"{options.policy} return, IQM [95 % interval]": display.with_interval(scores),
+            "worst and best seed": f"{np.nanmin(scores):.4g}, {np.nanmax(scores):.4g}",
+        }
     Console().print(display.table(plans.title(run.config), rows))
 
 
@@ -53,7 +62,7 @@ def plot(options: PlotOptions) -> None:
 
     out = options.out or Path(f"comparison-{time.strftime('%Y%m%d-%H%M%S')}.png")
     compare.compare(options.runs, options.metric, out)
-    print(f"written to {out}")
+    print(f"written to {one_line(out)}")
 
 
 def render(options: RenderOptions) -> None:
@@ -65,7 +74,7 @@ def render(options: RenderOptions) -> None:
     out = options.out or run.path / f"episode-{time.strftime('%Y%m%d-%H%M%S')}.gif"
     key = plans.key_from_seed(options.seed)
     render.episode(key, run.config, run.seed_state(options.seed_index), out)
-    print(f"written to {out}")
+    print(f"written to {one_line(out)}")
 
 
 def export(options: ExportOptions) -> None:
@@ -76,16 +85,16 @@ def export(options: ExportOptions) -> None:
     run = lifecycle.load(options.run, best=options.best)
     out = options.out or run.path / f"policy-{options.seed_index}"
     export_policy(run.config, run.seed_state(options.seed_index), out)
-    print(f"written to {out}: python {out / 'load.py'}")
+    print(f"written to {one_line(out)}: python {one_line(out / 'load.py')}")
 
 
 def info(options: InfoOptions) -> None:
     """Print the configuration and status of a run or a sweep, from its files alone."""
-    from purejaxrl_sac.experiment.runs import display
+    from purejaxrl_sac.experiment.runs import display, files
     from purejaxrl_sac.experiment.runs.directory import RunDirectory
     from purejaxrl_sac.experiment.tuning import sweep
 
-    if (options.run / "sweep.json").exists():
+    if files.exists(options.run / "sweep.json"):
         rows = sweep.describe(options.run)
     else:
         rows = RunDirectory.find(options.run).describe()

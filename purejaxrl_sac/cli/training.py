@@ -49,21 +49,27 @@ def output_directory(options: NewRunOptions, prefix: str = "") -> Path:
     """The directory of a new run or sweep.
 
     Raises:
-        ConfigError: both a name and a directory are given, or several processes share neither.
+        ConfigError: both a name and a directory are given, the name leads out of runs/, or several
+            processes share neither.
     """
     from purejaxrl_sac.experiment.devices import processes
 
     if options.name is not None and options.out is not None:
         raise ConfigError("--name and --out both choose the output directory: give one of them")
-    if options.out:
+    if options.out is not None:
         return options.out
-    if options.name:
-        return Path("runs") / options.name
+    if options.name is not None:
+        name = Path(options.name)
+        if name.is_absolute() or ".." in name.parts or not name.parts:
+            raise ConfigError(
+                f"name is {options.name!r}, but must be a name below runs/: give a path as --out"
+            )
+        return Path("runs") / name
     if processes.is_distributed():
         raise ConfigError("several processes share a directory: give --name or --out")
     env = options.config.env
-    name = f"{prefix}{name_of(options.config)}-{env}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return Path("runs") / name
+    now = time.strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{prefix}{name_of(options.config)}-{env}-{now}"
 
 
 def sweep(options: SweepOptions) -> None:
@@ -98,13 +104,12 @@ def requested_points(options: SweepOptions) -> list[Point]:
         raise ConfigError("a sweep needs --grid FIELD=VALUE,VALUE or --range FIELD=LOW:HIGH")
     if both := axes.keys() & ranges.keys():
         raise ConfigError(f"{both.pop()} is in --grid and in --range: give it once")
-    if options.points < 1:
-        raise ConfigError(f"points is {options.points}, but must be at least 1")
     grid = points.grid(**{name: text.split(",") for name, text in axes.items()})
     if not ranges:
         return grid
     draw = {"sobol": points.sobol, "random": points.random}[options.sample]
     cube = draw(options.points, len(ranges), options.seed % 2**32)
+    points.check_count(len(grid) * len(cube))
     samples = points.sampled(cube, **{name: _scale(name, x) for name, x in ranges.items()})
     return [point | sample for point in grid for sample in samples]
 
@@ -163,11 +168,11 @@ def _scale(name: str, text: str) -> Scale:
 
 def resume(options: ResumeOptions) -> None:
     """Resume a run or a sweep, or extend a run."""
-    from purejaxrl_sac.experiment.runs import lifecycle
+    from purejaxrl_sac.experiment.runs import files, lifecycle
     from purejaxrl_sac.experiment.runs.directory import RunDirectory, lanes_of
     from purejaxrl_sac.experiment.tuning import sweep as sweeps
 
-    if (options.run / "sweep.json").exists():
+    if files.exists(options.run / "sweep.json"):
         if options.steps is not None:
             raise ConfigError("a sweep cannot be extended: resume it without --steps")
         plan = sweeps.read(options.run)

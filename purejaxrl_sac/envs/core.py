@@ -94,7 +94,13 @@ def bind(env: Any, params: Any = None) -> Env:
     """
     spaces, env = _gymnax().environments.spaces, make(env)
     with jax.ensure_compile_time_eval():  # spaces of untraced parameters are concrete
-        params = env.default_params if params is None else params
+        default = env.default_params
+        if not isinstance(params, type(default) | None):
+            raise ConfigError(
+                f"env_params is a {type(params).__name__}, but must be a {type(default).__name__},"
+                f" as the default_params of {env.name} are"
+            )
+        params = default if params is None else params
         action_space = env.action_space(params)
         observation_space = env.observation_space(params)
 

@@ -32,13 +32,14 @@ if TYPE_CHECKING:  # what an editor follows; at run time, `__getattr__`
         directory,
         display,
         engine,
+        files,
         lifecycle,
         loggers,
         plans,
         record,
     )
     from purejaxrl_sac.experiment.runs.lifecycle import Run, load, resume, run
-    from purejaxrl_sac.experiment.tuning import points, search, sensitivity, sweep
+    from purejaxrl_sac.experiment.tuning import journal, points, search, sensitivity, sweep
 
 WINGS = {
     "": ("errors", "export", "statistics"),
@@ -47,13 +48,14 @@ WINGS = {
         "directory",
         "display",
         "engine",
+        "files",
         "lifecycle",
         "loggers",
         "plans",
         "record",
     ),
     "devices.": ("cluster", "mesh", "processes", "resources"),
-    "tuning.": ("points", "search", "sensitivity", "sweep"),
+    "tuning.": ("journal", "points", "search", "sensitivity", "sweep"),
     "pictures.": (
         "compare",
         "exact",
@@ -77,6 +79,8 @@ __all__ = [
     "errors",
     "exact",
     "export",
+    "files",
+    "journal",
     "lifecycle",
     "load",
     "loggers",

@@ -1,4 +1,4 @@
-"""Errors that end a run early; bad input is a `ConfigError`."""
+"""Errors that end a run early, and how they are shown; bad input is a `ConfigError`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from pathlib import Path
 from signal import Signals
 
 from purejaxrl_sac.config import ConfigError
+
+
+def one_line(text: object) -> str:
+    """A text for a terminal: line breaks, escape sequences and other controls are shown as such."""
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    return "".join(shown)
 
 
 class InUseError(ConfigError):
@@ -33,3 +39,7 @@ class StoppedError(Exception):
 
 class DamagedError(Exception):
     """A checkpoint that cannot be read, or whose checksum differs from the recorded one."""
+
+
+class RunWarning(UserWarning):
+    """Damage of a run that does not keep it from being read."""

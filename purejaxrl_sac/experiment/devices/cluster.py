@@ -6,6 +6,7 @@ batch from the last checkpoint.
 
 from __future__ import annotations
 
+import math
 import socket
 import warnings
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ def slots(cpus: int = 1, gpus: float = 0, address: str | None = None) -> int:
     Raises:
         ConfigError: Ray is not installed, the cluster does not exist, or no host is large enough.
     """
-    if cpus < 1 or gpus < 0:
+    if not (cpus >= 1 and 0 <= gpus < math.inf):
         raise ConfigError(f"a batch needs at least 1 CPU and 0 GPUs, not {cpus} and {gpus:g}")
     hosts = [x["Resources"] for x in _connect(address).nodes() if x["Alive"]]
     needed = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})

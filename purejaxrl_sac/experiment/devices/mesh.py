@@ -18,10 +18,11 @@ import numpy as np
 from jax._src import xla_bridge  # JAX has no public function for `is_initialized`
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.config import ConfigError, whole_number
 from purejaxrl_sac.types import EnvState, PyTree, TrainState
 
 LANE = "lane"
+MAX_CPU_DEVICES = 1024
 
 
 def mesh_for(lanes: int, devices: int | None = None) -> Mesh:
@@ -171,8 +172,7 @@ def use_cpu_devices(count: int) -> None:
     Raises:
         ConfigError: the count is out of range, or JAX is initialised with another one.
     """
-    if count < 1:
-        raise ConfigError(f"cpu_devices is {count}, but must be at least 1")
+    count = whole_number("cpu_devices", count, at_least=1, at_most=MAX_CPU_DEVICES)
     if not is_initialized():
         jax.config.update("jax_num_cpu_devices", count)
     elif len(jax.local_devices(backend="cpu")) != count:

@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 from jax._src.clusters import ClusterEnv  # JAX has no public function for `expected`
 
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.config import ConfigError, whole_number
 from purejaxrl_sac.experiment.errors import RunError
 
 MAX_MESSAGE = 2_000  # bytes
+MAX_TIMEOUT = 10**6  # seconds
 HEARTBEAT_TIMEOUT = 30  # seconds without a heartbeat after which a process counts as lost
 
 
@@ -54,6 +55,7 @@ def join(
             answer. If it does but other processes are missing, this process prints an error and
             exits with status 1, because XLA would otherwise abort it without a message.
     """
+    timeout = whole_number("join_timeout", timeout, at_least=1, at_most=MAX_TIMEOUT)
     address = None
     if coordinator is None and processes is None and process is None:
         processes = expected()

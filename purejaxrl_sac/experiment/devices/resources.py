@@ -9,11 +9,12 @@ import jax
 import psutil
 from jax.sharding import Mesh
 
+from purejaxrl_sac import envs
 from purejaxrl_sac.experiment.devices import processes
 from purejaxrl_sac.experiment.devices.mesh import padded
 from purejaxrl_sac.experiment.errors import InsufficientMemoryError
-from purejaxrl_sac.experiment.runs.engine import Programs, shapes
-from purejaxrl_sac.experiment.runs.plans import Plan
+from purejaxrl_sac.experiment.runs.engine import Program, Programs, shapes
+from purejaxrl_sac.experiment.runs.plans import Plan, has_time_limit
 from purejaxrl_sac.types import PyTree
 
 SWEEP_FRACTION = 0.8  # of available memory for the states of a sweep; the rest is for programs
@@ -39,14 +40,29 @@ def state_bytes(plan: Plan, mesh: Mesh) -> dict[str, int]:
     }
 
 
+def evaluation_bytes(plan: Plan, mesh: Mesh, episodes: int) -> int:
+    """Bytes of an evaluation's environments, before and after a step, as for `state_bytes`."""
+    if not has_time_limit(plan.config):
+        return 0
+    env = envs.bind(plan.config.env, plan.config.env_params)
+    one = jax.eval_shape(lambda key: env.reset(key, 1), jax.random.key(0))
+    lanes = padded(plan.lanes, mesh) * devices_per_memory(mesh) // mesh.size
+    return 2 * nbytes(one) * episodes * lanes
+
+
 def program_bytes(programs: Programs) -> int:
     """Peak bytes of the largest program, state included, in one memory as for `state_bytes`."""
-    peaks = [0]
-    for program in filter(None, (programs.init, *programs.chunks.values())):
-        if used := program.memory_analysis():
-            inputs, outputs = used.argument_size_in_bytes, used.output_size_in_bytes
-            peaks.append(inputs + outputs - used.alias_size_in_bytes + used.temp_size_in_bytes)
-    return max(peaks) * devices_per_memory(programs.mesh)
+    compiled = filter(None, (programs.init, *programs.chunks.values()))
+    return max((peak_bytes(program, programs.mesh) for program in compiled), default=0)
+
+
+def peak_bytes(program: jax.stages.Compiled, mesh: Mesh) -> int:
+    """Peak bytes of a program, arguments and results included, as for `state_bytes`."""
+    used = program.memory_analysis()
+    if used is None:
+        return 0
+    held = used.argument_size_in_bytes + used.output_size_in_bytes - used.alias_size_in_bytes
+    return (held + used.temp_size_in_bytes) * devices_per_memory(mesh)
 
 
 def available() -> int:
@@ -65,25 +81,56 @@ def available() -> int:
     return min(free, max(limit - used, 0))
 
 
+LOWER = {
+    "memory": "capacity, num_envs x rollout_length or seeds",
+    "agents": "hidden_sizes or seeds",
+    "environments": "num_envs or seeds",
+    "evaluation": "episodes, eval_episodes or seeds",
+}
+
+
 def check_state(plan: Plan, mesh: Mesh) -> None:
-    """Checks that the state alone fits into memory, before anything is compiled.
+    """Checks that the state and the episodes of evaluations fit into memory, before compilation.
 
     Raises:
         InsufficientMemoryError: in all processes, with the numbers and the fields to lower.
     """
-    parts = state_bytes(plan, mesh)
+    episodes = max(plan.episodes, plan.eval_episodes if plan.eval_every else 0)
+    evaluation = {"evaluation": evaluation_bytes(plan, mesh, episodes)}
+    _check_parts("the run", state_bytes(plan, mesh) | evaluation)
+
+
+def check_evaluation(plan: Plan, mesh: Mesh, episodes: int) -> None:
+    """Checks that the policies of a run and the episodes of an evaluation fit into memory.
+
+    Raises:
+        InsufficientMemoryError: in all processes, with the numbers and the fields to lower.
+    """
+    agents = state_bytes(plan, mesh)["agents"]
+    evaluation = evaluation_bytes(plan, mesh, episodes)
+    _check_parts("the evaluation", {"agents": agents, "evaluation": evaluation})
+
+
+def _check_parts(what: str, parts: dict[str, int]) -> None:
     free = available()
     if processes.any_of(sum(parts.values()) > free)[0]:
-        lower = {
-            "memory": "capacity, num_envs x rollout_length or seeds",
-            "agents": "hidden_sizes or seeds",
-            "environments": "num_envs or seeds",
-        }[max(parts, key=parts.__getitem__)]
+        lower = LOWER[max(parts, key=parts.__getitem__)]
         listing = ", ".join(f"{name} {format_bytes(value)}" for name, value in parts.items())
         raise InsufficientMemoryError(
-            f"the run's state needs {format_bytes(sum(parts.values()))} ({listing}), but"
+            f"{what} needs {format_bytes(sum(parts.values()))} ({listing}), but"
             f" {format_bytes(free)} are free: lower {lower}"
         )
+
+
+def compile_evaluation(program: Program, mesh: Mesh) -> jax.stages.Compiled:
+    """Compiles the program of an evaluation, and checks that it fits into memory.
+
+    Raises:
+        InsufficientMemoryError: in all processes.
+    """
+    compiled = program.compile()
+    _check_peak(peak_bytes(compiled, mesh), available(), "episodes")
+    return compiled
 
 
 def check_programs(programs: Programs, held: int = 0) -> None:
@@ -95,11 +142,15 @@ def check_programs(programs: Programs, held: int = 0) -> None:
     Raises:
         InsufficientMemoryError: in all processes, with the numbers and the fields to lower.
     """
-    needed, free = program_bytes(programs), available() + held
+    fields = "seeds, episodes, capacity, num_envs, rollout_length or batch_size"
+    _check_peak(program_bytes(programs), available() + held, fields)
+
+
+def _check_peak(needed: int, free: int, fields: str) -> None:
     if processes.any_of(needed > free)[0]:
         raise InsufficientMemoryError(
-            f"the run needs {format_bytes(needed)} at its peak, but {format_bytes(free)} are free:"
-            " lower seeds, capacity, num_envs, rollout_length or batch_size"
+            f"the program needs {format_bytes(needed)} at its peak, but {format_bytes(free)} are"
+            f" free: lower {fields}"
         )
 
 

@@ -9,7 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.experiment.errors import one_line
 from purejaxrl_sac.experiment.pictures import plot
+from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 
 
@@ -29,7 +31,7 @@ def compare(paths: Sequence[Path], metric: str, out: Path) -> Figure:
     """
     if not paths:
         raise ConfigError("plot needs at least one run")
-    if out.exists():
+    if files.exists(out):
         raise ConfigError(f"{out} exists already: give --out another name")
     runs = [RunDirectory.find(path) for path in paths]
     envs = sorted({run.read_document()["config"]["env"] for run in runs})
@@ -42,10 +44,16 @@ def compare(paths: Sequence[Path], metric: str, out: Path) -> Figure:
         if metric not in known:
             has = ", ".join(known) or "none yet"
             raise ConfigError(f"{run.path} has no metric {metric}: it has {has}")
-        curves[name] = (columns["steps"], columns[metric].T)
-        summary = run.read_summary() or {}
-        greedy[name] = np.array(summary.get("greedy_returns") or [], float)
-        training[name] = plot.forward_fill(columns["episode_return"].T)[:, -1]
+        diverged = columns["failed_step"][-1] >= 0
+        if diverged.all():
+            raise ConfigError(f"every seed of {run.path} has diverged: leave it out")
+        seeds = ", ".join(map(str, np.flatnonzero(diverged)))
+        label = f"{name} (without diverged seed {seeds})" if seeds else name
+        curves[label] = (columns["steps"], columns[metric].T[~diverged])
+        summary = run.read_summary()
+        returns = summary["greedy_returns"] if summary else None
+        greedy[label] = np.array(returns or [], float)[~diverged[: len(returns or [])]]
+        training[label] = plot.forward_fill(columns["episode_return"].T[~diverged])[:, -1]
     finished = all(map(len, greedy.values()))
     score = "greedy return" if finished else "training return"
     try:
@@ -63,4 +71,6 @@ def compare(paths: Sequence[Path], metric: str, out: Path) -> Figure:
 def labels(paths: Sequence[Path]) -> list[str]:
     """Distinct names of runs: of their directories, or the whole paths if those are equal."""
     names = [path.resolve().name for path in paths]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    return [one_line(name).replace("$", r"\$") for name in names]  # no formulas

@@ -20,6 +20,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from purejaxrl_sac.config import Config, ConfigError, unknown
+from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.experiment.statistics import (
     Interval,
     bootstrap_interval,
@@ -355,5 +356,5 @@ def _saved(
             frameon=False, fontsize="small",
         )  # fmt: skip
     if path is not None:
-        figure.savefig(path)
+        files.write_figure(path, figure)
     return figure

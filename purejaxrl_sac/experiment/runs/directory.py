@@ -8,9 +8,10 @@ import math
 import os
 import shutil
 import subprocess
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypedDict
 
 import filelock
 import numpy as np
@@ -19,13 +20,59 @@ from jax.sharding import Mesh
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment.devices import processes
 from purejaxrl_sac.experiment.devices.resources import format_bytes
-from purejaxrl_sac.experiment.errors import InUseError
-from purejaxrl_sac.experiment.runs import record
+from purejaxrl_sac.experiment.errors import InUseError, RunWarning
+from purejaxrl_sac.experiment.runs import files, record
 from purejaxrl_sac.experiment.runs.plans import EVALUATED_POLICIES, Plan, Progress
 
-RUN_FORMAT = 3  # 1 had no checkpoints, 2 other keys and checksums
+RUN_FORMAT = 4  # 1 had no checkpoints, 2 other keys and checksums, 3 no checksums of documents
 LEFTOVERS = ("lock", "config.json.part")  # of a run that was killed before it had a plan
 PER_LANE = ("failed_step", "episodes", "episode_return", "episode_length")  # fields of `Progress`
+SCALARS = {"steps": int, "after": int, "seconds": float}  # all other fields of a row are per lane
+
+
+class RunDocument(TypedDict):
+    """`config.json`: everything that reproduces the run, and `keep`."""
+
+    schema: int
+    config: dict[str, Any]
+    seeds: int
+    seed: int
+    chunk: int
+    episodes: int
+    eval_every: int
+    eval_episodes: int
+    variants: dict[str, list[float]]
+    keep: int
+    versions: dict[str, str]
+    settings: dict[str, bool | int | str | None]
+    device: str
+    revision: str | None
+
+
+class Summary(TypedDict):
+    """`summary.json`: the results of a finished run."""
+
+    schema: int
+    figures: dict[str, str]
+    steps: int
+    failed_step: dict[str, int]  # by seed, of those with a nan or infinite metric
+    greedy_returns: list[float | None] | None  # null for a seed that diverged
+    device: str
+
+
+class Metrics(NamedTuple):
+    """The intact rows of `metrics.jsonl`."""
+
+    rows: list[dict[str, Any]]  # in ascending order of steps
+    lost: list[tuple[int, int]]  # steps after which rows are missing, and up to which
+
+    @property
+    def warning(self) -> str:
+        """'rows ... are missing', or empty if none is."""
+        if not self.lost:
+            return ""
+        ranges = ", ".join(f"{after:,} to {until:,}" for after, until in self.lost)
+        return f"rows after steps {ranges} are missing or damaged"
 
 
 class RunDirectory:
@@ -68,8 +115,8 @@ class RunDirectory:
         Raises:
             ConfigError: there is no run.
         """
-        if not (Path(path) / "config.json").is_file():
-            reason = "has no config.json" if Path(path).exists() else "does not exist"
+        if not files.exists(Path(path) / "config.json"):
+            reason = "has no config.json" if files.exists(Path(path)) else "does not exist"
             raise ConfigError(f"{path} is not a run: it {reason}")
         return cls(path)
 
@@ -80,6 +127,7 @@ class RunDirectory:
         Raises:
             ConfigError: another process holds it, or the directory is not writable.
         """
+        self.check_links()
         lock = filelock.FileLock(self.path / "lock", timeout=0)
         try:
             lock.acquire()
@@ -98,6 +146,11 @@ class RunDirectory:
         with contextlib.ExitStack() as stack:
             processes.on_first(lambda: stack.enter_context(self.locked()))
             yield
+
+    def check_links(self) -> None:
+        """Raises ConfigError if writing here could change files elsewhere."""
+        for link in files.links_outside(self.path):
+            raise ConfigError(f"{link} is a link that leads out of the run: remove it")
 
     def check_new(self) -> None:
         """Raises ConfigError if another process has started a run here in the meantime."""
@@ -121,41 +174,40 @@ class RunDirectory:
 
     def write_plan(self, plan: Plan, keep: int, mesh: Mesh) -> None:
         """Writes `config.json`: everything that reproduces the run, and `keep`."""
+        plan_fields = {name: getattr(plan, name) for name in plan._fields if name != "config"}
         document = {
             "schema": RUN_FORMAT,
             "config": record.config_to_dict(plan.config),
-            **{name: getattr(plan, name) for name in plan._fields if name != "config"},
+            **plan_fields,
             "keep": keep,
             "versions": record.versions(),
+            "settings": record.settings(),
             "device": device_name(mesh),
             "revision": git_revision(),
         }
-        write_json(self.path / "config.json", document)
+        files.write_document(self.path / "config.json", document)
 
-    def read_document(self) -> dict[str, Any]:
+    def read_document(self) -> RunDocument:
         """Reads `config.json`.
 
         Raises:
-            ConfigError: it cannot be read, or another version wrote it.
+            ConfigError: it cannot be read, was changed, or another version wrote it.
         """
-        document = read_json(self.path / "config.json")
-        if document.get("schema") != RUN_FORMAT:
-            version = document.get("versions", {}).get("purejaxrl_sac", "unknown")
-            raise ConfigError(
-                f"{self.path} was written by another version of purejaxrl_sac ({version}),"
-                " which this one cannot read: use that version, or retrain"
-            )
-        if not {*Plan._fields, "config", "versions", "device", "keep"} <= document.keys():
-            raise ConfigError(f"{self.path}/config.json cannot be read: is it damaged?")
-        return document
+        return files.read_document(self.path / "config.json", RunDocument, RUN_FORMAT)
 
-    def read_summary(self) -> dict[str, Any] | None:
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Writes `summary.json`, which marks the run as finished."""
+        files.write_document(self.summary, {"schema": RUN_FORMAT, **summary})
+
+    def read_summary(self) -> Summary | None:
         """Reads `summary.json`; None if the run has not finished.
 
         Raises:
-            ConfigError: it cannot be read.
+            ConfigError: as for `read_document`.
         """
-        return read_json(self.summary) if self.summary.exists() else None
+        if not self.summary.exists():
+            return None
+        return files.read_document(self.summary, Summary, RUN_FORMAT)
 
     def read_plan(self, config: Config | None = None) -> Plan:
         """Reads the plan that `write_plan` wrote.
@@ -169,19 +221,28 @@ class RunDirectory:
         """
         document = self.read_document()
         if config is None:
-            config = record.config_from_dict(document["config"])
+            try:
+                config = record.config_from_dict(document["config"])
+            except ConfigError as error:
+                raise ConfigError(f"{self.path / 'config.json'}: {error}") from None
         else:
             config = config.replace(total_steps=document["config"]["total_steps"])
             if record.config_to_dict(config) != document["config"]:
                 raise ConfigError(
                     f"the config given is not the one that {self.path} was created with"
                 )
-        return Plan(config, **{name: document[name] for name in Plan._fields if name != "config"})
+        fields: dict[str, Any] = {**document, "config": config}
+        return Plan(**{name: fields[name] for name in Plan._fields})
 
-    def append(self, progress: Progress) -> None:
-        """Appends a line to `metrics.jsonl`: a list over lanes per metric, null for nan or inf."""
+    def append(self, progress: Progress, after: int) -> None:
+        """Appends a line to `metrics.jsonl`: a list over lanes per metric, null for nan or inf.
+
+        Args:
+            after: the steps of the line before; 0 for the first one.
+        """
         row = {
             "steps": progress.steps,
+            "after": after,
             "seconds": progress.seconds,
             "failed_step": progress.failed_step.tolist(),
             "episodes": progress.episodes.tolist(),
@@ -191,38 +252,57 @@ class RunDirectory:
             **{name: to_list(value) for name, value in progress.evaluation.items()},
         }
         with self.metrics.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(_line(row))
 
     def sync(self) -> None:
         """Flushes `metrics.jsonl` to disk."""
         with self.metrics.open("a") as file:
             os.fsync(file.fileno())
 
-    def rows(self, steps: int | None = None) -> list[dict[str, Any]]:
-        """Lines of `metrics.jsonl` up to a step, or to the first one that cannot be read."""
-        text = self.metrics.read_text(errors="replace") if self.metrics.exists() else ""
-        found = []
-        for line in text.split("\n")[:-1]:  # a last line without newline is incomplete
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                break
-        return [row for row in found if steps is None or row["steps"] <= steps]
+    def checkpoint_steps(self) -> list[int]:
+        """The steps of all complete checkpoints, in ascending order; they may be damaged."""
+        return files.numbered(self.checkpoints)
 
-    def truncate(self, steps: int) -> None:
-        """Removes the lines after a step, which a resumed run writes again."""
-        kept = self.rows(steps)
-        text = "".join(json.dumps(row) + "\n" for row in kept)
-        if self.metrics.exists() and text != self.metrics.read_text(errors="replace"):
-            write_text(self.metrics, text)
+    def read_metrics(self, lanes: int, steps: int | None = None) -> Metrics:
+        """Reads `metrics.jsonl`; damaged lines are left out.
+
+        Args:
+            steps: up to which lines are read, and must exist; None for all lines, which must reach
+                the newest checkpoint.
+
+        Raises:
+            ConfigError: it is no file, or cannot be read.
+        """
+        text = files.read_text(self.metrics) if self.metrics.exists() else ""
+        end = max(self.checkpoint_steps(), default=0) if steps is None else steps
+        rows, lost, last = [], [], 0
+        for line in text.split("\n")[:-1]:  # a last line without newline is incomplete
+            row = _row(line, lanes)
+            if row is None or not last <= row["after"] < row["steps"]:
+                continue
+            if steps is not None and row["steps"] > steps:
+                break
+            if row["after"] > last:
+                lost.append((last, row["after"]))
+            rows.append(row)
+            last = row["steps"]
+        if last < end:
+            lost.append((last, end))
+        return Metrics(rows, lost)
+
+    def truncate(self, lanes: int, steps: int) -> None:
+        """Removes damaged lines, and those after a step, which a resumed run writes again."""
+        if self.metrics.exists():
+            text = "".join(map(_line, self.read_metrics(lanes, steps).rows))
+            if text.encode() != self.metrics.read_bytes():
+                files.write_text(self.metrics, text)
 
     def describe(self) -> dict[str, str]:
         """The status of the run and its configuration, as text."""
         document = self.read_document()
         config = document["config"]
-        rows = self.rows()
+        rows, lost = metrics = self.read_metrics(lanes_of(document))
         steps = rows[-1]["steps"] if rows else 0
-        checkpoints = sorted(int(p.name) for p in self.checkpoints.glob("*") if p.name.isdigit())
         status = "finished" if self.summary.exists() else "stopped: continue with resume"
         failed_step = rows[-1]["failed_step"] if rows else []
         failed = [seed for seed, step in enumerate(failed_step) if step >= 0]
@@ -234,8 +314,9 @@ class RunDirectory:
             "environment steps per seed": f"{steps:,} of {config['total_steps']:,}",
             "seeds": f"{document['seeds']}, root seed {document['seed']}",
             "nan or infinite": ", ".join(f"seed {seed}" for seed in failed) or "no seed",
-            "checkpoints": ", ".join(f"step {step:,}" for step in checkpoints) or "none yet",
-            "size on disk": format_bytes(size_on_disk(self.path)),
+            "checkpoints": ", ".join(f"step {x:,}" for x in self.checkpoint_steps()) or "none yet",
+            **({"metrics.jsonl": metrics.warning} if lost else {}),
+            "size on disk": format_bytes(files.size_on_disk(self.path)),
             "device": document["device"],
             "revision": document["revision"] or "not in a git repository",
             "versions": ", ".join(f"{name} {v}" for name, v in document["versions"].items()),
@@ -243,41 +324,91 @@ class RunDirectory:
         }
 
     def columns(self) -> dict[str, np.ndarray]:
-        """`steps` and `seconds` [chunks], every other metric [chunks, lanes], nan if missing."""
-        rows = self.rows()
-        missing = [None] * lanes_of(self.read_document())
-        columns = {}
-        for name in dict.fromkeys(name for row in rows for name in row):
-            values = [row.get(name, missing) for row in rows]
-            scalar = name in ("steps", "seconds")
+        """`steps` and `seconds` [chunks], every other metric [chunks, lanes], nan if missing.
+
+        Warns if rows are missing.
+        """
+        lanes = lanes_of(self.read_document())
+        metrics = self.read_metrics(lanes)
+        if metrics.lost:
+            warnings.warn(RunWarning(f"{self.metrics}: {metrics.warning}"), stacklevel=2)
+        names = dict.fromkeys(name for row in metrics.rows for name in row if name != "after")
+        columns = {name: np.zeros(0) for name in ("steps", "seconds")}
+        for name in names:
+            values = [row.get(name, [None] * lanes) for row in metrics.rows]
+            scalar = name in SCALARS
             columns[name] = np.array(values) if scalar else np.stack([from_list(x) for x in values])
         return columns
 
     def history(self, plan: Plan, steps: int) -> list[Progress]:
-        """The progress of the run up to a step, from `metrics.jsonl`."""
-        latest = np.full(plan.lanes, np.nan, np.float32)
+        """The progress of the run up to a step, from `metrics.jsonl`.
+
+        If the last row is missing, the last progress has no metrics.
+        """
+        unknown = np.full(plan.lanes, np.nan, np.float32)
+        none = np.zeros(plan.lanes, int)
+        latest = unknown
         history = []
-        for row in self.rows(steps):
-            metrics = {name: from_list(value) for name, value in row.items() if name != "seconds"}
-            done = int(metrics.pop("steps"))
+        for row in self.read_metrics(plan.lanes, steps).rows:
+            metrics = {name: from_list(x) for name, x in row.items() if name not in SCALARS}
             latest = np.where(metrics["episodes"] == 0, latest, metrics["episode_return"])
             evaluation = {name: metrics.pop(name) for name in EVALUATED_POLICIES if name in metrics}
+            trained = (row["steps"] - plan.steps(0)) * plan.lanes
             history.append(
                 Progress(
-                    steps=done,
+                    steps=row["steps"],
                     total_steps=plan.total,
                     seconds=row["seconds"],
-                    rate=(done - plan.steps(0)) * plan.lanes / max(row["seconds"], 1e-9),
+                    rate=trained / max(row["seconds"], 1e-9),
                     latest_return=latest,
                     evaluation=evaluation,
                     **{name: metrics.pop(name) for name in PER_LANE},
                     metrics=metrics,
                 )
             )
+        if not history or history[-1].steps != steps:
+            last = history[-1] if history else None
+            history.append(
+                Progress(
+                    steps=steps,
+                    total_steps=plan.total,
+                    seconds=last.seconds if last else 0.0,
+                    rate=last.rate if last else math.nan,
+                    latest_return=latest,
+                    evaluation={},
+                    failed_step=last.failed_step if last else none - 1,
+                    episodes=none,
+                    episode_return=unknown,
+                    episode_length=unknown,
+                    metrics={},
+                )
+            )
         return history
 
 
-def lanes_of(document: dict[str, Any]) -> int:
+def _line(row: dict[str, Any]) -> str:
+    """A row of `metrics.jsonl` as text, with its checksum."""
+    return json.dumps({**row, "crc32": files.checksum(row)}) + "\n"
+
+
+def _row(line: str, lanes: int) -> dict[str, Any] | None:
+    """The inverse of `_line`; None for a damaged line, or one of another number of lanes."""
+    row = files.parse(line)
+    if row is None or row.pop("crc32", None) != files.checksum(row):
+        return None
+    per_lane = {name: x for name, x in row.items() if name not in SCALARS}
+    try:
+        for name, kind in SCALARS.items():
+            files.check(row.get(name), kind, name)
+        for name, values in per_lane.items():
+            files.check(values, list[float | None], name)
+    except ConfigError:
+        return None
+    complete = set(PER_LANE) <= per_lane.keys() and all(len(x) == lanes for x in per_lane.values())
+    return row if complete else None
+
+
+def lanes_of(document: RunDocument) -> int:
     """The number of lanes, from a run's `config.json`."""
     return document["seeds"] * len(next(iter(document["variants"].values()), [None]))
 
@@ -294,45 +425,6 @@ def from_list(values: Any) -> np.ndarray:
     if not isinstance(values, list) or all(isinstance(x, int) for x in values):
         return np.asarray(values)
     return np.array([np.nan if x is None else x for x in values], np.float32)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replaces a file atomically."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Replaces a JSON file atomically."""
-    write_text(path, json.dumps(document, indent=2) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    try:
-        document = json.loads(path.read_text())
-    except (OSError, ValueError):
-        document = None
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path} cannot be read: is it damaged?")
-    return document
-
-
-def size_on_disk(path: Path) -> int:
-    """Bytes of all files below a directory; files removed in the meantime are ignored."""
-    total = 0
-    for file in path.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            total += file.stat().st_size if file.is_file() else 0
-    return total
 
 
 def device_name(mesh: Mesh) -> str:

@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from purejaxrl_sac.config import Config
+from purejaxrl_sac.experiment.errors import one_line
 from purejaxrl_sac.experiment.runs.plans import Plan, Progress, Result
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 
@@ -37,7 +39,11 @@ class Reporter:
     """Entered during training."""
 
     def message(self, text: str) -> None:
-        """A message for the user, such as that a damaged checkpoint was skipped."""
+        """A message for the user, such as the step from which a run is resumed."""
+
+    def warning(self, text: str) -> None:
+        """A message about damage or about numbers that may differ; a message by default."""
+        self.message(text)
 
     def on_start(self, plan: Plan, title: str, device: str) -> None:
         """Called before compilation."""
@@ -94,19 +100,25 @@ class ConsoleReporter(Reporter):
         self.bar = ProgressBar(
             TextColumn("{task.percentage:3.0f} %"),
             BarColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
         self.live, self.task = self.bar, self.bar.add_task("starting")
 
+    def _print(self, text: str, style: str = "") -> None:
+        self.console.print(Text(one_line(text), style), soft_wrap=True)
+
     def message(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True)
+        self._print(text)
+
+    def warning(self, text: str) -> None:
+        self._print(text, "yellow")
 
     def on_start(self, plan: Plan, title: str, device: str) -> None:
         self.config = plan.config
         steps = f"{plan.total:,} environment steps"
-        self.message(f"[bold]{title}[/], {plan.lanes} x {steps}, on {device}; compiling ...")
+        self._print(f"{title}, {plan.lanes} x {steps}, on {device}; compiling ...", "bold")
 
     def on_compiled(self, seconds: float) -> None:
         self.message(f"compiled in {seconds:.1f} s")
@@ -114,12 +126,13 @@ class ConsoleReporter(Reporter):
     def on_chunk(self, progress: Progress) -> None:
         if not self.warned and (warning := outside_support(self.config, progress)):
             self.warned = True
-            self.message(f"[yellow]step {progress.steps:,}: {warning}[/]")
+            self.warning(f"step {progress.steps:,}: {warning}")
         if progress.failed.sum() > self.failed:
             self.failed = progress.failed.sum()
-            self.message(f"[red]nan or infinite: {failures(progress)}[/]")
+            self._print(f"nan or infinite: {failures(progress)}", "red")
         if "greedy_return" in progress.evaluation:
-            greedy = with_interval(progress.evaluation["greedy_return"], resamples=500)
+            scores = progress.evaluation["greedy_return"][~progress.failed]
+            greedy = with_interval(scores, resamples=500)
             self.greedy = f", greedy {greedy}"
         done = progress.steps / progress.total_steps
         due = done >= self.printed + 0.1 or done == 1
@@ -127,7 +140,8 @@ class ConsoleReporter(Reporter):
             return
         self.printed = done
         line = f"{progress.rate:,.0f} environment steps/s, {seconds_left(progress):.0f} s left,"
-        line += f" return {with_interval(progress.latest_return, resamples=500)}"
+        latest = progress.latest_return[~progress.failed]
+        line += f" return {with_interval(latest, resamples=500)}"
         line += self.greedy
         losses = {name: x for name, x in means(progress).items() if name.endswith("loss")}
         line += "".join(f", {name.replace('_', ' ')} {x:.3g}" for name, x in losses.items())
@@ -143,7 +157,7 @@ class ConsoleReporter(Reporter):
 
 
 class SummaryReporter(ConsoleReporter):
-    """Prints the final table only."""
+    """Prints warnings and the final table only."""
 
     def message(self, text: str) -> None:
         pass
@@ -161,9 +175,13 @@ def seconds_left(progress: Progress) -> float:
 
 
 def means(progress: Progress) -> dict[str, float]:
-    """The mean of each metric over seeds with a finite value; metrics without one are left out."""
+    """The mean of each metric over seeds that have not diverged; metrics without one are left out.
+
+    Of the remaining seeds, those without a finite value, such as a finished episode, do not count.
+    """
     metrics = {"episode_return": progress.episode_return, **progress.metrics, **progress.evaluation}
-    known = {name: values[np.isfinite(values)] for name, values in metrics.items()}
+    counted = {name: values[~progress.failed] for name, values in metrics.items()}
+    known = {name: values[np.isfinite(values)] for name, values in counted.items()}
     return {name: float(values.mean()) for name, values in known.items() if len(values)}
 
 
@@ -217,7 +235,7 @@ def summary(config: Config, result: Result) -> dict[str, str]:
 
 def table(title: str, rows: dict[str, str]) -> Table:
     """A table of names and values."""
-    out = Table(title=title, show_header=False)
+    out = Table(title=Text(one_line(title)), show_header=False)
     for name, value in rows.items():
-        out.add_row(name, value)
+        out.add_row(Text(one_line(name)), Text(one_line(value)))
     return out

@@ -30,6 +30,7 @@ from purejaxrl_sac.experiment.devices.mesh import (
     trim,
     vmap_lanes,
 )
+from purejaxrl_sac.experiment.runs import plans
 from purejaxrl_sac.experiment.runs.plans import (
     EVALUATED_POLICIES,
     TOTALS,
@@ -51,6 +52,10 @@ class Program(NamedTuple):
 
     function: jax.stages.Wrapped
     arguments: tuple[PyTree, ...]
+
+    def compile(self) -> jax.stages.Compiled:
+        """Traces, lowers and compiles the function."""
+        return self.function.lower(*self.arguments).compile()
 
     def compile_in(self, pool: ThreadPoolExecutor) -> Future[jax.stages.Compiled]:
         """Traces and lowers the function here, and compiles it in a thread of the pool."""
@@ -82,7 +87,7 @@ def shapes(plan: Plan, mesh: Mesh | None = None) -> TrainState:
         sharding = where and where[0 if lead else 1]
         return jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype, sharding=sharding)
 
-    seed = _init.eval_shape(plan.keys().train[0], plan.config)
+    seed = _init.eval_shape(plans.key_from_seed(plan.seed), plan.config)
     return jax.tree.map(lambda x: placed(x, lanes), seed)._replace(step=placed(seed.step))
 
 
@@ -217,18 +222,19 @@ def run_chunks(
         yield state, progress
 
 
-def final_evaluation(plan: Plan, programs: Programs, state: TrainState) -> np.ndarray | None:
+def final_evaluation(plan: Plan, state: TrainState, programs: Programs) -> np.ndarray | None:
     """Greedy returns of every lane, [lanes, episodes]; None if episodes have no time limit.
 
     Args:
-        state: of all lanes; environments and memory are not used.
+        state: as for `evaluate_lanes`.
+        programs: from `compile_run`.
     """
-    if programs.evaluation is None:
+    if (compiled := programs.evaluation) is None:
         return None
-    policies = fill(policy_state(state), plan.lanes, programs.mesh)
-    config, _ = plan.config_lanes(padded(plan.lanes, programs.mesh))
-    keys = _keys(plan, programs.mesh).final_evaluation
-    return np.asarray(programs.evaluation.result()(keys, policies, config))[: plan.lanes]
+    keys = plan.keys().final_evaluation
+    return evaluate_lanes(
+        keys, plan, state, plan.episodes, mesh=programs.mesh, compile=lambda _: compiled.result()
+    )
 
 
 def evaluate_lanes(
@@ -239,6 +245,7 @@ def evaluate_lanes(
     *,
     policy: PolicyFactory = policy,
     mesh: Mesh | None = None,
+    compile: Callable[[Program], jax.stages.Compiled] = Program.compile,
 ) -> np.ndarray:
     """Returns of every lane's policy, [lanes, episodes].
 
@@ -247,6 +254,7 @@ def evaluate_lanes(
             of start states.
         state: of all lanes; environments and memory are not used.
         mesh: the devices; None for `mesh_for` all available ones.
+        compile: compiles the `evaluation_program`, or returns one that is compiled already.
 
     Raises:
         ConfigError: the environment has no time limit.
@@ -254,10 +262,8 @@ def evaluate_lanes(
     mesh = mesh or mesh_for(plan.lanes)
     policies = fill(policy_state(state), plan.lanes, mesh)
     keys = fill(keys, plan.lanes, mesh)
-    function, arguments = evaluation_program(
-        keys, plan, policies, episodes, policy=policy, mesh=mesh
-    )
-    return np.asarray(function(*arguments))[: plan.lanes]
+    program = evaluation_program(keys, plan, policies, episodes, policy=policy, mesh=mesh)
+    return np.asarray(compile(program)(*program.arguments))[: plan.lanes]
 
 
 def evaluation_program(
@@ -304,7 +310,7 @@ def train_seeds(
     for state, progress in run_chunks(plan, programs, state):  # noqa: B007, B020
         history.append(progress)
         on_chunk(progress)
-    evaluation = final_evaluation(plan, programs, state)
+    evaluation = final_evaluation(plan, state, programs)
     state = trim(state, plan.lanes, programs.mesh)
     return Result(state, history, evaluation, programs.seconds, history[-1].seconds)
 

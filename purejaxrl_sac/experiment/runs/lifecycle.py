@@ -7,11 +7,13 @@ killed at any time and resumed is equal, bit for bit, to an uninterrupted one.
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,15 +22,21 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.config import Bounds, Config, ConfigError, whole_number
 from purejaxrl_sac.evaluate import PolicyFactory
 from purejaxrl_sac.evaluate import policy as greedy_policy
 from purejaxrl_sac.experiment.devices import processes, resources
 from purejaxrl_sac.experiment.devices.mesh import fill, mesh_for, policy_state, trim
-from purejaxrl_sac.experiment.errors import DamagedError, RunError, StoppedError
+from purejaxrl_sac.experiment.errors import DamagedError, RunError, RunWarning, StoppedError
 from purejaxrl_sac.experiment.runs import display, engine, plans, record
 from purejaxrl_sac.experiment.runs.checkpoint import Checkpoint, Checkpoints, Parts
-from purejaxrl_sac.experiment.runs.directory import RunDirectory, device_name, to_list, write_json
+from purejaxrl_sac.experiment.runs.directory import (
+    RunDirectory,
+    RunDocument,
+    Summary,
+    device_name,
+    to_list,
+)
 from purejaxrl_sac.experiment.runs.display import Reporter
 from purejaxrl_sac.experiment.runs.loggers import LoggerFactory
 from purejaxrl_sac.experiment.runs.plans import Plan, Progress, Result
@@ -50,12 +58,19 @@ class Run(NamedTuple):
         TrainState  # leading axis [lanes], clock unbatched; env and memory are () unless asked for
     )
     metrics: dict[str, np.ndarray]  # steps and seconds [chunks], all others [chunks, lanes]
-    summary: dict[str, Any] | None  # summary.json; None before the run has finished
+    summary: Summary | None  # summary.json; None before the run has finished
 
     @property
     def config(self) -> Config:
         """The configuration, without variants."""
         return self.plan.config
+
+    @property
+    def failed(self) -> np.ndarray:
+        """[lanes] bool: whether a metric has been nan or infinite up to the steps of `state`."""
+        failed_step = self.metrics.get("failed_step", np.full((0, self.plan.lanes), -1))
+        known = failed_step[self.metrics["steps"] <= self.steps]
+        return np.any(known >= 0, axis=0)
 
     def seed_state(self, seed: int = 0) -> TrainState:
         """The state of one seed.
@@ -79,7 +94,7 @@ class Run(NamedTuple):
         policy: PolicyFactory = greedy_policy,
         devices: int | None = None,
     ) -> np.ndarray:
-        """Returns of new episodes, [lanes, episodes].
+        """Returns of new episodes, [lanes, episodes]; nan for seeds that have diverged.
 
         Args:
             seed: determines start states and noise.
@@ -87,13 +102,17 @@ class Run(NamedTuple):
             devices: the maximum number of devices; None for all available ones.
 
         Raises:
-            ConfigError: the environment has no time limit.
+            ConfigError: the environment has no time limit, or memory is insufficient.
         """
+        episodes = whole_number("episodes", episodes, at_least=1)
         keys = jax.random.split(jax.random.fold_in(plans.key_from_seed(seed), 1), self.plan.lanes)
         mesh = mesh_for(self.plan.lanes, devices)
-        return engine.evaluate_lanes(
-            keys, self.plan, self.state, episodes, policy=policy, mesh=mesh
-        )
+        resources.check_evaluation(self.plan, mesh, episodes)
+        returns = engine.evaluate_lanes(
+            keys, self.plan, self.state, episodes, policy=policy, mesh=mesh,
+            compile=partial(resources.compile_evaluation, mesh=mesh),
+        )  # fmt: skip
+        return np.where(self.failed[:, None], np.nan, returns)
 
     def frame(self) -> pandas.DataFrame:
         """The metrics as a pandas table, one row per chunk and seed."""
@@ -153,7 +172,7 @@ def run(
         config, seeds, seed=seed, chunks=chunks, episodes=episodes,
         eval_every=eval_every, eval_episodes=eval_episodes, variants=variants,
     )  # fmt: skip
-    check_keep(keep)
+    check_storage(keep, checkpoint_minutes)
     mesh = mesh_for(plan.lanes, devices)
     directory = RunDirectory(Path(out))
     _check_same_in_all_processes(directory, plan, mesh)
@@ -191,15 +210,16 @@ def resume(
         config: the run's configuration, needed only if it has a custom algorithm, wrapper or
             env_params.
         steps: a larger `total_steps`, to extend the run; schedules then span the new total.
-        any_version: allow other package versions, under which numbers may differ from those of an
-            uninterrupted run.
+        any_version: allow other package versions and settings of JAX and XLA, under which numbers
+            may differ from those of an uninterrupted run.
         devices: the maximum number of devices, which may change; None for all available ones.
         keep: number of checkpoints to keep; None for as many as before.
 
     Other arguments and errors as for `run`.
 
     Raises:
-        ConfigError: not a run, or it has finished, is in use, or has other package versions.
+        ConfigError: not a run, or it has finished, is in use, was changed, or has other package
+            versions or settings.
     """
     directory = RunDirectory.find(Path(path))
     reporter = _first_process_only(reporter)
@@ -207,7 +227,7 @@ def resume(
         old_plan = directory.read_plan(config)
         document = directory.read_document()
         keep = document["keep"] if keep is None else keep
-        check_keep(keep)
+        check_storage(keep, checkpoint_minutes)
         plan = _extended_plan(directory, old_plan, steps)
         mesh = mesh_for(plan.lanes, devices)
         _check_versions(directory, document, any_version, mesh, reporter)
@@ -215,6 +235,11 @@ def resume(
         resources.check_state(plan, mesh)
         checkpoint = _newest_checkpoint(directory, plan, mesh, reporter)
         start = checkpoint[0] if checkpoint else 0
+        metrics = directory.read_metrics(plan.lanes, start)
+        if metrics.lost:
+            reporter.warning(
+                f"{directory.metrics}: {metrics.warning}; the run goes on without them"
+            )
         reporter.message(
             f"resuming from step {start:,}" if checkpoint else "no checkpoint: starting over"
         )
@@ -224,7 +249,7 @@ def resume(
                 if directory.summary.exists():  # first, because without it a run can be resumed
                     directory.summary.rename(directory.path / f"summary-{old_plan.total}.json")
                 directory.write_plan(plan, keep, mesh)
-            directory.truncate(start)
+            directory.truncate(plan.lanes, start)
 
         return _train(
             directory, plan, mesh, checkpoint, checkpoint_minutes=checkpoint_minutes, keep=keep,
@@ -260,15 +285,23 @@ def load(
     if found is None:
         if best and not plan.eval_every:
             raise ConfigError(f"{path} has no best checkpoint: it was trained without --eval-every")
-        raise ConfigError(f"{path} has no intact checkpoint: run purejaxrl-sac resume {path}")
+        way_out = "load the newest one" if best else _way_out(directory, damaged)
+        raise ConfigError(f"{where} has no intact checkpoint: {way_out}")
     steps, parts = found
     if any(later > steps for later in damaged):
-        warnings.warn(
-            f"{path}: the newest checkpoint is damaged, this is step {steps:,}", stacklevel=2
-        )
+        text = f"{path}: the newest checkpoint is damaged, this is step {steps:,}"
+        warnings.warn(RunWarning(text), stacklevel=2)
     summary = directory.read_summary()
     state = join_state(**parts) if "rest" in parts else parts["policy"]
     return Run(directory.path, plan, steps, state, directory.columns(), summary)
+
+
+def _way_out(directory: RunDirectory, damaged: Collection[int]) -> str:
+    """What to do where no checkpoint can be read."""
+    obstacles = [directory.checkpoints] * bool(damaged)
+    obstacles += [directory.summary] * directory.summary.exists()
+    move = f"move {' and '.join(map(str, obstacles))} away, then " if obstacles else ""
+    return f"to train it from the start, {move}run purejaxrl-sac resume {directory.path}"
 
 
 def split_state(state: TrainState) -> Parts:
@@ -300,8 +333,6 @@ def _train(
     """
     steps = checkpoint[0] if checkpoint else plan.steps(0)
     history = directory.history(plan, steps) if checkpoint else []
-    if checkpoint and (not history or history[-1].steps != steps):
-        raise ConfigError(f"{directory.metrics} ends before the checkpoint of step {steps:,}")
     first = processes.is_first()
     logs = [make_logger(directory.path, steps) for make_logger in loggers] if first else []
     reporter.on_start(plan, plans.title(plan.config), device_name(mesh))
@@ -323,9 +354,11 @@ def _train(
     ):
         saved = time.monotonic()
         last = history[-1] if history else None
+        after = steps if checkpoint else 0
         for state, progress in engine.run_chunks(plan, programs, state, last):  # noqa: B020
             if first:
-                directory.append(progress)
+                directory.append(progress, after)
+            after = progress.steps
             if is_best(progress, history) and progress.steps not in best.steps():
                 best.save(progress.steps, plan.lanes, policy=policy_state(state))
             history.append(progress)
@@ -343,7 +376,7 @@ def _train(
                 checkpoints.wait()
                 number = interrupts.received or signal.SIGTERM  # another process received it
                 raise StoppedError(directory.path, progress.steps, number)
-    evaluation = engine.final_evaluation(plan, programs, state)
+    evaluation = engine.final_evaluation(plan, state, programs)
     state = trim(state, plan.lanes, mesh)
     result = Result(state, history, evaluation, programs.seconds, history[-1].seconds)
     processes.on_first(lambda: _write_results(directory, plan, result, mesh, reporter))
@@ -367,31 +400,40 @@ def _write_results(
         figures |= run_figures.write_figures(directory.path, plan, result)
     last = result.history[-1]
     failed = {str(seed): int(step) for seed, step in enumerate(last.failed_step) if step >= 0}
-    evaluation = result.evaluation
+    greedy_returns = None
+    if result.evaluation is not None:
+        greedy_returns = to_list(np.where(last.failed, np.nan, result.evaluation.mean(1)))
     document = {
         "figures": figures,
         "steps": last.steps,
         "failed_step": failed,
-        "greedy_returns": None if evaluation is None else to_list(evaluation.mean(1)),
+        "greedy_returns": greedy_returns,
         "device": device_name(mesh),
     }
-    write_json(directory.summary, document)
+    directory.write_summary(document)
     reporter.on_finished(plans.title(plan.config), figures, directory.path)
 
 
 def is_best(progress: Progress, history: Sequence[Progress]) -> bool:
-    """Whether the IQM of greedy returns over seeds exceeds that of all previous evaluations."""
+    """Whether the IQM of greedy returns exceeds that of all previous evaluations.
+
+    All are over the seeds that have not diverged so far.
+    """
     if "greedy_return" not in progress.evaluation:
         return False
-    scores = [iqm(p.evaluation["greedy_return"]) for p in history if p.evaluation]
-    score = iqm(progress.evaluation["greedy_return"])
-    return bool(np.isfinite(score)) and all(not np.isfinite(x) or score > x for x in scores)
+
+    def score(evaluated: Progress) -> float:
+        return float(iqm(evaluated.evaluation["greedy_return"][~progress.failed]))
+
+    scores = [score(evaluated) for evaluated in history if evaluated.evaluation]
+    latest = score(progress)
+    return math.isfinite(latest) and all(not math.isfinite(x) or latest > x for x in scores)
 
 
-def check_keep(keep: int) -> None:
-    """Raises ConfigError if no checkpoint would be kept."""
-    if keep < 1:
-        raise ConfigError(f"keep is {keep}, but must be at least 1")
+def check_storage(keep: int, checkpoint_minutes: float) -> None:
+    """Raises ConfigError if no checkpoint would be kept, or the time between them is no time."""
+    whole_number("keep", keep, at_least=1)
+    Bounds(float, at_least=0, infinite=True).check("checkpoint_minutes", checkpoint_minutes)
 
 
 def _first_process_only(reporter: Reporter | None) -> Reporter:
@@ -437,8 +479,8 @@ def _newest_checkpoint(
     if damaged and found is None:
         reasons = ", ".join(f"step {steps:,}: {error}" for steps, error in damaged.items())
         raise ConfigError(
-            f"no checkpoint of {directory.path} can be read ({reasons}): to start over, move"
-            f" {directory.checkpoints} away"
+            f"no checkpoint of {directory.path} can be read ({reasons}):"
+            f" {_way_out(directory, damaged)}"
         )
 
     def move_damaged() -> None:
@@ -446,7 +488,7 @@ def _newest_checkpoint(
             target = directory.path / "damaged" / f"{steps}-{time.time_ns()}"
             target.parent.mkdir(exist_ok=True)
             (directory.checkpoints / str(steps)).rename(target)
-            reporter.message(
+            reporter.warning(
                 f"the checkpoint of step {steps:,} is damaged ({error}): moved to {target}"
             )
 
@@ -456,26 +498,22 @@ def _newest_checkpoint(
 
 def _check_versions(
     directory: RunDirectory,
-    document: dict[str, Any],
+    document: RunDocument,
     any_version: bool,
     mesh: Mesh,
     reporter: Reporter,
 ) -> None:
-    """Raises ConfigError for other package versions, unless allowed; reports another device."""
-    versions = record.versions()
-    other = [
-        f"{name} {document['versions'].get(name)} (here {versions[name]})"
-        for name in versions
-        if document["versions"].get(name) != versions[name]
-    ]
+    """Raises ConfigError for other versions or settings, unless allowed; reports another device."""
+    other = record.differences(document["versions"], record.versions())
+    other += record.differences(document["settings"], record.settings())
     if other and not any_version:
         raise ConfigError(
-            f"{directory.path} was created with {', '.join(other)}: install those versions, or"
-            " add --any-version to resume with numbers that may differ"
+            f"{directory.path} was created with {', '.join(other)}: restore them, or add"
+            " --any-version to resume with numbers that may differ"
         )
     if other or document["device"] != device_name(mesh):
         created = ", ".join([*other, document["device"]])
-        reporter.message(f"created with {created}: numbers may differ")
+        reporter.warning(f"created with {created}: numbers may differ")
 
 
 class Interrupts:
@@ -520,9 +558,11 @@ def failures_as_run_errors(directory: RunDirectory) -> Iterator[None]:
         if isinstance(error, ValueError):  # bad input, or a bug
             raise
         reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
-        advice = "fix the cause, then run it again or resume it"
-        if any(directory.checkpoints.glob("[0-9]*")):
-            advice = "the last checkpoint is intact, fix the cause and resume it"
+        advice = "fix the cause and resume it"
+        if steps := directory.checkpoint_steps():
+            advice += f" from its checkpoint of step {steps[-1]:,}"
+        elif not directory.metrics.exists():
+            advice = "fix the cause and run it again, nothing was trained"
         raise RunError(
             f"{directory.path} failed ({reason or type(error).__name__}): {advice}"
         ) from error

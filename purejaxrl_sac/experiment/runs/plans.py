@@ -11,7 +11,16 @@ import numpy as np
 
 from purejaxrl_sac import envs
 from purejaxrl_sac.agents import name_of
-from purejaxrl_sac.config import Config, ConfigError, bounds_of, validate
+from purejaxrl_sac.config import (
+    Config,
+    ConfigError,
+    bounds_of,
+    shown,
+    traced_fields,
+    unknown,
+    validate,
+    whole_number,
+)
 from purejaxrl_sac.evaluate import PolicyFactory, exploring_policy, policy
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import PyTree, TrainState
@@ -116,21 +125,44 @@ def plan(
         ConfigError: the configuration cannot run, or a count is out of range.
     """
     build(config)
-    for values in zip(*(variants or {}).values(), strict=True):
-        validate(config.replace(**dict(zip(variants or {}, values, strict=True))))
+    variants = _checked_variants(config, {} if variants is None else variants)
     key_from_seed(seed)
-    for name, value in {"seeds": seeds, "chunks": chunks, "episodes": episodes}.items():
-        if value < 1:
-            raise ConfigError(f"{name} is {value}, but must be at least 1")
-    if eval_every < 0 or eval_episodes < 1:
-        raise ConfigError("eval_every must be zero (never) or more, eval_episodes at least 1")
+    seed = int(seed)
+    seeds = whole_number("seeds", seeds, at_least=1)
+    chunks = whole_number("chunks", chunks, at_least=1)
+    episodes = whole_number("episodes", episodes, at_least=1)
+    eval_every = whole_number("eval_every", eval_every, at_least=0)
+    eval_episodes = whole_number("eval_episodes", eval_episodes, at_least=1)
     # the sum of episode lengths over a chunk must be an int32
     chunk = chunk_length(config.iterations, max(chunks, -(-config.total_steps // 2**30)))
     if eval_every:
         if not has_time_limit(config):
             raise ConfigError(f"eval_every needs a time limit, which {config.env} does not have")
         chunk = min(chunk, max(1, eval_every // config.steps_per_iteration))
-    return Plan(config, seeds, seed, chunk, episodes, eval_every, eval_episodes, variants or {})
+    return Plan(config, seeds, seed, chunk, episodes, eval_every, eval_episodes, variants)
+
+
+def _checked_variants(config: Config, variants: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Variants with Python's numbers.
+
+    Raises:
+        ConfigError: a field cannot vary, or its values are no list of valid numbers.
+    """
+    if not isinstance(variants, dict):
+        raise ConfigError(f"variants is {shown(variants)}, but must be a dict of lists")
+    checked = {}
+    for name, values in variants.items():
+        if name not in (traced := traced_fields(config)):
+            raise unknown("traced field", name, sorted(traced))
+        if isinstance(values, str) or not np.size(values) or np.ndim(values) != 1:
+            raise ConfigError(f"variants: {name} is {shown(values)}, but must be a list of numbers")
+        checked[name] = [x.item() if hasattr(x, "item") else x for x in values]
+    lengths = {name: len(values) for name, values in checked.items()}
+    if len(set(lengths.values())) > 1:
+        raise ConfigError(f"variants have lists of different lengths: {lengths}")
+    for values in zip(*checked.values(), strict=True):
+        validate(config.replace(**dict(zip(checked, values, strict=True))))
+    return checked
 
 
 class Progress(NamedTuple):
@@ -195,8 +227,7 @@ def key_from_seed(seed: int) -> jax.Array:
     """The root key of an integer seed.
 
     Raises:
-        ConfigError: the seed does not fit into 32 bits.
+        ConfigError: the seed is no whole number of 32 bits.
     """
-    if not 0 <= seed < 2**32:
-        raise ConfigError(f"seed is {seed}, but must be between 0 and 2**32 - 1")
+    seed = whole_number("seed", seed, at_least=0, at_most=2**32 - 1)
     return jax.random.key(jnp.uint32(seed))

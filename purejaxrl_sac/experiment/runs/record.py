@@ -5,16 +5,29 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from purejaxrl_sac.agents import ALGORITHMS, default_config, name_of
-from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.config import Config, ConfigError, bounds_of, unknown, validate
 from purejaxrl_sac.normalize import WRAPPERS
 
 CONFIG_FORMAT = 1
+INFINITE = ("inf", "-inf", "nan")  # as JSON text, see `_to_json`
+SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+    "jax_random_seed_offset",
+    "jax_default_matmul_precision",
+    "jax_disable_jit",
+)
+VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
+IRRELEVANT = ("--xla_dump", "--xla_force_host_platform_device_count")  # flags: devices are recorded
 
 
 def _to_json(value: Any) -> Any:
@@ -58,22 +71,50 @@ def config_from_dict(data: dict[str, Any]) -> Config:
     data = dict(data)
     if data.pop("schema", None) != CONFIG_FORMAT:
         raise ConfigError(f"the configuration has another format than {CONFIG_FORMAT}")
-    algorithm = data.pop("algorithm")
-    wrappers = data.pop("wrappers", ())
-    custom = algorithm not in ALGORITHMS or data["env_params"] is not None
+    algorithm, wrappers = data.pop("algorithm", None), data.pop("wrappers", ())
+    custom = algorithm not in ALGORITHMS or data.get("env_params") is not None
     if custom or not set(wrappers) <= set(WRAPPERS):
         raise ConfigError(
-            f"{algorithm} on {data['env']} used a custom algorithm, wrapper or env_params:"
+            f"{algorithm} on {data.get('env')} used a custom algorithm, wrapper or env_params:"
             " build the configuration in Python"
         )
     config = default_config(algorithm)
-    defaults = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    kinds = {name: bounds.kind for name, bounds in bounds_of(type(config)).items()}
+    fields = {f.name for f in dataclasses.fields(config)} - {"algorithm", "wrappers"}
+    if missing := fields - data.keys():
+        raise ConfigError(f"the configuration has no field {min(missing)}")
     for name, value in data.items():
-        if isinstance(defaults[name], tuple):
+        if name not in fields:
+            raise unknown("field of the configuration", name, sorted(fields))
+        if isinstance(value, list):
             data[name] = tuple(value)
-        elif isinstance(defaults[name], float):
+        elif kinds.get(name) is float and (value in INFINITE or isinstance(value, int)):
             data[name] = float(value)
-    return config.replace(**data, wrappers=tuple(WRAPPERS[name] for name in wrappers))
+    config = config.replace(**data, wrappers=tuple(WRAPPERS[name] for name in wrappers))
+    validate(config)
+    return config
+
+
+def settings() -> dict[str, bool | int | str | None]:
+    """The settings of JAX and XLA that decide numbers, beside versions and devices."""
+    found: dict[str, Any] = {name: getattr(jax.config, name) for name in SETTINGS}
+    for name in VARIABLES:
+        flags = sorted(x for x in os.environ.get(name, "").split() if not x.startswith(IRRELEVANT))
+        found[name] = " ".join(flags)
+    return found
+
+
+def differences(written: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """'optax 0.2.6 (here 0.2.7)' for every version or setting that is not the one written."""
+    return [
+        f"{name} {_shown(written.get(name))} (here {_shown(here.get(name))})"
+        for name in dict.fromkeys((*written, *here))
+        if written.get(name) != here.get(name)
+    ]
+
+
+def _shown(value: object) -> str:
+    return "unset" if value in (None, "") else str(value)
 
 
 def versions() -> dict[str, str]:

@@ -10,23 +10,33 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from purejaxrl_sac.config import Config, ConfigError, unknown, validate
+from purejaxrl_sac.config import Config, ConfigError, traced_fields, unknown, validate, whole_number
 
 Point = dict[str, Any]  # field -> value
 Scale = Callable[[float], float]  # increasing, from [0, 1) to values
 
+MAX_POINTS = 100_000
 NOT_SWEPT = {"algorithm", "env", "env_params", "wrappers"}
 
 
 def grid(**values: Sequence[Any]) -> list[Point]:
-    """All combinations of values; the last field varies fastest."""
+    """All combinations of values; the last field varies fastest.
+
+    Raises:
+        ConfigError: there are more than `MAX_POINTS`.
+    """
+    check_count(math.prod(map(len, values.values())))
     names = list(values)
     return [dict(zip(names, x, strict=True)) for x in itertools.product(*values.values())]
+
+
+def check_count(count: int) -> None:
+    """Raises ConfigError for more points than `MAX_POINTS`, or none."""
+    whole_number("points", count, at_least=1, at_most=MAX_POINTS)
 
 
 def uniform(low: float, high: float) -> Scale:
@@ -58,6 +68,7 @@ def _check_range(low: float, high: float) -> None:
 
 def random(count: int, dimensions: int, seed: int = 0) -> np.ndarray:
     """Independent uniform draws, [count, dimensions]."""
+    check_count(count)
     return np.random.default_rng(seed).random((count, dimensions))
 
 
@@ -65,6 +76,7 @@ def sobol(count: int, dimensions: int, seed: int = 0) -> np.ndarray:
     """A scrambled Sobol sequence (Owen 1998), [count, dimensions]; best with powers of two."""
     from scipy.stats import qmc
 
+    check_count(count)
     power = max(0, math.ceil(math.log2(count)))  # scipy warns about other counts
     return qmc.Sobol(dimensions, rng=np.random.default_rng(seed)).random_base2(power)[:count]
 
@@ -75,15 +87,6 @@ def sampled(cube: np.ndarray, **scales: Scale) -> list[Point]:
         {name: float(scale(u)) for (name, scale), u in zip(scales.items(), row, strict=True)}
         for row in cube
     ]
-
-
-def traced_fields(config: Config) -> set[str]:
-    """The fields that may differ between lanes of one program."""
-    return {
-        field.name
-        for field in dataclasses.fields(config)
-        if field.metadata.get("pytree_node", True) and isinstance(getattr(config, field.name), Real)
-    }
 
 
 def check_points(config: Config, points: Sequence[Point]) -> list[Point]:
@@ -99,7 +102,7 @@ def check_points(config: Config, points: Sequence[Point]) -> list[Point]:
         raise ConfigError("a sweep needs at least one point")
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     swept = fields.keys() - NOT_SWEPT
-    valid: list[Point] = []
+    valid: dict[str, Point] = {}  # by their text
     for point in points:
         if point.keys() != points[0].keys():
             raise ConfigError("every point of a sweep has the same fields")
@@ -109,10 +112,11 @@ def check_points(config: Config, points: Sequence[Point]) -> list[Point]:
                 raise unknown("hyperparameter", name, sorted(swept))
             typed[name] = _convert(name, value, fields[name])
         validate(config.replace(**typed))
-        if typed not in valid:
-            valid.append(typed)
-    programs = list(dict.fromkeys(static_values(config, point) for point in valid))
-    return sorted(valid, key=lambda point: programs.index(static_values(config, point)))
+        valid.setdefault(str(typed), typed)
+    found = valid.values()
+    programs = dict.fromkeys(static_values(config, point) for point in found)
+    order = {static: i for i, static in enumerate(programs)}
+    return sorted(found, key=lambda point: order[static_values(config, point)])
 
 
 def static_values(config: Config, point: Point) -> tuple[tuple[str, Any], ...]:

@@ -6,9 +6,11 @@ gathered on the devices: survivors become adjacent, or the worst become copies o
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,19 +18,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from purejaxrl_sac.config import Config, ConfigError, validate
+from purejaxrl_sac.config import Config, ConfigError, traced_fields, validate, whole_number
 from purejaxrl_sac.experiment.devices import resources
 from purejaxrl_sac.experiment.devices.mesh import fill, mesh_for, padded, shardings, trim
-from purejaxrl_sac.experiment.runs import engine, plans
+from purejaxrl_sac.experiment.runs import engine, files, plans
+from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.engine import Programs
 from purejaxrl_sac.experiment.runs.plans import Plan
 from purejaxrl_sac.experiment.statistics import iqm
+from purejaxrl_sac.experiment.tuning import journal, sweep
+from purejaxrl_sac.experiment.tuning.journal import Journal
 from purejaxrl_sac.experiment.tuning.points import (
     Point,
     check_points,
     points_per_batch,
     static_values,
-    traced_fields,
     variants,
 )
 from purejaxrl_sac.train import seed_axes
@@ -73,7 +77,8 @@ class HalvingResult(NamedTuple):
 
     points: list[Point]
     rungs: list[list[Rung]]  # of each batch
-    best: int  # index of the point with the highest score at the last rung
+    best: int | None  # index of the point with the highest score at the last rung; None if every
+    # point diverged
 
     def table(self) -> list[dict[str, Any]]:
         """One row per rung and point that reached it."""
@@ -97,6 +102,7 @@ def successive_halving(
     max_lanes: int | None = None,
     devices: int | None = None,
     on_rung: Callable[[Rung], None] = lambda rung: None,
+    out: Path | str | None = None,
 ) -> HalvingResult:
     """Train all points for a short time, the best 1 / eta of them eta times as long, and so on.
 
@@ -114,14 +120,15 @@ def successive_halving(
         episodes: greedy evaluation episodes per seed at each rung.
         max_lanes: lanes trained at once; None for all.
         devices: number of devices that lanes are distributed over; None for all.
-        on_rung: called after each rung.
+        on_rung: called after each rung, also after those of a search that continues.
+        out: directory of `table.csv` and of the states after the latest rungs, from which the same
+            call continues, see `journal`; None to write nothing.
 
     Raises:
         ConfigError: invalid input, points that need several programs, or more lanes at once than
             fit into memory.
     """
-    if eta < 2:
-        raise ConfigError(f"eta is {eta}, but must be at least 2")
+    eta = whole_number("eta", eta, at_least=2)
     size = len(points) if max_lanes is None else points_per_batch(max_lanes, seeds)
     points = check_points(config, points)
     if len({static_values(config, point) for point in points}) > 1:
@@ -132,15 +139,30 @@ def successive_halving(
     ends = rung_ends(iterations, min(size, len(points)), eta, first)
     seen: list[list[float]] = [[] for _ in ends]
     batches = []
-    for start in range(0, len(points), size):
-        batch = np.arange(start, min(start + size, len(points)))
-        planned = {"seeds": seeds, "seed": seed, "episodes": episodes}
-        batches.append(_halve(config, points, batch, ends, seen, eta, devices, on_rung, planned))
+    planned = {"seeds": seeds, "seed": seed, "episodes": episodes}
+    arguments = {**planned, "points": points, "eta": eta, "first": first, "max_lanes": max_lanes}
+    with journal.opened(out, "successive halving", config, arguments) as steps:
+        for start in range(0, len(points), size):
+            batch = np.arange(start, min(start + size, len(points)))
+            batches.append(
+                _halve(config, points, batch, ends, seen, eta, devices, on_rung, planned, steps)
+            )
     final = max(rungs[-1].steps for rungs in batches)
     last = [rungs[-1] for rungs in batches if rungs[-1].steps == final]
     finalists = np.concatenate([rung.points for rung in last])
     scores = [_iqm(scores) for rung in last for scores in rung.scores]
-    return HalvingResult(points, batches, int(finalists[np.argmax(scores)]))
+    best = highest(np.array(scores))
+    result = HalvingResult(points, batches, None if best is None else int(finalists[best]))
+    if out is not None:
+        files.write_csv(Path(out) / "table.csv", result.table())
+    return result
+
+
+def highest(scores: np.ndarray) -> int | None:
+    """The index of the highest finite score; None if there is none."""
+    if not np.isfinite(scores).any():
+        return None
+    return int(np.argmax(np.where(np.isfinite(scores), scores, -np.inf)))
 
 
 def rung_ends(iterations: int, points: int, eta: int, first: float | None = None) -> list[int]:
@@ -194,33 +216,43 @@ def _halve(
     devices: int | None,
     on_rung: Callable[[Rung], None],
     planned: dict[str, int],
+    steps: Journal,
 ) -> list[Rung]:
-    """Train one batch until none of its points survives, and add its scores to `seen`."""
+    """Train one batch until none of its points survives, and add its scores to `seen`.
+
+    Rungs that the journal has are not trained again.
+    """
     remaining, surviving, done = batch, np.arange(len(batch)), 0
     state: TrainState | None = None
-    previous_mesh: Mesh | None = None
+    previous: tuple[Plan, Mesh] | None = None
     rungs: list[Rung] = []
+    earlier = steps.taken
     for end, rung_scores in zip(ends, seen, strict=True):
         plan = lane_plan(config, [points[i] for i in remaining], **planned)
         mesh = mesh_for(plan.lanes, devices)
-        programs = _compile(plan, mesh, [end - done], done)
-        if state is None or previous_mesh is None:
-            state = engine.initial_state(plan, programs)
-        else:
-            lanes = surviving[:, None] * plan.seeds + np.arange(plan.seeds)
-            state = take_lanes(state, lanes.ravel(), previous_mesh, mesh)
-        config_lanes, _ = plan.config_lanes(padded(plan.lanes, mesh))
-        state, scores = _train_chunk(plan, programs, state, end - done, config_lanes)
+        scores = steps.scores(earlier + len(rungs))
+        if scores is None:
+            programs = _compile(plan, mesh, [end - done], done)
+            if previous is None:
+                state = engine.initial_state(plan, programs)
+            else:
+                state = steps.restore(*previous) if state is None else state
+                lanes = surviving[:, None] * plan.seeds + np.arange(plan.seeds)
+                state = take_lanes(state, lanes.ravel(), previous[1], mesh)
+            config_lanes, _ = plan.config_lanes(padded(plan.lanes, mesh))
+            state, scores = _train_chunk(plan, programs, state, end - done, config_lanes)
+            steps.add(scores, state, plan.lanes)
         rung = Rung(plan.steps(end), remaining, scores.reshape(len(remaining), plan.seeds))
         rungs.append(rung)
         on_rung(rung)
-        done, previous_mesh = end, mesh
+        done, previous = end, (plan, mesh)
         iqms = np.array([_iqm(x) for x in rung.scores])
         rung_scores.extend(iqms.tolist())
         surviving = survivors(iqms, rung_scores, eta)
         remaining = remaining[surviving]
         if len(remaining) == 0:
             break
+    steps.taken += len(rungs)
     return rungs
 
 
@@ -252,7 +284,9 @@ def _train_chunk(
     _, _, eval_keys = plan.keys()
     keys = fill(eval_keys, plan.lanes, programs.mesh)
     state, metrics = programs.chunks[length](state, config, keys, True)
-    scores = np.where(metrics["finite"] < length, np.nan, metrics["greedy_return"])
+    returns = np.asarray(metrics["greedy_return"])
+    diverged = (np.asarray(metrics["finite"]) < length) | ~np.isfinite(returns)
+    scores = np.where(diverged, np.nan, returns)
     return state, scores[: plan.lanes]
 
 
@@ -296,7 +330,22 @@ class PopulationResult(NamedTuple):
 
     state: TrainState  # leading axis [P]
     generations: list[Generation]
-    best: int  # index of the member with the highest score at the end
+    best: int | None  # index of the member with the highest score at the end; None if every member
+    # diverged
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row per generation and member."""
+        return [
+            {
+                "steps": generation.steps,
+                "member": member,
+                "parent": int(generation.parents[member]),
+                **{name: float(value[member]) for name, value in generation.values.items()},
+                "score": float(score),
+            }
+            for generation in self.generations
+            for member, score in enumerate(generation.scores)
+        ]
 
 
 def exploit_and_explore(
@@ -353,6 +402,7 @@ def population_based_training(
     factor: float = 1.25,
     devices: int | None = None,
     on_generation: Callable[[Generation], None] = lambda generation: None,
+    out: Path | str | None = None,
 ) -> PopulationResult:
     """Train a population of points with one member each; the seed determines all results.
 
@@ -365,13 +415,85 @@ def population_based_training(
         fraction: of the members, that is replaced.
         factor: by which hyperparameters are multiplied or divided.
         devices: number of devices that members are distributed over; None for all.
-        on_generation: called after each generation.
+        on_generation: called after each generation, also after those of a search that continues.
+        out: as for `successive_halving`.
 
     Raises:
         ConfigError: fewer than two members, hyperparameters that are static or out of bounds, or
             more members than fit into memory.
     """
     points = check_points(config, points)
+    _check_population(config, points, low, high, fraction)
+    names = sorted(points[0])
+    generations = whole_number("generations", generations, at_least=1)
+    if not plans.has_time_limit(config):
+        raise ConfigError(f"a search needs a time limit, which {config.env} does not have")
+    plan = lane_plan(config, points, seeds=1, seed=seed, episodes=episodes)
+    length = plans.chunk_length(config.iterations, generations)
+    lengths = plans.chunk_lengths(config.iterations, length)
+    mesh = mesh_for(plan.lanes, devices)
+    programs = _compile(plan, mesh, lengths)
+    values = {name: jnp.array([float(point[name]) for point in points]) for name in names}
+    ranges = Ranges({n: float(low[n]) for n in names}, {n: float(high[n]) for n in names})
+    step = jax.jit(partial(exploit_and_explore, ranges=ranges, fraction=fraction, factor=factor))
+    key_members, key_steps = jax.random.split(jax.random.fold_in(plans.key_from_seed(seed), 2))
+
+    def member_keys(key: jax.Array) -> jax.Array:
+        return fill(jax.random.split(key, plan.lanes), plan.lanes, mesh)
+
+    arguments = {
+        "points": points, "low": ranges.low, "high": ranges.high, "generations": generations,
+        "seed": seed, "episodes": episodes, "fraction": fraction, "factor": factor,
+    }  # fmt: skip
+    history: list[Generation] = []
+    state: TrainState | None = None
+    done = 0
+    with journal.opened(out, "population-based training", config, arguments) as steps:
+        for i, length in enumerate(lengths):
+            scores = steps.scores(i)
+            replayed = scores is not None
+            if scores is None:
+                config_lanes = _config_lanes(config, values, plan, mesh)
+                if state is None and i == 0:
+                    assert programs.init is not None  # compiled, as nothing has been trained
+                    state = programs.init(member_keys(key_members), config_lanes)
+                elif state is None:
+                    state = steps.restore(plan, mesh)
+                state, scores = _train_chunk(plan, programs, state, length, config_lanes)
+            done += length
+            used = {name: np.asarray(value) for name, value in values.items()}
+            parents = np.arange(plan.lanes)
+            if done < config.iterations:
+                key_step, key_copies = jax.random.split(jax.random.fold_in(key_steps, done))
+                chosen, values = step(key_step, jnp.asarray(scores), values)
+                parents = np.asarray(chosen)
+                if state is not None:
+                    state = take_lanes(state, parents, mesh, mesh)
+                    copied = np.zeros(len(state.key), bool)
+                    copied[: plan.lanes] = parents != np.arange(plan.lanes)
+                    # a copy must not repeat the random numbers of its parent
+                    key = jax.jit(jnp.where)(copied, member_keys(key_copies), state.key)
+                    state = state._replace(key=jax.device_put(key, state.key.sharding))
+            if not replayed and state is not None:
+                steps.add(scores, state, plan.lanes)
+            history.append(Generation(plan.steps(done), scores, used, parents))
+            on_generation(history[-1])
+        state = steps.restore(plan, mesh) if state is None else state
+    best = highest(history[-1].scores)
+    result = PopulationResult(trim(state, plan.lanes, mesh), history, best)
+    if out is not None:
+        files.write_csv(Path(out) / "table.csv", result.table())
+    return result
+
+
+def _check_population(
+    config: Config,
+    points: list[Point],
+    low: Mapping[str, float],
+    high: Mapping[str, float],
+    fraction: float,
+) -> None:
+    """Raises ConfigError for invalid arguments of `population_based_training`."""
     if len(points) < 2 or not 0 < fraction <= 0.5:
         raise ConfigError("a population needs at least two members, and a fraction of at most 0.5")
     names = sorted(points[0])
@@ -388,46 +510,6 @@ def population_based_training(
             )
     for bound in (low, high):
         validate(config.replace(**{name: bound[name] for name in names}))
-    if generations < 1:
-        raise ConfigError(f"generations is {generations}, but must be at least 1")
-    if not plans.has_time_limit(config):
-        raise ConfigError(f"a search needs a time limit, which {config.env} does not have")
-    plan = lane_plan(config, points, seeds=1, seed=seed, episodes=episodes)
-    length = plans.chunk_length(config.iterations, generations)
-    lengths = plans.chunk_lengths(config.iterations, length)
-    mesh = mesh_for(plan.lanes, devices)
-    programs = _compile(plan, mesh, lengths)
-    values = {name: jnp.array([float(point[name]) for point in points]) for name in names}
-    ranges = Ranges({n: float(low[n]) for n in names}, {n: float(high[n]) for n in names})
-    step = jax.jit(partial(exploit_and_explore, ranges=ranges, fraction=fraction, factor=factor))
-    key_members, key_steps = jax.random.split(jax.random.fold_in(plans.key_from_seed(seed), 2))
-
-    def member_keys(key: jax.Array) -> jax.Array:
-        return fill(jax.random.split(key, plan.lanes), plan.lanes, mesh)
-
-    assert programs.init is not None  # compiled, as nothing has been trained
-    state = programs.init(member_keys(key_members), _config_lanes(config, values, plan, mesh))
-    history, done = [], 0
-    for length in lengths:
-        config_lanes = _config_lanes(config, values, plan, mesh)
-        state, scores = _train_chunk(plan, programs, state, length, config_lanes)
-        done += length
-        used = {name: np.asarray(value) for name, value in values.items()}
-        parents = np.arange(plan.lanes)
-        if done < config.iterations:
-            key_step, key_copies = jax.random.split(jax.random.fold_in(key_steps, done))
-            chosen, values = step(key_step, jnp.asarray(scores), values)
-            parents = np.asarray(chosen)
-            state = take_lanes(state, parents, mesh, mesh)
-            copied = np.zeros(len(state.key), bool)
-            copied[: plan.lanes] = parents != np.arange(plan.lanes)
-            # a copy must not repeat the random numbers of its parent
-            key = jax.jit(jnp.where)(copied, member_keys(key_copies), state.key)
-            state = state._replace(key=jax.device_put(key, state.key.sharding))
-        history.append(Generation(plan.steps(done), scores, used, parents))
-        on_generation(history[-1])
-    best = int(np.argmax(np.where(np.isnan(scores), -np.inf, scores)))
-    return PopulationResult(trim(state, plan.lanes, mesh), history, best)
 
 
 def _config_lanes(config: Config, values: dict[str, jax.Array], plan: Plan, mesh: Mesh) -> Config:
@@ -454,7 +536,8 @@ def optuna_search(
     seed: int = 0,
     episodes: int = 64,
     devices: int | None = None,
-) -> Point:
+    out: Path | str | None = None,
+) -> Point | None:
     """Run an Optuna study (extra `optuna`), with batches of trials trained together.
 
         study = optuna.create_study(direction="maximize")
@@ -470,9 +553,12 @@ def optuna_search(
         seed: root of all random numbers of training.
         episodes: greedy evaluation episodes per seed.
         devices: number of devices that lanes are distributed over; None for all.
+        out: directory of `table.csv` and of the runs that train the batches, with which the same
+            call continues, if the study is new and its sampler has the same seed; None to write
+            nothing.
 
     Returns:
-        the point with the highest score.
+        the point with the highest score; None if every point diverged.
 
     Raises:
         ConfigError: Optuna is not installed, the study does not maximise, no time limit is known,
@@ -486,28 +572,65 @@ def optuna_search(
         raise ConfigError("the study minimises: create it with direction='maximize'")
     if not plans.has_time_limit(config):
         raise ConfigError(f"a search needs a time limit, which {config.env} does not have")
-    for _ in range(rounds):
-        trials = [study.ask() for _ in range(batch)]
-        suggested = [suggest(trial) for trial in trials]
-        scores: dict[str, float] = {}
-        points = check_points(config, suggested)
-        for static in dict.fromkeys(static_values(config, point) for point in points):
-            group = [point for point in points if static_values(config, point) == static]
-            plan = plans.plan(
-                config.replace(**group[0]), seeds, seed=seed, chunks=1, episodes=episodes,
-                variants=variants(config, group),
-            )  # fmt: skip
-            resources.check_state(plan, mesh_for(plan.lanes, devices))
-            result = engine.train_seeds(plan, devices=devices)
-            assert result.evaluation is not None  # there is a time limit
-            diverged = np.any(result.history[-1].failed.reshape(len(group), seeds), axis=1)
-            returns = result.evaluation.mean(1).reshape(len(group), seeds)
-            for point, row, failed in zip(group, returns, diverged, strict=True):
-                scores[str(point)] = math.nan if failed else float(iqm(row))
-        for trial, point in zip(trials, suggested, strict=True):
-            score = scores[str(check_points(config, [point])[0])]
-            if math.isnan(score):
-                study.tell(trial, state=TrialState.FAIL)
-            else:
-                study.tell(trial, score)
+    planned = {"seeds": seeds, "seed": seed, "episodes": episodes}
+    rows: list[dict[str, Any]] = []
+    with journal.opened(out, "Optuna", config, {**planned, "batch": batch}):
+        for round_ in range(rounds):
+            trials = [study.ask() for _ in range(batch)]
+            suggested = [suggest(trial) for trial in trials]
+            points = check_points(config, suggested)
+            scores: dict[str, float] = {}
+            for i, static in enumerate(dict.fromkeys(static_values(config, x) for x in points)):
+                group = [point for point in points if static_values(config, point) == static]
+                path = None if out is None else Path(out) / "rounds" / f"{round_:05d}-{i:05d}"
+                trained = _train(config, group, planned, devices, path)
+                for point, row in zip(group, trained, strict=True):
+                    scores[str(point)] = math.nan if np.isnan(row).any() else float(iqm(row))
+            for trial, point in zip(trials, suggested, strict=True):
+                typed = check_points(config, [point])[0]
+                score = scores[str(typed)]
+                rows.append({"trial": trial.number, **typed, "score": score})
+                if math.isnan(score):
+                    study.tell(trial, state=TrialState.FAIL)
+                else:
+                    study.tell(trial, score)
+            if out is not None:
+                files.write_csv(Path(out) / "table.csv", rows)
+    if not any(trial.state == TrialState.COMPLETE for trial in study.trials):
+        return None
     return check_points(config, [suggest(FixedTrial(study.best_params))])[0]
+
+
+def _train(
+    config: Config,
+    points: list[Point],
+    planned: dict[str, int],
+    devices: int | None,
+    path: Path | None,
+) -> np.ndarray:
+    """Mean greedy returns of points of one program, [points, seeds]; nan where a seed diverged.
+
+    Args:
+        path: directory of the run that trains them, which continues if it exists; None for none.
+
+    Raises:
+        ConfigError: they do not fit into memory, or the run has other points.
+    """
+    config, values = config.replace(**points[0]), variants(config, points)
+    if path is not None:
+        batch = sweep.Batch(config, values, {**planned, "chunks": 20}, path)
+        if (path / "config.json").exists():
+            written = RunDirectory(path).read_document()["variants"]
+            if written != json.loads(json.dumps(values)):
+                raise ConfigError(
+                    f"{path} has other points than the study suggests: create the study with the"
+                    " same seed, or give another directory"
+                )
+        sweep.train_batch(batch, devices=devices)
+        return sweep.lane_scores(path).reshape(len(points), -1)
+    plan = plans.plan(config, chunks=1, variants=values, **planned)
+    resources.check_state(plan, mesh_for(plan.lanes, devices))
+    result = engine.train_seeds(plan, devices=devices)
+    assert result.evaluation is not None  # there is a time limit
+    returns = np.where(result.history[-1].failed, np.nan, result.evaluation.mean(1))
+    return returns.reshape(len(points), -1)

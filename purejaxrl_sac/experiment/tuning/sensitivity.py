@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 from purejaxrl_sac.experiment.tuning.points import Point
 
@@ -48,11 +49,11 @@ def write_figures(
     for axes in panels[len(names) :]:
         axes.set_axis_off()
     figure.suptitle("Final scores: IQM, 95 % intervals", fontsize="medium")
-    figure.savefig(path / "sensitivity.png")
+    files.write_figure(path / "sensitivity.png", figure)
     if len(names) == 2:
         figure = Figure(figsize=(5.4, 4.2), dpi=150, layout="constrained")
         draw_heatmap(figure, figure.subplots(), names, points, scores, best)
-        figure.savefig(path / "heatmap.png")
+        files.write_figure(path / "heatmap.png", figure)
 
 
 def draw_sensitivity(

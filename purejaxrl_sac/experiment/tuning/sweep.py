@@ -7,24 +7,22 @@ so a sweep is distributed over devices, stopped and resumed as a run is.
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.config import Config, ConfigError, whole_number
 from purejaxrl_sac.experiment.devices import processes, resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.errors import InsufficientMemoryError, StoppedError
 from purejaxrl_sac.experiment.pictures import plot
-from purejaxrl_sac.experiment.runs import display, lifecycle, plans, record
-from purejaxrl_sac.experiment.runs.directory import RunDirectory, read_json, write_json, write_text
+from purejaxrl_sac.experiment.runs import display, files, lifecycle, plans, record
+from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import Reporter
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 from purejaxrl_sac.experiment.tuning.points import (
@@ -35,7 +33,7 @@ from purejaxrl_sac.experiment.tuning.points import (
     variants,
 )
 
-SWEEP_FORMAT = 1
+SWEEP_FORMAT = 2  # 1 had no checksums
 FRESH = 1_000_003  # offset from a sweep's root seed to that of the fresh seeds
 
 
@@ -62,6 +60,20 @@ class Sweep(NamedTuple):
             end = start + len(list(group))
             yield range(start, end)
             start = end
+
+
+class SweepDocument(TypedDict):
+    """`sweep.json`: everything that reproduces the sweep."""
+
+    schema: int
+    config: dict[str, Any]
+    points: list[dict[str, Any]]
+    seeds: int
+    seed: int
+    chunks: int
+    episodes: int
+    fresh_seeds: int
+    versions: dict[str, str]
 
 
 class Batch(NamedTuple):
@@ -148,12 +160,14 @@ def plan(
 ) -> Sweep:
     """Check and plan a sweep; arguments and errors as for `run`."""
     points = check_points(config, points)
+    seeds = whole_number("seeds", seeds, at_least=1)
+    seed = whole_number("seed", seed, at_least=0, at_most=2**32 - 1)
     fresh_seeds = seeds if fresh_seeds is None else fresh_seeds
+    fresh_seeds = whole_number("fresh_seeds", fresh_seeds, at_least=0)
     sweep = Sweep(config, points, seeds, seed, chunks, episodes, fresh_seeds)
     for group in sweep.programs():
-        plans.plan(sweep.config_of(points[group[0]]), seeds, chunks=chunks, episodes=episodes)
-    if fresh_seeds < 0:
-        raise ConfigError(f"fresh_seeds is {fresh_seeds}, but must be zero (none) or more")
+        config = sweep.config_of(points[group[0]])
+        plans.plan(config, max(seeds, fresh_seeds), chunks=chunks, episodes=episodes)
     return sweep
 
 
@@ -184,13 +198,15 @@ def create(path: Path, sweep: Sweep) -> None:
             ) from None
         except OSError as error:
             raise ConfigError(f"cannot create {path}: {error.strerror}") from None
-        write_json(path / "sweep.json", _document(sweep))
+        files.write_document(path / "sweep.json", _document(sweep))
 
     processes.on_first(write)
 
 
 def _document(sweep: Sweep) -> dict[str, Any]:
-    return sweep._asdict() | {"schema": SWEEP_FORMAT, "config": record.config_to_dict(sweep.config)}
+    config = record.config_to_dict(sweep.config)
+    stamp = {"schema": SWEEP_FORMAT, "config": config, "versions": record.versions()}
+    return sweep._asdict() | stamp
 
 
 def resume(path: Path | str, *, config: Config | None = None, **options: Any) -> SweepResult:
@@ -208,21 +224,24 @@ def resume(path: Path | str, *, config: Config | None = None, **options: Any) ->
 
 def read(path: Path, config: Config | None = None) -> Sweep:
     """Read the plan of a sweep from its directory; arguments and errors as for `resume`."""
-    if not (path / "sweep.json").is_file():
+    if not files.exists(path / "sweep.json"):
         raise ConfigError(f"{path} is not a sweep: it has no sweep.json")
-    document = read_json(path / "sweep.json")
-    if document.pop("schema", None) != SWEEP_FORMAT:
-        raise ConfigError(f"{path} was written by another version of purejaxrl_sac")
-    written = document.pop("config")
+    document = read_document(path)
     if config is None:
-        config = record.config_from_dict(written)
-    elif record.config_to_dict(config) != written:
+        config = record.config_from_dict(document["config"])
+    elif record.config_to_dict(config) != document["config"]:
         raise ConfigError(f"the config given is not the one that {path} was made with")
     points = [
         {k: tuple(x) if isinstance(x, list) else x for k, x in point.items()}
-        for point in document.pop("points")
+        for point in document["points"]
     ]
-    return Sweep(config, points, **document)
+    fields: dict[str, Any] = {**document, "config": config, "points": points}
+    return Sweep(**{name: fields[name] for name in Sweep._fields})
+
+
+def read_document(path: Path) -> SweepDocument:
+    """Read `sweep.json`; errors as for `resume`."""
+    return files.read_document(path / "sweep.json", SweepDocument, SWEEP_FORMAT)
 
 
 def train_here(
@@ -272,6 +291,7 @@ def train_remaining(
     if devices is not None:
         options["devices"] = devices
     processes.check_equal(repr((str(path), _document(sweep), max_lanes, devices)))
+    processes.on_first(RunDirectory(path).check_links)
     with lifecycle.failures_as_run_errors(RunDirectory(path)):
         try:
             _train_batches(path, sweep, engine, max_lanes, **options)
@@ -281,7 +301,7 @@ def train_remaining(
             if sweep.fresh_seeds and best is not None:
                 batch = fresh_batch(path, sweep, best)
                 engine([batch], **options)
-                fresh = _lane_scores(batch.path)
+                fresh = lane_scores(batch.path)
         except StoppedError as stop:
             raise StoppedError(path, stop.steps, stop.signal) from None
         result = SweepResult(path, sweep, scores, best, fresh)
@@ -363,6 +383,9 @@ def _max_points(sweep: Sweep, point: int, max_lanes: int | None, devices: int | 
     plan = plans.plan(config, sweep.seeds, chunks=sweep.chunks, episodes=sweep.episodes)
     mesh = mesh_for(plan.lanes, devices)
     resources.check_state(plan, mesh)
+    if sweep.fresh_seeds:
+        fresh = plan._replace(seeds=sweep.fresh_seeds)
+        resources.check_state(fresh, mesh_for(fresh.lanes, devices))
     needed = sum(resources.state_bytes(plan, mesh).values())
     count = int(resources.SWEEP_FRACTION * resources.available() / needed)
     if max_lanes is not None:
@@ -374,20 +397,22 @@ def read_scores(path: Path, sweep: Sweep) -> np.ndarray:
     """Read the scores of all batches, [points, seeds]; nan where a seed diverged."""
     scores = np.full((len(sweep.points), sweep.seeds), np.nan)
     for group in _existing_batches(path):
-        lanes = _lane_scores(_batch_path(path, group))
+        lanes = lane_scores(_batch_path(path, group))
         scores[group.start : group.stop] = lanes.reshape(-1, sweep.seeds)
     return scores
 
 
-def _lane_scores(path: Path) -> np.ndarray:
+def lane_scores(path: Path) -> np.ndarray:
     """Greedy returns of a run, [lanes], or training returns where there is no time limit."""
     directory = RunDirectory.find(path)
-    summary = directory.read_summary() or {}
-    returns = summary.get("greedy_returns")
-    if returns is None:
-        returns = plot.forward_fill(directory.columns()["episode_return"].T)[:, -1]
+    summary = directory.read_summary()
+    if summary is None:
+        raise ConfigError(f"{path} has not finished: resume the sweep")
+    returns: Any = summary["greedy_returns"]
+    if returns is None and (columns := directory.columns())["steps"].size:
+        returns = plot.forward_fill(columns["episode_return"].T)[:, -1]
     scores = np.array(returns, float)
-    scores[[int(lane) for lane in summary.get("failed_step", {})]] = np.nan
+    scores[[int(lane) for lane in summary["failed_step"]]] = np.nan
     return scores
 
 
@@ -436,13 +461,13 @@ def _write_results(result: SweepResult) -> None:
 
     path, sweep = result.path, result.sweep
     table = result.table()
-    _write_csv(path / "table.csv", table)
+    files.write_csv(path / "table.csv", table)
     rows = [
         {"point": i, **point, "seed": seed, "score": score}
         for i, point in enumerate(sweep.points)
         for seed, score in enumerate(result.scores[i])
     ]
-    _write_csv(path / "seeds.csv", rows)
+    files.write_csv(path / "seeds.csv", rows)
     sensitivity.write_figures(sweep.points, result.scores, result.best, path)
     document: dict[str, Any] = {
         "points": len(sweep.points),
@@ -452,7 +477,7 @@ def _write_results(result: SweepResult) -> None:
         document["best"] = table[result.best]
     if result.fresh is not None:
         document["best_on_fresh_seeds"] = score_statistics(result.fresh)
-    write_json(path / "summary.json", document)
+    files.write_document(path / "summary.json", document)
 
 
 def summary_rows(result: SweepResult) -> dict[str, str]:
@@ -483,7 +508,7 @@ def compilation_note(sweep: Sweep) -> str:
 
 def describe(path: Path) -> dict[str, str]:
     """The configuration and status of a sweep, from its files alone, as rows of a table."""
-    document = read_json(path / "sweep.json")
+    document = read_document(path)
     trained = sum(
         len(group)
         for group in _existing_batches(path)
@@ -505,14 +530,6 @@ def format_value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
-
-
 class _BatchReporter(Reporter):
     """Reports a batch as `reporter` does a run, except for the table at its end."""
 
@@ -521,6 +538,9 @@ class _BatchReporter(Reporter):
 
     def message(self, text: str) -> None:
         self.reporter.message(text)
+
+    def warning(self, text: str) -> None:
+        self.reporter.warning(text)
 
     def on_start(self, plan: plans.Plan, title: str, device: str) -> None:
         self.reporter.on_start(plan, title, device)

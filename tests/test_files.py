@@ -1,0 +1,388 @@
+"""Documents of runs: checksums, types, links; what terminals show; arguments of wrong types."""
+
+import errno
+import json
+import math
+import os
+import random
+import re
+from typing import Any, TypedDict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import ConfigError, cli
+from purejaxrl_sac.experiment.devices import mesh, processes, resources
+from purejaxrl_sac.experiment.errors import RunWarning, one_line
+from purejaxrl_sac.experiment.pictures import compare
+from purejaxrl_sac.experiment.runs import display, engine, files, plans, record
+from purejaxrl_sac.experiment.runs.directory import RunDirectory
+from purejaxrl_sac.experiment.tuning import points, search, sweep
+from scripts import fuzz
+from tests.conftest import small
+
+
+class Note(TypedDict):
+    schema: int
+    name: str
+    rate: float
+    scores: list[float | None] | None
+    nested: dict[str, Any]
+
+
+NOTE: dict[str, Any] = {
+    "schema": 1, "name": "a", "rate": 1, "scores": [0.5, None], "nested": {"gamma": 0.99, "x": []},
+}  # fmt: skip
+
+
+def written(path, document):
+    files.write_document(path, document)
+    return path
+
+
+def refusal(path, kind=Note):
+    with pytest.raises(ConfigError) as error:
+        files.read_document(path, kind, 1)
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+    return str(error.value)
+
+
+def test_a_document_is_what_was_written(tmp_path):
+    assert files.read_document(written(tmp_path / "a.json", NOTE), Note, 1) == NOTE
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x["nested"].update(gamma=0.89), "nested.gamma was changed after it was written"),
+        (lambda x: x.update(rate=2), "rate was changed"),
+        (lambda x: x.update(more=2), "more was changed"),
+        (lambda x: x.pop("name"), "has no field name"),
+        (lambda x: x["nested"].pop("gamma"), "has no field nested.gamma"),
+        (lambda x: x.pop("checksums"), "has no checksums"),
+        (lambda x: x["checksums"].update(name="00000000"), "name was changed"),
+        (lambda x: x.update(schema=2), "was written by another version of purejaxrl_sac (unknown)"),
+    ],
+)
+def test_a_changed_document_is_refused_and_the_field_named(change, message, tmp_path):
+    path = written(tmp_path / "a.json", NOTE)
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    assert message in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": 3}, "name is 3, but must be a text"),
+        ({"rate": True}, "rate is True, but must be a number"),
+        ({"rate": 10**30}, "rate is 1000000000000000000000000000000, but must be a number"),
+        ({"scores": [0.5, "x"]}, "scores: 1 is 'x', but must be a number"),
+        ({"scores": 3}, "scores is 3, but must be a list"),
+        ({"nested": [1]}, "nested is [1], but must be an object"),
+        ({"more": 1}, "has an unknown field more"),
+    ],
+)
+def test_every_field_has_its_type(changes, message, tmp_path):
+    assert message in refusal(written(tmp_path / "a.json", {**NOTE, **changes}))
+
+
+@pytest.mark.parametrize("text", ("", "[1]", "null", "{", "[" * 100_000, "1" * 5_000, "\udcff"))
+def test_what_is_no_json_object_is_damaged(text, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(text, errors="surrogateescape")
+    assert "cannot be read, it is damaged" in refusal(path)
+
+
+def test_what_is_no_file_is_named(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder", "nothing"):
+        assert "is not a file" in refusal(tmp_path / name)
+    with pytest.raises(ConfigError, match="File name too long"):
+        files.exists(tmp_path / ("x" * 5_000))
+
+
+def test_every_flipped_bit_of_a_document_is_refused_or_harmless(tmp_path):
+    path = written(tmp_path / "a.json", NOTE)
+    content, rng = path.read_bytes(), random.Random(0)
+    refused = 0
+    for _ in range(300):
+        path.write_bytes(fuzz.flip(content, rng))
+        try:
+            assert files.read_document(path, Note, 1) == NOTE  # a space became another one
+        except ConfigError:
+            refused += 1
+    assert refused > 250
+
+
+def test_no_write_follows_a_link(tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("a.json", "a.json.part", "b.png", "metrics.jsonl"):
+        (run / name).symlink_to(outside)
+    (run / "inside").symlink_to(run / "c")  # harmless, wandb makes such links
+    files.write_text(run / "a.json", "new")
+    assert outside.read_text() == "mine" and (run / "a.json").read_text() == "new"
+    assert files.links_outside(run) == [run / "b.png", run / "metrics.jsonl"]
+    refused = pytest.raises(ConfigError, match="is a link that leads out of the run: remove it")
+    with refused, RunDirectory(run).locked():
+        pass
+    assert not (run / "lock").exists()
+
+
+# ── metrics ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def progress(steps, returns):
+    return plans.Progress(
+        steps=steps, total_steps=9, seconds=1.5, rate=1.0, episodes=np.ones(2, int),
+        episode_return=np.array(returns, np.float32), episode_length=np.ones(2, np.float32),
+        latest_return=np.zeros(2), metrics={}, evaluation={}, failed_step=np.array([-1, 2**33]),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """A run directory with rows at four steps beyond an int32."""
+    directory = RunDirectory.create(tmp_path / "run")
+    steps = [2**32 + i for i in range(4)]
+    for after, now in zip([0, *steps], steps, strict=False):
+        directory.append(progress(now, [1.0, 2.0]), after)
+    return directory, steps
+
+
+def test_damaged_rows_are_left_out_and_named(rows):
+    directory, steps = rows
+    whole = directory.metrics.read_text()
+    lines = whole.splitlines(keepends=True)
+
+    def lost(*kept):
+        directory.metrics.write_text("".join(kept))
+        return directory.read_metrics(2, steps[-1]).lost
+
+    first, second, third, last = lines
+    assert lost(*lines) == [] and len(directory.read_metrics(2, steps[1]).rows) == 2
+    assert lost(first, second.replace("1.0", "7.0"), third, last) == [(steps[0], steps[1])]
+    assert lost(first, second[:9] + "\n", third, last) == [(steps[0], steps[1])]
+    assert lost(second, last) == [(0, steps[0]), (steps[1], steps[2])]
+    assert lost(first, first, second, first, third, last) == []  # repeated lines
+    assert lost(first, second, third, last[:-1]) == [(steps[2], steps[3])]  # incomplete
+    assert lost() == [(0, steps[3])]
+    directory.metrics.unlink()
+    assert directory.read_metrics(2, steps[3]).lost == [(0, steps[3])]
+    assert directory.read_metrics(2).lost == []  # there is no checkpoint
+    directory.metrics.write_text(whole)
+    assert directory.read_metrics(3).rows == []  # rows of another number of seeds
+    directory.metrics.write_text(first + "nonsense\n" + third + last)
+    directory.truncate(2, steps[2])
+    assert directory.metrics.read_text() == first + third
+    assert "4,294,967,296 to 4,294,967,297" in directory.read_metrics(2).warning
+
+
+def test_steps_beyond_an_int32_are_resumed(rows):
+    directory, steps = rows
+    sizes = {"num_envs": 16, "rollout_length": 1, "num_updates": 1, "warmup_steps": 16}
+    plan = plans.plan(small("dqn", total_steps=2**34, **sizes), 2)
+    *_, last = directory.history(plan, steps[-1])
+    assert last.steps == steps[-1] and last.failed_step.tolist() == [-1, 2**33]
+    directory.metrics.unlink()
+    (last,) = directory.history(plan, steps[-1])
+    assert last.steps == steps[-1] and last.seconds == 0 and np.isnan(last.latest_return).all()
+
+
+# ── settings ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_settings_that_decide_numbers_are_recorded(monkeypatch):
+    before = record.settings()
+    assert json.loads(json.dumps(before)) == before
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/x --xla_cpu_enable_fast_math=true")
+    with jax.default_matmul_precision("float32"), jax.threefry_partitionable(False):
+        found = record.settings()
+    different = record.differences(before, found)
+    assert len(different) == 3 and "jax_threefry_partitionable True (here False)" in different
+    assert "jax_default_matmul_precision unset (here float32)" in different
+    assert found["XLA_FLAGS"] == "--xla_cpu_enable_fast_math=true"
+    assert record.differences({"optax": "1"}, {"optax": "1", "jax": "2"}) == ["jax unset (here 2)"]
+
+
+# ── what is shown ───────────────────────────────────────────────────────────────────────────────
+
+HOSTILE = "a\x1b[31mb\n[/]\u202ec\udc80$x_{$"
+
+
+def test_hostile_text_does_not_reach_the_terminal(capsys):
+    assert one_line(HOSTILE) == "a\\x1b[31mb\\n[/]\\u202ec\\udc80$x_{$"
+    reporter = display.ConsoleReporter(display.Console(width=200))
+    reporter.message(HOSTILE)
+    reporter.warning(HOSTILE)
+    display.Console(width=200).print(display.table(HOSTILE, {HOSTILE: HOSTILE}))
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and shown.count(one_line(HOSTILE)) == 5
+    assert cli.main([HOSTILE]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"purejaxrl-sac: no command is called {one_line(HOSTILE)}")
+    (label,) = compare.labels([RunDirectory(f"x/{HOSTILE}").path])
+    assert label == "]" + r"\u202ec\udc80\$x_{\$"  # no formula
+
+
+def test_quiet_output_has_warnings(capsys):
+    reporter = display.SummaryReporter(display.Console(width=200))
+    reporter.message("resuming")
+    reporter.warning("the checkpoint of step 3 is damaged")
+    assert capsys.readouterr().out == "the checkpoint of step 3 is damaged\n"
+
+
+def test_a_warning_is_one_line_of_the_command(monkeypatch, capsys):
+    def warn(*_):
+        cli.warnings.warn(RunWarning("the newest checkpoint\nis damaged"), stacklevel=1)
+
+    monkeypatch.setitem(cli.COMMANDS, "info", warn)
+    with cli.warnings.catch_warnings():
+        cli.warnings.simplefilter("always")
+        assert cli.main(["info"]) == 0
+    assert capsys.readouterr().err == "purejaxrl-sac: the newest checkpoint\\nis damaged\n"
+
+
+def test_output_to_a_full_device_is_one_line(monkeypatch, capsys):
+    class Full:
+        def write(self, text):
+            pass
+
+        def flush(self):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("sys.stdout", Full())
+    assert cli.main(["--version"]) == 1
+    monkeypatch.undo()
+    assert capsys.readouterr().err == "purejaxrl-sac: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--name", "../x"], "name is '../x', but must be a name below runs/"),
+        (["--name", "/abs"], "name is '/abs', but must be a name below runs/"),
+        (["--name", ""], "name is '', but must be a name below runs/"),
+        (["--out", "x" * 5_000], "cannot create .*: File name too long"),
+        (["--checkpoint-minutes", "nan"], "checkpoint_minutes is nan, but must be a number"),
+        (["--checkpoint-minutes", "-1"], "checkpoint_minutes is -1.0, but must be zero or more"),
+        (["--keep", "0"], "keep is 0, but must be at least 1"),
+        (["--episodes", "10000000000"], "the run needs .* evaluation .* lower episodes"),
+        (["--seeds", "1000000000000"], "the run needs .* are free: lower"),
+        (["--eval-every=100", "--eval-episodes=9999999999"], "the run needs .* lower episodes"),
+        (["--cpu-devices", "1000000"], "cpu_devices is 1000000, but must be between 1 and 1024"),
+    ],
+)
+def test_hostile_arguments_are_refused(flags, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(engine, "compile_run", lambda *_: pytest.fail("compiled"))
+    assert cli.main(["train", "q_learning", "--env=chain", *flags]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and re.search(message, err)
+    assert not list(tmp_path.iterdir())
+
+
+def test_sweeps_and_processes_check_their_counts():
+    with pytest.raises(ConfigError, match="points is 1000000000, but must be between 1 and 100000"):
+        points.sobol(10**9, 2)
+    with pytest.raises(ConfigError, match="points is 1000000, but must be between"):
+        points.grid(a=range(1_000), b=range(1_000))
+    with pytest.raises(ConfigError, match="join_timeout is 10000000000, but must be between"):
+        processes.join(timeout=10**10)
+    with pytest.raises(ConfigError, match="fresh_seeds is -1, but must be zero or more"):
+        sweep.plan(small("dqn"), [{"gamma": 0.9}], fresh_seeds=-1)
+
+
+def test_an_evaluation_is_checked_before_it_is_compiled():
+    plan = plans.plan(small("dqn"), 2)
+    over = mesh.mesh_for(2, 1)
+    resources.check_evaluation(plan, over, 1_000)
+    with pytest.raises(ConfigError, match=r"the evaluation needs .*evaluation .* lower episodes"):
+        resources.check_evaluation(plan, over, 10**10)
+    program = engine.Program(jax.jit(lambda x: x + 1), (jnp.ones(3),))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resources, "available", lambda: 1)
+        with pytest.raises(ConfigError, match="program needs 24 B at its peak, but 1 B are free"):
+            resources.compile_evaluation(program, over)
+
+
+# ── arguments in Python ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": 1.5}, "seed is 1.5, but must be a whole number"),
+        ({"seeds": True}, "seeds is True, but must be a whole number"),
+        ({"episodes": 0}, "episodes is 0, but must be at least 1"),
+        ({"chunks": "5"}, "chunks is '5', but must be a whole number"),
+        ({"variants": {"learning_rate": []}}, "variants: learning_rate is .*, but must be a list"),
+        ({"variants": {"learning_rate": 3}}, "variants: learning_rate is 3, but must be a list"),
+        ({"variants": {"num_envs": [1]}}, "no traced field is called num_envs"),
+        ({"variants": {"tau": [1.0], "gamma": [0.5, 1.0]}}, "lists of different lengths"),
+        ({"variants": {"tau": [1.0, "x"]}}, "tau is 'x', but must be a number"),
+        ({"variants": 3}, "variants is 3, but must be a dict of lists"),
+    ],
+)
+def test_wrong_arguments_of_a_run_are_one_line(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        plans.plan(small("dqn"), **arguments)
+
+
+def test_integers_of_numpy_and_jax_are_integers():
+    config = small("dqn", num_envs=np.int64(3), batch_size=jnp.int32(8), hidden_sizes=[8, 8])
+    assert config == small("dqn") and hash(config.batch_size) and type(config.num_envs) is int
+    plan = plans.plan(config, np.int64(2), seed=jnp.uint32(3), variants={"tau": np.array([0.5, 1])})
+    assert json.loads(json.dumps(plan[1:])) == [2, 3, plan.chunk, 128, 0, 32, {"tau": [0.5, 1.0]}]
+
+
+def test_an_array_in_a_static_field_does_not_spoil_later_configurations():
+    for name in ("hidden_sizes", "num_envs", "activation", "env"):
+        config = small("dqn").replace(**{name: np.zeros(2)})
+        with pytest.raises(ConfigError, match=f"{name} is an array, but must be a Python value"):
+            prl.make_train(config)
+    with pytest.raises(ConfigError, match="env_params is a int, but must be a EnvParams"):
+        prl.build(small("dqn", env_params=3))
+    jax.eval_shape(prl.make_train(small("dqn")), jax.random.key(0))
+
+
+def test_an_evaluation_needs_an_episode():
+    with pytest.raises(ConfigError, match="episodes is 0, but must be at least 1"):
+        prl.evaluate(jax.random.key(0), small("dqn"), prl.TrainState(*[None] * 5), 0)
+
+
+def test_json_without_a_field_or_with_another_is_refused():
+    data = record.config_to_dict(small("dqn", max_grad_norm=None))
+    assert record.config_from_dict(data).max_grad_norm is None
+    for changes, message in (
+        ({"gama": 1}, "no field of the configuration is called gama: did you mean gamma"),
+        ({"gamma": "x"}, "gamma is 'x', but must be a number"),
+        ({"num_envs": 2.5}, "num_envs is 2.5, but must be a whole number"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            record.config_from_dict({**data, **changes})
+    del data["gamma"]
+    with pytest.raises(ConfigError, match="the configuration has no field gamma"):
+        record.config_from_dict(data)
+
+
+# ── diverged seeds ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_diverged_point_is_never_the_best():
+    nan = math.nan
+    assert search.highest(np.array([nan, 1.0, math.inf, 3.0, -math.inf])) == 3
+    assert search.highest(np.array([nan, -math.inf])) is None
+
+
+def test_reported_means_leave_diverged_seeds_out():
+    last = progress(8, [5.0, 100.0])
+    assert display.means(last)["episode_return"] == 5.0  # seed 1 has diverged
