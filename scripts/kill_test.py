@@ -13,7 +13,6 @@ one that has imported JAX, so that a kill takes seconds; they share a cache of c
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import random
@@ -90,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             share = options.kills // len(options.only)
             share += list(options.only).index(name) < options.kills % len(options.only)
             test = Test(CASES[name], Path(folder) / name, context.Process, rng)
-            row = {"case": name, **test.run(share), "seconds": round(time.monotonic() - start)}
+            row = {"kind": name, **test.run(share), "seconds": round(time.monotonic() - start)}
             stamp = record.stamp("kills", "cpu", ["core", "experiment.runs.lifecycle"])
             record.append(options.record, stamp | {"value": 0} | row)
     return 0

@@ -324,11 +324,13 @@ def reliability() -> list[str]:
         "`scripts/kill_test.py`: runs killed by SIGKILL at random times and resumed, compared with"
         " an uninterrupted run bit for bit.",
         table(
-            rows("reliability", "kills", ("algorithm", "environment", "seeds", "steps")),
+            rows("reliability", "kills", ("kind", "algorithm", "environment", "seeds", "steps")),
             {
-                "work": lambda row: f"{algorithm(row)} {row['environment']}, {row['seeds']} seeds",
+                "runs of": lambda row: row.get("kind") or f"{algorithm(row)} {row['environment']}",
                 "kills": lambda row: row["kills"],
-                "during the write of a checkpoint": lambda row: row["during_writes"],
+                "during the write of a checkpoint": lambda row: row.get(
+                    "during the write of a checkpoint", row.get("during_writes", 0)
+                ),
                 "differences": lambda row: row["value"],
             },
         ),
