@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -173,24 +172,21 @@ def test_versions_are_equal():
     }
 
 
-def test_distributions_are_complete(tmp_path):
+def test_the_wheel_is_complete(tmp_path):
     pytest.importorskip("build.env", reason="needs the extra test")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "purejaxrl_sac", tmp_path / "purejaxrl_sac", ignore=ignored)
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist"]
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    (wheel,), (source,) = (tmp_path / "dist").glob("*.whl"), (tmp_path / "dist").glob("*.tar.gz")
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
     assert wheel.name == f"purejaxrl_sac-{prl.__version__}-py3-none-any.whl"
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "purejaxrl_sac").rglob("*.py")}
-    wanted = modules | {"purejaxrl_sac/py.typed", "purejaxrl_sac/CHANGELOG.md"}
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     information = {name for name in names if ".dist-info/" in name}
+    wanted = modules | {"purejaxrl_sac/py.typed", "purejaxrl_sac/CHANGELOG.md"}
     assert names - information == wanted
     assert any(name.endswith("/LICENSE") for name in information)
-    with tarfile.open(source) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
-    assert wanted | {"LICENSE", "README.md", "pyproject.toml"} <= names
