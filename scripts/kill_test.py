@@ -29,9 +29,10 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import purejaxrl_sac as prl
 from purejaxrl_sac import cli, experiment  # in the server, before it forks
 from purejaxrl_sac.experiment.runs import checkpoint, lifecycle
-from purejaxrl_sac.experiment.tuning import sweep  # noqa: F401
+from purejaxrl_sac.experiment.tuning import search, sweep  # noqa: F401
 from scripts import record
 
 TINY = ["--seeds=2", "--episodes=4", "--chunks=6"]
@@ -44,6 +45,19 @@ WRITES = {
     "document": ("summary.json.part", "metrics.jsonl.part", "*/*/summary.json.part"),
     "picture": ("*.png.part", "*.gif", "*/*/*.png.part", "sensitivity.png.part"),
 }
+
+
+RATES = experiment.points.grid(learning_rate=[0.1, 0.3, 0.6, 0.9])
+CHAIN = prl.preset("q_learning", "chain").replace(total_steps=480)
+SEARCHES: dict[str, Callable[[Path], object]] = {
+    "halving": lambda out: experiment.search.successive_halving(
+        CHAIN, RATES, seeds=2, eta=2, episodes=2, out=out
+    ),
+    "population": lambda out: experiment.search.population_based_training(
+        CHAIN, RATES, low={"learning_rate": 0.0}, high={"learning_rate": 1.0}, generations=6,
+        episodes=2, out=out,
+    ),
+}  # fmt: skip
 
 
 class Case(NamedTuple):
@@ -66,6 +80,7 @@ CASES = {
     ),
     "ppo": Case(["train", "ppo", "--env=CartPole-v1", *SMALL]),
     "sweep": Case(["sweep", "q_learning", *SWEEP]),
+    **{name: Case([name]) for name in SEARCHES},
     "processes": Case(["train", "dqn", "--env=CartPole-v1", *REPLAY], processes=2),
 }
 
@@ -130,6 +145,10 @@ class Test:
 
     def _start(self, path: Path) -> list[BaseProcess]:
         """Start or resume a run, and return its processes."""
+        if self.case.command[0] in SEARCHES:
+            process = self.process(target=work, args=([*self.case.command, str(path)],))
+            process.start()
+            return [process]
         started = any((path / name).exists() for name in ("config.json", "sweep.json"))
         command = ["resume", str(path)] if started else [*self.case.command, "--out", str(path)]
         command += ["--quiet", "--checkpoint-minutes=0"]
@@ -195,6 +214,9 @@ class Test:
 def work(command: list[str]) -> None:
     """Run a command in a forked process."""
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if command[0] in SEARCHES:
+        SEARCHES[command[0]](Path(command[1]))
+        return
     if "--process=0" in command or not any(x.startswith("--process=") for x in command):
         sys.exit(cli.main(command))
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
@@ -202,7 +224,8 @@ def work(command: list[str]) -> None:
 
 
 def _finished(path: Path) -> bool:
-    return (path / "summary.json").exists()
+    searched = (path / "search.json").exists() and (path / "table.csv").exists()
+    return searched or (path / "summary.json").exists()
 
 
 def _writing(path: Path, kind: str) -> bool:
@@ -211,6 +234,8 @@ def _writing(path: Path, kind: str) -> bool:
 
 def result(path: Path) -> dict[str, object]:
     """All numbers of a finished run or sweep that must not depend on interruptions."""
+    if (path / "search.json").exists():
+        return {name: (path / name).read_text() for name in ("table.csv", "records.jsonl")}
     if (path / "sweep.json").exists():
         runs = [*sorted((path / "batches").iterdir()), path / "best"]
         tables = {name: (path / name).read_text() for name in ("table.csv", "seeds.csv")}
