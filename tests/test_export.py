@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import os
+import runpy
 import subprocess
 import sys
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from gymnax.environments import spaces
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import normalize
-from purejaxrl_sac.experiment.export import export_policy
+from purejaxrl_sac.experiment.export import LOADER, export_policy
 from purejaxrl_sac.train import build
 from tests.conftest import small
 from tests.probes import CONTINUOUS, Counter, Probe
@@ -231,3 +233,27 @@ def test_the_seed_that_the_error_suggests_can_be_exported(key, tmp_path):
     assert "seed_state(state, 0)" in refused(config, state, tmp_path / "new")
     export_policy(config, prl.seed_state(state, 0), tmp_path / "new", platforms=("cpu",))
     assert json.loads((tmp_path / "new" / "policy.json").read_text())["platforms"] == ["cpu"]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("policy.json", b'"dtype": "float32"', b'"dtype": "float16"', "was changed after it was"),
+        ("policy.json", b'"format": 1', b'"format": 2', "has another format than this load.py"),
+        ("policy.stablehlo", b"a", b"b", "was changed after it was written: export"),
+    ],
+)
+def test_a_changed_export_is_refused(name, old, new, message, tmp_path):
+    """By the loader alone, before the program is compiled."""
+    program, document = b"a program", {"format": 1, "observation": {"dtype": "float32"}}
+    document["crc32"] = zlib.crc32(json.dumps(document, sort_keys=True).encode() + program)
+    for file, content in (
+        ("policy.json", json.dumps(document).encode()), ("policy.stablehlo", program),
+        ("load.py", LOADER.encode()),
+    ):  # fmt: skip
+        (tmp_path / file).write_bytes(content)
+    path = tmp_path / name
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    with pytest.raises(ValueError, match=message):
+        runpy.run_path(str(tmp_path / "load.py"))

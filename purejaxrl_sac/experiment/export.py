@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from purejaxrl_sac.experiment.runs import record
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import TrainState
 
+EXPORT_FORMAT = 1  # as in LOADER
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 # jax's own `Exported.serialize` needs flatbuffers, which jax does not install. Besides the program
@@ -29,6 +31,7 @@ LOADER = '''\
 
 import dataclasses
 import json
+import zlib
 from pathlib import Path
 
 import jax
@@ -38,6 +41,12 @@ from jax import export
 
 here = Path(__file__).parent
 about = json.loads((here / "policy.json").read_text())
+content = (here / "policy.stablehlo").read_bytes()
+if about.get("format") != 1:
+    raise ValueError(f"{here} has another format than this load.py: export the policy again")
+crc32 = about.pop("crc32", None)
+if crc32 != zlib.crc32(json.dumps(about, sort_keys=True).encode() + content):
+    raise ValueError(f"{here} was changed after it was written: export the policy again")
 observation, action = about["observation"], about["action"]
 randomness = np.random.default_rng()
 
@@ -52,7 +61,7 @@ shape = (*export.symbolic_shape("batch"), *observation["shape"])
 obs_type = jax.ShapeDtypeStruct(shape, observation["dtype"])
 program = dataclasses.replace(
     export.export(zeros, platforms=about["platforms"])(key_type, obs_type),
-    mlir_module_serialized=(here / "policy.stablehlo").read_bytes(),
+    mlir_module_serialized=content,
     calling_convention_version=about["calling_convention_version"],
 )
 call = jax.jit(program.call)
@@ -85,8 +94,9 @@ def export_policy(
     Creates the directory `path` with three files: `policy.stablehlo`, the program (key uint32 [2],
     obs [B, ...]) -> actions [B, ...] in the environment's own units, for any B and with the
     parameters as constants; `policy.json`, the types of its inputs and outputs; and `load.py`,
-    which needs only jax and numpy and defines `act(obs)`. jax guarantees to read exported programs
-    for six months of releases.
+    which needs only jax and numpy, verifies the checksum of the other two, and defines `act(obs)`.
+    Nothing in the two files is executed but the program, by XLA. jax guarantees to read exported
+    programs for six months of releases.
 
     Args:
         state: one seed's state.
@@ -114,6 +124,8 @@ def export_policy(
         raise ConfigError("a policy with a carry cannot be exported yet: evaluate it from the run")
     program, stochastic = _program(chosen, obs, platforms)
     document = _document(config, env, obs, program) | {"stochastic": stochastic}
+    text = json.dumps(document, sort_keys=True).encode()
+    document["crc32"] = zlib.crc32(text + program.mlir_module_serialized)
     files = {
         "policy.stablehlo": program.mlir_module_serialized,
         "policy.json": (json.dumps(document, indent=2) + "\n").encode(),
@@ -157,6 +169,7 @@ def _document(
         low, high = np.asarray(env.to_env(bounds)).tolist()
     names = record.config_to_dict(config.replace(env_params=None))
     return {
+        "format": EXPORT_FORMAT,
         "algorithm": names["algorithm"],
         "environment": names["env"],
         "observation": {
