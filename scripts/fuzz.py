@@ -1,6 +1,6 @@
 """Feed random command lines, damaged run directories and random configurations to the package.
 
-    python scripts/fuzz.py --cases 2000 --record scripts/results/fuzz.jsonl
+    python scripts/fuzz.py --cases 2000 --record
 
 Every case must be accepted, or refused by an error of one line: a traceback, a change outside the
 directory, or other numbers without a word is an error of the package, and is printed.
@@ -40,6 +40,7 @@ from purejaxrl_sac.agents import ALGORITHMS, default_config
 from purejaxrl_sac.experiment.errors import RunWarning
 from purejaxrl_sac.experiment.runs import checkpoint, engine, plans
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
+from scripts import record
 
 ENVS = ("chain", "CartPole-v1", "Pendulum-v1", "cliff_walking")
 
@@ -465,7 +466,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cases", type=int, default=200, help="of each kind")
     parser.add_argument("--only", nargs="*", choices=KINDS, default=list(KINDS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--record", type=Path, help="a file that the counts are appended to")
+    record.add_record(parser, "reliability")
     options = parser.parse_args(argv)
     record_to = options.record and options.record.absolute()
     faults = 0
@@ -478,15 +479,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         faults += len(outcomes.faults)
         row = {"kind": kind, "cases": options.cases, "seed": options.seed, **outcomes.counts}
         row |= {"faults": len(outcomes.faults), "seconds": round(time.monotonic() - start)}
-        print(json.dumps(row), flush=True)
-        if record_to:
-            from scripts.accelerators import record
-
-            line = record.stamp("fuzz", "cpu") | {
-                "command": f"python scripts/fuzz.py --only '{kind}'"
-            }
-            with record_to.open("a") as file:
-                file.write(json.dumps(line | row) + "\n")
+        depends = ["core", "experiment.runs.lifecycle", "cli"]
+        record.append(record_to, record.stamp("fuzz", "cpu", depends) | row)
     return bool(faults)
 
 

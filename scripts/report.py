@@ -37,6 +37,9 @@ that were used to tune presets."""
 Cell = Callable[[dict], object]
 
 
+HALVES = ("first_half", "second_half")
+
+
 def rows(name: str, what: str, same: Sequence[str]) -> list[dict]:
     """The newest row of each work, in the order of first appearance.
 
@@ -332,6 +335,28 @@ def reliability() -> list[str]:
                     "during the write of a checkpoint", row.get("during_writes", 0)
                 ),
                 "differences": lambda row: row["value"],
+            },
+        ),
+        "`scripts/fuzz.py`: random inputs, each of which must be accepted or refused by one line.",
+        table(
+            rows("reliability", "fuzz", ("kind",)),
+            {
+                "inputs": lambda row: row["kind"],
+                "cases": lambda row: f"{row['cases']:,}",
+                "tracebacks and other faults": lambda row: row["faults"],
+            },
+        ),
+        "`scripts/soak.py`: a long run with evaluations and checkpoints; largest values in the"
+        " first and the second half.",
+        table(
+            rows("reliability", "soak", ("minutes",)),
+            {
+                "minutes": lambda row: number(row["minutes"]),
+                "memory, MB": lambda row: " / ".join(
+                    f"{row[f'resident_{half}'] / 1e6:.0f}" for half in HALVES
+                ),
+                "open files": lambda row: " / ".join(str(row[f"files_{x}"]) for x in HALVES),
+                "threads": lambda row: " / ".join(str(row[f"threads_{x}"]) for x in HALVES),
             },
         ),
         f"`scripts/faults.py`: the fast tests catch {caught} of {len(faults)} deliberate faults"

@@ -1,6 +1,6 @@
 """Train for a long time with evaluations, checkpoints and loggers, and report memory and files.
 
-    python scripts/soak.py --minutes 60 --record scripts/results/soak.jsonl
+    python scripts/soak.py --minutes 60 --record
 
 After a warm-up of a tenth of the time, neither the resident memory nor the number of open files and
 threads may grow.
@@ -9,7 +9,6 @@ threads may grow.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ import psutil
 import purejaxrl_sac as prl
 from purejaxrl_sac.experiment.errors import StoppedError
 from purejaxrl_sac.experiment.runs.display import Reporter
+from scripts import record
 
 
 class Sample(NamedTuple):
@@ -53,7 +53,7 @@ class Sampler(Reporter):
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--record", type=Path, help="a file that the result is appended to")
+    record.add_record(parser, "reliability")
     options = parser.parse_args()
     sampler = Sampler(60 * options.minutes)
     config = prl.preset("dqn", "CartPole-v1").replace(total_steps=2**30, capacity=10_000)
@@ -69,18 +69,14 @@ def main() -> int:
     warm = [x for x in sampler.samples if x.seconds > 6 * options.minutes]
     half = len(warm) // 2
     first, second = warm[:half], warm[half:]
-    row: dict[str, object] = {"minutes": options.minutes, "chunks": len(sampler.samples)}
+    row: dict[str, float] = {"minutes": options.minutes, "chunks": len(sampler.samples)}
     for name in ("resident", "files", "threads"):
         row[f"{name}_first_half"] = max(getattr(x, name) for x in first)
         row[f"{name}_second_half"] = max(getattr(x, name) for x in second)
-    print(json.dumps(row))
-    if options.record:
-        from scripts.accelerators import record
-
-        stamp = record.stamp("soak", "cpu") | {"command": f"python {' '.join(sys.argv)}"}
-        with options.record.open("a") as file:
-            file.write(json.dumps(stamp | row) + "\n")
-    return 0
+    depends = ["core", "experiment.runs.lifecycle"]
+    record.append(options.record, record.stamp("soak", "cpu", depends) | row)
+    grown = any(row[f"{x}_second_half"] > row[f"{x}_first_half"] for x in ("files", "threads"))
+    return int(grown or row["resident_second_half"] > 1.05 * row["resident_first_half"])
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def test_training_does_not_wait_for_the_final_evaluation(monkeypatch):
     state = engine.initial_state(plan, programs)
     assert not programs.evaluation.done()
     needed.set()
-    found = engine.final_evaluation(plan, programs, state)
+    found = engine.final_evaluation(plan, state, programs)
     monkeypatch.undo()
     keys = plan.keys().final_evaluation
     expected = engine.evaluate_lanes(keys, plan, state, plan.episodes, mesh=mesh)

@@ -15,7 +15,7 @@ from jax._src.clusters import cloud_tpu_cluster
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, cli
 from purejaxrl_sac.experiment.devices import processes
-from tests.test_runs import compiled_once, metrics, same  # noqa: F401
+from tests.test_runs import metrics, same
 
 CONFIG = prl.preset("q_learning", "chain").replace(total_steps=60_000)
 PLANNED = {"seeds": 3, "chunks": 30, "episodes": 4}

@@ -15,7 +15,7 @@ from purejaxrl_sac import ConfigError, cli
 from purejaxrl_sac.experiment.devices import mesh
 from purejaxrl_sac.experiment.runs import engine, plans
 from tests.conftest import quick, small
-from tests.test_runs import SHORT, TINY, compiled_once, metrics, same, stopped  # noqa: F401
+from tests.test_runs import SHORT, TINY, metrics, same, stopped
 
 # not CrossQ: it divides by standard deviations of batches, which enlarges rounding
 DEEP = ("dqn", "per_dqn", "sac", "ppo", "rainbow", "pqn", "td3")

@@ -14,7 +14,7 @@ from purejaxrl_sac.experiment.runs import engine, plans
 from purejaxrl_sac.experiment.tuning import journal, points, search
 from purejaxrl_sac.types import TrainState
 from tests.conftest import small
-from tests.test_runs import TINY, compiled_once, same  # noqa: F401
+from tests.test_runs import TINY, same
 
 RATE = "learning_rate"
 RATES = points.grid(learning_rate=[0.0, 0.3, 0.6, 0.9])

@@ -19,7 +19,7 @@ from purejaxrl_sac.experiment.errors import InsufficientMemoryError, StoppedErro
 from purejaxrl_sac.experiment.runs import engine, plans
 from purejaxrl_sac.experiment.tuning import points, sensitivity, sweep
 from tests.conftest import small
-from tests.test_runs import TINY, Recorder, compiled_once  # noqa: F401
+from tests.test_runs import TINY, Recorder
 
 SHORT = {"seeds": 2, "chunks": 3, "episodes": 4}
 RATES = points.grid(learning_rate=[0.1, 0.5, 0.9])
