@@ -40,7 +40,12 @@ def build(config: Config) -> tuple[Env, Agent, Memory]:
     validate(config)
     env = envs.bind(config.env, config.env_params)
     try:
-        agent, memory = config.algorithm(config, env)
+        built: Any = config.algorithm(config, env)
+        if not (isinstance(built, tuple) and len(built) == 2):
+            raise ConfigError(
+                f"the algorithm returned a {type(built).__name__}, but must return (Agent, Memory)"
+            )
+        agent, memory = built
         for wrap in config.wrappers:
             agent = wrap(config, env, agent)
         return env, agent, memory

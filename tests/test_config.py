@@ -81,6 +81,12 @@ def test_a_part_names_the_fields_it_needs():
     refused(small("dqn").replace(algorithm=c51), "needs a field v_min, which a DQNConfig does not")
 
 
+def test_an_algorithm_returns_an_agent_and_a_memory():
+    for returned in (None, "agent", (1, 2, 3)):
+        config = small("dqn").replace(algorithm=lambda config, env, it=returned: it)
+        refused(config, f"returned a {type(returned).__name__}, but must return")
+
+
 def test_a_combined_configuration_needs_an_algorithm():
     class Both(NStep, QRDQNConfig):
         pass
