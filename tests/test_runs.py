@@ -555,6 +555,15 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, whole, capfd):
     assert metrics(run.path) == metrics(whole.path)
 
 
+def test_a_disk_without_free_inodes_is_reported_before_orbax_writes(tmp_path, monkeypatch):
+    disk = os.statvfs(tmp_path)
+    full = os.statvfs_result([*disk[:5], 100, 25, 25, *disk[8:]])
+    monkeypatch.setattr(os, "statvfs", lambda path: full)
+    with pytest.raises(OSError, match="could not be written: No space left on device"):
+        Checkpoints(tmp_path / "new" / "checkpoints", keep=1).save(1, 1, policy=jnp.zeros(1))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failure_states_what_there_is_to_resume(tmp_path):
     directory = RunDirectory.create(tmp_path / "run")
 

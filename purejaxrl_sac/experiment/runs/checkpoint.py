@@ -24,6 +24,7 @@ from purejaxrl_sac.experiment.errors import DamagedError
 from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.types import PyTree
 
+MAX_FILES = 200  # in a checkpoint, more than there are
 SEAL = "crc32.json"  # in the directory of a checkpoint
 REASONS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
 
@@ -161,7 +162,15 @@ class Checkpoints:
         check["crc32"] = files.checksum(check)
         args = ocp.args.Composite(**items, check=ocp.args.JsonSave(check))
         with failures_as_os_errors():
+            self._check_inodes()
             self.manager.save(steps, args=args, force=True)
+
+    def _check_inodes(self) -> None:
+        """Raises OSError if the disk cannot hold the files: orbax fails with many messages."""
+        existing = next(path for path in (self.path, *self.path.parents) if path.exists())
+        disk = os.statvfs(existing)
+        if disk.f_files and disk.f_favail < MAX_FILES:  # f_files is 0 where there is no limit
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def wait(self) -> None:
         """Returns once everything is written.
