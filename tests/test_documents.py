@@ -190,3 +190,16 @@ def test_the_wheel_is_complete(tmp_path):
     wanted = modules | {"purejaxrl_sac/py.typed", "purejaxrl_sac/CHANGELOG.md"}
     assert names - information == wanted
     assert any(name.endswith("/LICENSE") for name in information)
+
+
+def test_every_failure_names_tests_that_exist():
+    text = (ROOT / "purejaxrl_sac/experiment/README.md").read_text()
+    rows = [x for x in text.split("\n## Failures\n")[1].split("\n\n")[1:3] if x.startswith("|")]
+    lines = rows[0].splitlines()[2:]
+    known = {path.stem for path in (ROOT / "tests").glob("test_*.py")}
+    for path in (ROOT / "tests").glob("test_*.py"):
+        known |= set(re.findall(r"^def (test_\w+)", path.read_text(), re.M))
+    assert len(lines) > 15
+    for line in lines:
+        named = re.findall(r"\btest_\w+", line.split(" | ")[2])
+        assert named and set(named) <= known, line
