@@ -397,7 +397,6 @@ VALUES: tuple[Any, ...] = (
         {"a": 1},
         {1},
         object(),
-        print,
         1j,
         range(3),
         ...,
