@@ -398,7 +398,6 @@ VALUES: tuple[Any, ...] = (
         {"a": 1},
         {1},
         object(),
-        print,
         1j,
         range(3),
         ...,

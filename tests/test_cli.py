@@ -102,6 +102,17 @@ def test_eval_evaluates_every_seed(flags, run, capsys):
     assert "IQM [95 % interval]" in capsys.readouterr().out
 
 
+def test_eval_leaves_diverged_seeds_out_and_names_them(run, capsys, monkeypatch):
+    from purejaxrl_sac.experiment.runs import lifecycle
+
+    monkeypatch.setattr(lifecycle.Run, "failed", np.array([True, False]))
+    assert cli.main(["eval", str(run), "--episodes=2", "--json"]) == 0
+    assert [x is None for x in json.loads(capsys.readouterr().out)["returns"]] == [True, False]
+    assert cli.main(["eval", str(run), "--episodes=2"]) == 0
+    shown = capsys.readouterr().out
+    assert "left out of the returns below" in shown and "seed 0" in shown and "nan," not in shown
+
+
 def test_plot_compares_runs(run, tmp_path, capsys):
     other = shutil.copytree(run, tmp_path / "other")
     out = tmp_path / "compared.png"
