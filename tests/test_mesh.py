@@ -129,7 +129,7 @@ def test_more_devices_than_available_are_refused(tmp_path, capsys):
         assert "but must be between 1 and 2 (on a CPU, --cpu-devices" in said
     with pytest.raises(ConfigError, match="too late for 3 CPU devices"):
         mesh.use_cpu_devices(3)
-    with pytest.raises(ConfigError, match="at least 1"):
+    with pytest.raises(ConfigError, match="cpu_devices is 0, but must be between 1 and 1024"):
         mesh.use_cpu_devices(0)
     mesh.use_cpu_devices(2)  # unchanged
     assert not list(tmp_path.iterdir())
