@@ -146,11 +146,10 @@ def opened(
 
 
 def _check_equal(file: Path, document: dict[str, Any]) -> None:
-    written = files.read_document(file, SearchDocument, SEARCH_FORMAT)
+    written: dict[str, Any] = {**files.read_document(file, SearchDocument, SEARCH_FORMAT)}
     other = record.differences({"search": written["search"]}, {"search": document["search"]})
-    fields: tuple[Any, ...] = ("config", "arguments", "versions", "settings")
-    for field in fields:
-        other += record.differences(dict(written)[field], document[field])  # type: ignore[arg-type]
+    for field in ("config", "arguments", "versions", "settings"):
+        other += record.differences(written[field], document[field])
     if other:
         raise ConfigError(
             f"{file} was written with {', '.join(other)}: continue with the same, or give another"
