@@ -162,7 +162,8 @@ def draw_scoreboard(data: Data) -> Any:
 def draw_curves(data: Data) -> Any:
     environments = list(dict.fromkeys(row["environment"] for row in data))
     figure = _figure(height=2.3 * -(-len(environments) // 3))
-    panels = figure.subplots(-(-len(environments) // 3), 3, squeeze=False).ravel()
+    columns = max(1, min(3, len(environments)))
+    panels = figure.subplots(-(-len(environments) // columns), columns, squeeze=False).ravel()
     for axes, env in zip(panels, environments, strict=False):
         for row in (row for row in data if row["environment"] == env):
             style = "--" if row["stale"] else "-"
