@@ -162,16 +162,16 @@ def clock(work: Work, pair: tuple, rounds: int, seconds: float = 0.15) -> dict:
     needed = used.argument_size_in_bytes + used.temp_size_in_bytes
     require_memory(needed, "the program", work.seeds)
     state = init(jax.random.split(jax.random.key(0), work.seeds))
-    state, _ = jax.block_deadline_ready(chunk(state))
+    state, _ = jax.block_until_ready(chunk(state))
     start_time = time.perf_counter()
-    state, _ = jax.block_deadline_ready(chunk(state))
+    state, _ = jax.block_until_ready(chunk(state))
     calls = max(1, int(seconds / (time.perf_counter() - start_time)))
     times = []
     for _ in range(rounds):
         start_time = time.perf_counter()
         for _ in range(calls):
             state, metrics = chunk(state)
-        jax.block_deadline_ready((state, metrics))
+        jax.block_until_ready((state, metrics))
         times.append((time.perf_counter() - start_time) / calls / work.iterations() * 1e6)
     us = statistics.median(times)
     found = figures(work, chunk, took, jax.default_backend() == "gpu")
@@ -202,11 +202,11 @@ def profiled(work: Work) -> dict:
     """Profile one call."""
     init, chunk, _ = compiled_pair(work)
     state = init(jax.random.split(jax.random.key(0), work.seeds))
-    state, _ = jax.block_deadline_ready(chunk(state))
+    state, _ = jax.block_until_ready(chunk(state))
     with tempfile.TemporaryDirectory() as directory:
         with jax.profiler.trace(directory):
             start_time = time.perf_counter()
-            jax.block_deadline_ready(chunk(state))
+            jax.block_until_ready(chunk(state))
             wall = time.perf_counter() - start_time
         return busy(Path(directory), wall, work.iterations())
 
