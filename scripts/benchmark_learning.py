@@ -2,11 +2,15 @@
 
     python scripts/benchmark_learning.py double_dqn CartPole-v1 --seeds 30
     python scripts/benchmark_learning.py pqn Breakout-MinAtar --seeds 3 --set total_steps=1_000_000
+    python scripts/benchmark_learning.py --fill --minutes 60 --only CartPole-v1 ppo
 
 Trains all seeds in one batch, evaluates each greedily from different start states, and prints one
 JSON row, appended to `--record`: the interquartile mean (IQM) over seeds with its 95 % bootstrap
 interval, the worst seed, and the learning curve of training returns. The seeds differ from those
 used to tune presets, which have `--root 0`.
+
+`--fill` measures all cells of the scoreboard (`results/cells.toml`) that are missing or stale, the
+cheapest first, and records them; what the time limit stops is measured by the next call.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac.experiment.runs.engine import train_seeds
 from purejaxrl_sac.experiment.runs.plans import Progress, has_time_limit, plan
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
-from scripts import record
+from scripts import cells, record
 
 
 def setting(text: str) -> tuple[str, Any]:
@@ -41,15 +45,24 @@ def setting(text: str) -> tuple[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("algorithm")
-    parser.add_argument("env")
+    parser.add_argument("algorithm", nargs="?")
+    parser.add_argument("env", nargs="?")
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--episodes", type=int, default=1_000, help="over all seeds")
     parser.add_argument("--root", type=int, default=20, help="seed of all random numbers")
     parser.add_argument("--set", nargs="+", type=setting, default=[], metavar="NAME=VALUE")
+    parser.add_argument("--fill", action="store_true", help="measure missing and stale cells")
+    parser.add_argument("--minutes", type=float, default=60.0, help="time limit of --fill")
+    parser.add_argument("--jobs", type=int, default=1, help="processes of --fill at a time")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="for --fill")
     record.add_record(parser, "learning")
     options = parser.parse_args()
     try:
+        if options.fill:
+            file = options.record or cells.LEARNING
+            sys.exit(cells.fill(file, options.minutes, options.jobs, options.only))
+        if options.env is None:
+            raise prl.ConfigError("name an algorithm and an environment, or pass --fill")
         config = prl.preset(options.algorithm, options.env).replace(**dict(options.set))
         episodes = -(-options.episodes // max(1, options.seeds))
         run = plan(config, options.seeds, seed=options.root, episodes=episodes)

@@ -46,9 +46,8 @@ class Work:
         """
         config = prl.preset(self.algorithm, self.environment)
         if self.kind == "preset":
-            return config.replace(
-                total_steps=2**30 // config.steps_per_iteration * config.steps_per_iteration
-            )
+            iterations = min(2**30 // config.steps_per_iteration, 2**30 // config.num_updates)
+            return config.replace(total_steps=iterations * config.steps_per_iteration)
         config = prl.default_config(self.algorithm).replace(env=self.environment)
         batch = 256 if "sac" in self.algorithm or self.algorithm == "td3" else 128
         known = {field.name for field in dataclasses.fields(config)}

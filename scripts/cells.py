@@ -1,0 +1,184 @@
+"""The cells of the learning scoreboard, and measuring those that are missing or stale.
+
+A cell is an algorithm on an environment, with its seeds: `scripts/results/cells.toml` has all of
+them. Its row is the last one in a record of `benchmark_learning.py` with the same settings.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import purejaxrl_sac as prl
+from scripts import record
+
+CELLS = record.FOLDER / "cells.toml"
+LEARNING = record.FOLDER / "learning.jsonl"
+SCRIPT = Path(__file__).with_name("benchmark_learning.py")
+UNKNOWN = 600.0  # seconds that a cell is expected to take if none of its environment is recorded
+OVERHEAD = 30.0  # seconds of imports, compilation and evaluation
+
+
+class Cell(NamedTuple):
+    """What a row of the scoreboard measures."""
+
+    algorithm: str
+    environment: str
+    seeds: int = 30
+    root: int = 20
+    episodes: int = 1_000  # over all seeds, at least
+
+    def arguments(self) -> list[str]:
+        """Of `benchmark_learning.py`, without those that are its defaults."""
+        numbers = zip(self._fields[2:], self[2:], self._field_defaults.values(), strict=True)
+        options = [f"--{name}={value}" for name, value, default in numbers if value != default]
+        return [self.algorithm, self.environment, *options]
+
+    def is_of(self, row: dict) -> bool:
+        """Whether a row measured this cell."""
+        episodes = -(-self.episodes // self.seeds) * self.seeds
+        values = [row.get(name) for name in ("algorithm", "environment", "seeds", "root")]
+        return [*values, row.get("episodes")] == [*self[:4], episodes] and not row.get("changed")
+
+
+class Goal(NamedTuple):
+    """What the best algorithm of an environment is to reach; None: no goal."""
+
+    value: float | None = None  # IQM over seeds
+    worst: float | None = None  # the worst seed
+
+
+def cells(path: Path = CELLS) -> list[Cell]:
+    """All cells, by environment."""
+    numbers = set(Cell._fields[2:])
+    return [
+        Cell(algorithm, environment, **{k: x for k, x in entry.items() if k in numbers})
+        for environment, entry in tomllib.loads(path.read_text()).items()
+        for algorithm in entry["algorithms"]
+    ]
+
+
+def goals(path: Path = CELLS) -> dict[str, Goal]:
+    """The goals of environments that have one."""
+    found = tomllib.loads(path.read_text()).items()
+    return {k: Goal(x.get("goal"), x.get("worst")) for k, x in found if "goal" in x}
+
+
+def fresh(cell: Cell, rows: Sequence[dict]) -> bool:
+    """Whether the last row of a cell was measured on the current code."""
+    row = next((row for row in reversed(rows) if cell.is_of(row)), None)
+    return row is not None and not record.stale(row)
+
+
+def expected_seconds(cell: Cell, rows: Sequence[dict]) -> float:
+    """Duration of a cell: from the last row of its algorithm and environment, or of the latter."""
+
+    def per_seed(matches: Callable[[dict], bool]) -> float | None:
+        timed = [r for r in rows if matches(r) and r.get("train_seconds") and r.get("seeds")]
+        return timed[-1]["train_seconds"] / timed[-1]["seeds"] if timed else None
+
+    environment = per_seed(lambda r: r["environment"] == cell.environment)
+    own = per_seed(lambda r: (r["algorithm"], r["environment"]) == cell[:2])
+    each = own or environment
+    return OVERHEAD + (cell.seeds * each if each else UNKNOWN)
+
+
+def to_measure(rows: Sequence[dict], only: Sequence[str] = ()) -> list[Cell]:
+    """Cells without a fresh row, the cheapest first.
+
+    Args:
+        only: algorithms and environments; a cell is left out unless one of its two is named.
+
+    Raises:
+        ConfigError: a name is that of no cell.
+    """
+    every = cells()
+    unknown = set(only) - {name for cell in every for name in cell[:2]}
+    if unknown:
+        raise prl.ConfigError(
+            f"{', '.join(sorted(unknown))}: no algorithm or environment of {CELLS.name}"
+        )
+    chosen = [c for c in every if not only or set(c[:2]) & set(only)]
+    left = [cell for cell in chosen if not fresh(cell, rows)]
+    return sorted(left, key=lambda cell: expected_seconds(cell, rows))
+
+
+class Running(NamedTuple):
+    """A cell that is being measured."""
+
+    cell: Cell
+    process: subprocess.Popen
+    start_time: float
+
+
+def fill(file: Path, minutes: float, jobs: int = 1, only: Sequence[str] = ()) -> int:
+    """Measure missing and stale cells, the cheapest first, within a time limit.
+
+    Each cell is measured by a process of its own. Those that the time limit stops leave no row and
+    are measured by the next call.
+
+    Args:
+        file: to which rows are appended.
+        minutes: the time limit.
+        jobs: processes at a time.
+        only: see `to_measure`.
+
+    Returns:
+        The exit status: 1 if a measurement failed.
+    """
+    end = time.monotonic() + 60 * minutes
+    rows = record.rows(LEARNING) + (record.rows(file) if file != LEARNING else [])
+    left = to_measure(rows, only)
+    print(f"{len(left)} cells of {len(cells())} are missing or stale", flush=True)
+    running: list[Running] = []
+    failed = False
+    try:
+        while (left or running) and time.monotonic() < end:
+            while left and len(running) < jobs:
+                running.append(_start(left.pop(0), file))
+            time.sleep(0.2)
+            for job in [job for job in running if job.process.poll() is not None]:
+                running.remove(job)
+                failed |= _report(job)
+    finally:
+        for job in running:
+            os.killpg(job.process.pid, signal.SIGKILL)
+            job.process.wait()
+    _list("stopped at the time limit", (job.cell for job in running))
+    _list("not started", left)
+    return int(failed)
+
+
+def _start(cell: Cell, file: Path) -> Running:
+    # on a GPU, processes share the memory
+    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
+    command = [sys.executable, str(SCRIPT), *cell.arguments(), "--record", str(file)]
+    process = subprocess.Popen(
+        command, env=environment, text=True, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    return Running(cell, process, time.monotonic())
+
+
+def _report(job: Running) -> bool:
+    """Print the end of a measurement; whether it failed."""
+    text = (job.process.communicate()[1] or "").replace("\r", "\n").strip()
+    last = text.split("\n")[-1].strip()
+    took = time.monotonic() - job.start_time
+    failed = job.process.returncode != 0
+    state = f"failed with status {job.process.returncode}: {last}" if failed else last
+    print(f"{took:5.0f} s  {job.cell.algorithm} {job.cell.environment}: {state}", flush=True)
+    return failed
+
+
+def _list(what: str, those: Iterable[Cell]) -> None:
+    names = [f"{cell.algorithm} {cell.environment}" for cell in those]
+    if names:
+        print(f"{what}: {', '.join(names)}", flush=True)
