@@ -178,7 +178,10 @@ def main(options: Options) -> None:
     device = jax.devices()[0].device_kind
 
     def show(what: str, **row: Any) -> None:
-        row = {**record.stamp(f"fused {what}", device), **row}
+        row = {
+            **record.stamp(f"fused {what}", device, ["agents.dqn", "kernels.fused_dqn", "train"]),
+            **row,
+        }
         if options.record:
             record.append(options.record, row)
         else:

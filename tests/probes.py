@@ -164,7 +164,7 @@ def trained(algorithm, env, updates=1_000, /, **changes):
     return config, jax.jit(prl.train)(jax.random.key(0), config)[0]
 
 
-def adam_gradient(opt_state):
+def adam_gradient(opt_state, b1=0.9):
     """The gradient of Adam's first update, flattened: its first moment divided by 1 - b1."""
     moments = optax.tree_utils.tree_get(opt_state, "mu")
-    return ravel_pytree(moments)[0] / 0.1
+    return ravel_pytree(moments)[0] / (1 - b1)

@@ -3,7 +3,6 @@
 Target and online parameters differ, weights are random, and a quarter of the rows terminate.
 """
 
-from functools import partial
 
 import chex
 import flax.linen as nn
@@ -144,8 +143,15 @@ def test_one_update_of_crossq():
     alpha, entropy = 0.4, -0.7
     agent, state, _ = built("crossq", **changes, alpha=alpha, target_entropy_per_dim=entropy)
     after = update(agent, state, 0)
-    parts = {"norm": partial(networks.BatchRenorm, 0), "dense": partial(nn.Dense, use_bias=False)}
-    critics, actor = networks.Critics(mlp(**parts), 2), networks.GaussianActor(mlp(**parts), 1)
+
+    class Normalized(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = networks.BatchRenorm(0)(x)
+            x = networks.BatchRenorm(0)(nn.relu(nn.Dense(16)(x)))
+            return networks.BatchRenorm(0)(nn.relu(nn.Dense(16)(x)))
+
+    critics, actor = networks.Critics(Normalized(), 2), networks.GaussianActor(Normalized(), 1)
     key_next, key_actor = jax.random.split(KEY)
     outputs = actor.apply({**state.actor_stats, "params": state.actor.params}, BATCH.next_obs)
     next_action, next_log_prob = squashed_gaussian(*outputs).sample_and_log_prob(seed=key_next)
@@ -162,7 +168,7 @@ def test_one_update_of_crossq():
     chex.assert_trees_all_close(after.critic_stats, stats, rtol=1e-5)
     target = backup(q[:, SIZE:].min(0) - alpha * next_log_prob)
     errors = jnp.concatenate([WEIGHT * (q[:, :SIZE] - target) / SIZE, jnp.zeros((2, SIZE))], 1)
-    found = adam_gradient(after.critic.opt_state)
+    found = adam_gradient(after.critic.opt_state, 0.5)
     np.testing.assert_allclose(found, flat(back(errors)[0]), **CLOSE)
 
     def objective(params):
@@ -174,7 +180,7 @@ def test_one_update_of_crossq():
         return (alpha * log_prob - q.min(0)).mean(), log_prob.mean()
 
     (_, log_prob), grads = jax.value_and_grad(objective, has_aux=True)(state.actor.params)
-    np.testing.assert_allclose(adam_gradient(after.actor.opt_state), flat(grads), **CLOSE)
+    np.testing.assert_allclose(adam_gradient(after.actor.opt_state, 0.5), flat(grads), **CLOSE)
     moment = next(x for x in jax.tree.leaves(after.log_alpha.opt_state) if x.dtype == jnp.float32)
     np.testing.assert_allclose(moment / 0.1, -alpha * (log_prob + entropy), rtol=1e-4)
 

@@ -5,20 +5,22 @@ are normalised alike; that is what makes the target network unnecessary:
 
     y = r + gamma (min_j Q_j(s', a') - alpha log pi(a'|s')),   a' ~ pi(.|s')
 
-It needs observations that vary: where all of a batch are equal, its statistics are noise. Unlike
-the authors' networks, these normalise before each activation and do not normalise their inputs.
-Adam's b1 is 0.9 instead of 0.5 (pass your own optimisers as parts), critics have 256 units per
-layer instead of 2,048, and plain batch normalisation lasts 5,000 updates instead of 100,000.
+It needs observations that vary: where all of a batch are equal, its statistics are noise. As in the
+authors' networks, inputs and the outputs of each activation are normalised, and Adam's b1 is 0.5.
+Critics have 256 units per layer instead of 2,048, and plain batch normalisation lasts 5,000 updates
+instead of 100,000.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 
 from purejaxrl_sac.agents.common import (
     DelayedActor,
@@ -30,23 +32,23 @@ from purejaxrl_sac.agents.common import (
 from purejaxrl_sac.agents.off_policy import encoded, replay_storage, uniform_replay
 from purejaxrl_sac.agents.sac import (
     ContinuousConfig,
-    default_actor_optimizer,
-    default_critic_optimizer,
     default_temperature_optimizer,
     temperature_gradient,
 )
-from purejaxrl_sac.config import static
+from purejaxrl_sac.config import ConfigError, static
 from purejaxrl_sac.distributions import squashed_gaussian
 from purejaxrl_sac.losses import soft, td
-from purejaxrl_sac.networks.continuous import Critics, GaussianActor, critic_torso, gaussian_actor
-from purejaxrl_sac.networks.layers import BatchRenorm
-from purejaxrl_sac.networks.torsos import features
+from purejaxrl_sac.networks.continuous import Critics, GaussianActor
+from purejaxrl_sac.networks.layers import Activation, BatchRenorm, MakeNorm
+from purejaxrl_sac.networks.torsos import convolutions, features, flat
 from purejaxrl_sac.optimize import (
     Learned,
     apply_gradients,
+    clip,
     delayed_update,
     gradient_step,
     is_due,
+    linear_decay,
     start,
     where,
 )
@@ -69,6 +71,7 @@ from purejaxrl_sac.types import (
 )
 
 STATISTICS = "batch_stats"
+MOMENTUM = 0.5  # of Adam; the authors' value
 
 
 class CrossQState(NamedTuple):
@@ -91,21 +94,57 @@ class LossInputs(NamedTuple):
     key: jax.Array
 
 
-def normalized(config: CrossQConfig) -> dict[str, Any]:
-    """Parts of a torso with batch renormalisation, which removes biases."""
-    norm, dense = partial(BatchRenorm, config.renorm_warmup), partial(nn.Dense, use_bias=False)
-    return {"norm": norm, "dense": dense}
+class NormalizedMLP(nn.Module):
+    """An MLP whose inputs and activations are normalised: [B, ...] -> [B, hidden_sizes[-1]]."""
+
+    hidden_sizes: Sequence[int]
+    activation: Activation
+    norm: MakeNorm
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.norm()(flat(x))
+        for size in self.hidden_sizes:
+            x = self.norm()(self.activation(nn.Dense(size)(x)))
+        return x
+
+
+def normalized(config: CrossQConfig, sizes: Sequence[int]) -> NormalizedMLP:
+    """An MLP with batch renormalisation."""
+    norm = partial(BatchRenorm, config.renorm_warmup)
+    return NormalizedMLP(sizes, getattr(nn, config.activation), norm)
 
 
 def normalized_actor(config: CrossQConfig, space: Any, action_dim: int) -> GaussianActor:
-    """`gaussian_actor` with batch renormalisation."""
-    return gaussian_actor(config, space, action_dim, **normalized(config))
+    """A Gaussian actor with batch renormalisation."""
+    mlp = normalized(config, config.hidden_sizes)
+    return GaussianActor(mlp, action_dim, config.log_std_min, config.log_std_max)
 
 
 def normalized_critics(config: CrossQConfig, space: Any) -> Critics:
-    """Two independent MLPs with batch renormalisation."""
-    sizes = config.critic_hidden_sizes
-    return Critics(critic_torso(space, sizes, config.activation, **normalized(config)), 2)
+    """Two independent MLPs with batch renormalisation.
+
+    Raises:
+        ConfigError: observations are images, which cannot be concatenated with actions.
+    """
+    if convolutions(space):
+        raise ConfigError(
+            f"critics of continuous actions need observations that are vectors, not images of shape"
+            f" {space.shape}: wrap the environment to flatten them"
+        )
+    return Critics(normalized(config, config.critic_hidden_sizes), 2)
+
+
+def actor_optimizer_with_less_momentum(config: CrossQConfig) -> optax.GradientTransformation:
+    """`sac`'s optimiser of actors with b1 = 0.5."""
+    decay = linear_decay(config, config.policy_delay, config.actor_learning_rate)
+    return optax.chain(clip(config.max_grad_norm), optax.adam(decay, b1=MOMENTUM))
+
+
+def critic_optimizer_with_less_momentum(config: CrossQConfig) -> optax.GradientTransformation:
+    """`sac`'s optimiser of critics with b1 = 0.5."""
+    adam = optax.adam(linear_decay(config), b1=MOMENTUM)
+    return optax.chain(clip(config.max_grad_norm, members=True), adam)
 
 
 def statistics(variables: Any) -> PyTree:
@@ -157,8 +196,8 @@ def crossq(
     *,
     actor: MakeActor = normalized_actor,
     critics: MakeCritics = normalized_critics,
-    actor_optimizer: MakeOptimizer = default_actor_optimizer,
-    critic_optimizer: MakeOptimizer = default_critic_optimizer,
+    actor_optimizer: MakeOptimizer = actor_optimizer_with_less_momentum,
+    critic_optimizer: MakeOptimizer = critic_optimizer_with_less_momentum,
     temperature_optimizer: MakeOptimizer = default_temperature_optimizer,
     storage: MakeStorage = replay_storage,
     memory: MakeMemory = uniform_replay,

@@ -31,7 +31,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.experiment.export import export_policy
 from scripts import record
-from scripts.accelerators.work import main_environment
+from scripts.accelerators.work import main_environment, stamp
 
 TOLERANCE = 1e-3  # of the relative difference of parameters, at highest matmul precision
 ROUNDING = 10.0  # times the difference caused by one rounding error of the initial parameters
@@ -100,10 +100,13 @@ def check(options: Check) -> int:
     for name in options.algorithms:
         prl.default_config(name)
     device = jax.devices()[0]
-    base = record.stamp("check", device.device_kind)
     rows = {}
     for name in options.algorithms or ALGORITHMS:
-        row = {**base, "algorithm": name, "environment": environment(name)}
+        row = {
+            **stamp("check", device.device_kind, name, environment(name)),
+            "algorithm": name,
+            "environment": environment(name),
+        }
         if options.again or not record.recorded(options.record, row):
             rows[name] = row
     pool = concurrent.futures.ThreadPoolExecutor(options.workers)

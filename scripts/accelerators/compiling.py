@@ -83,7 +83,7 @@ def compile_apart(
         status = subprocess.run(command, env=environment, check=False).returncode
         if status >= 0:
             return status
-        rows = [{**record.stamp("compile", target.name), **dataclasses.asdict(x)} for x in works]
+        rows = [x.stamp("compile", target.name) for x in works]
         missing = [row for row in rows if not record.recorded(options.record, row)]
         if options.again or not missing:
             print(f"the compiler for {target.name} crashed", file=sys.stderr)
@@ -147,7 +147,7 @@ def compile_for(target: targets.Target, works: list[Work], options: Compile) -> 
     """Compile works for one target in this process, and record a row for each."""
     status = 0
     for work in works:
-        row = {**record.stamp("compile", target.name), **dataclasses.asdict(work)}
+        row = work.stamp("compile", target.name)
         if not options.again and record.recorded(options.record, row):
             continue
         try:
@@ -191,7 +191,7 @@ def write_text(folder: Path, target: targets.Target, work: Work, text: str, peer
 
 def peer(target: targets.Target, work: Work, options: Compile) -> int:
     """Record a row of the peer for the same work, compiled in its own virtual environment."""
-    row = {**record.stamp("compile", target.name), **dataclasses.asdict(work)}
+    row = work.stamp("compile", target.name)
     row |= {"library": PEERS[options.peer], "version": PEERS[options.peer], "code": ""}
     if not options.again and record.recorded(options.record, row):
         return 0

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 FEW = 8  # numbers of seeds with which a device is mostly idle
-SAME = ("device", "jax", "code")
+SAME = ("device", "jax", "version")
 
 
 def key(row: dict) -> str:
@@ -34,7 +34,7 @@ def knees(rows: Iterable[dict]) -> dict[str, int]:
 
 
 def fits(rows: list[dict]) -> list[dict]:
-    """A fit for each measured combination of device, jax and code; the newest last."""
+    """A fit for each measured combination of device, jax and version; the newest last."""
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         if row["what"] == "curve":
@@ -71,7 +71,7 @@ def fit(rows: list[dict]) -> dict | None:
     last = rows[-1]
     return {
         "what": "fit",
-        **{name: last[name] for name in (*SAME, "version", "date")},
+        **{name: last[name] for name in (*SAME, "date")},
         "rows": len(counted),
         "us_per_kernel": round(float(per_kernel), 3),
         "relative_error": round(float(np.sqrt(np.mean((per_kernel * ratio - 1) ** 2))), 3),

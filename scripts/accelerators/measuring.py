@@ -103,11 +103,11 @@ def positive(text: str) -> bool:
 
 def curve(options: Measure, deadline: float) -> None:
     """Microseconds per iteration by number of seeds."""
-    base = record.stamp("curve", jax.devices()[0].device_kind)
+    device = jax.devices()[0].device_kind
     todo = [
         work
         for work in chosen(options, CURVE)
-        if not record.recorded(options.record, {**base, **dataclasses.asdict(work)})
+        if not record.recorded(options.record, work.stamp("curve", device))
     ]
     pool = concurrent.futures.ThreadPoolExecutor(options.workers)
     pairs = [(work, pool.submit(compiled_pair, work)) for work in todo]
@@ -118,7 +118,7 @@ def curve(options: Measure, deadline: float) -> None:
         if not pair.done() or pair.cancelled() or time.perf_counter() > deadline:
             print(f"time limit reached before {work}: raise --minutes", file=sys.stderr)
             continue
-        row = {**base, **dataclasses.asdict(work)}
+        row = work.stamp("curve", device)
         try:
             row |= clock(work, pair.result(), options.rounds)
         except Exception as error:
@@ -188,7 +188,7 @@ def clock(work: Work, pair: tuple, rounds: int, seconds: float = 0.15) -> dict:
 def profile(options: Measure, deadline: float) -> None:
     """Record launches and busy time of one call, from the profiler."""
     for work in chosen(options, FLAGGED):
-        row = record.stamp("profile", jax.devices()[0].device_kind) | dataclasses.asdict(work)
+        row = work.stamp("profile", jax.devices()[0].device_kind)
         if record.recorded(options.record, row) or time.perf_counter() > deadline:
             continue
         try:

@@ -12,7 +12,7 @@ import jax
 import purejaxrl_sac as prl
 from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.presets import PRESETS
-from scripts import hlo, targets
+from scripts import hlo, record, targets
 
 KINDS = ("one update", "preset")
 SCOPES = ("update", "environment_step")
@@ -54,10 +54,23 @@ class Work:
         changes = {**ONE_UPDATE, "batch_size": batch}
         return config.replace(**{name: x for name, x in changes.items() if name in known})
 
+    def stamp(self, what: str, device: str) -> dict[str, Any]:
+        """The origin of a row of this work, which depends on its algorithm's code, and the work."""
+        return {
+            **stamp(what, device, self.algorithm, self.environment),
+            **dataclasses.asdict(self),
+        }
+
     def iterations(self) -> int:
         """Iterations per call of the program: a few milliseconds on a GPU."""
         config = self.config()
         return max(2, 400 // (config.num_updates + config.rollout_length))
+
+
+def stamp(what: str, device: str, algorithm: str, environment: str) -> dict[str, Any]:
+    """The origin of a row that depends on the code and the preset of an algorithm."""
+    depends = ["preset", "train", *record.algorithm_modules(algorithm)]
+    return record.stamp(what, device, depends, algorithm=algorithm, environment=environment)
 
 
 def main_environment(algorithm: str) -> str:
