@@ -3,7 +3,6 @@
 Target and online parameters differ, weights are random, and a quarter of the rows terminate.
 """
 
-
 import chex
 import flax.linen as nn
 import jax
