@@ -49,10 +49,16 @@ class Cell(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """What the best algorithm of an environment is to reach; None: no goal."""
+    """What an algorithm is to reach on an environment; None: no goal."""
 
     value: float | None = None  # IQM over seeds
     worst: float | None = None  # the worst seed
+
+    def missed(self, row: dict) -> dict[str, float]:
+        """By how much a row misses the goals: "IQM" and "worst" -> a positive number."""
+        wanted = {"IQM": (self.value, row["value"]), "worst": (self.worst, row.get("worst"))}
+        known = {k: (goal, x) for k, (goal, x) in wanted.items() if None not in (goal, x)}
+        return {k: goal - x for k, (goal, x) in known.items() if x < goal}
 
 
 def cells(path: Path = CELLS) -> list[Cell]:
@@ -65,10 +71,16 @@ def cells(path: Path = CELLS) -> list[Cell]:
     ]
 
 
-def goals(path: Path = CELLS) -> dict[str, Goal]:
-    """The goals of environments that have one."""
-    found = tomllib.loads(path.read_text()).items()
-    return {k: Goal(x.get("goal"), x.get("worst")) for k, x in found if "goal" in x}
+def goals(path: Path = CELLS) -> dict[tuple[str, str], Goal]:
+    """Algorithm and environment -> their goal."""
+    found = {}
+    for environment, entry in tomllib.loads(path.read_text()).items():
+        for name in entry["algorithms"]:
+            each = [entry.get(field) for field in ("goal", "worst")]
+            found[name, environment] = Goal(
+                *(x.get(name) if isinstance(x, dict) else x for x in each)
+            )
+    return found
 
 
 def fresh(cell: Cell, rows: Sequence[dict]) -> bool:

@@ -68,6 +68,13 @@ class Case(NamedTuple):
     processes: int = 1
     timeout: float = 300
 
+    def modules(self) -> list[str]:
+        """What its figures depend on, as for `record.code`."""
+        if self.command[0] == "train":
+            return ["experiment.runs.lifecycle", *record.algorithm_modules(self.command[1])]
+        kind = "sweep" if self.command[0] == "sweep" else "search"
+        return [f"experiment.tuning.{kind}", *record.algorithm_modules("q_learning")]
+
 
 CASES = {
     "q_learning": Case(["train", "q_learning", "--env=chain", "--steps=480", *TINY]),
@@ -106,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             share += list(options.only).index(name) < options.kills % len(options.only)
             test = Test(CASES[name], Path(folder) / name, context.Process, rng)
             row = {"kind": name, **test.run(share), "seconds": round(time.monotonic() - start)}
-            stamp = record.stamp("kills", "cpu", ["core", "experiment.runs.lifecycle"])
+            stamp = record.stamp("kills", "cpu", CASES[name].modules())
             record.append(options.record, stamp | {"value": 0} | row)
     return 0
 

@@ -86,14 +86,14 @@ def algorithm_modules(name: str) -> list[str]:
 
 
 def closure(roots: Iterable[str]) -> set[str]:
-    """Modules of the package that these modules import, directly or not, and themselves."""
+    """Modules of the package that these import, directly or not, but `presets`, and themselves."""
     found: set[str] = set()
     left = list(roots)
     while left:
         name = left.pop()
         if name not in found:
             found.add(name)
-            left += _parsed(name)[1]
+            left += _parsed(name)[1] - {"presets"}  # data: those of a row have their own digest
     return found
 
 

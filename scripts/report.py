@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from scripts import pictures, record
+from scripts import cells, pictures, record
 from scripts.accelerators import report as accelerators
 
 PAGE = record.FOLDER / "README.md"
@@ -35,7 +35,7 @@ IQM is the interquartile mean over seeds, with its 95 % bootstrap interval. Seed
 that were used to tune presets."""
 
 Cell = Callable[[dict], object]
-
+GOALS = cells.goals()
 
 HALVES = ("first_half", "second_half")
 
@@ -84,6 +84,17 @@ def limitation(table: str) -> Cell:
     return cell
 
 
+def goal(row: dict) -> str:
+    """The goals of a row of a preset, and by how much it misses them."""
+    wanted = GOALS.get((row["algorithm"], row["environment"]), cells.Goal())
+    if row.get("changed") or "library" in row or wanted.value is None:
+        return ""
+    missed = wanted.missed(row)
+    text = number(wanted.value) + (f", worst {number(wanted.worst)}" if wanted.worst else "")
+    misses = [f"{name} misses it by {number(x)}" for name, x in missed.items()]
+    return f"{text}: {', '.join(misses) or 'met'}"
+
+
 def algorithm(row: dict) -> str:
     """The algorithm, its kind of work, and the library if it is not this one."""
     text = f"{row['library']}: " if "library" in row else ""
@@ -125,6 +136,7 @@ def learning() -> list[str]:
         "seeds": lambda row: row["seeds"],
         "IQM [95 % interval]": spread,
         "worst seed": lambda row: number(row.get("worst")),
+        "goal": goal,
         "settings, limitation": limitation("learning"),
     }
     order = dict.fromkeys([*PUBLISHED, *(row["environment"] for row in every)])

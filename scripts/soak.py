@@ -73,7 +73,7 @@ def main() -> int:
     for name in ("resident", "files", "threads"):
         row[f"{name}_first_half"] = max(getattr(x, name) for x in first)
         row[f"{name}_second_half"] = max(getattr(x, name) for x in second)
-    depends = ["core", "experiment.runs.lifecycle"]
+    depends = ["experiment.runs.lifecycle", *record.algorithm_modules("dqn")]
     record.append(options.record, record.stamp("soak", "cpu", depends) | row)
     grown = any(row[f"{x}_second_half"] > row[f"{x}_first_half"] for x in ("files", "threads"))
     return int(grown or row["resident_second_half"] > 1.05 * row["resident_first_half"])
