@@ -361,7 +361,7 @@ def _train(
             after = progress.steps
             if is_best(progress, history) and progress.steps not in best.steps():
                 best.save(progress.steps, plan.lanes, policy=policy_state(state))
-            history.append(progress)
+            history.append(_copied(progress))
             for log in (*logs, reporter.on_chunk):
                 log(progress)
             due = time.monotonic() - saved >= 60 * checkpoint_minutes
@@ -412,6 +412,11 @@ def _write_results(
     }
     directory.write_summary(document)
     reporter.on_finished(plans.title(plan.config), figures, directory.path)
+
+
+def _copied(progress: Progress) -> Progress:
+    """The progress in arrays of its own: views would keep buffers of every chunk alive."""
+    return jax.tree.map(lambda x: np.array(x) if isinstance(x, np.ndarray) else x, progress)
 
 
 def is_best(progress: Progress, history: Sequence[Progress]) -> bool:
