@@ -1,4 +1,5 @@
-"""Render the recorded rows: `scripts/results/README.md`, its pictures, and README's algorithms.
+"""Render the recorded rows: `scripts/results/README.md`, its pictures, README's algorithms, and the
+scores that `purejaxrl-sac list` shows.
 
     python scripts/report.py             # writes everything
     python scripts/report.py --check     # writes nothing; exit status 1 if a file is outdated
@@ -9,6 +10,7 @@ Figures of earlier code are marked: by † in tables, by hollow markers or dashe
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 import tomllib
@@ -22,6 +24,7 @@ from scripts.accelerators import report as accelerators
 
 PAGE = record.FOLDER / "README.md"
 README = record.ROOT / "README.md"
+SCORES = record.PACKAGE / "cli" / "scores.json"
 LIMITATIONS = tomllib.loads((record.FOLDER / "limitations.toml").read_text())
 PUBLISHED = pictures.PUBLISHED
 INTRODUCTION = """# Results
@@ -430,10 +433,24 @@ def learned(readme: str) -> str:
     return re.sub(r"(?m)^(\| `\w+`.*\|[^|]*)\|[^|]*\|$", filled, readme)
 
 
+def scores() -> str:
+    """The last score of each preset as JSON, which `purejaxrl-sac list` shows."""
+    found = {}
+    for row in record.rows(cells.LEARNING):
+        name = f"{row['algorithm']} {row['environment']}"
+        others = ("changed", "library", "kind")
+        if row["algorithm"] != "random" and not any(row.get(field) for field in others):
+            fields = ("steps", "seeds", "value", "interval", "worst", "version")
+            found[name] = {field: row[field] for field in fields if field in row}
+    lines = (f"{json.dumps(name)}: {json.dumps(found[name])}" for name in sorted(found))
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 def outdated() -> list[Path]:
     """Rendered files that do not show the rows as they are now."""
     readme = learned(README.read_text())
-    texts = {PAGE: page(), README: readme, accelerators.PAGE: accelerators.current()}
+    texts = {PAGE: page(), README: readme, SCORES: scores()}
+    texts[accelerators.PAGE] = accelerators.current()
     wrong = [path for path, text in texts.items() if path.read_text() != text]
     return wrong + pictures.outdated()
 
@@ -448,6 +465,7 @@ def main() -> int:
         return bool(wrong)
     PAGE.write_text(page())
     README.write_text(learned(README.read_text()))
+    SCORES.write_text(scores())
     accelerators.write()
     pictures.write()
     return 0

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import purejaxrl_sac as prl
+from purejaxrl_sac.train import build
 from scripts import accelerator, hlo, record, targets
-from scripts.accelerators import checking, compiling, fitting, report, tables
+from scripts.accelerators import checking, compiling, fitting, measuring, report, tables
 from scripts.accelerators.work import Work, main_works, programs
 
 # (target, work, kind, seeds) -> (figure, upper bound)
@@ -229,6 +230,27 @@ def test_check_passes_on_a_cpu(tmp_path, capsys):
     assert found["passed"] and found["difference"] == 0
     assert found["continues"] and found["exports"] and found["seeds_differ"]
     assert "q_learning cliff_walking" in capsys.readouterr().out
+
+
+def test_works_are_measured_on_a_cpu(tmp_path, capsys):
+    path = tmp_path / "rows.jsonl"
+    command = ["measure", "--works", "q_learning:FrozenLake-misc:preset:2", "--rounds", "2"]
+    command += ["--stages", "curve", "profile", "--record", str(path)]
+    assert accelerator.main(command) == 0
+    curve, profile = record.rows(path)
+    assert (curve["what"], profile["what"]) == ("curve", "profile")
+    assert not {"error"} & (curve.keys() | profile.keys())
+    low, high = curve["us_range"]
+    assert 0 < low <= curve["us_per_iteration"] <= high
+    assert curve["steps_per_second"] == pytest.approx(2e6 / curve["us_per_iteration"], rel=0.01)
+    assert profile["wall_us"] > 0
+    assert accelerator.main(command) == 0
+    assert len(record.rows(path)) == 2  # what is recorded is skipped
+
+
+def test_all_works_can_be_built():
+    for work in (*main_works(), *measuring.CURVE, *measuring.FLAGGED):
+        build(work.config())
 
 
 def test_check_detects_differences():

@@ -335,6 +335,8 @@ def test_list(capsys):
     assert cli.main(["list"]) == 0
     shown = capsys.readouterr().out
     assert "double_dqn" in shown and "Breakout-MinAtar" in shown
+    (line,) = [x for x in shown.splitlines() if " ppo " in x and " CartPole-v1 " in x]
+    assert line.split()[-4:] == ["200k", "500", "500", "30"]
 
 
 def test_the_environment_flag_selects_the_preset():

@@ -50,6 +50,14 @@ def test_a_row_depends_on_all_modules_that_its_modules_import(package):
     assert record.code(["core"]) != first
 
 
+def test_presets_of_others_are_not_code_of_a_row(package):
+    package(presets="x = 1\n", a="from purejaxrl_sac import presets\n")
+    assert record.closure(["a"]) == {"a"}
+    first = record.code(["a"])
+    package(presets="x = 2\n", a="from purejaxrl_sac import presets\n")
+    assert record.code(["a"]) == first
+
+
 @pytest.mark.parametrize(
     ("text", "same"),
     [

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -102,15 +105,34 @@ def info(options: InfoOptions) -> None:
 
 
 def list_all() -> None:
-    """Print algorithms, presets and environments."""
+    """Print algorithms, presets with their recorded scores, and environments."""
     from purejaxrl_sac import envs
 
-    algorithms = Table(title="algorithms")
-    for column in ("name", "description", "presets"):
-        algorithms.add_column(column)
+    algorithms = Table("name", "description", title="algorithms")
     for name, (_, _, description) in ALGORITHMS.items():
-        tuned = ", ".join(env for algorithm, env in PRESETS if algorithm == name)
-        algorithms.add_row(name, description, tuned)
+        algorithms.add_row(name, description)
+    presets = Table(
+        title="presets: interquartile mean of greedy returns over seeds", box=SIMPLE, pad_edge=False
+    )
+    for column in ("algorithm", "environment", "steps", "score", "worst", "seeds"):
+        presets.add_column(column, no_wrap=True)
+    scores = json.loads(Path(__file__).with_name("scores.json").read_text())
+    for algorithm, environment in PRESETS:
+        presets.add_row(algorithm, environment, *_score(scores.get(f"{algorithm} {environment}")))
     console = Console()
     console.print(algorithms)
+    console.print(presets)
     console.print("environments: " + ", ".join(envs.names()))
+
+
+def _score(found: dict[str, Any] | None) -> Iterator[str]:
+    """Cells of a recorded score."""
+    if found is not None:
+        yield (
+            f"{found['steps'] / 1_000:.3g}k"
+            if found["steps"] < 1e6
+            else f"{found['steps'] / 1e6:g}M"
+        )
+        yield f"{found['value']:.4g}"
+        yield f"{found['worst']:.4g}" if "worst" in found else ""
+        yield str(found["seeds"])

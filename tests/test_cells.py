@@ -1,0 +1,109 @@
+"""Cells of the learning scoreboard: which are measured next, and by how much goals are missed."""
+
+import json
+import sys
+
+import pytest
+
+import purejaxrl_sac as prl
+from purejaxrl_sac.presets import PRESETS
+from scripts import benchmark_learning, cells, record
+
+
+def row(cell, seconds=10, **changes):
+    """A row of a cell, as fresh as `record.stale` says."""
+    values = {**cell._asdict(), "changed": {}, "train_seconds": seconds, "value": 1.0}
+    values["episodes"] = -(-cell.episodes // cell.seeds) * cell.seeds
+    return {**values, **changes}
+
+
+@pytest.fixture
+def current(monkeypatch):
+    """Rows are stale only if they say so."""
+    monkeypatch.setattr(record, "stale", lambda row: row.get("stale", False))
+
+
+def test_every_cell_has_a_preset_and_valid_goals():
+    every = cells.cells()
+    assert len(set(every)) == len(every)
+    assert {cell[:2] for cell in every} <= PRESETS.keys()
+    goals = cells.goals()
+    assert goals.keys() == {cell[:2] for cell in every}
+    assert goals["dqn", "CartPole-v1"] == (495, 450)
+    assert goals["iqn", "CartPole-v1"] == (495, None)
+    assert goals["sac", "Reacher-misc"] == (None, None)
+
+
+def test_arguments_of_a_cell_are_those_of_the_script(monkeypatch):
+    assert cells.Cell("dqn", "CartPole-v1").arguments() == ["dqn", "CartPole-v1"]
+    found = cells.Cell("sac", "Pendulum-v1", 8, 60, 512).arguments()
+    assert found == ["sac", "Pendulum-v1", "--seeds=8", "--root=60", "--episodes=512"]
+
+
+def test_a_cell_is_recognised_by_all_of_its_settings():
+    cell = cells.Cell("dqn", "Catch-bsuite", seeds=30)
+    assert cell.is_of(row(cell))  # 1,020 episodes: 34 for each seed
+    for changes in ({"seeds": 8}, {"root": 21}, {"episodes": 60}, {"changed": {"tau": 1.0}}):
+        assert not cell.is_of(row(cell, **changes))
+    assert not cell.is_of(row(cell, algorithm="double_dqn"))
+
+
+def test_missing_and_stale_cells_are_measured_the_cheapest_first(current, monkeypatch):
+    slow, quick, none, done = (
+        cells.Cell(name, env) for name, env in (("a", "X"), ("b", "X"), ("c", "Z"), ("d", "X"))
+    )
+    monkeypatch.setattr(cells, "cells", lambda: [slow, quick, none, done])
+    rows = [row(done, 1), row(slow, 900, stale=True), row(quick, 5, stale=True)]
+    assert cells.to_measure(rows) == [quick, none, slow]
+    assert cells.to_measure(rows, ["X"]) == [quick, slow]
+    assert cells.to_measure(rows, ["c"]) == [none]
+    assert cells.to_measure([*rows, row(slow, 900)]) == [quick, none]  # the last row counts
+    assert cells.expected_seconds(slow, rows) == cells.OVERHEAD + 900
+    assert cells.expected_seconds(cells.Cell("e", "X", seeds=60), rows) == cells.OVERHEAD + 10
+    with pytest.raises(prl.ConfigError, match=r"nothing: no .* of cells\.toml"):
+        cells.to_measure(rows, ["nothing"])
+
+
+def test_misses_are_distances_from_the_goals():
+    goal = cells.Goal(495, 450)
+    assert goal.missed({"value": 500, "worst": 450}) == {}
+    assert goal.missed({"value": 490, "worst": 100}) == {"IQM": 5, "worst": 350}
+    assert cells.Goal(-78).missed({"value": -80.5, "worst": -500}) == {"IQM": 2.5}
+    assert goal.missed({"value": 500}) == {}  # older rows have no worst seed
+
+
+def test_fill_measures_reports_and_stops(monkeypatch, tmp_path, capsys):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import json, pathlib, sys, time\n"
+        "name, file = sys.argv[1], sys.argv[-1]\n"
+        "if name == 'slow': time.sleep(60)\n"
+        "if name == 'broken': sys.exit('error: no such thing')\n"
+        "print('return 1.0', file=sys.stderr)\n"
+        "pathlib.Path(file).write_text(json.dumps({'algorithm': name}) + '\\n')\n"
+    )
+    monkeypatch.setattr(cells, "SCRIPT", script)
+    every = [cells.Cell(name, "X") for name in ("good", "broken", "slow", "later")]
+    monkeypatch.setattr(cells, "to_measure", lambda rows, only: list(every))
+    file = tmp_path / "rows.jsonl"
+    assert cells.fill(file, minutes=0.05, jobs=1) == 1
+    shown = capsys.readouterr().out
+    assert "good X: return 1.0" in shown
+    assert "broken X: failed with status 1: error: no such thing" in shown
+    assert "stopped at the time limit: slow X" in shown and "not started: later X" in shown
+    assert json.loads(file.read_text()) == {"algorithm": "good"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name an algorithm and an environment, or pass --fill"),
+        (["dqn"], "name an algorithm and an environment, or pass --fill"),
+        (["--fill", "--only", "nothing"], "nothing: no algorithm or environment of cells.toml"),
+    ],
+)
+def test_invalid_command_lines_are_one_line(arguments, message, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["benchmark_learning.py", *arguments])
+    with pytest.raises(SystemExit) as error:
+        benchmark_learning.main()
+    assert str(error.value) == f"error: {message}"
