@@ -297,3 +297,31 @@ def test_files_that_cannot_be_created_or_appear_meanwhile(key, tmp_path, monkeyp
     with pytest.raises(ConfigError, match=r"cannot write .*: File exists"):
         render.episode(key, config, state, out, max_steps=2)
     assert out.read_text() == "mine"
+
+
+@pytest.mark.parametrize("channels", (1, 3))
+def test_bytes_are_drawn_in_their_own_colors(channels):
+    obs = np.zeros((1, 4, 5, channels), np.uint8)
+    obs[0, 0, 1], obs[0, 2, 3] = 255, 40
+    played = painters.Episode(None, obs, np.zeros(0), np.zeros(0), "")
+    image = painters.pixels(painters.Scene(None, None, played), 0)
+    cell = image.width // 5
+    centers = np.asarray(image)[cell // 2 :: cell, cell // 2 :: cell]
+    np.testing.assert_array_equal(centers, np.broadcast_to(obs[0], (4, 5, 3)))
+
+
+def test_a_painter_is_for_the_observations_that_it_reads():
+    kind = type(envs.make("CartPole-v1"))
+
+    class Masked(kind):
+        def get_obs(self, state, params=None, key=None):
+            return super().get_obs(state, params, key)[jnp.array([0, 2])]
+
+        def observation_space(self, params):
+            space = super().observation_space(params)
+            return type(space)(space.low[::2], space.high[::2], (2,), space.dtype)
+
+    config = small("a2c").replace(env=Masked())
+    with pytest.raises(ConfigError, match="no renderer for CartPole-v1"):
+        painters.painter(config)
+    assert painters.painter(config.replace(env=kind()))[0] is painters.cartpole

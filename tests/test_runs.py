@@ -8,18 +8,20 @@ import shutil
 import signal
 from functools import partial
 
+import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import ConfigError, normalize
-from purejaxrl_sac.agents import ALGORITHMS
+from purejaxrl_sac import ConfigError, networks, normalize
+from purejaxrl_sac.agents import ALGORITHMS, dqn
+from purejaxrl_sac.agents.q_learning import q_learning, sarsa
 from purejaxrl_sac.experiment.devices import resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.errors import DamagedError, RunError, RunWarning, StoppedError
-from purejaxrl_sac.experiment.pictures import compare
+from purejaxrl_sac.experiment.pictures import compare, exact, plot, render
 from purejaxrl_sac.experiment.runs import engine, files, plans, record
 from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
@@ -672,3 +674,94 @@ def test_the_run_loop_counts_beyond_an_int32():
     assert plan.chunk * config.steps_per_iteration < 2**31
     assert last.steps == plan.total == 2**34
     np.testing.assert_array_equal(last.failed_step, [-1, 16 * (1 + plan.chunk + 6)])
+
+
+class Reversed(type(prl.envs.make("CartPole-v1"))):
+    """A user's own environment, whose `name` is still CartPole-v1."""
+
+
+@pytest.mark.parametrize("name", ("CartPole-v1", "FrozenLake-misc", "Breakout-MinAtar", "taxi"))
+def test_an_environment_equal_to_a_named_one_has_its_name(name):
+    assert record.environment_name(name) == name
+    assert record.environment_name(prl.envs.make(name)) == name
+    if "-" in name:
+        assert record.environment_name(gymnax.make(name)[0]) == name
+
+
+def test_other_environments_are_named_by_class_and_attributes():
+    firm = gymnax.make("FrozenLake-misc", is_slippery=False)[0]
+    found = record.environment_name(firm)
+    assert found.startswith("gymnax.environments.misc.frozen_lake:FrozenLake(")
+    assert "is_slippery=False" in found
+    again = gymnax.make("FrozenLake-misc", is_slippery=False)[0]
+    assert record.environment_name(again) == found
+    other = gymnax.make("FrozenLake-misc", is_slippery=False)[0]
+    other.desc = other.desc.at[0, 1].set(2)
+    assert record.environment_name(other) != found
+    assert record.environment_name(Reversed()).startswith(f"{__name__}:Reversed(")
+    deep = [gymnax.make("DeepSea-bsuite", size=size)[0] for size in (8, 10)]
+    assert len({*map(record.environment_name, deep)}) == 2
+
+
+def test_functions_are_named_with_their_parts():
+    double, expected = (partial(dqn.dqn, bootstrap=x) for x in (dqn.double, dqn.expected))
+    assert record.function_name(double) == "dqn(bootstrap=purejaxrl_sac.agents.dqn:double)"
+    assert record.function_name(double) != record.function_name(expected)
+    nested = partial(double, network=partial(networks.q_network, norm=networks.LayerNorm))
+    found = record.function_name(nested)
+    assert found.startswith("dqn(bootstrap=purejaxrl_sac.agents.dqn:double, network=")
+    assert "norm=" in found and "0x" not in found
+    assert record.function_name(normalize.observations) == "observations"
+    assert len({*map(record.function_name, (lambda: 1, len, sum))}) == 3
+    assert record.function_name(partial(q_learning, a=1)) != record.function_name(
+        partial(sarsa, a=1)
+    )
+    weights = [partial(dqn.dqn, weights=np.full(2, x)) for x in (0.0, 1.0)]
+    assert len({*map(record.function_name, weights)}) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"env": "FrozenLake-misc"}, r"env is FrozenLake-misc, but was gymnax.*is_slippery=False"),
+        ({"env": gymnax.make("FrozenLake-misc", is_slippery=True)[0]}, "env is FrozenLake-misc"),
+        ({"gamma": 0.5}, "gamma is 0.5, but was 0.99"),
+        (
+            {"algorithm": partial(q_learning, omega=2)},
+            r"algorithm is .*omega=2\), but was q_learning",
+        ),
+    ],
+)
+def test_a_run_goes_on_only_with_its_own_environment_and_algorithm(changes, message, firm):
+    path, config = firm
+    with pytest.raises(ConfigError, match="custom algorithm, environment, wrapper or env_params"):
+        prl.experiment.load(path)
+    assert prl.experiment.load(path, config=config).evaluate(8).shape == (2, 8)
+    for read in (prl.experiment.load, prl.experiment.resume):
+        with pytest.raises(ConfigError, match=message):
+            read(path, config=config.replace(**changes))
+
+
+@pytest.fixture(scope="module")
+def firm(tmp_path_factory):
+    """A run on an environment object, and its configuration."""
+    path = tmp_path_factory.mktemp("firm") / "run"
+    env = gymnax.make("FrozenLake-misc", is_slippery=False)[0]
+    config = small("q_learning", env="FrozenLake-misc").replace(env=env)
+    prl.experiment.run(config, out=path, **SHORT)
+    return path, config
+
+
+def test_a_picture_that_fails_costs_no_result(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise AttributeError("no such thing\nand more")
+
+    for module, name in ((plot, "learning_curve"), (render, "episode"), (exact, "finite_mdp")):
+        monkeypatch.setattr(module, name, fail)
+    reporter = Recorder()
+    run = prl.experiment.run(TINY, out=tmp_path / "run", reporter=reporter, **SHORT)
+    assert run.summary is not None and run.summary["steps"] == run.plan.total
+    failed = [text for text in reporter.messages if "was not drawn" in text]
+    names = ("curve.png", "values.png", "episode.gif")
+    expected = [f"{tmp_path / 'run' / name} was not drawn: no such thing" for name in names]
+    assert failed == expected

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,8 +68,8 @@ def output_directory(options: NewRunOptions, prefix: str = "") -> Path:
     if processes.is_distributed():
         raise ConfigError("several processes share a directory: give --name or --out")
     env = options.config.env
-    now = time.strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{prefix}{name_of(options.config)}-{env}-{now}"
+    now = datetime.now().strftime("%Y%m%d-%H%M%S-%f")  # two runs may start in one second
+    return Path("runs") / f"{prefix}{name_of(options.config)}-{env.replace('/', '-')}-{now}"
 
 
 def sweep(options: SweepOptions) -> None:

@@ -324,15 +324,18 @@ def _mark(canvas: Canvas, cell: Sequence[int] | np.ndarray, color: str) -> None:
 
 
 def pixels(scene: Scene, t: int) -> Image.Image:
-    """An image observation in [0, 1]: [H, W], or [H, W, C] with one color per channel, the last
-    channel on top."""
-    obs = scene.episode.obs[t].astype(float)
+    """An image observation: RGB or grey bytes as they are, and numbers in [0, 1], [H, W] or
+    [H, W, C], with one color per channel, the last channel on top."""
+    obs = scene.episode.obs[t]
     obs = obs[..., None] if obs.ndim == 2 else obs
-    image = np.full((*obs.shape[:2], 3), ImageColor.getrgb(BACKGROUND), float)
-    for channel in range(obs.shape[-1]):
-        color = np.array(ImageColor.getrgb(PALETTE[channel % len(PALETTE)]))
-        shade = np.clip(obs[..., channel, None], 0, 1)
-        image = (1 - shade) * image + shade * color
+    if obs.dtype == np.uint8 and obs.shape[-1] in (1, 3) and scene.episode.obs.max() > 1:
+        image = np.broadcast_to(obs, (*obs.shape[:2], 3))
+    else:
+        image = np.full((*obs.shape[:2], 3), ImageColor.getrgb(BACKGROUND), float)
+        for channel in range(obs.shape[-1]):
+            color = np.array(ImageColor.getrgb(PALETTE[channel % len(PALETTE)]))
+            shade = np.clip(obs[..., channel, None].astype(float), 0, 1)
+            image = (1 - shade) * image + shade * color
     cell = max(1, SUPERSAMPLING * SIZE // max(obs.shape[:2]))
     large = image.astype(np.uint8).repeat(cell, 0).repeat(cell, 1)
     if cell >= 10 * SUPERSAMPLING:  # a gap between large cells
@@ -371,7 +374,7 @@ def painter(config: Config) -> tuple[Painter, int]:
     mdp = exact(env)
     if len(shape) == 3:
         return pixels, 10
-    if env.name in PAINTERS:
+    if env.name in PAINTERS and _observes_as_named(env.name, shape):
         return PAINTERS[env.name]
     if mdp is not None and mdp.grid is not None:
         return partial(grid_map, grid=mdp.grid), 5
@@ -382,6 +385,14 @@ def painter(config: Config) -> tuple[Painter, int]:
         f"no renderer for {env.name}: there are renderers for {known}, grid maps and image"
         " observations"
     )
+
+
+def _observes_as_named(name: str, shape: Sequence[int]) -> bool:
+    """Whether observations have the shape of those of the named environment, if there is one.
+
+    Painters read positions from observations, which subclasses and wrappers may change.
+    """
+    return name not in envs.names() or envs.bind(name).observation_space.shape == shape
 
 
 def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:

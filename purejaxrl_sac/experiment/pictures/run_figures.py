@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -15,10 +16,15 @@ from purejaxrl_sac.experiment.runs.plans import Plan, Result, title
 from purejaxrl_sac.train import seed_state
 
 
-def write_figures(path: Path, plan: Plan, result: Result) -> dict[str, str]:
+def write_figures(
+    path: Path, plan: Plan, result: Result, warn: Callable[[str], None]
+) -> dict[str, str]:
     """Write `curve.png`, `episode.gif` of the first seed, and `values.png` of a finite MDP.
 
     Seeds that diverged are left out. Environments without a renderer have no `episode.gif`.
+
+    Args:
+        warn: receives one line for each picture that cannot be drawn, for whatever reason.
 
     Returns:
         additional rows of the run's summary.
@@ -33,10 +39,23 @@ def write_figures(path: Path, plan: Plan, result: Result) -> dict[str, str]:
     name = title(plan.config)
     steps = np.array([progress.steps for progress in result.history])
     returns = np.stack([progress.episode_return[seeds] for progress in result.history], axis=1)
-    plot.learning_curve(steps, returns, name, path / "curve.png")
     state = jax.tree.map(lambda x: x[seeds] if jnp.ndim(x) else x, result.state)
-    mdp = exact.finite_mdp(plan.config)
-    rows = {} if mdp is None else exact.write_value_map(plan.config, state, mdp, name, path)
-    with contextlib.suppress(ConfigError):
+    rows: dict[str, str] = {}
+    with _attempted(path / "curve.png", warn):
+        plot.learning_curve(steps, returns, name, path / "curve.png")
+    with _attempted(path / "values.png", warn):
+        mdp = exact.finite_mdp(plan.config)
+        rows = {} if mdp is None else exact.write_value_map(plan.config, state, mdp, name, path)
+    with _attempted(path / "episode.gif", warn), contextlib.suppress(ConfigError):
         render.episode(jax.random.key(0), plan.config, seed_state(state, 0), path / "episode.gif")
     return rows
+
+
+@contextlib.contextmanager
+def _attempted(file: Path, warn: Callable[[str], None]) -> Iterator[None]:
+    """Turns the failure of a picture into a warning: it must not cost a run its results."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        warn(f"{file} was not drawn: {reason}")

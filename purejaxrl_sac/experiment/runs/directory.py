@@ -227,10 +227,7 @@ class RunDirectory:
                 raise ConfigError(f"{self.path / 'config.json'}: {error}") from None
         else:
             config = config.replace(total_steps=document["config"]["total_steps"])
-            if record.config_to_dict(config) != document["config"]:
-                raise ConfigError(
-                    f"the config given is not the one that {self.path} was created with"
-                )
+            record.check_equal(config, document["config"], self.path)
         fields: dict[str, Any] = {**document, "config": config}
         return Plan(**{name: fields[name] for name in Plan._fields})
 

@@ -229,8 +229,8 @@ def read(path: Path, config: Config | None = None) -> Sweep:
     document = read_document(path)
     if config is None:
         config = record.config_from_dict(document["config"])
-    elif record.config_to_dict(config) != document["config"]:
-        raise ConfigError(f"the config given is not the one that {path} was made with")
+    else:
+        record.check_equal(config, document["config"], path)
     points = [
         {k: tuple(x) if isinstance(x, list) else x for k, x in point.items()}
         for point in document["points"]
