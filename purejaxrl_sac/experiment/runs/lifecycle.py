@@ -38,7 +38,7 @@ from purejaxrl_sac.experiment.runs.directory import (
     to_list,
 )
 from purejaxrl_sac.experiment.runs.display import Reporter
-from purejaxrl_sac.experiment.runs.loggers import LoggerFactory
+from purejaxrl_sac.experiment.runs.loggers import Logger, LoggerFactory
 from purejaxrl_sac.experiment.runs.plans import Plan, Progress, Result
 from purejaxrl_sac.experiment.statistics import iqm
 from purejaxrl_sac.train import seed_state
@@ -334,7 +334,7 @@ def _train(
     steps = checkpoint[0] if checkpoint else plan.steps(0)
     history = directory.history(plan, steps) if checkpoint else []
     first = processes.is_first()
-    logs = [make_logger(directory.path, steps) for make_logger in loggers] if first else []
+    logs = _Logs(directory.path, steps, loggers if first else (), reporter)
     reporter.on_start(plan, plans.title(plan.config), device_name(mesh))
     done = steps // plan.config.steps_per_iteration - plan.config.warmup_iterations
     programs = engine.compile_run(plan, done, mesh, evaluated=True, meanwhile=_import_pictures)
@@ -347,6 +347,7 @@ def _train(
     else:
         state = engine.initial_state(plan, programs)
     with (
+        contextlib.closing(logs),
         Interrupts() as interrupts,
         reporter.live,
         contextlib.closing(Checkpoints(directory.checkpoints, keep)) as checkpoints,
@@ -362,8 +363,8 @@ def _train(
             if is_best(progress, history) and progress.steps not in best.steps():
                 best.save(progress.steps, plan.lanes, policy=policy_state(state))
             history.append(_copied(progress))
-            for log in (*logs, reporter.on_chunk):
-                log(progress)
+            logs.write(progress)
+            reporter.on_chunk(progress)
             due = time.monotonic() - saved >= 60 * checkpoint_minutes
             due, stop = processes.any_of(due, interrupts.received is not None)
             if due or stop or progress.steps == plan.total:
@@ -382,6 +383,41 @@ def _train(
     processes.on_first(lambda: _write_results(directory, plan, result, mesh, reporter))
     summary = directory.read_summary()
     return Run(directory.path, plan, plan.total, state, directory.columns(), summary)
+
+
+class _Logs:
+    """The loggers of a run; one that fails is left out from then on, with a warning."""
+
+    def __init__(
+        self, path: Path, steps: int, loggers: Sequence[LoggerFactory], reporter: Reporter
+    ) -> None:
+        self.active = [make_logger(path, steps) for make_logger in loggers]
+        self.opened, self.reporter = list(self.active), reporter
+
+    def write(self, progress: Progress) -> None:
+        """Calls every logger that has not failed so far."""
+        for log in list(self.active):
+            if not self._attempt(log, partial(log, progress)):
+                self.active.remove(log)
+
+    def close(self) -> None:
+        """Calls the method `close` of those that have one."""
+        for log in self.opened:
+            self._attempt(log, getattr(log, "close", lambda: None))
+
+    def _attempt(self, log: Logger, call: Callable[[], None]) -> bool:
+        try:
+            call()
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            self.reporter.warning(f"the logger {_name(log)} failed, the run goes on: {reason}")
+            return False
+        return True
+
+
+def _name(log: Logger) -> str:
+    """The name of a logger for messages."""
+    return getattr(log, "__name__", type(log).__name__)
 
 
 def _import_pictures() -> None:

@@ -1,58 +1,113 @@
 """Loggers for TensorBoard and Weights & Biases.
 
-A logger is any function of a `Progress`; it is called after each chunk. A logger factory receives
-the run directory and the environment steps that are done already: 0, or those before a resumption.
+A logger is any function of a `Progress`; it is called after each chunk. If it has a method `close`,
+that is called when the run ends, for whatever reason. A logger factory receives the run directory
+and the environment steps that are done already: 0, or those before a resumption.
 """
 
 from __future__ import annotations
 
-import hashlib
+import secrets
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.experiment.runs import files
+from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import means
 from purejaxrl_sac.experiment.runs.plans import Progress
+from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 
 Logger = Callable[[Progress], None]
 LoggerFactory = Callable[[Path, int], Logger]
 
 
-def tensorboard(directory: Path, steps: int = 0) -> Logger:
+def scalars(progress: Progress) -> dict[str, float]:
+    """What is logged: means over seeds that have not diverged, and IQMs of returns.
+
+    `NAME_iqm`, `NAME_low` and `NAME_high` are the interquartile mean of a return over these seeds
+    and its 95 % bootstrap interval.
+    """
+    found = means(progress)
+    returns = {"episode_return": progress.episode_return, **progress.evaluation}
+    lengths = progress.episode_length[~progress.failed]
+    if np.isfinite(lengths).any():
+        found["episode_length"] = float(np.nanmean(lengths))
+    for name, values in returns.items():
+        known = values[~progress.failed]
+        known = known[np.isfinite(known)]
+        if len(known):
+            low, high = bootstrap_interval(known)
+            figures = {"iqm": iqm(known), "low": low, "high": high}
+            found |= {f"{name}_{figure}": float(x) for figure, x in figures.items()}
+    return found
+
+
+def hyperparameters(directory: Path) -> dict[str, Any]:
+    """The configuration of a run, its number of seeds and their root, as written in its files."""
+    document = RunDirectory(directory).read_document()
+    return {**document["config"], "seeds": document["seeds"], "seed": document["seed"]}
+
+
+class TensorBoard:
     """Writes TensorBoard event files into the run directory.
 
     Raises:
         ConfigError: tensorboardX is not installed.
     """
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise ConfigError("--log tensorboard needs pip install 'purejaxrl_sac[log]'") from None
-    writer = SummaryWriter(str(directory), purge_step=steps + 1 if steps else None, flush_secs=10)
 
-    def log(progress: Progress) -> None:
-        for name, value in means(progress).items():
-            writer.add_scalar(name, value, progress.steps)
-        writer.flush()
+    def __init__(self, directory: Path, steps: int = 0) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise ConfigError("--log tensorboard needs pip install 'purejaxrl_sac[log]'") from None
+        purge = steps + 1 if steps else None
+        self.writer = SummaryWriter(str(directory), purge_step=purge, flush_secs=10)
+        rows = (f"| {name} | {value} |" for name, value in hyperparameters(directory).items())
+        table = "\n".join(["| field | value |", "|---|---|", *rows])
+        self.writer.add_text("configuration", table, 0)
 
-    return log
+    def __call__(self, progress: Progress) -> None:
+        for name, value in scalars(progress).items():
+            self.writer.add_scalar(name, value, progress.steps)
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Closes the event file."""
+        self.writer.close()
 
 
-def wandb(directory: Path, steps: int = 0) -> Logger:
+class WeightsAndBiases:
     """Logs to Weights & Biases; WANDB_MODE=offline keeps everything in the run directory.
+
+    The file `wandb-id` in the run directory has the identity under which a resumed run goes on.
 
     Raises:
         ConfigError: wandb is not installed.
     """
-    try:
-        import wandb
-    except ImportError:
-        raise ConfigError("--log wandb needs pip install 'purejaxrl_sac[log]'") from None
-    identity = hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:16]
-    run = wandb.init(
-        project="purejaxrl_sac", name=directory.name, dir=directory, id=identity, resume="allow"
-    )
-    return lambda progress: run.log(means(progress), step=progress.steps)
+
+    def __init__(self, directory: Path, steps: int = 0) -> None:
+        try:
+            import wandb
+        except ImportError:
+            raise ConfigError("--log wandb needs pip install 'purejaxrl_sac[log]'") from None
+        file = directory / "wandb-id"
+        if not files.exists(file):
+            files.write_text(file, secrets.token_hex(8))
+        self.run = wandb.init(
+            project="purejaxrl_sac", name=directory.name, dir=directory, resume="allow",
+            id=files.read_text(file).strip(), config=hyperparameters(directory),
+        )  # fmt: skip
+
+    def __call__(self, progress: Progress) -> None:
+        self.run.log(scalars(progress), step=progress.steps)
+
+    def close(self) -> None:
+        """Marks the run as finished, so that the next one in this process is another."""
+        self.run.finish()
 
 
-LOGGERS: dict[str, LoggerFactory] = {"tensorboard": tensorboard, "wandb": wandb}
+LOGGERS: dict[str, LoggerFactory] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
