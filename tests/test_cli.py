@@ -1,5 +1,6 @@
 """The command line."""
 
+import dataclasses
 import errno
 import json
 import re
@@ -15,6 +16,8 @@ from PIL import Image
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import cli
+from purejaxrl_sac.agents import ALGORITHMS
+from purejaxrl_sac.cli import parsing
 from purejaxrl_sac.experiment.runs import engine, files, plans, record
 from tests.conftest import small
 
@@ -246,6 +249,14 @@ def test_an_existing_directory_is_not_modified(tmp_path, capsys):
         (["train", "dqn", "--eval-every", "-1"], "eval_every is -1, but must be zero or more"),
         (["train", "dqn", "--chunks", "0"], "chunks is 0"),
         (["list", "everything"], "list takes no arguments"),
+        (["train", "SAC"], "no algorithm is called SAC: did you mean sac?"),
+        (["train", "double-dqn"], "no algorithm is called double-dqn: did you mean double_dqn?"),
+        (["train", "--env", "CartPole-v1"], "name an algorithm before --env"),
+        (["sac", "--seeds", "8"], "no command is called sac: did you mean train sac?"),
+        (["train", "sac", "--lr", "1e-3"], "no flag is called --lr: did you mean --learning-rate?"),
+        (["train", "sac", "--lr=1e-3"], "no flag is called --lr: did you mean --learning-rate?"),
+        (["train", "dqn", "--hidden-sizes", "64,32"], "by spaces: --hidden-sizes 64 32"),
+        (["train", "dqn", "--total-steps", "1.5e0"], "--total-steps"),
     ],
 )
 def test_invalid_input_prints_one_line_and_writes_nothing(arguments, message, capsys, tmp_path):
@@ -337,6 +348,29 @@ def test_list(capsys):
     assert "double_dqn" in shown and "Breakout-MinAtar" in shown
     (line,) = [x for x in shown.splitlines() if " ppo " in x and " CartPole-v1 " in x]
     assert line.split()[-4:] == ["200k", "500", "500", "30"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("1e6", "1000000"), ("2.5E+3", "2500"), ("1e-3", "1e-3"), ("1.5e0", "1.5e0"), ("e6", "e6")],
+)
+def test_whole_numbers_may_have_exponents(text, expected):
+    assert parsing.whole(text) == expected
+
+
+def test_steps_and_capacity_may_have_exponents():
+    flags = ["--total-steps=3e4", "--capacity", "1e4", "--tau", "1e-2"]
+    config = cli.parse_with_preset(cli.TrainOptions, "train", "dqn", flags).config
+    assert (config.total_steps, config.capacity, config.tau) == (30_000, 10_000, 0.01)
+
+
+def test_synonyms_are_no_flags():
+    fields = {
+        field.name for name in ALGORITHMS for field in dataclasses.fields(prl.default_config(name))
+    }
+    flags = {f"--{name.replace('_', '-')}" for name in fields}
+    assert not flags & parsing.SYNONYMS.keys()
+    assert {*parsing.SYNONYMS.values()} <= flags | {"--seeds", "--env"}
 
 
 def test_the_environment_flag_selects_the_preset():

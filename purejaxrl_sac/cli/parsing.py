@@ -6,16 +6,34 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import re
+from decimal import Decimal
 from typing import TypeVar
 
 import tyro
 
-from purejaxrl_sac.agents import preset
+from purejaxrl_sac.agents import ALGORITHMS, preset
 from purejaxrl_sac.cli.options import NewRunOptions, Normalization
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.normalize import WRAPPERS
 
 STYLE = (tyro.conf.SuppressFixed, tyro.conf.FlagCreatePairsOff)
+
+SYNONYMS = {  # of other libraries -> flags
+    "--lr": "--learning-rate",
+    "--batch": "--batch-size",
+    "--buffer-size": "--capacity",
+    "--discount": "--gamma",
+    "--environment": "--env",
+    "--env-id": "--env",
+    "--layers": "--hidden-sizes",
+    "--num-seeds": "--seeds",
+    "--n-envs": "--num-envs",
+    "--polyak": "--tau",
+    "--timesteps": "--total-steps",
+    "--total-timesteps": "--total-steps",
+    "--learning-starts": "--warmup-steps",
+}
 
 NORMALIZATIONS: tuple[Normalization, ...] = ("observations", "rewards")
 
@@ -50,6 +68,26 @@ def parse(
         raise ConfigError(f"{'; '.join(errors[1:])} (see {program} --help)") from None
 
 
+def check_algorithm(name: str) -> None:
+    """Raises ConfigError where a flag stands in place of an algorithm, or the case is wrong."""
+    if name.startswith("-"):
+        raise ConfigError(
+            f"name an algorithm before {name}, for example train dqn --env CartPole-v1;"
+            " purejaxrl-sac list shows all of them and their environments"
+        )
+    listed = name.lower().replace("-", "_")
+    if name not in ALGORITHMS and listed in ALGORITHMS:
+        raise ConfigError(f"no algorithm is called {name}: did you mean {listed}?")
+
+
+def whole(text: str) -> str:
+    """`1e6` as `1000000`; every other text as it is."""
+    if not re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d{1,2}", text):
+        return text
+    value = Decimal(text)
+    return str(int(value)) if value == value.to_integral_value() else text
+
+
 def parse_with_preset(
     kind: type[NewOptions], command: str, algorithm: str, flags: list[str]
 ) -> NewOptions:
@@ -58,8 +96,16 @@ def parse_with_preset(
     Raises:
         ConfigError: an unknown algorithm or flag, or a value of the wrong type.
     """
+    check_algorithm(algorithm)
     split = (flag.split("=", 1) if flag.startswith("--") else [flag] for flag in flags)
     flags = ["--total-steps" if part == "--steps" else part for parts in split for part in parts]
+    flags = [whole(flag) for flag in flags]
+    for before, flag in itertools.pairwise([command, *flags]):
+        if flag in SYNONYMS:
+            raise ConfigError(f"no flag is called {flag}: did you mean {SYNONYMS[flag]}?")
+        if before in ("--hidden-sizes", "--critic-hidden-sizes") and "," in flag:
+            numbers = " ".join(flag.strip("()[]").split(","))
+            raise ConfigError(f"{before} is {flag}: separate numbers by spaces: {before} {numbers}")
     for flag in ("--grid", "--range"):
         if flags.count(flag) > 1:  # tyro would use the last one only
             raise ConfigError(f"{flag} is given twice: give it once, with all fields")

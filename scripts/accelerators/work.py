@@ -69,7 +69,7 @@ class Work:
 
 def stamp(what: str, device: str, algorithm: str, environment: str) -> dict[str, Any]:
     """The origin of a row that depends on the code and the preset of an algorithm."""
-    depends = ["preset", "train", *record.algorithm_modules(algorithm)]
+    depends = ["preset", *record.algorithm_modules(algorithm)]
     return record.stamp(what, device, depends, algorithm=algorithm, environment=environment)
 
 
