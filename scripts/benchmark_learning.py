@@ -58,6 +58,8 @@ def main() -> None:
     record.add_record(parser, "learning")
     options = parser.parse_args()
     try:
+        if options.fill and options.algorithm:
+            raise prl.ConfigError("--fill measures many cells: choose them by --only")
         if options.fill:
             file = options.record or cells.LEARNING
             sys.exit(cells.fill(file, options.minutes, options.jobs, options.only))

@@ -10,11 +10,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import purejaxrl_sac as prl
 from scripts import record
@@ -127,6 +128,7 @@ class Running(NamedTuple):
 
     cell: Cell
     process: subprocess.Popen
+    messages: IO[str]  # its standard error
     start_time: float
 
 
@@ -145,12 +147,15 @@ def fill(file: Path, minutes: float, jobs: int = 1, only: Sequence[str] = ()) ->
     Returns:
         The exit status: 1 if a measurement failed.
     """
+    if jobs < 1:
+        raise prl.ConfigError(f"jobs is {jobs}, but must be at least 1")
     end = time.monotonic() + 60 * minutes
     rows = record.rows(LEARNING) + (record.rows(file) if file != LEARNING else [])
     left = to_measure(rows, only)
     print(f"{len(left)} cells of {len(cells())} are missing or stale", flush=True)
     running: list[Running] = []
     failed = False
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` runs
     try:
         while (left or running) and time.monotonic() < end:
             while left and len(running) < jobs:
@@ -163,6 +168,7 @@ def fill(file: Path, minutes: float, jobs: int = 1, only: Sequence[str] = ()) ->
         for job in running:
             os.killpg(job.process.pid, signal.SIGKILL)
             job.process.wait()
+        signal.signal(signal.SIGTERM, before)
     _list("stopped at the time limit", (job.cell for job in running))
     _list("not started", left)
     return int(failed)
@@ -172,16 +178,19 @@ def _start(cell: Cell, file: Path) -> Running:
     # on a GPU, processes share the memory
     environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
     command = [sys.executable, str(SCRIPT), *cell.arguments(), "--record", str(file)]
+    messages = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by _report)
     process = subprocess.Popen(
-        command, env=environment, text=True, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        command, env=environment, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=messages,
     )  # fmt: skip
-    return Running(cell, process, time.monotonic())
+    return Running(cell, process, messages, time.monotonic())
 
 
 def _report(job: Running) -> bool:
     """Print the end of a measurement; whether it failed."""
-    text = (job.process.communicate()[1] or "").replace("\r", "\n").strip()
+    job.messages.seek(0)
+    text = job.messages.read().replace("\r", "\n").strip()
+    job.messages.close()
     last = text.split("\n")[-1].strip()
     took = time.monotonic() - job.start_time
     failed = job.process.returncode != 0

@@ -79,7 +79,7 @@ def test_fill_measures_reports_and_stops(monkeypatch, tmp_path, capsys):
         "name, file = sys.argv[1], sys.argv[-1]\n"
         "if name == 'slow': time.sleep(60)\n"
         "if name == 'broken': sys.exit('error: no such thing')\n"
-        "print('return 1.0', file=sys.stderr)\n"
+        "print('x' * 200_000 + '\\rreturn 1.0', file=sys.stderr)\n"
         "pathlib.Path(file).write_text(json.dumps({'algorithm': name}) + '\\n')\n"
     )
     monkeypatch.setattr(cells, "SCRIPT", script)
@@ -99,6 +99,8 @@ def test_fill_measures_reports_and_stops(monkeypatch, tmp_path, capsys):
     [
         ([], "name an algorithm and an environment, or pass --fill"),
         (["dqn"], "name an algorithm and an environment, or pass --fill"),
+        (["dqn", "--fill"], "--fill measures many cells: choose them by --only"),
+        (["--fill", "--jobs", "0"], "jobs is 0, but must be at least 1"),
         (["--fill", "--only", "nothing"], "nothing: no algorithm or environment of cells.toml"),
     ],
 )

@@ -118,3 +118,26 @@ def test_scores_of_unfinished_runs_are_marked(tmp_path):
     paths = [tmp_path / "a", tmp_path / "b"]
     with pytest.warns(RunWarning, match="b: no greedy returns yet"):
         compare.compare(paths, "episode_return", tmp_path / "c.png")
+
+
+def test_loggers_are_closed_whatever_happens(tmp_path):
+    closed = []
+
+    class Log:
+        def __init__(self, *_):
+            pass
+
+        def __call__(self, progress):
+            pass
+
+        def close(self):
+            closed.append(self)
+
+    def broken(*_):
+        raise prl.ConfigError("no such service")
+
+    with pytest.raises(prl.ConfigError, match="no such service"):
+        prl.experiment.run(TINY, out=tmp_path / "a", loggers=[Log, broken], **SHORT)
+    assert len(closed) == 1 and not (tmp_path / "a").exists()
+    prl.experiment.run(TINY, out=tmp_path / "b", loggers=[Log], **SHORT)
+    assert len(closed) == 2

@@ -22,7 +22,7 @@ from purejaxrl_sac.experiment.devices import resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.errors import DamagedError, RunError, RunWarning, StoppedError
 from purejaxrl_sac.experiment.pictures import compare, exact, plot, render
-from purejaxrl_sac.experiment.runs import engine, files, plans, record
+from purejaxrl_sac.experiment.runs import engine, files, names, plans, record
 from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import Reporter
@@ -682,48 +682,46 @@ class Reversed(type(prl.envs.make("CartPole-v1"))):
 
 @pytest.mark.parametrize("name", ("CartPole-v1", "FrozenLake-misc", "Breakout-MinAtar", "taxi"))
 def test_an_environment_equal_to_a_named_one_has_its_name(name):
-    assert record.environment_name(name) == name
-    assert record.environment_name(prl.envs.make(name)) == name
+    assert names.environment_name(name) == name
+    assert names.environment_name(prl.envs.make(name)) == name
     if "-" in name:
-        assert record.environment_name(gymnax.make(name)[0]) == name
+        assert names.environment_name(gymnax.make(name)[0]) == name
 
 
 def test_other_environments_are_named_by_class_and_attributes():
     firm = gymnax.make("FrozenLake-misc", is_slippery=False)[0]
-    found = record.environment_name(firm)
+    found = names.environment_name(firm)
     assert found.startswith("gymnax.environments.misc.frozen_lake:FrozenLake(")
     assert "is_slippery=False" in found
     again = gymnax.make("FrozenLake-misc", is_slippery=False)[0]
-    assert record.environment_name(again) == found
+    assert names.environment_name(again) == found
     other = gymnax.make("FrozenLake-misc", is_slippery=False)[0]
     other.desc = other.desc.at[0, 1].set(2)
-    assert record.environment_name(other) != found
-    assert record.environment_name(Reversed()).startswith(f"{__name__}:Reversed(")
+    assert names.environment_name(other) != found
+    assert names.environment_name(Reversed()).startswith(f"{__name__}:Reversed(")
     deep = [gymnax.make("DeepSea-bsuite", size=size)[0] for size in (8, 10)]
-    assert len({*map(record.environment_name, deep)}) == 2
+    assert len({*map(names.environment_name, deep)}) == 2
 
 
 def test_functions_are_named_with_their_parts():
     double, expected = (partial(dqn.dqn, bootstrap=x) for x in (dqn.double, dqn.expected))
-    assert record.function_name(double) == "dqn(bootstrap=purejaxrl_sac.agents.dqn:double)"
-    assert record.function_name(double) != record.function_name(expected)
+    assert names.function_name(double) == "dqn(bootstrap=purejaxrl_sac.agents.dqn:double)"
+    assert names.function_name(double) != names.function_name(expected)
     nested = partial(double, network=partial(networks.q_network, norm=networks.LayerNorm))
-    found = record.function_name(nested)
+    found = names.function_name(nested)
     assert found.startswith("dqn(bootstrap=purejaxrl_sac.agents.dqn:double, network=")
     assert "norm=" in found and "0x" not in found
-    assert record.function_name(normalize.observations) == "observations"
-    assert len({*map(record.function_name, (lambda: 1, len, sum))}) == 3
-    assert record.function_name(partial(q_learning, a=1)) != record.function_name(
-        partial(sarsa, a=1)
-    )
+    assert names.function_name(normalize.observations) == "observations"
+    assert len({*map(names.function_name, (lambda: 1, len, sum))}) == 3
+    assert names.function_name(partial(q_learning, a=1)) != names.function_name(partial(sarsa, a=1))
     weights = [partial(dqn.dqn, weights=np.full(2, x)) for x in (0.0, 1.0)]
-    assert len({*map(record.function_name, weights)}) == 2
+    assert len({*map(names.function_name, weights)}) == 2
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"env": "FrozenLake-misc"}, r"env is FrozenLake-misc, but was gymnax.*is_slippery=False"),
+        ({"env": "FrozenLake-misc"}, r"env is FrozenLake-misc, but was gymnax.*:FrozenLake\("),
         ({"env": gymnax.make("FrozenLake-misc", is_slippery=True)[0]}, "env is FrozenLake-misc"),
         ({"gamma": 0.5}, "gamma is 0.5, but was 0.99"),
         (

@@ -326,6 +326,28 @@ def _train(
     reporter: Reporter,
     before_training: Callable[[], None] = lambda: None,
 ) -> Run:
+    """Trains as `_train_logged`, with loggers that are closed whatever happens."""
+    steps = checkpoint[0] if checkpoint else plan.steps(0)
+    makers = loggers if processes.is_first() else ()
+    with contextlib.closing(_Logs(directory.path, steps, makers, reporter)) as logs:
+        return _train_logged(
+            directory, plan, mesh, checkpoint, logs, checkpoint_minutes=checkpoint_minutes,
+            keep=keep, reporter=reporter, before_training=before_training,
+        )  # fmt: skip
+
+
+def _train_logged(
+    directory: RunDirectory,
+    plan: Plan,
+    mesh: Mesh,
+    checkpoint: Checkpoint | None,
+    logs: _Logs,
+    *,
+    checkpoint_minutes: float,
+    keep: int,
+    reporter: Reporter,
+    before_training: Callable[[], None],
+) -> Run:
     """Trains from a checkpoint, or from the start, to the end of the plan.
 
     Args:
@@ -334,7 +356,6 @@ def _train(
     steps = checkpoint[0] if checkpoint else plan.steps(0)
     history = directory.history(plan, steps) if checkpoint else []
     first = processes.is_first()
-    logs = _Logs(directory.path, steps, loggers if first else (), reporter)
     reporter.on_start(plan, plans.title(plan.config), device_name(mesh))
     done = steps // plan.config.steps_per_iteration - plan.config.warmup_iterations
     programs = engine.compile_run(plan, done, mesh, evaluated=True, meanwhile=_import_pictures)
@@ -347,7 +368,6 @@ def _train(
     else:
         state = engine.initial_state(plan, programs)
     with (
-        contextlib.closing(logs),
         Interrupts() as interrupts,
         reporter.live,
         contextlib.closing(Checkpoints(directory.checkpoints, keep)) as checkpoints,
@@ -391,8 +411,15 @@ class _Logs:
     def __init__(
         self, path: Path, steps: int, loggers: Sequence[LoggerFactory], reporter: Reporter
     ) -> None:
-        self.active = [make_logger(path, steps) for make_logger in loggers]
-        self.opened, self.reporter = list(self.active), reporter
+        self.opened: list[Logger] = []
+        self.reporter = reporter
+        try:
+            for make_logger in loggers:
+                self.opened.append(make_logger(path, steps))
+        except BaseException:
+            self.close()
+            raise
+        self.active = list(self.opened)
 
     def write(self, progress: Progress) -> None:
         """Calls every logger that has not failed so far."""
@@ -403,7 +430,7 @@ class _Logs:
     def close(self) -> None:
         """Calls the method `close` of those that have one."""
         for log in self.opened:
-            self._attempt(log, getattr(log, "close", lambda: None))
+            self._attempt(log, partial(_close, log))
 
     def _attempt(self, log: Logger, call: Callable[[], None]) -> bool:
         try:
@@ -413,6 +440,12 @@ class _Logs:
             self.reporter.warning(f"the logger {_name(log)} failed, the run goes on: {reason}")
             return False
         return True
+
+
+def _close(log: Logger) -> None:
+    """Calls the method `close` of a logger, if it has one."""
+    if hasattr(log, "close"):
+        log.close()
 
 
 def _name(log: Logger) -> str:

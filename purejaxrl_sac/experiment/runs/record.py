@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib.metadata
 import math
 import os
-import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from purejaxrl_sac import envs
 from purejaxrl_sac.agents import ALGORITHMS, default_config, exported, name_of
 from purejaxrl_sac.config import Config, ConfigError, bounds_of, unknown, validate
+from purejaxrl_sac.experiment.runs import names
 from purejaxrl_sac.normalize import WRAPPERS
 
-CONFIG_FORMAT = 1
+CONFIG_FORMAT = 2  # 1 named environment objects, lambdas and composed functions less exactly
 INFINITE = ("inf", "-inf", "nan")  # as JSON text, see `_to_json`
 SETTINGS = (
     "jax_enable_x64",
@@ -49,77 +46,32 @@ def _to_json(value: Any) -> Any:
 def config_to_dict(config: Config) -> dict[str, Any]:
     """A configuration as JSON data, with the names of its algorithm, wrappers and environment.
 
-    See `function_name` and `environment_name`.
+    See `names.function_name` and `names.environment_name`.
     """
     name = name_of(config)
-    if name not in ALGORITHMS:
-        name = function_name(config.algorithm)
-    wrappers = [function_name(wrapper) for wrapper in config.wrappers]
-    env = environment_name(config.env)
+    if name not in ALGORITHMS or exported(name) is not config.algorithm:
+        name = names.function_name(config.algorithm)
+    wrappers = [names.function_name(wrapper) for wrapper in config.wrappers]
+    env = names.environment_name(config.env)
     fields = _to_json(config.replace(algorithm=None, wrappers=(), env=env))
     return {**fields, "schema": CONFIG_FORMAT, "algorithm": name, "wrappers": wrappers}
 
 
-def function_name(function: Callable[..., Any]) -> str:
-    """The name of an algorithm, wrapper or part; equal names are equal functions.
+def _with_old_names(config: Config) -> dict[str, Any]:
+    """`config_to_dict` in format 1, which had less telling names of what has no listed one."""
 
-    Those that the package lists have their listed names, others are named "module:function", and
-    partial functions as calls: "dqn(bootstrap=purejaxrl_sac.agents.dqn:double)". Lambdas and local
-    functions have their line, too.
-    """
-    if isinstance(function, functools.partial):
-        given = [_shown_value(x) for x in function.args]
-        given += [f"{name}={_shown_value(x)}" for name, x in sorted(function.keywords.items())]
-        return f"{function_name(function.func)}({', '.join(given)})"
-    listed = [name for name, wrapper in WRAPPERS.items() if wrapper is function]
-    module, name = (getattr(function, x, "") for x in ("__module__", "__qualname__"))
-    if module.startswith("purejaxrl_sac.agents") and name in ALGORITHMS:
-        listed += [name] if exported(name) is function else []
-    if listed:
-        return listed[0]
-    if "<" in name and hasattr(function, "__code__"):  # a lambda or a local function
-        name += f"@{function.__code__.co_firstlineno}"
-    return f"{module}:{name or type(function).__qualname__}"
+    def path(function: Any, name: str = "") -> str:
+        return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', name)}"
 
-
-def environment_name(env: Any) -> str:
-    """The name of an environment, or "module:class(attributes)" of an object without one.
-
-    An object has a name if it equals the environment of that name in type and attributes. Equal
-    attributes are shown equally: arrays, and other data, as their checksum.
-    """
-    if isinstance(env, str):
-        return env
-    shown = _shown_value(env)
-    name = getattr(env, "name", None)
-    if name in envs.names() and _shown_value(envs.make(name)) == shown:
-        return name
-    return shown
-
-
-def _shown_value(value: Any) -> str:
-    """A text that differs for different arguments of functions and attributes of environments."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return repr(value)
-    if isinstance(value, type):
-        return f"{value.__module__}:{value.__qualname__}"
-    if hasattr(value, "default_params"):  # an environment
-        attributes = sorted(getattr(value, "__dict__", {}).items())
-        given = ", ".join(f"{name}={_shown_value(x)}" for name, x in attributes)
-        return f"{_shown_value(type(value))}({given})"
-    if callable(value):
-        return function_name(value)
-    leaves, structure = jax.tree.flatten(value)
-    crc = zlib.crc32(str(structure).encode())
-    for leaf in leaves:
-        if hasattr(leaf, "dtype"):
-            array = np.asarray(leaf)
-            crc = zlib.crc32(f"{array.dtype}{array.shape}".encode() + array.tobytes(), crc)
-        elif isinstance(leaf, bool | int | float | str):
-            crc = zlib.crc32(repr(leaf).encode(), crc)
-        else:  # not data: equal if its type is
-            crc = zlib.crc32(_shown_value(type(leaf)).encode(), crc)
-    return f"<{type(value).__name__} {crc:08x}>"
+    name = name_of(config)
+    listed = {wrapper: name for name, wrapper in WRAPPERS.items()}
+    old: dict[str, Any] = {
+        "schema": 1,
+        "algorithm": name if name in ALGORITHMS else path(config.algorithm, name),
+        "wrappers": [listed.get(wrapper) or path(wrapper) for wrapper in config.wrappers],
+        "env": config.env if isinstance(config.env, str) else config.env.name,
+    }
+    return {**config_to_dict(config), **old}
 
 
 def config_from_dict(data: dict[str, Any]) -> Config:
@@ -130,11 +82,11 @@ def config_from_dict(data: dict[str, Any]) -> Config:
             a custom algorithm or wrapper, which JSON data cannot restore.
     """
     data = dict(data)
-    if data.pop("schema", None) != CONFIG_FORMAT:
+    if data.pop("schema", None) not in (1, CONFIG_FORMAT):
         raise ConfigError(f"the configuration has another format than {CONFIG_FORMAT}")
     algorithm, wrappers = data.pop("algorithm", None), data.pop("wrappers", ())
     custom = algorithm not in ALGORITHMS or data.get("env_params") is not None
-    custom = custom or ":" in str(data.get("env"))  # an object, see `environment_name`
+    custom = custom or ":" in str(data.get("env"))  # an object, see `names.environment_name`
     if custom or not set(wrappers) <= set(WRAPPERS):
         raise ConfigError(
             f"{algorithm} on {data.get('env')} used a custom algorithm, environment, wrapper or"
@@ -159,12 +111,13 @@ def config_from_dict(data: dict[str, Any]) -> Config:
 
 def check_equal(config: Config, written: dict[str, Any], path: Path) -> None:
     """Raises ConfigError with the first field in which a configuration is not the one written."""
-    found = config_to_dict(config)
+    found = _with_old_names(config) if written.get("schema") == 1 else config_to_dict(config)
     for name in dict.fromkeys((*written, *found)):
         if found.get(name) != written.get(name):
+            here, there = names.differing(str(found.get(name)), str(written.get(name)))
             raise ConfigError(
-                f"the config given is not the one that {path} was created with: {name} is"
-                f" {found.get(name)}, but was {written.get(name)}"
+                f"the config given is not the one that {path} was created with: {name} is {here},"
+                f" but was {there}"
             )
 
 
