@@ -64,7 +64,7 @@ def scoreboard() -> Data:
         scores = PUBLISHED[env].get("scores", ())
         best = max([PUBLISHED[env].get("optimum", -1e9), *(score["value"] for score in scores)])
         share = [(x - random[env]) / (best - random[env]) for x in (row["value"], *row["interval"])]
-        found[row["algorithm"], env, row["root"]] = {
+        found[row["algorithm"], env] = {
             "algorithm": row["algorithm"],
             "environment": env,
             "steps": row["steps"],

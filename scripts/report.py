@@ -128,10 +128,18 @@ def table(chosen: Iterable[dict], columns: dict[str, Cell]) -> str:
     return "\n".join(lines)
 
 
+def preset(row: dict) -> tuple:
+    """What an old row of other seeds is superseded in."""
+    names = ("library", "algorithm", "environment", "kind", "changed")
+    return tuple(repr(row.get(name)) for name in names)
+
+
 def learning() -> list[str]:
     """Tables of learning: deep algorithms, and tabular ones."""
     same = ("library", "algorithm", "environment", "kind", "changed", "root", "seeds")
     every = [r for r in rows("learning", "learning", same) if r["algorithm"] != "random"]
+    current = {preset(r) for r in every if not record.stale(r)}
+    every = [r for r in every if not record.stale(r) or preset(r) not in current]
     columns: dict[str, Cell] = {
         "algorithm": algorithm,
         "environment": lambda row: row["environment"],
