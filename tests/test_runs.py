@@ -732,7 +732,7 @@ def test_functions_are_named_with_their_parts():
 )
 def test_a_run_goes_on_only_with_its_own_environment_and_algorithm(changes, message, firm):
     path, config = firm
-    with pytest.raises(ConfigError, match="custom algorithm, environment, wrapper or env_params"):
+    with pytest.raises(ConfigError, match="custom algorithm, environment or wrapper"):
         prl.experiment.load(path)
     assert prl.experiment.load(path, config=config).evaluate(8).shape == (2, 8)
     for read in (prl.experiment.load, prl.experiment.resume):

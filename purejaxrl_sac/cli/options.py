@@ -152,6 +152,8 @@ class NewRunOptions(RunOptions):
     algorithm, environment and time."""
     out: Path | None = None
     """The output directory itself, instead of a name."""
+    env_params: tuple[str, ...] = ()
+    """Parameters of the environment that are not its defaults: NAME=VALUE [NAME=VALUE ...]."""
     normalize: tuple[Normalization, ...] = ()
     """What to divide by its running standard deviation; observations are also centred."""
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import io
 import itertools
 import re
+from collections.abc import Sequence
 from decimal import Decimal
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
 from purejaxrl_sac.agents import ALGORITHMS, preset
 from purejaxrl_sac.cli.options import NewRunOptions, Normalization
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.normalize import WRAPPERS
 
 STYLE = (tyro.conf.SuppressFixed, tyro.conf.FlagCreatePairsOff)
@@ -116,5 +119,28 @@ def parse_with_preset(
         normalize=tuple(name for name in NORMALIZATIONS if WRAPPERS[name] in config.wrappers),
     )
     options = parse(kind, f"{command} {algorithm}", flags, default)
-    wrappers = tuple(WRAPPERS[name] for name in options.normalize)
-    return dataclasses.replace(options, config=options.config.replace(wrappers=wrappers))
+    config = options.config.replace(
+        wrappers=tuple(WRAPPERS[name] for name in options.normalize),
+        env_params=environment_parameters(options.config.env, options.env_params),
+    )
+    return dataclasses.replace(options, config=config)
+
+
+def environment_parameters(env: str, settings: Sequence[str]) -> Any:
+    """The parameters of an environment from texts NAME=VALUE; None if there are none.
+
+    Raises:
+        ConfigError: a text is not of this form, or there is no such parameter.
+    """
+    if not settings:
+        return None
+    values = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"env_params is {text}, but must be NAME=VALUE, such as length=0.7")
+        try:
+            values[name] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            values[name] = value
+    return parameters.changed(env, values)

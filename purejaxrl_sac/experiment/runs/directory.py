@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.experiment.devices import processes
 from purejaxrl_sac.experiment.devices.resources import format_bytes
 from purejaxrl_sac.experiment.errors import InUseError, RunWarning
@@ -228,7 +229,7 @@ class RunDirectory:
         else:
             config = config.replace(total_steps=document["config"]["total_steps"])
             record.check_equal(config, document["config"], self.path)
-        fields: dict[str, Any] = {**document, "config": config}
+        fields: dict[str, Any] = {**document, "config": parameters.fixed(config)}
         return Plan(**{name: fields[name] for name in Plan._fields})
 
     def append(self, progress: Progress, after: int) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from purejaxrl_sac.config import Bounds, Config, ConfigError, whole_number
+from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.evaluate import PolicyFactory
 from purejaxrl_sac.evaluate import policy as greedy_policy
 from purejaxrl_sac.experiment.devices import processes, resources
@@ -63,7 +64,7 @@ class Run(NamedTuple):
     @property
     def config(self) -> Config:
         """The configuration, without variants."""
-        return self.plan.config
+        return parameters.free(self.plan.config)
 
     @property
     def failed(self) -> np.ndarray:
@@ -169,7 +170,7 @@ def run(
         StoppedError: SIGINT or SIGTERM was received; a checkpoint has been written.
     """
     plan = plans.plan(
-        config, seeds, seed=seed, chunks=chunks, episodes=episodes,
+        parameters.fixed(config), seeds, seed=seed, chunks=chunks, episodes=episodes,
         eval_every=eval_every, eval_episodes=eval_episodes, variants=variants,
     )  # fmt: skip
     check_storage(keep, checkpoint_minutes)
@@ -208,7 +209,7 @@ def resume(
 
     Args:
         config: the run's configuration, needed only if it has a custom algorithm, wrapper or
-            env_params.
+            environment.
         steps: a larger `total_steps`, to extend the run; schedules then span the new total.
         any_version: allow other package versions and settings of JAX and XLA, under which numbers
             may differ from those of an uninterrupted run.
@@ -264,7 +265,7 @@ def load(
 
     Args:
         config: the run's configuration, needed only if it has a custom algorithm, wrapper or
-            env_params.
+            environment.
         best: read the policies that scored best in an evaluation, not the newest checkpoint.
         whole: restore environments and replay memory too, so that `train.run` can continue.
 

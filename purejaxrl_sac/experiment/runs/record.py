@@ -14,7 +14,8 @@ import numpy as np
 
 from purejaxrl_sac.agents import ALGORITHMS, default_config, exported, name_of
 from purejaxrl_sac.config import Config, ConfigError, bounds_of, unknown, validate
-from purejaxrl_sac.experiment.runs import names
+from purejaxrl_sac.envs import parameters
+from purejaxrl_sac.experiment.runs import files, names
 from purejaxrl_sac.normalize import WRAPPERS
 
 CONFIG_FORMAT = 2  # 1 named environment objects, lambdas and composed functions less exactly
@@ -48,6 +49,7 @@ def config_to_dict(config: Config) -> dict[str, Any]:
 
     See `names.function_name` and `names.environment_name`.
     """
+    config = parameters.free(config)
     name = name_of(config)
     if name not in ALGORITHMS or exported(name) is not config.algorithm:
         name = names.function_name(config.algorithm)
@@ -63,6 +65,7 @@ def _with_old_names(config: Config) -> dict[str, Any]:
     def path(function: Any, name: str = "") -> str:
         return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', name)}"
 
+    config = parameters.free(config)
     name = name_of(config)
     listed = {wrapper: name for name, wrapper in WRAPPERS.items()}
     old: dict[str, Any] = {
@@ -78,20 +81,22 @@ def config_from_dict(data: dict[str, Any]) -> Config:
     """The inverse of `config_to_dict`.
 
     Raises:
-        ConfigError: another version wrote the data, or it has env_params, an environment object, or
-            a custom algorithm or wrapper, which JSON data cannot restore.
+        ConfigError: another version wrote the data, or it has an environment object, a custom
+            algorithm or wrapper, which JSON data cannot restore.
     """
     data = dict(data)
     if data.pop("schema", None) not in (1, CONFIG_FORMAT):
         raise ConfigError(f"the configuration has another format than {CONFIG_FORMAT}")
     algorithm, wrappers = data.pop("algorithm", None), data.pop("wrappers", ())
-    custom = algorithm not in ALGORITHMS or data.get("env_params") is not None
-    custom = custom or ":" in str(data.get("env"))  # an object, see `names.environment_name`
-    if custom or not set(wrappers) <= set(WRAPPERS):
+    custom = algorithm not in ALGORITHMS or not set(wrappers) <= set(WRAPPERS)
+    if custom or ":" in str(data.get("env")):  # an object, see `names.environment_name`
         raise ConfigError(
-            f"{algorithm} on {data.get('env')} used a custom algorithm, environment, wrapper or"
-            " env_params: build the configuration in Python, and pass it as config"
+            f"{algorithm} on {data.get('env')} used a custom algorithm, environment or wrapper:"
+            " build the configuration in Python, and pass it as config"
         )
+    if data.get("env_params") is not None:
+        files.check(data["env_params"], dict[str, Any], "env_params")
+        data["env_params"] = parameters.changed(data.get("env"), data["env_params"])
     config = default_config(algorithm)
     kinds = {name: bounds.kind for name, bounds in bounds_of(type(config)).items()}
     fields = {f.name for f in dataclasses.fields(config)} - {"algorithm", "wrappers"}

@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from purejaxrl_sac.config import Config, ConfigError, traced_fields, validate, whole_number
+from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.experiment.devices import resources
 from purejaxrl_sac.experiment.devices.mesh import fill, mesh_for, padded, shardings, trim
 from purejaxrl_sac.experiment.runs import engine, files, plans
@@ -294,6 +295,7 @@ def lane_plan(
     config: Config, points: Sequence[Point], *, seeds: int, seed: int, episodes: int
 ) -> Plan:
     """A plan whose variants are points of one program, with an evaluation after every chunk."""
+    config = parameters.fixed(config)
     return plans.plan(
         config.replace(**points[0]), seeds, seed=seed, chunks=1, episodes=episodes,
         eval_every=config.steps_per_iteration, eval_episodes=episodes,
@@ -628,7 +630,7 @@ def _train(
                 )
         sweep.train_batch(batch, devices=devices)
         return sweep.lane_scores(path).reshape(len(points), -1)
-    plan = plans.plan(config, chunks=1, variants=values, **planned)
+    plan = plans.plan(parameters.fixed(config), chunks=1, variants=values, **planned)
     resources.check_state(plan, mesh_for(plan.lanes, devices))
     result = engine.train_seeds(plan, devices=devices)
     assert result.evaluation is not None  # there is a time limit

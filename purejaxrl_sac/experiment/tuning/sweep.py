@@ -213,7 +213,7 @@ def resume(path: Path | str, *, config: Config | None = None, **options: Any) ->
     """Resume a sweep; finished batches are not trained again.
 
     Args:
-        config: needed only with an algorithm, wrappers or env_params of your own.
+        config: needed only with an algorithm, wrappers or environment of your own.
         options: see `train_remaining`.
 
     Raises:
