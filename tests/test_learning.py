@@ -57,6 +57,7 @@ def test_double_dqn_overestimates_less_than_dqn(tmp_path):
         ("discrete_sac", "CartPole-v1", 475),
         ("discrete_sac", "Acrobot-v1", -92.6),
         ("sac", "MountainCarContinuous-v0", 94.7),
+        ("crossq", "Pendulum-v1", -155),
     ),
 )
 def test_actor_critics_learn(algorithm, env, least):
