@@ -237,8 +237,9 @@ def test_critics_are_clipped_for_each_member(algorithm):
     grads = {"w": jnp.stack([jnp.full(4, 100.0), jnp.full(4, 1e-3)])}
     updates, state = transformation.update(grads, transformation.init(grads), grads)
     moment = next(x for x in jax.tree.leaves(state) if x.shape == (2, 4))
-    np.testing.assert_allclose(moment[0], 0.1 * 0.25, rtol=1e-5)
-    np.testing.assert_allclose(moment[1], 0.1 * 1e-3, rtol=1e-5)
+    rate = 1 - (0.5 if algorithm == "crossq" else 0.9)  # 1 - b1
+    np.testing.assert_allclose(moment[0], rate * 0.25, rtol=1e-5)
+    np.testing.assert_allclose(moment[1], rate * 1e-3, rtol=1e-5)
 
 
 @pytest.mark.parametrize("limit", (None, float("inf")))
