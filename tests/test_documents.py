@@ -187,7 +187,8 @@ def test_the_wheel_is_complete(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     information = {name for name in names if ".dist-info/" in name}
-    wanted = modules | {"purejaxrl_sac/py.typed", "purejaxrl_sac/CHANGELOG.md"}
+    data = ("py.typed", "CHANGELOG.md", "cli/scores.json")
+    wanted = modules | {f"purejaxrl_sac/{name}" for name in data}
     assert names - information == wanted
     assert any(name.endswith("/LICENSE") for name in information)
 

@@ -174,10 +174,11 @@ def test_documents_name_algorithm_environment_and_bounds(exported):
     def about(name):
         document = json.loads((root / name / "policy.json").read_text())
         bounds = document["action"]["low"], document["action"]["high"]
-        return document["algorithm"], document["environment"], *bounds
+        environment = document["environment"].split("(")[0]  # without attributes of an object
+        return document["algorithm"], environment, *bounds
 
     assert about("sac") == ("sac", "Pendulum-v1", [-2.0], [2.0])
-    assert about("td3") == ("td3", "Probe", [10.0], [20.0])
+    assert about("td3") == ("td3", "tests.probes:Probe", [10.0], [20.0])
     assert about("uint8") == ("dqn", "Counter", 0, 2)
     assert about("q_learning") == ("q_learning", "FrozenLake-misc", 0, 3)
 
