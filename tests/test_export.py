@@ -179,7 +179,7 @@ def test_documents_name_algorithm_environment_and_bounds(exported):
 
     assert about("sac") == ("sac", "Pendulum-v1", [-2.0], [2.0])
     assert about("td3") == ("td3", "tests.probes:Probe", [10.0], [20.0])
-    assert about("uint8") == ("dqn", "Counter", 0, 2)
+    assert about("uint8") == ("dqn", "tests.probes:Counter", 0, 2)
     assert about("q_learning") == ("q_learning", "FrozenLake-misc", 0, 3)
 
 
