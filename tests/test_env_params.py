@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ import pytest
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, cli, envs
 from purejaxrl_sac.envs import parameters
+from purejaxrl_sac.experiment.errors import StoppedError
 from purejaxrl_sac.experiment.runs import record
 from tests.conftest import small
-from tests.test_runs import SHORT
+from tests.test_runs import SHORT, Recorder, same
 
 DEFAULT = envs.make("CartPole-v1").default_params
 CHANGED = DEFAULT.replace(max_steps_in_episode=7, length=1.5)
@@ -111,3 +113,14 @@ def test_searches_and_sweeps_keep_parameters(tmp_path):
     assert np.nanmax(swept.scores) <= 7
     batch = next((tmp_path / "sweep" / "batches").iterdir())
     assert prl.experiment.load(batch).config.env_params == CHANGED
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
+    config = small("dqn", env="CartPole-v1").replace(env_params=CHANGED)
+    whole = prl.experiment.run(config, out=tmp_path / "whole", **SHORT)
+    with pytest.raises(StoppedError):
+        prl.experiment.run(config, out=tmp_path / "run", reporter=Recorder(2), **SHORT)
+    resumed = prl.experiment.resume(tmp_path / "run")
+    assert same(resumed.state, whole.state)
+    kernels = [leaf for leaf in jax.tree.leaves(whole.state.agent.params) if leaf.ndim == 3]
+    assert kernels and all((leaf[0] != leaf[1]).any() for leaf in kernels)  # two seeds

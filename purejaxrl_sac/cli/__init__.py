@@ -148,8 +148,8 @@ def dispatch(arguments: list[str]) -> None:
         case [command, *flags] if command in COMMANDS:
             COMMANDS[command](command, flags)
         case [command, *_]:
-            if command.lower().replace("-", "_") in ALGORITHMS:
-                raise ConfigError(f"no command is called {command}: did you mean train {command}?")
+            if (name := command.lower().replace("-", "_")) in ALGORITHMS:
+                raise ConfigError(f"no command is called {command}: did you mean train {name}?")
             known = ", ".join(["train", "sweep", *COMMANDS, "list"])
             raise ConfigError(f"no command is called {command}: use one of {known}")
 

@@ -18,10 +18,14 @@ INFINITE = ("inf", "-inf", "nan")  # as JSON text
 
 
 class Parametrised:
-    """An environment whose default parameters are given ones."""
+    """An environment whose default parameters are given ones.
+
+    Args:
+        source: the name of an environment, or a gymnax `Environment`.
+        params: its parameters, of the type of its `default_params`.
+    """
 
     def __init__(self, source: Any, params: Any) -> None:
-        """Args: source: the name of an environment, or the object."""
         self.source, self.env, self.params = source, envs.make(source), params
 
     @property
@@ -71,14 +75,14 @@ def changed(env: Any, values: dict[str, Any]) -> Any:
 
 def _converted(name: str, value: Any, default: Any) -> Any:
     """A value of the type of the default one."""
-    if value in INFINITE if isinstance(value, str) else False:
+    if isinstance(value, str) and value in INFINITE:
         value = float(value)
     if default is None:
         return value
     try:
-        if dataclasses.is_dataclass(default) and isinstance(value, dict):
+        if isinstance(value, dict):
             inner = {k: _converted(k, x, getattr(default, k)) for k, x in value.items()}
-            return dataclasses.replace(default, **inner)  # type: ignore[type-var]
+            return dataclasses.replace(default, **inner)
         if hasattr(default, "dtype"):
             array = jnp.asarray(value, default.dtype)
             if array.shape != default.shape:

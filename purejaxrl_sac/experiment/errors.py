@@ -14,6 +14,11 @@ def one_line(text: object) -> str:
     return "".join(shown)
 
 
+def reason(error: BaseException) -> str:
+    """The first line of an error's message; its type if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class InUseError(ConfigError):
     """Another process is writing to the directory."""
 

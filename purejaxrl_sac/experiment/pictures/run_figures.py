@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.experiment.errors import reason
 from purejaxrl_sac.experiment.pictures import exact, plot
 from purejaxrl_sac.experiment.runs.plans import Plan, Result, title
 from purejaxrl_sac.train import seed_state
@@ -57,5 +58,4 @@ def _attempted(file: Path, warn: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        warn(f"{file} was not drawn: {reason}")
+        warn(f"{file} was not drawn: {reason(error)}")

@@ -39,7 +39,7 @@ from purejaxrl_sac.experiment.runs.directory import (
     to_list,
 )
 from purejaxrl_sac.experiment.runs.display import Reporter
-from purejaxrl_sac.experiment.runs.loggers import Logger, LoggerFactory
+from purejaxrl_sac.experiment.runs.loggers import LoggerFactory, Logs
 from purejaxrl_sac.experiment.runs.plans import Plan, Progress, Result
 from purejaxrl_sac.experiment.statistics import iqm
 from purejaxrl_sac.train import seed_state
@@ -330,7 +330,7 @@ def _train(
     """Trains as `_train_logged`, with loggers that are closed whatever happens."""
     steps = checkpoint[0] if checkpoint else plan.steps(0)
     makers = loggers if processes.is_first() else ()
-    with contextlib.closing(_Logs(directory.path, steps, makers, reporter)) as logs:
+    with contextlib.closing(Logs(directory.path, steps, makers, reporter)) as logs:
         return _train_logged(
             directory, plan, mesh, checkpoint, logs, checkpoint_minutes=checkpoint_minutes,
             keep=keep, reporter=reporter, before_training=before_training,
@@ -342,7 +342,7 @@ def _train_logged(
     plan: Plan,
     mesh: Mesh,
     checkpoint: Checkpoint | None,
-    logs: _Logs,
+    logs: Logs,
     *,
     checkpoint_minutes: float,
     keep: int,
@@ -404,54 +404,6 @@ def _train_logged(
     processes.on_first(lambda: _write_results(directory, plan, result, mesh, reporter))
     summary = directory.read_summary()
     return Run(directory.path, plan, plan.total, state, directory.columns(), summary)
-
-
-class _Logs:
-    """The loggers of a run; one that fails is left out from then on, with a warning."""
-
-    def __init__(
-        self, path: Path, steps: int, loggers: Sequence[LoggerFactory], reporter: Reporter
-    ) -> None:
-        self.opened: list[Logger] = []
-        self.reporter = reporter
-        try:
-            for make_logger in loggers:
-                self.opened.append(make_logger(path, steps))
-        except BaseException:
-            self.close()
-            raise
-        self.active = list(self.opened)
-
-    def write(self, progress: Progress) -> None:
-        """Calls every logger that has not failed so far."""
-        for log in list(self.active):
-            if not self._attempt(log, partial(log, progress)):
-                self.active.remove(log)
-
-    def close(self) -> None:
-        """Calls the method `close` of those that have one."""
-        for log in self.opened:
-            self._attempt(log, partial(_close, log))
-
-    def _attempt(self, log: Logger, call: Callable[[], None]) -> bool:
-        try:
-            call()
-        except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            self.reporter.warning(f"the logger {_name(log)} failed, the run goes on: {reason}")
-            return False
-        return True
-
-
-def _close(log: Logger) -> None:
-    """Calls the method `close` of a logger, if it has one."""
-    if hasattr(log, "close"):
-        log.close()
-
-
-def _name(log: Logger) -> str:
-    """The name of a logger for messages."""
-    return getattr(log, "__name__", type(log).__name__)
 
 
 def _import_pictures() -> None:

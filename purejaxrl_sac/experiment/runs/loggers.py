@@ -8,16 +8,18 @@ and the environment steps that are done already: 0, or those before a resumption
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.experiment.errors import reason
 from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
-from purejaxrl_sac.experiment.runs.display import means
+from purejaxrl_sac.experiment.runs.display import Reporter, means
 from purejaxrl_sac.experiment.runs.plans import Progress
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 
@@ -111,3 +113,52 @@ class WeightsAndBiases:
 
 
 LOGGERS: dict[str, LoggerFactory] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+
+
+class Logs:
+    """The loggers of a run; one that fails is left out from then on, with a warning."""
+
+    def __init__(
+        self, path: Path, steps: int, loggers: Sequence[LoggerFactory], reporter: Reporter
+    ) -> None:
+        self.opened: list[Logger] = []
+        self.reporter = reporter
+        try:
+            for make_logger in loggers:
+                self.opened.append(make_logger(path, steps))
+        except BaseException:
+            self.close()
+            raise
+        self.active = list(self.opened)
+
+    def write(self, progress: Progress) -> None:
+        """Calls every logger that has not failed so far."""
+        for log in list(self.active):
+            if not self._attempt(log, partial(log, progress)):
+                self.active.remove(log)
+
+    def close(self) -> None:
+        """Calls the method `close` of those that have one."""
+        for log in self.opened:
+            self._attempt(log, partial(_close, log))
+
+    def _attempt(self, log: Logger, call: Callable[[], None]) -> bool:
+        try:
+            call()
+        except Exception as error:
+            self.reporter.warning(
+                f"the logger {_name(log)} failed, the run goes on: {reason(error)}"
+            )
+            return False
+        return True
+
+
+def _close(log: Logger) -> None:
+    """Calls the method `close` of a logger, if it has one."""
+    if hasattr(log, "close"):
+        log.close()
+
+
+def _name(log: Logger) -> str:
+    """The name of a logger for messages."""
+    return getattr(log, "__name__", type(log).__name__)

@@ -1,10 +1,10 @@
 """Texts by which algorithms, wrappers and environment objects of a run are recognised.
 
-Equal texts are equal objects: a text has the module and name of a function or class, and everything
-that distinguishes two of them, such as the arguments of a partial function, the variables of a
-closure and the attributes of an object. Long values are shown as checksums. Texts of equal objects
-are equal in every process, so they contain neither addresses nor the order of sets. Nothing is
-imported or executed from a text.
+Equal texts are equal objects, up to a depth of `DEEP`: a text has the module and name of a function
+or class, and what distinguishes two of them, such as the arguments of a partial function, the
+variables of a closure and the attributes of an object. Long values are shown as checksums.
+Texts of equal objects are equal in every process, so they contain neither addresses nor the order
+of sets. Nothing is imported or executed from a text.
 """
 
 from __future__ import annotations
@@ -64,9 +64,11 @@ def differing(one: str, other: str) -> tuple[str, str]:
     start = next((i for i, (x, y) in enumerate(zip(one, other, strict=False)) if x != y), 0)
     before = max(0, start - LONG // 2)
     head = "..." if before else ""
-    return tuple(  # type: ignore[return-value]
-        head + x[before : start + LONG] + "..." * (start + LONG < len(x)) for x in (one, other)
-    )
+
+    def cut(text: str) -> str:
+        return head + text[before : start + LONG] + "..." * (start + LONG < len(text))
+
+    return cut(one), cut(other)
 
 
 def _function(function: Any, seen: Seen) -> str:

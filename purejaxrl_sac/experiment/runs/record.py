@@ -19,7 +19,6 @@ from purejaxrl_sac.experiment.runs import files, names
 from purejaxrl_sac.normalize import WRAPPERS
 
 CONFIG_FORMAT = 2  # 1 named environment objects, lambdas and composed functions less exactly
-INFINITE = ("inf", "-inf", "nan")  # as JSON text, see `_to_json`
 SETTINGS = (
     "jax_enable_x64",
     "jax_default_prng_impl",
@@ -107,7 +106,7 @@ def config_from_dict(data: dict[str, Any]) -> Config:
             raise unknown("field of the configuration", name, sorted(fields))
         if isinstance(value, list):
             data[name] = tuple(value)
-        elif kinds.get(name) is float and (value in INFINITE or isinstance(value, int)):
+        elif kinds.get(name) is float and (value in parameters.INFINITE or isinstance(value, int)):
             data[name] = float(value)
     config = config.replace(**data, wrappers=tuple(WRAPPERS[name] for name in wrappers))
     validate(config)
