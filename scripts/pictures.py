@@ -163,12 +163,17 @@ def draw_scoreboard(data: Data) -> Any:
 
 
 def draw_curves(data: Data) -> Any:
+    import matplotlib as mpl
+
     environments = list(dict.fromkeys(row["environment"] for row in data))
-    figure = _figure(height=2.3 * -(-len(environments) // 3))
+    figure = _figure(height=3.4 * -(-len(environments) // 3))
     columns = max(1, min(3, len(environments)))
     panels = figure.subplots(-(-len(environments) // columns), columns, squeeze=False).ravel()
+    colors = mpl.colormaps["tab20"].colors
     for axes, env in zip(panels, environments, strict=False):
-        for row in (row for row in data if row["environment"] == env):
+        rows = [row for row in data if row["environment"] == env]
+        axes.set_prop_cycle(color=[*colors[::2], *colors[1::2]])
+        for row in rows:
             style = "--" if row["stale"] else "-"
             label = row["algorithm"] + " †" * row["stale"]
             (line,) = axes.plot(row["steps"], row["value"], style, label=label)
@@ -176,8 +181,14 @@ def draw_curves(data: Data) -> Any:
                 row["steps"], row["low"], row["high"], color=line.get_color(), alpha=0.25, lw=0
             )
         axes.set(title=env, xlabel="environment steps")
-        axes.xaxis.set_major_formatter(lambda x, _: count(x) if x else "0")
-        axes.legend(frameon=False, fontsize=7, loc="lower right")
+        ends = [row["steps"][-1] for row in rows]
+        if max(ends) > 10 * min(ends):
+            axes.set_xscale("log")
+        else:
+            axes.xaxis.set_major_formatter(lambda x, _: count(x) if x else "0")
+        axes.legend(  # below the axis, where it covers no curve
+            frameon=False, fontsize=6, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.24)
+        )
         axes.grid(alpha=0.25)
     for axes in panels[len(environments) :]:
         axes.set_axis_off()
