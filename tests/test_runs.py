@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 from functools import partial
+from unittest import mock
 
 import gymnax
 import jax
@@ -607,6 +608,24 @@ def test_a_run_that_does_not_fit_is_refused_with_the_numbers(tmp_path, monkeypat
     with pytest.raises(ConfigError, match="at its peak"):
         resources.check_programs(programs)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fault", ["estimated", "actual"])
+def test_an_evaluation_that_does_not_fit_does_not_cost_the_run(tmp_path, monkeypatch, fault):
+    free = iter((2**40, 2**40, 0))  # before compilation, after it and after training
+    monkeypatch.setattr(resources, "available", lambda: next(free, 0))
+    if fault == "actual":
+        monkeypatch.setattr(resources, "available", lambda: 2**40)
+        full = mock.Mock(side_effect=jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: full\n..."))
+        monkeypatch.setattr(engine, "final_evaluation", full)
+    reporter = Recorder()
+    run = prl.experiment.run(small("dqn"), out=tmp_path / "run", reporter=reporter, **SHORT)
+    (warning,) = reporter.messages
+    cause = "KiB at its peak, but" if fault == "estimated" else "RESOURCE_EXHAUSTED: full"
+    assert cause in warning and f"eval {tmp_path / 'run'} with fewer --episodes than" in warning
+    assert run.summary["greedy_returns"] is None and run.steps == run.plan.total
+    monkeypatch.undo()
+    assert np.isfinite(prl.experiment.load(run.path).evaluate(2)).all()
 
 
 def test_a_run_allocates_its_replay_memory_once():

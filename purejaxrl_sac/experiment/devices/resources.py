@@ -133,6 +133,18 @@ def compile_evaluation(program: Program, mesh: Mesh) -> jax.stages.Compiled:
     return compiled
 
 
+def check_final_evaluation(plan: Plan, programs: Programs) -> None:
+    """Checks that the compiled final evaluation fits into memory beside the state of the run.
+
+    Raises:
+        InsufficientMemoryError: in all processes, with the numbers and the field to lower.
+    """
+    if programs.evaluation:
+        held = state_bytes(plan, programs.mesh)["agents"]  # its arguments
+        peak = peak_bytes(programs.evaluation.result(), programs.mesh)
+        _check_peak(peak, available() + held, "episodes")
+
+
 def check_programs(programs: Programs, held: int = 0) -> None:
     """Checks that the compiled programs fit into memory.
 

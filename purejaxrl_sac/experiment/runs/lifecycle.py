@@ -28,7 +28,14 @@ from purejaxrl_sac.evaluate import PolicyFactory
 from purejaxrl_sac.evaluate import policy as greedy_policy
 from purejaxrl_sac.experiment.devices import processes, resources
 from purejaxrl_sac.experiment.devices.mesh import fill, mesh_for, policy_state, trim
-from purejaxrl_sac.experiment.errors import DamagedError, RunError, RunWarning, StoppedError
+from purejaxrl_sac.experiment.errors import (
+    DamagedError,
+    InsufficientMemoryError,
+    RunError,
+    RunWarning,
+    StoppedError,
+    reason,
+)
 from purejaxrl_sac.experiment.runs import display, engine, plans, record
 from purejaxrl_sac.experiment.runs.checkpoint import Checkpoint, Checkpoints, Parts
 from purejaxrl_sac.experiment.runs.directory import (
@@ -398,12 +405,34 @@ def _train_logged(
                 checkpoints.wait()
                 number = interrupts.received or signal.SIGTERM  # another process received it
                 raise StoppedError(directory.path, progress.steps, number)
-    evaluation = engine.final_evaluation(plan, state, programs)
+    evaluation = _evaluate(directory, plan, state, programs, reporter)
     state = trim(state, plan.lanes, mesh)
     result = Result(state, history, evaluation, programs.seconds, history[-1].seconds)
     processes.on_first(lambda: _write_results(directory, plan, result, mesh, reporter))
     summary = directory.read_summary()
     return Run(directory.path, plan, plan.total, state, directory.columns(), summary)
+
+
+def _evaluate(
+    directory: RunDirectory,
+    plan: Plan,
+    state: TrainState,
+    programs: engine.Programs,
+    reporter: Reporter,
+) -> np.ndarray | None:
+    """As `engine.final_evaluation`; None, with a warning, where memory is insufficient."""
+    try:
+        resources.check_final_evaluation(plan, programs)
+        return engine.final_evaluation(plan, state, programs)
+    except (InsufficientMemoryError, MemoryError, jax.errors.JaxRuntimeError) as error:
+        checked = isinstance(error, InsufficientMemoryError)  # by all processes
+        if not checked and not processes.is_single():
+            raise
+        reporter.warning(
+            f"the final evaluation failed ({reason(error)}): run purejaxrl-sac eval"
+            f" {directory.path} with fewer --episodes than {plan.episodes:,}"
+        )
+        return None
 
 
 def _import_pictures() -> None:
@@ -584,12 +613,10 @@ def failures_as_run_errors(directory: RunDirectory) -> Iterator[None]:
             raise lost from error
         if isinstance(error, ValueError):  # bad input, or a bug
             raise
-        reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
+        cause = getattr(error, "strerror", None) or reason(error)
         advice = "fix the cause and resume it"
         if steps := directory.checkpoint_steps():
             advice += f" from its checkpoint of step {steps[-1]:,}"
         elif not directory.metrics.exists():
             advice = "fix the cause and run it again, nothing was trained"
-        raise RunError(
-            f"{directory.path} failed ({reason or type(error).__name__}): {advice}"
-        ) from error
+        raise RunError(f"{directory.path} failed ({cause}): {advice}") from error
