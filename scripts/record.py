@@ -5,17 +5,16 @@ A row is one JSON line of a file in `scripts/results/`. Besides its figures it h
 * `what`: the kind of figure, such as "learning" or "speed";
 * `command`, `version`, `commit` (with a + if files were changed since), `device`, `jax`, `flags`
   (XLA's) and `date`;
-* `depends` and `code`: the modules that it was measured with, and a digest of them and of all
-  modules of the package that they import.
+* `depends` and `code`: the modules that it was measured with, and a digest of their code and of all
+  that it uses of the package, see `dependencies`.
 
-A row is stale if that code has changed. Comments and docstrings are not code. Rows without
+A row is stale if that code has changed. Rows without
 `depends` are older than 0.8.0, and therefore stale.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import functools
 import hashlib
 import json
@@ -24,28 +23,27 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import purejaxrl_sac as prl
-from scripts import phases
+from purejaxrl_sac import mdp
+from scripts import dependencies, phases
+from scripts.dependencies import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "purejaxrl_sac"
 FOLDER = ROOT / "scripts" / "results"
 ACCELERATOR = FOLDER / "accelerator.jsonl"
 SAME = (
     *("what", "library", "algorithm", "environment", "kind", "seeds"),
     *("device", "jax", "code", "flags"),
 )
-IGNORED = {"type_comment", "type_ignores", "type_params", "kind"}  # differ between Pythons
 
 
 # --- the code of a row ---
 
 
 def code(depends: Iterable[str], algorithm: str = "", environment: str = "") -> str:
-    """A digest of modules and of everything in the package that they import.
+    """A digest of modules and of everything in the package that they use.
 
     Args:
         depends: module names without the package's, such as `agents.sac`. "core" is all of them
@@ -64,15 +62,21 @@ def _digest(roots: frozenset[str], algorithm: str, environment: str) -> str:
         roots |= frozenset(core())
     if "preset" in roots:
         digest.update(_preset(algorithm, environment).encode())
-    for name in sorted(closure(roots - {"core", "preset"})):
-        digest.update(f"{name}\n{_parsed(name)[0]}\n".encode())
+    used = [(name, dependencies.ALL) for name in roots - {"core", "preset"}]
+    if environment in mdp.NAMED:
+        used.append(("mdp.named", f"NAMED[{environment}]"))
+    try:
+        digest.update(dependencies.code(used).encode())
+    except KeyError as error:
+        raise prl.ConfigError(f"the package has no module {error}") from None
     return digest.hexdigest()[:12]
 
 
 @functools.cache
 def core() -> tuple[str, ...]:
     """All modules of the package outside of `experiment` and `cli`."""
-    files = (path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))
+    package = dependencies.PACKAGE
+    files = (path.relative_to(package).with_suffix("") for path in package.rglob("*.py"))
     names = {".".join(file.parts).removesuffix(".__init__") for file in files}
     outside = ("__init__", "__main__", "experiment", "cli")
     return tuple(sorted(name for name in names if name.split(".")[0] not in outside))
@@ -83,66 +87,6 @@ def algorithm_modules(name: str) -> list[str]:
     from purejaxrl_sac.agents import ALGORITHMS
 
     return [f"agents.{ALGORITHMS[name][0]}", "train"] if name in ALGORITHMS else []
-
-
-def closure(roots: Iterable[str]) -> set[str]:
-    """Modules of the package that these import, directly or not, but `presets`, and themselves."""
-    found: set[str] = set()
-    left = list(roots)
-    while left:
-        name = left.pop()
-        if name not in found:
-            found.add(name)
-            left += _parsed(name)[1] - {"presets"}  # data: those of a row have their own digest
-    return found
-
-
-@functools.cache
-def _parsed(name: str) -> tuple[str, frozenset[str]]:
-    """The syntax tree of a module as text, and the modules of the package that it imports."""
-    path = _path(name)
-    if path is None:
-        raise prl.ConfigError(f"the package has no module {name}")
-    tree = ast.parse(path.read_text())
-    return repr(_syntax(tree)), frozenset(_imports(tree))
-
-
-def _path(name: str) -> Path | None:
-    file = PACKAGE.joinpath(*name.split("."))
-    candidates = (file.with_suffix(".py"), file / "__init__.py")
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def _syntax(node: object) -> object:
-    """A syntax tree as nested tuples, without docstrings, and equal for all versions of Python."""
-    if isinstance(node, list):
-        documented = [x for x in node if not _is_text(x)]
-        return tuple(map(_syntax, documented))
-    if not isinstance(node, ast.AST):
-        return node
-    fields = ((x, y) for x, y in ast.iter_fields(node) if y not in (None, []) and x not in IGNORED)
-    return (type(node).__name__, *((x, _syntax(y)) for x, y in fields))
-
-
-def _is_text(node: object) -> bool:
-    """Whether a statement is only a text, as docstrings of modules, functions and fields are."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
-def _imports(node: ast.AST) -> Iterator[str]:
-    """Names of the package's modules that are imported, except for type checkers."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
-            continue
-        if isinstance(child, ast.ImportFrom) and (child.module or "").startswith(PACKAGE.name):
-            module = child.module.removeprefix(PACKAGE.name).lstrip(".")
-            for alias in child.names:
-                whole = f"{module}.{alias.name}".lstrip(".")
-                if _path(whole):
-                    yield whole
-                elif module:
-                    yield module
-        yield from _imports(child)
 
 
 def _preset(algorithm: str, environment: str) -> str:
@@ -163,7 +107,9 @@ def commit() -> str:
     """The commit of the sources and tests, with a + if they have been changed since."""
     git = functools.partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=False)
     head = git(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
-    changed = git(["git", "status", "--porcelain", PACKAGE.name, "tests"]).stdout.strip()
+    changed = git(
+        ["git", "status", "--porcelain", dependencies.PACKAGE.name, "tests"]
+    ).stdout.strip()
     return head + "+" * bool(head and changed)
 
 

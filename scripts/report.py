@@ -19,12 +19,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from scripts import cells, pictures, record
+from scripts import cells, dependencies, pictures, record
 from scripts.accelerators import report as accelerators
 
 PAGE = record.FOLDER / "README.md"
 README = record.ROOT / "README.md"
-SCORES = record.PACKAGE / "cli" / "scores.json"
+SCORES = dependencies.PACKAGE / "cli" / "scores.json"
 LIMITATIONS = tomllib.loads((record.FOLDER / "limitations.toml").read_text())
 PUBLISHED = pictures.PUBLISHED
 INTRODUCTION = """# Results

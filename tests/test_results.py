@@ -5,17 +5,23 @@ import json
 import pytest
 
 import purejaxrl_sac as prl
-from scripts import pictures, record, report
+from scripts import dependencies, pictures, record, report
 
 SOURCES = {
     "__init__.py": "from purejaxrl_sac import a, b\n",
-    "a.py": '"""Text."""\nfrom purejaxrl_sac.parts import c\nx = 1  # a comment\n',
+    "a.py": '"""Text."""\nfrom purejaxrl_sac.parts import c\nx = c.f  # a comment\n',
     "b.py": "y = 1\n",
     "parts/__init__.py": "",
     "parts/c.py": "def f():\n    '''Text.'''\n    from purejaxrl_sac.parts.d import g\n",
-    "parts/d.py": "g = 1\n",
+    "parts/d.py": "g = 1\nunused = 1\n",
     "cli/__init__.py": "z = 1\n",
 }
+
+
+CACHES = (
+    *(dependencies._module, dependencies._next, dependencies._text),
+    *(record._digest, record.core),
+)
 
 
 @pytest.fixture
@@ -25,36 +31,77 @@ def package(tmp_path, monkeypatch):
 
     def write(**changes):
         for name, text in (
-            SOURCES | {f"{x.replace('_', '/')}.py": y for x, y in changes.items()}
+            SOURCES | {f"{x.replace('_', '/', 1)}.py": y for x, y in changes.items()}
         ).items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(text)
-        for function in (record._parsed, record._digest, record.core):
+        for function in CACHES:
             function.cache_clear()
 
-    monkeypatch.setattr(record, "PACKAGE", root)
+    monkeypatch.setattr(dependencies, "PACKAGE", root)
     write()
     yield write
-    for function in (record._parsed, record._digest, record.core):
+    for function in CACHES:
         function.cache_clear()
 
 
-def test_a_row_depends_on_all_modules_that_its_modules_import(package):
-    assert record.closure(["a"]) == {"a", "parts.c", "parts.d"}
+def test_a_row_depends_on_all_that_its_modules_use(package):
+    used = {("a", "x"), ("parts.c", "f"), ("parts.d", "g")}
+    assert dependencies.reached([("a", "*")]) == used
     assert record.core() == ("a", "b", "parts", "parts.c", "parts.d")
     first = record.code(["a"])
     package(parts_d="g = 2\n")
     assert record.code(["a"]) != first
-    package(b="y = 2\n")
+    package(parts_d="g = 1\nunused = 2\n", b="y = 2\n")
     assert record.code(["a"]) == first
+    package(parts_d="g = 1\nprint(g)\n")  # what a module does when it is imported
+    assert record.code(["a"]) != first
+    package(b="y = 2\n")
     assert record.code(["core"]) != first
 
 
+@pytest.mark.parametrize(
+    "uses",
+    [
+        "from purejaxrl_sac.parts import d\nx = d.g\n",
+        "from purejaxrl_sac.parts.d import g as h\nx = h\n",
+        "import purejaxrl_sac.parts.d as d\nx = d.g\n",
+        "def x():\n    from purejaxrl_sac.parts import d\n    return d.g\n",
+        "from purejaxrl_sac.parts import exported\nx = exported\n",
+        "from purejaxrl_sac.parts import d\nclass x:\n    y: d.g = 1\n",
+    ],
+)
+def test_definitions_are_found_through_all_forms_of_imports(package, uses):
+    package(a=uses, parts___init__="from purejaxrl_sac.parts.d import g as exported\n")
+    assert ("parts.d", "g") in dependencies.reached([("a", "x")])
+    assert ("parts.d", "unused") not in dependencies.reached([("a", "x")])
+    with pytest.raises(KeyError, match="a:y"):
+        dependencies.reached([("a", "y")])
+
+
+def test_a_row_of_a_named_mdp_depends_on_its_builder(monkeypatch):
+    def codes():
+        for function in CACHES[1:]:
+            function.cache_clear()
+        names = ("chain", "taxi", "CartPole-v1")
+        return [record.code(["envs"], environment=name) for name in names]
+
+    first, read = codes(), dependencies._module
+    named = read("mdp.named")
+    other = named._replace(definitions={**named.definitions, "chain": named.definitions["taxi"]})
+    monkeypatch.setattr(dependencies, "_module", lambda x: other if x == "mdp.named" else read(x))
+    second = codes()
+    monkeypatch.undo()
+    assert [a == b for a, b in zip(first, second, strict=True)] == [False, True, True]
+    assert codes() == first
+
+
 def test_presets_of_others_are_not_code_of_a_row(package):
-    package(presets="x = 1\n", a="from purejaxrl_sac import presets\n")
-    assert record.closure(["a"]) == {"a"}
+    uses = "from purejaxrl_sac import presets\ny = presets.x\n"
+    package(presets="x = 1\n", a=uses)
+    assert dependencies.modules([("a", "*")]) == {"a"}
     first = record.code(["a"])
-    package(presets="x = 2\n", a="from purejaxrl_sac import presets\n")
+    package(presets="x = 2\n", a=uses)
     assert record.code(["a"]) == first
 
 
@@ -63,16 +110,16 @@ def test_presets_of_others_are_not_code_of_a_row(package):
     [
         (SOURCES["a.py"].replace("Text.", "Other text."), True),
         (SOURCES["a.py"].replace("# a comment", ""), True),
-        (SOURCES["a.py"].replace("x = 1", "x  =  (1)"), True),
-        (SOURCES["a.py"].replace("x = 1", "x = 1.0"), False),
-        (SOURCES["a.py"] + "if TYPE_CHECKING:\n    from purejaxrl_sac import b\n", False),
+        (SOURCES["a.py"].replace("x = c.f", "x  =  (c.f)"), True),
+        (SOURCES["a.py"].replace("x = c.f", "x = c.f, 1"), False),
+        (SOURCES["a.py"] + "if TYPE_CHECKING:\n    from purejaxrl_sac import b\n", True),
     ],
 )
 def test_comments_and_docstrings_are_not_code(package, text, same):
     first = record.code(["a"])
     package(a=text)
     assert (record.code(["a"]) == first) == same
-    assert "b" not in record.closure(["a"])
+    assert "b" not in dependencies.modules([("a", "*")])
 
 
 def test_rows_are_stale_when_their_code_has_changed(package):
@@ -87,7 +134,7 @@ def test_rows_are_stale_when_their_code_has_changed(package):
 
 
 def test_algorithms_do_not_depend_on_each_other():
-    modules = record.closure(record.algorithm_modules("sac"))
+    modules = dependencies.modules((x, "*") for x in record.algorithm_modules("sac"))
     assert {"agents.sac", "train", "networks.continuous", "memory.replay"} <= modules
     assert not {"agents.dqn", "agents.td3", "presets", "experiment.runs.engine"} & modules
 
