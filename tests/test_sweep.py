@@ -209,7 +209,7 @@ def test_the_command_line_sweeps_static_and_traced_fields(tmp_path, capsys):
     ("flags", "message"),
     [
         ([], "a sweep needs --grid"),
-        (["--grid", "gamma"], "--grid takes FIELD=VALUE,VALUE, not 'gamma'"),
+        (["--grid", "gamma"], "--grid takes NAME=VALUE,VALUE, not 'gamma'"),
         (["--range", "gamma=0.9"], "--range takes gamma=LOW:HIGH"),
         (["--range", "gamma=0:1"], "0 has no logarithm: start above zero, or append :linear"),
         (["--range", "gamma=1:0.5:linear"], "a range goes from low to high"),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import typing
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from purejaxrl_sac.config import Config, unknown
+from purejaxrl_sac import references
+from purejaxrl_sac.config import Config, ConfigError, shown, unknown
 from purejaxrl_sac.presets import PRESETS
+from purejaxrl_sac.types import Algorithm
 
 if TYPE_CHECKING:
     from purejaxrl_sac.agents.a2c import ActorCriticConfig, ReinforceConfig
@@ -220,24 +224,91 @@ def preset(algorithm: Literal["fast_sac"], env: Any = None) -> FastSACConfig: ..
 @overload
 def preset(algorithm: Literal["td3"], env: Any = None) -> TD3Config: ...
 @overload
-def preset(algorithm: str, env: Any = None) -> Config: ...
-def preset(algorithm: str, env: Any = None) -> Config:
+def preset(algorithm: str | type[Config] | Config | Algorithm, env: Any = None) -> Config: ...
+def preset(algorithm: str | type[Config] | Config | Algorithm, env: Any = None) -> Config:
     """The tuned configuration of an algorithm on an environment.
 
     Where none is tuned, the algorithm's defaults on that environment; where `env` is None, the
-    algorithm's defaults on its own default environment.
+    algorithm's defaults on its own default environment. A fork of a listed algorithm has its
+    presets, except in fields whose default the fork has changed.
 
     Args:
-        algorithm: a name; `purejaxrl-sac list` prints them.
-        env: a name, or a gymnax `Environment` object, for which nothing is tuned.
+        algorithm: a name; `purejaxrl-sac list` prints them. Or what `configuration` accepts.
+        env: a name, a reference, or a gymnax `Environment` object, for which nothing is tuned.
 
     Raises:
-        ConfigError: no algorithm has this name.
+        ConfigError: no algorithm has this name, or a reference cannot be imported.
     """
-    config = default_config(algorithm)
+    config = configuration(algorithm)
     env = config.env if env is None else env
-    tuned = PRESETS.get((algorithm, env), {}) if isinstance(env, str) else {}
+    if references.is_reference(env):
+        env = references.make(env)
+    if not isinstance(env, str) or isinstance(algorithm, Config):
+        return config.replace(env=env)
+    base = base_name(config)
+    tuned = PRESETS.get((base, env), {}) if base else {}
+    if base and type(config) is not type(default := default_config(base)):
+        tuned = {k: x for k, x in tuned.items() if getattr(config, k) == getattr(default, k)}
     return config.replace(env=env, **tuned)
+
+
+def configuration(algorithm: str | type[Config] | Config | Algorithm) -> Config:
+    """The default configuration of an algorithm, listed or not.
+
+    Args:
+        algorithm: a listed name, a reference ("fork.py:name", see `references`), a configuration
+            or its class, or an algorithm: a listed one with other parts, or one whose first
+            parameter is annotated with its class of configurations.
+
+    Raises:
+        ConfigError: none of these, or a reference cannot be imported.
+    """
+    if isinstance(algorithm, str):
+        if not references.is_reference(algorithm):
+            return default_config(algorithm)
+        algorithm = references.load(algorithm)
+    if isinstance(algorithm, type) and issubclass(algorithm, Config):
+        algorithm = algorithm()
+    if isinstance(algorithm, Config):
+        return algorithm
+    if not callable(algorithm):
+        raise ConfigError(f"algorithm is {shown(algorithm)}, but must be a function or a Config")
+    base = _listed_base(algorithm)
+    kind: Any = exported(ALGORITHMS[base][1]) if base else _annotated(algorithm)
+    if kind is None:
+        raise ConfigError(
+            f"the configuration of {shown(algorithm)} is not known: annotate its first parameter"
+            " with a subclass of Config, or name such a class, whose algorithm it is"
+        )
+    found: Config = kind(algorithm=algorithm)
+    return found
+
+
+def base_name(config: Config) -> str | None:
+    """The listed algorithm that a configuration's algorithm is, or is a `partial` of."""
+    return _listed_base(config.algorithm)
+
+
+def _listed_base(function: Any) -> str | None:
+    while function is not None:
+        for name in ALGORITHMS:
+            if exported(name) is function:
+                return name
+        function = getattr(function, "func", None)  # of a partial function
+    return None
+
+
+def _annotated(function: Any) -> type[Config] | None:
+    """The class of configurations that a function's first parameter is annotated with."""
+    while hasattr(function, "func"):
+        function = function.func
+    try:
+        hints = typing.get_type_hints(function)
+        first = next(iter(inspect.signature(function).parameters))
+    except (NameError, StopIteration, TypeError, ValueError):
+        return None
+    kind = hints.get(first)
+    return kind if isinstance(kind, type) and issubclass(kind, Config) else None
 
 
 def exported(name: str) -> Any:

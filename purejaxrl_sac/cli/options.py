@@ -40,8 +40,8 @@ class DeviceOptions:
 
         if self.cpu_devices is not None:
             mesh.use_cpu_devices(self.cpu_devices)
-        elif not mesh.is_initialized():
-            mesh.use_cpu_devices(max(1, min(mesh.cores(), lanes)))
+        else:
+            mesh.use_all_cores(lanes)
         return None if self.devices == "all" else self.devices
 
 
@@ -66,8 +66,9 @@ class RunOptions(DeviceOptions):
     """Print the final summary only."""
     json: bool = False
     """Print one JSON object per line, for programs."""
-    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Additional loggers, besides metrics.jsonl."""
+    log: tuple[str, ...] = ()
+    """Additional loggers, besides metrics.jsonl: tensorboard, wandb, or your own as
+    file.py:name."""
     no_cache: bool = False
     """Do not keep compiled programs on disk between calls."""
 
@@ -90,7 +91,7 @@ class RunOptions(DeviceOptions):
 
     def run_arguments(self, lanes: int) -> dict[str, Any]:
         """Set up the devices for so many lanes, and return arguments of `run` and `resume`."""
-        from purejaxrl_sac.experiment.runs.loggers import LOGGERS
+        from purejaxrl_sac.experiment.runs import loggers
 
         if not self.no_cache:
             use_compilation_cache()
@@ -98,7 +99,7 @@ class RunOptions(DeviceOptions):
             "devices": self.set_up_devices(lanes),
             "checkpoint_minutes": self.checkpoint_minutes,
             **({} if self.keep is None else {"keep": self.keep}),
-            "loggers": [LOGGERS[name] for name in self.log],
+            "loggers": [loggers.named(name) for name in self.log],
             "reporter": self.reporter(),
         }
 
@@ -156,6 +157,11 @@ class NewRunOptions(RunOptions):
     """Parameters of the environment that are not its defaults: NAME=VALUE [NAME=VALUE ...]."""
     normalize: tuple[Normalization, ...] = ()
     """What to divide by its running standard deviation; observations are also centred."""
+    wrap: tuple[str, ...] = ()
+    """Further wrappers of the agent, the innermost first: file.py:name or module:name ..."""
+    parts: tuple[str, ...] = ()
+    """Other parts of the algorithm: PART=file.py:name or PART=module:name ..., such as
+    network=fork.py:wide."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -179,6 +185,8 @@ class TrainOptions(NewRunOptions):
     for none."""
     eval_episodes: int = 32
     """Episodes per seed of each evaluation during training, greedy and exploring."""
+    measure: tuple[str, ...] = ()
+    """Functions of a seed's state to evaluate after each chunk: NAME=file.py:name ..."""
     dry_run: bool = False
     """Compile and report memory requirements, without training."""
 
@@ -212,7 +220,23 @@ class SweepOptions(NewRunOptions, EngineOptions):
 
 
 @dataclasses.dataclass(kw_only=True)
-class ResumeOptions(EngineOptions):
+class CodeOptions:
+    """Code of your own that a run was trained with: it is imported only if you say so."""
+
+    trust: bool = False
+    """Import the files and modules that the run names."""
+    algorithm: str | None = None
+    """The run's algorithm again, file.py:name or module:name, instead of trusting the run."""
+    env: str | None = None
+    """Its environment again, file.py:name or module:name."""
+
+    def code(self) -> dict[str, Any]:
+        """Arguments of `lifecycle.load`, `lifecycle.resume` and `sweep.resume`."""
+        return {"trust": self.trust, "algorithm": self.algorithm, "env": self.env}
+
+
+@dataclasses.dataclass(kw_only=True)
+class ResumeOptions(EngineOptions, CodeOptions):
     """Resume a run or a sweep that was stopped or killed, or extend a run.
 
     Without --steps, results are those of an uninterrupted run. For example:
@@ -227,7 +251,7 @@ class ResumeOptions(EngineOptions):
 
 
 @dataclasses.dataclass(kw_only=True)
-class LoadOptions:
+class LoadOptions(CodeOptions):
     """Which checkpoint of which run to load."""
 
     run: RunPath

@@ -5,18 +5,21 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import inspect
 import io
 import itertools
 import re
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Any, TypeVar
 
 import tyro
 
-from purejaxrl_sac.agents import ALGORITHMS, preset
+from purejaxrl_sac import references
+from purejaxrl_sac.agents import ALGORITHMS, name_of, preset
 from purejaxrl_sac.cli.options import NewRunOptions, Normalization
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.config import Config, ConfigError, unknown
 from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.normalize import WRAPPERS
 
@@ -71,6 +74,53 @@ def parse(
         raise ConfigError(f"{'; '.join(errors[1:])} (see {program} --help)") from None
 
 
+def assignments(words: Sequence[str], flag: str, value: str) -> dict[str, str]:
+    """NAME=VALUE ... as {name: value}.
+
+    Args:
+        flag: the name of the option, for messages.
+        value: what VALUE stands for, for messages.
+
+    Raises:
+        ConfigError: a word is not of this form, or a name is given twice.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not (name and equals and text):
+            raise ConfigError(f"--{flag} takes NAME={value}, not {word!r}")
+        if name in found:
+            raise ConfigError(f"{name} is twice in --{flag}: give it once")
+        found[name] = text
+    return found
+
+
+def env_name(env: Any) -> str:
+    """The name of an environment, given by name or as an object."""
+    return env if isinstance(env, str) else str(getattr(env, "name", type(env).__name__))
+
+
+def with_parts(config: Config, settings: Sequence[str]) -> Config:
+    """A configuration whose algorithm has other parts.
+
+    Args:
+        settings: PART=REFERENCE ...
+
+    Raises:
+        ConfigError: the algorithm has no such part, or it cannot be imported.
+    """
+    if not settings:
+        return config
+    given = assignments(settings, "parts", "file.py:name")
+    known = inspect.signature(config.algorithm).parameters
+    names = [x.name for x in known.values() if x.kind is x.KEYWORD_ONLY]
+    for name in given:
+        if name not in names:
+            raise unknown(f"part of {name_of(config)}", name, names, "it has no parts")
+    parts = {name: references.load(reference) for name, reference in given.items()}
+    return config.replace(algorithm=partial(config.algorithm, **parts))
+
+
 def check_algorithm(name: str) -> None:
     """Raises ConfigError where a flag stands in place of an algorithm, or the case is wrong."""
     if name.startswith("-"):
@@ -113,20 +163,37 @@ def parse_with_preset(
         if flags.count(flag) > 1:  # tyro would use the last one only
             raise ConfigError(f"{flag} is given twice: give it once, with all fields")
     envs = [value for flag, value in itertools.pairwise(flags) if flag == "--env"]
+    if any(map(references.is_reference, [algorithm, *flags])):
+        _make_devices(flags)
     config = preset(algorithm, envs[-1] if envs else None)
+    shown = envs[-1] if envs else env_name(config.env)  # flags have no objects
     default = kind(
-        config=config,
+        config=config.replace(env=shown),
         normalize=tuple(name for name in NORMALIZATIONS if WRAPPERS[name] in config.wrappers),
     )
     options = parse(kind, f"{command} {algorithm}", flags, default)
-    config = options.config.replace(
-        wrappers=tuple(WRAPPERS[name] for name in options.normalize),
-        env_params=environment_parameters(options.config.env, options.env_params),
+    config = options.config.replace(env=config.env)
+    wrappers = [WRAPPERS[name] for name in options.normalize]
+    wrappers += map(references.load, options.wrap)
+    config = with_parts(config, options.parts).replace(
+        wrappers=tuple(wrappers),
+        env_params=environment_parameters(config.env, options.env_params),
     )
     return dataclasses.replace(options, config=config)
 
 
-def environment_parameters(env: str, settings: Sequence[str]) -> Any:
+def _make_devices(flags: Sequence[str]) -> None:
+    """Creates the CPU devices before code is imported, which may initialise JAX."""
+    from purejaxrl_sac.experiment.devices import mesh
+
+    given = [x for flag, x in itertools.pairwise(flags) if flag == "--cpu-devices"]
+    if given and given[-1].isdecimal():
+        mesh.use_cpu_devices(int(given[-1]))
+    else:
+        mesh.use_all_cores(mesh.cores())
+
+
+def environment_parameters(env: Any, settings: Sequence[str]) -> Any:
     """The parameters of an environment from texts NAME=VALUE; None if there are none.
 
     Raises:
@@ -134,13 +201,10 @@ def environment_parameters(env: str, settings: Sequence[str]) -> Any:
     """
     if not settings:
         return None
-    values = {}
-    for text in settings:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"env_params is {text}, but must be NAME=VALUE, such as length=0.7")
+    values: dict[str, Any] = {}
+    for name, text in assignments(settings, "env-params", "VALUE, such as length=0.7").items():
         try:
-            values[name] = ast.literal_eval(value)
+            values[name] = ast.literal_eval(text)
         except (SyntaxError, ValueError):
-            values[name] = value
+            values[name] = text
     return parameters.changed(env, values)

@@ -35,7 +35,7 @@ def evaluate(options: EvalOptions) -> None:
     if options.episodes < 1:
         raise ConfigError(f"episodes is {options.episodes}, but must be at least 1")
     devices = options.set_up_devices(lanes_of(RunDirectory.find(options.run).read_document()))
-    run = lifecycle.load(options.run, best=options.best)
+    run = lifecycle.load(options.run, best=options.best, **options.code())
     episodes = -(-options.episodes // run.plan.lanes)
     choose = {"greedy": policy, "exploring": exploring_policy}[options.policy]
     scores = run.evaluate(episodes, seed=options.seed, policy=choose, devices=devices).mean(1)
@@ -73,7 +73,7 @@ def render(options: RenderOptions) -> None:
     from purejaxrl_sac.experiment.pictures import render
     from purejaxrl_sac.experiment.runs import lifecycle, plans
 
-    run = lifecycle.load(options.run, best=options.best)
+    run = lifecycle.load(options.run, best=options.best, **options.code())
     out = options.out or run.path / f"episode-{time.strftime('%Y%m%d-%H%M%S')}.gif"
     key = plans.key_from_seed(options.seed)
     render.episode(key, run.config, run.seed_state(options.seed_index), out)
@@ -85,7 +85,7 @@ def export(options: ExportOptions) -> None:
     from purejaxrl_sac.experiment.export import export_policy
     from purejaxrl_sac.experiment.runs import lifecycle
 
-    run = lifecycle.load(options.run, best=options.best)
+    run = lifecycle.load(options.run, best=options.best, **options.code())
     out = options.out or run.path / f"policy-{options.seed_index}"
     export_policy(run.config, run.seed_state(options.seed_index), out)
     print(f"written to {one_line(out)}: python {one_line(out / 'load.py')}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from purejaxrl_sac import references
 from purejaxrl_sac.agents import name_of
 from purejaxrl_sac.cli.options import (
     NewRunOptions,
@@ -16,6 +17,7 @@ from purejaxrl_sac.cli.options import (
     SweepOptions,
     TrainOptions,
 )
+from purejaxrl_sac.cli.parsing import assignments, env_name
 from purejaxrl_sac.config import ConfigError
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ def train(options: TrainOptions) -> None:
         Console().print(display.table(f"{plans.title(plan.config)}, dry run", figures))
         return
     arguments = options.run_arguments(options.seeds)
+    given = assignments(options.measure, "measure", "file.py:name")
+    arguments["measure"] = {name: references.load(x) for name, x in given.items()}
     out = output_directory(options)
     lifecycle.run(options.config, options.seeds, out=out, **planned, **arguments)
 
@@ -67,7 +71,7 @@ def output_directory(options: NewRunOptions, prefix: str = "") -> Path:
         return Path("runs") / name
     if processes.is_distributed():
         raise ConfigError("several processes share a directory: give --name or --out")
-    env = options.config.env
+    env = env_name(options.config.env)
     now = datetime.now().strftime("%Y%m%d-%H%M%S-%f")  # two runs may start in one second
     return Path("runs") / f"{prefix}{name_of(options.config)}-{env.replace('/', '-')}-{now}"
 
@@ -98,8 +102,8 @@ def requested_points(options: SweepOptions) -> list[Point]:
     """
     from purejaxrl_sac.experiment.tuning import points
 
-    axes = _assignments(options.grid, "grid", "VALUE,VALUE")
-    ranges = _assignments(options.range, "range", "LOW:HIGH")
+    axes = _fields(assignments(options.grid, "grid", "VALUE,VALUE"))
+    ranges = _fields(assignments(options.range, "range", "LOW:HIGH"))
     if not axes and not ranges:
         raise ConfigError("a sweep needs --grid FIELD=VALUE,VALUE or --range FIELD=LOW:HIGH")
     if both := axes.keys() & ranges.keys():
@@ -138,18 +142,9 @@ def print_result(options: RunOptions, result: SweepResult) -> None:
     Console().print(display.table(title, {**figures, "written to": str(result.path)}))
 
 
-def _assignments(words: tuple[str, ...], flag: str, value: str) -> dict[str, str]:
-    """FIELD=VALUE ... as {field: value}, with underscores in the names of fields."""
-    found: dict[str, str] = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        name = name.replace("-", "_")
-        if not (name and equals and text):
-            raise ConfigError(f"--{flag} takes FIELD={value}, not {word!r}")
-        if name in found:
-            raise ConfigError(f"{name} is twice in --{flag}: give it once, with all values")
-        found[name] = text
-    return found
+def _fields(given: dict[str, str]) -> dict[str, str]:
+    """With underscores in the names of fields."""
+    return {name.replace("-", "_"): text for name, text in given.items()}
 
 
 def _scale(name: str, text: str) -> Scale:
@@ -168,14 +163,14 @@ def _scale(name: str, text: str) -> Scale:
 
 def resume(options: ResumeOptions) -> None:
     """Resume a run or a sweep, or extend a run."""
-    from purejaxrl_sac.experiment.runs import files, lifecycle
+    from purejaxrl_sac.experiment.runs import files, lifecycle, record
     from purejaxrl_sac.experiment.runs.directory import RunDirectory, lanes_of
     from purejaxrl_sac.experiment.tuning import sweep as sweeps
 
     if files.exists(options.run / "sweep.json"):
         if options.steps is not None:
             raise ConfigError("a sweep cannot be extended: resume it without --steps")
-        plan = sweeps.read(options.run)
+        plan = sweeps.read(options.run, record.Given(**options.code()))
         arguments = options.run_arguments(len(plan.points) * plan.seeds)
         arguments |= options.engine_arguments(plan)
         print_compilation_note(options, plan)
@@ -185,4 +180,5 @@ def resume(options: ResumeOptions) -> None:
     if options.engine != "here" or options.lanes is not None:
         raise ConfigError("--engine and --lanes are for sweeps")
     arguments = options.run_arguments(lanes_of(RunDirectory.find(options.run).read_document()))
-    lifecycle.resume(options.run, steps=options.steps, any_version=options.any_version, **arguments)
+    arguments |= options.code() | {"steps": options.steps, "any_version": options.any_version}
+    lifecycle.resume(options.run, **arguments)

@@ -182,6 +182,12 @@ def use_cpu_devices(count: int) -> None:
         )
 
 
+def use_all_cores(lanes: int) -> None:
+    """Makes as many CPU devices as there are cores and lanes, unless JAX is initialised."""
+    if not is_initialized():
+        use_cpu_devices(max(1, min(cores(), lanes)))
+
+
 def _specs(axes: PyTree) -> PyTree:
     def spec(axis: int | None) -> PartitionSpec:
         return PartitionSpec() if axis is None else PartitionSpec(LANE)

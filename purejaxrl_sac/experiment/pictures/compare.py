@@ -13,7 +13,7 @@ from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.errors import RunWarning, one_line
 from purejaxrl_sac.experiment.pictures import plot
 from purejaxrl_sac.experiment.runs import files
-from purejaxrl_sac.experiment.runs.directory import RunDirectory
+from purejaxrl_sac.experiment.runs.directory import RunDirectory, lanes_of
 
 
 def compare(paths: Sequence[Path], metric: str, out: Path) -> Figure:
@@ -41,6 +41,10 @@ def compare(paths: Sequence[Path], metric: str, out: Path) -> Figure:
     if len(envs) > 1:
         raise ConfigError(f"runs on {' and '.join(envs)} cannot be compared: plot them separately")
     curves, greedy, training, steps = {}, {}, {}, {}
+    for run in runs:
+        rows, lost = metrics = run.read_metrics(lanes_of(run.read_document()))
+        if lost and not rows:
+            raise ConfigError(f"{run.metrics}: {metrics.warning}")
     every = [run.columns() for run in runs]
     unequal = len({tuple(columns.get("steps", ())[-1:]) for columns in every}) > 1
     for name, run, columns in zip(labels(paths), runs, every, strict=True):

@@ -364,6 +364,8 @@ PAINTERS: dict[str, tuple[Painter, int]] = {  # environment -> painter, frames p
 def painter(config: Config) -> tuple[Painter, int]:
     """The painter of an environment, and its frames per second.
 
+    An environment of one's own may have a method `paint`, which is a `Painter`.
+
     Raises:
         ConfigError: there is none, and observations are not images.
     """
@@ -372,6 +374,8 @@ def painter(config: Config) -> tuple[Painter, int]:
     env = envs.make(config.env)
     shape = envs.bind(config.env, config.env_params).observation_space.shape
     mdp = exact(env)
+    if hasattr(env, "paint"):
+        return env.paint, 15
     if len(shape) == 3:
         return pixels, 10
     if env.name in PAINTERS and _observes_as_named(env.name, shape):
@@ -382,8 +386,8 @@ def painter(config: Config) -> tuple[Painter, int]:
         return pixels, 10
     known = ", ".join(PAINTERS)
     raise ConfigError(
-        f"no renderer for {env.name}: there are renderers for {known}, grid maps and image"
-        " observations"
+        f"no renderer for {env.name}: there are renderers for {known}, grid maps, image"
+        " observations, and environments with a method paint(scene, t)"
     )
 
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -17,7 +17,7 @@ import filelock
 import numpy as np
 from jax.sharding import Mesh
 
-from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.experiment.devices import processes
 from purejaxrl_sac.experiment.devices.resources import format_bytes
@@ -31,7 +31,13 @@ PER_LANE = ("failed_step", "episodes", "episode_return", "episode_length")  # fi
 SCALARS = {"steps": int, "after": int, "seconds": float}  # all other fields of a row are per lane
 
 
-class RunDocument(TypedDict):
+class Extras(TypedDict, total=False):
+    """Fields of `config.json` that only some runs have."""
+
+    measures: dict[str, str | None]  # name -> its reference; null if it has none
+
+
+class RunDocument(Extras):
     """`config.json`: everything that reproduces the run, and `keep`."""
 
     schema: int
@@ -173,8 +179,14 @@ class RunDirectory:
         if not self.metrics.exists():
             shutil.rmtree(self.path, ignore_errors=True)
 
-    def write_plan(self, plan: Plan, keep: int, mesh: Mesh) -> None:
-        """Writes `config.json`: everything that reproduces the run, and `keep`."""
+    def write_plan(
+        self, plan: Plan, keep: int, mesh: Mesh, measures: Mapping[str, str | None]
+    ) -> None:
+        """Writes `config.json`: everything that reproduces the run, and `keep`.
+
+        Args:
+            measures: name -> reference, of the run's measures.
+        """
         plan_fields = {name: getattr(plan, name) for name in plan._fields if name != "config"}
         document = {
             "schema": RUN_FORMAT,
@@ -185,6 +197,7 @@ class RunDirectory:
             "settings": record.settings(),
             "device": device_name(mesh),
             "revision": git_revision(),
+            **({"measures": dict(measures)} if measures else {}),
         }
         files.write_document(self.path / "config.json", document)
 
@@ -210,25 +223,21 @@ class RunDirectory:
             return None
         return files.read_document(self.summary, Summary, RUN_FORMAT)
 
-    def read_plan(self, config: Config | None = None) -> Plan:
+    def read_plan(self, given: record.Given = record.NOTHING) -> Plan:
         """Reads the plan that `write_plan` wrote.
 
         Args:
-            config: the run's configuration, needed if JSON cannot restore it, for example because
-                its algorithm is a custom one.
+            given: what JSON cannot restore, such as a custom algorithm.
 
         Raises:
-            ConfigError: it cannot be read, or `config` differs.
+            ConfigError: it cannot be read, needs code that is not given, or `given` differs.
         """
         document = self.read_document()
-        if config is None:
-            try:
-                config = record.config_from_dict(document["config"])
-            except ConfigError as error:
-                raise ConfigError(f"{self.path / 'config.json'}: {error}") from None
-        else:
-            config = config.replace(total_steps=document["config"]["total_steps"])
-            record.check_equal(config, document["config"], self.path)
+        try:
+            config = record.config_from_dict(document["config"], given)
+        except ConfigError as error:
+            raise ConfigError(f"{self.path / 'config.json'}: {error}") from None
+        given.check(config, document["config"], self.path)
         fields: dict[str, Any] = {**document, "config": parameters.fixed(config)}
         return Plan(**{name: fields[name] for name in Plan._fields})
 

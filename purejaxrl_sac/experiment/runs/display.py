@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,17 @@ class ConsoleReporter(Reporter):
 
     def on_finished(self, title: str, figures: dict[str, str], path: Path) -> None:
         self.console.print(table(title, {**figures, "written to": str(path)}))
+
+
+def default_reporter(progress: bool | None = None) -> Reporter:
+    """A `ConsoleReporter`, or one without output.
+
+    Args:
+        progress: which of them; None for output on a terminal and in a notebook.
+    """
+    if progress is None:
+        progress = sys.stdout.isatty() or "ipykernel" in sys.modules
+    return ConsoleReporter(Console()) if progress else Reporter()
 
 
 class SummaryReporter(ConsoleReporter):

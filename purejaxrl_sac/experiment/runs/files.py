@@ -193,7 +193,8 @@ def _violation(value: Any, kind: Any) -> str:
     if not isinstance(value, accepted) or boolean or huge:
         return f" is {shown(value)}, but must be {NAMES[outer]}"
     hints = typing.get_type_hints(kind) if typed else {}
-    if typed and (different := value.keys() ^ hints.keys()):
+    optional = kind.__optional_keys__ if typed else frozenset()
+    if typed and (different := (value.keys() ^ hints.keys()) - optional):
         name = min(different)
         return f" has no field {name}" if name in hints else f" has an unknown field {name}"
     fields: Any = value.items() if outer is dict else enumerate(value) if outer is list else ()

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -27,7 +27,13 @@ from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.evaluate import PolicyFactory
 from purejaxrl_sac.evaluate import policy as greedy_policy
 from purejaxrl_sac.experiment.devices import processes, resources
-from purejaxrl_sac.experiment.devices.mesh import fill, mesh_for, policy_state, trim
+from purejaxrl_sac.experiment.devices.mesh import (
+    fill,
+    mesh_for,
+    policy_state,
+    trim,
+    use_all_cores,
+)
 from purejaxrl_sac.experiment.errors import (
     DamagedError,
     InsufficientMemoryError,
@@ -47,10 +53,11 @@ from purejaxrl_sac.experiment.runs.directory import (
 )
 from purejaxrl_sac.experiment.runs.display import Reporter
 from purejaxrl_sac.experiment.runs.loggers import LoggerFactory, Logs
+from purejaxrl_sac.experiment.runs.measures import Measure, Measures, measured_again
 from purejaxrl_sac.experiment.runs.plans import Plan, Progress, Result
 from purejaxrl_sac.experiment.statistics import iqm
 from purejaxrl_sac.train import seed_state
-from purejaxrl_sac.types import PyTree, TrainState
+from purejaxrl_sac.types import PyTree, TrainState, Wrapper
 
 if TYPE_CHECKING:
     import pandas
@@ -151,6 +158,8 @@ def run(
     checkpoint_minutes: float = 5.0,
     keep: int = 2,
     loggers: Sequence[LoggerFactory] = (),
+    measure: Mapping[str, Measure] | None = None,
+    progress: bool | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
     """Trains, and writes metrics, checkpoints and results to a new directory.
@@ -169,19 +178,24 @@ def run(
         checkpoint_minutes: time between checkpoints; the last one is written at the end.
         keep: number of checkpoints to keep.
         loggers: see `runs.loggers`.
-        reporter: receives messages and progress; None for no output.
+        measure: name -> function of one seed's state, evaluated after each chunk; see
+            `runs.measures`.
+        progress: whether to show it; None for on a terminal and in a notebook.
+        reporter: receives messages and progress, instead.
 
     Raises:
         ConfigError: bad input, or too little memory; nothing is written.
         RunError: the machine failed during training; `resume` continues from the last checkpoint.
         StoppedError: SIGINT or SIGTERM was received; a checkpoint has been written.
     """
+    use_all_cores(seeds)
     plan = plans.plan(
         parameters.fixed(config), seeds, seed=seed, chunks=chunks, episodes=episodes,
         eval_every=eval_every, eval_episodes=eval_episodes, variants=variants,
     )  # fmt: skip
     check_storage(keep, checkpoint_minutes)
     mesh = mesh_for(plan.lanes, devices)
+    measures = Measures(measure or {}, plan, mesh)
     directory = RunDirectory(Path(out))
     _check_same_in_all_processes(directory, plan, mesh)
     resources.check_state(plan, mesh)
@@ -190,10 +204,12 @@ def run(
         processes.on_first(directory.check_new)
         try:
             with failures_as_run_errors(directory):
-                processes.on_first(lambda: directory.write_plan(plan, keep, mesh))
+                references = measures.references()
+                processes.on_first(lambda: directory.write_plan(plan, keep, mesh, references))
                 return _train(
                     directory, plan, mesh, None, checkpoint_minutes=checkpoint_minutes,
-                    keep=keep, loggers=loggers, reporter=_first_process_only(reporter),
+                    keep=keep, loggers=loggers, measures=measures,
+                    reporter=_first_process_only(reporter, progress),
                 )  # fmt: skip
         finally:
             if processes.is_first():
@@ -204,19 +220,24 @@ def resume(
     path: Path | str,
     *,
     config: Config | None = None,
+    algorithm: Any = None,
+    env: Any = None,
+    wrappers: Sequence[Wrapper] | None = None,
+    trust: bool = False,
     steps: int | None = None,
     any_version: bool = False,
     devices: int | None = None,
     checkpoint_minutes: float = 5.0,
     keep: int | None = None,
     loggers: Sequence[LoggerFactory] = (),
+    measure: Mapping[str, Measure] | None = None,
+    progress: bool | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
     """Continues a run from its newest intact checkpoint, or from the start if there is none.
 
     Args:
-        config: the run's configuration, needed only if it has a custom algorithm, wrapper or
-            environment.
+        config, algorithm, env, wrappers, trust: code that files cannot store, as for `load`.
         steps: a larger `total_steps`, to extend the run; schedules then span the new total.
         any_version: allow other package versions and settings of JAX and XLA, under which numbers
             may differ from those of an uninterrupted run.
@@ -230,14 +251,17 @@ def resume(
             versions or settings.
     """
     directory = RunDirectory.find(Path(path))
-    reporter = _first_process_only(reporter)
+    reporter = _first_process_only(reporter, progress)
     with directory.locked_by_first(), failures_as_run_errors(directory):
-        old_plan = directory.read_plan(config)
+        given = record.Given(config, algorithm, env, wrappers, trust)
+        old_plan = directory.read_plan(given)
         document = directory.read_document()
         keep = document["keep"] if keep is None else keep
         check_storage(keep, checkpoint_minutes)
         plan = _extended_plan(directory, old_plan, steps)
         mesh = mesh_for(plan.lanes, devices)
+        given_measures = measured_again(document.get("measures", {}), measure, trust)
+        measures = Measures(given_measures, plan, mesh)
         _check_versions(directory, document, any_version, mesh, reporter)
         _check_same_in_all_processes(directory, plan, mesh)
         resources.check_state(plan, mesh)
@@ -256,23 +280,38 @@ def resume(
             if plan is not old_plan:
                 if directory.summary.exists():  # first, because without it a run can be resumed
                     directory.summary.rename(directory.path / f"summary-{old_plan.total}.json")
-                directory.write_plan(plan, keep, mesh)
+                directory.write_plan(plan, keep, mesh, measures.references())
             directory.truncate(plan.lanes, start)
 
         return _train(
             directory, plan, mesh, checkpoint, checkpoint_minutes=checkpoint_minutes, keep=keep,
-            loggers=loggers, reporter=reporter, before_training=update_directory,
+            loggers=loggers, measures=measures, reporter=reporter, before_training=update_directory,
         )  # fmt: skip
 
 
 def load(
-    path: Path | str, *, config: Config | None = None, best: bool = False, whole: bool = False
+    path: Path | str,
+    *,
+    config: Config | None = None,
+    algorithm: Any = None,
+    env: Any = None,
+    wrappers: Sequence[Wrapper] | None = None,
+    trust: bool = False,
+    best: bool = False,
+    whole: bool = False,
 ) -> Run:
     """Reads a run, which may still be training.
 
+    Files cannot store code. A run with an algorithm, wrapper or environment of one's own needs it
+    again: given as it is, or imported from where it was when the run was created, if `trust` says
+    so. It must be the same as before. Nothing else is ever imported from a run.
+
     Args:
-        config: the run's configuration, needed only if it has a custom algorithm, wrapper or
-            environment.
+        config: the run's configuration, instead of the following.
+        algorithm: the algorithm, its class of configurations, or a reference ("fork.py:name").
+        env: the environment, or a reference.
+        wrappers: all wrappers, the innermost first.
+        trust: whether to import the modules and files that the run names.
         best: read the policies that scored best in an evaluation, not the newest checkpoint.
         whole: restore environments and replay memory too, so that `train.run` can continue.
 
@@ -280,7 +319,7 @@ def load(
         ConfigError: not a run, or it has no checkpoint yet.
     """
     directory = RunDirectory.find(Path(path))
-    plan = directory.read_plan(config)
+    plan = directory.read_plan(record.Given(config, algorithm, env, wrappers, trust))
     like = split_state(engine.shapes(plan))
     if not whole or best:
         del like["rest"]
@@ -331,6 +370,7 @@ def _train(
     checkpoint_minutes: float,
     keep: int,
     loggers: Sequence[LoggerFactory],
+    measures: Measures,
     reporter: Reporter,
     before_training: Callable[[], None] = lambda: None,
 ) -> Run:
@@ -340,7 +380,7 @@ def _train(
     with contextlib.closing(Logs(directory.path, steps, makers, reporter)) as logs:
         return _train_logged(
             directory, plan, mesh, checkpoint, logs, checkpoint_minutes=checkpoint_minutes,
-            keep=keep, reporter=reporter, before_training=before_training,
+            keep=keep, measures=measures, reporter=reporter, before_training=before_training,
         )  # fmt: skip
 
 
@@ -353,6 +393,7 @@ def _train_logged(
     *,
     checkpoint_minutes: float,
     keep: int,
+    measures: Measures,
     reporter: Reporter,
     before_training: Callable[[], None],
 ) -> Run:
@@ -385,13 +426,14 @@ def _train_logged(
         last = history[-1] if history else None
         after = steps if checkpoint else 0
         for state, progress in engine.run_chunks(plan, programs, state, last):  # noqa: B020
+            progress = measures.add(progress, state)  # noqa: PLW2901
             if first:
                 directory.append(progress, after)
             after = progress.steps
             if is_best(progress, history) and progress.steps not in best.steps():
                 best.save(progress.steps, plan.lanes, policy=policy_state(state))
             history.append(_copied(progress))
-            logs.write(progress)
+            logs.write(progress, state)
             reporter.on_chunk(progress)
             due = time.monotonic() - saved >= 60 * checkpoint_minutes
             due, stop = processes.any_of(due, interrupts.received is not None)
@@ -492,9 +534,11 @@ def check_storage(keep: int, checkpoint_minutes: float) -> None:
     Bounds(float, at_least=0, infinite=True).check("checkpoint_minutes", checkpoint_minutes)
 
 
-def _first_process_only(reporter: Reporter | None) -> Reporter:
-    """The reporter in the first process; one without output in all others, and for None."""
-    return reporter if reporter and processes.is_first() else Reporter()
+def _first_process_only(reporter: Reporter | None, progress: bool | None) -> Reporter:
+    """The reporter in the first process; one without output in all others."""
+    if not processes.is_first():
+        return Reporter()
+    return reporter or display.default_reporter(progress)
 
 
 def _check_same_in_all_processes(directory: RunDirectory, plan: Plan, mesh: Mesh) -> None:

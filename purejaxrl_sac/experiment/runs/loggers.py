@@ -1,12 +1,15 @@
 """Loggers for TensorBoard and Weights & Biases.
 
-A logger is any function of a `Progress`; it is called after each chunk. If it has a method `close`,
-that is called when the run ends, for whatever reason. A logger factory receives the run directory
-and the environment steps that are done already: 0, or those before a resumption.
+A logger is any function of a `Progress`; it is called after each chunk. If it takes a second
+argument, that is the state of all lanes, padded for the devices: copy what you keep of it, because
+the next chunk reuses its memory. If it has a method `close`, that is called when the run ends, for
+whatever reason. A logger factory receives the run directory and the environment steps that are done
+already: 0, or those before a resumption.
 """
 
 from __future__ import annotations
 
+import inspect
 import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,15 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac import references
+from purejaxrl_sac.config import ConfigError, unknown
 from purejaxrl_sac.experiment.errors import reason
 from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import Reporter, means
 from purejaxrl_sac.experiment.runs.plans import Progress
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
+from purejaxrl_sac.types import TrainState
 
-Logger = Callable[[Progress], None]
+Logger = Callable[..., None]  # (Progress) or (Progress, TrainState)
 LoggerFactory = Callable[[Path, int], Logger]
 
 
@@ -131,10 +136,11 @@ class Logs:
             raise
         self.active = list(self.opened)
 
-    def write(self, progress: Progress) -> None:
+    def write(self, progress: Progress, state: TrainState) -> None:
         """Calls every logger that has not failed so far."""
         for log in list(self.active):
-            if not self._attempt(log, partial(log, progress)):
+            given = (progress, state) if _takes_state(log) else (progress,)
+            if not self._attempt(log, partial(log, *given)):
                 self.active.remove(log)
 
     def close(self) -> None:
@@ -151,6 +157,29 @@ class Logs:
             )
             return False
         return True
+
+
+def named(name: str) -> LoggerFactory:
+    """A logger factory by its name, or by a reference ("file.py:name").
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name in LOGGERS:
+        return LOGGERS[name]
+    if not references.is_reference(name):
+        raise unknown("logger", name, LOGGERS)
+    found: LoggerFactory = references.load(name)
+    return found
+
+
+def _takes_state(log: Logger) -> bool:
+    """Whether a logger takes a second argument."""
+    try:
+        inspect.signature(log).bind(None, None)
+    except (TypeError, ValueError):  # another number, or the signature is not known
+        return False
+    return True
 
 
 def _close(log: Logger) -> None:

@@ -7,15 +7,16 @@ import importlib.metadata
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from purejaxrl_sac.agents import ALGORITHMS, default_config, exported, name_of
+from purejaxrl_sac import references
+from purejaxrl_sac.agents import ALGORITHMS, configuration, default_config, exported, name_of
 from purejaxrl_sac.config import Config, ConfigError, bounds_of, unknown, validate
 from purejaxrl_sac.envs import parameters
-from purejaxrl_sac.experiment.runs import files, names
+from purejaxrl_sac.experiment.runs import files, names, recipes
 from purejaxrl_sac.normalize import WRAPPERS
 
 CONFIG_FORMAT = 2  # 1 named environment objects, lambdas and composed functions less exactly
@@ -55,7 +56,9 @@ def config_to_dict(config: Config) -> dict[str, Any]:
     wrappers = [names.function_name(wrapper) for wrapper in config.wrappers]
     env = names.environment_name(config.env)
     fields = _to_json(config.replace(algorithm=None, wrappers=(), env=env))
-    return {**fields, "schema": CONFIG_FORMAT, "algorithm": name, "wrappers": wrappers}
+    fields |= {"schema": CONFIG_FORMAT, "algorithm": name, "wrappers": wrappers}
+    recipe = recipes.describe(config)
+    return fields if recipe is None else {**fields, "recipe": recipe}
 
 
 def _with_old_names(config: Config) -> dict[str, Any]:
@@ -76,29 +79,48 @@ def _with_old_names(config: Config) -> dict[str, Any]:
     return {**config_to_dict(config), **old}
 
 
-def config_from_dict(data: dict[str, Any]) -> Config:
-    """The inverse of `config_to_dict`.
+class Given(NamedTuple):
+    """What a reader of a run supplies of its configuration, because files cannot store code."""
+
+    config: Config | None = None  # all of it
+    algorithm: Any = None  # see `agents.configuration`
+    env: Any = None  # an environment, or a reference
+    wrappers: Any = None  # a sequence of wrappers
+    trust: bool = False  # whether to import the references that the run has
+
+    def check(self, config: Config, written: dict[str, Any], path: Path) -> None:
+        """As `check_equal`, if anything was given or imported."""
+        if self.trust or any(x is not None for x in self[:-1]):
+            check_equal(config, written, path)
+
+
+NOTHING = Given()
+
+
+def config_from_dict(data: dict[str, Any], given: Given = NOTHING) -> Config:
+    """The inverse of `config_to_dict`; only references that are given or trusted are imported.
 
     Raises:
-        ConfigError: another version wrote the data, or it has an environment object, a custom
-            algorithm or wrapper, which JSON data cannot restore.
+        ConfigError: another version wrote the data; it has an environment object, a custom
+            algorithm or wrapper, which must be given or trusted; or these are not those written.
     """
-    data = dict(data)
-    if data.pop("schema", None) not in (1, CONFIG_FORMAT):
+    if data.get("schema") not in (1, CONFIG_FORMAT):
         raise ConfigError(f"the configuration has another format than {CONFIG_FORMAT}")
-    algorithm, wrappers = data.pop("algorithm", None), data.pop("wrappers", ())
-    custom = algorithm not in ALGORITHMS or not set(wrappers) <= set(WRAPPERS)
-    if custom or ":" in str(data.get("env")):  # an object, see `names.environment_name`
-        raise ConfigError(
-            f"{algorithm} on {data.get('env')} used a custom algorithm, environment or wrapper:"
-            " build the configuration in Python, and pass it as config"
-        )
+    if given.config is not None:
+        return given.config.replace(total_steps=data["total_steps"])
+    recipe = data.get("recipe") or {}
+    files.check(recipe, dict[str, Any], "recipe")
+    if given.trust:
+        recipes.warn_of_changes(recipe)
+    config = _algorithm(data, recipe, given)
+    env, wrappers = _env(data, recipe, given), _wrappers(data, recipe, given)
+    code = ("schema", "algorithm", "env", "wrappers", "recipe")
+    data = {name: value for name, value in data.items() if name not in code}
     if data.get("env_params") is not None:
         files.check(data["env_params"], dict[str, Any], "env_params")
-        data["env_params"] = parameters.changed(data.get("env"), data["env_params"])
-    config = default_config(algorithm)
+        data["env_params"] = parameters.changed(env, data["env_params"])
     kinds = {name: bounds.kind for name, bounds in bounds_of(type(config)).items()}
-    fields = {f.name for f in dataclasses.fields(config)} - {"algorithm", "wrappers"}
+    fields = {f.name for f in dataclasses.fields(config)} - {*code}
     if missing := fields - data.keys():
         raise ConfigError(f"the configuration has no field {min(missing)}")
     for name, value in data.items():
@@ -108,15 +130,64 @@ def config_from_dict(data: dict[str, Any]) -> Config:
             data[name] = tuple(value)
         elif kinds.get(name) is float and (value in parameters.INFINITE or isinstance(value, int)):
             data[name] = float(value)
-    config = config.replace(**data, wrappers=tuple(WRAPPERS[name] for name in wrappers))
+    config = config.replace(**data, env=env, wrappers=wrappers)
     validate(config)
     return config
+
+
+def _algorithm(data: dict[str, Any], recipe: recipes.Recipe, given: Given) -> Config:
+    """The default configuration of the algorithm."""
+    name, kind = data.get("algorithm"), recipe.get("config")
+    if given.algorithm is not None:
+        return configuration(given.algorithm)
+    if name in ALGORITHMS and kind is None:
+        return default_config(name)
+    _check_trusted("algorithm", name, kind or recipe.get("algorithm"), given)
+    function = recipes.function(recipe["algorithm"])
+    return references.load(kind)(algorithm=function) if kind else configuration(function)
+
+
+def _env(data: dict[str, Any], recipe: recipes.Recipe, given: Given) -> Any:
+    name = data.get("env")
+    if given.env is not None:
+        return references.make(given.env) if references.is_reference(given.env) else given.env
+    if not references.is_reference(name):
+        return name
+    _check_trusted("env", name, recipe.get("env"), given)
+    return references.make(recipe["env"])
+
+
+def _wrappers(data: dict[str, Any], recipe: recipes.Recipe, given: Given) -> tuple[Any, ...]:
+    written = data.get("wrappers", [])
+    if given.wrappers is not None:
+        return tuple(given.wrappers)
+    if set(written) <= set(WRAPPERS):
+        return tuple(WRAPPERS[name] for name in written)
+    described = recipe.get("wrappers") or [None]
+    missing = None in described
+    _check_trusted("wrappers", ", ".join(written), None if missing else described, given)
+    return tuple(map(recipes.function, described))
+
+
+def _check_trusted(field: str, name: object, recipe: object, given: Given) -> None:
+    """Raises ConfigError unless the code of a field has references, and is trusted."""
+    flag = f" (--{field})" if field != "wrappers" else ""
+    if not (found := sorted(set(recipes.named(recipe)))):
+        raise ConfigError(f"its {field} is {name}, which no reference names: pass {field}=...")
+    if not given.trust:
+        places = ", ".join(f"{x} ({references.location(x)})" for x in found)
+        raise ConfigError(
+            f"its {field} is code of its own, {places}: to import it, pass trust=True (--trust), or"
+            f" name it again as {field}=...{flag}"
+        )
 
 
 def check_equal(config: Config, written: dict[str, Any], path: Path) -> None:
     """Raises ConfigError with the first field in which a configuration is not the one written."""
     found = _with_old_names(config) if written.get("schema") == 1 else config_to_dict(config)
     for name in dict.fromkeys((*written, *found)):
+        if name == "recipe":  # the same code may be named in several ways
+            continue
         if found.get(name) != written.get(name):
             here, there = names.differing(str(found.get(name)), str(written.get(name)))
             raise ConfigError(

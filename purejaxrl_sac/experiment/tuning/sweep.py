@@ -32,6 +32,7 @@ from purejaxrl_sac.experiment.tuning.points import (
     static_values,
     variants,
 )
+from purejaxrl_sac.types import Wrapper
 
 SWEEP_FORMAT = 2  # 1 had no checksums
 FRESH = 1_000_003  # offset from a sweep's root seed to that of the fresh seeds
@@ -209,28 +210,37 @@ def _document(sweep: Sweep) -> dict[str, Any]:
     return sweep._asdict() | stamp
 
 
-def resume(path: Path | str, *, config: Config | None = None, **options: Any) -> SweepResult:
+def resume(
+    path: Path | str,
+    *,
+    config: Config | None = None,
+    algorithm: Any = None,
+    env: Any = None,
+    wrappers: Sequence[Wrapper] | None = None,
+    trust: bool = False,
+    **options: Any,
+) -> SweepResult:
     """Resume a sweep; finished batches are not trained again.
 
     Args:
-        config: needed only with an algorithm, wrappers or environment of your own.
+        config, algorithm, env, wrappers, trust: code that files cannot store, as for
+            `lifecycle.load`.
         options: see `train_remaining`.
 
     Raises:
         ConfigError: not a sweep, or written by another version.
     """
-    return train_remaining(Path(path), read(Path(path), config), **options)
+    given = record.Given(config, algorithm, env, wrappers, trust)
+    return train_remaining(Path(path), read(Path(path), given), **options)
 
 
-def read(path: Path, config: Config | None = None) -> Sweep:
+def read(path: Path, given: record.Given = record.NOTHING) -> Sweep:
     """Read the plan of a sweep from its directory; arguments and errors as for `resume`."""
     if not files.exists(path / "sweep.json"):
         raise ConfigError(f"{path} is not a sweep: it has no sweep.json")
     document = read_document(path)
-    if config is None:
-        config = record.config_from_dict(document["config"])
-    else:
-        record.check_equal(config, document["config"], path)
+    config = record.config_from_dict(document["config"], given)
+    given.check(config, document["config"], path)
     points = [
         {k: tuple(x) if isinstance(x, list) else x for k, x in point.items()}
         for point in document["points"]

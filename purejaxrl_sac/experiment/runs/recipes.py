@@ -1,0 +1,113 @@
+"""How the code of a configuration is imported again: references, as JSON data of a run.
+
+A recipe is written where a configuration has code that the package does not list: a class of
+configurations, an algorithm, an environment object or a wrapper. It is imported only where its
+reader trusts it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from purejaxrl_sac import references
+from purejaxrl_sac.agents import ALGORITHMS, default_config, exported
+from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.experiment.errors import RunWarning
+from purejaxrl_sac.normalize import WRAPPERS
+
+Recipe = dict[str, Any]  # "config", "algorithm", "env", "wrappers" and "files"
+
+
+def describe(config: Config) -> Recipe | None:
+    """The recipe of a configuration; None if the package lists all of its code.
+
+    A part that no reference names is null: it must be given again.
+    """
+    algorithm = _described(config.algorithm)
+    listed = isinstance(algorithm, str) and algorithm in ALGORITHMS
+    plain = listed and type(config) is type(default_config(algorithm))
+    if plain and {*config.wrappers} <= {*WRAPPERS.values()} and isinstance(config.env, str):
+        return None
+    recipe = {
+        "config": None if plain else references.known(type(config)),
+        "algorithm": algorithm,
+        "env": config.env if isinstance(config.env, str) else references.known(config.env),
+        "wrappers": [_described(wrapper) for wrapper in config.wrappers],
+    }
+    return {**recipe, "files": {x: references.checksum(x) for x in sorted(set(named(recipe)))}}
+
+
+def named(recipe: object) -> Iterator[str]:
+    """The references of a recipe."""
+    if references.is_reference(recipe):
+        yield str(recipe)
+    elif isinstance(recipe, dict | list):
+        for part in recipe.values() if isinstance(recipe, dict) else recipe:
+            yield from named(part)
+
+
+def warn_of_changes(recipe: Recipe) -> None:
+    """Warns of files that have changed since the recipe was written."""
+    for reference, checksum in recipe.get("files", {}).items():
+        if checksum is not None and references.checksum(reference) != checksum:
+            where = reference.rpartition(":")[0]
+            text = f"{where} has changed since the run was created: numbers may differ"
+            warnings.warn(RunWarning(text), stacklevel=2)
+
+
+def function(described: Any) -> Any:
+    """The function of a recipe; its references are imported.
+
+    Raises:
+        ConfigError: it cannot be imported.
+    """
+    if isinstance(described, str):
+        if described in ALGORITHMS:
+            return exported(described)
+        return WRAPPERS[described] if described in WRAPPERS else references.load(described)
+    if not (isinstance(described, dict) and {"function", "args", "keywords"} <= described.keys()):
+        raise ConfigError("no reference names this function: give it again")
+    args = [_restored(x) for x in described["args"]]
+    keywords = {name: _restored(x) for name, x in described["keywords"].items()}
+    return functools.partial(function(described["function"]), *args, **keywords)
+
+
+def _described(value: Any) -> Any:
+    """A function as a listed name, a reference, or a call of one with arguments; else None."""
+    for name in ALGORITHMS:
+        if exported(name) is value:
+            return name
+    for name, wrapper in WRAPPERS.items():
+        if wrapper is value:
+            return name
+    if (known := references.known(value)) is not None:
+        return known
+    if not isinstance(value, functools.partial):
+        return None
+    described = {
+        "function": _described(value.func),
+        "args": [_argument(x) for x in value.args],
+        "keywords": {name: _argument(x) for name, x in value.keywords.items()},
+    }
+    missing = [described["function"], *described["args"], *described["keywords"].values()]
+    return None if None in missing else described
+
+
+def _argument(value: Any) -> Any:
+    if callable(value):
+        described = _described(value)
+        return None if described is None else {"code": described}
+    try:
+        return {"value": value} if json.loads(json.dumps(value)) == value else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _restored(argument: Any) -> Any:
+    if not isinstance(argument, dict) or argument.keys() not in ({"code"}, {"value"}):
+        raise ConfigError("the recipe has an argument that is neither code nor a value")
+    return function(argument["code"]) if "code" in argument else argument["value"]
