@@ -24,6 +24,7 @@ from scripts.accelerators import report as accelerators
 
 PAGE = record.FOLDER / "README.md"
 README = record.ROOT / "README.md"
+RECORDED = "# greedy return, IQM [95 % interval]: "  # before a score in the files of presets
 SCORES = dependencies.PACKAGE / "cli" / "scores.json"
 LIMITATIONS = tomllib.loads((record.FOLDER / "limitations.toml").read_text())
 PUBLISHED = pictures.PUBLISHED
@@ -441,6 +442,36 @@ def learned(readme: str) -> str:
     return re.sub(r"(?m)^(\| `\w+`.*\|[^|]*)\|[^|]*\|$", filled, readme)
 
 
+def preset_files() -> dict[Path, str]:
+    """The files of presets, with the recorded scores above their tables."""
+    found = json.loads(scores())
+    texts = {}
+    for path in sorted((dependencies.PACKAGE / "presets").glob("*.toml")):
+        envs = tomllib.loads(path.read_text())["env"]
+        envs = [envs] if isinstance(envs, str) else envs
+        lines = []
+        for line in path.read_text().splitlines():
+            if table := re.fullmatch(r"\[(\w+)\]", line):
+                for env in envs:
+                    if score := found.get(f"{table[1]} {env}"):
+                        prefix = f"{env}: " if len(envs) > 1 else ""
+                        lines.append(f"{RECORDED}{prefix}{scored(score)}")
+            if not line.startswith(RECORDED):
+                lines.append(line)
+        texts[path] = "\n".join(lines) + "\n"
+    return texts
+
+
+def scored(score: dict) -> str:
+    """A recorded score as text."""
+    low, high = score.get("interval", ("?", "?"))
+    worst = f", worst {score['worst']:g}" if "worst" in score else ""
+    return (
+        f"{score['value']:g} [{low:g}, {high:g}]{worst} over {score['seeds']} seeds"
+        f" ({score['version']})"
+    )
+
+
 def scores() -> str:
     """The last score of each preset as JSON, which `purejaxrl-sac list` shows."""
     found = {}
@@ -457,7 +488,7 @@ def scores() -> str:
 def outdated() -> list[Path]:
     """Rendered files that do not show the rows as they are now."""
     readme = learned(README.read_text())
-    texts = {PAGE: page(), README: readme, SCORES: scores()}
+    texts = {PAGE: page(), README: readme, SCORES: scores(), **preset_files()}
     texts[accelerators.PAGE] = accelerators.current()
     wrong = [path for path, text in texts.items() if path.read_text() != text]
     return wrong + pictures.outdated()
@@ -474,6 +505,8 @@ def main() -> int:
     PAGE.write_text(page())
     README.write_text(learned(README.read_text()))
     SCORES.write_text(scores())
+    for path, text in preset_files().items():
+        path.write_text(text)
     accelerators.write()
     pictures.write()
     return 0

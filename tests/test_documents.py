@@ -188,7 +188,8 @@ def test_the_wheel_is_complete(tmp_path):
         names = set(archive.namelist())
     information = {name for name in names if ".dist-info/" in name}
     data = ("py.typed", "CHANGELOG.md", "cli/scores.json")
-    wanted = modules | {f"purejaxrl_sac/{name}" for name in data}
+    presets = {str(path.relative_to(ROOT)) for path in (ROOT / "purejaxrl_sac").rglob("*.toml")}
+    wanted = modules | presets | {f"purejaxrl_sac/{name}" for name in data}
     assert names - information == wanted
     assert any(name.endswith("/LICENSE") for name in information)
 

@@ -516,7 +516,7 @@ def test_a_custom_algorithm_is_resumed_with_its_config(tmp_path):
 
     config = TINY.replace(algorithm=mine)
     stopped(tmp_path / "run", config)
-    with pytest.raises(ConfigError, match="build the configuration in Python"):
+    with pytest.raises(ConfigError, match="no reference names: pass algorithm="):
         prl.experiment.resume(tmp_path / "run")
     with pytest.raises(ConfigError, match="is not the one"):
         prl.experiment.resume(tmp_path / "run", config=config.replace(gamma=0.5))
@@ -751,7 +751,7 @@ def test_functions_are_named_with_their_parts():
 )
 def test_a_run_goes_on_only_with_its_own_environment_and_algorithm(changes, message, firm):
     path, config = firm
-    with pytest.raises(ConfigError, match="custom algorithm, environment or wrapper"):
+    with pytest.raises(ConfigError, match=r"env is .*pass"):
         prl.experiment.load(path)
     assert prl.experiment.load(path, config=config).evaluate(8).shape == (2, 8)
     for read in (prl.experiment.load, prl.experiment.resume):

@@ -324,8 +324,16 @@ def exported(name: str) -> Any:
 
 
 def name_of(config: Config) -> str:
-    """The name a configuration's algorithm is listed under, else the function's own."""
-    for name in ALGORITHMS:
-        if exported(name) is config.algorithm:
-            return name
-    return getattr(config.algorithm, "__name__", type(config).__name__)
+    """The name a configuration's algorithm is listed under, else its own.
+
+    A listed algorithm with other parts is called "dqn(bootstrap=double)", unless it has a class of
+    configurations of its own, whose name it has then.
+    """
+    algorithm, base = config.algorithm, base_name(config)
+    if base is not None and exported(base) is algorithm:
+        return base
+    if base is not None and type(config) is exported(ALGORITHMS[base][1]):
+        parts = getattr(algorithm, "keywords", {}).items()
+        named = ", ".join(f"{k}={getattr(x, '__name__', x)}" for k, x in parts)
+        return f"{base}({named})"
+    return getattr(algorithm, "__name__", type(config).__name__)

@@ -12,7 +12,7 @@ from typing import Any
 
 import purejaxrl_sac
 from purejaxrl_sac.agents import ALGORITHMS
-from purejaxrl_sac.cli import results, training
+from purejaxrl_sac.cli import config_files, results, training
 from purejaxrl_sac.cli.options import (
     EvalOptions,
     ExportOptions,
@@ -39,12 +39,16 @@ purejaxrl-sac: reinforcement learning in JAX, compiled into a single lax.scan
   purejaxrl-sac export RUN [--out DIRECTORY]           export a policy that needs only JAX
   purejaxrl-sac info RUN                               show configuration and status of a run
   purejaxrl-sac list                                   list algorithms, environments and presets
+  purejaxrl-sac preset ALGORITHM [ENVIRONMENT]         print a configuration file, for --config
   purejaxrl-sac COMMAND --help                         show every flag of a command
   purejaxrl-sac --version                              show the version
 
 for example
   purejaxrl-sac train sac --env Pendulum-v1 --seeds 8 --name demo
   purejaxrl-sac eval runs/demo --episodes 1000
+  purejaxrl-sac preset sac Pendulum-v1 > experiment.toml
+  purejaxrl-sac train --config experiment.toml --learning-rate 1e-3
+  purejaxrl-sac train fork.py:MyConfig --env maze.py:Maze
 
 exit status: 0 success, 1 disk or machine failure, 2 invalid input, 130 or 143 stopped by Ctrl-C or
 SIGTERM after a checkpoint (continue with resume)
@@ -129,7 +133,7 @@ def dispatch(arguments: list[str]) -> None:
     Raises:
         ConfigError: invalid input.
     """
-    match arguments:
+    match config_files.expanded(arguments):
         case [] | ["-h" | "--help" | "help"] | ["train"] | ["train", "-h" | "--help"]:
             print(USAGE)
         case ["--version"]:
@@ -138,6 +142,8 @@ def dispatch(arguments: list[str]) -> None:
             results.list_all()
         case ["list", *rest]:
             raise ConfigError(f"list takes no arguments, but was given {' '.join(rest)}")
+        case ["preset", *named]:
+            results.print_preset(named)
         case ["train", algorithm, *flags]:
             training.train(parse_with_preset(TrainOptions, "train", algorithm, flags))
         case ["sweep", algorithm, *flags] if not algorithm.startswith("-"):
@@ -150,7 +156,7 @@ def dispatch(arguments: list[str]) -> None:
         case [command, *_]:
             if (name := command.lower().replace("-", "_")) in ALGORITHMS:
                 raise ConfigError(f"no command is called {command}: did you mean train {name}?")
-            known = ", ".join(["train", "sweep", *COMMANDS, "list"])
+            known = ", ".join(["train", "sweep", *COMMANDS, "list", "preset"])
             raise ConfigError(f"no command is called {command}: use one of {known}")
 
 

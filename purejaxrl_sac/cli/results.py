@@ -13,7 +13,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from purejaxrl_sac.agents import ALGORITHMS
+from purejaxrl_sac.agents import ALGORITHMS, preset
 from purejaxrl_sac.cli.options import (
     EvalOptions,
     ExportOptions,
@@ -116,13 +116,41 @@ def list_all() -> None:
     )
     for column in ("algorithm", "environment", "steps", "score", "worst", "seeds"):
         presets.add_column(column, no_wrap=True)
-    scores = json.loads(Path(__file__).with_name("scores.json").read_text())
-    for algorithm, environment in PRESETS:
-        presets.add_row(algorithm, environment, *_score(scores.get(f"{algorithm} {environment}")))
+    recorded, listed = scores(), list(ALGORITHMS)
+    for algorithm, environment in sorted(PRESETS, key=lambda x: (listed.index(x[0]), x[1])):
+        presets.add_row(algorithm, environment, *_score(recorded.get(f"{algorithm} {environment}")))
     console = Console()
     console.print(algorithms)
     console.print(presets)
     console.print("environments: " + ", ".join(envs.names()))
+
+
+def print_preset(named: list[str]) -> None:
+    """Print the configuration of an algorithm on an environment as TOML, with its recorded score.
+
+    Args:
+        named: the algorithm and, unless it is the algorithm's own, the environment.
+
+    Raises:
+        ConfigError: there is no such algorithm or environment.
+    """
+    from purejaxrl_sac import envs
+    from purejaxrl_sac.experiment.runs import configuration
+
+    if not 1 <= len(named) <= 2 or named[0].startswith("-"):
+        raise ConfigError("give an algorithm and an environment, such as preset sac Pendulum-v1")
+    config = preset(*named)
+    envs.make(config.env)  # checks its name
+    score = list(_score(scores().get(f"{named[0]} {config.env}")))
+    names = ("steps", "greedy return (IQM)", "worst", "seeds")
+    found = ", ".join(f"{name}: {x}" for name, x in zip(names, score, strict=False) if x)
+    print(configuration.text(configuration.of_config(config), found), end="")
+
+
+def scores() -> dict[str, Any]:
+    """The recorded score of each preset, by "algorithm environment"."""
+    found: dict[str, Any] = json.loads(Path(__file__).with_name("scores.json").read_text())
+    return found
 
 
 def _score(found: dict[str, Any] | None) -> Iterator[str]:

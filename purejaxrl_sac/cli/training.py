@@ -71,9 +71,10 @@ def output_directory(options: NewRunOptions, prefix: str = "") -> Path:
         return Path("runs") / name
     if processes.is_distributed():
         raise ConfigError("several processes share a directory: give --name or --out")
-    env = env_name(options.config.env)
+    env = env_name(options.config.env).replace("/", "-")
+    algorithm = name_of(options.config).partition("(")[0]
     now = datetime.now().strftime("%Y%m%d-%H%M%S-%f")  # two runs may start in one second
-    return Path("runs") / f"{prefix}{name_of(options.config)}-{env.replace('/', '-')}-{now}"
+    return Path("runs") / f"{prefix}{algorithm}-{env}-{now}"
 
 
 def sweep(options: SweepOptions) -> None:

@@ -22,11 +22,11 @@ from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.experiment.devices import processes
 from purejaxrl_sac.experiment.devices.resources import format_bytes
 from purejaxrl_sac.experiment.errors import InUseError, RunWarning
-from purejaxrl_sac.experiment.runs import files, record
+from purejaxrl_sac.experiment.runs import configuration, files, record
 from purejaxrl_sac.experiment.runs.plans import EVALUATED_POLICIES, Plan, Progress
 
 RUN_FORMAT = 4  # 1 had no checkpoints, 2 other keys and checksums, 3 no checksums of documents
-LEFTOVERS = ("lock", "config.json.part")  # of a run that was killed before it had a plan
+LEFTOVERS = ("lock", "config.json.part", "config.toml", "config.toml.part")
 PER_LANE = ("failed_step", "episodes", "episode_return", "episode_length")  # fields of `Progress`
 SCALARS = {"steps": int, "after": int, "seconds": float}  # all other fields of a row are per lane
 
@@ -184,6 +184,8 @@ class RunDirectory:
     ) -> None:
         """Writes `config.json`: everything that reproduces the run, and `keep`.
 
+        Its configuration is also written to `config.toml`, to be read and to be trained again.
+
         Args:
             measures: name -> reference, of the run's measures.
         """
@@ -199,6 +201,9 @@ class RunDirectory:
             "revision": git_revision(),
             **({"measures": dict(measures)} if measures else {}),
         }
+        contents = configuration.of_plan(plan, measures)
+        comment = "the configuration of this run: purejaxrl-sac train --config"
+        files.write_text(self.path / "config.toml", configuration.text(contents, comment))
         files.write_document(self.path / "config.json", document)
 
     def read_document(self) -> RunDocument:

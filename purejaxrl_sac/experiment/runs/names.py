@@ -71,7 +71,15 @@ def differing(one: str, other: str) -> tuple[str, str]:
     return cut(one), cut(other)
 
 
+def listed_name(function: Any) -> str | None:
+    """The name that an algorithm or a wrapper of the package is listed under; None otherwise."""
+    lists = ((WRAPPERS, WRAPPERS.get), (ALGORITHMS, exported))
+    return next((name for names, get in lists for name in names if get(name) is function), None)
+
+
 def _function(function: Any, seen: Seen) -> str:
+    if (known := listed_name(function)) is not None:
+        return known
     if isinstance(function, functools.partial):
         inside = (*seen, id(function))
         given = [_value(x, inside) for x in function.args]
@@ -81,11 +89,6 @@ def _function(function: Any, seen: Seen) -> str:
         return f"{_value(function.__self__, seen)}.{function.__name__}"
     name = getattr(function, "__qualname__", None) or getattr(function, "__name__", None)
     module = getattr(function, "__module__", None) or ""
-    listed = [name for name, wrapper in WRAPPERS.items() if wrapper is function]
-    if name in ALGORITHMS and exported(name) is function:
-        listed.append(name)
-    if listed:
-        return listed[0]
     if not isinstance(function, types.FunctionType | types.BuiltinFunctionType | type):
         return _object(function, seen)
     text = f"{module}:{name}"

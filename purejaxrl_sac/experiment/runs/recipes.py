@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from purejaxrl_sac import references
-from purejaxrl_sac.agents import ALGORITHMS, default_config, exported
+from purejaxrl_sac.agents import ALGORITHMS, base_name, default_config, exported
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment.errors import RunWarning
+from purejaxrl_sac.experiment.runs import names
 from purejaxrl_sac.normalize import WRAPPERS
 
 Recipe = dict[str, Any]  # "config", "algorithm", "env", "wrappers" and "files"
@@ -27,15 +28,15 @@ def describe(config: Config) -> Recipe | None:
 
     A part that no reference names is null: it must be given again.
     """
-    algorithm = _described(config.algorithm)
-    listed = isinstance(algorithm, str) and algorithm in ALGORITHMS
-    plain = listed and type(config) is type(default_config(algorithm))
-    if plain and {*config.wrappers} <= {*WRAPPERS.values()} and isinstance(config.env, str):
+    algorithm, base = _described(config.algorithm), base_name(config)
+    listed = base is not None and type(config) is type(default_config(base))
+    wrapped = {*config.wrappers} - {*WRAPPERS.values()}
+    if listed and algorithm == base and not wrapped and isinstance(config.env, str):
         return None
     recipe = {
-        "config": None if plain else references.known(type(config)),
+        "config": None if listed else references.known(type(config)),
         "algorithm": algorithm,
-        "env": config.env if isinstance(config.env, str) else references.known(config.env),
+        "env": config.env if isinstance(config.env, str) else _environment(config.env),
         "wrappers": [_described(wrapper) for wrapper in config.wrappers],
     }
     return {**recipe, "files": {x: references.checksum(x) for x in sorted(set(named(recipe)))}}
@@ -76,15 +77,21 @@ def function(described: Any) -> Any:
     return functools.partial(function(described["function"]), *args, **keywords)
 
 
+def _environment(env: Any) -> str | None:
+    """The reference of an environment, or of its class if that makes an equal one."""
+    known, kind = references.known(env), references.known(type(env))
+    if known is not None or kind is None:
+        return known
+    try:
+        made = names.environment_name(type(env)())
+    except Exception:  # code of one's own, which may need arguments
+        return None
+    return kind if made == names.environment_name(env) else None
+
+
 def _described(value: Any) -> Any:
     """A function as a listed name, a reference, or a call of one with arguments; else None."""
-    for name in ALGORITHMS:
-        if exported(name) is value:
-            return name
-    for name, wrapper in WRAPPERS.items():
-        if wrapper is value:
-            return name
-    if (known := references.known(value)) is not None:
+    if (known := names.listed_name(value) or references.known(value)) is not None:
         return known
     if not isinstance(value, functools.partial):
         return None

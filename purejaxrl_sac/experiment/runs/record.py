@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from purejaxrl_sac import references
-from purejaxrl_sac.agents import ALGORITHMS, configuration, default_config, exported, name_of
+from purejaxrl_sac.agents import ALGORITHMS, configuration, default_config, name_of
 from purejaxrl_sac.config import Config, ConfigError, bounds_of, unknown, validate
 from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.experiment.runs import files, names, recipes
@@ -50,9 +50,7 @@ def config_to_dict(config: Config) -> dict[str, Any]:
     See `names.function_name` and `names.environment_name`.
     """
     config = parameters.free(config)
-    name = name_of(config)
-    if name not in ALGORITHMS or exported(name) is not config.algorithm:
-        name = names.function_name(config.algorithm)
+    name = names.function_name(config.algorithm)
     wrappers = [names.function_name(wrapper) for wrapper in config.wrappers]
     env = names.environment_name(config.env)
     fields = _to_json(config.replace(algorithm=None, wrappers=(), env=env))
@@ -142,8 +140,9 @@ def _algorithm(data: dict[str, Any], recipe: recipes.Recipe, given: Given) -> Co
         return configuration(given.algorithm)
     if name in ALGORITHMS and kind is None:
         return default_config(name)
-    _check_trusted("algorithm", name, kind or recipe.get("algorithm"), given)
-    function = recipes.function(recipe["algorithm"])
+    described = recipe.get("algorithm")
+    _check_trusted("algorithm", name, described and [described, kind], given)
+    function = recipes.function(described)
     return references.load(kind)(algorithm=function) if kind else configuration(function)
 
 

@@ -1,0 +1,98 @@
+"""Configuration files: TOML whose contents precede the flags of a command."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from purejaxrl_sac import references
+from purejaxrl_sac.config import ConfigError, shown
+
+TABLES = ("env_params", "parts", "measure", "grid", "range")  # name -> value, as flags NAME=VALUE
+
+
+def expanded(arguments: list[str]) -> list[str]:
+    """A command line with the contents of a file instead of `--config FILE`.
+
+    What is given on the command line is preferred.
+
+    Args:
+        arguments: `train` or `sweep`, an algorithm, unless the file has one, and flags; other
+            command lines are returned as they are.
+
+    Raises:
+        ConfigError: the file cannot be read, or names code without `--trust`.
+    """
+    files = [x for x in arguments if x.partition("=")[0] == "--config"]
+    if not files or arguments[0] not in ("train", "sweep"):
+        return arguments
+    command, *rest = arguments
+    at = rest.index(files[0])
+    name, _, value = rest.pop(at).partition("=")
+    if not value and at == len(rest):
+        raise ConfigError(f"{name} needs a file, such as {name} experiment.toml")
+    path = Path(value or rest.pop(at))
+    trusted = "--trust" in rest
+    rest = [x for x in rest if x != "--trust"]
+    contents = read(path)
+    algorithm = contents.pop("algorithm", None)
+    if rest and not rest[0].startswith("-"):
+        algorithm, rest = rest[0], rest[1:]
+    if algorithm is None:
+        raise ConfigError(f"{path} has no algorithm: add one, or give it before --config")
+    words = [word for name, value in contents.items() for word in _flag(path, name, value, rest)]
+    if not trusted and (code := [*filter(references.is_reference, _texts(algorithm, contents))]):
+        places = ", ".join(f"{x} ({references.location(x)})" for x in code)
+        raise ConfigError(f"{path} names code, {places}: add --trust to import it")
+    return [command, str(algorithm), *words, *rest]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The contents of a file, or of `config.toml` in a run directory.
+
+    Raises:
+        ConfigError: it does not exist or is not TOML.
+    """
+    path = path / "config.toml" if path.is_dir() else path
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+
+
+def _flag(path: Path, name: str, value: Any, given: list[str]) -> Iterator[str]:
+    """A key as a flag and its values; nothing if it is given on the command line."""
+    flag = "--" + name.replace("_", "-")
+    if any(x == flag or x.startswith(f"{flag}=") for x in given) or value is False:
+        return
+    yield flag
+    if isinstance(value, dict):
+        if name not in TABLES:
+            raise ConfigError(f"{path} has a table {name}: tables are {', '.join(TABLES)}")
+        for key, x in value.items():
+            yield f"{key}={','.join(map(_text, x)) if isinstance(x, list) else _text(x)}"
+    elif isinstance(value, list):
+        yield from map(_text, value)
+    elif value is not True:
+        yield _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):  # layers in a grid, as 64x64
+        return "x".join(map(_text, value))
+    if not isinstance(value, str | int | float | dict):
+        raise ConfigError(f"{shown(value)} is neither text nor a number: correct the file")
+    return str(value)
+
+
+def _texts(*values: Any) -> Iterator[str]:
+    """All texts in the contents of a file, those of tables and lists included."""
+    for value in values:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict | list):
+            yield from _texts(*(value.values() if isinstance(value, dict) else value))

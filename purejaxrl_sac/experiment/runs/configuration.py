@@ -1,0 +1,92 @@
+"""Configurations as TOML: the files that `train --config` reads, and that a run has beside it.
+
+    algorithm = "sac"
+    env = "Pendulum-v1"
+    seeds = 8
+    learning_rate = 0.001
+
+Keys are the flags of `train` with underscores: fields of the configuration and options of the run.
+`env_params`, `parts` and `measure` are tables.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import tomli_w
+
+from purejaxrl_sac.config import Config
+from purejaxrl_sac.experiment.runs import names, record
+from purejaxrl_sac.experiment.runs.plans import Plan
+from purejaxrl_sac.normalize import WRAPPERS
+
+HIDDEN = ("schema", "algorithm", "env", "wrappers", "env_params", "recipe")
+
+
+def of_config(config: Config) -> dict[str, Any]:
+    """A configuration as the contents of a file.
+
+    Code that is not listed is named by its references; where it has none, there is the text of
+    `names`, which `train` refuses.
+    """
+    data = record.config_to_dict(config)
+    recipe = data.get("recipe", {})
+    algorithm, parts = _algorithm(recipe.get("algorithm"))
+    if kind := recipe.get("config"):
+        default = names.function_name(type(config)().algorithm)
+        algorithm, parts = kind, {} if default == data["algorithm"] else parts
+    found: dict[str, Any] = {
+        "algorithm": algorithm or data["algorithm"],
+        "env": recipe.get("env") or data["env"],
+        **{name: "None" if x is None else x for name, x in data.items() if name not in HIDDEN},
+    }
+    found = {name: math.inf if x == "inf" else x for name, x in found.items()}
+    if normalize := [name for name in data["wrappers"] if name in WRAPPERS]:
+        found["normalize"] = normalize
+    if others := [str(x) for x in recipe.get("wrappers", []) if x not in WRAPPERS]:
+        found["wrap"] = others
+    if data.get("env_params") is not None:
+        found["env_params"] = _without_none(data["env_params"])
+    return found | ({"parts": parts} if parts else {})
+
+
+def of_plan(plan: Plan, measures: Mapping[str, str | None]) -> dict[str, Any]:
+    """As `of_config`, with the options of the run."""
+    tables = ("env_params", "parts")
+    config = of_config(plan.config)
+    options: dict[str, Any] = {
+        "seeds": plan.seeds,
+        "seed": plan.seed,
+        "chunks": -(-plan.config.iterations // plan.chunk),
+        "episodes": plan.episodes,
+        "eval_every": plan.eval_every,
+        "eval_episodes": plan.eval_episodes,
+    }
+    known = {name: reference for name, reference in measures.items() if reference}
+    first = {name: x for name, x in config.items() if name not in tables}
+    last = {name: config[name] for name in tables if name in config}
+    return {**first, **options, **last, **({"measure": known} if known else {})}
+
+
+def text(contents: Mapping[str, Any], comment: str = "") -> str:
+    """The text of a file, after a comment of one line."""
+    return (f"# {comment}\n" if comment else "") + tomli_w.dumps(contents)
+
+
+def _algorithm(described: Any) -> tuple[str | None, dict[str, str]]:
+    """An algorithm of a recipe as a name and its parts; no name if it is composed otherwise."""
+    if not isinstance(described, dict):
+        return described, {}
+    parts = {name: x.get("code") for name, x in described["keywords"].items()}
+    simple = isinstance(described["function"], str) and not described["args"]
+    if simple and all(isinstance(part, str) for part in parts.values()):
+        return described["function"], parts
+    return None, {}
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_none(x) for name, x in value.items() if x is not None}
+    return value

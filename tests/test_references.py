@@ -1,0 +1,324 @@
+"""Forks in files of their own: named on the command line, trained, and read only if trusted."""
+
+import json
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import ConfigError, cli, references
+from purejaxrl_sac.agents import dqn
+from purejaxrl_sac.agents.q_learning import q_learning
+from purejaxrl_sac.experiment.devices.mesh import mesh_for
+from purejaxrl_sac.experiment.errors import RunWarning
+from purejaxrl_sac.experiment.runs import measures, names, plans, recipes, record
+from tests.conftest import small
+
+FORK = '''
+"""Q-learning with a bonus, on a corridor of one's own."""
+from functools import partial
+import jax, jax.numpy as jnp
+from PIL import Image
+import purejaxrl_sac as prl
+from purejaxrl_sac import mdp
+from purejaxrl_sac.agents.q_learning import q_learning
+from purejaxrl_sac.envs.tabular import Tabular
+from helper_of_fork import BONUS
+
+def optimistic(config: prl.TabularConfig, env, *, bonus=BONUS):
+    agent, memory = q_learning(config, env)
+    def init(key, obs):
+        state = agent.init(key, obs)
+        return jax.tree.map(lambda x: x + bonus if x.dtype == jnp.float32 else x, state)
+    return agent._replace(init=init), memory
+
+class OptimisticConfig(prl.TabularConfig):
+    algorithm: object = prl.static(optimistic)
+    gamma: float = 0.8
+    weight: float = prl.traced(0.5, at_least=0)
+
+class Corridor(Tabular):
+    def __init__(self):
+        super().__init__(mdp.chain(4), "corridor", 20)
+    def paint(self, scene, t):
+        return Image.new("RGB", (80, 40), "white")
+
+def identity(config, env, agent):
+    return agent
+
+def clock(state):
+    return state.step * 1.0
+
+def broken(state):
+    return state.nothing
+
+def vector(state):
+    return jnp.zeros(3)
+
+class Log:
+    def __init__(self, directory, steps):
+        self.path = directory / "log.txt"
+    def __call__(self, progress, state):
+        with self.path.open("a") as file:
+            file.write(f"{progress.steps} {int(state.step)}\\n")
+'''
+TRAIN = ["--steps=240", "--num-envs=2", "--seeds=2", "--episodes=4", "--chunks=3"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a fork, and its finished run."""
+    folder = tmp_path_factory.mktemp("fork")
+    (folder / "fork_of_q.py").write_text(FORK)
+    (folder / "helper_of_fork.py").write_text("BONUS = 0.25\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        arguments = ["train", "fork_of_q.py:OptimisticConfig", "--env=fork_of_q.py:Corridor"]
+        arguments += ["--wrap", "fork_of_q.py:identity", "--weight=2", "--name=run", *TRAIN]
+        arguments += ["--measure", "clock=fork_of_q.py:clock", "--log", "fork_of_q.py:Log"]
+        assert cli.main([*arguments, "--quiet", "--no-cache"]) == 0
+    return folder
+
+
+@pytest.fixture
+def forgotten(folder, monkeypatch):
+    """The folder, in a process that has imported nothing of it."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [x for x in sys.path if x != str(folder)])
+    for cache in (references._files, references._imported, references._made):
+        cache.clear()
+    for module in ("fork_of_q", "helper_of_fork"):
+        sys.modules.pop(module, None)
+    return folder
+
+
+def test_a_fork_is_trained_from_the_command_line(folder):
+    document = json.loads((folder / "runs" / "run" / "config.json").read_text())
+    config, recipe = document["config"], document["config"]["recipe"]
+    assert config["weight"] == 2 and config["gamma"] == 0.8
+    assert config["algorithm"] == "fork_of_q:optimistic"
+    assert recipe["config"] == "fork_of_q.py:OptimisticConfig"
+    assert recipe["env"] == "fork_of_q.py:Corridor"
+    assert recipe["wrappers"] == ["fork_of_q.py:identity"]
+    rows = (folder / "runs" / "run" / "metrics.jsonl").read_text().splitlines()
+    clocks = [json.loads(row)["clock"] for row in rows]
+    steps = [json.loads(row)["steps"] / 2 for row in rows]  # of each environment
+    assert clocks == [[x, x] for x in steps]
+    log = (folder / "runs" / "run" / "log.txt").read_text().split()
+    assert [float(x) for x in log[1::2]] == steps
+
+
+COMMANDS = {
+    "eval": ["eval", "runs/run", "--episodes=8"],
+    "export": ["export", "runs/run", "--out=policy"],
+    "render": ["render", "runs/run", "--out=episode.gif"],
+    "resume": ["resume", "runs/longer", "--steps=480", "--quiet", "--no-cache"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_run_is_read_only_with_trust(command, forgotten, capsys):
+    if command == "resume":
+        shutil.copytree("runs/run", "runs/longer")
+    assert cli.main(COMMANDS[command]) == 2
+    error = capsys.readouterr().err
+    assert f"fork_of_q.py:OptimisticConfig ({forgotten / 'fork_of_q.py'})" in error
+    assert "--trust" in error and error.count("\n") == 1
+    assert not {"fork_of_q", "helper_of_fork"} & sys.modules.keys()
+    assert cli.main([*COMMANDS[command], "--trust"]) == 0
+    assert "fork_of_q" in sys.modules
+    if command == "resume":
+        row = json.loads(Path("runs/longer/metrics.jsonl").read_text().splitlines()[-1])
+        assert row["steps"] == 480 and row["clock"] == [240, 240]
+
+
+@pytest.mark.parametrize("command", [["info", "runs/run"], ["plot", "runs/run", "--out=x.png"]])
+def test_what_needs_no_code_imports_none(command, forgotten):
+    assert cli.main(command) == 0
+    assert "fork_of_q" not in sys.modules
+
+
+def test_a_run_is_read_where_its_code_is_named_again(forgotten, capsys):
+    given = ["--algorithm=fork_of_q.py:OptimisticConfig", "--env=fork_of_q.py:Corridor"]
+    assert cli.main(["eval", "runs/run", *given]) == 2
+    assert "its wrappers is code of its own" in capsys.readouterr().err
+    parts = ("OptimisticConfig", "Corridor", "identity")
+    kind, corridor, identity = (references.load(f"fork_of_q.py:{name}") for name in parts)
+    code = {"algorithm": kind, "env": corridor()}
+    run = prl.experiment.load("runs/run", **code, wrappers=[identity])
+    trusted = prl.experiment.load("runs/run", trust=True)
+    assert (run.evaluate(4) == trusted.evaluate(4)).all()
+    with pytest.raises(ConfigError, match=r"wrappers is .*, but was"):
+        prl.experiment.load("runs/run", **code, wrappers=[])
+    with pytest.raises(ConfigError, match=r"field of the configuration is called weight"):
+        prl.experiment.load("runs/run", algorithm="q_learning", trust=True)
+    with pytest.raises(ConfigError, match=r"env is chain"):
+        prl.experiment.load("runs/run", env="chain", trust=True)
+
+
+def test_a_changed_file_is_named(forgotten):
+    shutil.copytree(forgotten, forgotten.parent / "changed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(forgotten.parent / "changed")
+        with Path("fork_of_q.py").open("a") as file:
+            file.write("# a change\n")
+        with pytest.warns(RunWarning, match="fork_of_q.py has changed since the run was created"):
+            prl.experiment.load("runs/run", trust=True)
+
+
+def test_a_hostile_run_imports_nothing(forgotten):
+    Path("evil.py").write_text("open('harm.txt', 'w').close()\n")
+    shutil.copytree("runs/run", "runs/evil", dirs_exist_ok=True)
+    path = Path("runs/evil/config.json")
+    document = json.loads(path.read_text())
+    document.pop("checksums")
+    config = document["config"]
+    config["recipe"] |= {"config": "evil.py:X", "env": "evil.py:X", "algorithm": "evil.py:x"}
+    document["measures"] = {"clock": "evil.py:x"}
+    for name in ("algorithm", "env"):
+        config[name] = "evil.py:X"
+    config["wrappers"] = ["evil.py:x"]
+    from purejaxrl_sac.experiment.runs import files
+
+    files.write_document(path, document)
+    for command in (["eval"], ["resume"], ["info"], ["plot"], ["render"], ["export"]):
+        cli.main([*command, "runs/evil"])
+    assert not Path("harm.txt").exists() and "evil" not in sys.modules
+
+
+def test_a_fork_is_swept_stopped_and_resumed(forgotten, capsys):
+    arguments = ["sweep", "fork_of_q.py:OptimisticConfig", "--env=fork_of_q.py:Corridor", *TRAIN]
+    arguments += ["--grid", "weight=1,2", "gamma=0.8,0.9", "--fresh-seeds=0", "--lanes=4"]
+    arguments += ["--out=runs/sweep", "--quiet", "--no-cache"]
+    assert cli.main(arguments) == 0
+    whole = Path("runs/sweep/table.csv").read_text()
+    for name in ("table.csv", "sensitivity.png"):
+        Path("runs/sweep", name).unlink()
+    shutil.rmtree(sorted(Path("runs/sweep/batches").iterdir())[-1])
+    assert cli.main(["resume", "runs/sweep", "--quiet", "--no-cache"]) == 2
+    assert "--trust" in capsys.readouterr().err
+    assert cli.main(["resume", "runs/sweep", "--quiet", "--no-cache", "--trust"]) == 0
+    assert Path("runs/sweep/table.csv").read_text() == whole
+
+
+def test_parts_are_named_on_the_command_line(forgotten, capsys):
+    arguments = ["train", "dqn", "--env=chain", "--dry-run", "--no-cache", "--steps=2000"]
+    part = "bootstrap=purejaxrl_sac.agents.dqn:double"
+    assert cli.main([*arguments, "--parts", part]) == 0
+    assert "dqn(bootstrap=double) on chain" in capsys.readouterr().out
+    assert cli.main([*arguments, "--parts", part.replace("bootstrap", "bootstap")]) == 2
+    assert "did you mean bootstrap?" in capsys.readouterr().err
+    config = cli.parse_with_preset(cli.TrainOptions, "train", "dqn", ["--parts", part]).config
+    assert config.algorithm.keywords == {"bootstrap": dqn.double}
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("nowhere.py:x", "there is no file nowhere.py"),
+        ("fork_of_q.py:OptimistConfig", "did you mean OptimisticConfig"),
+        ("no_such_module_at_all:x", "importing no_such_module_at_all fails: ModuleNotFoundError"),
+        ("json.py:x", "has the name of another module, json"),
+        ("bad_syntax.py:x", "importing bad_syntax.py fails: SyntaxError"),
+        ("raises.py:x", "importing raises.py fails: ZeroDivisionError: division by zero"),
+        (":x", "must be file.py:name or module:name"),
+        ("fork_of_q.py:", "must be file.py:name or module:name"),
+    ],
+)
+def test_a_reference_that_cannot_be_imported(reference, message, forgotten):
+    Path("json.py").write_text("x = 1\n")
+    Path("bad_syntax.py").write_text("x = = 1\n")
+    Path("raises.py").write_text("x = 1 / 0\n")
+    with pytest.raises(ConfigError, match=message) as error:
+        references.load(reference)
+    assert "\n" not in str(error.value)
+    assert not {"bad_syntax", "raises"} & sys.modules.keys()
+
+
+def test_the_preset_of_a_fork_is_that_of_its_base(forgotten):
+    config = prl.preset("fork_of_q.py:OptimisticConfig", "cliff_walking")
+    assert type(config).__name__ == "OptimisticConfig" and config.env == "cliff_walking"
+
+    class Mine(prl.DQNConfig):
+        gamma: float = 0.5
+
+    tuned, mine = prl.preset("dqn", "CartPole-v1"), prl.preset(Mine(), "CartPole-v1")
+    assert mine == Mine(env="CartPole-v1")  # an object is taken as it is
+    mine = prl.preset(Mine, "CartPole-v1")
+    assert mine.gamma == 0.5 and mine.total_steps == tuned.total_steps
+    double = prl.preset(dqn.double_dqn, "CartPole-v1")
+    assert double == prl.preset("double_dqn", "CartPole-v1")
+
+
+def test_the_configuration_of_an_algorithm_of_ones_own():
+    def annotated(config: prl.TabularConfig, env):
+        return q_learning(config, env)
+
+    def plain(config, env):
+        return q_learning(config, env)
+
+    assert type(prl.preset(annotated)) is prl.TabularConfig
+    with pytest.raises(ConfigError, match="annotate its first parameter"):
+        prl.preset(plain)
+    with pytest.raises(ConfigError, match="must be a function or a Config"):
+        prl.preset(3)
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        partial(dqn.dqn, bootstrap=dqn.double, weights=None),
+        partial(partial(dqn.dqn, bootstrap=dqn.double), loss=dqn.q_loss),
+        dqn.double_dqn,
+    ],
+)
+def test_a_composed_algorithm_is_described_and_restored(algorithm):
+    described = json.loads(json.dumps(recipes._described(algorithm)))
+    restored = recipes.function(described)
+    assert names.function_name(restored) == names.function_name(algorithm)
+
+
+def test_what_no_reference_names_must_be_given(tmp_path):
+    def mine(config, env):
+        return q_learning(config, env)
+
+    config = small("q_learning", env="chain").replace(algorithm=mine)
+    data = json.loads(json.dumps(record.config_to_dict(config)))
+    assert data["recipe"]["algorithm"] is None
+    for trust in (False, True):
+        with pytest.raises(ConfigError, match="no reference names: pass algorithm="):
+            record.config_from_dict(data, record.Given(trust=trust))
+
+
+@pytest.mark.parametrize(
+    ("name", "measure", "message"),
+    [
+        ("a b", "clock", "must be an identifier"),
+        ("x", "broken", "the measure x fails: .*nothing"),
+        ("x", "vector", "must return one number"),
+    ],
+)
+def test_bad_measures(name, measure, message, forgotten):
+    plan = plans.plan(small("q_learning", env="chain"), 2)
+    function = references.load(f"fork_of_q.py:{measure}")
+    with pytest.raises(ConfigError, match=message):
+        measures.Measures({name: function}, plan, mesh_for(2, 1))
+
+
+def test_a_measure_does_not_replace_a_metric(tmp_path):
+    config, taken = small("q_learning", env="chain"), {"td_error": lambda state: 1.0 * state.step}
+    with pytest.raises(ConfigError, match="td_error is a metric already"):
+        prl.experiment.run(config, out=tmp_path / "run", measure=taken, episodes=2)
+
+
+def test_measures_of_a_run_that_is_resumed():
+    written = {"clock": None}
+    assert measures.measured_again({}, None, False) == {}
+    with pytest.raises(ConfigError, match="no reference names: pass measure="):
+        measures.measured_again(written, None, True)
+    with pytest.raises(ConfigError, match="but the run has clock: give the same"):
+        measures.measured_again(written, {"other": np.sum}, False)
