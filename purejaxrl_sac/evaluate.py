@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac import envs, losses
+from purejaxrl_sac.checks import check_key, check_observations
 from purejaxrl_sac.config import Config, ConfigError, whole_number
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import EnvState, InitCarry, PyTree, TrainState, Transition
@@ -55,6 +56,7 @@ def policy(config: Config, state: TrainState) -> Policy:
     env, agent, _ = build(config)
 
     def step(key: jax.Array, obs: jax.Array, carry: PyTree) -> tuple[jax.Array, PyTree]:
+        check_observations(env, obs)
         action, carry = agent.policy(key, state.agent, obs, carry)
         return env.to_env(action), carry
 
@@ -69,6 +71,7 @@ def exploring_policy(config: Config, state: TrainState) -> Policy:
     env, agent, _ = build(config)
 
     def step(key: jax.Array, obs: jax.Array, carry: PyTree) -> tuple[jax.Array, PyTree]:
+        check_observations(env, obs)
         action, _, carry = agent.act(key, state.agent, obs, state.step, carry)
         return env.to_env(action), carry
 
@@ -101,6 +104,7 @@ def q_values(
         raise ConfigError(
             "this algorithm has no q_values: use one that learns Q, such as dqn or sac"
         )
+    check_observations(env, obs)
     if env.num_actions is not None:
         q = agent.q_values(state.agent, obs)
         return q if action is None else losses.select_action(q, action)
@@ -215,6 +219,7 @@ def _scan(
     Returns:
         the last total, and the outputs with leading axis [max_steps].
     """
+    check_key(key)
     episodes = whole_number("episodes", episodes, at_least=1)
     env = envs.bind(config.env, config.env_params)
     max_steps = env.max_steps if max_steps is None else max_steps

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac import envs, exploration
+from purejaxrl_sac.checks import check_key, errors_of_parts
 from purejaxrl_sac.clock import batched, unbatched
-from purejaxrl_sac.config import Config, ConfigError, validate
+from purejaxrl_sac.config import Config, ConfigError, validate, whole_number
 from purejaxrl_sac.kernels.draws import one_draw
 from purejaxrl_sac.kernels.packing import packed_scan
 from purejaxrl_sac.types import (
@@ -29,6 +30,8 @@ from purejaxrl_sac.types import (
     TrainState,
     Transition,
 )
+
+TOTALS = ("episodes", "returns", "lengths")  # metrics that are sums; all others are means
 
 
 def build(config: Config) -> tuple[Env, Agent, Memory]:
@@ -66,8 +69,10 @@ def init(key: jax.Array, config: Config) -> TrainState:
         config: any algorithm's configuration.
 
     Raises:
-        ConfigError: the configuration cannot run.
+        ConfigError: the configuration cannot run, a part of the algorithm fails, or `key` is not
+            one typed key.
     """
+    check_key(key)
     env, agent, memory = build(config)
     initial_carry = agent.init_carry(config.num_envs)
     shape = (config.warmup_iterations, config.rollout_length, 2)  # keys of actors, of environments
@@ -78,7 +83,8 @@ def init(key: jax.Array, config: Config) -> TrainState:
         agent_state = agent.init(key_agent, env_state.obs)
         return key, jax.random.split(key_warmup, shape), env_state, agent_state
 
-    key, keys, env_state, agent_state = one_draw(start)(key)
+    with errors_of_parts(config, env):
+        key, keys, env_state, agent_state = one_draw(start)(key)
 
     def random_action(
         key: jax.Array, obs: jax.Array, step: jax.Array, carry: PyTree
@@ -101,8 +107,9 @@ def init(key: jax.Array, config: Config) -> TrainState:
     )
     step = jnp.int32(0)
     spec = jax.ShapeDtypeStruct(shape[1:], key.dtype)
-    _, (rollout, _) = jax.eval_shape(collect, spec, env_state, step)
-    _, stored = jax.eval_shape(agent.process_rollout, agent_state, rollout)
+    with errors_of_parts(config, env):
+        _, (rollout, _) = jax.eval_shape(collect, spec, env_state, step)
+        _, stored = jax.eval_shape(agent.process_rollout, agent_state, rollout)
     state = TrainState(key, step, env_state, agent_state, memory.init(stored))
 
     def warm_up(state: TrainState, keys: jax.Array) -> tuple[TrainState, None]:
@@ -159,19 +166,49 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
     return packed_scan(iteration, state, length=iterations)
 
 
-def train(key: jax.Array, config: Config) -> tuple[TrainState, Metrics]:
-    """A complete run: `init`, then `run` for as many iterations as `total_steps` allows."""
-    return run(init(key, config), config, config.iterations)
+def train(key: jax.Array, config: Config, every: int = 1) -> tuple[TrainState, Metrics]:
+    """A complete run: `init`, then `run` for as many iterations as `total_steps` allows.
+
+    Args:
+        every: a static number of iterations that metrics are reduced over as they are computed,
+            because those of every iteration may take more memory than all else: `TOTALS` are
+            summed, all others averaged. The last group may have fewer iterations.
+
+    Returns:
+        the final state, which does not depend on `every`, and metrics with leading axis
+        [iterations / every], rounded up; see `run`.
+
+    Raises:
+        ConfigError: as for `init`, or `every` is not a whole number from 1 on.
+    """
+    every = whole_number("every", every, at_least=1)
+    if every == 1:
+        return run(init(key, config), config, config.iterations)
+    groups, rest = divmod(config.iterations, every)
+
+    def group(state: TrainState, length: int) -> tuple[TrainState, Metrics]:
+        state, metrics = run(state, config, length)
+        return state, {k: x.sum(0) if k in TOTALS else x.mean(0) for k, x in metrics.items()}
+
+    state = init(key, config)
+    state, metrics = jax.lax.scan(lambda state, _: group(state, every), state, length=groups)
+    if rest:
+        state, last = group(state, rest)
+        metrics = jax.tree.map(lambda x, y: jnp.append(x, y[None], 0), metrics, last)
+    return state, metrics
 
 
-def make_train(config: Config) -> Callable[[jax.Array], tuple[TrainState, Metrics]]:
+def make_train(config: Config, every: int = 1) -> Callable[[jax.Array], tuple[TrainState, Metrics]]:
     """`train` as a function of the key: `jax.jit(jax.vmap(make_train(config)))(keys)`.
+
+    Args:
+        every: as for `train`.
 
     Raises:
         ConfigError: the configuration cannot run.
     """
     build(config)
-    return partial(train, config=config)
+    return partial(train, config=config, every=every)
 
 
 def train_with_eval(

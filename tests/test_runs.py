@@ -33,6 +33,7 @@ from purejaxrl_sac.experiment.runs.lifecycle import (
     join_state,
     split_state,
 )
+from purejaxrl_sac.train import TOTALS
 from purejaxrl_sac.types import TrainState
 from scripts import kill_test
 from tests.conftest import quick, small
@@ -643,7 +644,7 @@ def test_the_step_at_which_a_seed_diverged_is_recorded():
 
     def chunk(state, *_):
         finite = np.array([length, 3 if length == next(made) else 0, length])
-        figures = dict.fromkeys(plans.TOTALS, np.ones(3))
+        figures = dict.fromkeys(TOTALS, np.ones(3))
         loss = np.where(finite < length, np.nan, 1)
         return state, {"finite": finite, "loss": loss, **figures}
 

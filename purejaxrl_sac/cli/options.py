@@ -269,6 +269,8 @@ class EvalOptions(LoadOptions, DeviceOptions):
     """Total number of episodes over all seeds (at least one each)."""
     seed: int = 1
     """PRNG seed of start states and noise."""
+    env_params: tuple[str, ...] = ()
+    """Other parameters of the environment than those trained with: NAME=VALUE ..."""
     policy: Literal["greedy", "exploring"] = "greedy"
     """The greedy policy, or the one that explores during training."""
     json: bool = False

@@ -199,12 +199,19 @@ def environment_parameters(env: Any, settings: Sequence[str]) -> Any:
     Raises:
         ConfigError: a text is not of this form, or there is no such parameter.
     """
-    if not settings:
-        return None
+    return parameters.changed(env, parameter_values(settings)) if settings else None
+
+
+def parameter_values(settings: Sequence[str]) -> dict[str, Any]:
+    """Texts NAME=VALUE as names and values.
+
+    Raises:
+        ConfigError: a text is not of this form.
+    """
     values: dict[str, Any] = {}
     for name, text in assignments(settings, "env-params", "VALUE, such as length=0.7").items():
         try:
             values[name] = ast.literal_eval(text)
         except (SyntaxError, ValueError):
             values[name] = text
-    return parameters.changed(env, values)
+    return values

@@ -21,6 +21,7 @@ from purejaxrl_sac.cli.options import (
     PlotOptions,
     RenderOptions,
 )
+from purejaxrl_sac.cli.parsing import parameter_values
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.errors import one_line
 from purejaxrl_sac.presets import PRESETS
@@ -38,7 +39,11 @@ def evaluate(options: EvalOptions) -> None:
     run = lifecycle.load(options.run, best=options.best, **options.code())
     episodes = -(-options.episodes // run.plan.lanes)
     choose = {"greedy": policy, "exploring": exploring_policy}[options.policy]
-    scores = run.evaluate(episodes, seed=options.seed, policy=choose, devices=devices).mean(1)
+    params = parameter_values(options.env_params) or None
+    evaluated = run.evaluate(
+        episodes, seed=options.seed, policy=choose, devices=devices, env_params=params
+    )
+    scores = evaluated.mean(1)
     failed = np.flatnonzero(run.failed).tolist()
     if options.json:
         returns = [x if np.isfinite(x) else None for x in scores.tolist()]

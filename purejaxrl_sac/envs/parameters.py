@@ -55,19 +55,23 @@ def free(config: Config) -> Config:
     return config.replace(env=config.env.source, env_params=config.env.params)
 
 
-def changed(env: Any, values: dict[str, Any]) -> Any:
-    """The default parameters of an environment with other values of some fields.
+def changed(env: Any, values: dict[str, Any], base: Any = None) -> Any:
+    """The parameters of an environment with other values of some fields.
+
+    Args:
+        base: the parameters; None for the environment's defaults.
 
     Raises:
         ConfigError: there is no such field (with the nearest one), or a value has the wrong type.
     """
-    default = envs.make(env).default_params
+    default = envs.make(env).default_params if base is None else base
     if not dataclasses.is_dataclass(default) or isinstance(default, type):
         raise ConfigError(f"the parameters of {env} have no fields")
     fields = {field.name: getattr(default, field.name) for field in dataclasses.fields(default)}
     for name in values:
         if name not in fields:
-            raise unknown(f"parameter of {env}", name, sorted(fields))
+            title = env if isinstance(env, str) else getattr(env, "name", type(env).__name__)
+            raise unknown(f"parameter of {title}", name, sorted(fields))
     return dataclasses.replace(
         default, **{name: _converted(name, x, fields[name]) for name, x in values.items()}
     )

@@ -33,7 +33,6 @@ from purejaxrl_sac.experiment.devices.mesh import (
 from purejaxrl_sac.experiment.runs import plans
 from purejaxrl_sac.experiment.runs.plans import (
     EVALUATED_POLICIES,
-    TOTALS,
     Keys,
     Plan,
     Progress,
@@ -41,7 +40,7 @@ from purejaxrl_sac.experiment.runs.plans import (
     chunk_lengths,
     has_time_limit,
 )
-from purejaxrl_sac.train import init, run, seed_axes
+from purejaxrl_sac.train import TOTALS, init, run, seed_axes
 from purejaxrl_sac.types import PyTree, TrainState
 
 _init = jax.jit(init, inline=True)  # traced once for several programs

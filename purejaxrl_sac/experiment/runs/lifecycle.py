@@ -108,10 +108,13 @@ class Run(NamedTuple):
         seed: int = 0,
         policy: PolicyFactory = greedy_policy,
         devices: int | None = None,
+        env_params: Any = None,
     ) -> np.ndarray:
         """Returns of new episodes, [lanes, episodes]; nan for seeds that have diverged.
 
         Args:
+            env_params: other parameters of the environment than those trained with, or a
+                dictionary of some of them, such as {"length": 1.0}.
             seed: determines start states and noise.
             policy: `evaluate.policy` (the default) or `evaluate.exploring_policy`, or your own.
             devices: the maximum number of devices; None for all available ones.
@@ -122,9 +125,16 @@ class Run(NamedTuple):
         episodes = whole_number("episodes", episodes, at_least=1)
         keys = jax.random.split(jax.random.fold_in(plans.key_from_seed(seed), 1), self.plan.lanes)
         mesh = mesh_for(self.plan.lanes, devices)
-        resources.check_evaluation(self.plan, mesh, episodes)
+        plan = self.plan
+        if env_params is not None:
+            config = self.config
+            if isinstance(env_params, dict):
+                env_params = parameters.changed(config.env, env_params, config.env_params)
+            config = config.replace(env_params=env_params)
+            plan = plan._replace(config=parameters.fixed(config))
+        resources.check_evaluation(plan, mesh, episodes)
         returns = engine.evaluate_lanes(
-            keys, self.plan, self.state, episodes, policy=policy, mesh=mesh,
+            keys, plan, self.state, episodes, policy=policy, mesh=mesh,
             compile=partial(resources.compile_evaluation, mesh=mesh),
         )  # fmt: skip
         return np.where(self.failed[:, None], np.nan, returns)

@@ -25,7 +25,6 @@ from purejaxrl_sac.evaluate import PolicyFactory, exploring_policy, policy
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import PyTree, TrainState
 
-TOTALS = ("episodes", "returns", "lengths")  # summed over a chunk; all other metrics are averaged
 EVALUATED_POLICIES: dict[str, PolicyFactory] = {
     "greedy_return": policy,
     "exploring_return": exploring_policy,

@@ -2,6 +2,7 @@
 
 grid(learning_rate=[1e-4, 1e-3], tau=[0.005, 0.01])  # four points
 sampled(sobol(32, 2), learning_rate=log_uniform(1e-4, 1e-2), gamma=uniform(0.9, 0.999))
+grid(**{"env_params.length": [0.5, 1.0]})  # parameters of the environment
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from purejaxrl_sac import envs
 from purejaxrl_sac.config import Config, ConfigError, traced_fields, unknown, validate, whole_number
+from purejaxrl_sac.envs import parameters
 
 Point = dict[str, Any]  # field -> value
 Scale = Callable[[float], float]  # increasing, from [0, 1) to values
 
 MAX_POINTS = 100_000
 NOT_SWEPT = {"algorithm", "env", "env_params", "wrappers"}
+ENV_PARAMS = "env_params."  # before the names of the environment's parameters
 
 
 def grid(**values: Sequence[Any]) -> list[Point]:
@@ -89,6 +93,19 @@ def sampled(cube: np.ndarray, **scales: Scale) -> list[Point]:
     ]
 
 
+def at(config: Config, point: Point) -> Config:
+    """The configuration of a point.
+
+    Raises:
+        ConfigError: the environment has no such parameter.
+    """
+    params = {k.removeprefix(ENV_PARAMS): x for k, x in point.items() if k.startswith(ENV_PARAMS)}
+    config = config.replace(**{k: x for k, x in point.items() if not k.startswith(ENV_PARAMS)})
+    if not params:
+        return config
+    return config.replace(env_params=parameters.changed(config.env, params, config.env_params))
+
+
 def check_points(config: Config, points: Sequence[Point]) -> list[Point]:
     """Convert values to the types of their fields, and drop duplicates.
 
@@ -101,22 +118,33 @@ def check_points(config: Config, points: Sequence[Point]) -> list[Point]:
     if not points:
         raise ConfigError("a sweep needs at least one point")
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    swept = fields.keys() - NOT_SWEPT
+    fields = {name: x for name, x in fields.items() if name not in NOT_SWEPT}
+    fields |= _parameters(config)
     valid: dict[str, Point] = {}  # by their text
     for point in points:
         if point.keys() != points[0].keys():
             raise ConfigError("every point of a sweep has the same fields")
         typed = {}
         for name, value in point.items():
-            if name not in swept:
-                raise unknown("hyperparameter", name, sorted(swept))
+            if name not in fields:
+                raise unknown("hyperparameter", name, sorted(fields))
             typed[name] = _convert(name, value, fields[name])
-        validate(config.replace(**typed))
+        validate(at(config, typed))
         valid.setdefault(str(typed), typed)
     found = valid.values()
     programs = dict.fromkeys(static_values(config, point) for point in found)
     order = {static: i for i, static in enumerate(programs)}
     return sorted(found, key=lambda point: order[static_values(config, point)])
+
+
+def _parameters(config: Config) -> dict[str, Any]:
+    """The numbers among the environment's parameters, by their names in points."""
+    default = config.env_params
+    default = envs.make(config.env).default_params if default is None else default
+    if not dataclasses.is_dataclass(default):
+        return {}
+    values = {field.name: getattr(default, field.name) for field in dataclasses.fields(default)}
+    return {f"{ENV_PARAMS}{name}": x for name, x in values.items() if isinstance(x, int | float)}
 
 
 def static_values(config: Config, point: Point) -> tuple[tuple[str, Any], ...]:

@@ -31,6 +31,7 @@ from purejaxrl_sac.experiment.tuning import journal, sweep
 from purejaxrl_sac.experiment.tuning.journal import Journal
 from purejaxrl_sac.experiment.tuning.points import (
     Point,
+    at,
     check_points,
     points_per_batch,
     static_values,
@@ -136,7 +137,7 @@ def successive_halving(
         raise ConfigError("points of a search share one program: sweep static fields instead")
     if not plans.has_time_limit(config):
         raise ConfigError(f"a search needs a time limit, which {config.env} does not have")
-    iterations = config.replace(**points[0]).iterations
+    iterations = at(config, points[0]).iterations
     ends = rung_ends(iterations, min(size, len(points)), eta, first)
     seen: list[list[float]] = [[] for _ in ends]
     batches = []
@@ -297,7 +298,7 @@ def lane_plan(
     """A plan whose variants are points of one program, with an evaluation after every chunk."""
     config = parameters.fixed(config)
     return plans.plan(
-        config.replace(**points[0]), seeds, seed=seed, chunks=1, episodes=episodes,
+        at(config, points[0]), seeds, seed=seed, chunks=1, episodes=episodes,
         eval_every=config.steps_per_iteration, eval_episodes=episodes,
         variants=variants(config, points),
     )  # fmt: skip
@@ -618,7 +619,7 @@ def _train(
     Raises:
         ConfigError: they do not fit into memory, or the run has other points.
     """
-    config, values = config.replace(**points[0]), variants(config, points)
+    config, values = at(config, points[0]), variants(config, points)
     if path is not None:
         batch = sweep.Batch(config, values, {**planned, "chunks": 20}, path)
         if (path / "config.json").exists():

@@ -27,6 +27,7 @@ from purejaxrl_sac.experiment.runs.display import Reporter
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 from purejaxrl_sac.experiment.tuning.points import (
     Point,
+    at,
     check_points,
     points_per_batch,
     static_values,
@@ -51,7 +52,7 @@ class Sweep(NamedTuple):
 
     def config_of(self, point: Point) -> Config:
         """The configuration of one point."""
-        return self.config.replace(**point)
+        return at(self.config, point)
 
     def programs(self) -> Iterator[range]:
         """The indices of the points that share each program."""
