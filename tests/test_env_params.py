@@ -84,9 +84,9 @@ def test_parameters_have_the_types_of_the_defaults():
     names = [name for name in envs.names() if "Bandit" not in name]
     for name in names:
         default = envs.make(name).default_params
-        written = record._to_json(default)
+        written = record.to_json(default)
         again = parameters.changed(name, json.loads(json.dumps(written)))
-        assert record._to_json(again) == written, name
+        assert record.to_json(again) == written, name
         assert jnp.shape(default) == jnp.shape(again) if hasattr(default, "shape") else True
 
 

@@ -74,7 +74,8 @@ def _flag(path: Path, name: str, value: Any, given: list[str]) -> Iterator[str]:
         if name not in TABLES:
             raise ConfigError(f"{path} has a table {name}: tables are {', '.join(TABLES)}")
         for key, x in value.items():
-            yield f"{key}={','.join(map(_text, x)) if isinstance(x, list) else _text(x)}"
+            several = isinstance(x, list) and name == "grid"
+            yield f"{key}={','.join(map(_text, x)) if several else x}"
     elif isinstance(value, list):
         yield from map(_text, value)
     elif value is not True:

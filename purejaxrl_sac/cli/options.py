@@ -144,10 +144,9 @@ class EngineOptions(RunOptions):
 
 
 @dataclasses.dataclass(kw_only=True)
-class NewRunOptions(RunOptions):
+class NewRunOptions:
     """What `train` and `sweep` have in common."""
 
-    config: tyro.conf.OmitArgPrefixes[Config]
     name: str | None = None
     """The output directory is runs/NAME, which must not exist yet; by default the name is made of
     algorithm, environment and time."""
@@ -168,7 +167,8 @@ class NewRunOptions(RunOptions):
 class TrainOptions(NewRunOptions):
     """Train an algorithm on an environment, with several seeds in parallel.
 
-    Defaults are those of the preset for the algorithm and environment. For example:
+    Defaults are those of the preset for the algorithm and environment, or of a file: --config
+    FILE.toml, or the directory of a run. For example:
     purejaxrl-sac train double_dqn --env CartPole-v1 --seeds 8 --tau 0.01 --name demo
     """
 
@@ -189,10 +189,12 @@ class TrainOptions(NewRunOptions):
     """Functions of a seed's state to evaluate after each chunk: NAME=file.py:name ..."""
     dry_run: bool = False
     """Compile and report memory requirements, without training."""
+    config: tyro.conf.OmitArgPrefixes[Config]
+    running: tyro.conf.OmitArgPrefixes[RunOptions] = dataclasses.field(default_factory=RunOptions)
 
 
 @dataclasses.dataclass(kw_only=True)
-class SweepOptions(NewRunOptions, EngineOptions):
+class SweepOptions(NewRunOptions):
     """Train every point of a grid or sample of hyperparameters with every seed, in parallel.
 
     Each value of a static field (a shape or a count) compiles a program. For example:
@@ -217,6 +219,10 @@ class SweepOptions(NewRunOptions, EngineOptions):
     """Approximate number of times that progress is reported and logged."""
     episodes: int = 128
     """Greedy evaluation episodes per seed at the end, whose mean return is the score."""
+    config: tyro.conf.OmitArgPrefixes[Config]
+    running: tyro.conf.OmitArgPrefixes[EngineOptions] = dataclasses.field(
+        default_factory=EngineOptions
+    )
 
 
 @dataclasses.dataclass(kw_only=True)

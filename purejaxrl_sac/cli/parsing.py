@@ -18,7 +18,7 @@ import tyro
 
 from purejaxrl_sac import references
 from purejaxrl_sac.agents import ALGORITHMS, name_of, preset
-from purejaxrl_sac.cli.options import NewRunOptions, Normalization
+from purejaxrl_sac.cli.options import Normalization, SweepOptions, TrainOptions
 from purejaxrl_sac.config import Config, ConfigError, unknown
 from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.normalize import WRAPPERS
@@ -44,7 +44,7 @@ SYNONYMS = {  # of other libraries -> flags
 NORMALIZATIONS: tuple[Normalization, ...] = ("observations", "rewards")
 
 Options = TypeVar("Options")
-NewOptions = TypeVar("NewOptions", bound=NewRunOptions)
+NewOptions = TypeVar("NewOptions", TrainOptions, SweepOptions)
 
 
 def parse(

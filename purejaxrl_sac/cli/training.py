@@ -11,7 +11,6 @@ from rich.console import Console
 from purejaxrl_sac import references
 from purejaxrl_sac.agents import name_of
 from purejaxrl_sac.cli.options import (
-    NewRunOptions,
     ResumeOptions,
     RunOptions,
     SweepOptions,
@@ -35,21 +34,21 @@ def train(options: TrainOptions) -> None:
         for name in ("seed", "chunks", "episodes", "eval_every", "eval_episodes")
     }
     if options.dry_run:
-        devices = options.set_up_devices(options.seeds)
+        devices = options.running.set_up_devices(options.seeds)
         plan = plans.plan(options.config, options.seeds, **planned)
         over = mesh.mesh_for(plan.lanes, devices)
         resources.check_state(plan, over)
         figures = resources.report(plan, engine.compile_run(plan, mesh=over))
         Console().print(display.table(f"{plans.title(plan.config)}, dry run", figures))
         return
-    arguments = options.run_arguments(options.seeds)
+    arguments = options.running.run_arguments(options.seeds)
     given = assignments(options.measure, "measure", "file.py:name")
     arguments["measure"] = {name: references.load(x) for name, x in given.items()}
     out = output_directory(options)
     lifecycle.run(options.config, options.seeds, out=out, **planned, **arguments)
 
 
-def output_directory(options: NewRunOptions, prefix: str = "") -> Path:
+def output_directory(options: TrainOptions | SweepOptions, prefix: str = "") -> Path:
     """The directory of a new run or sweep.
 
     Raises:
@@ -87,12 +86,12 @@ def sweep(options: SweepOptions) -> None:
     }
     points = requested_points(options)
     # before the plan, which makes JAX initialise its devices
-    arguments = options.run_arguments(len(points) * options.seeds)
+    arguments = options.running.run_arguments(len(points) * options.seeds)
     plan = sweeps.plan(options.config, points, **planned)
     out = output_directory(options, "sweep-")
-    arguments |= options.engine_arguments(plan)
-    print_compilation_note(options, plan)
-    print_result(options, sweeps.start(out, plan, **arguments))
+    arguments |= options.running.engine_arguments(plan)
+    print_compilation_note(options.running, plan)
+    print_result(options.running, sweeps.start(out, plan, **arguments))
 
 
 def requested_points(options: SweepOptions) -> list[Point]:

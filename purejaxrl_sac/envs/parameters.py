@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from purejaxrl_sac import envs
-from purejaxrl_sac.config import Config, ConfigError, unknown
+from purejaxrl_sac.config import Config, ConfigError, shown, unknown
 
 INFINITE = ("inf", "-inf", "nan")  # as JSON text
 
@@ -100,5 +100,6 @@ def _converted(name: str, value: Any, default: Any) -> Any:
         return type(default)(value)
     except (AttributeError, TypeError, ValueError, OverflowError):
         raise ConfigError(
-            f"{name} of the environment is {value!r}, but must be like its default, {default!r}"
+            f"{name} of the environment is {shown(value)}, but must be like its default,"
+            f" {shown(default)}"
         ) from None

@@ -17,7 +17,9 @@ from typing import Any
 
 import tomli_w
 
+from purejaxrl_sac import envs
 from purejaxrl_sac.config import Config
+from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.experiment.runs import names, record
 from purejaxrl_sac.experiment.runs.plans import Plan
 from purejaxrl_sac.normalize import WRAPPERS
@@ -48,7 +50,9 @@ def of_config(config: Config) -> dict[str, Any]:
     if others := [str(x) for x in recipe.get("wrappers", []) if x not in WRAPPERS]:
         found["wrap"] = others
     if data.get("env_params") is not None:
-        found["env_params"] = _without_none(data["env_params"])
+        defaults = record.to_json(envs.make(parameters.free(config).env).default_params)
+        params = data["env_params"]
+        found["env_params"] = {k: x for k, x in params.items() if x != defaults.get(k)}
     return found | ({"parts": parts} if parts else {})
 
 
@@ -84,9 +88,3 @@ def _algorithm(described: Any) -> tuple[str | None, dict[str, str]]:
     if simple and all(isinstance(part, str) for part in parts.values()):
         return described["function"], parts
     return None, {}
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_none(x) for name, x in value.items() if x is not None}
-    return value

@@ -119,7 +119,8 @@ class ConsoleReporter(Reporter):
     def on_start(self, plan: Plan, title: str, device: str) -> None:
         self.config = plan.config
         steps = f"{plan.total:,} environment steps"
-        self._print(f"{title}, {plan.lanes} x {steps}, on {device}; compiling ...", "bold")
+        self._print(f"{title}, {plan.lanes} x {steps}, on {device}", "bold")
+        self.message("compiling, which takes seconds to a minute; less the next time ...")
 
     def on_compiled(self, seconds: float) -> None:
         self.message(f"compiled in {seconds:.1f} s")

@@ -32,11 +32,12 @@ VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
 IRRELEVANT = ("--xla_dump", "--xla_force_host_platform_device_count")  # flags: devices are recorded
 
 
-def _to_json(value: Any) -> Any:
+def to_json(value: Any) -> Any:
+    """Dataclasses, arrays and numbers as JSON data."""
     if dataclasses.is_dataclass(value):
-        return {f.name: _to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple | list):
-        return [_to_json(item) for item in value]
+        return [to_json(item) for item in value]
     if hasattr(value, "tolist"):
         value = np.asarray(value).tolist()
     if isinstance(value, float) and not math.isfinite(value):
@@ -53,7 +54,7 @@ def config_to_dict(config: Config) -> dict[str, Any]:
     name = names.function_name(config.algorithm)
     wrappers = [names.function_name(wrapper) for wrapper in config.wrappers]
     env = names.environment_name(config.env)
-    fields = _to_json(config.replace(algorithm=None, wrappers=(), env=env))
+    fields = to_json(config.replace(algorithm=None, wrappers=(), env=env))
     fields |= {"schema": CONFIG_FORMAT, "algorithm": name, "wrappers": wrappers}
     recipe = recipes.describe(config)
     return fields if recipe is None else {**fields, "recipe": recipe}

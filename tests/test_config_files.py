@@ -1,0 +1,194 @@
+"""Configuration files: what `train --config` reads, runs have beside them, and presets are."""
+
+import json
+import re
+import tomllib
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import ConfigError, cli, normalize
+from purejaxrl_sac.agents import ALGORITHMS, dqn
+from purejaxrl_sac.cli import config_files
+from purejaxrl_sac.cli.options import SweepOptions, TrainOptions
+from purejaxrl_sac.cli.parsing import parse_with_preset
+from purejaxrl_sac.experiment.runs import configuration
+from purejaxrl_sac.presets import PRESETS, _read
+from tests.conftest import small
+
+FILE = """
+algorithm = "dqn"
+env = "chain"
+seeds = 3
+learning_rate = 0.002
+hidden_sizes = [8, 16]
+normalize = ["rewards"]
+[env_params]
+max_steps_in_episode = 7
+"""
+
+
+def parsed(arguments, kind=TrainOptions):
+    command, algorithm, *flags = config_files.expanded(arguments)
+    return parse_with_preset(kind, command, algorithm, flags)
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("experiment.toml").write_text(FILE)
+    return "experiment.toml"
+
+
+def test_flags_are_preferred_to_the_file_and_the_file_to_the_preset(file):
+    options = parsed(["train", "--config", file, "--learning-rate", "0.5", "--gamma=0.8"])
+    config = options.config
+    assert (options.seeds, config.learning_rate, config.gamma) == (3, 0.5, 0.8)
+    assert config.hidden_sizes == (8, 16) and config.env == "chain"
+    assert config.wrappers == (normalize.rewards,)
+    assert config.env_params.max_steps_in_episode == 7
+    assert parsed(["train", f"--config={file}"]).config.learning_rate == 0.002
+    other = parsed(
+        ["train", "munchausen_dqn", "--config", file, "--env=CartPole-v1", "--env-params"]
+    )
+    assert other.config.env == "CartPole-v1" and other.config.learning_rate == 0.002
+    tuned = prl.preset("munchausen_dqn", "CartPole-v1")
+    assert other.config.total_steps == tuned.total_steps
+
+
+@pytest.mark.parametrize("flags", [["--seeds=9"], ["--seeds", "9"]])
+def test_a_flag_replaces_a_key(file, flags):
+    assert parsed(["train", "--config", file, *flags]).seeds == 9
+
+
+def test_other_command_lines_are_left_alone():
+    for line in (["train", "dqn", "--seeds=2"], ["eval", "--config"], [], ["info", "x"]):
+        assert config_files.expanded(line) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot read .*No such file"),
+        ("x = [", "is not TOML"),
+        ("env = 'chain'", "has no algorithm"),
+        ("algorithm = 'dqn'\n[x]\na = 1", "has a table x: tables are env_params"),
+        ("algorithm = 'dqn'\nseeds = 2020-01-01", "is neither text nor a number"),
+        ("algorithm = 'dqn'\nlearning_rte = 1", "--learning-rate"),
+        ("algorithm = 'dkn'", "did you mean dqn"),
+        ("algorithm = 'fork.py:X'", r"names code, fork.py:X \(.*fork.py\): add --trust"),
+        ("algorithm = 'dqn'\nlog = ['a:b']", r"names code, a:b \(module a\): add --trust"),
+    ],
+)
+def test_files_that_cannot_be_used(text, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        Path("x.toml").write_text(text)
+    assert cli.main(["train", "--config", "x.toml"]) == 2
+    error = capsys.readouterr().err
+
+    assert re.search(message, error) and error.count("\n") == 1
+    assert [path.name for path in Path().iterdir()] == ["x.toml"] * (text is not None)
+
+
+def test_config_without_a_file(capsys):
+    assert cli.main(["train", "dqn", "--config"]) == 2
+    assert "--config needs a file" in capsys.readouterr().err
+
+
+def test_a_sweep_as_a_file(tmp_path):
+    path = tmp_path / "sweep.toml"
+    path.write_text(FILE + "[grid]\ngamma = [0.8, 0.9]\nhidden_sizes = [[4, 4], [8]]\n")
+    options = parsed(["sweep", "--config", str(path)], SweepOptions)
+    assert options.grid == ("gamma=0.8,0.9", "hidden_sizes=4x4,8")
+    assert options.seeds == 3 and options.config.learning_rate == 0.002
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(small(name) for name in ALGORITHMS),
+        small("dqn", max_grad_norm=float("inf"), learning_rate=1e-7).replace(
+            wrappers=(normalize.observations, normalize.rewards)
+        ),
+        small("dqn").replace(algorithm=partial(dqn.dqn, bootstrap=dqn.double)),
+        small("sac", actor_learning_rate=None),
+    ],
+    ids=lambda config: configuration.of_config(config)["algorithm"],
+)
+def test_a_configuration_is_read_back_from_its_file(config, tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text(configuration.text(configuration.of_config(config), "a comment"))
+    found = parsed(["train", "--config", str(path), "--trust"]).config
+    assert found.algorithm == config.algorithm or found.algorithm.keywords
+    assert found.replace(algorithm=None) == config.replace(algorithm=None)
+
+
+def test_a_run_is_repeated_from_its_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = ["train", "q_learning", "--env=chain", "--steps=240", "--seeds=2", "--episodes=4"]
+    line += ["--env-params", "max_steps_in_episode=9", "--gamma=0.7", "--chunks=4", "--seed=5"]
+    quiet = ["--quiet", "--no-cache"]
+    assert cli.main([*line, *quiet, "--name=one"]) == 0
+    assert cli.main(["train", "--config=runs/one", *quiet, "--name=two"]) == 0
+
+    def written(name):
+        rows = Path(f"runs/{name}/metrics.jsonl").read_text().splitlines()
+        rows = [json.loads(row) for row in rows]
+        return [{k: x for k, x in row.items() if k not in ("seconds", "crc32")} for row in rows]
+
+    assert written("one") == written("two")
+    documents = [json.loads(Path(f"runs/{x}/config.json").read_text()) for x in ("one", "two")]
+    assert documents[0] == documents[1]
+
+
+def test_a_preset_is_printed_as_a_file(capsys, tmp_path):
+    assert cli.main(["preset", "sac", "Pendulum-v1"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("# steps: 10k, greedy return (IQM): -")
+    path = tmp_path / "sac.toml"
+    path.write_text(text)
+    assert parsed(["train", "--config", str(path)]).config == prl.preset("sac", "Pendulum-v1")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["preset"], "give an algorithm and an environment"),
+        (["preset", "--help"], "give an algorithm and an environment"),
+        (["preset", "sac", "Pendulum-v1", "more"], "give an algorithm and an environment"),
+        (["preset", "sack"], "did you mean sac"),
+        (["preset", "sac", "Pendlum-v1"], "did you mean Pendulum-v1"),
+    ],
+)
+def test_presets_that_are_not_there(line, message, capsys):
+    assert cli.main(line) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_presets_are_valid_files():
+    folder = Path(prl.__file__).parent / "presets"
+    found = [_read(path) for path in sorted(folder.glob("*.toml"))]
+    assert {key for presets in found for key in presets} == PRESETS.keys()
+    for algorithm, env in PRESETS:
+        assert algorithm in ALGORITHMS
+        config = prl.preset(algorithm, env)
+        assert config.env == env
+        prl.build(config) if env != "brax" and not env.startswith("brax/") else None
+    single = tomllib.loads((folder / "Asterix-MinAtar.toml").read_text())["rainbow"]
+    assert PRESETS["rainbow", "Asterix-MinAtar"]["n_step"] == single["n_step"] == 1
+    assert "n_step" not in PRESETS["rainbow", "Breakout-MinAtar"]
+
+
+def test_a_file_of_code_that_is_trusted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("part_of_config_file.py").write_text("from purejaxrl_sac.agents.dqn import double\n")
+    Path("x.toml").write_text(
+        "algorithm = 'dqn'\n[parts]\nbootstrap = 'part_of_config_file.py:double'\n"
+    )
+    config = parsed(["train", "--config", "x.toml", "--trust"]).config
+    assert config.algorithm.keywords == {"bootstrap": dqn.double}
+    with pytest.raises(ConfigError, match="add --trust"):
+        parsed(["train", "--config", "x.toml"])
