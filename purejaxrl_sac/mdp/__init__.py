@@ -3,7 +3,8 @@
 `make` builds an MDP from arrays, `from_map` a grid world from a text map, `pomdp.make` a partially
 observable MDP. Those in `NAMED` and `NAMED_POMDPS` are also environments: `purejaxrl-sac train
 q_learning --env cliff_walking`. `mdp.dynamic_programming` computes exact values of MDPs,
-`mdp.beliefs` of POMDPs.
+`mdp.beliefs` and `mdp.alpha_vectors` optimal ones of POMDPs, `mdp.controllers` those of policies
+with a memory.
 """
 
 from purejaxrl_sac.mdp.maps import LEFT_DOWN_RIGHT_UP, UP_RIGHT_DOWN_LEFT, from_map

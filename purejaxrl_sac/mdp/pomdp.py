@@ -6,12 +6,17 @@ episode has ended, but neither states nor rewards (Kaelbling, Littman & Cassandr
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from flax import struct
 
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.mdp.model import MDP, Array
 from purejaxrl_sac.mdp.model import validate as validate_mdp
+
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+IntArray = np.ndarray[Any, np.dtype[np.intp]]
 
 
 class POMDP(struct.PyTreeNode):
@@ -87,3 +92,44 @@ def validate(pomdp: POMDP) -> None:
             f"action {action} is illegal in state {state}, which an agent that does not observe"
             " states cannot know: make all actions legal"
         )
+
+
+class Model(NamedTuple):
+    """A POMDP in double precision, without transitions into terminal states."""
+
+    P: FloatArray  # [S, A, S]; 0 to and from terminal states
+    r: FloatArray  # [S, A]; 0 in terminal states
+    O: FloatArray  # [A, S, Z]
+    first: FloatArray  # P(s, z) at the start of an episode, [S, Z]
+
+
+def model(pomdp: POMDP) -> Model:
+    """The arrays that values depend on.
+
+    Raises:
+        ConfigError: the arrays are not a POMDP.
+    """
+    validate(pomdp)
+    P, R, O, initial, start = (
+        np.asarray(x, np.float64)
+        for x in (pomdp.mdp.P, pomdp.mdp.R, pomdp.O, pomdp.initial, pomdp.mdp.start)
+    )
+    running = ~np.asarray(pomdp.mdp.terminal)
+    return Model(
+        P=P * running * running[:, None, None],
+        r=(P * R).sum(-1) * running[:, None],
+        O=O,
+        first=start[:, None] * initial,
+    )
+
+
+def check_gamma(gamma: float) -> None:
+    """Raises ConfigError if gamma is not in [0, 1]."""
+    if not 0 <= gamma <= 1:
+        raise ConfigError(f"gamma is {gamma}, but must be between 0 and 1")
+
+
+def check_horizon(horizon: int) -> None:
+    """Raises ConfigError if the number of steps is less than 1."""
+    if horizon < 1:
+        raise ConfigError(f"horizon is {horizon}, but must be at least 1")
