@@ -160,6 +160,9 @@ def test_no_vector_can_be_removed_and_none_is_missing():
             (points @ kept.T).max(1), (points @ vectors.T).max(1), atol=1e-12
         )
         assert len(kept) == len(np.unique((points @ round_.T).argmax(1)))
+    ties = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])  # each equals the best one somewhere
+    for prune in (alpha_vectors._prune_lines, alpha_vectors._prune_by_programs):
+        np.testing.assert_array_equal(ties[prune(ties)], [[1, 1]])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -465,14 +468,23 @@ def test_tables_have_a_row_for_each_observation():
     assert value == pytest.approx(0.9)
 
 
-def test_parameters_take_precedence_over_the_pomdp():
-    env = PartiallyObserved(mdp.tiger(0.7), max_steps=7)
-    bound = envs.bind(env, tables(mdp.tiger(0.9), 7))
-    start = bound.reset(jax.random.key(0), 4_000)
-    keys = jax.random.split(jax.random.key(1), 4_000)
-    after, *_ = bound.step(keys, start, jnp.zeros(4_000, jnp.int32))
-    right = np.asarray(after.obs) == np.asarray(start.state.position)
-    assert right.mean() == pytest.approx(0.9, abs=5 * np.sqrt(0.09 / 4_000))
+def test_environments_can_be_vmapped_over_stacked_pomdps():
+    """Parameters take precedence over the POMDP of the environment."""
+    corridor = mdp.from_map("S.....G")
+    both = [mdp.windowed_grid(corridor, epsilon) for epsilon in (0.0, 0.2)]
+    params = [tables(found, 7, observations=4) for found in both]
+    stacked = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(v) for v in x]), *params)
+    env, n = PartiallyObserved(both[1]), 4_000
+
+    def step(key, params):
+        obs, state = env.reset_env(key, params)
+        return obs, env.step(key, state, jnp.int32(1), params)[0]
+
+    keys = jax.random.split(jax.random.key(1), n)
+    first, second = jax.jit(jax.vmap(jax.vmap(step, (0, None)), (None, 0)))(keys, stacked)
+    assert (first[0] == 0).all() and (second[0] == 1).all()
+    for seen in (np.asarray(first[1] == 0), np.asarray(second[1] == 1)):
+        assert seen.mean() == pytest.approx(0.85, abs=5 * np.sqrt(0.13 / n))
 
 
 CONTROLLER = random_controller(0, TIGER)

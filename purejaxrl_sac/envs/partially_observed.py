@@ -103,15 +103,19 @@ class PartiallyObserved(environment.Environment):
         return spaces.Dict({**hidden, "observation": self.observation_space(params)})
 
 
-def tables(pomdp: POMDP, max_steps: int) -> Params:
-    """The environment parameters of a POMDP.
+def tables(
+    pomdp: POMDP, max_steps: int, successors: int | None = None, observations: int = 0
+) -> Params:
+    """The environment parameters of a POMDP; those of several can be stacked and vmapped over.
 
     Args:
         max_steps: the time limit.
+        successors: as of `tabular.tables`.
+        observations: J and I, if more than this POMDP needs: stacked ones need the same.
     """
-    hidden = vars(tabular.tables(pomdp.mdp, max_steps))
-    observation, observation_cumulative = tabular.possible(pomdp.O)
-    initial, initial_cumulative = tabular.possible(pomdp.initial)
+    hidden = vars(tabular.tables(pomdp.mdp, max_steps, successors))
+    observation, observation_cumulative = tabular.possible(pomdp.O, observations)
+    initial, initial_cumulative = tabular.possible(pomdp.initial, observations)
     num_actions, _, num_observations = pomdp.O.shape
     return Params(
         **hidden | {"legal": jnp.ones((num_observations, num_actions), bool)},
