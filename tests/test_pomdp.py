@@ -404,6 +404,9 @@ def expect_frequencies(position, z, expected):
 def test_frequencies_of_transitions_and_observations():
     """Of (s', z), for every state and action, and of (s, z) at the start."""
     found = random_pomdp(5, states=3, observations=3)
+    kernels = np.stack([*found.O, found.initial]) * (1 - np.eye(3))  # z is never s'
+    kernels /= kernels.sum(-1, keepdims=True)
+    found = pomdp.make(found.mdp, kernels[:2], kernels[2])
     params = PartiallyObserved(found).default_params
     env, n = PartiallyObserved(found), 20_000
     s, a = np.indices((2, 2)).reshape(2, 4)
