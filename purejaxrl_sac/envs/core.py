@@ -24,7 +24,7 @@ import numpy as np
 
 from purejaxrl_sac.config import ConfigError, unknown
 from purejaxrl_sac.kernels.packing import packed_scan
-from purejaxrl_sac.mdp import NAMED
+from purejaxrl_sac.mdp import NAMED, NAMED_POMDPS
 from purejaxrl_sac.types import Env, EnvState, Metrics, PyTree, Transition
 
 MULTI_GOAL = "multi_goal"  # the environment of soft Q-learning, see `envs.multigoal`
@@ -40,7 +40,7 @@ class Actor(Protocol):
 
 def names() -> list[str]:
     """The names that `make` accepts, besides `brax/...`."""
-    return [*_gymnax().registered_envs, *NAMED, MULTI_GOAL]
+    return [*_gymnax().registered_envs, *NAMED, *NAMED_POMDPS, MULTI_GOAL]
 
 
 def _gymnax() -> Any:
@@ -56,7 +56,7 @@ def _make(name: str) -> Any:
     gymnax = _gymnax()
     if name not in names() and not name.startswith(BRAX):
         raise unknown("environment", name, names(), "see `purejaxrl-sac list` for the names")
-    from purejaxrl_sac.envs import brax, multigoal, tabular
+    from purejaxrl_sac.envs import brax, multigoal, partially_observed, tabular
 
     if name.startswith(BRAX):
         return brax.named(name)
@@ -64,6 +64,8 @@ def _make(name: str) -> Any:
         with jax.ensure_compile_time_eval():  # some constructors compute constants
             if name == MULTI_GOAL:
                 return multigoal.MultiGoal()
+            if name in NAMED_POMDPS:
+                return partially_observed.named(name)
             return tabular.named(name) if name in NAMED else gymnax.make(name)[0]
     except Exception as error:  # for example MNISTBandit, which downloads its data
         raise ConfigError(f"cannot make {name}: {str(error).splitlines()[0]}") from error

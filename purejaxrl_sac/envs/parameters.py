@@ -34,8 +34,8 @@ class Parametrised:
         return self.params
 
     def __getattr__(self, name: str) -> Any:
-        # a finite MDP is one of the original parameters
-        if name.startswith("__") or name in ("env", "source", "params", "mdp"):
+        # a finite MDP or POMDP is one of the original parameters
+        if name.startswith("__") or name in ("env", "source", "params", "mdp", "pomdp"):
             raise AttributeError(name)
         return getattr(self.env, name)
 

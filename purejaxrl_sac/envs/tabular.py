@@ -14,6 +14,7 @@ from gymnax.environments import environment, spaces
 from purejaxrl_sac import mdp as mdps
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.mdp import MDP
+from purejaxrl_sac.mdp.model import Array
 
 
 @struct.dataclass
@@ -95,9 +96,7 @@ class Tabular(environment.Environment):
         cell = (state.position, action)
         # deterministic rewards need no random numbers
         key_successor, key_noise = (key, key) if params.noise is None else jax.random.split(key)
-        k: int | jax.Array = 0
-        if params.successor.shape[-1] > 1:
-            k = _choose(jax.random.uniform(key_successor), params.cumulative[cell])
+        k = sample(key_successor, params.cumulative, cell)
         position, reward = params.successor[*cell, k], params.reward[*cell, k]
         if params.noise is not None:
             reward += params.noise[cell] * jax.random.normal(key_noise)
@@ -129,14 +128,12 @@ def tables(mdp: MDP, max_steps: int, successors: int | None = None) -> Params:
         max_steps: the time limit.
         successors: K, if more than this MDP needs: MDPs that are stacked need the same K.
     """
-    P = np.asarray(mdp.P, np.float64)
-    width = max(successors or 0, int((P > 0).sum(-1).max()))
-    order = np.argsort(P <= 0, axis=-1, kind="stable")[..., :width]  # possible successors first
+    successor, cumulative = possible(mdp.P, successors or 0)
     starts = np.flatnonzero(np.asarray(mdp.start) > 0)
     return Params(
-        successor=jnp.array(order, jnp.int32),
-        cumulative=jnp.array(np.take_along_axis(P, order, -1).cumsum(-1), jnp.float32),
-        reward=jnp.array(np.take_along_axis(np.asarray(mdp.R), order, -1), jnp.float32),
+        successor=jnp.array(successor, jnp.int32),
+        cumulative=jnp.array(cumulative, jnp.float32),
+        reward=jnp.array(np.take_along_axis(np.asarray(mdp.R), successor, -1), jnp.float32),
         noise=jnp.array(mdp.noise, jnp.float32) if np.any(mdp.noise) else None,
         terminal=jnp.array(mdp.terminal),
         legal=jnp.array(mdp.legal),
@@ -144,6 +141,26 @@ def tables(mdp: MDP, max_steps: int, successors: int | None = None) -> Params:
         start_cumulative=jnp.array(np.asarray(mdp.start)[starts].cumsum(), jnp.float32),
         max_steps_in_episode=max_steps,
     )
+
+
+def possible(kernel: Array, width: int = 0) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The outcomes of positive probability and their cumulative sums, [..., K] each.
+
+    Args:
+        kernel: [..., outcomes] probabilities.
+        width: K, if more than the largest number of possible outcomes.
+    """
+    kernel = np.asarray(kernel, np.float64)
+    width = max(width, int((kernel > 0).sum(-1).max()))
+    order = np.argsort(kernel <= 0, axis=-1, kind="stable")[..., :width]  # possible ones first
+    return order, np.take_along_axis(kernel, order, -1).cumsum(-1)
+
+
+def sample(key: jax.Array, cumulative: jax.Array, cell: tuple[jax.Array, ...]) -> int | jax.Array:
+    """The index of a random outcome of a row of `possible`; certain ones need no random number."""
+    if cumulative.shape[-1] == 1:
+        return 0
+    return _choose(jax.random.uniform(key), cumulative[cell])
 
 
 def _has_random_start(params: Params) -> bool:
