@@ -19,6 +19,7 @@ from purejaxrl_sac.evaluate import (
     q_values,
     rollout_episodes,
 )
+from purejaxrl_sac.offline import offline, record_dataset
 from purejaxrl_sac.train import (
     build,
     init,
@@ -234,6 +235,7 @@ __all__ = [
     "noise",
     "noisy_dqn",
     "normalize",
+    "offline",
     "optimize",
     "per_dqn",
     "policy",
@@ -246,6 +248,7 @@ __all__ = [
     "q_values",
     "qr_dqn",
     "rainbow",
+    "record_dataset",
     "records",
     "redq",
     "reinforce",

@@ -132,6 +132,8 @@ class Config(struct.PyTreeNode):
     """Environment: a name, or any gymnax `Environment` object."""
     env_params: object = None
     """Parameters of the environment (a traced pytree); None for its defaults."""
+    dataset: object = None
+    """Transitions to learn from instead of the environment's (a traced pytree), see `offline`."""
     total_steps: int = static(100_000, between=(1, 2**53))
     """Environment steps over all parallel environments, warm-up included."""
     num_envs: int = static(1, at_least=1)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from purejaxrl_sac.kernels.packing import layout
-from purejaxrl_sac.types import Metrics, PyTree, Scalar
+from purejaxrl_sac.types import Loss, LossOutput, Metrics, Penalty, PyTree, Scalar
 
 LearningRate = jax.Array | float | optax.Schedule
 
@@ -41,6 +41,19 @@ def gradient_step(
     """
     (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(learned.params, *args)
     return apply_gradients(optimizer, learned, grads), value, aux
+
+
+def penalized(loss: Loss, penalty: Penalty | None) -> Loss:
+    """A loss plus a penalty, with the metrics of both; the loss itself where there is none."""
+    if penalty is None:
+        return loss
+
+    def sum_of_both(params: PyTree, inputs: Any) -> LossOutput:
+        value, (priority, metrics) = loss(params, inputs)
+        added, more = penalty(params, inputs)
+        return value + added, (priority, {**metrics, **more})
+
+    return sum_of_both
 
 
 def apply_gradients(

@@ -20,6 +20,7 @@ from purejaxrl_sac.clock import batched, unbatched
 from purejaxrl_sac.config import Config, ConfigError, validate, whole_number
 from purejaxrl_sac.kernels.draws import one_draw
 from purejaxrl_sac.kernels.packing import packed_scan
+from purejaxrl_sac.memory.fixed import fixed_memory
 from purejaxrl_sac.types import (
     Agent,
     Env,
@@ -49,6 +50,8 @@ def build(config: Config) -> tuple[Env, Agent, Memory]:
                 f"the algorithm returned a {type(built).__name__}, but must return (Agent, Memory)"
             )
         agent, memory = built
+        if config.dataset is not None:
+            memory = fixed_memory(config)
         for wrap in config.wrappers:
             agent = wrap(config, env, agent)
         return env, agent, memory
@@ -141,8 +144,12 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
         ) -> tuple[jax.Array, PyTree, PyTree]:
             return agent.act(key, state.agent, obs, step, carry)
 
-        collected = envs.rollout(env, keys_collect, state.env, state.step, act, initial_carry)
-        state, episodes = _add(agent, memory, config, state._replace(key=key), collected)
+        state = state._replace(key=key)
+        if config.dataset is None:
+            collected = envs.rollout(env, keys_collect, state.env, state.step, act, initial_carry)
+            state, episodes = _add(agent, memory, config, state, collected)
+        else:
+            state, episodes = _without_rollout(config, state)
 
         @jax.named_scope("update")
         def learn(
@@ -304,6 +311,13 @@ def _repeat_noise(keys: jax.Array, noise_repeat: int) -> jax.Array:
         return keys
     actor = jnp.repeat(keys[..., ::noise_repeat, 0], noise_repeat, axis=-1)
     return keys.at[..., 0].set(actor)
+
+
+def _without_rollout(config: Config, state: TrainState) -> tuple[TrainState, Metrics]:
+    """Advances the clock only; no episode ends."""
+    step = state.step + config.rollout_length
+    zeros = {"episodes": jnp.int32(0), "returns": jnp.float32(0), "lengths": jnp.int32(0)}
+    return state._replace(step=step), zeros
 
 
 def _add(

@@ -354,6 +354,11 @@ class Loss(Protocol):
         """
 
 
+class Penalty(Protocol):
+    def __call__(self, params: PyTree, inputs: Any, /) -> tuple[jax.Array, Metrics]:
+        """(parameters of the critics, the algorithm's `LossInputs`) -> penalty, metrics."""
+
+
 class Network(Protocol):
     """A network as functions of its variables, such as a flax module."""
 

@@ -41,6 +41,7 @@ from purejaxrl_sac.optimize import (
     apply_gradients,
     decaying_adam,
     gradient_step,
+    penalized,
     start,
     update_target,
 )
@@ -55,6 +56,7 @@ from purejaxrl_sac.types import (
     MakeStorage,
     Memory,
     Metrics,
+    Penalty,
     PyTree,
     Sample,
     Transition,
@@ -140,6 +142,7 @@ def discrete_sac(
     actor_optimizer: MakeOptimizer = decaying_adam,
     critic_optimizer: MakeOptimizer = default_critic_optimizer,
     temperature_optimizer: MakeOptimizer = default_temperature_optimizer,
+    penalty: Penalty | None = None,
     storage: MakeStorage = replay_storage,
     memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
@@ -147,6 +150,7 @@ def discrete_sac(
 
     Args:
         network: of the actor and of each critic, as for `dqn`.
+        penalty: added to the critics' loss.
 
     Raises:
         ConfigError: the environment's actions are continuous.
@@ -192,7 +196,7 @@ def discrete_sac(
         inputs = LossInputs(config, log_pi, twin_q, state, sample.transition, sample.weight)
 
         critic, _, (priority, metrics) = gradient_step(
-            optimize_critic, state.critic, critic_loss, inputs
+            optimize_critic, state.critic, penalized(critic_loss, penalty), inputs
         )
         after = inputs._replace(state=state._replace(critic=critic))
         actor, _, (entropy, actor_metrics) = gradient_step(

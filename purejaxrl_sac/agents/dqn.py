@@ -42,7 +42,7 @@ from purejaxrl_sac.agents.off_policy import (
 )
 from purejaxrl_sac.config import Config, static, traced
 from purejaxrl_sac.networks import Dueling, NoisyDense, draw_noise, features, q_network
-from purejaxrl_sac.optimize import Learned, decaying_adam, gradient_step, update_target
+from purejaxrl_sac.optimize import Learned, decaying_adam, gradient_step, penalized, update_target
 from purejaxrl_sac.types import (
     Agent,
     Algorithm,
@@ -62,6 +62,7 @@ from purejaxrl_sac.types import (
     Network,
     NextQ,
     NextReturn,
+    Penalty,
     PyTree,
     QHead,
     Record,
@@ -199,6 +200,7 @@ def dqn(
     explore: Explore = epsilon_greedy,
     record: Record = nothing,
     loss: Loss = q_loss,
+    penalty: Penalty | None = None,
     optimizer: MakeOptimizer = decaying_adam,
     storage: MakeStorage = replay_storage,
     memory: MakeMemory = uniform_replay,
@@ -268,7 +270,9 @@ def dqn(
 
         inputs = LossInputs(config, outputs, q_head, batch, sample.weight, following, backup, keys)
         learned = Learned(state.params, state.opt_state)
-        (params, opt_state), _, (priority, metrics) = gradient_step(optimize, learned, loss, inputs)
+        (params, opt_state), _, (priority, metrics) = gradient_step(
+            optimize, learned, penalized(loss, penalty), inputs
+        )
         target_params = update_target(
             params, state.target_params, config.tau, config.target_period, count
         )

@@ -59,6 +59,7 @@ from purejaxrl_sac.optimize import (
     gradient_step,
     is_due,
     linear_decay,
+    penalized,
     start,
     update_target,
 )
@@ -78,6 +79,7 @@ from purejaxrl_sac.types import (
     MakeStorage,
     Memory,
     Metrics,
+    Penalty,
     PyTree,
     Sample,
     Transition,
@@ -215,6 +217,7 @@ def sac(
     critique: MakeCritique = minimum,
     critic_loss: Loss = critic_loss,
     actor_loss: Loss = actor_loss,
+    penalty: Penalty | None = None,
     actor_optimizer: MakeOptimizer = default_actor_optimizer,
     critic_optimizer: MakeOptimizer = default_critic_optimizer,
     temperature_optimizer: MakeOptimizer = default_temperature_optimizer,
@@ -228,6 +231,9 @@ def sac(
     the target entropy: the same one serves any bounds. In the environment's units, where
     b = low + (a + 1) (high - low) / 2, it is log pi(b|s) = log pi(a|s) - sum_d log((high_d -
     low_d) / 2), and entropies are larger by that sum.
+
+    Args:
+        penalty: added to the critics' loss, such as `conservative.conservative_critics`.
 
     Raises:
         ConfigError: the environment's actions are discrete.
@@ -253,6 +259,7 @@ def sac(
         return critic_net.apply(params, obs, action, rngs=rngs)
 
     networks = Networks(sample_action, critic, critique(config))
+    critics_loss = penalized(critic_loss, penalty)
 
     def init(key: jax.Array, obs: jax.Array) -> SACState:
         key_actor, key_critic = jax.random.split(key)
@@ -290,7 +297,7 @@ def sac(
         inputs = LossInputs(config, networks, state, batch, sample.weight, target, keys)
 
         critic, _, (priority, metrics) = gradient_step(
-            optimize_critic, state.critic, critic_loss, inputs
+            optimize_critic, state.critic, critics_loss, inputs
         )
         target_params = update_target(
             critic.params, state.target_params, config.tau, config.target_period, count

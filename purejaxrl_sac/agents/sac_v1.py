@@ -28,6 +28,7 @@ from purejaxrl_sac.optimize import (
     Learned,
     decaying_adam,
     gradient_step,
+    penalized,
     start,
     update_target,
 )
@@ -45,6 +46,7 @@ from purejaxrl_sac.types import (
     Memory,
     Metrics,
     Network,
+    Penalty,
     PyTree,
     Sample,
     Transition,
@@ -120,6 +122,7 @@ def sac_v1(
     actor_optimizer: MakeOptimizer = decaying_adam,
     critic_optimizer: MakeOptimizer = default_critic_optimizer,
     value_optimizer: MakeOptimizer = decaying_adam,
+    penalty: Penalty | None = None,
     storage: MakeStorage = replay_storage,
     memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
@@ -169,7 +172,7 @@ def sac_v1(
             optimize_actor, state.actor, actor_loss, inputs
         )
         new_critic, _, (priority, metrics) = gradient_step(
-            optimize_critic, state.critic, critic_loss, inputs
+            optimize_critic, state.critic, penalized(critic_loss, penalty), inputs
         )
         new_value, _, value_metrics = gradient_step(
             optimize_value, state.value, value_loss, inputs, soft_value

@@ -33,6 +33,7 @@ from purejaxrl_sac.optimize import (
     delayed_update,
     gradient_step,
     is_due,
+    penalized,
     start,
     update_target,
 )
@@ -51,6 +52,7 @@ from purejaxrl_sac.types import (
     Metrics,
     Network,
     NoiseScale,
+    Penalty,
     PyTree,
     Sample,
     Scalar,
@@ -131,6 +133,7 @@ def td3(
     critic_optimizer: MakeOptimizer = default_critic_optimizer,
     noise: MakeNoise = white,
     noise_scale: NoiseScale = constant,
+    penalty: Penalty | None = None,
     storage: MakeStorage = replay_storage,
     memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
@@ -144,7 +147,7 @@ def td3(
     actor_net = actor(config, env.observation_space, action_dim)
     critic = critics(config, env.observation_space)
     optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)
-    delay = config.policy_delay
+    delay, critics_loss = config.policy_delay, penalized(critic_loss, penalty)
     draw_noise, init_carry = noise(config, action_dim)
 
     def init(key: jax.Array, obs: jax.Array) -> TD3State:
@@ -181,7 +184,7 @@ def td3(
         inputs = LossInputs(config, actor_net, critic, state, batch, sample.weight, key)
 
         new_critic, _, (priority, metrics) = gradient_step(
-            optimize_critic, state.critic, critic_loss, inputs
+            optimize_critic, state.critic, critics_loss, inputs
         )
         after = inputs._replace(state=state._replace(critic=new_critic))
 

@@ -154,6 +154,8 @@ class NewRunOptions:
     """The output directory itself, instead of a name."""
     env_params: tuple[str, ...] = ()
     """Parameters of the environment that are not its defaults: NAME=VALUE [NAME=VALUE ...]."""
+    dataset: Path | None = None
+    """Learn from the transitions of this .npz file, without stepping the environment."""
     normalize: tuple[Normalization, ...] = ()
     """What to divide by its running standard deviation; observations are also centred."""
     wrap: tuple[str, ...] = ()

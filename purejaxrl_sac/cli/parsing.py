@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -22,6 +23,8 @@ from purejaxrl_sac.cli.options import Normalization, SweepOptions, TrainOptions
 from purejaxrl_sac.config import Config, ConfigError, unknown
 from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.normalize import WRAPPERS
+from purejaxrl_sac.offline import offline
+from purejaxrl_sac.types import Transition
 
 STYLE = (tyro.conf.SuppressFixed, tyro.conf.FlagCreatePairsOff)
 
@@ -179,7 +182,16 @@ def parse_with_preset(
         wrappers=tuple(wrappers),
         env_params=environment_parameters(config.env, options.env_params),
     )
+    if options.dataset is not None:
+        config = offline(config, load_dataset(options.dataset))
     return dataclasses.replace(options, config=config)
+
+
+def load_dataset(path: Path) -> Transition:
+    """The dataset of a file; see `datasets.load`."""
+    from purejaxrl_sac.experiment.runs import datasets
+
+    return datasets.load(path)
 
 
 def _make_devices(flags: Sequence[str]) -> None:

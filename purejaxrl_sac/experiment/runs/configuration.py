@@ -24,7 +24,7 @@ from purejaxrl_sac.experiment.runs import names, record
 from purejaxrl_sac.experiment.runs.plans import Plan
 from purejaxrl_sac.normalize import WRAPPERS
 
-HIDDEN = ("schema", "algorithm", "env", "wrappers", "env_params", "recipe")
+HIDDEN = ("schema", "algorithm", "env", "wrappers", "env_params", "recipe", "dataset")
 
 
 def of_config(config: Config) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import subprocess
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, cast
 
 import filelock
 import numpy as np
@@ -22,11 +22,15 @@ from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.experiment.devices import processes
 from purejaxrl_sac.experiment.devices.resources import format_bytes
 from purejaxrl_sac.experiment.errors import InUseError, RunWarning
-from purejaxrl_sac.experiment.runs import configuration, files, record
+from purejaxrl_sac.experiment.runs import configuration, datasets, files, record
 from purejaxrl_sac.experiment.runs.plans import EVALUATED_POLICIES, Plan, Progress
+from purejaxrl_sac.types import Transition
 
 RUN_FORMAT = 4  # 1 had no checkpoints, 2 other keys and checksums, 3 no checksums of documents
-LEFTOVERS = ("lock", "config.json.part", "config.toml", "config.toml.part")
+LEFTOVERS = (  # of a run that was killed before it had a plan
+    *("lock", "config.json.part", "config.toml", "config.toml.part"),
+    *("dataset.npz", "dataset.npz.part"),
+)
 PER_LANE = ("failed_step", "episodes", "episode_return", "episode_length")  # fields of `Progress`
 SCALARS = {"steps": int, "after": int, "seconds": float}  # all other fields of a row are per lane
 
@@ -94,6 +98,7 @@ class RunDirectory:
         self.summary = self.path / "summary.json"
         self.checkpoints = self.path / "checkpoints"
         self.best = self.path / "best"
+        self.dataset = self.path / "dataset.npz"
 
     @classmethod
     def create(cls, path: Path) -> RunDirectory:
@@ -201,6 +206,8 @@ class RunDirectory:
             "revision": git_revision(),
             **({"measures": dict(measures)} if measures else {}),
         }
+        if plan.config.dataset is not None:
+            datasets.save(self.dataset, cast(Transition, plan.config.dataset))
         contents = configuration.of_plan(plan, measures)
         comment = "the configuration of this run: purejaxrl-sac train --config"
         files.write_text(self.path / "config.toml", configuration.text(contents, comment))
@@ -240,6 +247,9 @@ class RunDirectory:
         document = self.read_document()
         try:
             config = record.config_from_dict(document["config"], given)
+            if "dataset" in document["config"] and config.dataset is None:
+                config = config.replace(dataset=datasets.load(self.dataset))
+                record.check_dataset(config, document["config"], self.dataset)
         except ConfigError as error:
             raise ConfigError(f"{self.path / 'config.json'}: {error}") from None
         given.check(config, document["config"], self.path)

@@ -7,7 +7,7 @@ import importlib.metadata
 import math
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -16,8 +16,9 @@ from purejaxrl_sac import references
 from purejaxrl_sac.agents import ALGORITHMS, configuration, default_config, name_of
 from purejaxrl_sac.config import Config, ConfigError, bounds_of, unknown, validate
 from purejaxrl_sac.envs import parameters
-from purejaxrl_sac.experiment.runs import files, names, recipes
+from purejaxrl_sac.experiment.runs import datasets, files, names, recipes
 from purejaxrl_sac.normalize import WRAPPERS
+from purejaxrl_sac.types import Transition
 
 CONFIG_FORMAT = 2  # 1 named environment objects, lambdas and composed functions less exactly
 SETTINGS = (
@@ -48,13 +49,17 @@ def to_json(value: Any) -> Any:
 def config_to_dict(config: Config) -> dict[str, Any]:
     """A configuration as JSON data, with the names of its algorithm, wrappers and environment.
 
-    See `names.function_name` and `names.environment_name`.
+    See `names.function_name` and `names.environment_name`. A dataset is shown as its checksum.
     """
     config = parameters.free(config)
     name = names.function_name(config.algorithm)
     wrappers = [names.function_name(wrapper) for wrapper in config.wrappers]
     env = names.environment_name(config.env)
-    fields = to_json(config.replace(algorithm=None, wrappers=(), env=env))
+    fields = to_json(config.replace(algorithm=None, wrappers=(), env=env, dataset=None))
+    if config.dataset is None:
+        del fields["dataset"]
+    else:
+        fields["dataset"] = datasets.checksum(cast(Transition, config.dataset))
     fields |= {"schema": CONFIG_FORMAT, "algorithm": name, "wrappers": wrappers}
     recipe = recipes.describe(config)
     return fields if recipe is None else {**fields, "recipe": recipe}
@@ -97,7 +102,9 @@ NOTHING = Given()
 
 
 def config_from_dict(data: dict[str, Any], given: Given = NOTHING) -> Config:
-    """The inverse of `config_to_dict`; only references that are given or trusted are imported.
+    """The inverse of `config_to_dict`, except for a dataset.
+
+    Only references that are given or trusted are imported.
 
     Raises:
         ConfigError: another version wrote the data; it has an environment object, a custom
@@ -113,7 +120,7 @@ def config_from_dict(data: dict[str, Any], given: Given = NOTHING) -> Config:
         recipes.warn_of_changes(recipe)
     config = _algorithm(data, recipe, given)
     env, wrappers = _env(data, recipe, given), _wrappers(data, recipe, given)
-    code = ("schema", "algorithm", "env", "wrappers", "recipe")
+    code = ("schema", "algorithm", "env", "wrappers", "recipe", "dataset")
     data = {name: value for name, value in data.items() if name not in code}
     if data.get("env_params") is not None:
         files.check(data["env_params"], dict[str, Any], "env_params")
@@ -194,6 +201,12 @@ def check_equal(config: Config, written: dict[str, Any], path: Path) -> None:
                 f"the config given is not the one that {path} was created with: {name} is {here},"
                 f" but was {there}"
             )
+
+
+def check_dataset(config: Config, written: dict[str, Any], path: Path) -> None:
+    """Raises ConfigError if a configuration's dataset is not the one written."""
+    if datasets.checksum(cast(Transition, config.dataset)) != written["dataset"]:
+        raise ConfigError(f"{path} is not the dataset that the run was created with: restore it")
 
 
 def settings() -> dict[str, bool | int | str | None]:

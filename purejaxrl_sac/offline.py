@@ -1,0 +1,118 @@
+"""Learning from a fixed dataset of transitions, without stepping the environment.
+
+    dataset = prl.record_dataset(key, config, state, episodes=100)
+    config = prl.offline(prl.preset("dqn", "CartPole-v1"), dataset)
+    state, metrics = jax.jit(prl.train)(key, config)
+
+The dataset is traced data of the configuration. `agents.conservative` has penalties on the values
+of actions that it lacks.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purejaxrl_sac import envs
+from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.evaluate import PolicyFactory, exploring_policy, rollout_episodes
+from purejaxrl_sac.types import Env, TrainState, Transition
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def offline(config: AnyConfig, dataset: Transition) -> AnyConfig:
+    """The configuration that learns from a dataset.
+
+    The environment is used for its spaces and for evaluation. An iteration makes `num_updates`
+    updates, and counts as one step of one environment in `total_steps` and in schedules.
+
+    Args:
+        dataset: leading axis [R]; actions in canonical units, see `envs.core`; no `extras`.
+
+    Raises:
+        ConfigError: the algorithm does not learn from single transitions of a replay memory, or
+            the dataset does not fit the environment.
+    """
+    for field, what in (("n_step", "n-step returns"), ("priority_exponent", "priorities")):
+        if hasattr(config, field):
+            raise ConfigError(f"{type(config).__name__} learns with {what}: not from a dataset yet")
+    if not hasattr(config, "batch_size"):
+        raise ConfigError(
+            f"{type(config).__name__} learns from its own rollouts: use an algorithm with a replay"
+            " memory, such as dqn or sac"
+        )
+    if config.wrappers:
+        raise ConfigError("wrappers normalise rollouts, of which there are none: leave them out")
+    _check(envs.bind(config.env, config.env_params), dataset)
+    return config.replace(
+        dataset=jax.tree.map(jnp.asarray, dataset._replace(extras=())),
+        num_envs=1, rollout_length=1, noise_repeat=1, warmup_steps=0,
+    )  # fmt: skip
+
+
+def record_dataset(
+    key: jax.Array,
+    config: Config,
+    state: TrainState,
+    episodes: int,
+    *,
+    policy: PolicyFactory = exploring_policy,
+    max_steps: int | None = None,
+) -> Transition:
+    """The transitions of episodes that a policy plays, as a dataset; not to be jitted.
+
+    Arguments and errors as for `evaluate`.
+
+    Returns:
+        transitions with leading axis [R], the total length of the episodes, and actions in
+        canonical units.
+    """
+    env = envs.bind(config.env, config.env_params)
+    play = jax.jit(
+        lambda key, config, state: rollout_episodes(
+            key, config, state, episodes, policy=policy, max_steps=max_steps
+        )
+    )
+    transitions, running = play(key, config, state)
+    rows = jax.tree.map(lambda x: x[np.asarray(running)], transitions._replace(extras=()))
+    if env.num_actions is not None:
+        return rows._replace(action=rows.action.astype(jnp.int32))
+    made = envs.make(config.env)
+    params = made.default_params if config.env_params is None else config.env_params
+    space = made.action_space(params)
+    canonical = 2 * (rows.action - space.low) / (space.high - space.low) - 1
+    return rows._replace(action=canonical.reshape(len(canonical), -1).astype(jnp.float32))
+
+
+def _check(env: Env, dataset: Transition) -> None:
+    """Raises ConfigError if a dataset is not of an environment."""
+    if not isinstance(dataset, Transition):
+        raise ConfigError(f"dataset is a {type(dataset).__name__}, but must be a Transition")
+    rows = len(dataset.reward) if np.ndim(dataset.reward) == 1 else 0
+    if rows == 0:
+        raise ConfigError("the dataset has no rows: its fields need one leading axis [R]")
+    shape = env.observation_space.shape
+    action = () if env.num_actions is not None else (env.action_dim,)
+    wanted = {"obs": shape, "next_obs": shape, "action": action, "discount": (), "last": ()}
+    for name, inner in wanted.items():
+        found = np.shape(getattr(dataset, name))
+        if found != (rows, *inner):
+            raise ConfigError(
+                f"{name} of the dataset has shape {found}, but must be {(rows, *inner)} for"
+                f" {env.name}"
+            )
+    actions = np.asarray(dataset.action)
+    least, most = (0, env.num_actions - 1) if env.num_actions is not None else (-1, 1)
+    if actions.min() < least or actions.max() > most:
+        raise ConfigError(
+            f"actions of the dataset are {actions.min():g} to {actions.max():g}, but must be within"
+            f" {least} and {most}: in canonical units, as `record_dataset` returns them"
+        )
+    for name in ("obs", "next_obs", "reward", "discount"):
+        values = np.asarray(getattr(dataset, name))
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ConfigError(f"{name} of the dataset has values that are not finite: remove them")

@@ -1,0 +1,264 @@
+"""Learning from datasets: exact fixed points, penalties by hand, and runs on disk."""
+
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import ConfigError, cli, mdp, normalize
+from purejaxrl_sac.agents import conservative, sac, td3
+from purejaxrl_sac.agents.conservative import ConservativeDQNConfig, ConservativeSACConfig
+from purejaxrl_sac.experiment.runs import datasets
+from purejaxrl_sac.mdp import dynamic_programming
+from tests.conftest import small
+
+COUNTS = np.array([3, 1])  # of both actions in every state
+GAMMA = 0.9
+
+
+@pytest.fixture(scope="module")
+def chain():
+    """The chain MDP, and a dataset with exactly its transition probabilities."""
+    m = mdp.chain(5)
+    P, R = np.asarray(m.P), np.asarray(m.R)
+    rows = [
+        (s, a, R[s, a, after], after)
+        for s, a, after in np.ndindex(P.shape)
+        for _ in range(round(10 * P[s, a, after] * COUNTS[a]))
+    ]
+    s, a, r, after = map(np.array, zip(*rows, strict=True))
+    ones, last = np.ones(len(rows), np.float32), np.zeros(len(rows), bool)
+    data = prl.Transition(s.astype(np.int32), a.astype(np.int32), r.astype(np.float32), ones,
+                          after.astype(np.int32), last)  # fmt: skip
+    return m, data
+
+
+@pytest.fixture(scope="module")
+def learn(chain):
+    """A function that returns Q [S, A] after learning from the chain's dataset."""
+    config = ConservativeDQNConfig(
+        env="chain", hidden_sizes=(), learning_rate=0.05, learning_rate_end=1e-4, batch_size=200,
+        num_updates=50, total_steps=1_000, tau=1.0, gamma=GAMMA,
+    )  # fmt: skip
+    config = prl.offline(config, chain[1])
+    train = jax.jit(prl.train)
+
+    def learned(weight):
+        state, metrics = train(jax.random.key(0), config.replace(conservative_weight=weight))
+        assert not metrics["episodes"].any() and (state.step == 1_000).all()
+        return np.asarray(prl.q_values(config, state, jnp.arange(5)))
+
+    return learned
+
+
+def test_without_a_penalty_the_optimal_values_are_learned(chain, learn):
+    expected = dynamic_programming.value_iteration(chain[0], GAMMA)
+    np.testing.assert_allclose(learn(0.0), expected, atol=0.25)
+
+
+def test_the_fixed_point_of_the_conservative_penalty(chain, learn):
+    """It is Q(s, a) = y(s, a) - w (softmax(Q)(a|s) / d(a|s) - 1), d the data's policy."""
+    m, _ = chain
+    P, R, d = np.asarray(m.P), np.asarray(m.R), COUNTS / COUNTS.sum()
+    q = np.zeros(P.shape[:2])
+    for _ in range(2_000):
+        y = (P * (R + GAMMA * q.max(1))).sum(-1)
+        pi = np.exp(q - q.max(1, keepdims=True))
+        pi /= pi.sum(1, keepdims=True)
+        q = 0.5 * q + 0.5 * (y - 0.5 * (pi / d - 1))
+    found, plain = learn(0.5), learn(0.0)
+    np.testing.assert_allclose(found, q, atol=0.25)
+    assert abs(plain - q).mean() > 4 * abs(found - q).mean()  # the penalty makes the difference
+    assert (found < plain).all()
+
+
+def test_the_penalty_of_discrete_actions_by_hand():
+    q = jnp.array([[1.0, 2.0], [3.0, 0.0]])
+    config = ConservativeDQNConfig(conservative_weight=2.0)
+    inputs = prl.agents.dqn.LossInputs(
+        config, outputs=lambda params, obs, **keys: obs, head=prl.heads.scalar(config),
+        batch=prl.Transition(q[..., None], jnp.array([0, 0]), None, None, None, None),
+        weight=jnp.array([1.0, 0.5]), following=None, backup=None,
+        keys=prl.agents.dqn.Keys(*jax.random.split(jax.random.key(0), 6)),
+    )  # fmt: skip
+    found, metrics = conservative.conservative_values(None, inputs)
+    gaps = np.array([np.log(np.exp(1) + np.exp(2)) - 1, np.log(np.exp(3) + 1) - 3])
+    expected = (gaps * [1, 0.5]).mean()
+    np.testing.assert_allclose(metrics["conservative_gap"], expected, rtol=1e-6)
+    np.testing.assert_allclose(found, 2 * expected, rtol=1e-6)
+
+
+def test_the_penalty_of_continuous_actions_estimates_an_integral():
+    """For Q(s, a) = c a in one dimension, log of the integral of exp Q is log(2 sinh(c) / c)."""
+    slope = jnp.array([1.5, -0.5])  # of two critics
+
+    def sample(key, params, obs):
+        action = jax.random.uniform(key, (len(obs), 1), minval=-1, maxval=1)
+        return action, jnp.full(len(obs), -jnp.log(2.0))
+
+    def critic(params, obs, action, dropout=None):
+        return slope[:, None] * action[:, 0]
+
+    config = ConservativeSACConfig(conservative_weight=3.0, conservative_samples=4_000)
+    data = jnp.array([[0.25], [-0.5], [1.0]])
+    batch = prl.Transition(jnp.zeros((3, 2)), data, None, None, jnp.zeros((3, 2)), None)
+    state = sac.SACState(prl.optimize.Learned(None, None), None, None, None)
+    keys = sac.Keys(*jax.random.split(jax.random.key(1), 6))
+    networks = sac.Networks(sample, critic, None)
+    inputs = sac.LossInputs(config, networks, state, batch, jnp.float32(1), None, keys)
+    found, metrics = conservative.conservative_critics(None, inputs)
+    integral = np.log(2 * np.sinh(slope) / slope)
+    expected = (integral - np.mean(slope * data, 0)).sum()
+    np.testing.assert_allclose(metrics["conservative_gap"], expected, atol=0.02)
+    np.testing.assert_allclose(found, 3 * metrics["conservative_gap"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sac", "td3", "sac_v1", "tqc", "discrete_sac", "dqn"])
+def test_a_penalty_is_part_of_the_loss(name):
+    """The gradient of w |theta|^2 / 2 shrinks the critics' parameters by lr w, with plain steps."""
+
+    def penalty(params, inputs):
+        total = sum(jnp.square(x).sum() for x in jax.tree.leaves(params)) / 2
+        return 0.1 * total, {"norm": total}
+
+    config = small(name)
+    with_penalty = config.replace(algorithm=partial(config.algorithm, penalty=penalty))
+    state, metrics = jax.jit(prl.make_train(with_penalty))(jax.random.key(0))
+    plain, _ = jax.jit(prl.make_train(config))(jax.random.key(0))
+    assert (metrics["norm"] > 0).all()
+
+    def norm(state):
+        agent = state.agent
+        params = agent.params if name == "dqn" else agent.critic.params
+        return sum(float(jnp.square(x).sum()) for x in jax.tree.leaves(params))
+
+    assert norm(state) < norm(plain)
+
+
+def test_a_dataset_of_a_policy(tmp_path):
+    config = small("dqn")
+    state = jax.jit(prl.init)(jax.random.key(0), config)
+    data = prl.record_dataset(jax.random.key(1), config, state, 3, policy=prl.policy)
+    lengths = prl.evaluate(jax.random.key(1), config, state, 3)  # rewards of 1 per step
+    assert len(data.reward) == lengths.sum() and data.obs.shape == (len(data.reward), 4)
+    assert data.last.sum() == 3 and data.extras == ()
+    datasets.save(tmp_path / "data.npz", data)
+    again = datasets.load(tmp_path / "data.npz")
+    assert jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), data, again))
+    assert datasets.checksum(again) == datasets.checksum(data)
+    assert datasets.checksum(data._replace(reward=data.reward + 1)) != datasets.checksum(data)
+
+
+def test_actions_of_a_dataset_are_in_canonical_units():
+    config = small("sac")  # Pendulum, whose actions are within -2 and 2
+    state = jax.jit(prl.init)(jax.random.key(0), config)
+    play = partial(prl.rollout_episodes, episodes=2, policy=prl.policy, max_steps=5)
+    played, running = play(jax.random.key(1), config, state)
+    data = prl.record_dataset(jax.random.key(1), config, state, 2, policy=prl.policy, max_steps=5)
+    np.testing.assert_allclose(data.action, np.asarray(played.action)[running] / 2, atol=1e-6)
+    prl.offline(config, data)
+
+
+def test_seeds_share_a_dataset_and_differ(chain):
+    config = prl.offline(small("dqn", env="chain"), chain[1])
+    keys = jax.random.split(jax.random.key(0), 3)
+    state, metrics = jax.jit(jax.vmap(prl.train, (0, None)))(keys, config)
+    assert state.memory == () and metrics["loss"].shape == (3, config.iterations)
+    assert len(np.unique(metrics["loss"][:, -1])) == 3
+
+
+def test_an_offline_run_is_stopped_and_resumed(chain, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    datasets.save("data.npz", chain[1])
+    line = ["train", "dqn", "--env=chain", "--dataset=data.npz", "--steps=60", "--seeds=2"]
+    line += ["--hidden-sizes", "4", "--episodes=4", "--chunks=3", "--batch-size=8"]
+    quiet = ["--quiet", "--no-cache", "--checkpoint-minutes=0", "--keep=9"]
+    assert cli.main([*line, *quiet, "--out=whole"]) == 0
+    document = json.loads(Path("whole/config.json").read_text())
+    assert document["config"]["dataset"] == datasets.checksum(chain[1])
+    whole = prl.experiment.load("whole")
+    assert whole.summary["greedy_returns"] is not None and whole.evaluate(4).shape == (2, 4)
+    shutil.copytree("whole", "half")
+    Path("half/summary.json").unlink()
+    shutil.rmtree("half/checkpoints/60")
+    assert cli.main(["resume", "half", *quiet]) == 0
+    half = prl.experiment.load("half")
+    same = jax.tree.map(lambda x, y: (x == y).all(), half.state.agent, whole.state.agent)
+    assert jax.tree.all(same)
+    other = chain[1]._replace(reward=chain[1].reward + 1)
+    datasets.save("half/dataset.npz", other)
+    with pytest.raises(ConfigError, match="is not the dataset that the run was created with"):
+        prl.experiment.load("half")
+    Path("half/dataset.npz").unlink()
+    with pytest.raises(ConfigError, match="cannot read the dataset"):
+        prl.experiment.load("half")
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "message"),
+    [
+        (small("n_step_dqn", env="chain"), {}, "learns with n-step returns"),
+        (small("per_dqn", env="chain"), {}, "learns with priorities"),
+        (small("ppo", env="chain"), {}, "learns from its own rollouts"),
+        (small("q_learning", env="chain"), {}, "learns from its own rollouts"),
+        (small("dqn", env="chain").replace(wrappers=(normalize.rewards,)), {}, "leave them out"),
+        (small("dqn"), {}, r"obs of the dataset has shape \(200,\), but must be \(200, 4\)"),
+        (small("dqn", env="chain"), {"reward": jnp.zeros(())}, "has no rows"),
+        (small("dqn", env="chain"), {"reward": jnp.zeros(0)}, "has no rows"),
+        (
+            small("dqn", env="chain"),
+            {"last": jnp.zeros(3)},
+            "last of the dataset has shape",
+        ),
+        (small("dqn", env="chain"), {"action": jnp.full(200, 2)}, "within 0 and 1"),
+        (small("dqn", env="chain"), {"reward": jnp.full(200, jnp.nan)}, "reward .* not finite"),
+    ],
+)
+def test_datasets_and_algorithms_that_do_not_fit(config, changes, message, chain):
+    with pytest.raises(ConfigError, match=message):
+        prl.offline(config, chain[1]._replace(**changes))
+
+
+def test_a_dataset_that_is_none():
+    with pytest.raises(ConfigError, match="dataset is a dict, but must be a Transition"):
+        prl.offline(small("dqn"), {})
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"x" * 100, None])
+def test_damaged_files(content, tmp_path):
+    path = tmp_path / "data.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match="cannot read the dataset"):
+        datasets.load(path)
+
+
+def test_pickled_and_incomplete_files(tmp_path):
+    path = tmp_path / "data.npz"
+    np.savez(path, obs=np.array([{"a": 1}], object))
+    with pytest.raises(ConfigError, match="cannot read the dataset"):
+        datasets.load(path)
+    np.savez(path, obs=np.zeros(3))
+    with pytest.raises(ConfigError, match="has no array action"):
+        datasets.load(path)
+
+
+def test_conservative_sac_from_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = small("td3")
+    state = jax.jit(prl.init)(jax.random.key(0), config)
+    data = prl.record_dataset(jax.random.key(1), config, state, 2, max_steps=20)
+    datasets.save("data.npz", data)
+    name = "purejaxrl_sac.agents.conservative:ConservativeSACConfig"
+    line = ["train", name, "--env=Pendulum-v1", "--dataset=data.npz", "--steps=20", "--out=run"]
+    line += ["--hidden-sizes", "4", "--episodes=2", "--batch-size=4", "--conservative-samples=2"]
+    assert cli.main([*line, "--quiet", "--no-cache"]) == 0
+    row = json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])
+    assert np.isfinite(row["conservative_gap"]).all()
+    assert td3.TD3Config is type(config)
