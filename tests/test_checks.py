@@ -1,0 +1,106 @@
+"""Errors in what users pass, and in parts of their own, are one line that says what to do."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import ConfigError
+from tests.conftest import small
+
+
+class TwoOutputs(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2)(x)
+
+
+def wrong(*_):
+    return TwoOutputs()
+
+
+@pytest.fixture(scope="module")
+def trained():
+    config = small("dqn")
+    return config, jax.jit(prl.init)(jax.random.key(0), config)
+
+
+@pytest.mark.parametrize("name", ["dqn", "pqn", "ppo", "sac"])
+def test_a_network_with_the_wrong_output(name):
+    config = small(name)
+    part = {"sac": "actor"}.get(name, "network")
+    config = config.replace(algorithm=partial(config.algorithm, **{part: wrong}))
+    with pytest.raises(ConfigError, match=r"fails on observations of shape \(.*networks") as error:
+        prl.init(jax.random.key(0), config)
+    assert "\n" not in str(error.value) and error.value.__cause__ is not None
+
+
+@pytest.mark.parametrize(
+    "key", [0, None, jax.random.PRNGKey(0), jax.random.split(jax.random.key(0))], ids=str
+)
+def test_keys_of_the_wrong_kind(key, trained):
+    config, state = trained
+    message = (
+        "key has shape"
+        if getattr(key, "shape", ()) == (2,) and key.dtype != jnp.uint32
+        else ("must be a typed key: use jax.random.key")
+    )
+    for function in (
+        lambda: prl.init(key, config),
+        lambda: prl.make_train(config)(key),
+        lambda: prl.evaluate(key, config, state, 2),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            function()
+
+
+def test_legacy_keys_that_are_vmapped(trained):
+    keys = jax.random.split(jax.random.PRNGKey(0), 2)
+    with pytest.raises(ConfigError, match="must be a typed key"):
+        jax.vmap(prl.make_train(trained[0]))(keys)
+
+
+def test_observations_without_their_leading_axis(trained):
+    config, state = trained
+    obs, key = jnp.zeros(4), jax.random.key(0)
+    for function in (
+        lambda: prl.policy(config, state)(key, obs),
+        lambda: prl.exploring_policy(config, state)(key, obs),
+        lambda: prl.q_values(config, state, obs),
+    ):
+        with pytest.raises(ConfigError, match=r"one observation of CartPole-v1.*obs\[None\]"):
+            function()
+    assert prl.policy(config, state)(key, obs[None]).shape == (1,)
+    table = small("q_learning", env="chain")
+    state = jax.jit(prl.init)(key, table)
+    with pytest.raises(ConfigError, match="add a leading axis"):
+        prl.policy(table, state)(key, jnp.int32(0))
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5, "3"])
+def test_groups_of_metrics_are_whole_numbers(every):
+    with pytest.raises(ConfigError, match="every is"):
+        prl.make_train(small("dqn"), every=every)(jax.random.key(0))
+
+
+def test_metrics_in_groups():
+    config = small("dqn", total_steps=503)
+    every, groups = config.iterations, 50
+    key = jax.random.key(0)
+    state, metrics = jax.jit(prl.make_train(config))(key)
+    same, grouped = jax.jit(prl.make_train(config, every=groups))(key)
+    plain = [(x, y) for x, y in zip(*map(jax.tree.leaves, (state, same)), strict=True)]
+    for x, y in plain:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = map(jax.random.key_data, (x, y))  # noqa: PLW2901
+        assert (x == y).all()
+    count = -(-every // groups)
+    assert every % groups and all(x.shape == (count,) for x in grouped.values())
+    for name in ("episodes", "returns", "lengths"):
+        parts = [metrics[name][i * groups : (i + 1) * groups].sum() for i in range(count)]
+        assert jnp.allclose(grouped[name], jnp.array(parts), rtol=1e-6)
+    last = metrics["loss"][(count - 1) * groups :].mean()
+    assert jnp.allclose(grouped["loss"][-1], last, rtol=1e-5)
