@@ -43,11 +43,8 @@ def test_a_network_with_the_wrong_output(name):
 )
 def test_keys_of_the_wrong_kind(key, trained):
     config, state = trained
-    message = (
-        "key has shape"
-        if getattr(key, "shape", ()) == (2,) and key.dtype != jnp.uint32
-        else ("must be a typed key: use jax.random.key")
-    )
+    several = hasattr(key, "dtype") and key.dtype != jnp.uint32
+    message = "key has shape" if several else "must be a typed key: use jax.random.key"
     for function in (
         lambda: prl.init(key, config),
         lambda: prl.make_train(config)(key),

@@ -234,3 +234,28 @@ def test_readme_names_the_environments_of_each_algorithm(tmp_path, monkeypatch):
         "| `td3` | 2018 | not measured |",
         "| seed | `a` | b |",
     ]
+
+
+def test_programs_are_told_apart_by_code_and_constants(monkeypatch):
+    from purejaxrl_sac import exploration
+    from scripts import refresh
+
+    first = refresh.digest("q_learning", "chain")
+    assert refresh.digest("q_learning", "chain") == first
+    assert refresh.digest("random", "chain") != refresh.digest("random", "taxi")
+    original = exploration.epsilon_greedy
+    monkeypatch.setattr(exploration, "epsilon_greedy", lambda q, e: original(q, 0.5 * e))
+    assert refresh.digest("q_learning", "chain") != first
+
+
+def test_only_rows_of_the_same_programs_are_renewed(tmp_path, monkeypatch):
+    from scripts import refresh
+
+    monkeypatch.setattr(record, "FOLDER", tmp_path)
+    row = {**record.stamp("speed", "cpu", ["losses"]), "code": "old"}
+    rows = [row | {"algorithm": x, "environment": "chain"} for x in ("a", "b", "a")]
+    path = tmp_path / "speed.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before = {"speed.jsonl": [True, True, False]}
+    assert refresh.renew(before, {"a chain"}) == 1
+    assert [record.stale(row) for row in record.rows(path)] == [False, True, True]

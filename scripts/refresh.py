@@ -1,0 +1,156 @@
+"""Keep rows whose code was edited while the programs that it builds stayed the same.
+
+    python scripts/refresh.py --since COMMIT
+
+A row that was fresh at a commit is stale once a definition that it depends on is edited, also where
+the edit cannot change a figure: a new error message, or a new option. Where the jaxprs of `init`,
+`run` and `evaluate` of its algorithm and environment equal those of the commit, constants included,
+the row is given the digest of the present code. Its version and commit stay those of the
+measurement. Rows of other kinds, and of programs that differ, are left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))  # after PYTHONPATH, which may name another tree
+
+import jax
+import numpy as np
+
+import purejaxrl_sac as prl
+
+RANDOM = "random"  # the algorithm of rows that only depend on an environment
+Pair = tuple[str, str]  # algorithm, environment
+
+
+def digest(algorithm: str, environment: str) -> str:
+    """Of the jaxprs of an algorithm's preset on an environment, and of their constants."""
+    key = jax.random.key(0)
+    if algorithm == RANDOM:
+        env = prl.envs.bind(environment)
+        keys = jax.random.split(key, 2)
+        start = jax.eval_shape(lambda: env.reset(key, 2))
+        action = jax.eval_shape(lambda: env.random_action(key, 2))
+        return _hash(jax.make_jaxpr(env.step)(keys, start, action))
+    config = prl.preset(algorithm, environment)
+    state = jax.eval_shape(prl.init, key, config)
+    found = [jax.make_jaxpr(prl.init)(key, config)]
+    found.append(jax.make_jaxpr(prl.run, static_argnums=2)(state, config, 2))
+    if prl.envs.bind(config.env).max_steps is not None:
+        play = jax.make_jaxpr(lambda key, config, state: prl.evaluate(key, config, state, 2))
+        found.append(play(key, config, state))
+    return _hash(*found)
+
+
+def _hash(*programs: jax.extend.core.ClosedJaxpr) -> str:
+    digest = hashlib.sha256()
+    for program in programs:
+        digest.update(re.sub(r"0x[0-9a-f]+", "", str(program)).encode())  # addresses of functions
+        for constant in program.consts:
+            is_key = jax.dtypes.issubdtype(constant.dtype, jax.dtypes.prng_key)
+            digest.update(
+                np.asarray(jax.random.key_data(constant) if is_key else constant).tobytes()
+            )
+    return digest.hexdigest()[:16]
+
+
+def digests(pairs: Sequence[Pair], tree: Path) -> dict[str, str]:
+    """The digest of each pair with the package of a source tree, by "algorithm environment"."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--programs", json.dumps(pairs)]
+    done = subprocess.run(
+        command, cwd=tree, env={**_environment(), "PYTHONPATH": str(tree)}, check=True,
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "JAX_PLATFORMS": "cpu"}
+
+
+def fresh(tree: Path) -> dict[str, list[bool]]:
+    """Whether each row of each file is fresh in a source tree."""
+    program = (
+        "import json; from scripts import record;"
+        "print(json.dumps({f.name: [not record.stale(r) for r in record.rows(f)]"
+        " for f in sorted(record.FOLDER.glob('*.jsonl'))}))"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, cwd=tree, env={**_environment(), "PYTHONPATH": str(tree)}, check=True,
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    found: dict[str, list[bool]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def renew(before: dict[str, list[bool]], same: set[str]) -> int:
+    """Give rows that were fresh, and whose programs are the same, the digest of today's code."""
+    from scripts import record
+
+    count = 0
+    for path in sorted(record.FOLDER.glob("*.jsonl")):
+        lines = path.read_text().splitlines()
+        for i, was_fresh in enumerate(before.get(path.name, [])):
+            row = json.loads(lines[i])
+            if was_fresh and record.stale(row) and _pair(row) in same:
+                names = row.get("algorithm", ""), row.get("environment", "")
+                lines[i] = json.dumps({**row, "code": record.code(row["depends"], *names)})
+                count += 1
+        path.write_text("\n".join(lines) + "\n")
+    return count
+
+
+def _pair(row: dict) -> str:
+    return f"{row.get('algorithm')} {row.get('environment')}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--since", metavar="COMMIT", help="at which rows were fresh")
+    parser.add_argument("--programs", metavar="JSON", help="print digests of pairs (internal)")
+    options = parser.parse_args(argv)
+    if options.programs:
+        pairs = [tuple(pair) for pair in json.loads(options.programs)]
+        print(json.dumps({" ".join(pair): digest(*pair) for pair in pairs}))
+        return 0
+    if not options.since:
+        parser.error("--since needs a commit")
+    from scripts import record
+
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        git = ["git", "-C", str(record.ROOT), "worktree"]
+        subprocess.run([*git, "add", "--detach", str(tree), options.since], check=True)
+        try:
+            before = fresh(tree)
+            rows = [
+                row
+                for path in sorted(record.FOLDER.glob("*.jsonl"))
+                for row, was in zip(record.rows(path), before.get(path.name, []), strict=False)
+                if was and record.stale(row) and row.get("algorithm") and row.get("environment")
+            ]
+            pairs = sorted({(row["algorithm"], row["environment"]) for row in rows})
+            old, new = digests(pairs, tree), digests(pairs, record.ROOT)
+        finally:
+            subprocess.run([*git, "remove", "--force", str(tree)], check=True)
+    same = {pair for pair, value in new.items() if old.get(pair) == value}
+    print(f"{renew(before, same)} rows of {len(same)} pairs keep their figures")
+    for pair in sorted(new.keys() - same):
+        print(f"other programs: {pair}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
