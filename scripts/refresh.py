@@ -44,8 +44,11 @@ def digest(algorithm: str, environment: str) -> str:
         return _hash(jax.make_jaxpr(env.step)(keys, start, action))
     config = prl.preset(algorithm, environment)
     state = jax.eval_shape(prl.init, key, config)
-    found = [jax.make_jaxpr(prl.init)(key, config)]
-    found.append(jax.make_jaxpr(prl.run, static_argnums=2)(state, config, 2))
+    functions = [  # new ones in each call, because JAX keeps what it has traced
+        lambda key, config, state: prl.init(key, config),
+        lambda key, config, state: prl.run(state, config, 2),
+    ]
+    found = [jax.make_jaxpr(function)(key, config, state) for function in functions]
     if prl.envs.bind(config.env).max_steps is not None:
         play = jax.make_jaxpr(lambda key, config, state: prl.evaluate(key, config, state, 2))
         found.append(play(key, config, state))

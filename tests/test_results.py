@@ -243,8 +243,8 @@ def test_programs_are_told_apart_by_code_and_constants(monkeypatch):
     first = refresh.digest("q_learning", "chain")
     assert refresh.digest("q_learning", "chain") == first
     assert refresh.digest("random", "chain") != refresh.digest("random", "taxi")
-    original = exploration.epsilon_greedy
-    monkeypatch.setattr(exploration, "epsilon_greedy", lambda q, e: original(q, 0.5 * e))
+    original = exploration.annealed_epsilon
+    monkeypatch.setattr(exploration, "annealed_epsilon", lambda c, step: original(c, step) / 2)
     assert refresh.digest("q_learning", "chain") != first
 
 
