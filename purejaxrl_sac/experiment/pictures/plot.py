@@ -314,21 +314,23 @@ def draw_intervals(axes: Axes, scores: Scores, styles: Styles, xlabel: str = SCO
             for band in seeds:
                 axes.plot(band.y, place + 0.4, color=color, marker="|", markersize=5)
             shown += seeds
-    _rows(axes, [f"{label}\n{_seeds(len(x))}" for label, x in known.items()])
     signs = [
         Line2D([], [], color="0.35", marker=marker, markersize=5, linestyle="none", label=name)
         for name, marker in MARKERS.items()
     ]
     if any(band.statistic not in MARKERS for band in shown):
         signs.append(Line2D([], [], color="0.35", marker="|", linestyle="none", label="seed"))
-    bar = Patch(color="0.35", alpha=0.4, linewidth=0, label="interval")
+    if any(len(x) > 1 for x in known.values()):
+        signs.append(Patch(color="0.35", alpha=0.4, linewidth=0, label="interval"))
     axes.legend(
-        handles=[*signs, bar], ncols=len(signs) + 1, loc="lower right", bbox_to_anchor=(1, 1),
-        frameon=False, handlelength=1, handletextpad=0.4, columnspacing=1, borderaxespad=0.2,
+        handles=signs, ncols=len(signs), loc="lower right", bbox_to_anchor=(1, 1), frameon=False,
+        handlelength=1, handletextpad=0.4, columnspacing=1, borderaxespad=0.4, borderpad=0,
     )  # fmt: skip
-    axes.set_title("Final scores", loc="left", pad=18 if _width(axes) < NARROW else None)
+    above = _width(axes) < NARROW or len(signs) > len(MARKERS) + 1
+    axes.set_title("Final scores", loc="left", pad=18 if above else None)
     axes.set_xlabel(xlabel)
     _plain(axes)
+    _rows(axes, [f"{label}\n{_seeds(len(x))}" for label, x in known.items()])
     return shown
 
 
@@ -374,7 +376,6 @@ def draw_improvements(axes: Axes, scores: Scores, styles: Styles) -> list[Band]:
             markerfacecoloralt=right["color"], markeredgecolor="white",
         )  # fmt: skip
         shown.append(band)
-    _rows(axes, [f"{first}\n> {second}" for first, second in pairs])
     if pairs:
         axes.axvline(0.5, color="0.5", linewidth=0.8, linestyle="--", zorder=0)
         for label, x in scores.items():
@@ -383,8 +384,9 @@ def draw_improvements(axes: Axes, scores: Scores, styles: Styles) -> list[Band]:
     else:
         axes.text(0.5, 0.5, "needs two runs", ha="center", transform=axes.transAxes, color="0.4")
     axes.set_title("Probability of improvement", loc="left")
-    axes.set(xlim=(-0.02, 1.02), xlabel="P(a seed of the first scores higher)")
+    axes.set(xlim=(-0.02, 1.02), xlabel="P(first > second)")
     _plain(axes)
+    _rows(axes, [f"{first}\n> {second}" for first, second in pairs])
     return shown
 
 
@@ -407,7 +409,8 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
     if (width := _width(axes)) < NARROW:
         rows = (name.split("\n") for name in names)
         names = ["\n".join(wrapped(line, 0.45 * width) for line in row) for row in rows]
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params("y", labelsize=8)
     axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
 
 
@@ -477,7 +480,7 @@ def _height(axes: Axes) -> float:
     """Height in inches that the labels of rows need."""
     labels = [text.get_text() for text in axes.get_yticklabels()] if axes.yaxis_inverted() else []
     least = 0.45 if axes.get_legend() else 0.3  # of a row: several symbols or one
-    return 0.8 + sum(max(least, 0.05 + 0.14 * (1 + label.count("\n"))) for label in labels)
+    return 0.8 + sum(max(least, 0.08 + 0.14 * (1 + label.count("\n"))) for label in labels)
 
 
 def _add_legend(figure: Figure, axes: Axes, shown: Sequence[Band]) -> int:
