@@ -380,3 +380,16 @@ def test_wrong_flags_are_one_line(flags, message, tmp_path, capsys):
     shown, err = capsys.readouterr()
     assert message in err and err.count("\n") == 1 and shown == ""
     assert not list(tmp_path.glob("c.*"))
+
+
+def test_the_curve_of_a_run_and_its_table(tmp_path):
+    figure, shown = plot.run_curve(np.array(STEPS), RETURNS.T, "dqn on chain")
+    text = "interval of 4 seeds: about their range"
+    assert figure.axes[0].get_legend().get_title().get_text() == text
+    bands.write_csv(tmp_path / "curve.csv", shown, {})
+    rows = table(tmp_path / "curve.csv")
+    assert {row["label"] for row in rows} == {"dqn on chain"}
+    assert [row["y"] for row in selected(rows, statistic="IQM")] == [2.5, 5, 6]
+    assert [row["y"] for row in selected(rows, statistic="seed 0")] == [1, 2, 3]
+    _, shown = plot.run_curve(np.array(STEPS), np.arange(24.0).reshape(8, 3), "many")
+    assert [band.statistic for band in shown] == ["IQM"]

@@ -130,8 +130,9 @@ def run_curve(steps: np.ndarray, returns: np.ndarray, title: str) -> tuple[Figur
         _over_steps(axes, "return of training episodes")
         axes.set_title(title)
         axes.legend(frameon=False, loc="best", title=caution([len(filled)]) or None)
-    few = bands.seed_curves(label, steps, filled) if 1 < len(filled) < FEW_SEEDS else []
-    return figure, [*shown, *few]
+    if 1 < len(filled) < FEW_SEEDS:
+        shown += bands.seed_curves(label, steps, filled)
+    return figure, [band._replace(label=title) for band in shown]
 
 
 def curves(
@@ -314,7 +315,7 @@ def draw_intervals(axes: Axes, scores: Scores, styles: Styles, xlabel: str = SCO
             for band in seeds:
                 axes.plot(band.y, place + 0.4, color=color, marker="|", markersize=5)
             shown += seeds
-    signs = [
+    signs: list[Any] = [
         Line2D([], [], color="0.35", marker=marker, markersize=5, linestyle="none", label=name)
         for name, marker in MARKERS.items()
     ]
