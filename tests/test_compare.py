@@ -234,7 +234,9 @@ def test_sizes_are_exact(size, pixels, pair, tmp_path):
 def test_text_on_paper_has_8_or_9_points(panel, number, width, pair, tmp_path):
     size = layout.columns(number)
     names = ["a method with a long name", "another method with an even longer name"]
-    figure = compared(pair, tmp_path / "c.png", panel=panel, layout=size, labels=names)
+    title = "a title that is too long for one line of one of the two columns of a paper"
+    options = {"panel": panel, "layout": size, "labels": names, "title": title}
+    figure = compared(pair, tmp_path / "c.png", **options)
     figure.draw_without_rendering()
     assert figure.get_figwidth() == width
     page, used = figure.bbox_inches.padded(0.01), figure.get_tightbbox()

@@ -232,7 +232,7 @@ def compose(
             if not panel_titles:
                 axes.set_title("", loc="left")
         if title:
-            figure.suptitle(title)
+            figure.suptitle(wrapped(title, 0.9 * width))
         lines = _add_legend(figure, grid[0, 0], shown)
     heights = [max(2.1 if layout.width else 3.5, *map(_height, row)) for row in grid]
     grid[0, 0].get_gridspec().set_height_ratios(heights)
