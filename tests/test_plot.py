@@ -154,13 +154,14 @@ def test_intervals_are_those_of_the_statistics(scores):
     assert rows(axes) == ["dqn 9 seeds", "sac, long 5 seeds", "alone 1 seed"]
     assert axes.get_xlabel() == "greedy return"
     signs = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert signs == ["IQM", "median", "mean", "95 % interval"]
-    bars, middles = axes.lines[::2], axes.lines[1::2]
+    assert signs == ["IQM", "median", "mean", "seed", "interval"]
+    lines = [line for line in axes.lines if line.get_marker() != "|"]  # those of single seeds
+    bars, middles = lines[::2], lines[1::2]
     wanted = [(x, f) for x in scores.values() for f in (st.iqm, np.median, np.mean)]
     for (x, statistic), bar, middle in zip(wanted, bars, middles, strict=True):
         assert middle.get_xdata()[0] == pytest.approx(statistic(x))
         low, high = bar.get_xdata()
-        assert low <= statistic(x) <= high and (low < high) == (len(x) > 1)
+        assert low < statistic(x) < high if len(x) > 1 else np.isnan([low, high]).all()
         assert (bar.get_ydata() == middle.get_ydata()).all()
     np.testing.assert_allclose(bars[0].get_xdata(), st.bootstrap_interval(scores["dqn"]))
     heights = [line.get_ydata()[0] for line in bars]
@@ -170,11 +171,15 @@ def test_intervals_are_those_of_the_statistics(scores):
 def test_profiles_fall_from_one_to_zero_within_their_bands(scores):
     figure = plot.profile(scores)
     (axes,) = figure.axes
-    assert legend(figure) == list(scores)
+    assert legend(figure) == ["dqn (9 seeds)", "sac, long (5 seeds)", "alone (1 seed)"]
+    assert len(bands(axes)) == 3
     for (label, x), band in zip(scores.items(), bands(axes), strict=True):
         tau, share = drawn(axes, label)
         assert share[0] == 1 and share[-1] == 0 and (np.diff(share) <= 0).all()
         np.testing.assert_allclose(share, [(x > threshold).mean() for threshold in tau])
+        if len(x) == 1:
+            assert not band.get_paths()  # nothing is drawn
+            continue
         low, high = ends(band, tau[1:-1])
         assert (low <= share[1:-1]).all() and (share[1:-1] <= high).all()
         lower, upper = st.stratified_interval([x], partial(st.performance_profile, thresholds=tau))

@@ -1,5 +1,6 @@
 """Rendered episodes: every environment with a renderer, and the errors of those without."""
 
+import sys
 from types import SimpleNamespace
 
 import jax
@@ -248,8 +249,12 @@ def test_mp4(key, tmp_path, monkeypatch):
     config, state = untrained("multi_goal")
     out = tmp_path / "a.mp4"
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigError, match="needs ffmpeg"):
-        render.episode(key, config, state, out)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "imageio_ffmpeg", None)
+        with pytest.raises(ConfigError) as error:
+            render.episode(key, config, state, out)
+    command = "pip install 'purejaxrl_sac[video]'"
+    assert str(error.value) == f"{out} needs ffmpeg: {command}, or write a .gif"
     fake = tmp_path / "ffmpeg"  # writes its arguments to the output file
     fake.write_text('#!/bin/sh\nfor last; do :; done\necho "$@" > "$last"\n')
     fake.chmod(0o755)
@@ -260,6 +265,15 @@ def test_mp4(key, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"ffmpeg cannot make an MP4 \(no such codec\)"):
         render.episode(key, config, state, tmp_path / "b.mp4", max_steps=3)
     assert not (tmp_path / "b.mp4").exists()
+
+
+def test_mp4_of_the_extra_has_every_frame(key, tmp_path, monkeypatch):
+    encoder = pytest.importorskip("imageio_ffmpeg", reason="needs the extra video")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    config, state = untrained("multi_goal")
+    render.episode(key, config, state, tmp_path / "a.mp4", max_steps=3, fps=5)
+    frames, seconds = encoder.count_frames_and_secs(tmp_path / "a.mp4")
+    assert frames == 4 + 5 and seconds == pytest.approx(9 / 5, abs=0.1)
 
 
 def test_errors_of_rendering_and_writing_are_one_line(key, tmp_path):

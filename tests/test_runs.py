@@ -774,7 +774,7 @@ def test_a_picture_that_fails_costs_no_result(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise AttributeError("no such thing\nand more")
 
-    for module, name in ((plot, "learning_curve"), (render, "episode"), (exact, "finite_mdp")):
+    for module, name in ((plot, "run_curve"), (render, "episode"), (exact, "finite_mdp")):
         monkeypatch.setattr(module, name, fail)
     reporter = Recorder()
     run = prl.experiment.run(TINY, out=tmp_path / "run", reporter=reporter, **SHORT)

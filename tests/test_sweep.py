@@ -16,7 +16,7 @@ from purejaxrl_sac import ConfigError, cli, mdp
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.experiment.devices import resources
 from purejaxrl_sac.experiment.errors import InsufficientMemoryError, StoppedError
-from purejaxrl_sac.experiment.runs import engine, plans
+from purejaxrl_sac.experiment.runs import engine, files, plans
 from purejaxrl_sac.experiment.tuning import points, sensitivity, sweep
 from tests.conftest import small
 from tests.test_runs import TINY, Recorder
@@ -241,6 +241,38 @@ def test_every_point_lies_within_its_panel():
         assert all(left <= line.get_xdata()[0] <= right for line in dots)
         assert all(low <= line.get_ydata()[0] <= high for line in dots)
         assert len({line.get_xdata()[0] for line in dots}) == 4
+
+
+@pytest.mark.parametrize("log", (False, True))
+def test_points_that_share_a_value_are_moved_apart_symmetrically(log):
+    """On a logarithmic axis by equal ratios, and without reaching the next value's points."""
+    x = np.array([0.01, 0.1, 1.0, 0.1, 0.01, 0.1, 0.5])
+    position = np.log if log else np.asarray
+    moved = position(sensitivity.dodged(x, log))
+    for value in set(x):
+        places = moved[x == value]
+        assert places.mean() == pytest.approx(position(value))
+        np.testing.assert_allclose(np.diff(places), np.diff(places)[:1].repeat(len(places) - 1))
+        assert (np.diff(places) > 0).all()
+    assert (np.diff(np.sort(moved)) > 0.02 * np.ptp(position(x))).all()
+    assert moved[x == 1] == position(1)
+
+
+def test_the_points_of_one_value_are_moved_apart():
+    np.testing.assert_allclose(sensitivity.dodged(np.ones(3), False), [0.97, 1, 1.03])
+
+
+def test_sensitivity_says_what_intervals_of_few_seeds_mean(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(files, "write_figure", lambda path, figure: saved.append(figure))
+    found = points.grid(tau=[0.1, 0.2])
+    for seeds in (4, 8):
+        scores = np.arange(2.0 * seeds).reshape(2, seeds)
+        sensitivity.write_figures(found, scores, None, tmp_path)
+    titles = [figure.get_suptitle().replace("\n", " ") for figure in saved]
+    usual = "IQM, 95 % bootstrap intervals"
+    assert titles == [f"{usual}; interval of 4 seeds: about their range", usual]
+    assert saved[0].axes[0].get_ylabel() == "final score"
 
 
 def test_figures_of_categories_samples_and_missing_scores(tmp_path):

@@ -290,13 +290,28 @@ class PlotOptions:
     """Compare runs: learning curves, final scores, profiles, probabilities of improvement.
 
     For example: purejaxrl-sac plot runs/dqn runs/double_dqn --out compared.png
+    purejaxrl-sac plot runs/dqn runs/sac --panel curves --columns 1 --labels DQN SAC --out a.pdf
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     metric: str = "episode_return"
     """Metric of the learning curves: any column of metrics.jsonl."""
     out: Path | None = None
-    """Image file, which must not exist yet; comparison-TIME.png by default."""
+    """A .png, .pdf or .svg file, which must not exist yet; comparison-TIME.png by default. Its data
+    is written beside it, as .csv."""
+    labels: tuple[str, ...] = ()
+    """A name for each run, in their order, which may hold formulas ($...$); by default those of the
+    directories."""
+    title: str | None = None
+    """Title of the figure; '' for none. By default, a single panel has its own and a page none."""
+    panel: Literal["curves", "scores", "profile", "improvement"] | None = None
+    """A single panel instead of the page."""
+    log_x: bool = False
+    """Learning curves over the logarithm of the steps."""
+    columns: Literal[1, 2] | None = None
+    """Width for a paper, with text of 8 points: one column (3.25 inches) or two (6.75 inches)."""
+    size: tuple[float, float] | None = None
+    """Width and height in inches, also with text of 8 points."""
 
 
 @dataclasses.dataclass(kw_only=True)

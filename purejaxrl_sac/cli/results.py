@@ -66,10 +66,26 @@ def evaluate(options: EvalOptions) -> None:
 
 def plot(options: PlotOptions) -> None:
     """Plot runs for comparison."""
-    from purejaxrl_sac.experiment.pictures import compare
+    from purejaxrl_sac.experiment.pictures import compare, layout
 
+    if options.size and options.columns:
+        raise ConfigError("give --size or --columns, not both: each sets the width")
+    size = layout.SCREEN
+    if options.columns:
+        size = layout.columns(options.columns)
+    elif options.size:
+        size = layout.inches(*options.size)
     out = options.out or Path(f"comparison-{time.strftime('%Y%m%d-%H%M%S')}.png")
-    compare.compare(options.runs, options.metric, out)
+    compare.compare(
+        options.runs,
+        options.metric,
+        out,
+        labels=options.labels or None,
+        panel=options.panel,
+        title=options.title,
+        log_x=options.log_x,
+        layout=size,
+    )
     print(f"written to {one_line(out)}")
 
 

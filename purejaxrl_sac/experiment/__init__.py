@@ -19,8 +19,10 @@ if TYPE_CHECKING:  # what an editor follows; at run time, `__getattr__`
     from purejaxrl_sac.experiment import errors, export, statistics
     from purejaxrl_sac.experiment.devices import cluster, mesh, processes, resources
     from purejaxrl_sac.experiment.pictures import (
+        bands,
         compare,
         exact,
+        layout,
         painters,
         plot,
         render,
@@ -63,8 +65,10 @@ WINGS = {
     "devices.": ("cluster", "mesh", "processes", "resources"),
     "tuning.": ("journal", "points", "search", "sensitivity", "sweep"),
     "pictures.": (
+        "bands",
         "compare",
         "exact",
+        "layout",
         "painters",
         "plot",
         "render",
@@ -76,6 +80,7 @@ MODULES = {name: f"{wing}{name}" for wing, names in WINGS.items() for name in na
 
 __all__ = [
     "Run",
+    "bands",
     "checkpoint",
     "cluster",
     "compare",
@@ -89,6 +94,7 @@ __all__ = [
     "export",
     "files",
     "journal",
+    "layout",
     "lifecycle",
     "load",
     "loggers",

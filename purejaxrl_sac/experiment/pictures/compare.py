@@ -1,93 +1,213 @@
-"""Comparison of several runs in one figure."""
+"""Comparison of several runs in one figure, with its data beside it."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from purejaxrl_sac.config import ConfigError
-from purejaxrl_sac.experiment.errors import RunWarning, one_line
-from purejaxrl_sac.experiment.pictures import plot
+from purejaxrl_sac.config import ConfigError, unknown
+from purejaxrl_sac.experiment.errors import RunWarning, one_line, reason
+from purejaxrl_sac.experiment.pictures import bands, plot
+from purejaxrl_sac.experiment.pictures.layout import SCREEN, Layout
 from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.experiment.runs.directory import RunDirectory, lanes_of
 
+FORMATS = (".png", ".pdf", ".svg")
 
-def compare(paths: Sequence[Path], metric: str, out: Path) -> Figure:
+
+def compare(
+    paths: Sequence[Path],
+    metric: str,
+    out: Path,
+    *,
+    labels: Sequence[str] | None = None,
+    panel: str | None = None,
+    title: str | None = None,
+    log_x: bool = False,
+    layout: Layout = SCREEN,
+) -> Figure:
     """Plot learning curves of a metric, and final scores, of several runs.
 
     The score of a seed is its mean greedy return at the end; if some run has none yet, it is the
-    latest training return in all runs.
+    latest training return in all runs. The data of the figure is written beside it, as CSV.
 
     Args:
         paths: run directories.
         metric: a column of `metrics.jsonl`.
-        out: image file, which must not exist.
+        out: a .png, .pdf or .svg file, which must not exist, nor a .csv file of the same name.
+        labels: a name for each run, which may hold formulas; None for those of the directories.
+        panel: one of `plot.PANELS`; None for all of them on a page.
+        title: of the figure; empty for none; None for the panel's own, and none on a page.
+        log_x: learning curves over the logarithm of the steps.
+        layout: size of the figure.
 
-    Warns if runs have different numbers of steps, or training returns stand for greedy ones.
+    Warns if runs have different numbers of steps or few seeds, a seed has diverged, training
+    returns stand for greedy ones, or the CSV file cannot be written.
 
     Raises:
-        ConfigError: not a run, no such metric, different environments, or the file exists.
+        ConfigError: not a run, no such metric or panel, different environments, other than one
+            distinct label for each run, a figure that does not fit its size, or a file exists.
     """
+    table = _check_files(Path(out))
+    _check_panel(panel, log_x)
     if not paths:
         raise ConfigError("plot needs at least one run")
-    if files.exists(out):
-        raise ConfigError(f"{out} exists already: give --out another name")
-    runs = [RunDirectory.find(path) for path in paths]
-    envs = sorted({run.read_document()["config"]["env"] for run in runs})
+    runs = _read(paths, metric, _names(paths, labels), marked=labels is None)
+    finished = all(np.isfinite(run.greedy).any() for run in runs.values())
+    score = "greedy return" if finished else "training return"
+    content = plot.Content(
+        curves={label: (run.steps, run.values) for label, run in runs.items()},
+        scores={label: run.greedy if finished else run.training for label, run in runs.items()},
+        ylabel=metric.replace("_", " "),
+        xlabel=f"final {score} of a seed",
+        log_x=log_x,
+    )
+    _warn_of_unequal(runs)
+    panels = tuple(plot.PANELS) if panel is None else (panel,)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="constrained_layout not applied")
+            figure, shown = plot.compose(
+                content, panels, layout, title or "", panel is None or title is None
+            )
+            files.write_figure(out, figure)
+    except UserWarning:
+        raise ConfigError("the figure does not fit: give it a larger size") from None
+    except (OSError, ValueError) as error:  # a full disk, or a formula that cannot be drawn
+        raise ConfigError(f"cannot write {out}: {reason(error)}") from None
+    if text := plot.few_seeds(shown):
+        warnings.warn(RunWarning(text), stacklevel=2)
+    try:
+        names = {label: one_line(path) for label, path in zip(runs, paths, strict=True)}
+        bands.write_csv(table, shown, names)
+    except OSError as error:
+        text = f"{table} was not written: {error.strerror or error}"
+        warnings.warn(RunWarning(text), stacklevel=2)
+    return figure
+
+
+class _Run(NamedTuple):
+    """What is compared of a run; nan for seeds that diverged."""
+
+    steps: np.ndarray  # [points]
+    values: np.ndarray  # [seeds, points], of the metric
+    greedy: np.ndarray  # [seeds] final greedy returns, all nan if there are none yet
+    training: np.ndarray  # [seeds] latest training returns
+    diverged: np.ndarray  # [seeds]
+
+
+def _read(
+    paths: Sequence[Path], metric: str, names: Sequence[str], marked: bool
+) -> dict[str, _Run]:
+    """The runs by label.
+
+    Args:
+        marked: whether labels also say which seeds diverged, and how long runs of different lengths
+            are.
+    """
+    directories = [RunDirectory.find(path) for path in paths]
+    envs = sorted({run.read_document()["config"]["env"] for run in directories})
     if len(envs) > 1:
         raise ConfigError(f"runs on {' and '.join(envs)} cannot be compared: plot them separately")
-    curves, greedy, training, steps = {}, {}, {}, {}
-    for run in runs:
+    for run in directories:
         rows, lost = metrics = run.read_metrics(lanes_of(run.read_document()))
         if lost and not rows:
             raise ConfigError(f"{run.metrics}: {metrics.warning}")
-    every = [run.columns() for run in runs]
+    every = [run.columns() for run in directories]
     unequal = len({tuple(columns.get("steps", ())[-1:]) for columns in every}) > 1
-    for name, run, columns in zip(labels(paths), runs, every, strict=True):
-        known = [column for column in columns if column not in ("steps", "seconds")]
-        if metric not in known:
-            has = ", ".join(known) or "none yet"
-            raise ConfigError(f"{run.path} has no metric {metric}: it has {has}")
-        diverged = columns["failed_step"][-1] >= 0
-        if diverged.all():
-            raise ConfigError(f"every seed of {run.path} has diverged: leave it out")
-        seeds = ", ".join(map(str, np.flatnonzero(diverged)))
-        label = f"{name} (without diverged seed {seeds})" if seeds else name
-        label += f", {columns['steps'][-1]:,.0f} steps" if unequal else ""
-        steps[label] = int(columns["steps"][-1])
-        curves[label] = (columns["steps"], columns[metric].T[~diverged])
-        summary = run.read_summary()
-        returns = summary["greedy_returns"] if summary else None
-        greedy[label] = np.array(returns or [], float)[~diverged[: len(returns or [])]]
-        training[label] = plot.forward_fill(columns["episode_return"].T[~diverged])[:, -1]
-    finished = all(map(len, greedy.values()))
-    score = "greedy return" if finished else "training return"
-    _warn_of_unequal(steps, greedy)
-    try:
-        return plot.comparison(
-            curves,
-            greedy if finished else training,
-            ylabel=metric.replace("_", " "),
-            xlabel=f"final {score} of a seed",
-            path=out,
-        )
-    except (OSError, ValueError) as error:  # no such directory, or an unknown image format
-        raise ConfigError(f"cannot write {out}: {error}") from None
+    found = {}
+    for name, directory, columns in zip(names, directories, every, strict=True):
+        run = _columns_of_run(directory, columns, metric)
+        seeds = ", ".join(map(str, np.flatnonzero(run.diverged)))
+        label = f"{name} (without diverged seed {seeds})" if seeds and marked else name
+        label += f", {run.steps[-1]:,.0f} steps" if unequal and marked else ""
+        if seeds and not marked:
+            text = f"{directory.path} is shown without diverged seed {seeds}"
+            warnings.warn(RunWarning(text), stacklevel=3)
+        found[label] = run
+    return found
 
 
-def _warn_of_unequal(steps: dict[str, int], greedy: dict[str, np.ndarray]) -> None:
+def _columns_of_run(
+    directory: RunDirectory, columns: Mapping[str, np.ndarray], metric: str
+) -> _Run:
+    known = [column for column in columns if column not in ("steps", "seconds")]
+    if metric not in known:
+        has = ", ".join(known) or "none yet"
+        raise ConfigError(f"{directory.path} has no metric {metric}: it has {has}")
+    diverged = columns["failed_step"][-1] >= 0
+    if diverged.all():
+        raise ConfigError(f"every seed of {directory.path} has diverged: leave it out")
+    summary = directory.read_summary()
+    greedy = np.full(len(diverged), np.nan)
+    if summary and summary["greedy_returns"]:
+        greedy = np.array(summary["greedy_returns"], float)
+    values, training = (columns[name].T.astype(float) for name in (metric, "episode_return"))
+    training = bands.forward_fill(training)[:, -1]
+    for found in (values, greedy, training):
+        found[diverged] = np.nan
+    return _Run(columns["steps"], values, greedy, training, diverged)
+
+
+def _warn_of_unequal(runs: Mapping[str, _Run]) -> None:
     """Warn of what makes scores of runs incomparable."""
+    steps = {label: int(run.steps[-1]) for label, run in runs.items()}
     if len(set(steps.values())) > 1:
-        text = f"runs have different numbers of steps: {'; '.join(steps)}"
+        marked = (
+            label if f"{x:,} steps" in label else f"{label}, {x:,} steps"
+            for label, x in steps.items()
+        )
+        text = f"runs have different numbers of steps: {'; '.join(marked)}"
         warnings.warn(RunWarning(text), stacklevel=3)
-    unscored = [label for label, returns in greedy.items() if not len(returns)]
-    if unscored and len(unscored) < len(greedy):
+    unscored = [label for label, run in runs.items() if not np.isfinite(run.greedy).any()]
+    if unscored and len(unscored) < len(runs):
         text = f"{', '.join(unscored)}: no greedy returns yet, so all scores are training returns"
         warnings.warn(RunWarning(text), stacklevel=3)
+
+
+def _check_files(out: Path) -> Path:
+    """Check that the figure and its data are new files.
+
+    Returns:
+        the CSV file.
+    """
+    if out.suffix not in FORMATS:
+        raise ConfigError(f"{out} must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    table = out.with_suffix(".csv")
+    for file in (out, table):
+        if files.exists(file):
+            raise ConfigError(f"{file} exists already: give --out another name")
+    if not out.parent.is_dir():
+        raise ConfigError(f"cannot write {out}: there is no folder {out.parent}")
+    return table
+
+
+def _check_panel(panel: str | None, log_x: bool) -> None:
+    if panel is not None and panel not in plot.PANELS:
+        raise unknown("panel", panel, plot.PANELS)
+    if log_x and panel not in (None, "curves"):
+        raise ConfigError(f"log_x is for learning curves, which the panel {panel} does not have")
+
+
+def _names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:
+    """A distinct name for each run: those given, or else those of the directories."""
+    if given is None:
+        return labels(paths)
+    if len(given) != len(paths):
+        raise ConfigError(
+            f"labels are {len(given)}, but runs are {len(paths)}: give one for each run, in their"
+            " order"
+        )
+    if not all(name.strip() for name in given):
+        raise ConfigError("a label is empty: give each run a name")
+    if twice := [name for i, name in enumerate(given) if name in given[:i]]:
+        raise ConfigError(f"the label {twice[0]} is given twice: labels must differ")
+    return [one_line(name) for name in given]
 
 
 def labels(paths: Sequence[Path]) -> list[str]:

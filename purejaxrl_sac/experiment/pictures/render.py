@@ -44,7 +44,7 @@ def episode(
     fps: float | None = None,
     policy: PolicyFactory = greedy,
 ) -> Episode:
-    """Roll out one episode and write it as a GIF, or as MP4 where ffmpeg is installed.
+    """Roll out one episode and write it as a GIF, or as MP4 with the extra `video`.
 
     Args:
         key: PRNG key of the start state and of all noise.
@@ -88,8 +88,10 @@ def _check(path: Path, state: TrainState, max_steps: int | None, fps: float | No
     """Raise the errors that can be found before the episode is rolled out."""
     if path.suffix not in (".gif", ".mp4"):
         raise ConfigError(f"{path} must end in .gif or .mp4")
-    if path.suffix == ".mp4" and shutil.which("ffmpeg") is None:
-        raise ConfigError(f"{path} needs ffmpeg, which is not installed: write a .gif")
+    if path.suffix == ".mp4" and ffmpeg() is None:
+        raise ConfigError(
+            f"{path} needs ffmpeg: pip install 'purejaxrl_sac[video]', or write a .gif"
+        )
     try:
         if path.exists():
             raise ConfigError(f"{path} exists already: give another name")
@@ -163,6 +165,18 @@ def gif(frames: Sequence[Image.Image], fps: float) -> bytes:
     return file.getvalue()
 
 
+def ffmpeg() -> str | None:
+    """The program ffmpeg: that of the system, or else of the extra `video`; None without either."""
+    if installed := shutil.which("ffmpeg"):
+        return installed
+    try:
+        import imageio_ffmpeg
+
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError):  # the package is not installed, or not for this platform
+        return None
+
+
 def mp4(frames: Sequence[Image.Image], fps: float) -> bytes:
     """Encode frames as MP4 with ffmpeg; the last frame is shown for one second.
 
@@ -174,7 +188,7 @@ def mp4(frames: Sequence[Image.Image], fps: float) -> bytes:
             width, height = (side // 2 * 2 for side in frame.size)  # yuv420p needs even sides
             frame.crop((0, 0, width, height)).save(Path(folder) / f"{i:05}.png")
         video = Path(folder) / "film.mp4"
-        command = ["ffmpeg", "-nostdin", "-loglevel", "error", "-framerate", f"{fps:g}"]
+        command = [ffmpeg() or "ffmpeg", "-nostdin", "-loglevel", "error", "-framerate", f"{fps:g}"]
         command += ["-i", f"{folder}/%05d.png", "-pix_fmt", "yuv420p", str(video)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -12,7 +12,8 @@ import numpy as np
 
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.errors import reason
-from purejaxrl_sac.experiment.pictures import exact, plot
+from purejaxrl_sac.experiment.pictures import bands, exact, plot
+from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.experiment.runs.plans import Plan, Result, title
 from purejaxrl_sac.train import seed_state
 
@@ -20,7 +21,8 @@ from purejaxrl_sac.train import seed_state
 def write_figures(
     path: Path, plan: Plan, result: Result, warn: Callable[[str], None]
 ) -> dict[str, str]:
-    """Write `curve.png`, `episode.gif` of the first seed, and `values.png` of a finite MDP.
+    """Write `curve.png`, `curve.csv`, `episode.gif` of the first seed, and `values.png` of a finite
+    MDP.
 
     Seeds that diverged are left out. Environments without a renderer have no `episode.gif`.
 
@@ -32,7 +34,12 @@ def write_figures(
     """
     from purejaxrl_sac.experiment.pictures import render
 
-    for file in ("curve.png", "episode.gif", "values.png"):  # of this run before it was extended
+    for file in (
+        "curve.png",
+        "curve.csv",
+        "episode.gif",
+        "values.png",
+    ):  # of this run before it was extended
         (path / file).unlink(missing_ok=True)
     seeds = np.flatnonzero(~result.history[-1].failed)
     if len(seeds) == 0:
@@ -43,7 +50,10 @@ def write_figures(
     state = jax.tree.map(lambda x: x[seeds] if jnp.ndim(x) else x, result.state)
     rows: dict[str, str] = {}
     with _attempted(path / "curve.png", warn):
-        plot.learning_curve(steps, returns, name, path / "curve.png")
+        figure, shown = plot.run_curve(steps, returns, name)
+        files.write_figure(path / "curve.png", figure)
+        with _attempted(path / "curve.csv", warn, "written"):
+            bands.write_csv(path / "curve.csv", shown, {})
     with _attempted(path / "values.png", warn):
         mdp = exact.finite_mdp(plan.config)
         rows = {} if mdp is None else exact.write_value_map(plan.config, state, mdp, name, path)
@@ -53,9 +63,9 @@ def write_figures(
 
 
 @contextlib.contextmanager
-def _attempted(file: Path, warn: Callable[[str], None]) -> Iterator[None]:
+def _attempted(file: Path, warn: Callable[[str], None], what: str = "drawn") -> Iterator[None]:
     """Turns the failure of a picture into a warning: it must not cost a run its results."""
     try:
         yield
     except Exception as error:
-        warn(f"{file} was not drawn: {reason(error)}")
+        warn(f"{file} was not {what}: {reason(error)}")

@@ -33,6 +33,13 @@ NAMES = {
     dict: "an object",
     types.NoneType: "null",
 }
+FIGURE_FILES: Any = {
+    "pdf.fonttype": 42,  # TrueType: journals refuse Type 3
+    "ps.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "purejaxrl_sac",
+    "savefig.bbox": None,  # the size is that of the figure
+}
 RESTORE = "restore the file from a copy, or train again; other settings are a new run"
 
 
@@ -67,11 +74,17 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_figure(path: Path, figure: Figure) -> None:
-    """Replaces an image file atomically; its suffix is the format, PNG without one."""
+    """Replaces an image file atomically; its suffix is the format, PNG without one.
+
+    Text stays text, in TrueType fonts, and equal figures are equal files: they hold no date.
+    """
+    import matplotlib as mpl
+
     if not path.suffix:
         path = path.with_suffix(".png")
-    with replacing(path) as file:
-        figure.savefig(file, format=path.suffix[1:])
+    date = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(path.suffix)
+    with mpl.rc_context(FIGURE_FILES), replacing(path) as file:
+        figure.savefig(file, format=path.suffix[1:], metadata=date)
 
 
 def exists(path: Path) -> bool:

@@ -11,8 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from purejaxrl_sac.experiment.pictures.bands import caution
+from purejaxrl_sac.experiment.pictures.layout import wrapped
 from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 from purejaxrl_sac.experiment.tuning.points import Point
@@ -36,8 +38,8 @@ def write_figures(
         best: index of the point to mark.
         path: the directory.
     """
-    names = varied(points)
-    if not names or not np.isfinite(scores).any():
+    names, known = varied(points), np.isfinite(scores).sum(1).tolist()
+    if not names or not any(known):
         return
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
@@ -48,7 +50,12 @@ def write_figures(
         draw_sensitivity(axes, name, [point[name] for point in points], scores, best)
     for axes in panels[len(names) :]:
         axes.set_axis_off()
-    figure.suptitle("Final scores: IQM, 95 % intervals", fontsize="medium")
+    for axes in panels[::columns]:
+        axes.set_ylabel("final score")
+    note = "; ".join(filter(None, ("IQM, 95 % bootstrap intervals", caution(known))))
+    figure.suptitle(wrapped(note, 0.8 * size[0]), fontsize="medium")
+    if lines := panels[0].get_legend_handles_labels()[0]:
+        figure.legend(handles=lines, loc="outside lower center", frameon=False, fontsize="small")
     files.write_figure(path / "sensitivity.png", figure)
     if len(names) == 2:
         figure = Figure(figsize=(5.4, 4.2), dpi=150, layout="constrained")
@@ -62,11 +69,12 @@ def draw_sensitivity(
     """Draw every point's IQM with its interval over one hyperparameter, and a line through the IQMs
     of points pooled by value."""
     x = axis_positions(axes, "x", values)
-    shifted = _side_by_side(x, axes.get_xscale() == "log")
+    shifted = dodged(x, axes.get_xscale() == "log")
     for i, row in enumerate(scores):
         known = row[np.isfinite(row)]
-        if len(known):
+        if len(known) > 1:
             axes.plot([shifted[i]] * 2, bootstrap_interval(known), alpha=0.3, color="#0072B2")
+        if len(known):
             axes.plot(shifted[i], iqm(known), "o", markersize=4, color="#0072B2")
         if i == best:
             axes.plot(shifted[i], iqm(known), "o", markersize=10, fillstyle="none", color="black")
@@ -74,7 +82,6 @@ def draw_sensitivity(
     if len(distinct) <= MAX_POOLED and len(distinct) < len(x):
         pooled = [_known_iqm(scores[x == value]) for value in distinct]
         axes.plot(distinct, pooled, color="#D55E00", linewidth=1.5, label="pooled by value")
-        axes.legend(frameon=False, fontsize="small")
     axes.set_xlabel(name.replace("_", " "))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.2)
@@ -86,11 +93,23 @@ def _known_iqm(scores: np.ndarray) -> float:
     return float(iqm(known)) if len(known) else np.nan
 
 
-def _side_by_side(x: np.ndarray, log: bool) -> np.ndarray:
-    """Shift points that share a value slightly to the right, so that all are visible."""
-    before = np.array([list(x[:i]).count(value) for i, value in enumerate(x)], float)
+def dodged(x: np.ndarray, log: bool) -> np.ndarray:
+    """Move points that share a value apart, symmetrically, so that their bars do not overlap.
+
+    Args:
+        x: [points] positive if `log`.
+        log: whether the axis is logarithmic, where equal distances are equal ratios.
+
+    Returns:
+        [points], in the order of the points around each value.
+    """
     position = np.log(x) if log else x
-    shifted = position + before * min(0.012, 0.06 / max(before.max(), 1)) * np.ptp(position)
+    values, value, shared = np.unique(position, return_inverse=True, return_counts=True)
+    before = np.array([(position[:i] == place).sum() for i, place in enumerate(position)])
+    width = np.ptp(position) or 1.0
+    gap = min(np.diff(values), default=width)
+    step = min(0.03 * width, 0.8 * gap / shared.max())
+    shifted = position + step * (before - (shared[value] - 1) / 2)
     return np.exp(shifted) if log else shifted
 
 
@@ -143,9 +162,10 @@ def axis_positions(axes: Axes, axis: Literal["x", "y"], values: Sequence[Any]) -
         axes.set(**{f"{axis}ticks": range(len(names)), f"{axis}ticklabels": map(_text, names)})
         return np.array([names.index(value) for value in values], float)
     x = np.array(values, float)
+    ticks = axes.xaxis if axis == "x" else axes.yaxis
+    ticks.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     if x.min() > 0 and x.max() >= LOG_RATIO * x.min():
         axes.set(**{f"{axis}scale": "log"})
-        ticks = axes.xaxis if axis == "x" else axes.yaxis
         ticks.set_major_locator(LogLocator(subs=(1, 3) if x.max() < 1e3 * x.min() else (1,)))
         ticks.set_major_formatter("{x:g}")
         ticks.set_minor_formatter(NullFormatter())  # their labels would overlap
