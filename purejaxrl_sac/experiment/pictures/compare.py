@@ -114,11 +114,11 @@ def _read(
     envs = sorted({run.read_document()["config"]["env"] for run in directories})
     if len(envs) > 1:
         raise ConfigError(f"runs on {' and '.join(envs)} cannot be compared: plot them separately")
-    for run in directories:
-        rows, lost = metrics = run.read_metrics(lanes_of(run.read_document()))
-        if lost and not rows:
-            raise ConfigError(f"{run.metrics}: {metrics.warning}")
-    every = [run.columns() for run in directories]
+    for directory in directories:
+        metrics = directory.read_metrics(lanes_of(directory.read_document()))
+        if metrics.lost and not metrics.rows:
+            raise ConfigError(f"{directory.metrics}: {metrics.warning}")
+    every = [directory.columns() for directory in directories]
     unequal = len({tuple(columns.get("steps", ())[-1:]) for columns in every}) > 1
     found = {}
     for name, directory, columns in zip(names, directories, every, strict=True):
