@@ -107,6 +107,14 @@ if TYPE_CHECKING:  # what a type checker and an editor follow; at run time, `__g
         sarsa,
         soft_q_learning,
     )
+    from purejaxrl_sac.agents.recurrent import (
+        RecurrentA2CConfig,
+        RecurrentPPOConfig,
+        RecurrentPQNConfig,
+        recurrent_a2c,
+        recurrent_ppo,
+        recurrent_pqn,
+    )
     from purejaxrl_sac.agents.sac import SACConfig, sac
     from purejaxrl_sac.agents.sac_family import (
         DroQConfig,
@@ -122,8 +130,10 @@ if TYPE_CHECKING:  # what a type checker and an editor follow; at run time, `__g
     )
     from purejaxrl_sac.agents.sac_v1 import SACv1Config, sac_v1
     from purejaxrl_sac.agents.td3 import TD3Config, td3
+    from purejaxrl_sac.envs import frames
     from purejaxrl_sac.mdp import dynamic_programming
-    from purejaxrl_sac.memory import records, storage
+    from purejaxrl_sac.memory import records, sequences, storage
+    from purejaxrl_sac.networks import recurrent
 
 __version__ = "0.8.1"
 
@@ -151,7 +161,10 @@ MODULES = {
     )
 } | {
     "dynamic_programming": "mdp.dynamic_programming",
+    "frames": "envs.frames",
     "records": "memory.records",
+    "recurrent": "networks.recurrent",
+    "sequences": "memory.sequences",
     "storage": "memory.storage",
 }
 
@@ -183,6 +196,9 @@ __all__ = [
     "QRDQNConfig",
     "REDQConfig",
     "RainbowConfig",
+    "RecurrentA2CConfig",
+    "RecurrentPPOConfig",
+    "RecurrentPQNConfig",
     "ReinforceConfig",
     "SACConfig",
     "SACv1Config",
@@ -220,6 +236,7 @@ __all__ = [
     "exploration",
     "exploring_policy",
     "fast_sac",
+    "frames",
     "heads",
     "init",
     "iqn",
@@ -247,6 +264,10 @@ __all__ = [
     "qr_dqn",
     "rainbow",
     "records",
+    "recurrent",
+    "recurrent_a2c",
+    "recurrent_ppo",
+    "recurrent_pqn",
     "redq",
     "reinforce",
     "resets",
@@ -258,6 +279,7 @@ __all__ = [
     "sarsa",
     "seed_axes",
     "seed_state",
+    "sequences",
     "simba",
     "soft_dqn",
     "soft_q_learning",

@@ -77,8 +77,7 @@ class FrameStack(environment.Environment):
         *outer, channels = space.shape or (1,)
 
         def repeated(bound: Any) -> Any:
-            bound = jnp.broadcast_to(jnp.asarray(bound, space.dtype), (*outer, channels))
-            return jnp.concatenate([bound] * self.k, -1)
+            return jnp.concatenate([bound] * self.k, -1) if jnp.ndim(bound) else bound
 
         shape = (*outer, self.k * channels)
         return spaces.Box(repeated(space.low), repeated(space.high), shape, space.dtype)
@@ -99,8 +98,8 @@ def frame_stack(env: Any, k: int) -> FrameStack:
 
     At the beginning of an episode, its first observation takes the places of those before it.
     Vectors [F] become [k F] and images [H, W, C] become [H, W, k C]. One of n Discrete values
-    becomes one of n^k, o_1 n^(k-1) + .. + o_k, so that tables can learn from it. Every algorithm can
-    be trained on it, and memories store k frames per observation. If `env` has its own `step`,
+    becomes one of n^k, o_1 n^(k-1) + .. + o_k, so that tables can learn from it. Every algorithm
+    can be trained on it; memories store k frames per observation. If `env` has its own `step`,
     which resets it, gymnax's takes its place.
 
     Args:
