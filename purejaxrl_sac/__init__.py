@@ -132,8 +132,7 @@ if TYPE_CHECKING:  # what a type checker and an editor follow; at run time, `__g
     from purejaxrl_sac.agents.td3 import TD3Config, td3
     from purejaxrl_sac.envs import frames
     from purejaxrl_sac.mdp import dynamic_programming
-    from purejaxrl_sac.memory import records, sequences, storage
-    from purejaxrl_sac.networks import recurrent
+    from purejaxrl_sac.memory import records, storage
 
 __version__ = "0.8.1"
 
@@ -163,8 +162,6 @@ MODULES = {
     "dynamic_programming": "mdp.dynamic_programming",
     "frames": "envs.frames",
     "records": "memory.records",
-    "recurrent": "networks.recurrent",
-    "sequences": "memory.sequences",
     "storage": "memory.storage",
 }
 
@@ -264,7 +261,6 @@ __all__ = [
     "qr_dqn",
     "rainbow",
     "records",
-    "recurrent",
     "recurrent_a2c",
     "recurrent_ppo",
     "recurrent_pqn",
@@ -279,7 +275,6 @@ __all__ = [
     "sarsa",
     "seed_axes",
     "seed_state",
-    "sequences",
     "simba",
     "soft_dqn",
     "soft_q_learning",

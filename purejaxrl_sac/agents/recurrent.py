@@ -47,14 +47,14 @@ from purejaxrl_sac.agents.ppo import decaying_adam as ppo_adam
 from purejaxrl_sac.agents.pqn import PQNConfig, q_loss
 from purejaxrl_sac.config import Config, ConfigError, static
 from purejaxrl_sac.distributions import ActionDistribution
-from purejaxrl_sac.memory.sequences import sequences
-from purejaxrl_sac.networks import LayerNorm, features
-from purejaxrl_sac.networks.recurrent import (
-    TORSOS,
-    RecurrentNetwork,
+from purejaxrl_sac.memory import sequences
+from purejaxrl_sac.networks import (
+    LayerNorm,
+    features,
     recurrent_actor_critic,
     recurrent_q_network,
 )
+from purejaxrl_sac.networks.recurrent import TORSOS
 from purejaxrl_sac.optimize import Learned, decaying_adam, gradient_step, start
 from purejaxrl_sac.returns import lambda_returns
 from purejaxrl_sac.types import (
@@ -63,9 +63,11 @@ from purejaxrl_sac.types import (
     Env,
     Loss,
     MakeOptimizer,
+    MakeRecurrentQNetwork,
     Memory,
     Metrics,
     PyTree,
+    RecurrentNetwork,
     Sample,
     Transition,
 )
@@ -86,13 +88,6 @@ class MakeRecurrentActorCritic(Protocol):
         """(config, observation space, ActionDistribution) -> network whose outputs are the actor's
         and V(s) [T x B].
         """
-
-
-class MakeRecurrentQNetwork(Protocol):
-    def __call__(
-        self, config: Any, space: Any, num_actions: int, num_outputs: int, /
-    ) -> RecurrentNetwork:
-        """(config, observation space, A, K) -> network with outputs [T x B, A, K]."""
 
 
 class Sequences(NamedTuple):
@@ -126,7 +121,7 @@ def sequences_of(sample: Sample) -> Sequences:
     if last.ndim != 2:
         raise ConfigError(
             "recurrent networks learn from sequences [T, B], but the memory samples single"
-            " transitions: use memory.sequences.sequences or memory.latest"
+            " transitions: use memory.sequences or memory.latest"
         )
     transition = transition._replace(extras=remembered.choice)
     return Sequences(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -22,37 +22,10 @@ from purejaxrl_sac.networks.actor_critic import ActorCritic
 from purejaxrl_sac.networks.layers import MakeLayer, MakeNorm, _orthogonal, orthogonal
 from purejaxrl_sac.networks.q_networks import q_network
 from purejaxrl_sac.networks.torsos import MLP, MakeConvolutions, convolutions, torso
-from purejaxrl_sac.types import Network, PyTree
+from purejaxrl_sac.types import MakeRecurrentTorso, PyTree, RecurrentTorso
 
 if TYPE_CHECKING:
     from purejaxrl_sac.distributions import ActionDistribution
-
-
-class RecurrentTorso(Protocol):
-    """A flax module whose features depend on the past."""
-
-    def __call__(self, carry: Any, x: jax.Array, start: jax.Array, /) -> tuple[PyTree, jax.Array]:
-        """(carry [B, ...], x [T, B, F], start [T, B] bool) -> carry after the last step [B, ...],
-        features [T, B, H].
-        """
-
-    def initial_carry(self, batch: int, /) -> PyTree:
-        """B -> the carry at the beginning of an episode, leading axis [B]."""
-
-
-class MakeRecurrentTorso(Protocol):
-    def __call__(self, config: Any, /) -> RecurrentTorso:
-        """config -> RecurrentTorso."""
-
-
-class RecurrentNetwork(Network, Protocol):
-    """A network whose inputs are carry [B, ...], T x B rows, and start [T, B]; see `Recurrent`."""
-
-    def initial_carry(self, batch: int, /) -> PyTree:
-        """B -> the carry at the beginning of an episode, leading axis [B]."""
-
-
-# --- torsos ---------------------------------------------------------------------------------------
 
 
 class Unrolled(nn.Module):
@@ -139,9 +112,6 @@ TORSOS: dict[str, Callable[[int], RecurrentTorso]] = {"gru": gru, "lstm": lstm, 
 def named_torso(config: Any) -> RecurrentTorso:
     """The torso called `config.cell`, of `config.memory_size` units."""
     return TORSOS[config.cell](config.memory_size)
-
-
-# --- networks -------------------------------------------------------------------------------------
 
 
 class Recurrent(nn.Module):
