@@ -95,9 +95,9 @@ def sequences(num_epochs: int, num_minibatches: int, length: int) -> Memory:
 
     def draw(key: jax.Array, state: Transition, step: jax.Array, num_updates: int) -> Index:
         steps, num_envs = state.reward.shape
-        rows = jnp.arange(steps // length * num_envs)
-        shuffled = [jax.random.permutation(k, rows) for k in jax.random.split(key, num_epochs)]
-        order = jnp.stack(shuffled).reshape(num_epochs * num_minibatches, -1)
+        number, keys = steps // length * num_envs, jax.random.split(key, num_epochs)
+        order = jnp.stack([jax.random.permutation(k, number) for k in keys])
+        order = order.reshape(num_epochs * num_minibatches, -1)
         return Index(order // num_envs * length, order % num_envs)  # of first steps
 
     def sample(state: Transition, draw: Index) -> Sample:
