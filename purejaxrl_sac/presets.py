@@ -173,6 +173,9 @@ _FROZEN_LAKE = {
 _CLIFF_WALKING = {"total_steps": 100_000, "learning_rate": 0.5, "epsilon_end": 0.1}
 _SOFT_Q = {"exploration": "epsilon_greedy", "alpha": 0.01}
 
+_RECURRENT_PPO = {"cell": "min_gru", "learning_rate": 2e-3, "sequence_length": 32}
+_RECURRENT_PQN = {"cell": "min_gru", "sequence_length": 16}
+
 
 def _each(
     envs: Sequence[str], common: Settings, extras: Mapping[str, Settings]
@@ -289,6 +292,11 @@ PRESETS: dict[tuple[str, str], Settings] = {
         "entropy_coef": 0.0,
         "wrappers": (normalize.observations, normalize.rewards),
     },
+    ("recurrent_a2c", "CartPole-v1"): {"total_steps": 300_000, "cell": "min_gru"},
+    ("recurrent_ppo", "CartPole-v1"): {**_RECURRENT_PPO, "total_steps": 300_000},
+    ("recurrent_ppo", "MemoryChain-bsuite"): {**_RECURRENT_PPO, "total_steps": 100_000},
+    ("recurrent_pqn", "CartPole-v1"): {**_RECURRENT_PQN, "total_steps": 500_000},
+    ("recurrent_pqn", "MemoryChain-bsuite"): {**_RECURRENT_PQN, "total_steps": 100_000},
     ("discrete_sac", "CartPole-v1"): {
         "total_steps": 50_000,
         "num_envs": 8,
