@@ -292,7 +292,11 @@ PRESETS: dict[tuple[str, str], Settings] = {
         "entropy_coef": 0.0,
         "wrappers": (normalize.observations, normalize.rewards),
     },
-    ("recurrent_a2c", "CartPole-v1"): {"total_steps": 300_000, "cell": "min_gru"},
+    ("recurrent_a2c", "CartPole-v1"): {
+        "total_steps": 300_000,
+        "rollout_length": 8,
+        "cell": "min_gru",
+    },
     ("recurrent_ppo", "CartPole-v1"): {**_RECURRENT_PPO, "total_steps": 300_000},
     ("recurrent_ppo", "MemoryChain-bsuite"): {**_RECURRENT_PPO, "total_steps": 100_000},
     ("recurrent_pqn", "CartPole-v1"): {**_RECURRENT_PQN, "total_steps": 500_000},

@@ -2,8 +2,8 @@
 
 The carry of a recurrent torso is the agent's memory of the running episode. It is stored with every
 action. Updates unroll whole sequences from the carry that was stored at their beginning, as a
-constant (Kapturowski et al. 2019, "stored state"), and reset it where episodes begin inside. The
-losses are those of the memoryless algorithms: of the T x B rows of the unrolled sequences.
+constant (Kapturowski et al. 2019, "stored state"), and reset it where episodes begin inside them.
+The losses are those of the memoryless algorithms, of the T x B rows of the unrolled sequences.
 
 The torso is the field `cell`, or any other part:
 
@@ -38,11 +38,7 @@ from purejaxrl_sac.agents.a2c import (
     whole_rollout,
 )
 from purejaxrl_sac.agents.common import Epochs, check_independent_noise, number_of_actions
-from purejaxrl_sac.agents.ppo import (
-    PPOConfig,
-    clipped_surrogate,
-    clipped_value_loss,
-)
+from purejaxrl_sac.agents.ppo import PPOConfig, clipped_surrogate, clipped_value_loss
 from purejaxrl_sac.agents.ppo import decaying_adam as ppo_adam
 from purejaxrl_sac.agents.pqn import PQNConfig, q_loss
 from purejaxrl_sac.config import Config, ConfigError, static
@@ -351,6 +347,9 @@ class RecurrentA2CConfig(ActorCriticConfig, RecurrentCell):
     """Configuration of recurrent A2C."""
 
     algorithm: Algorithm = static(recurrent_a2c)
+    rollout_length: int = static(32)
+    """Steps each environment takes between learning phases: as far as returns look ahead, and as
+    far back as gradients reach."""
 
 
 class RecurrentPPOConfig(PPOConfig, SequenceEpochs, RecurrentCell):
