@@ -15,6 +15,8 @@ from purejaxrl_sac.envs.core import bind
 
 @struct.dataclass
 class State:
+    """State of a `FrameStack`."""
+
     inner: Any  # of the wrapped environment
     frames: jax.Array  # [k, *obs_shape], the newest last
 
