@@ -115,13 +115,14 @@ def named_torso(config: Any) -> RecurrentTorso:
 
 
 class Recurrent(nn.Module):
-    """An encoder, a recurrent torso, and a stream that follows it.
+    """An encoder, a recurrent torso, and a stream that sees the outputs of both.
 
-    The encoder and the stream are memoryless: they see T x B rows, time by time.
+    The stream need not get the current observation out of the memory (the shortcut of Ni et al.
+    2022, arXiv 2110.05038). It and the encoder are memoryless: they see T x B rows, time by time.
     """
 
     encoder: nn.Module  # [T x B, *obs_shape] -> [T x B, F]
-    stream: nn.Module  # [T x B, H] -> outputs [T x B, ...]
+    stream: nn.Module  # [T x B, H + F] -> outputs [T x B, ...]
     dense: MakeLayer = nn.Dense  # as `QNetwork` has it; unused here
     memory: Any = None  # RecurrentTorso
 
@@ -133,8 +134,8 @@ class Recurrent(nn.Module):
     def __call__(self, carry: PyTree, x: jax.Array, start: jax.Array) -> tuple[PyTree, PyTree]:
         """(carry [B, ...], x [T x B, *obs_shape], start [T, B]) -> carry, outputs [T x B, ...]."""
         encoded = self.encoder(x)
-        carry, features = self.memory(carry, encoded.reshape(*start.shape, -1), start)
-        return carry, self.stream(features.reshape(len(x), -1))
+        carry, past = self.memory(carry, encoded.reshape(*start.shape, -1), start)
+        return carry, self.stream(jnp.concatenate([past.reshape(len(x), -1), encoded], -1))
 
 
 def recurrent_actor_critic(
