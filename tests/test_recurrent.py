@@ -347,7 +347,7 @@ def test_runs_are_continued_bit_for_bit_and_seeds_are_independent():
     config = small("recurrent_ppo", cell="lstm")
     keys = jax.random.split(jax.random.key(0), 2)
     axes = prl.seed_axes(jax.eval_shape(prl.init, keys[0], config))
-    state = jax.jit(jax.vmap(partial(prl.init, config=config), out_axes=axes))(keys)
+    init = jax.jit(jax.vmap(partial(prl.init, config=config), out_axes=axes))
 
     def run(iterations):
         step = partial(prl.run, config=config, iterations=iterations)
@@ -356,15 +356,12 @@ def test_runs_are_continued_bit_for_bit_and_seeds_are_independent():
     def arrays(state):
         return state._replace(key=jax.random.key_data(state.key))
 
-    whole, _ = run(4)(state)
-    half = run(2)
+    all_at_once, half, state = run(4), run(2), init(keys)
+    whole, _ = all_at_once(state)
     chex.assert_trees_all_equal(arrays(half(half(state)[0])[0]), arrays(whole))
     assert all(abs(x).max() > 0 for x in jax.tree.leaves(whole.env.carry))
     # with another second seed, the first is the same
-    other = jax.jit(jax.vmap(partial(prl.init, config=config), out_axes=axes))(
-        jnp.stack([keys[0], jax.random.key(9)])
-    )
-    other, _ = run(4)(other)
+    other, _ = all_at_once(init(jnp.stack([keys[0], jax.random.key(9)])))
     first = [prl.seed_state(arrays(x), 0) for x in (whole, other)]
     chex.assert_trees_all_equal(*first)
     assert (whole.env.obs[1] != other.env.obs[1]).any()
