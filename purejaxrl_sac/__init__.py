@@ -108,6 +108,14 @@ if TYPE_CHECKING:  # what a type checker and an editor follow; at run time, `__g
         sarsa,
         soft_q_learning,
     )
+    from purejaxrl_sac.agents.recurrent import (
+        RecurrentA2CConfig,
+        RecurrentPPOConfig,
+        RecurrentPQNConfig,
+        recurrent_a2c,
+        recurrent_ppo,
+        recurrent_pqn,
+    )
     from purejaxrl_sac.agents.sac import SACConfig, sac
     from purejaxrl_sac.agents.sac_family import (
         DroQConfig,
@@ -123,6 +131,7 @@ if TYPE_CHECKING:  # what a type checker and an editor follow; at run time, `__g
     )
     from purejaxrl_sac.agents.sac_v1 import SACv1Config, sac_v1
     from purejaxrl_sac.agents.td3 import TD3Config, td3
+    from purejaxrl_sac.envs import frames
     from purejaxrl_sac.mdp import dynamic_programming
     from purejaxrl_sac.memory import records, storage
 
@@ -152,6 +161,7 @@ MODULES = {
     )
 } | {
     "dynamic_programming": "mdp.dynamic_programming",
+    "frames": "envs.frames",
     "records": "memory.records",
     "storage": "memory.storage",
 }
@@ -184,6 +194,9 @@ __all__ = [
     "QRDQNConfig",
     "REDQConfig",
     "RainbowConfig",
+    "RecurrentA2CConfig",
+    "RecurrentPPOConfig",
+    "RecurrentPQNConfig",
     "ReinforceConfig",
     "SACConfig",
     "SACv1Config",
@@ -221,6 +234,7 @@ __all__ = [
     "exploration",
     "exploring_policy",
     "fast_sac",
+    "frames",
     "heads",
     "init",
     "iqn",
@@ -250,6 +264,9 @@ __all__ = [
     "rainbow",
     "record_dataset",
     "records",
+    "recurrent_a2c",
+    "recurrent_ppo",
+    "recurrent_pqn",
     "redq",
     "reinforce",
     "resets",

@@ -393,6 +393,39 @@ class MakeValue(Protocol):
         """(config, observation space) -> network: features [B, ...] -> V(s) [B, 1]."""
 
 
+class RecurrentTorso(Protocol):
+    """A module whose features depend on what the running episode has shown so far."""
+
+    def __call__(self, carry: Any, x: jax.Array, start: jax.Array, /) -> tuple[PyTree, jax.Array]:
+        """(carry [B, ...], x [T, B, F], start [T, B] bool) -> carry after the last step [B, ...],
+        features [T, B, H]. Where `start`, the carry is set to the initial one before the step.
+        """
+
+    def initial_carry(self, batch: int, /) -> PyTree:
+        """B -> the carry at the beginning of an episode, leading axis [B]."""
+
+
+class MakeRecurrentTorso(Protocol):
+    def __call__(self, config: Any, /) -> RecurrentTorso:
+        """config -> RecurrentTorso."""
+
+
+class RecurrentNetwork(Network, Protocol):
+    """A network whose inputs are carry [B, ...], rows of T x B observations, and start [T, B]; it
+    returns carry [B, ...] and outputs of T x B rows. Rows are ordered by time.
+    """
+
+    def initial_carry(self, batch: int, /) -> PyTree:
+        """B -> the carry at the beginning of an episode, leading axis [B]."""
+
+
+class MakeRecurrentQNetwork(Protocol):
+    def __call__(
+        self, config: Any, space: Any, num_actions: int, num_outputs: int, /
+    ) -> RecurrentNetwork:
+        """(config, observation space, A, K) -> network with outputs [T x B, A, K]."""
+
+
 class DrawNoise(Protocol):
     def __call__(
         self, key: jax.Array, shape: tuple[int, ...], carry: Any, /

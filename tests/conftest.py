@@ -81,6 +81,8 @@ def small(algorithm, **changes):
         "hidden_sizes": (8, 8),
         "actor_width": 8,
         "critic_width": 8,
+        "memory_size": 8,
+        "sequence_length": 2,
     }
     if getattr(config, "policy_delay", 1) > 1:
         sizes["policy_delay"] = 2

@@ -22,7 +22,7 @@ FLAGS = {
 
 def everything(config, key):
     state, metrics = prl.train(key, config)
-    action = prl.exploring_policy(config, state)(key, state.env.obs)
+    action = prl.exploring_policy(config, state).step(key, state.env.obs, state.env.carry)
     return state, (metrics, action, prl.evaluate(key, config, state, 2, max_steps=3))
 
 

@@ -97,7 +97,9 @@ def _kernel(params):
     return kernel
 
 
-@pytest.mark.parametrize("algorithm", ("iqn", "pqn", "ppo", "discrete_sac"))
+@pytest.mark.parametrize(
+    "algorithm", ("iqn", "pqn", "ppo", "discrete_sac", "recurrent_ppo", "recurrent_pqn")
+)
 def test_training_takes_legal_actions_only(algorithm, key):
     """Returns are 3 unless an illegal action was taken."""
     penalty = Game(lambda sign, time, action: 1.0 - 9 * (action != (sign > 0)), 3, (-1.0, 1.0))

@@ -347,7 +347,7 @@ def test_noise_repeat_divides_the_rollout():
         prl.make_train(small("sac", rollout_length=6, num_envs=2, noise_repeat=4))
 
 
-@pytest.mark.parametrize("algorithm", ("a2c", "reinforce", "ppo", "sarsa"))
+@pytest.mark.parametrize("algorithm", ("a2c", "reinforce", "ppo", "sarsa", "recurrent_ppo"))
 def test_on_policy_algorithms_refuse_repeated_noise(algorithm):
     """With a uniform policy, the second of two actions would equal the first in all rollouts."""
     config = small(algorithm, rollout_length=4, noise_repeat=2)

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from purejaxrl_sac.agents.ppo import PPOConfig
     from purejaxrl_sac.agents.pqn import PQNConfig
     from purejaxrl_sac.agents.q_learning import QLambdaConfig, SoftQLearningConfig, TabularConfig
+    from purejaxrl_sac.agents.recurrent import (
+        RecurrentA2CConfig,
+        RecurrentPPOConfig,
+        RecurrentPQNConfig,
+    )
     from purejaxrl_sac.agents.sac import SACConfig
     from purejaxrl_sac.agents.sac_family import (
         DroQConfig,
@@ -70,6 +75,9 @@ ALGORITHMS = {
     "a2c": ("a2c", "ActorCriticConfig", "Advantage actor-critic (Mnih et al. 2016)"),
     "reinforce": ("a2c", "ReinforceConfig", "REINFORCE with a baseline (Williams 1992)"),
     "ppo": ("ppo", "PPOConfig", "Proximal policy optimisation (Schulman et al. 2017)"),
+    "recurrent_a2c": ("recurrent", "RecurrentA2CConfig", "A2C with a recurrent network"),
+    "recurrent_ppo": ("recurrent", "RecurrentPPOConfig", "PPO with a recurrent network"),
+    "recurrent_pqn": ("recurrent", "RecurrentPQNConfig", "PQN with a recurrent network"),
     "continuous_soft_q": (
         "continuous_soft_q",
         "ContinuousSoftQConfig",
@@ -126,6 +134,12 @@ def default_config(algorithm: Literal["a2c"]) -> ActorCriticConfig: ...
 def default_config(algorithm: Literal["reinforce"]) -> ReinforceConfig: ...
 @overload
 def default_config(algorithm: Literal["ppo"]) -> PPOConfig: ...
+@overload
+def default_config(algorithm: Literal["recurrent_a2c"]) -> RecurrentA2CConfig: ...
+@overload
+def default_config(algorithm: Literal["recurrent_ppo"]) -> RecurrentPPOConfig: ...
+@overload
+def default_config(algorithm: Literal["recurrent_pqn"]) -> RecurrentPQNConfig: ...
 @overload
 def default_config(algorithm: Literal["continuous_soft_q"]) -> ContinuousSoftQConfig: ...
 @overload
@@ -201,6 +215,12 @@ def preset(algorithm: Literal["a2c"], env: Any = None) -> ActorCriticConfig: ...
 def preset(algorithm: Literal["reinforce"], env: Any = None) -> ReinforceConfig: ...
 @overload
 def preset(algorithm: Literal["ppo"], env: Any = None) -> PPOConfig: ...
+@overload
+def preset(algorithm: Literal["recurrent_a2c"], env: Any = None) -> RecurrentA2CConfig: ...
+@overload
+def preset(algorithm: Literal["recurrent_ppo"], env: Any = None) -> RecurrentPPOConfig: ...
+@overload
+def preset(algorithm: Literal["recurrent_pqn"], env: Any = None) -> RecurrentPQNConfig: ...
 @overload
 def preset(algorithm: Literal["continuous_soft_q"], env: Any = None) -> ContinuousSoftQConfig: ...
 @overload

@@ -6,6 +6,7 @@ from purejaxrl_sac.memory.rollouts import (
     latest_complete,
     latest_with_next_action,
     minibatches,
+    sequences,
 )
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "latest_with_next_action",
     "minibatches",
     "prioritized",
+    "sequences",
     "uniform",
 ]
