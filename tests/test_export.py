@@ -240,13 +240,13 @@ def test_the_seed_that_the_error_suggests_can_be_exported(key, tmp_path):
     ("name", "old", "new", "message"),
     [
         ("policy.json", b'"dtype": "float32"', b'"dtype": "float16"', "was changed after it was"),
-        ("policy.json", b'"format": 1', b'"format": 2', "has another format than this load.py"),
+        ("policy.json", b'"format": 2', b'"format": 1', "has another format than this load.py"),
         ("policy.stablehlo", b"a", b"b", "was changed after it was written: export"),
     ],
 )
 def test_a_changed_export_is_refused(name, old, new, message, tmp_path):
     """By the loader alone, before the program is compiled."""
-    program, document = b"a program", {"format": 1, "observation": {"dtype": "float32"}}
+    program, document = b"a program", {"format": 2, "observation": {"dtype": "float32"}}
     document["crc32"] = zlib.crc32(json.dumps(document, sort_keys=True).encode() + program)
     for file, content in (
         ("policy.json", json.dumps(document).encode()), ("policy.stablehlo", program),
@@ -258,3 +258,38 @@ def test_a_changed_export_is_refused(name, old, new, message, tmp_path):
     path.write_bytes(path.read_bytes().replace(old, new, 1))
     with pytest.raises(ValueError, match=message):
         runpy.run_path(str(tmp_path / "load.py"))
+
+
+@pytest.mark.parametrize("cell", ["lstm", "min_gru"])
+def test_a_policy_with_a_carry(cell, tmp_path):
+    """Its arrays are inputs and outputs of the program; an episode begins without them."""
+    config = small("recurrent_ppo", cell=cell, memory_size=6)
+    state = made_up(config)
+    export_policy(config, state, tmp_path / "out")
+    loaded = runpy.run_path(str(tmp_path / "out" / "load.py"))
+    choose = prl.policy(config, state)
+    key, carry, given = jax.random.key(0), choose.init_carry(3), None
+    for i in range(4):
+        obs = np.random.default_rng(i).normal(size=(3, 4)).astype(np.float32)
+        expected, carry = choose(key, obs, carry)
+        found, given = loaded["act"](obs, KEY, given)
+        np.testing.assert_array_equal(found, expected)
+        for x, y in zip(jax.tree.leaves(carry), given, strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+    about = json.loads((tmp_path / "out" / "policy.json").read_text())
+    assert [array["shape"] for array in about["carry"]] == [[6]] * (2 if cell == "lstm" else 1)
+    assert all(x.shape == (5, 6) for x in loaded["initial_carry"](5))
+    first = loaded["act"](obs, KEY)[0]
+    np.testing.assert_array_equal(first, choose(key, obs, choose.init_carry(3))[0])
+
+
+def test_a_random_carry_is_refused(tmp_path):
+    config = small("dqn")
+
+    def forgetful(config, state):
+        policy = prl.policy(config, state)
+        return prl.Policy(policy.step, lambda n: jax.random.normal(jax.random.key(0), (n, 2)))
+
+    with pytest.raises(prl.ConfigError, match="carry is random"):
+        export_policy(config, made_up(config), tmp_path / "out", policy=forgetful)
+    assert not (tmp_path / "out").exists()

@@ -172,13 +172,13 @@ def recurrent_a2c(
         return carry, (action_distribution.distribution(outputs), value)
 
     def init(key: jax.Array, obs: jax.Array) -> Learned:
-        carry, begun = model.initial_carry(len(obs)), within_episodes(1, len(obs))
+        carry, begun = model.initial_carry(obs.shape[0]), within_episodes(1, obs.shape[0])
         return start(optimize, model.init(key, carry, encode(obs), begun))
 
     def act(
         key: jax.Array, state: Learned, obs: jax.Array, step: jax.Array, carry: PyTree
     ) -> tuple[jax.Array, PyTree, PyTree]:
-        after, (pi, value) = unroll(state.params, carry, within_episodes(1, len(obs)), obs)
+        after, (pi, value) = unroll(state.params, carry, within_episodes(1, obs.shape[0]), obs)
         sample, log_prob = pi.sample_and_log_prob(seed=key)
         extras = Remembered(Choice(sample, log_prob, value), carry, after)
         return action_distribution.action(sample), extras, after
@@ -186,12 +186,12 @@ def recurrent_a2c(
     def policy(
         key: jax.Array, state: Learned, obs: jax.Array, carry: PyTree
     ) -> tuple[jax.Array, PyTree]:
-        carry, (pi, _) = unroll(state.params, carry, within_episodes(1, len(obs)), obs)
+        carry, (pi, _) = unroll(state.params, carry, within_episodes(1, obs.shape[0]), obs)
         return action_distribution.action(pi.mode()), carry
 
     def process_rollout(state: Learned, rollout: Transition) -> tuple[Learned, Transition]:
         obs, carry = flattened((rollout.next_obs, rollout.extras.next_carry))
-        _, (_, next_value) = unroll(state.params, carry, within_episodes(1, len(obs)), obs)
+        _, (_, next_value) = unroll(state.params, carry, within_episodes(1, obs.shape[0]), obs)
         target, extras = with_targets(config, rollout, next_value)
         advantage = normalize_rollout(target - extras.choice.value)
         choice = extras.choice._replace(advantage=advantage, target=target)
@@ -263,11 +263,11 @@ def recurrent_pqn(
 
     def values(params: PyTree, carry: PyTree, obs: jax.Array) -> tuple[PyTree, jax.Array]:
         """Carry after one step, and Q(s, .) [N, A], -inf where actions are illegal."""
-        carry, q = unroll(params, carry, within_episodes(1, len(obs)), obs)
+        carry, q = unroll(params, carry, within_episodes(1, obs.shape[0]), obs)
         return carry, exploration.legal_values(env, obs, q)
 
     def init(key: jax.Array, obs: jax.Array) -> Learned:
-        carry, begun = model.initial_carry(len(obs)), within_episodes(1, len(obs))
+        carry, begun = model.initial_carry(obs.shape[0]), within_episodes(1, obs.shape[0])
         return start(optimize, model.init(key, carry, encode(obs), begun))
 
     def act(

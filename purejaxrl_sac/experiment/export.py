@@ -16,12 +16,13 @@ from jax import export
 
 from purejaxrl_sac.config import Config, ConfigError, unknown
 from purejaxrl_sac.envs import Env
-from purejaxrl_sac.evaluate import Policy, PolicyFactory, policy
+from purejaxrl_sac.evaluate import Policy, PolicyFactory, Step, policy
+from purejaxrl_sac.experiment.devices.mesh import is_key
 from purejaxrl_sac.experiment.runs import record
 from purejaxrl_sac.train import build
-from purejaxrl_sac.types import TrainState
+from purejaxrl_sac.types import InitCarry, TrainState, no_carry
 
-EXPORT_FORMAT = 1  # as in LOADER
+EXPORT_FORMAT = 2  # as in LOADER; 1 had no carries
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 # jax's own `Exported.serialize` needs flatbuffers, which jax does not install. Besides the program
@@ -42,38 +43,52 @@ from jax import export
 here = Path(__file__).parent
 about = json.loads((here / "policy.json").read_text())
 content = (here / "policy.stablehlo").read_bytes()
-if about.get("format") != 1:
+if about.get("format") != 2:
     raise ValueError(f"{here} has another format than this load.py: export the policy again")
 crc32 = about.pop("crc32", None)
 if crc32 != zlib.crc32(json.dumps(about, sort_keys=True).encode() + content):
     raise ValueError(f"{here} was changed after it was written: export the policy again")
 observation, action = about["observation"], about["action"]
+remembered = about["carry"]  # arrays of one environment, their types and initial values
 randomness = np.random.default_rng()
 
 
 @jax.jit
-def zeros(key, obs):
-    return jnp.zeros((obs.shape[0], *action["shape"]), action["dtype"])
+def zeros(key, obs, *carry):
+    actions = jnp.zeros((obs.shape[0], *action["shape"]), action["dtype"])
+    return (actions, *carry) if carry else actions
 
 
-key_type = jax.ShapeDtypeStruct((2,), "uint32")
-shape = (*export.symbolic_shape("batch"), *observation["shape"])
-obs_type = jax.ShapeDtypeStruct(shape, observation["dtype"])
+batch = export.symbolic_shape("batch")
+types = [jax.ShapeDtypeStruct((2,), "uint32")]
+for array in (observation, *remembered):
+    types.append(jax.ShapeDtypeStruct((*batch, *array["shape"]), array["dtype"]))
 program = dataclasses.replace(
-    export.export(zeros, platforms=about["platforms"])(key_type, obs_type),
+    export.export(zeros, platforms=about["platforms"])(*types),
     mlir_module_serialized=content,
     calling_convention_version=about["calling_convention_version"],
 )
 call = jax.jit(program.call)
 
 
-def act(obs, key=None):
+def initial_carry(batch):
+    """The memory of the policy at the beginning of B episodes: arrays [B, ...]."""
+    arrays = (np.array(array["initial"], array["dtype"]) for array in remembered)
+    return [np.broadcast_to(array, (batch, *array.shape)) for array in arrays]
+
+
+def act(obs, key=None, carry=None):
     """Actions [B, ...] for observations [B, ...], in the environment's own units.
 
     A stochastic policy, about["stochastic"], samples with the key, uint32 [2], or a random one.
+    A policy that remembers its episode, about["carry"], returns actions and a carry, which the
+    next call takes; without one, an episode begins.
     """
+    obs = np.asarray(obs, observation["dtype"])
     key = randomness.integers(2**32, size=2) if key is None else key
-    return np.asarray(call(np.asarray(key, np.uint32), np.asarray(obs, observation["dtype"])))
+    carry = initial_carry(len(obs)) if carry is None else carry
+    found = call(np.asarray(key, np.uint32), obs, *carry)
+    return (np.asarray(found[0]), found[1:]) if remembered else np.asarray(found)
 
 
 if __name__ == "__main__":
@@ -93,7 +108,8 @@ def export_policy(
 
     Creates the directory `path` with three files: `policy.stablehlo`, the program (key uint32 [2],
     obs [B, ...]) -> actions [B, ...] in the environment's own units, for any B and with the
-    parameters as constants; `policy.json`, the types of its inputs and outputs; and `load.py`,
+    parameters as constants (with the arrays of the carry as further inputs and outputs, if the
+    policy has one); `policy.json`, the types of its inputs and outputs; and `load.py`,
     which needs only jax and numpy, verifies the checksum of the other two, and defines `act(obs)`.
     Nothing in the two files is executed but the program, by XLA. jax guarantees to read exported
     programs for six months of releases.
@@ -120,10 +136,10 @@ def export_policy(
     env, _, _ = build(config)
     obs = jax.eval_shape(lambda key: env.reset(key, 1), state.key).obs
     chosen = policy(config, state)
-    if isinstance(chosen, Policy) and jax.tree.leaves(chosen.init_carry(1)):
-        raise ConfigError("a policy with a carry cannot be exported yet: evaluate it from the run")
-    program, stochastic = _program(chosen, obs, platforms)
-    document = _document(config, env, obs, program) | {"stochastic": stochastic}
+    step, initial = _with_carry(chosen)
+    carry = _carry(initial)
+    program, stochastic = _program(step, initial, obs, platforms)
+    document = _document(config, env, obs, program) | {"stochastic": stochastic, "carry": carry}
     text = json.dumps(document, sort_keys=True).encode()
     document["crc32"] = zlib.crc32(text + program.mlir_module_serialized)
     files = {
@@ -134,19 +150,44 @@ def export_policy(
     _write(Path(path), files)
 
 
+def _with_carry(chosen: Callable[..., Any]) -> tuple[Step, InitCarry]:
+    """A policy as (key, obs, carry) -> action, carry, and its initial carry."""
+    if isinstance(chosen, Policy):
+        return chosen.step, chosen.init_carry
+    return lambda key, obs, carry: (chosen(key, obs), carry), no_carry
+
+
+def _carry(initial: InitCarry) -> list[dict[str, Any]]:
+    """The arrays of a carry: their types, and initial values of one environment.
+
+    Raises:
+        ConfigError: there are keys among them, or the initial values of two environments differ.
+    """
+    found = []
+    for leaf in jax.tree.leaves(initial(2)):
+        if is_key(leaf) or bool((leaf[0] != leaf[1]).any()):
+            raise ConfigError("this policy's carry is random, which cannot be exported")
+        one = np.asarray(leaf[0])
+        found.append({"shape": one.shape, "dtype": str(one.dtype), "initial": one.tolist()})
+    return found
+
+
 def _program(
-    choose: Callable[..., Any], spec: jax.ShapeDtypeStruct, platforms: Sequence[str]
+    step: Step, initial: InitCarry, spec: jax.ShapeDtypeStruct, platforms: Sequence[str]
 ) -> tuple[export.Exported, bool]:
     """The policy for batches of any size, and whether it is stochastic."""
+    like, structure = jax.tree.flatten(initial(1))
 
     @jax.jit
-    def act(key_data: jax.Array, obs: jax.Array) -> jax.Array:
-        return choose(jax.random.wrap_key_data(key_data, impl="threefry2x32"), obs)
+    def act(key_data: jax.Array, obs: jax.Array, *carry: jax.Array) -> Any:
+        key = jax.random.wrap_key_data(key_data, impl="threefry2x32")
+        action, after = step(key, obs, jax.tree.unflatten(structure, carry))
+        return (action, *jax.tree.leaves(after)) if carry else action
 
     def exported(batch: Any) -> export.Exported:
-        obs = jax.ShapeDtypeStruct((batch, *spec.shape[1:]), spec.dtype)
-        key_data = jax.ShapeDtypeStruct((2,), jnp.uint32)
-        return export.export(act, platforms=tuple(platforms))(key_data, obs)
+        inputs = [jax.ShapeDtypeStruct((2,), jnp.uint32)]
+        inputs += [jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype) for x in (spec, *like)]
+        return export.export(act, platforms=tuple(platforms))(*inputs)
 
     try:
         stochastic = 0 in exported(1).module_kept_var_idx  # fixed shapes drop unused arguments
@@ -162,7 +203,7 @@ def _document(
     config: Config, env: Env, spec: jax.ShapeDtypeStruct, program: export.Exported
 ) -> dict[str, Any]:
     """The content of `policy.json`."""
-    (action,) = program.out_avals
+    action = program.out_avals[0]
     low, high = 0, (env.num_actions or 0) - 1
     if env.num_actions is None:
         bounds = jnp.array([[-1.0], [1.0]]) * jnp.ones(env.action_dim)

@@ -135,7 +135,7 @@ class Recurrent(nn.Module):
         """(carry [B, ...], x [T x B, *obs_shape], start [T, B]) -> carry, outputs [T x B, ...]."""
         encoded = self.encoder(x)
         carry, past = self.memory(carry, encoded.reshape(*start.shape, -1), start)
-        return carry, self.stream(jnp.concatenate([past.reshape(len(x), -1), encoded], -1))
+        return carry, self.stream(jnp.concatenate([past.reshape(x.shape[0], -1), encoded], -1))
 
 
 def recurrent_actor_critic(
