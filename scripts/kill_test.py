@@ -36,6 +36,7 @@ from purejaxrl_sac.experiment.runs import checkpoint, lifecycle
 from purejaxrl_sac.experiment.tuning import search, sweep  # noqa: F401
 from scripts import record
 
+FORK = Path(__file__).parents[1] / "tests" / "forks" / "conservative_sac.py"
 TINY = ["--seeds=2", "--episodes=4", "--chunks=6"]
 SMALL = [*TINY, "--num-envs=4", "--rollout-length=4", "--hidden-sizes", "8", "8", "--steps=480"]
 REPLAY = [*SMALL, "--warmup-steps=48", "--capacity=256", "--batch-size=8"]
@@ -71,7 +72,8 @@ class Case(NamedTuple):
     def modules(self) -> list[str]:
         """What its figures depend on, as for `record.code`."""
         if self.command[0] == "train":
-            return ["experiment.runs.lifecycle", *record.algorithm_modules(self.command[1])]
+            name = "sac" if ":" in self.command[1] else self.command[1]  # a fork of it
+            return ["experiment.runs.lifecycle", *record.algorithm_modules(name)]
         kind = "sweep" if self.command[0] == "sweep" else "search"
         return [f"experiment.tuning.{kind}", *record.algorithm_modules("q_learning")]
 
@@ -87,6 +89,7 @@ CASES = {
         ["train", "sac", "--env=Pendulum-v1", *REPLAY, "--normalize", "observations", "rewards"]
     ),
     "ppo": Case(["train", "ppo", "--env=CartPole-v1", *SMALL]),
+    "fork": Case(["train", f"{FORK}:ConservativeSACConfig", "--env=Pendulum-v1", *REPLAY]),
     "sweep": Case(["sweep", "q_learning", *SWEEP]),
     **{name: Case([name]) for name in SEARCHES},
     "processes": Case(["train", "dqn", "--env=CartPole-v1", *REPLAY], processes=2),
@@ -158,7 +161,9 @@ class Test:
             process.start()
             return [process]
         started = any((path / name).exists() for name in ("config.json", "sweep.json"))
-        command = ["resume", str(path)] if started else [*self.case.command, "--out", str(path)]
+        command = [*self.case.command, "--out", str(path)]
+        if started:
+            command = ["resume", str(path), *["--trust"] * (":" in self.case.command[1])]
         command += ["--quiet", "--checkpoint-minutes=0"]
         if started and "sweep" in self.case.command:
             command.append("--lanes=2")
@@ -248,7 +253,7 @@ def result(path: Path) -> dict[str, object]:
         runs = [*sorted((path / "batches").iterdir()), path / "best"]
         tables = {name: (path / name).read_text() for name in ("table.csv", "seeds.csv")}
         return tables | {run.name: result(run) for run in runs}
-    run = experiment.load(path, whole=True)
+    run = experiment.load(path, whole=True, trust=True)
     rows = lifecycle.RunDirectory(path).read_metrics(run.plan.lanes)
     numbers: dict[str, object] = {
         "rows": [{k: x for k, x in row.items() if k != "seconds"} for row in rows.rows],

@@ -214,6 +214,11 @@ def test_killed_and_resumed_runs_equal_an_uninterrupted_one():
     assert kill_test.main(["--kills", "3", "--only", "q_learning"]) == 0
 
 
+@pytest.mark.slow
+def test_a_killed_fork_of_ones_own_goes_on():
+    assert kill_test.main(["--kills", "3", "--only", "fork"]) == 0
+
+
 def flip(path, rng):
     """Flips a bit in the largest file, which holds the arrays."""
     files = [file for file in path.rglob("*") if file.is_file()]
