@@ -143,3 +143,17 @@ def test_the_command_line_splits_the_cpu_into_devices(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1])["event"] == "finished"
     assert prl.experiment.load(tmp_path / "run").summary["device"].startswith("3 x")
+
+
+def test_a_chosen_number_of_devices_is_kept():
+    """By `experiment.run`, in a process whose JAX is not initialised yet."""
+    program = """
+from purejaxrl_sac.experiment import mesh
+import jax
+mesh.use_cpu_devices(3)
+mesh.use_all_cores(8)
+print(len(jax.devices()))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "3\n"

@@ -177,7 +177,7 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(algorithm, tmp_pa
     whole = prl.experiment.run(config, out=tmp_path / "whole", **SHORT)
     stopped(tmp_path / "run", config)
     left = {path.name for path in (tmp_path / "run").iterdir()}
-    assert left == {"config.json", "lock", "metrics.jsonl", "checkpoints"}
+    assert left == {"config.json", "config.toml", "lock", "metrics.jsonl", "checkpoints"}
     run = prl.experiment.resume(tmp_path / "run", checkpoint_minutes=0)
     assert same(run.state, whole.state)
     assert metrics(run.path) == metrics(whole.path)

@@ -183,8 +183,11 @@ def use_cpu_devices(count: int) -> None:
 
 
 def use_all_cores(lanes: int) -> None:
-    """Makes as many CPU devices as there are cores and lanes, unless JAX is initialised."""
-    if not is_initialized():
+    """Makes as many CPU devices as there are cores and lanes.
+
+    Nothing happens if JAX is initialised, or a number of devices has been chosen.
+    """
+    if not is_initialized() and jax.config.values["jax_num_cpu_devices"] < 1:
         use_cpu_devices(max(1, min(cores(), lanes)))
 
 
