@@ -105,6 +105,22 @@ def _check(env: Env, dataset: Transition) -> None:
                 f"{name} of the dataset has shape {found}, but must be {(rows, *inner)} for"
                 f" {env.name}"
             )
+    kinds = {"reward": "fiu", "discount": "fiu", "last": "b", "obs": "fiub", "next_obs": "fiub"}
+    kinds["action"] = "iu" if env.num_actions is not None else "f"
+    for name, accepted in kinds.items():
+        found = np.asarray(getattr(dataset, name))
+        if found.dtype.kind not in accepted:
+            raise ConfigError(f"{name} of the dataset has the type {found.dtype}, which is wrong")
+    discount = np.asarray(dataset.discount)
+    if not ((discount >= 0) & (discount <= 1)).all():
+        raise ConfigError("discount of the dataset must be within 0 and 1: 0 where it terminated")
+    for name in ("obs", "next_obs"):
+        found, states = (
+            np.asarray(getattr(dataset, name)),
+            getattr(env.observation_space, "n", None),
+        )
+        if states is not None and not ((found >= 0) & (found < states)).all():
+            raise ConfigError(f"{name} of the dataset must be within 0 and {states - 1}")
     actions = np.asarray(dataset.action)
     least, most = (0, env.num_actions - 1) if env.num_actions is not None else (-1, 1)
     if actions.min() < least or actions.max() > most:
@@ -112,7 +128,7 @@ def _check(env: Env, dataset: Transition) -> None:
             f"actions of the dataset are {actions.min():g} to {actions.max():g}, but must be within"
             f" {least} and {most}: in canonical units, as `record_dataset` returns them"
         )
-    for name in ("obs", "next_obs", "reward", "discount"):
+    for name in ("obs", "next_obs", "reward", "action"):
         values = np.asarray(getattr(dataset, name))
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise ConfigError(f"{name} of the dataset has values that are not finite: remove them")

@@ -15,6 +15,7 @@ import importlib.util
 import sys
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,8 +46,8 @@ def load(reference: str) -> Any:
         raise ConfigError(f"{reference!r} must be file.py:name or module:name")
     found = _file(where) if where.endswith(".py") else _module(where)
     for part in name.split("."):
-        if not hasattr(found, part):
-            public = [x for x in vars(found) if not x.startswith("_")]
+        if not _guarded(reference, partial(hasattr, found, part)):
+            public = [x for x in dir(found) if not x.startswith("_")]
             raise unknown(f"object of {where}", name, public, f"{where} does not define it")
         found = getattr(found, part)
     return _imported.setdefault(reference, found)
@@ -87,7 +88,10 @@ def known(value: Any) -> str | None:
 def location(reference: str) -> str:
     """Where a reference would be imported from, as text; nothing is imported."""
     where = reference.rpartition(":")[0]
-    return str(Path(where).resolve()) if where.endswith(".py") else f"module {where}"
+    try:
+        return str(Path(where).resolve()) if where.endswith(".py") else f"module {where}"
+    except (OSError, RuntimeError, ValueError):  # no path, or a loop of links
+        return "nowhere"
 
 
 def checksum(reference: str) -> str | None:
@@ -101,13 +105,21 @@ def checksum(reference: str) -> str | None:
 
 
 def _file(where: str) -> ModuleType:
-    path = Path(where).resolve()
+    try:
+        path = Path(where).resolve()
+        exists = path.is_file()
+    except (OSError, RuntimeError, ValueError):  # no path, or a loop of links
+        exists = False
+    if not exists:
+        raise ConfigError(f"there is no file {where}: name an existing one, as file.py:name")
     name = path.stem
+    if not name.isidentifier():
+        raise ConfigError(
+            f"{where} cannot be imported: rename it to an identifier, such as fork.py"
+        )
     module = sys.modules.get(name)
     if module is not None and getattr(module, "__file__", None) == str(path):
         return module
-    if not path.is_file():
-        raise ConfigError(f"there is no file {where}: name an existing one, as file.py:name")
     other = importlib.util.find_spec(name) if module is None else module.__spec__
     if module is not None or (other and other.origin != str(path)):
         raise ConfigError(f"{where} has the name of another module, {name}: rename the file")
@@ -140,8 +152,11 @@ def _guarded(what: str, function: Callable[[], Any]) -> Any:
     """The result of user code, whose errors become one line."""
     try:
         return function()
-    except ConfigError:
+    except (ConfigError, KeyboardInterrupt):
         raise
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        raise ConfigError(f"{what} fails: {type(error).__name__}: {lines[0]}") from error
+    except BaseException as error:  # also SystemExit, which would end this program
+        try:
+            line = (str(error).strip().splitlines() or [""])[0]
+        except Exception:
+            line = ""
+        raise ConfigError(f"{what} fails: {type(error).__name__}: {line}") from error

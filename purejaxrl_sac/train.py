@@ -54,6 +54,10 @@ def build(config: Config) -> tuple[Env, Agent, Memory]:
             memory = fixed_memory(config)
         for wrap in config.wrappers:
             agent = wrap(config, env, agent)
+            if not isinstance(agent, Agent):
+                raise ConfigError(
+                    f"a wrapper returned a {type(agent).__name__}, but must return an Agent"
+                )
         return env, agent, memory
     except AttributeError as error:
         if error.obj is not config:

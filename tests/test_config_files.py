@@ -192,3 +192,52 @@ def test_a_file_of_code_that_is_trusted(tmp_path, monkeypatch):
     assert config.algorithm.keywords == {"bootstrap": dqn.double}
     with pytest.raises(ConfigError, match="add --trust"):
         parsed(["train", "--config", "x.toml"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "algorithm = 'dqn'\n[parts]\n'bootstrap=evil_file.py:f' = 1",
+        "algorithm = 'dqn'\n'env=evil_file.py:f' = true",
+        "algorithm = 'dqn'\nseed = '--parts=bootstrap=evil_file.py:f'",
+        "algorithm = 'dqn'\nname = '--wrap'\nlog = ['evil_file.py:f']",
+        "algorithm = 'dqn'\n[measure]\nx = 'evil_file.py:f'",
+        "algorithm = 'dqn'\nwrap = [{a = 'evil_file.py:f'}]",
+        "algorithm = 07:32:00",
+        "algorithm = 'dqn'\ntrust = true\nwrap = ['evil_file.py:f']",
+        "algorithm = 'dqn'\nhelp = true",
+        "algorithm = 'dqn'\n'a b' = 1",
+        "algorithm = 'dqn'\nenv = 'evil\\u0000.py:f'",
+        "x = " + "[" * 3_000,
+    ],
+)
+def test_a_file_imports_nothing_unless_it_is_trusted(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("evil_file.py").write_text("open('harm.txt', 'w').close()\ndef f(*_): pass\n")
+    Path("x.toml").write_text(text)
+    assert cli.main(["train", "--config", "x.toml"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and not Path("harm.txt").exists()
+
+
+def test_only_code_of_the_file_must_be_trusted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("named_again.py").write_text("from purejaxrl_sac.agents.dqn import double, DQNConfig\n")
+    Path("x.toml").write_text("algorithm = 'a.py:X'\nenv = 'b.py:Y'\nseeds = 3\nname = 'a:b'\n")
+    line = ["train", "named_again.py:DQNConfig", "--config", "x.toml", "--env", "chain"]
+    options = parsed(line)
+    assert options.config.env == "chain" and (options.seeds, options.name) == (3, "a:b")
+    Path("x.toml").write_text("algorithm = 'dqn'\n[range]\nlearning_rate = '1e-4:1e-2'\n")
+    assert parsed(["sweep", "--config", "x.toml"], SweepOptions).range == (
+        "learning_rate=1e-4:1e-2",
+    )
+    Path("x.toml").write_text("algorithm = 'dqn'\ntotal_steps = 2e6\ngamma = 1.0\n")
+    assert parsed(["train", "--config", "x.toml"]).config.total_steps == 2_000_000
+
+
+def test_wrappers_that_were_switched_off_stay_off(tmp_path):
+    config = prl.preset("ppo", "Pendulum-v1")
+    assert config.wrappers
+    path = tmp_path / "x.toml"
+    path.write_text(configuration.text(configuration.of_config(config.replace(wrappers=()))))
+    assert parsed(["train", "--config", str(path)]).config.wrappers == ()

@@ -218,11 +218,35 @@ def test_an_offline_run_is_stopped_and_resumed(chain, tmp_path, monkeypatch):
         ),
         (small("dqn", env="chain"), {"action": jnp.full(200, 2)}, "within 0 and 1"),
         (small("dqn", env="chain"), {"reward": jnp.full(200, jnp.nan)}, "reward .* not finite"),
+        (small("dqn", env="chain"), {"action": np.full(200, 0.5)}, "action .* type float64"),
+        (small("dqn", env="chain"), {"reward": np.full(200, 1j)}, "reward .* type complex"),
+        (small("dqn", env="chain"), {"discount": np.full(200, 7.0)}, "within 0 and 1"),
+        (small("dqn", env="chain"), {"next_obs": np.full(200, 99)}, "next_obs .* within 0 and 4"),
+        (small("dqn", env="chain"), {"last": np.zeros(200)}, "last .* type float64"),
     ],
 )
 def test_datasets_and_algorithms_that_do_not_fit(config, changes, message, chain):
     with pytest.raises(ConfigError, match=message):
         prl.offline(config, chain[1]._replace(**changes))
+
+
+def test_a_sweep_and_a_repetition_learn_from_the_dataset(chain, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    datasets.save("data.npz", chain[1])
+    line = ["--env=chain", "--dataset=data.npz", "--steps=40", "--seeds=2", "--hidden-sizes", "4"]
+    line += ["--episodes=4", "--chunks=2", "--batch-size=8", "--quiet", "--no-cache"]
+    grid = ["--grid", "hidden-sizes=4,8", "--fresh-seeds=0"]
+    assert cli.main(["sweep", "dqn", *line, *grid, "--out=sweep"]) == 0
+    whole = Path("sweep/seeds.csv").read_text()
+    for name in ("table.csv", "seeds.csv", "summary.json"):
+        Path("sweep", name).unlink()
+    shutil.rmtree(sorted(Path("sweep/batches").iterdir())[-1])
+    assert cli.main(["resume", "sweep", "--quiet", "--no-cache"]) == 0
+    assert Path("sweep/seeds.csv").read_text() == whole
+    assert cli.main(["train", "dqn", *line, "--out=one"]) == 0
+    assert cli.main(["train", "--config=one", "--out=two", "--quiet", "--no-cache"]) == 0
+    states = [prl.experiment.load(name).state.agent for name in ("one", "two")]
+    assert jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), *states))
 
 
 def test_a_dataset_that_is_none():

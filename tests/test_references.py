@@ -56,6 +56,9 @@ def clock(state):
 def broken(state):
     return state.nothing
 
+def nothing(*_):
+    return None
+
 def vector(state):
     return jnp.zeros(3)
 
@@ -166,8 +169,13 @@ def test_a_changed_file_is_named(forgotten):
         patch.chdir(forgotten.parent / "changed")
         with Path("fork_of_q.py").open("a") as file:
             file.write("# a change\n")
-        with pytest.warns(RunWarning, match="fork_of_q.py has changed since the run was created"):
+        changed = "fork_of_q.py has changed since the run was created"
+        with pytest.warns(RunWarning, match=changed):
             prl.experiment.load("runs/run", trust=True)
+        parts = ("OptimisticConfig", "Corridor", "identity")
+        kind, corridor, identity = (references.load(f"fork_of_q.py:{name}") for name in parts)
+        with pytest.warns(RunWarning, match=changed):
+            prl.experiment.load("runs/run", algorithm=kind, env=corridor(), wrappers=[identity])
 
 
 def test_a_hostile_run_imports_nothing(forgotten):
@@ -188,6 +196,46 @@ def test_a_hostile_run_imports_nothing(forgotten):
     for command in (["eval"], ["resume"], ["info"], ["plot"], ["render"], ["export"]):
         cli.main([*command, "runs/evil"])
     assert not Path("harm.txt").exists() and "evil" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"algorithm": ["a"]},
+        {"wrappers": 5},
+        {"wrappers": [None]},
+        {"gamma": 10**400},
+        {"recipe": 5},
+        {"recipe": {"config": ["a"]}},
+        {"recipe": {"config": "a\0.py:x", "algorithm": "x.py:y"}},
+        {"recipe": {"algorithm": {"function": "dqn", "args": 5, "keywords": {}}}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("trust", [False, True])
+def test_damaged_recipes_are_one_line(changes, trust, forgotten):
+    document = json.loads(Path("runs/run/config.json").read_text())["config"]
+    inner = changes.get("recipe")
+    if isinstance(inner, dict):
+        changes = {"recipe": document["recipe"] | inner}
+    with pytest.raises(ConfigError) as error:
+        record.config_from_dict({**document, **changes}, record.Given(trust=trust))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--log", "fork_of_q.py:broken"], "the logger broken cannot be made"),
+        (["--log", "fork_of_q.py:nothing"], "the logger nothing is None, but must be"),
+        (["--wrap", "fork_of_q.py:nothing"], "a wrapper returned a NoneType"),
+    ],
+)
+def test_loggers_and_wrappers_that_are_none(flags, message, forgotten, capsys):
+    line = ["train", "q_learning", "--env=chain", "--quiet", "--no-cache", "--out=none", *TRAIN]
+    assert cli.main([*line, *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("none").exists()
 
 
 def test_a_fork_is_swept_stopped_and_resumed(forgotten, capsys):
@@ -225,6 +273,13 @@ def test_parts_are_named_on_the_command_line(forgotten, capsys):
         ("json.py:x", "has the name of another module, json"),
         ("bad_syntax.py:x", "importing bad_syntax.py fails: SyntaxError"),
         ("raises.py:x", "importing raises.py fails: ZeroDivisionError: division by zero"),
+        ("leaves.py:x", "importing leaves.py fails: SystemExit: 0"),
+        ("my.fork.py:x", "rename it"),
+        (".py:x", "there is no file|rename it"),
+        ("loop.py:x", "there is no file loop.py"),
+        ("a\0.py:x", "there is no file"),
+        ("a" * 5_000 + ".py:x", "there is no file"),
+        ("fork_of_q.py:BONUS.y", "fork_of_q.py"),
         (":x", "must be file.py:name or module:name"),
         ("fork_of_q.py:", "must be file.py:name or module:name"),
     ],
@@ -233,6 +288,10 @@ def test_a_reference_that_cannot_be_imported(reference, message, forgotten):
     Path("json.py").write_text("x = 1\n")
     Path("bad_syntax.py").write_text("x = = 1\n")
     Path("raises.py").write_text("x = 1 / 0\n")
+    Path("leaves.py").write_text("raise SystemExit(0)\n")
+    Path("my.fork.py").write_text("x = 1\n")
+    Path("loop.py").unlink(missing_ok=True)
+    Path("loop.py").symlink_to("loop.py")
     with pytest.raises(ConfigError, match=message) as error:
         references.load(reference)
     assert "\n" not in str(error.value)
@@ -300,6 +359,8 @@ def test_what_no_reference_names_must_be_given(tmp_path):
         ("a b", "clock", "must be an identifier"),
         ("x", "broken", "the measure x fails: .*nothing"),
         ("x", "vector", "must return one number"),
+        ("x", "BONUS", "the measure x fails"),
+        ("greedy_return", "clock", "is a metric already"),
     ],
 )
 def test_bad_measures(name, measure, message, forgotten):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from purejaxrl_sac import references
 from purejaxrl_sac.config import ConfigError, shown
 
 TABLES = ("env_params", "parts", "measure", "grid", "range")  # name -> value, as flags NAME=VALUE
+CODE = ("env", "wrap", "parts", "measure", "log")  # flags whose values may be imported
 
 
 def expanded(arguments: list[str]) -> list[str]:
@@ -38,15 +40,30 @@ def expanded(arguments: list[str]) -> list[str]:
     rest = [x for x in rest if x != "--trust"]
     contents = read(path)
     algorithm = contents.pop("algorithm", None)
+    if algorithm is not None and not isinstance(algorithm, str):
+        raise ConfigError(f"{path}: algorithm is {shown(algorithm)}, but must be a name")
+    code = [] if algorithm is None else [algorithm]
     if rest and not rest[0].startswith("-"):
-        algorithm, rest = rest[0], rest[1:]
+        algorithm, code, rest = rest[0], [], rest[1:]
     if algorithm is None:
         raise ConfigError(f"{path} has no algorithm: add one, or give it before --config")
-    words = [word for name, value in contents.items() for word in _flag(path, name, value, rest)]
-    if not trusted and (code := [*filter(references.is_reference, _texts(algorithm, contents))]):
-        places = ", ".join(f"{x} ({references.location(x)})" for x in code)
+    words = []
+    for name, value in contents.items():
+        _check_key(path, name)
+        found = list(_flag(path, name, value, rest))
+        words += found
+        if name in CODE:  # of "name=reference", what follows
+            code += [word.rpartition("=")[2] for word in found[1:]]
+    if not trusted and (named := [*filter(references.is_reference, code)]):
+        places = ", ".join(f"{x} ({references.location(x)})" for x in named)
         raise ConfigError(f"{path} names code, {places}: add --trust to import it")
-    return [command, str(algorithm), *words, *rest]
+    return [command, algorithm, *words, *rest]
+
+
+def _check_key(path: Path, name: str) -> None:
+    """Raises ConfigError for a key that cannot be a flag of an experiment."""
+    if not re.fullmatch(r"[A-Za-z]\w*", name) or name in ("config", "help", "trust"):
+        raise ConfigError(f"{path} has a key {shown(name)}, which is no flag: remove it")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -60,7 +77,7 @@ def read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
 
 
@@ -74,10 +91,16 @@ def _flag(path: Path, name: str, value: Any, given: list[str]) -> Iterator[str]:
         if name not in TABLES:
             raise ConfigError(f"{path} has a table {name}: tables are {', '.join(TABLES)}")
         for key, x in value.items():
-            several = isinstance(x, list) and name == "grid"
-            yield f"{key}={','.join(map(_text, x)) if several else x}"
+            _check_key(path, key.replace("env_params.", "", 1))
+            if name == "env_params" and isinstance(x, bool | list):
+                yield f"{key}={x}"  # a literal
+            else:
+                several = isinstance(x, list) and name == "grid"
+                yield f"{key}={','.join(map(_text, x)) if several else _text(x)}"
     elif isinstance(value, list):
         yield from map(_text, value)
+    elif name == "dataset":
+        yield str((path if path.is_dir() else path.parent) / _text(value))
     elif value is not True:
         yield _text(value)
 
@@ -85,15 +108,13 @@ def _flag(path: Path, name: str, value: Any, given: list[str]) -> Iterator[str]:
 def _text(value: Any) -> str:
     if isinstance(value, list):  # layers in a grid, as 64x64
         return "x".join(map(_text, value))
-    if not isinstance(value, str | int | float | dict):
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ConfigError(f"{shown(value)} is neither text nor a number: correct the file")
-    return str(value)
-
-
-def _texts(*values: Any) -> Iterator[str]:
-    """All texts in the contents of a file, those of tables and lists included."""
-    for value in values:
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, dict | list):
-            yield from _texts(*(value.values() if isinstance(value, dict) else value))
+    if isinstance(value, str) and value.startswith("-"):
+        raise ConfigError(f"{shown(value)} begins like a flag: correct the file")
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    try:
+        return str(value)
+    except ValueError:  # thousands of digits
+        raise ConfigError("a number has too many digits: correct the file") from None

@@ -224,6 +224,6 @@ def parameter_values(settings: Sequence[str]) -> dict[str, Any]:
     for name, text in assignments(settings, "env-params", "VALUE, such as length=0.7").items():
         try:
             values[name] = ast.literal_eval(text)
-        except (SyntaxError, ValueError):
+        except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
             values[name] = text
     return values

@@ -45,8 +45,7 @@ def of_config(config: Config) -> dict[str, Any]:
         **{name: "None" if x is None else x for name, x in data.items() if name not in HIDDEN},
     }
     found = {name: math.inf if x == "inf" else x for name, x in found.items()}
-    if normalize := [name for name in data["wrappers"] if name in WRAPPERS]:
-        found["normalize"] = normalize
+    found["normalize"] = [name for name in data["wrappers"] if name in WRAPPERS]
     if others := [str(x) for x in recipe.get("wrappers", []) if x not in WRAPPERS]:
         found["wrap"] = others
     if data.get("env_params") is not None:
@@ -68,6 +67,8 @@ def of_plan(plan: Plan, measures: Mapping[str, str | None]) -> dict[str, Any]:
         "eval_every": plan.eval_every,
         "eval_episodes": plan.eval_episodes,
     }
+    if plan.config.dataset is not None:
+        options["dataset"] = "dataset.npz"  # beside the file
     known = {name: reference for name, reference in measures.items() if reference}
     first = {name: x for name, x in config.items() if name not in tables}
     last = {name: config[name] for name in tables if name in config}

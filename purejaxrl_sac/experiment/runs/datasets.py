@@ -14,6 +14,10 @@ from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.types import Transition
 
+DAMAGED = (
+    *(OSError, ValueError, TypeError, EOFError, MemoryError, RuntimeError),  # also encrypted files
+    *(zipfile.BadZipFile, zlib.error),
+)
 FIELDS = tuple(name for name in Transition._fields if name != "extras")
 
 
@@ -42,7 +46,7 @@ def load(path: Path | str) -> Transition:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: jnp.asarray(arrays[name]) for name in FIELDS if name in arrays}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED as error:
         reason = getattr(error, "strerror", None) or "it is not an .npz file of arrays"
         raise ConfigError(f"cannot read the dataset {path}: {reason}") from None
     if missing := set(FIELDS) - found.keys():

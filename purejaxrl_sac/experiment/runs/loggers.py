@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from purejaxrl_sac import references
-from purejaxrl_sac.config import ConfigError, unknown
+from purejaxrl_sac.config import ConfigError, shown, unknown
 from purejaxrl_sac.experiment.errors import reason
 from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
@@ -130,7 +130,7 @@ class Logs:
         self.reporter = reporter
         try:
             for make_logger in loggers:
-                self.opened.append(make_logger(path, steps))
+                self.opened.append(_made(make_logger, path, steps))
         except BaseException:
             self.close()
             raise
@@ -157,6 +157,26 @@ class Logs:
             )
             return False
         return True
+
+
+def _made(make_logger: LoggerFactory, path: Path, steps: int) -> Logger:
+    """A logger.
+
+    Raises:
+        ConfigError: its factory fails, or returns none.
+    """
+    name = getattr(make_logger, "__name__", type(make_logger).__name__)
+    try:
+        log = make_logger(path, steps)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"the logger {name} cannot be made: {reason(error)}") from error
+    if not callable(log):
+        raise ConfigError(
+            f"the logger {name} is {shown(log)}, but must be a function of a Progress"
+        )
+    return log
 
 
 def named(name: str) -> LoggerFactory:

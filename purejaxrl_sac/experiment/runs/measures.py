@@ -22,7 +22,7 @@ from purejaxrl_sac.config import ConfigError, shown
 from purejaxrl_sac.experiment.devices.mesh import shardings, vmap_lanes
 from purejaxrl_sac.experiment.errors import reason
 from purejaxrl_sac.experiment.runs import engine
-from purejaxrl_sac.experiment.runs.plans import Plan, Progress
+from purejaxrl_sac.experiment.runs.plans import EVALUATED_POLICIES, Plan, Progress
 from purejaxrl_sac.train import seed_axes
 from purejaxrl_sac.types import Scalar, TrainState
 
@@ -60,12 +60,13 @@ class Measures:
     def _check(self, name: str, measure: Measure, lanes: TrainState) -> None:
         if not (isinstance(name, str) and name.isidentifier()):
             raise ConfigError(f"a measure is called {shown(name)}, but must be an identifier")
-        mapped = jax.vmap(measure, (self.axes,))
+        if name in (*Progress._fields, *EVALUATED_POLICIES, "after"):
+            raise ConfigError(f"{name} is a metric already: give the measure another name")
         try:
-            found = jax.eval_shape(mapped, lanes)
+            found = jax.eval_shape(jax.vmap(measure, (self.axes,)), lanes)
         except Exception as error:
             raise ConfigError(f"the measure {name} fails: {reason(error)}") from error
-        if not (hasattr(found, "shape") and found.shape == (1,)):
+        if not _is_number(found):
             raise ConfigError(f"the measure {name} must return one number, as a scalar array")
 
     def add(self, progress: Progress, state: TrainState) -> Progress:
@@ -81,6 +82,14 @@ class Measures:
         values = self.compiled(state)
         measured = {name: np.asarray(x)[: self.lanes] for name, x in values.items()}
         return progress._replace(metrics={**progress.metrics, **measured})
+
+
+def _is_number(found: object) -> bool:
+    """Whether this is the shape of a real number of one lane."""
+    if not isinstance(found, jax.ShapeDtypeStruct) or found.shape != (1,):
+        return False
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    return any(jnp.issubdtype(found.dtype, kind) for kind in kinds)
 
 
 def measured_again(

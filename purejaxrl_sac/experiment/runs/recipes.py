@@ -11,16 +11,27 @@ import functools
 import json
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypedDict
 
 from purejaxrl_sac import references
 from purejaxrl_sac.agents import ALGORITHMS, base_name, default_config, exported
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment.errors import RunWarning
-from purejaxrl_sac.experiment.runs import names
+from purejaxrl_sac.experiment.runs import files, names
 from purejaxrl_sac.normalize import WRAPPERS
 
-Recipe = dict[str, Any]  # "config", "algorithm", "env", "wrappers" and "files"
+
+class Recipe(TypedDict):
+    """References of a configuration's code; null where there is none."""
+
+    config: str | None  # its class
+    algorithm: Any  # as `function` takes it
+    env: str | None
+    wrappers: list[Any]  # each as `function` takes it
+    files: dict[str, str | None]  # reference -> checksum of its file
+
+
+EMPTY: Recipe = {"config": None, "algorithm": None, "env": None, "wrappers": [], "files": {}}
 
 
 def describe(config: Config) -> Recipe | None:
@@ -33,13 +44,15 @@ def describe(config: Config) -> Recipe | None:
     wrapped = {*config.wrappers} - {*WRAPPERS.values()}
     if listed and algorithm == base and not wrapped and isinstance(config.env, str):
         return None
-    recipe = {
+    recipe: Recipe = {
         "config": None if listed else references.known(type(config)),
         "algorithm": algorithm,
         "env": config.env if isinstance(config.env, str) else _environment(config.env),
         "wrappers": [_described(wrapper) for wrapper in config.wrappers],
+        "files": {},
     }
-    return {**recipe, "files": {x: references.checksum(x) for x in sorted(set(named(recipe)))}}
+    recipe["files"] |= {x: references.checksum(x) for x in sorted(set(named(recipe)))}
+    return recipe
 
 
 def named(recipe: object) -> Iterator[str]:
@@ -72,6 +85,8 @@ def function(described: Any) -> Any:
         return WRAPPERS[described] if described in WRAPPERS else references.load(described)
     if not (isinstance(described, dict) and {"function", "args", "keywords"} <= described.keys()):
         raise ConfigError("no reference names this function: give it again")
+    files.check(described["args"], list[dict[str, Any]], "args")
+    files.check(described["keywords"], dict[str, dict[str, Any]], "keywords")
     args = [_restored(x) for x in described["args"]]
     keywords = {name: _restored(x) for name, x in described["keywords"].items()}
     return functools.partial(function(described["function"]), *args, **keywords)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import math
@@ -114,9 +115,11 @@ def config_from_dict(data: dict[str, Any], given: Given = NOTHING) -> Config:
         raise ConfigError(f"the configuration has another format than {CONFIG_FORMAT}")
     if given.config is not None:
         return given.config.replace(total_steps=data["total_steps"])
-    recipe = data.get("recipe") or {}
-    files.check(recipe, dict[str, Any], "recipe")
-    if given.trust:
+    recipe: recipes.Recipe = data.get("recipe", recipes.EMPTY)
+    files.check(recipe, recipes.Recipe, "recipe")
+    for name, kind in (("algorithm", str), ("env", str), ("wrappers", list[str])):
+        files.check(data.get(name), kind, name)
+    if given.trust or any(x is not None for x in given[:-1]):
         recipes.warn_of_changes(recipe)
     config = _algorithm(data, recipe, given)
     env, wrappers = _env(data, recipe, given), _wrappers(data, recipe, given)
@@ -135,7 +138,8 @@ def config_from_dict(data: dict[str, Any], given: Given = NOTHING) -> Config:
         if isinstance(value, list):
             data[name] = tuple(value)
         elif kinds.get(name) is float and (value in parameters.INFINITE or isinstance(value, int)):
-            data[name] = float(value)
+            with contextlib.suppress(OverflowError):  # `validate` refuses it
+                data[name] = float(value)
     config = config.replace(**data, env=env, wrappers=wrappers)
     validate(config)
     return config
@@ -143,12 +147,12 @@ def config_from_dict(data: dict[str, Any], given: Given = NOTHING) -> Config:
 
 def _algorithm(data: dict[str, Any], recipe: recipes.Recipe, given: Given) -> Config:
     """The default configuration of the algorithm."""
-    name, kind = data.get("algorithm"), recipe.get("config")
+    name, kind = data.get("algorithm"), recipe["config"]
     if given.algorithm is not None:
         return configuration(given.algorithm)
     if name in ALGORITHMS and kind is None:
         return default_config(name)
-    described = recipe.get("algorithm")
+    described = recipe["algorithm"]
     _check_trusted("algorithm", name, described and [described, kind], given)
     function = recipes.function(described)
     return references.load(kind)(algorithm=function) if kind else configuration(function)
@@ -160,8 +164,8 @@ def _env(data: dict[str, Any], recipe: recipes.Recipe, given: Given) -> Any:
         return references.make(given.env) if references.is_reference(given.env) else given.env
     if not references.is_reference(name):
         return name
-    _check_trusted("env", name, recipe.get("env"), given)
-    return references.make(recipe["env"])
+    _check_trusted("env", name, recipe["env"], given)
+    return references.make(str(recipe["env"]))
 
 
 def _wrappers(data: dict[str, Any], recipe: recipes.Recipe, given: Given) -> tuple[Any, ...]:
@@ -170,7 +174,7 @@ def _wrappers(data: dict[str, Any], recipe: recipes.Recipe, given: Given) -> tup
         return tuple(given.wrappers)
     if set(written) <= set(WRAPPERS):
         return tuple(WRAPPERS[name] for name in written)
-    described = recipe.get("wrappers") or [None]
+    described = recipe["wrappers"] or [None]
     missing = None in described
     _check_trusted("wrappers", ", ".join(written), None if missing else described, given)
     return tuple(map(recipes.function, described))

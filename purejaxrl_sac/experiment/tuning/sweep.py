@@ -12,7 +12,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, cast
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from purejaxrl_sac.experiment.devices import processes, resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.errors import InsufficientMemoryError, StoppedError
 from purejaxrl_sac.experiment.pictures import plot
-from purejaxrl_sac.experiment.runs import display, files, lifecycle, plans, record
+from purejaxrl_sac.experiment.runs import datasets, display, files, lifecycle, plans, record
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import Reporter
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
@@ -33,7 +33,7 @@ from purejaxrl_sac.experiment.tuning.points import (
     static_values,
     variants,
 )
-from purejaxrl_sac.types import Wrapper
+from purejaxrl_sac.types import Transition, Wrapper
 
 SWEEP_FORMAT = 2  # 1 had no checksums
 FRESH = 1_000_003  # offset from a sweep's root seed to that of the fresh seeds
@@ -200,6 +200,8 @@ def create(path: Path, sweep: Sweep) -> None:
             ) from None
         except OSError as error:
             raise ConfigError(f"cannot create {path}: {error.strerror}") from None
+        if sweep.config.dataset is not None:
+            datasets.save(path / "dataset.npz", cast(Transition, sweep.config.dataset))
         files.write_document(path / "sweep.json", _document(sweep))
 
     processes.on_first(write)
@@ -241,6 +243,9 @@ def read(path: Path, given: record.Given = record.NOTHING) -> Sweep:
         raise ConfigError(f"{path} is not a sweep: it has no sweep.json")
     document = read_document(path)
     config = record.config_from_dict(document["config"], given)
+    if "dataset" in document["config"] and config.dataset is None:
+        config = config.replace(dataset=datasets.load(path / "dataset.npz"))
+        record.check_dataset(config, document["config"], path / "dataset.npz")
     given.check(config, document["config"], path)
     points = [
         {k: tuple(x) if isinstance(x, list) else x for k, x in point.items()}
