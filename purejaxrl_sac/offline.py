@@ -71,6 +71,11 @@ def record_dataset(
         transitions with leading axis [R], the total length of the episodes, and actions in
         canonical units.
     """
+    if state.key.ndim:
+        raise ConfigError(
+            f"the state has an axis of {state.key.shape[0]} seeds: take one of them, for example"
+            " seed_state(state, 0)"
+        )
     env = envs.bind(config.env, config.env_params)
     play = jax.jit(
         lambda key, config, state: rollout_episodes(

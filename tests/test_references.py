@@ -148,7 +148,7 @@ def test_what_needs_no_code_imports_none(command, forgotten):
 def test_a_run_is_read_where_its_code_is_named_again(forgotten, capsys):
     given = ["--algorithm=fork_of_q.py:OptimisticConfig", "--env=fork_of_q.py:Corridor"]
     assert cli.main(["eval", "runs/run", *given]) == 2
-    assert "its wrappers is code of its own" in capsys.readouterr().err
+    assert "its wrappers is custom code" in capsys.readouterr().err
     parts = ("OptimisticConfig", "Corridor", "identity")
     kind, corridor, identity = (references.load(f"fork_of_q.py:{name}") for name in parts)
     code = {"algorithm": kind, "env": corridor()}

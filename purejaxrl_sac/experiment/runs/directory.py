@@ -209,7 +209,7 @@ class RunDirectory:
         if plan.config.dataset is not None:
             datasets.save(self.dataset, cast(Transition, plan.config.dataset))
         contents = configuration.of_plan(plan, measures)
-        comment = "the configuration of this run: purejaxrl-sac train --config"
+        comment = "the configuration of this run, for purejaxrl-sac train --config FILE"
         files.write_text(self.path / "config.toml", configuration.text(contents, comment))
         files.write_document(self.path / "config.json", document)
 

@@ -120,7 +120,7 @@ class ConsoleReporter(Reporter):
         self.config = plan.config
         steps = f"{plan.total:,} environment steps"
         self._print(f"{title}, {plan.lanes} x {steps}, on {device}", "bold")
-        self.message("compiling, which takes seconds to a minute; less the next time ...")
+        self.message("compiling (up to a minute; faster the next time) ...")
 
     def on_compiled(self, seconds: float) -> None:
         self.message(f"compiled in {seconds:.1f} s")

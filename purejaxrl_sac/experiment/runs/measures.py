@@ -119,7 +119,7 @@ def measured_again(
     if not trust:
         places = ", ".join(f"{x} ({references.location(x)})" for x in found.values())
         raise ConfigError(
-            f"its measures are code of its own, {places}: to import it, pass trust=True (--trust),"
+            f"its measures are custom code, {places}: to import it, pass trust=True (--trust),"
             " or pass measure=... again"
         )
     return {name: references.load(reference) for name, reference in found.items()}

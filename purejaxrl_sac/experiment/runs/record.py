@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import numpy as np
 
+import purejaxrl_sac
 from purejaxrl_sac import references
 from purejaxrl_sac.agents import ALGORITHMS, configuration, default_config, name_of
 from purejaxrl_sac.config import Config, ConfigError, bounds_of, unknown, validate
@@ -188,7 +189,7 @@ def _check_trusted(field: str, name: object, recipe: object, given: Given) -> No
     if not given.trust:
         places = ", ".join(f"{x} ({references.location(x)})" for x in found)
         raise ConfigError(
-            f"its {field} is code of its own, {places}: to import it, pass trust=True (--trust), or"
+            f"its {field} is custom code, {places}: to import it, pass trust=True (--trust), or"
             f" name it again as {field}=...{flag}"
         )
 
@@ -237,8 +238,8 @@ def _shown(value: object) -> str:
 
 def versions() -> dict[str, str]:
     """The versions of the packages that a result depends on."""
-    packages = ("purejaxrl_sac", "jax", "jaxlib", "flax", "optax", "gymnax", "distrax", "numpy")
-    found = {}
+    packages = ("jax", "jaxlib", "flax", "optax", "gymnax", "distrax", "numpy")
+    found = {"purejaxrl_sac": purejaxrl_sac.__version__}  # what runs, not what was installed once
     for package in packages:
         try:
             found[package] = importlib.metadata.version(package)
