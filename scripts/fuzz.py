@@ -380,7 +380,7 @@ def directories(cases: int, seed: int = 0) -> Outcomes:
             if outside.read_text() != "mine" or digest(whole) != before:
                 outcomes.fault(label, "changed a file outside the directory")
                 outside.write_text("mine")
-            for path in (copy, folder / "plot.png"):
+            for path in (copy, folder / "plot.png", folder / "plot.csv"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     return outcomes
 
