@@ -63,6 +63,12 @@ def test_a_flag_replaces_a_key(file, flags):
     assert parsed(["train", "--config", file, *flags]).seeds == 9
 
 
+def test_a_short_form_of_a_flag_replaces_a_key(file):
+    Path(file).write_text(FILE.replace("seeds = 3", "total_steps = 7_000"))
+    assert parsed(["train", "--config", file]).config.total_steps == 7_000
+    assert parsed(["train", "--config", file, "--steps=900"]).config.total_steps == 900
+
+
 def test_other_command_lines_are_left_alone():
     for line in (["train", "dqn", "--seeds=2"], ["eval", "--config"], [], ["info", "x"]):
         assert config_files.expanded(line) == line

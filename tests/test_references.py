@@ -303,12 +303,12 @@ def test_the_preset_of_a_fork_is_that_of_its_base(forgotten):
     assert type(config).__name__ == "OptimisticConfig" and config.env == "cliff_walking"
 
     class Mine(prl.DQNConfig):
-        gamma: float = 0.5
+        tau: float = 0.5
 
     tuned, mine = prl.preset("dqn", "CartPole-v1"), prl.preset(Mine(), "CartPole-v1")
     assert mine == Mine(env="CartPole-v1")  # an object is taken as it is
     mine = prl.preset(Mine, "CartPole-v1")
-    assert mine.gamma == 0.5 and mine.total_steps == tuned.total_steps
+    assert mine.tau == 0.5 != tuned.tau and mine.total_steps == tuned.total_steps
     double = prl.preset(dqn.double_dqn, "CartPole-v1")
     assert double == prl.preset("double_dqn", "CartPole-v1")
 
