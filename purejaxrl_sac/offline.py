@@ -19,7 +19,8 @@ import numpy as np
 from purejaxrl_sac import envs
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.evaluate import PolicyFactory, exploring_policy, rollout_episodes
-from purejaxrl_sac.types import Env, TrainState, Transition
+from purejaxrl_sac.train import build
+from purejaxrl_sac.types import Env, TrainState, Transition, store_unchanged
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
@@ -48,10 +49,16 @@ def offline(config: AnyConfig, dataset: Transition) -> AnyConfig:
     if config.wrappers:
         raise ConfigError("wrappers normalise rollouts, of which there are none: leave them out")
     _check(envs.bind(config.env, config.env_params), dataset)
-    return config.replace(
+    found = config.replace(
         dataset=jax.tree.map(jnp.asarray, dataset._replace(extras=())),
         num_envs=1, rollout_length=1, noise_repeat=1, warmup_steps=0,
     )  # fmt: skip
+    if build(found)[1].process_rollout is not store_unchanged:
+        raise ConfigError(
+            f"{type(config).__name__} processes rollouts, of which there are none: use an algorithm"
+            " that stores them unchanged, such as dqn or sac"
+        )
+    return found
 
 
 def record_dataset(

@@ -249,6 +249,18 @@ def test_a_sweep_and_a_repetition_learn_from_the_dataset(chain, tmp_path, monkey
     assert jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), *states))
 
 
+def test_an_algorithm_that_processes_rollouts_is_refused():
+    """Its statistics of observations would stay those of the start."""
+    config = small("td3")
+    state = jax.jit(prl.init)(jax.random.key(0), config)
+    data = prl.record_dataset(jax.random.key(1), config, state, 1, max_steps=5)
+    with pytest.raises(ConfigError, match="SimBaConfig processes rollouts"):
+        prl.offline(small("simba"), data)
+    states = jax.vmap(prl.init, (0, None))(jax.random.split(jax.random.key(0), 2), config)
+    with pytest.raises(ConfigError, match="take one of them, for example seed_state"):
+        prl.record_dataset(jax.random.key(1), config, states, 1)
+
+
 def test_a_dataset_that_is_none():
     with pytest.raises(ConfigError, match="dataset is a dict, but must be a Transition"):
         prl.offline(small("dqn"), {})

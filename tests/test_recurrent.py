@@ -322,7 +322,7 @@ def test_what_was_seen_two_steps_before_is_remembered(algorithm):
     returns = jax.jit(evaluate, static_argnums=3)(jax.random.key(1), config, state, 256)
     assert returns.mean() > 0.95
 
-    # the policy, called with its carry, acts on what it has seen; at a start, it must begin anew
+    # with its carry, the policy acts on what it has seen in its episode
     policy = prl.policy(config, state)
     carry = policy.init_carry(2)
     for time, sign in enumerate((1.0, 0.0, 0.0)):

@@ -52,8 +52,8 @@ def expanded(arguments: list[str]) -> list[str]:
         _check_key(path, name)
         found = list(_flag(path, name, value, rest))
         words += found
-        if name in CODE:  # of "name=reference", what follows
-            code += [word.rpartition("=")[2] for word in found[1:]]
+        if name in CODE:  # of "name=reference" in a table, what follows
+            code += [x.partition("=")[2] if name in TABLES else x for x in found[1:]]
     if not trusted and (named := [*filter(references.is_reference, code)]):
         places = ", ".join(f"{x} ({references.location(x)})" for x in named)
         raise ConfigError(f"{path} names code, {places}: add --trust to import it")
