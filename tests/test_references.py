@@ -260,6 +260,8 @@ def test_parts_are_named_on_the_command_line(forgotten, capsys):
     assert "dqn(bootstrap=double) on chain" in capsys.readouterr().out
     assert cli.main([*arguments, "--parts", part.replace("bootstrap", "bootstap")]) == 2
     assert "did you mean bootstrap?" in capsys.readouterr().err
+    assert cli.main([*arguments, "--parts", "loss=fork_of_q.py:BONUS"]) == 2
+    assert "loss is 0.25, but must be a function" in capsys.readouterr().err
     config = cli.parse_with_preset(cli.TrainOptions, "train", "dqn", ["--parts", part]).config
     assert config.algorithm.keywords == {"bootstrap": dqn.double}
 

@@ -20,7 +20,7 @@ import tyro
 from purejaxrl_sac import references
 from purejaxrl_sac.agents import ALGORITHMS, name_of, preset
 from purejaxrl_sac.cli.options import Normalization, SweepOptions, TrainOptions
-from purejaxrl_sac.config import Config, ConfigError, unknown
+from purejaxrl_sac.config import Config, ConfigError, shown, unknown
 from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.normalize import WRAPPERS
 from purejaxrl_sac.offline import offline
@@ -121,6 +121,9 @@ def with_parts(config: Config, settings: Sequence[str]) -> Config:
         if name not in names:
             raise unknown(f"part of {name_of(config)}", name, names, "it has no parts")
     parts = {name: references.load(reference) for name, reference in given.items()}
+    for name, part in parts.items():
+        if not callable(part):
+            raise ConfigError(f"{name} is {shown(part)}, but must be a function or a class")
     return config.replace(algorithm=partial(config.algorithm, **parts))
 
 
