@@ -47,3 +47,29 @@ def lambda_returns(
 def discounted_sum(rewards: jax.Array, gamma: Scalar) -> jax.Array:
     """r_0 + gamma r_1 + ... + gamma^(n-1) r_{n-1}, of rewards [..., n]."""
     return (rewards * gamma ** jnp.arange(rewards.shape[-1], dtype=rewards.dtype)).sum(-1)
+
+
+def n_step_rows(
+    reward: jax.Array, discount: jax.Array, last: jax.Array, n: int, gamma: Scalar
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """n-step transitions within sequences [T, B], as `memory.storage.n_step` makes them of a ring.
+
+    With k <= n the number of steps until the episode or the sequence ends,
+
+        reward   = r_t + gamma r_{t+1} + ... + gamma^(k-1) r_{t+k-1}
+        discount = gamma^(k-1) d_{t+k-1}
+
+    Returns:
+        reward, discount, and the row t + k - 1 whose next observation follows, int32; [T, B] each.
+    """
+    length = len(reward)
+    row = jnp.arange(length, dtype=jnp.int32)[:, None] + jnp.arange(n, dtype=jnp.int32)  # [T, n]
+    inside, row = row < length, jnp.minimum(row, length - 1)
+    ended = last[row].astype(jnp.int32)  # [T, n, B]
+    valid = inside[..., None] & (jnp.cumsum(ended, axis=1) - ended == 0)
+    steps = valid.sum(1, dtype=jnp.int32)
+    rewards = valid.astype(jnp.float32) * reward[row]
+    final = row[:, :1] + steps - 1
+    shrinkage = jnp.float32(gamma) ** (steps - 1).astype(jnp.float32)
+    discount = jnp.take_along_axis(discount, final, 0) * shrinkage
+    return discounted_sum(rewards.swapaxes(1, 2), gamma), discount, final

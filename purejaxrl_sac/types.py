@@ -397,7 +397,7 @@ class RecurrentTorso(Protocol):
     """A module whose features depend on what the running episode has shown so far."""
 
     def __call__(self, carry: Any, x: jax.Array, start: jax.Array, /) -> tuple[PyTree, jax.Array]:
-        """(carry [B, ...], x [T, B, F], start [T, B] bool) -> carry after the last step [B, ...],
+        """(carry [B, ...], x [T, B, F], start [T, B] bool) -> carries after each step [T, B, ...],
         features [T, B, H]. Where `start`, the carry is set to the initial one before the step.
         """
 
@@ -412,7 +412,7 @@ class MakeRecurrentTorso(Protocol):
 
 class RecurrentNetwork(Network, Protocol):
     """A network whose inputs are carry [B, ...], rows of T x B observations, and start [T, B]; it
-    returns carry [B, ...] and outputs of T x B rows. Rows are ordered by time.
+    returns carries after each step [T, B, ...] and outputs of T x B rows. Rows are ordered by time.
     """
 
     def initial_carry(self, batch: int, /) -> PyTree:
@@ -424,6 +424,18 @@ class MakeRecurrentQNetwork(Protocol):
         self, config: Any, space: Any, num_actions: int, num_outputs: int, /
     ) -> RecurrentNetwork:
         """(config, observation space, A, K) -> network with outputs [T x B, A, K]."""
+
+
+class MakeRecurrentActor(Protocol):
+    def __call__(self, config: Any, space: Any, action_dim: int, /) -> RecurrentNetwork:
+        """(config, observation space, D) -> network with outputs mean, log std [T x B, D]."""
+
+
+class MakeRecurrentCritics(Protocol):
+    def __call__(self, config: Any, space: Any, /) -> RecurrentNetwork:
+        """(config, observation space) -> network with a fourth input, actions [T x B, D], and
+        outputs [E, T x B] or [E, T x B, K]; every parameter has a leading axis [E].
+        """
 
 
 class DrawNoise(Protocol):
@@ -448,6 +460,13 @@ class MakeNoise(Protocol):
 class NoiseScale(Protocol):
     def __call__(self, config: Any, step: jax.Array, /) -> Scalar:
         """(config, step of each environment) -> standard deviation of the noise on actions."""
+
+
+class Target(Protocol):
+    def __call__(
+        self, reward: jax.Array, discount: jax.Array, gamma: Scalar, next_value: jax.Array, /
+    ) -> jax.Array:
+        """(reward [B], discount [B], gamma, V(s') [B]) -> target y [B], such as `td_target`."""
 
 
 class Backup(Protocol):

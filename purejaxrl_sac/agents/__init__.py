@@ -39,6 +39,11 @@ if TYPE_CHECKING:
         RecurrentPPOConfig,
         RecurrentPQNConfig,
     )
+    from purejaxrl_sac.agents.recurrent_replay import (
+        R2D2Config,
+        RecurrentDQNConfig,
+        RecurrentSACConfig,
+    )
     from purejaxrl_sac.agents.sac import SACConfig
     from purejaxrl_sac.agents.sac_family import (
         DroQConfig,
@@ -78,6 +83,9 @@ ALGORITHMS = {
     "recurrent_a2c": ("recurrent", "RecurrentA2CConfig", "A2C with a recurrent network"),
     "recurrent_ppo": ("recurrent", "RecurrentPPOConfig", "PPO with a recurrent network"),
     "recurrent_pqn": ("recurrent", "RecurrentPQNConfig", "PQN with a recurrent network"),
+    "recurrent_dqn": ("recurrent_replay", "RecurrentDQNConfig", "DQN with a recurrent network"),
+    "r2d2": ("recurrent_replay", "R2D2Config", "R2D2, recurrent replay (Kapturowski et al. 2019)"),
+    "recurrent_sac": ("recurrent_replay", "RecurrentSACConfig", "SAC with recurrent networks"),
     "continuous_soft_q": (
         "continuous_soft_q",
         "ContinuousSoftQConfig",
@@ -140,6 +148,12 @@ def default_config(algorithm: Literal["recurrent_a2c"]) -> RecurrentA2CConfig: .
 def default_config(algorithm: Literal["recurrent_ppo"]) -> RecurrentPPOConfig: ...
 @overload
 def default_config(algorithm: Literal["recurrent_pqn"]) -> RecurrentPQNConfig: ...
+@overload
+def default_config(algorithm: Literal["recurrent_dqn"]) -> RecurrentDQNConfig: ...
+@overload
+def default_config(algorithm: Literal["r2d2"]) -> R2D2Config: ...
+@overload
+def default_config(algorithm: Literal["recurrent_sac"]) -> RecurrentSACConfig: ...
 @overload
 def default_config(algorithm: Literal["continuous_soft_q"]) -> ContinuousSoftQConfig: ...
 @overload
@@ -221,6 +235,12 @@ def preset(algorithm: Literal["recurrent_a2c"], env: Any = None) -> RecurrentA2C
 def preset(algorithm: Literal["recurrent_ppo"], env: Any = None) -> RecurrentPPOConfig: ...
 @overload
 def preset(algorithm: Literal["recurrent_pqn"], env: Any = None) -> RecurrentPQNConfig: ...
+@overload
+def preset(algorithm: Literal["recurrent_dqn"], env: Any = None) -> RecurrentDQNConfig: ...
+@overload
+def preset(algorithm: Literal["r2d2"], env: Any = None) -> R2D2Config: ...
+@overload
+def preset(algorithm: Literal["recurrent_sac"], env: Any = None) -> RecurrentSACConfig: ...
 @overload
 def preset(algorithm: Literal["continuous_soft_q"], env: Any = None) -> ContinuousSoftQConfig: ...
 @overload

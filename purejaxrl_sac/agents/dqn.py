@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from purejaxrl_sac import exploration, heads, losses
 from purejaxrl_sac.agents.common import EpsilonGreedy, Huber, QLayers, number_of_actions
@@ -69,6 +70,7 @@ from purejaxrl_sac.types import (
     Reward,
     Sample,
     Scalar,
+    Target,
     Transition,
     memoryless,
 )
@@ -119,6 +121,38 @@ def q_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     q = losses.select_action(head.expectation(predicted), batch.action).mean()
     loss = (weight * row_loss).mean()
     return loss, (priority, {"loss": loss, "q": q, **metrics})
+
+
+def backup_of(config: QConfig, target: Target, batch: Transition, reward: jax.Array) -> Backup:
+    """The backup of returns [B, K] from s' on, each of the K by `target`."""
+
+    def backup(next_return: jax.Array) -> jax.Array:
+        one = partial(target, reward, batch.discount, config.gamma)
+        return jax.vmap(one, 1, 1)(next_return)
+
+    return backup
+
+
+def broadcast_bonus(bonus: Scalar, pi: jax.Array) -> jax.Array:
+    """The bonus of a `Bootstrap` as [B, A], [B, 1] or [1, 1]."""
+    return jnp.reshape(bonus, (-1, pi.shape[-1] if jnp.ndim(bonus) == 2 else 1))
+
+
+def learn(
+    config: QConfig,
+    optimize: optax.GradientTransformation,
+    loss: Loss,
+    state: DQNState,
+    inputs: LossInputs,
+    count: jax.Array,
+) -> tuple[DQNState, jax.Array, Metrics]:
+    """A gradient step of theta, and the update of theta- where it is due."""
+    learned = Learned(state.params, state.opt_state)
+    (params, opt_state), _, (priority, metrics) = gradient_step(optimize, learned, loss, inputs)
+    target_params = update_target(
+        params, state.target_params, config.tau, config.target_period, count
+    )
+    return DQNState(params, target_params, opt_state), priority, metrics
 
 
 def maximum(config: Config, next_q: NextQ) -> tuple[jax.Array, Scalar]:
@@ -197,6 +231,7 @@ def dqn(
     head: MakeHead = heads.scalar,
     bootstrap: Bootstrap = maximum,
     reward: Reward = plain_reward,
+    target: Target = losses.td_target,
     explore: Explore = epsilon_greedy,
     record: Record = nothing,
     loss: Loss = q_loss,
@@ -260,23 +295,11 @@ def dqn(
         next_outputs = outputs(
             state.target_params, batch.next_obs, noise=keys.target, tau_target=keys.tau_target
         )
-        bonus = jnp.reshape(bonus, (-1, pi.shape[-1] if jnp.ndim(bonus) == 2 else 1))
-        following = NextReturn(next_outputs, pi, bonus, keys.next_action)
+        following = NextReturn(next_outputs, pi, broadcast_bonus(bonus, pi), keys.next_action)
         r = reward(config, batch, expectation(state.target_params, batch.obs))
-
-        def backup(next_return: jax.Array) -> jax.Array:
-            target = partial(losses.td_target, r, batch.discount, config.gamma)
-            return jax.vmap(target, 1, 1)(next_return)
-
+        backup = backup_of(config, target, batch, r)
         inputs = LossInputs(config, outputs, q_head, batch, sample.weight, following, backup, keys)
-        learned = Learned(state.params, state.opt_state)
-        (params, opt_state), _, (priority, metrics) = gradient_step(
-            optimize, learned, penalized(loss, penalty), inputs
-        )
-        target_params = update_target(
-            params, state.target_params, config.tau, config.target_period, count
-        )
-        return DQNState(params, target_params, opt_state), priority, metrics
+        return learn(config, optimize, penalized(loss, penalty), state, inputs, count)
 
     agent = memoryless(init, act, policy, update, q_values)
     return agent, memory(config, storage(config, env))

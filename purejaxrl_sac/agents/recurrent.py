@@ -1,8 +1,5 @@
 """On-policy algorithms that remember: A2C, PPO and PQN with recurrent networks.
 
-The carry of a recurrent torso is the agent's memory of the running episode. It is stored with every
-action. Updates unroll whole sequences from the carry that was stored at their beginning, as a
-constant (Kapturowski et al. 2019, "stored state"), and reset it where episodes begin inside them.
 The losses are those of the memoryless algorithms, of the T x B rows of the unrolled sequences.
 
 The torso is the field `cell`, or any other part:
@@ -14,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import distrax
 import jax
@@ -41,7 +38,15 @@ from purejaxrl_sac.agents.common import Epochs, check_independent_noise, number_
 from purejaxrl_sac.agents.ppo import PPOConfig, clipped_surrogate, clipped_value_loss
 from purejaxrl_sac.agents.ppo import decaying_adam as ppo_adam
 from purejaxrl_sac.agents.pqn import PQNConfig, q_loss
-from purejaxrl_sac.config import Config, ConfigError, static
+from purejaxrl_sac.agents.sequences import (
+    RecurrentCell,
+    Remembered,
+    flattened,
+    newest,
+    sequences_of,
+    within_episodes,
+)
+from purejaxrl_sac.config import ConfigError, static
 from purejaxrl_sac.distributions import ActionDistribution
 from purejaxrl_sac.memory import sequences
 from purejaxrl_sac.networks import (
@@ -50,7 +55,6 @@ from purejaxrl_sac.networks import (
     recurrent_actor_critic,
     recurrent_q_network,
 )
-from purejaxrl_sac.networks.recurrent import TORSOS
 from purejaxrl_sac.optimize import Learned, decaying_adam, gradient_step, start
 from purejaxrl_sac.returns import lambda_returns
 from purejaxrl_sac.types import (
@@ -69,14 +73,6 @@ from purejaxrl_sac.types import (
 )
 
 
-class Remembered(NamedTuple):
-    """What is stored with an action, [T, N]."""
-
-    choice: Any  # what the memoryless algorithm stores
-    carry: PyTree  # before the step
-    next_carry: PyTree = ()  # after it, which `process_rollout` removes: for the value of next_obs
-
-
 class MakeRecurrentActorCritic(Protocol):
     def __call__(
         self, config: Any, space: Any, distribution: ActionDistribution, /
@@ -84,48 +80,6 @@ class MakeRecurrentActorCritic(Protocol):
         """(config, observation space, ActionDistribution) -> network whose outputs are the actor's
         and V(s) [T x B].
         """
-
-
-class Sequences(NamedTuple):
-    """A sample of sequences [T, B], and its rows [T x B], time by time."""
-
-    carry: PyTree  # [B, ...]: stored before their first steps
-    start: jax.Array  # [T, B] bool: the first steps of episodes inside; never the first row's,
-    # whose carry has been reset already
-    batch: Transition  # [T x B]; `extras` are what the memoryless algorithm stores
-    weight: jax.Array  # [T x B]
-
-
-def flattened(tree: PyTree) -> PyTree:
-    """[T, B, ...] -> [T x B, ...], time by time."""
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
-
-
-def within_episodes(steps: int, batch: int) -> jax.Array:
-    """`start` of sequences in which no episode begins: False, [T, B]."""
-    return jnp.zeros((steps, batch), bool)
-
-
-def sequences_of(sample: Sample) -> Sequences:
-    """What updates need of a sample.
-
-    Raises:
-        ConfigError: the memory samples single transitions.
-    """
-    transition = sample.transition
-    last, remembered = transition.last, transition.extras
-    if last.ndim != 2:
-        raise ConfigError(
-            "recurrent networks learn from sequences [T, B], but the memory samples single"
-            " transitions: use memory.sequences or memory.latest"
-        )
-    transition = transition._replace(extras=remembered.choice)
-    return Sequences(
-        carry=jax.tree.map(lambda x: x[0], remembered.carry),
-        start=jnp.concatenate([jnp.zeros_like(last[:1]), last[:-1]]),
-        batch=flattened(transition),
-        weight=jnp.broadcast_to(sample.weight, last.shape).reshape(-1),
-    )
 
 
 def with_targets(
@@ -166,10 +120,10 @@ def recurrent_a2c(
     def unroll(
         params: PyTree, carry: PyTree, start: jax.Array, obs: jax.Array
     ) -> tuple[PyTree, tuple[distrax.Distribution, jax.Array]]:
-        """Carry, and pi(.|s) and V(s) of the rows [T x B]."""
-        carry, (outputs, value) = model.apply(params, carry, encode(obs), start)
+        """Carry after the last step, and pi(.|s) and V(s) of the rows [T x B]."""
+        carries, (outputs, value) = model.apply(params, carry, encode(obs), start)
         outputs = exploration.legal_values(env, obs, outputs)
-        return carry, (action_distribution.distribution(outputs), value)
+        return newest(carries), (action_distribution.distribution(outputs), value)
 
     def init(key: jax.Array, obs: jax.Array) -> Learned:
         carry, begun = model.initial_carry(obs.shape[0]), within_episodes(1, obs.shape[0])
@@ -257,9 +211,9 @@ def recurrent_pqn(
     def unroll(
         params: PyTree, carry: PyTree, start: jax.Array, obs: jax.Array
     ) -> tuple[PyTree, jax.Array]:
-        """Carry, and Q(s, .) of the rows [T x B]."""
-        carry, q = model.apply(params, carry, encode(obs), start)
-        return carry, q.squeeze(-1)
+        """Carry after the last step, and Q(s, .) of the rows [T x B]."""
+        carries, q = model.apply(params, carry, encode(obs), start)
+        return newest(carries), q.squeeze(-1)
 
     def values(params: PyTree, carry: PyTree, obs: jax.Array) -> tuple[PyTree, jax.Array]:
         """Carry after one step, and Q(s, .) [N, A], -inf where actions are illegal."""
@@ -304,15 +258,6 @@ def recurrent_pqn(
 
     agent = Agent(init, act, policy, update, None, process_rollout, model.initial_carry)
     return agent, memory(config)
-
-
-class RecurrentCell(Config):
-    """Fields of `networks.recurrent.named_torso`."""
-
-    cell: str = static("gru", one_of=tuple(TORSOS))
-    """Recurrent torso: gru, lstm, or min_gru, which computes all steps of a sequence at once."""
-    memory_size: int = static(64, at_least=1)
-    """Units of the recurrent torso."""
 
 
 class SequenceEpochs(Epochs):

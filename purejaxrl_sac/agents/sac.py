@@ -208,6 +208,62 @@ def default_temperature_optimizer(config: Temperature) -> optax.GradientTransfor
     return adam(config.alpha_learning_rate)
 
 
+class Learner(NamedTuple):
+    """What an update uses besides the configuration, the state and the batch."""
+
+    networks: Networks
+    # optimisers of actor, critics and temperature
+    optimizers: tuple[
+        optax.GradientTransformation, optax.GradientTransformation, optax.GradientTransformation
+    ]
+    losses: tuple[Loss, Loss]  # of critics and actor
+    target_entropy: jax.Array | float
+
+
+def learn(
+    config: SACFields,
+    learner: Learner,
+    state: SACState,
+    batch: Transition,
+    weight: jax.Array,
+    keys: Keys,
+    count: jax.Array,
+) -> tuple[SACState, jax.Array, Metrics]:
+    """One step of the critics, their targets, the actor and the temperature, in this order.
+
+    Args:
+        batch: [B]; `obs` and `next_obs` are what the networks take.
+        weight: [B], or a scalar.
+        count: updates made before.
+    """
+    networks, delay = learner.networks, config.policy_delay
+    optimize_actor, optimize_critic, optimize_temperature = learner.optimizers
+    critic_loss, actor_loss = learner.losses
+    target = soft_target(config, networks, state, batch, keys)
+    inputs = LossInputs(config, networks, state, batch, weight, target, keys)
+
+    critic, _, (priority, metrics) = gradient_step(
+        optimize_critic, state.critic, critic_loss, inputs
+    )
+    target_params = update_target(
+        critic.params, state.target_params, config.tau, config.target_period, count
+    )
+
+    def actor_and_temperature() -> tuple[tuple[PyTree, jax.Array], Metrics]:
+        after = inputs._replace(state=state._replace(critic=critic))
+        gradient = jax.grad(actor_loss, has_aux=True)
+        actor_grads, (log_prob, metrics) = gradient(state.actor.params, after)
+        alpha_grad = temperature_gradient(state.log_alpha, log_prob, learner.target_entropy)
+        return (actor_grads, alpha_grad), metrics
+
+    due = is_due(delay, count)
+    (actor_grads, alpha_grad), actor_metrics = delayed_update(delay, due, actor_and_temperature)
+    actor = apply_gradients(optimize_actor, state.actor, actor_grads, due=due)
+    log_alpha = apply_gradients(optimize_temperature, state.log_alpha, alpha_grad, due=due)
+    metrics |= {"alpha": jnp.exp(state.log_alpha.params), **actor_metrics}
+    return SACState(actor, critic, target_params, log_alpha), priority, metrics
+
+
 def sac(
     config: SACFields,
     env: Env,
@@ -242,7 +298,6 @@ def sac(
     encode = features(env.observation_space)
     actor_net = actor(config, env.observation_space, action_dim)
     critic_net = critics(config, env.observation_space)
-    delay, target_entropy = config.policy_delay, config.target_entropy_per_dim * action_dim
     optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)
     optimize_temperature = temperature_optimizer(config)
     draw_noise, init_carry = noise(config, action_dim)
@@ -259,7 +314,12 @@ def sac(
         return critic_net.apply(params, obs, action, rngs=rngs)
 
     networks = Networks(sample_action, critic, critique(config))
-    critics_loss = penalized(critic_loss, penalty)
+    learner = Learner(
+        networks,
+        (optimize_actor, optimize_critic, optimize_temperature),
+        (penalized(critic_loss, penalty), actor_loss),
+        config.target_entropy_per_dim * action_dim,
+    )
 
     def init(key: jax.Array, obs: jax.Array) -> SACState:
         key_actor, key_critic = jax.random.split(key)
@@ -293,29 +353,7 @@ def sac(
     ) -> tuple[SACState, jax.Array, Metrics]:
         batch = encoded(sample.transition, encode)
         keys = Keys(*jax.random.split(key, 6))
-        target = soft_target(config, networks, state, batch, keys)
-        inputs = LossInputs(config, networks, state, batch, sample.weight, target, keys)
-
-        critic, _, (priority, metrics) = gradient_step(
-            optimize_critic, state.critic, critics_loss, inputs
-        )
-        target_params = update_target(
-            critic.params, state.target_params, config.tau, config.target_period, count
-        )
-
-        def actor_and_temperature() -> tuple[tuple[PyTree, jax.Array], Metrics]:
-            after = inputs._replace(state=state._replace(critic=critic))
-            gradient = jax.grad(actor_loss, has_aux=True)
-            actor_grads, (log_prob, metrics) = gradient(state.actor.params, after)
-            alpha_grad = temperature_gradient(state.log_alpha, log_prob, target_entropy)
-            return (actor_grads, alpha_grad), metrics
-
-        due = is_due(delay, count)
-        (actor_grads, alpha_grad), actor_metrics = delayed_update(delay, due, actor_and_temperature)
-        actor = apply_gradients(optimize_actor, state.actor, actor_grads, due=due)
-        log_alpha = apply_gradients(optimize_temperature, state.log_alpha, alpha_grad, due=due)
-        metrics |= {"alpha": jnp.exp(state.log_alpha.params), **actor_metrics}
-        return SACState(actor, critic, target_params, log_alpha), priority, metrics
+        return learn(config, learner, state, batch, sample.weight, keys, count)
 
     agent = Agent(init, act, policy, update, q_values, init_carry=init_carry)
     return agent, memory(config, storage(config, env))

@@ -22,7 +22,15 @@ from purejaxrl_sac.losses.soft import (
     svgd_direction,
     temperature,
 )
-from purejaxrl_sac.losses.td import expected_value, huber, select_action, td_target
+from purejaxrl_sac.losses.td import (
+    expected_value,
+    huber,
+    rescale,
+    rescaled_td_target,
+    select_action,
+    td_target,
+    unscale,
+)
 
 __all__ = [
     "categorical_projection",
@@ -35,6 +43,8 @@ __all__ = [
     "log_sum_exp",
     "munchausen",
     "quantile_huber",
+    "rescale",
+    "rescaled_td_target",
     "select_action",
     "soft_actor",
     "soft_critic",
@@ -43,4 +53,5 @@ __all__ = [
     "svgd_direction",
     "td_target",
     "temperature",
+    "unscale",
 ]

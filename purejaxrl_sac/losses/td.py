@@ -26,6 +26,24 @@ def td_target(
     return jax.lax.stop_gradient(reward + gamma * discount * next_value)
 
 
+def rescale(x: jax.Array, epsilon: float = 1e-3) -> jax.Array:
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x (Pohlen et al. 2018, arXiv 1805.11593)."""
+    return jnp.sign(x) * (jnp.sqrt(jnp.abs(x) + 1) - 1) + epsilon * x
+
+
+def unscale(y: jax.Array, epsilon: float = 1e-3) -> jax.Array:
+    """h^-1(y), the inverse of `rescale`, in a form without cancellation."""
+    root = jnp.sqrt(1 + 4 * epsilon * (jnp.abs(y) + 1 + epsilon))
+    return jnp.sign(y) * ((2 * (jnp.abs(y) + 1 + epsilon) / (root + 1)) ** 2 - 1)
+
+
+def rescaled_td_target(
+    reward: jax.Array, discount: jax.Array, gamma: jax.Array | float, next_value: jax.Array
+) -> jax.Array:
+    """y = h(r + gamma h^-1(V(s'))): the `td_target` of values in units of `rescale`."""
+    return jax.lax.stop_gradient(rescale(td_target(reward, discount, gamma, unscale(next_value))))
+
+
 def select_action(q: jax.Array, action: jax.Array) -> jax.Array:
     """Q(s, a): picks action [B] out of q [B, A], exactly.
 

@@ -8,6 +8,11 @@ from purejaxrl_sac.memory.rollouts import (
     minibatches,
     sequences,
 )
+from purejaxrl_sac.memory.sequence_replay import (
+    prioritized_sequences,
+    sequence_storage,
+    uniform_sequences,
+)
 
 __all__ = [
     "latest",
@@ -15,6 +20,9 @@ __all__ = [
     "latest_with_next_action",
     "minibatches",
     "prioritized",
+    "prioritized_sequences",
+    "sequence_storage",
     "sequences",
     "uniform",
+    "uniform_sequences",
 ]

@@ -93,16 +93,44 @@ def prioritized(
         read = storage.read(state.storage, step, index)
         stored = jnp.minimum(step, rows) * num_envs
         progress = step.astype(jnp.float32) / (total_steps / num_envs)
-        exponent = linear_schedule(beta, 1, progress)
-        # before the maximum: lost transitions have tiny probabilities, so the largest weights
-        weight = read.weight * (stored.astype(jnp.float32) * probability) ** -exponent
-        largest = jnp.maximum(weight.max(), jnp.finfo(weight.dtype).tiny)
-        return read._replace(weight=weight / largest, index=leaf)
+        return importance(read, leaf, probability, stored, beta, progress)
 
     def update_priorities(state: Prioritized, sample: Sample, priority: jax.Array) -> Prioritized:
         # lost transitions have weight 0 and meaningless TD errors: they get the lowest priority
-        priority = jnp.where(sample.weight > 0, jnp.abs(priority), 0) + SMALLEST
-        tree = write_tree(state.tree, sample.index, priority**omega)
-        return state._replace(tree=tree, largest=jnp.maximum(state.largest, priority.max()))
+        priority = jnp.where(sample.weight > 0, jnp.abs(priority), 0)
+        return set_priorities(state, sample.index, priority, omega)
 
     return Memory(init, add, draw, sample, update_priorities)
+
+
+def importance(
+    read: Sample,
+    leaf: jax.Array,
+    probability: jax.Array,
+    stored: jax.Array,
+    beta: Scalar,
+    progress: jax.Array,
+) -> Sample:
+    """A sample with importance weights, and the leaves that it was drawn from as its index.
+
+    Args:
+        read: what was read; its weights are 0 where a part is overwritten.
+        leaf, probability: [B], of the draws.
+        stored: the number of leaves that can be drawn.
+        beta: the exponent at the beginning; it rises linearly to 1.
+        progress: the fraction of the run that is over.
+    """
+    exponent = linear_schedule(beta, 1, progress)
+    # before the maximum: lost transitions have tiny probabilities, so the largest weights
+    weight = read.weight * (stored.astype(jnp.float32) * probability) ** -exponent
+    largest = jnp.maximum(weight.max(), jnp.finfo(weight.dtype).tiny)
+    return read._replace(weight=weight / largest, index=leaf)
+
+
+def set_priorities(
+    state: Prioritized, leaf: jax.Array, priority: jax.Array, omega: Scalar
+) -> Prioritized:
+    """The state after leaves [B] have been given priorities [B], of at least 0."""
+    priority = priority + SMALLEST
+    tree = write_tree(state.tree, leaf, priority**omega)
+    return state._replace(tree=tree, largest=jnp.maximum(state.largest, priority.max()))

@@ -41,13 +41,17 @@ from purejaxrl_sac.networks.q_networks import (
     q_network,
 )
 from purejaxrl_sac.networks.recurrent import (
+    ActionValue,
     MinGRU,
     Recurrent,
+    RecurrentCritics,
     Unrolled,
     gru,
     lstm,
     named_torso,
+    recurrent_actor,
     recurrent_actor_critic,
+    recurrent_critics,
     recurrent_q_network,
 )
 from purejaxrl_sac.networks.torsos import (
@@ -68,6 +72,7 @@ __all__ = [
     "MINATAR",
     "MLP",
     "NATURE",
+    "ActionValue",
     "Activation",
     "ActorCritic",
     "BatchRenorm",
@@ -88,6 +93,7 @@ __all__ = [
     "QNetwork",
     "Quantiles",
     "Recurrent",
+    "RecurrentCritics",
     "Residual",
     "Sampler",
     "Unrolled",
@@ -107,7 +113,9 @@ __all__ = [
     "no_norm",
     "orthogonal",
     "q_network",
+    "recurrent_actor",
     "recurrent_actor_critic",
+    "recurrent_critics",
     "recurrent_q_network",
     "rescaled_tanh",
     "separate_torsos",

@@ -2,10 +2,11 @@
 
 A recurrent torso maps a sequence to features of all that an episode has shown so far:
 
-    (carry [B, ...], x [T, B, F], start [T, B]) -> carry [B, ...], features [T, B, H]
+    (carry [B, ...], x [T, B, F], start [T, B]) -> carries [T, B, ...], features [T, B, H]
 
 Where `start` is true, the carry becomes the initial one before the step, so that the features of an
-episode, and their gradients, do not depend on the episodes before it. A single step is T = 1.
+episode, and their gradients, do not depend on the episodes before it. The carries are those after
+each step. A single step is T = 1.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac.networks.actor_critic import ActorCritic
+from purejaxrl_sac.networks.continuous import GaussianActor
 from purejaxrl_sac.networks.layers import MakeLayer, MakeNorm, _orthogonal, orthogonal
 from purejaxrl_sac.networks.q_networks import q_network
 from purejaxrl_sac.networks.torsos import MLP, MakeConvolutions, convolutions, torso
@@ -44,13 +46,15 @@ class Unrolled(nn.Module):
 
         def step(
             cell: nn.RNNCellBase, carry: PyTree, xs: tuple[jax.Array, jax.Array]
-        ) -> tuple[PyTree, jax.Array]:
+        ) -> tuple[PyTree, tuple[PyTree, jax.Array]]:
             x, start = xs
             carry = jax.tree.map(lambda x, y: jnp.where(start[:, None], x, y), initial, carry)
-            return cell(carry, x)
+            carry, features = cell(carry, x)
+            return carry, (carry, features)
 
         unroll = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
-        return unroll(self.cell, carry, (x, start))
+        carries: tuple[PyTree, jax.Array] = unroll(self.cell, carry, (x, start))[1]
+        return carries
 
 
 def gru(size: int) -> Unrolled:
@@ -98,7 +102,7 @@ class MinGRU(nn.Module):
             return then[0] * first[0], then[0] * first[1] + then[1]
 
         h = jax.lax.associative_scan(compose, (kept, added))[1]
-        return h[-1], h
+        return h, h
 
     def _rates(self, key: jax.Array, shape: tuple[int, ...], dtype: Any = None) -> jax.Array:
         tau = jnp.geomspace(2.0, self.longest, self.size, dtype=jnp.float32)
@@ -131,11 +135,16 @@ class Recurrent(nn.Module):
         """B -> the torso's initial carry, leading axis [B]."""
         return self.memory.initial_carry(batch)
 
-    def __call__(self, carry: PyTree, x: jax.Array, start: jax.Array) -> tuple[PyTree, PyTree]:
-        """(carry [B, ...], x [T x B, *obs_shape], start [T, B]) -> carry, outputs [T x B, ...]."""
+    def __call__(
+        self, carry: PyTree, x: jax.Array, start: jax.Array, *more: jax.Array
+    ) -> tuple[PyTree, PyTree]:
+        """(carry [B, ...], x [T x B, *obs_shape], start [T, B], further inputs of the stream) ->
+        carries [T, B, ...], outputs [T x B, ...].
+        """
         encoded = self.encoder(x)
-        carry, past = self.memory(carry, encoded.reshape(*start.shape, -1), start)
-        return carry, self.stream(jnp.concatenate([past.reshape(x.shape[0], -1), encoded], -1))
+        carries, past = self.memory(carry, encoded.reshape(*start.shape, -1), start)
+        seen = jnp.concatenate([past.reshape(x.shape[0], -1), encoded], -1)
+        return carries, self.stream(seen, *more)
 
 
 def recurrent_actor_critic(
@@ -162,6 +171,109 @@ def recurrent_actor_critic(
     return Recurrent(
         encoder, ActorCritic(actor, critic, distribution.head()), memory=memory(config)
     )
+
+
+def recurrent_actor(
+    config: Any,
+    space: Any,
+    action_dim: int,
+    *,
+    memory: MakeRecurrentTorso = named_torso,
+    layers: MakeConvolutions = convolutions,
+) -> Recurrent:
+    """`gaussian_actor` with a recurrent torso before its last hidden layer.
+
+    Args:
+        config: hidden_sizes, activation, log_std_min, log_std_max, and what `memory` needs.
+        space: gymnax observation space.
+        action_dim: D.
+        memory, layers: as for `recurrent_actor_critic`.
+    """
+    below, last = config.hidden_sizes[:-1], config.hidden_sizes[-1:]
+    encoder = torso(space, below, config.activation, layers=layers)
+    mlp = MLP(last, getattr(nn, config.activation))
+    stream = GaussianActor(mlp, action_dim, config.log_std_min, config.log_std_max)
+    return Recurrent(encoder, stream, memory=memory(config))
+
+
+class ActionValue(nn.Module):
+    """Q of what has been seen and of an action: ([B, F], [B, D]) -> [B], or [B, K]."""
+
+    mlp: nn.Module
+    num_outputs: int | None = None  # K; None for [B]
+
+    @nn.compact
+    def __call__(self, seen: jax.Array, action: jax.Array) -> jax.Array:
+        hidden = self.mlp(jnp.concatenate([seen, action], -1))
+        z: jax.Array = nn.Dense(self.num_outputs or 1)(hidden)
+        return z.squeeze(-1) if self.num_outputs is None else z
+
+
+class RecurrentCritics(nn.Module):
+    """An ensemble of E independent critics, each with an encoder and a memory of its own.
+
+    Parameters have a leading axis [E]; carries are [B, E, ...].
+    """
+
+    critic: Recurrent  # whose stream is an `ActionValue`
+    size: int = 2
+
+    @nn.nowrap
+    def initial_carry(self, batch: int) -> PyTree:
+        """B -> the initial carries of all critics, leading axes [B, E]."""
+        carry = self.critic.initial_carry(batch)
+        return jax.tree.map(
+            lambda x: jnp.broadcast_to(x[:, None], (batch, self.size, *x.shape[1:])), carry
+        )
+
+    @nn.compact
+    def __call__(
+        self, carry: PyTree, x: jax.Array, start: jax.Array, action: jax.Array
+    ) -> tuple[PyTree, jax.Array]:
+        """(carry [B, E, ...], x [T x B, *obs_shape], start [T, B], action [T x B, D]) -> carries
+        [T, B, E, ...], outputs [E, T x B] or [E, T x B, K].
+        """
+
+        def one(
+            critic: Recurrent, carry: PyTree, x: jax.Array, action: jax.Array
+        ) -> tuple[PyTree, jax.Array]:
+            outputs: tuple[PyTree, jax.Array] = critic(carry, x, start, action)
+            return outputs
+
+        ensemble = nn.vmap(
+            one,
+            in_axes=(1, None, None),
+            out_axes=(2, 0),
+            axis_size=self.size,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+        )
+        outputs: tuple[PyTree, jax.Array] = ensemble(self.critic, carry, x, action)
+        return outputs
+
+
+def recurrent_critics(
+    config: Any,
+    space: Any,
+    *,
+    size: int = 2,
+    num_outputs: int | None = None,
+    memory: MakeRecurrentTorso = named_torso,
+    layers: MakeConvolutions = convolutions,
+) -> RecurrentCritics:
+    """Independent recurrent critics of continuous actions, which their last hidden layer sees.
+
+    Args:
+        config: hidden_sizes, activation, and what `memory` needs.
+        space: gymnax observation space.
+        size: E.
+        num_outputs: K; None for outputs [E, T x B].
+        memory, layers: as for `recurrent_actor_critic`.
+    """
+    below, last = config.hidden_sizes[:-1], config.hidden_sizes[-1:]
+    encoder = torso(space, below, config.activation, layers=layers)
+    stream = ActionValue(MLP(last, getattr(nn, config.activation)), num_outputs)
+    return RecurrentCritics(Recurrent(encoder, stream, memory=memory(config)), size)
 
 
 def recurrent_q_network(
