@@ -116,6 +116,14 @@ if TYPE_CHECKING:  # what a type checker and an editor follow; at run time, `__g
         recurrent_ppo,
         recurrent_pqn,
     )
+    from purejaxrl_sac.agents.recurrent_replay import (
+        R2D2Config,
+        RecurrentDQNConfig,
+        RecurrentSACConfig,
+        r2d2,
+        recurrent_dqn,
+        recurrent_sac,
+    )
     from purejaxrl_sac.agents.sac import SACConfig, sac
     from purejaxrl_sac.agents.sac_family import (
         DroQConfig,
@@ -131,7 +139,7 @@ if TYPE_CHECKING:  # what a type checker and an editor follow; at run time, `__g
     )
     from purejaxrl_sac.agents.sac_v1 import SACv1Config, sac_v1
     from purejaxrl_sac.agents.td3 import TD3Config, td3
-    from purejaxrl_sac.envs import frames
+    from purejaxrl_sac.envs import frames, visible
     from purejaxrl_sac.mdp import dynamic_programming
     from purejaxrl_sac.memory import records, storage
 
@@ -164,6 +172,7 @@ MODULES = {
     "frames": "envs.frames",
     "records": "memory.records",
     "storage": "memory.storage",
+    "visible": "envs.visible",
 }
 
 __all__ = [
@@ -192,11 +201,14 @@ __all__ = [
     "PrioritizedDQNConfig",
     "QLambdaConfig",
     "QRDQNConfig",
+    "R2D2Config",
     "REDQConfig",
     "RainbowConfig",
     "RecurrentA2CConfig",
+    "RecurrentDQNConfig",
     "RecurrentPPOConfig",
     "RecurrentPQNConfig",
+    "RecurrentSACConfig",
     "ReinforceConfig",
     "SACConfig",
     "SACv1Config",
@@ -261,12 +273,15 @@ __all__ = [
     "q_learning",
     "q_values",
     "qr_dqn",
+    "r2d2",
     "rainbow",
     "record_dataset",
     "records",
     "recurrent_a2c",
+    "recurrent_dqn",
     "recurrent_ppo",
     "recurrent_pqn",
+    "recurrent_sac",
     "redq",
     "reinforce",
     "resets",
@@ -290,6 +305,7 @@ __all__ = [
     "train_with_eval",
     "types",
     "validate",
+    "visible",
 ]
 
 

@@ -102,7 +102,8 @@ def q_values(
     env, agent, _ = build(config)
     if agent.q_values is None:
         raise ConfigError(
-            "this algorithm has no q_values: use one that learns Q, such as dqn or sac"
+            "this algorithm has no q_values of single observations: use one that learns them, such"
+            " as dqn or sac"
         )
     check_observations(env, obs)
     if env.num_actions is not None:

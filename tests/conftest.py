@@ -16,6 +16,9 @@ use_cpu_devices(2)  # so that tests of several seeds cover sharding over devices
 QUICK_COMPILATION = "--xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1"
 if jax.__version_info__ < (0, 11):  # which has no such flag
     QUICK_COMPILATION += " --xla_cpu_use_fusion_emitters=false"
+FULL_COMPILATION = {"xla_backend_optimization_level": 3}  # as in use, where rounding is compared
+if jax.__version_info__ < (0, 11):
+    FULL_COMPILATION["xla_cpu_use_fusion_emitters"] = True
 
 
 def pytest_configure(config):
@@ -41,7 +44,18 @@ def key():
 
 
 TABULAR = {name for name, (module, *_) in ALGORITHMS.items() if module == "q_learning"}
-CONTINUOUS = {"sac", "redq", "droq", "tqc", "simba", "fast_sac", "td3", "sac_v1", "crossq"}
+CONTINUOUS = {
+    "sac",
+    "redq",
+    "droq",
+    "tqc",
+    "simba",
+    "fast_sac",
+    "td3",
+    "sac_v1",
+    "crossq",
+    "recurrent_sac",
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -84,6 +98,8 @@ def small(algorithm, **changes):
         "memory_size": 8,
         "sequence_length": 2,
     }
+    if hasattr(config, "burn_in"):
+        sizes |= {"sequence_length": 8, "burn_in": 4}
     if getattr(config, "policy_delay", 1) > 1:
         sizes["policy_delay"] = 2
     known = {field.name for field in dataclasses.fields(config)}

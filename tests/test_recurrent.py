@@ -17,7 +17,7 @@ from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.envs.frames import frame_stack
 from purejaxrl_sac.networks.recurrent import TORSOS
 from purejaxrl_sac.types import Transition
-from tests.conftest import small
+from tests.conftest import FULL_COMPILATION, small
 from tests.probes import Counter, Params, Probe
 
 ALGORITHMS = ("recurrent_a2c", "recurrent_ppo", "recurrent_pqn")
@@ -72,7 +72,7 @@ def test_a_sequence_is_as_its_steps(cell):
     With all optimisations, as in use: without them, XLA rounds loops of one step differently.
     """
     _, torso, variables, carry, x, begun = unrolled(cell)
-    apply = jax.jit(torso.apply, compiler_options={"xla_backend_optimization_level": 3})
+    apply = jax.jit(torso.apply, compiler_options=FULL_COMPILATION)
     whole, steps = apply(variables, carry, x, begun), []
     for t in range(STEPS):
         steps.append(apply(variables, carry, x[t : t + 1], begun[t : t + 1]))

@@ -28,6 +28,11 @@ from purejaxrl_sac.mdp import NAMED, NAMED_POMDPS
 from purejaxrl_sac.types import Env, EnvState, Metrics, PyTree, Transition
 
 MULTI_GOAL = "multi_goal"  # the environment of soft Q-learning, see `envs.multigoal`
+# name -> environment, and the components of its observations that are no velocities
+POSITIONS = {
+    "CartPole-positions": ("CartPole-v1", (0, 2)),
+    "Pendulum-positions": ("Pendulum-v1", (0, 1)),
+}
 BRAX = "brax/"  # prefix of the names of Brax's environments, see `envs.brax`
 
 
@@ -40,7 +45,7 @@ class Actor(Protocol):
 
 def names() -> list[str]:
     """The names that `make` accepts, besides `brax/...`."""
-    return [*_gymnax().registered_envs, *NAMED, *NAMED_POMDPS, MULTI_GOAL]
+    return [*_gymnax().registered_envs, *NAMED, *NAMED_POMDPS, *POSITIONS, MULTI_GOAL]
 
 
 def _gymnax() -> Any:
@@ -56,7 +61,7 @@ def _make(name: str) -> Any:
     gymnax = _gymnax()
     if name not in names() and not name.startswith(BRAX):
         raise unknown("environment", name, names(), "see `purejaxrl-sac list` for the names")
-    from purejaxrl_sac.envs import brax, multigoal, partially_observed, tabular
+    from purejaxrl_sac.envs import brax, multigoal, partially_observed, tabular, visible
 
     if name.startswith(BRAX):
         return brax.named(name)
@@ -64,6 +69,8 @@ def _make(name: str) -> Any:
         with jax.ensure_compile_time_eval():  # some constructors compute constants
             if name == MULTI_GOAL:
                 return multigoal.MultiGoal()
+            if name in POSITIONS:
+                return visible.without_velocities(name)
             if name in NAMED_POMDPS:
                 return partially_observed.named(name)
             return tabular.named(name) if name in NAMED else gymnax.make(name)[0]

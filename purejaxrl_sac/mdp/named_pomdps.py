@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -147,6 +148,8 @@ def _check_length(length: int) -> None:
 # name -> constructor, time limit in steps
 NAMED_POMDPS: dict[str, tuple[Callable[[], POMDP], int]] = {
     "t_maze": (t_maze, 100),
+    "t_maze_5": (partial(t_maze, 5), 100),
+    "t_maze_20": (partial(t_maze, 20), 200),
     "tiger": (tiger, 100),
     "memory_chain": (memory_chain, 100),
     "windowed_rooms": (lambda: windowed_grid(four_rooms()), 500),
