@@ -46,7 +46,7 @@ def setting(text: str) -> tuple[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("algorithm", nargs="?")
-    parser.add_argument("env", nargs="?")
+    parser.add_argument("env", nargs="?", help="a name, or NAME(FIELD=VALUE), quoted")
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--episodes", type=int, default=1_000, help="over all seeds")
     parser.add_argument("--root", type=int, default=20, help="seed of all random numbers")
@@ -65,7 +65,7 @@ def main() -> None:
             sys.exit(cells.fill(file, options.minutes, options.jobs, options.only))
         if options.env is None:
             raise prl.ConfigError("name an algorithm and an environment, or pass --fill")
-        config = prl.preset(options.algorithm, options.env).replace(**dict(options.set))
+        config = cells.configuration(options.algorithm, options.env).replace(**dict(options.set))
         episodes = -(-options.episodes // max(1, options.seeds))
         run = plan(config, options.seeds, seed=options.root, episodes=episodes)
         if not has_time_limit(config):

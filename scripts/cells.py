@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import purejaxrl_sac as prl
+from purejaxrl_sac.cli.parsing import environment_parameters
 from scripts import record
 
 CELLS = record.FOLDER / "cells.toml"
@@ -31,7 +32,7 @@ class Cell(NamedTuple):
     """What a row of the scoreboard measures."""
 
     algorithm: str
-    environment: str
+    environment: str  # a name, or NAME(FIELD=VALUE) with other parameters, see `configuration`
     seeds: int = 30
     root: int = 20
     episodes: int = 1_000  # over all seeds, at least
@@ -47,6 +48,21 @@ class Cell(NamedTuple):
         episodes = -(-self.episodes // self.seeds) * self.seeds
         values = [row.get(name) for name in ("algorithm", "environment", "seeds", "root")]
         return [*values, row.get("episodes")] == [*self[:4], episodes] and not row.get("changed")
+
+
+def configuration(algorithm: str, environment: str) -> prl.Config:
+    """The preset of an algorithm on an environment.
+
+    Args:
+        environment: a name, or one with parameters: "MemoryChain-bsuite(memory_length=30)".
+
+    Raises:
+        ConfigError: there is no such algorithm, environment or parameter.
+    """
+    name, _, settings = environment.removesuffix(")").partition("(")
+    config = prl.preset(algorithm, name)
+    params = environment_parameters(name, settings.split(",") if settings else ())
+    return config.replace(env_params=params)
 
 
 class Goal(NamedTuple):

@@ -98,7 +98,7 @@ def _preset(algorithm: str, environment: str) -> str:
             return [named(x) for x in value]
         return getattr(value, "__qualname__", value)
 
-    found = PRESETS.get((algorithm, environment), {})
+    found = PRESETS.get((algorithm, environment.partition("(")[0]), {})  # without parameters
     return repr(sorted((name, named(value)) for name, value in found.items()))
 
 

@@ -143,6 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 for path in sorted(record.FOLDER.glob("*.jsonl"))
                 for row, was in zip(record.rows(path), before.get(path.name, []), strict=False)
                 if was and record.stale(row) and row.get("algorithm") and row.get("environment")
+                if "(" not in row["environment"]  # of other parameters than the default ones
             ]
             pairs = sorted({(row["algorithm"], row["environment"]) for row in rows})
             old, new = digests(pairs, tree), digests(pairs, record.ROOT)

@@ -26,7 +26,7 @@ def current(monkeypatch):
 def test_every_cell_has_a_preset_and_valid_goals():
     every = cells.cells()
     assert len(set(every)) == len(every)
-    assert {cell[:2] for cell in every} <= PRESETS.keys()
+    assert {(name, env.partition("(")[0]) for name, env, *_ in every} <= PRESETS.keys()
     goals = cells.goals()
     assert goals.keys() == {cell[:2] for cell in every}
     assert goals["dqn", "CartPole-v1"] == (495, 450)
@@ -38,6 +38,18 @@ def test_arguments_of_a_cell_are_those_of_the_script(monkeypatch):
     assert cells.Cell("dqn", "CartPole-v1").arguments() == ["dqn", "CartPole-v1"]
     found = cells.Cell("sac", "Pendulum-v1", 8, 60, 512).arguments()
     assert found == ["sac", "Pendulum-v1", "--seeds=8", "--root=60", "--episodes=512"]
+
+
+def test_an_environment_may_have_parameters_of_its_own():
+    config = cells.configuration("recurrent_ppo", "MemoryChain-bsuite(memory_length=30)")
+    assert config.env == "MemoryChain-bsuite" and config.env_params.memory_length == 30
+    tuned = prl.preset("recurrent_ppo", "MemoryChain-bsuite")
+    assert config.replace(env_params=None) == tuned
+    assert cells.configuration("dqn", "CartPole-v1") == prl.preset("dqn", "CartPole-v1")
+    names = (f"MemoryChain-bsuite{x}" for x in ("", "(memory_length=30)"))
+    assert len({record.code(["preset"], "recurrent_ppo", name) for name in names}) == 1
+    with pytest.raises(prl.ConfigError, match="did you mean memory_length"):
+        cells.configuration("recurrent_ppo", "MemoryChain-bsuite(memory_lenght=30)")
 
 
 def test_a_cell_is_recognised_by_all_of_its_settings():
