@@ -205,6 +205,28 @@ def test_the_t_maze_in_closed_form(length):
     assert (pi[corridor].argmax(1) == right).all() and pi[3].argmax() in (0, 2)
 
 
+def test_observed_actions_change_no_value():
+    plain, shown = mdp.tiger(), mdp.pomdp.observe_actions(mdp.tiger())
+    assert shown.O.shape == (3, 2, 8)
+    for horizon in (1, 2, 5):
+        values = [
+            alpha_vectors.start_value(x, alpha_vectors.optimal_vectors(x, 0.95, horizon))
+            for x in (plain, shown)
+        ]
+        assert values[0] == pytest.approx(values[1], abs=1e-12)
+    np.testing.assert_array_equal(shown.O.sum((1, 2)), 2)
+
+
+def test_the_environment_shows_the_action_that_was_taken():
+    env = envs.bind("tiger_with_actions")
+    state = env.reset(jax.random.key(0), 64)
+    assert set(np.unique(state.obs)) == {6, 7}  # no action yet
+    for action in range(3):
+        keys = jax.random.split(jax.random.key(action), 64)
+        state, _, _ = env.step(keys, state, jnp.full(64, action, jnp.int32))
+        assert set(np.unique(state.obs)) == {2 * action, 2 * action + 1}
+
+
 def t_maze_controller():
     """Memory 0 and 1: the cue, in the corridor; 2 and 3: the cue, at the junction."""
     pi = np.eye(4)[[1, 1, 0, 2]]

@@ -12,7 +12,7 @@ from purejaxrl_sac.mdp.maps import UP_RIGHT_DOWN_LEFT
 from purejaxrl_sac.mdp.model import MDP
 from purejaxrl_sac.mdp.model import make as make_mdp
 from purejaxrl_sac.mdp.named import four_rooms
-from purejaxrl_sac.mdp.pomdp import POMDP, make
+from purejaxrl_sac.mdp.pomdp import POMDP, make, observe_actions
 
 
 def t_maze(length: int = 10) -> POMDP:
@@ -151,6 +151,7 @@ NAMED_POMDPS: dict[str, tuple[Callable[[], POMDP], int]] = {
     "t_maze_5": (partial(t_maze, 5), 100),
     "t_maze_20": (partial(t_maze, 20), 200),
     "tiger": (tiger, 100),
+    "tiger_with_actions": (lambda: observe_actions(tiger()), 100),
     "memory_chain": (memory_chain, 100),
     "windowed_rooms": (lambda: windowed_grid(four_rooms()), 500),
 }

@@ -59,6 +59,26 @@ def make(mdp: MDP, O: Array, initial: Array | None = None) -> POMDP:
     return pomdp
 
 
+def observe_actions(pomdp: POMDP) -> POMDP:
+    """The POMDP whose observations also show the action that was taken: a Z + z.
+
+    At the start, where there is none, they are A Z + z. Optimal values are the same, because an
+    agent knows its own actions; but recurrent networks see observations only, and while they
+    explore, actions do not follow from these.
+
+    Raises:
+        ConfigError: the arrays are not a POMDP.
+    """
+    validate(pomdp)
+    num_actions, num_states, size = pomdp.O.shape
+    O = np.zeros((num_actions, num_states, num_actions + 1, size))
+    initial = np.zeros((num_states, num_actions + 1, size))
+    for action in range(num_actions):
+        O[action, :, action] = pomdp.O[action]
+    initial[:, num_actions] = pomdp.initial
+    return make(pomdp.mdp, O.reshape(num_actions, num_states, -1), initial.reshape(num_states, -1))
+
+
 def validate(pomdp: POMDP) -> None:
     """Checks shapes and probabilities.
 
