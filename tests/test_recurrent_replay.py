@@ -244,14 +244,12 @@ def test_r2d2_targets_and_burn_in_by_hand(bootstrap, n):
     gamma, stored = 0.5, 7.0
     rewards = np.array([10.0, 20, 30, 40, 50, 60])
     last = np.array([False, False, False, True, False, False])
-    seen = {}
 
     def loss(params, inputs):
         value, (priority, metrics) = dqn.q_loss(params, inputs)
-        q = inputs.outputs(params, inputs.batch.obs).squeeze(-1)
         target = inputs.backup(heads.mix(inputs.following.pi, inputs.following.outputs))
-        seen.update(q=q, target=target.squeeze(-1), weight=inputs.weight)
-        return value, (priority, {**metrics, "target": target.squeeze(-1)})
+        more = {"target": target.squeeze(-1), "weight": inputs.weight}
+        return value, (priority, {**metrics, **more})
 
     config = prl.RecurrentDQNConfig(
         algorithm=partial(
@@ -292,7 +290,7 @@ def test_r2d2_targets_and_burn_in_by_hand(bootstrap, n):
         y.append(g + gamma ** (k - t + 1) * following[k])
     np.testing.assert_allclose(metrics["target"], y, rtol=1e-6)
     np.testing.assert_allclose(priority, abs(np.array(y) - expected_q), rtol=1e-6)
-    np.testing.assert_array_equal(seen["weight"], [2, 3, 4, 5])
+    np.testing.assert_array_equal(metrics["weight"], [2, 3, 4, 5])
 
 
 def test_no_gradient_passes_the_burn_in():
@@ -405,6 +403,68 @@ def test_a_torso_without_memory_is_sac():
     agents = [prl.build(config.replace(algorithm=x))[1] for x in (ours, theirs)]
     carry = recurrent_replay.Carries(jnp.zeros((1, 5, 1)), jnp.zeros((1, 5, 2, 1)))
     compared(*agents, *flat_sample(env), carry)
+
+
+class Counted:
+    """A network whose carry and outputs grow by the parameter in each step: (carry, rows)."""
+
+    def __init__(self, outputs):
+        self.outputs = outputs
+
+    def initial_carry(self, batch):
+        return jnp.zeros((batch, 1))
+
+    def init(self, key, *inputs):
+        return {"params": jnp.ones(())}
+
+    def apply(self, variables, carry, x, start, *more):
+        carries, _ = Adding().apply(variables, carry, x, start)
+        return carries, self.outputs(carries.reshape(-1))
+
+
+def test_targets_of_sac_remember_with_the_delayed_critics():
+    """y = r + gamma (Q- - alpha log pi), Q- the target's own carry after the step.
+
+    Of four steps, the first is burn-in and the third the last of its episode, by truncation.
+    """
+    gamma, stored = 0.5, 7.0
+
+    def loss(params, inputs):
+        value, (priority, metrics) = sac.critic_loss(params, inputs)
+        batch = inputs.batch
+        q = inputs.networks.critic(params, batch.obs, batch.action, None)
+        return value, (priority, {**metrics, "each": q[0], "target": inputs.target})
+
+    algorithm = partial(
+        recurrent_replay.recurrent_sac,
+        actor=lambda *_: Counted(lambda c: (0 * c[:, None], 0 * c[:, None] - 5)),
+        critics=lambda *_: Counted(lambda c: jnp.stack([c, c + 1])),
+        critic_loss=loss,
+    )
+    config = prl.RecurrentSACConfig(
+        algorithm=algorithm, env=Probe(lambda *_: 1.0, 0, action_space=CONTINUOUS), burn_in=1,
+        sequence_length=4, rollout_length=4, gamma=gamma, batch_size=1, capacity=400, alpha=1e-9,
+    )  # fmt: skip
+    _, agent, _ = prl.build(config)
+    state = agent.init(jax.random.key(0), jnp.zeros((1, 2)))
+    state = state._replace(
+        critic=state.critic._replace(params={"params": jnp.float32(2)}),
+        target_params={"params": jnp.float32(-3)},
+    )
+    last, zeros = jnp.array([False, False, True, False])[:, None], jnp.zeros((4, 1))
+    reward = jnp.array([10.0, 20, 30, 40])[:, None]
+    carry = recurrent_replay.Carries(jnp.zeros((1, 1, 1)), jnp.full((1, 1, 1), stored))
+    transition = Transition(
+        jnp.zeros((4, 1, 2)), zeros[..., None], reward, zeros + 1, jnp.zeros((4, 1, 2)), last,
+        Remembered((), carry),
+    )  # fmt: skip
+    sample = Sample(transition, jnp.float32(1))
+    *_, metrics = agent.update(jax.random.key(0), state, sample, jnp.int32(0))
+    # after the burn-in, q is stored + 2 t, then theta alone; theta- takes one step more for s'
+    np.testing.assert_allclose(metrics["each"], [11, 13, 2], rtol=1e-6)
+    following = np.array([7 - 3 * 3, 7 - 3 * 4, -3 * 2])
+    expected = np.array([20, 30, 40]) + gamma * following
+    np.testing.assert_allclose(metrics["target"].squeeze(-1), expected, rtol=1e-5)
 
 
 def test_critics_are_independent_and_alike():
