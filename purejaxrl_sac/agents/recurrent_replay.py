@@ -236,7 +236,7 @@ def recurrent_dqn(
 def warmed(
     network: RecurrentNetwork, params: PyTree, carry: PyTree, before: BurnIn, *inputs: jax.Array
 ) -> PyTree:
-    """The carry [B, ...] after the burn-in, without gradients.
+    """The carry [B, ...] after the burn-in; computed outside of losses, which have no gradient of it.
 
     Args:
         carry: the network's own part of the stored one.
@@ -245,7 +245,7 @@ def warmed(
     if not len(before.start):
         return carry
     obs, *more = inputs
-    return jax.lax.stop_gradient(newest(network.apply(params, carry, obs, before.start, *more)[0]))
+    return newest(network.apply(params, carry, obs, before.start, *more)[0])
 
 
 def n_step(
