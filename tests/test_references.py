@@ -229,12 +229,14 @@ def test_damaged_recipes_are_one_line(changes, trust, forgotten):
         (["--log", "fork_of_q.py:broken"], "the logger broken cannot be made"),
         (["--log", "fork_of_q.py:nothing"], "the logger nothing is None, but must be"),
         (["--wrap", "fork_of_q.py:nothing"], "a wrapper returned a NoneType"),
+        (["--wrap", "fork_of_q.py:broken"], "the wrapper broken fails while it is built"),
     ],
 )
-def test_loggers_and_wrappers_that_are_none(flags, message, forgotten, capsys):
+def test_loggers_and_wrappers_that_fail(flags, message, forgotten, capsys):
     line = ["train", "q_learning", "--env=chain", "--quiet", "--no-cache", "--out=none", *TRAIN]
     assert cli.main([*line, *flags]) == 2
-    assert message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
     assert not Path("none").exists()
 
 
@@ -262,6 +264,9 @@ def test_parts_are_named_on_the_command_line(forgotten, capsys):
     assert "did you mean bootstrap?" in capsys.readouterr().err
     assert cli.main([*arguments, "--parts", "loss=fork_of_q.py:BONUS"]) == 2
     assert "loss is 0.25, but must be a function" in capsys.readouterr().err
+    assert cli.main([*arguments, "--parts", "network=fork_of_q.py:clock"]) == 2
+    error = capsys.readouterr().err
+    assert "the part network of dqn fails while it is built" in error and error.count("\n") == 1
     config = cli.parse_with_preset(cli.TrainOptions, "train", "dqn", ["--parts", part]).config
     assert config.algorithm.keywords == {"bootstrap": dqn.double}
 
