@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_sac import envs, exploration
+from purejaxrl_sac import curriculum, envs, exploration
 from purejaxrl_sac.checks import TAKES, check_key, errors_of_parts, name_of_function
 from purejaxrl_sac.clock import batched, unbatched
 from purejaxrl_sac.config import Config, ConfigError, validate, whole_number
@@ -63,6 +63,7 @@ def build(config: Config) -> tuple[Env, Agent, Memory]:
             raise ConfigError(
                 f"a wrapper returned a {type(agent).__name__}, but must return an Agent"
             )
+    curriculum.check(config, env)
     return env, agent, memory
 
 
@@ -84,9 +85,12 @@ def init(key: jax.Array, config: Config) -> TrainState:
         initial_carry = agent.init_carry(config.num_envs)
     shape = (config.warmup_iterations, config.rollout_length, 2)  # keys of actors, of environments
 
+    step = jnp.int32(0)
+
     def start(key: jax.Array) -> tuple[jax.Array, jax.Array, EnvState, PyTree]:
         key, key_env, key_agent, key_warmup = jax.random.split(key, 4)
-        env_state = env.reset(key_env, config.num_envs)._replace(carry=initial_carry)
+        env_state = curriculum.at(config, env, step).reset(key_env, config.num_envs)
+        env_state = env_state._replace(carry=initial_carry)
         agent_state = agent.init(key_agent, env_state.obs)
         return key, jax.random.split(key_warmup, shape), env_state, agent_state
 
@@ -100,19 +104,23 @@ def init(key: jax.Array, config: Config) -> TrainState:
         _, extras, carry = agent.act(key, agent_state, obs, step, carry)
         return one_draw(partial(exploration.random_action, env))(key, obs), extras, carry
 
-    @one_draw
-    def env_step(
-        key: jax.Array, env_state: EnvState, action: jax.Array
-    ) -> tuple[EnvState, Transition, Metrics]:
-        return env.step(jax.random.split(key, config.num_envs), env_state, action)
+    def collect(
+        keys: jax.Array, env_state: EnvState, step: jax.Array
+    ) -> tuple[EnvState, tuple[Transition, Metrics]]:
+        stepped = curriculum.at(config, env, step)
 
-    def step_all(keys: jax.Array, *args: Any) -> tuple[EnvState, Transition, Metrics]:
-        return env_step(keys[0], *args)
+        @one_draw
+        def env_step(
+            key: jax.Array, env_state: EnvState, action: jax.Array
+        ) -> tuple[EnvState, Transition, Metrics]:
+            return stepped.step(jax.random.split(key, config.num_envs), env_state, action)
 
-    collect = partial(
-        envs.rollout, env._replace(step=step_all), actor=random_action, initial_carry=initial_carry
-    )
-    step = jnp.int32(0)
+        def step_all(keys: jax.Array, *args: Any) -> tuple[EnvState, Transition, Metrics]:
+            return env_step(keys[0], *args)
+
+        one = stepped._replace(step=step_all)
+        return envs.rollout(one, keys, env_state, step, random_action, initial_carry)
+
     spec = jax.ShapeDtypeStruct(shape[1:], key.dtype)
     with errors_of_parts(config, *running):
         _, (rollout, _) = jax.eval_shape(collect, spec, env_state, step)
@@ -155,7 +163,10 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
 
         state = state._replace(key=key)
         if config.dataset is None:
-            collected = envs.rollout(env, keys_collect, state.env, state.step, act, initial_carry)
+            stepped = curriculum.at(config, env, state.step)
+            collected = envs.rollout(
+                stepped, keys_collect, state.env, state.step, act, initial_carry
+            )
             state, episodes = _add(agent, memory, config, state, collected)
         else:
             state, episodes = _without_rollout(config, state)

@@ -12,7 +12,7 @@ from purejaxrl_sac import references
 from purejaxrl_sac.config import ConfigError, shown
 
 TABLES = ("env_params", "parts", "measure", "grid", "range")  # name -> value, as flags NAME=VALUE
-CODE = ("env", "wrap", "parts", "measure", "log")  # flags whose values may be imported
+CODE = ("env", "wrap", "curriculum", "parts", "measure", "log")  # flags whose values are imported
 
 
 def expanded(arguments: list[str]) -> list[str]:

@@ -22,7 +22,7 @@ from purejaxrl_sac.agents import ALGORITHMS, name_of, preset
 from purejaxrl_sac.cli.options import Normalization, SweepOptions, TrainOptions
 from purejaxrl_sac.config import Config, ConfigError, shown, unknown
 from purejaxrl_sac.envs import parameters
-from purejaxrl_sac.normalize import WRAPPERS
+from purejaxrl_sac.normalize import WRAPPERS, wrapper
 from purejaxrl_sac.offline import offline
 from purejaxrl_sac.types import Transition
 
@@ -173,20 +173,20 @@ def parse_with_preset(
         _make_devices(flags)
     config = preset(algorithm, envs[-1] if envs else None)
     shown = envs[-1] if envs else env_name(config.env)  # flags have no objects
-    default = kind(
-        config=config.replace(env=shown),
-        normalize=tuple(name for name in NORMALIZATIONS if WRAPPERS[name] in config.wrappers),
-    )
-    options = parse(kind, f"{command} {algorithm}", flags, default)
+    named = [name for x in config.wrappers for name in NORMALIZATIONS if WRAPPERS[name] is x]
+    default = kind(config=config.replace(env=shown), normalize=tuple(named))
+    options: NewOptions = parse(kind, f"{command} {algorithm}", flags, default)
     config = options.config.replace(env=config.env)
-    wrappers = [WRAPPERS[name] for name in options.normalize]
-    wrappers += map(references.load, options.wrap)
+    if options.wrap or options.normalize != default.normalize:  # else a fork's own wrappers remain
+        names = (*options.normalize, *options.wrap)
+        config = config.replace(wrappers=tuple(map(wrapper, names)))
     config = with_parts(config, options.parts).replace(
-        wrappers=tuple(wrappers),
         env_params=environment_parameters(config.env, options.env_params),
     )
     if options.dataset is not None:
         config = offline(config, load_dataset(options.dataset))
+    if options.curriculum is not None:
+        config = config.replace(curriculum=references.load(options.curriculum))
     return dataclasses.replace(options, config=config)
 
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypedDict, cast
 import numpy as np
 
 from purejaxrl_sac.config import Config, ConfigError, whole_number
+from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.experiment.devices import processes, resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.errors import InsufficientMemoryError, StoppedError
@@ -33,7 +34,7 @@ from purejaxrl_sac.experiment.tuning.points import (
     static_values,
     variants,
 )
-from purejaxrl_sac.types import Transition, Wrapper
+from purejaxrl_sac.types import Curriculum, Transition, Wrapper
 
 SWEEP_FORMAT = 2  # 1 had no checksums
 FRESH = 1_000_003  # offset from a sweep's root seed to that of the fresh seeds
@@ -219,21 +220,22 @@ def resume(
     config: Config | None = None,
     algorithm: Any = None,
     env: Any = None,
-    wrappers: Sequence[Wrapper] | None = None,
+    wrappers: Sequence[Wrapper | str] | None = None,
+    curriculum: Curriculum | str | None = None,
     trust: bool = False,
     **options: Any,
 ) -> SweepResult:
     """Resume a sweep; finished batches are not trained again.
 
     Args:
-        config, algorithm, env, wrappers, trust: code that files cannot store, as for
+        config, algorithm, env, wrappers, curriculum, trust: code that files cannot store, as for
             `lifecycle.load`.
         options: see `train_remaining`.
 
     Raises:
         ConfigError: not a sweep, or written by another version.
     """
-    given = record.Given(config, algorithm, env, wrappers, trust)
+    given = record.Given(config, algorithm, env, wrappers, curriculum, trust)
     return train_remaining(Path(path), read(Path(path), given), **options)
 
 
@@ -395,7 +397,7 @@ def _max_points(sweep: Sweep, point: int, max_lanes: int | None, devices: int | 
     Raises:
         ConfigError: not even one.
     """
-    config = sweep.config_of(sweep.points[point])
+    config = parameters.fixed(sweep.config_of(sweep.points[point]))
     plan = plans.plan(config, sweep.seeds, chunks=sweep.chunks, episodes=sweep.episodes)
     mesh = mesh_for(plan.lanes, devices)
     resources.check_state(plan, mesh)
