@@ -127,9 +127,17 @@ def with_parts(config: Config, settings: Sequence[str]) -> Config:
     return config.replace(algorithm=partial(config.algorithm, **parts))
 
 
-def check_algorithm(name: str) -> None:
-    """Raises ConfigError where a flag stands in place of an algorithm, or the case is wrong."""
+def check_algorithm(command: str, name: str, flags: Sequence[str] = ()) -> None:
+    """Raises ConfigError where a flag stands in place of an algorithm, or the case is wrong.
+
+    Args:
+        flags: what follows the name; an algorithm among them is named in the message.
+    """
     if name.startswith("-"):
+        for before, word in itertools.pairwise([name, *flags]):
+            is_listed = word.lower().replace("-", "_") in ALGORITHMS
+            if is_listed or (references.is_reference(word) and not before.startswith("-")):
+                raise ConfigError(f"name the algorithm first: {command} {word} {name} ...")
         raise ConfigError(
             f"name an algorithm before {name}, for example train dqn --env CartPole-v1;"
             " purejaxrl-sac list shows all of them and their environments"
@@ -155,7 +163,7 @@ def parse_with_preset(
     Raises:
         ConfigError: an unknown algorithm or flag, or a value of the wrong type.
     """
-    check_algorithm(algorithm)
+    check_algorithm(command, algorithm, flags)
     split = (flag.split("=", 1) if flag.startswith("--") else [flag] for flag in flags)
     flags = ["--total-steps" if part == "--steps" else part for parts in split for part in parts]
     flags = [whole(flag) for flag in flags]
