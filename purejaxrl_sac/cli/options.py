@@ -225,6 +225,8 @@ class SweepOptions(NewRunOptions):
     """Approximate number of times that progress is reported and logged."""
     episodes: int = 128
     """Greedy evaluation episodes per seed at the end, whose mean return is the score."""
+    measure: tuple[str, ...] = ()
+    """Functions of a seed's state to evaluate after each chunk: NAME=file.py:name ..."""
     config: tyro.conf.OmitArgPrefixes[Config]
     running: tyro.conf.OmitArgPrefixes[EngineOptions] = dataclasses.field(
         default_factory=EngineOptions

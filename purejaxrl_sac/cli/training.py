@@ -100,6 +100,7 @@ def sweep(options: SweepOptions) -> None:
     plan = sweeps.plan(options.config, points, **planned)
     out = output_directory(options, "sweep-")
     arguments |= options.running.engine_arguments(plan)
+    arguments["measure"] = measures(options.measure)
     print_compilation_note(options.running, plan)
     print_result(options.running, sweeps.start(out, plan, **arguments))
 
@@ -183,6 +184,8 @@ def resume(options: ResumeOptions) -> None:
         plan = sweeps.read(options.run, record.Given(**options.code()))
         arguments = options.run_arguments(len(plan.points) * plan.seeds)
         arguments |= options.engine_arguments(plan)
+        given = measures(options.measure) or None
+        arguments["measure"] = sweeps.read_measures(options.run, given, options.trust)
         print_compilation_note(options, plan)
         arguments["any_version"] = options.any_version
         print_result(options, sweeps.train_remaining(options.run, plan, **arguments))
