@@ -148,7 +148,6 @@ class BrokenStep(Tabular):
         ({"algorithm": fails}, "fails fails while it is built: KeyError"),
         ({"env": BrokenSpaces(mdp.chain(3))}, "the environment BrokenSpaces fails .*no actions"),
     ],
-    ids=str,
 )
 def test_what_fails_while_it_is_built_is_named(changes, message):
     config = small("dqn")
@@ -174,7 +173,6 @@ def test_what_fails_while_it_is_built_is_named(changes, message):
         ({"loss": fails_in_update}, "the part loss of dqn fails on observations of shape"),
         ({"env": BrokenStep(mdp.chain(3))}, "the environment BrokenStep fails on observations"),
     ],
-    ids=str,
 )
 def test_what_fails_in_a_run_is_named(changes, message):
     config = small("dqn")

@@ -491,7 +491,7 @@ def read_measure(path: Path, sweep: Sweep, name: str) -> np.ndarray:
             continue  # its last row is missing
         lanes = np.array(columns[name][-1], float)
         lanes[[int(lane) for lane in summary["failed_step"]]] = np.nan
-        found[group.start : group.stop] = lanes.reshape(-1, sweep.seeds)
+        found[group.start : group.stop] = lanes.reshape(len(group), sweep.seeds)
     return found
 
 
