@@ -54,7 +54,8 @@ def build(config: Config) -> tuple[Env, Agent, Memory]:
         )
     agent, memory = built
     if config.dataset is not None:
-        memory = fixed_memory(config)
+        with errors_of_parts(config, "while it is built", "a dataset is set by `offline`"):
+            memory = fixed_memory(config)
     for wrap in config.wrappers:
         what = f"the wrapper {name_of_function(wrap)}"
         with errors_of_parts(config, "while it is built", TAKES, what):
