@@ -33,6 +33,7 @@ from purejaxrl_sac.train import (
 from purejaxrl_sac.types import (
     Agent,
     Algorithm,
+    Curriculum,
     Env,
     EnvState,
     Memory,
@@ -184,6 +185,7 @@ __all__ = [
     "ConfigError",
     "ContinuousSoftQConfig",
     "CrossQConfig",
+    "Curriculum",
     "DQNConfig",
     "DiscreteSACConfig",
     "DroQConfig",

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+import traceback
+import types
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import flax.errors
 import jax
@@ -12,7 +16,18 @@ import jax.numpy as jnp
 from purejaxrl_sac.config import Config, ConfigError, shown
 from purejaxrl_sac.types import Env
 
-ERRORS = (TypeError, ValueError, AttributeError, IndexError, flax.errors.FlaxError)
+ERRORS = (  # of code; those of the machine, such as OSError, are none of them
+    TypeError,
+    ValueError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    NameError,
+    AssertionError,
+    NotImplementedError,
+    flax.errors.FlaxError,
+)
+TAKES = "see purejaxrl_sac.types for what parts take and return"
 
 
 def check_key(key: jax.Array) -> None:
@@ -33,19 +48,102 @@ def check_observations(env: Env, obs: jax.Array) -> None:
 
 
 @contextlib.contextmanager
-def errors_of_parts(config: Config, env: Env) -> Iterator[None]:
-    """Turns an error of an algorithm or one of its parts into a `ConfigError`.
+def errors_of_parts(config: Config, what: str, remedy: str, otherwise: str = "") -> Iterator[None]:
+    """Turns an error of an algorithm, a wrapper or one of its parts into a `ConfigError`.
 
     The original error is its cause, with the place in the code.
+
+    Args:
+        what: what the part was doing, for the message.
+        remedy: what to check, for the message.
+        otherwise: what the message names if the part is not known; empty for the algorithm.
     """
     try:
         yield
     except ConfigError:
         raise
     except ERRORS as error:
-        name = getattr(config.algorithm, "__name__", type(config).__name__)
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        if isinstance(error, AttributeError) and error.obj is config:
+            raise ConfigError(
+                f"{culprit(config, error, otherwise)} needs a field {error.name}, which a"
+                f" {type(config).__name__} does not have: derive your configuration from the class"
+                " that has it"
+            ) from error
+        lines = str(error).strip().splitlines() or [""]
         raise ConfigError(
-            f"{name} fails on observations of shape {env.observation_space.shape}: {lines[0]}"
-            " (check what its networks and other parts take and return: see purejaxrl_sac.types)"
+            f"{culprit(config, error, otherwise)} fails {what}: {type(error).__name__}: {lines[0]}"
+            f" ({remedy})"
         ) from error
+
+
+def culprit(config: Config, error: BaseException, otherwise: str = "") -> str:
+    """What an error comes from, as text: a part, a wrapper, the environment or the algorithm.
+
+    A part is known if the error was raised below its code or by calling it.
+
+    Args:
+        otherwise: what it is if that is not known; empty for the algorithm.
+    """
+    frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    owners = {f"the part {name} of {base_of(config)}": x for name, x in parts_of(config).items()}
+    owners |= {f"the wrapper {name_of_function(x)}": x for x in config.wrappers}
+    if not isinstance(config.env, str):
+        env = getattr(config.env, "env", config.env)  # of one with parameters of its own
+        owners[f"the environment {type(env).__name__}"] = type(env)
+    depths = {text: _depth(frames, _codes(x)) for text, x in owners.items()}
+    deepest = max(depths, key=lambda text: depths[text], default="")
+    if depths.get(deepest, -1) >= 0:
+        return deepest
+    called = (f"{{}}{end}() " for end in ("", ".__init__"))
+    texts = [
+        (text, shape.format(name_of_function(x))) for shape in called for text, x in owners.items()
+    ]
+    if found := [text for text, start in texts if start in str(error)]:
+        return found[0]
+    return otherwise or getattr(config.algorithm, "__name__", type(config).__name__)
+
+
+def parts_of(config: Config) -> dict[str, Any]:
+    """The parts that a composed algorithm was given, by name."""
+    found: dict[str, Any] = {}
+    function: Any = config.algorithm
+    while isinstance(function, functools.partial):
+        found = {**function.keywords, **found}
+        function = function.func
+    return {name: part for name, part in found.items() if callable(part)}
+
+
+def base_of(config: Config) -> str:
+    """The name of the function that a composed algorithm is made of."""
+    function: Any = config.algorithm
+    while isinstance(function, functools.partial):
+        function = function.func
+    return name_of_function(function)
+
+
+def name_of_function(function: Any) -> str:
+    """The name of a function, of what a partial function calls, or of an object's class."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _codes(function: Any) -> set[types.CodeType]:
+    """The code of a function or of a class's methods, with that of all functions inside."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    members = [function, vars(type(function)).get("__call__")]
+    if isinstance(function, type):
+        members = list(vars(function).values())
+    found: set[types.CodeType] = set()
+    waiting = [x.__code__ for x in members if isinstance(x, types.FunctionType)]
+    while waiting:
+        code = waiting.pop()
+        found.add(code)
+        waiting += [x for x in code.co_consts if isinstance(x, types.CodeType)]
+    return found
+
+
+def _depth(frames: Sequence[types.CodeType], codes: set[types.CodeType]) -> int:
+    """The innermost frame whose code is one of these; -1 if none is."""
+    return max((i for i, code in enumerate(frames) if code in codes), default=-1)

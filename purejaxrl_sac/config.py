@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from purejaxrl_sac.types import Algorithm, Wrapper
+from purejaxrl_sac.types import Algorithm, Curriculum, Wrapper
 
 
 class ConfigError(ValueError):
@@ -132,6 +132,9 @@ class Config(struct.PyTreeNode):
     """Environment: a name, or any gymnax `Environment` object."""
     env_params: object = None
     """Parameters of the environment (a traced pytree); None for its defaults."""
+    curriculum: Curriculum | None = static(None)
+    """(params, progress) -> parameters of the environment for the next rollout, see `curriculum`;
+    None for `env_params` throughout. Evaluation always uses `env_params`."""
     dataset: object = None
     """Transitions to learn from instead of the environment's (a traced pytree), see `offline`."""
     total_steps: int = static(100_000, between=(1, 2**53))
@@ -289,6 +292,8 @@ def validate(config: Config) -> None:
         raise ConfigError(f"algorithm is {shown(config.algorithm)}, but must be a function")
     if not (isinstance(config.wrappers, tuple) and all(map(callable, config.wrappers))):
         raise ConfigError(f"wrappers is {shown(config.wrappers)}, but must be a tuple of functions")
+    if not (config.curriculum is None or callable(config.curriculum)):
+        raise ConfigError(f"curriculum is {shown(config.curriculum)}, but must be a function")
     for name in static_fields(type(config)):
         if _is_array(getattr(config, name)):
             raise ConfigError(f"{name} is an array, but must be a Python value")

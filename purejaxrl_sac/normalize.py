@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac import references
+from purejaxrl_sac.config import Config, ConfigError, unknown
 from purejaxrl_sac.returns import discounted_sum
 from purejaxrl_sac.types import Agent, Env, Metrics, PyTree, Sample, Transition, Wrapper, enclosing
 
@@ -221,3 +222,17 @@ def _next(config: Config, state: Any, count: jax.Array) -> Any:
 
 WRAPPERS: dict[str, Wrapper] = {"observations": observations, "rewards": rewards}
 """The wrappers by the names that configuration files and the command line use."""
+
+
+def wrapper(name: str) -> Wrapper:
+    """The wrapper of a listed name or of a reference, which is imported.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name in WRAPPERS:
+        return WRAPPERS[name]
+    if not references.is_reference(name):
+        raise unknown("wrapper", name, WRAPPERS, "name one of your own as file.py:name")
+    found: Wrapper = references.load(name)
+    return found

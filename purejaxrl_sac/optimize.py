@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from purejaxrl_sac.kernels.packing import layout
-from purejaxrl_sac.types import Loss, LossOutput, Metrics, Penalty, PyTree, Scalar
+from purejaxrl_sac.types import Metrics, Penalty, PyTree, Scalar
 
+Aux = TypeVar("Aux")
 LearningRate = jax.Array | float | optax.Schedule
 
 
@@ -43,15 +44,21 @@ def gradient_step(
     return apply_gradients(optimizer, learned, grads), value, aux
 
 
-def penalized(loss: Loss, penalty: Penalty | None) -> Loss:
-    """A loss plus a penalty, with the metrics of both; the loss itself where there is none."""
+def penalized(
+    loss: Callable[[PyTree, Any], tuple[jax.Array, tuple[Aux, Metrics]]], penalty: Penalty | None
+) -> Callable[[PyTree, Any], tuple[jax.Array, tuple[Aux, Metrics]]]:
+    """A loss plus a penalty, with the metrics of both; the loss itself where there is none.
+
+    Args:
+        loss: returns its value and (what else the update needs, metrics), such as a `Loss`.
+    """
     if penalty is None:
         return loss
 
-    def sum_of_both(params: PyTree, inputs: Any) -> LossOutput:
-        value, (priority, metrics) = loss(params, inputs)
+    def sum_of_both(params: PyTree, inputs: Any) -> tuple[jax.Array, tuple[Aux, Metrics]]:
+        value, (aux, metrics) = loss(params, inputs)
         added, more = penalty(params, inputs)
-        return value + added, (priority, {**metrics, **more})
+        return value + added, (aux, {**metrics, **more})
 
     return sum_of_both
 

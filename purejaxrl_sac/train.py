@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_sac import envs, exploration
-from purejaxrl_sac.checks import check_key, errors_of_parts
+from purejaxrl_sac import curriculum, envs, exploration
+from purejaxrl_sac.checks import TAKES, check_key, errors_of_parts, name_of_function
 from purejaxrl_sac.clock import batched, unbatched
 from purejaxrl_sac.config import Config, ConfigError, validate, whole_number
 from purejaxrl_sac.kernels.draws import one_draw
@@ -39,33 +39,33 @@ def build(config: Config) -> tuple[Env, Agent, Memory]:
     """Builds the environment, agent and memory of a configuration, after checking it.
 
     Raises:
-        ConfigError: the configuration cannot run.
+        ConfigError: the configuration cannot run, or its algorithm, a part or a wrapper fails.
     """
     validate(config)
-    env = envs.bind(config.env, config.env_params)
-    try:
+    name = config.env if isinstance(config.env, str) else type(config.env).__name__
+    what = f"the environment {name}"
+    with errors_of_parts(config, "while it is bound", "it needs gymnax's interface", what):
+        env = envs.bind(config.env, config.env_params)
+    with errors_of_parts(config, "while it is built", TAKES):
         built: Any = config.algorithm(config, env)
-        if not (isinstance(built, tuple) and len(built) == 2):
-            raise ConfigError(
-                f"the algorithm returned a {type(built).__name__}, but must return (Agent, Memory)"
-            )
-        agent, memory = built
-        if config.dataset is not None:
-            memory = fixed_memory(config)
-        for wrap in config.wrappers:
-            agent = wrap(config, env, agent)
-            if not isinstance(agent, Agent):
-                raise ConfigError(
-                    f"a wrapper returned a {type(agent).__name__}, but must return an Agent"
-                )
-        return env, agent, memory
-    except AttributeError as error:
-        if error.obj is not config:
-            raise
+    if not (isinstance(built, tuple) and len(built) == 2):
         raise ConfigError(
-            f"the algorithm needs a field {error.name}, which a {type(config).__name__} does not"
-            " have: derive your configuration from the class that has it"
-        ) from None
+            f"the algorithm returned a {type(built).__name__}, but must return (Agent, Memory)"
+        )
+    agent, memory = built
+    if config.dataset is not None:
+        with errors_of_parts(config, "while it is built", "a dataset is set by `offline`"):
+            memory = fixed_memory(config)
+    for wrap in config.wrappers:
+        what = f"the wrapper {name_of_function(wrap)}"
+        with errors_of_parts(config, "while it is built", TAKES, what):
+            agent = wrap(config, env, agent)
+        if not isinstance(agent, Agent):
+            raise ConfigError(
+                f"a wrapper returned a {type(agent).__name__}, but must return an Agent"
+            )
+    curriculum.check(config, env)
+    return env, agent, memory
 
 
 def init(key: jax.Array, config: Config) -> TrainState:
@@ -81,16 +81,21 @@ def init(key: jax.Array, config: Config) -> TrainState:
     """
     check_key(key)
     env, agent, memory = build(config)
-    initial_carry = agent.init_carry(config.num_envs)
+    running = _running(env)
+    with errors_of_parts(config, *running):
+        initial_carry = agent.init_carry(config.num_envs)
     shape = (config.warmup_iterations, config.rollout_length, 2)  # keys of actors, of environments
+
+    step = jnp.int32(0)
 
     def start(key: jax.Array) -> tuple[jax.Array, jax.Array, EnvState, PyTree]:
         key, key_env, key_agent, key_warmup = jax.random.split(key, 4)
-        env_state = env.reset(key_env, config.num_envs)._replace(carry=initial_carry)
+        env_state = curriculum.at(config, env, step).reset(key_env, config.num_envs)
+        env_state = env_state._replace(carry=initial_carry)
         agent_state = agent.init(key_agent, env_state.obs)
         return key, jax.random.split(key_warmup, shape), env_state, agent_state
 
-    with errors_of_parts(config, env):
+    with errors_of_parts(config, *running):
         key, keys, env_state, agent_state = one_draw(start)(key)
 
     def random_action(
@@ -100,30 +105,36 @@ def init(key: jax.Array, config: Config) -> TrainState:
         _, extras, carry = agent.act(key, agent_state, obs, step, carry)
         return one_draw(partial(exploration.random_action, env))(key, obs), extras, carry
 
-    @one_draw
-    def env_step(
-        key: jax.Array, env_state: EnvState, action: jax.Array
-    ) -> tuple[EnvState, Transition, Metrics]:
-        return env.step(jax.random.split(key, config.num_envs), env_state, action)
+    def collect(
+        keys: jax.Array, env_state: EnvState, step: jax.Array
+    ) -> tuple[EnvState, tuple[Transition, Metrics]]:
+        stepped = curriculum.at(config, env, step)
 
-    def step_all(keys: jax.Array, *args: Any) -> tuple[EnvState, Transition, Metrics]:
-        return env_step(keys[0], *args)
+        @one_draw
+        def env_step(
+            key: jax.Array, env_state: EnvState, action: jax.Array
+        ) -> tuple[EnvState, Transition, Metrics]:
+            return stepped.step(jax.random.split(key, config.num_envs), env_state, action)
 
-    collect = partial(
-        envs.rollout, env._replace(step=step_all), actor=random_action, initial_carry=initial_carry
-    )
-    step = jnp.int32(0)
+        def step_all(keys: jax.Array, *args: Any) -> tuple[EnvState, Transition, Metrics]:
+            return env_step(keys[0], *args)
+
+        one = stepped._replace(step=step_all)
+        return envs.rollout(one, keys, env_state, step, random_action, initial_carry)
+
     spec = jax.ShapeDtypeStruct(shape[1:], key.dtype)
-    with errors_of_parts(config, env):
+    with errors_of_parts(config, *running):
         _, (rollout, _) = jax.eval_shape(collect, spec, env_state, step)
         _, stored = jax.eval_shape(agent.process_rollout, agent_state, rollout)
-    state = TrainState(key, step, env_state, agent_state, memory.init(stored))
+        memory_state = memory.init(stored)
+    state = TrainState(key, step, env_state, agent_state, memory_state)
 
     def warm_up(state: TrainState, keys: jax.Array) -> tuple[TrainState, None]:
         collected = collect(keys, state.env, state.step)
         return _add(agent, memory, config, state, collected)[0], None
 
-    return jax.lax.scan(warm_up, state, _repeat_noise(keys, config.noise_repeat))[0]
+    with errors_of_parts(config, *running):
+        return jax.lax.scan(warm_up, state, _repeat_noise(keys, config.noise_repeat))[0]
 
 
 def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState, Metrics]:
@@ -135,6 +146,9 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
         agent's own metrics, averaged over the iteration's updates. Metrics of an actor that is
         updated once in `policy_delay` updates are correct in averages over a multiple of that many
         updates, see `optimize.delayed_update`.
+
+    Raises:
+        ConfigError: the configuration cannot run, or a part of the algorithm fails.
     """
     env, agent, memory = build(config)
     initial_carry = agent.init_carry(config.num_envs)
@@ -150,7 +164,10 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
 
         state = state._replace(key=key)
         if config.dataset is None:
-            collected = envs.rollout(env, keys_collect, state.env, state.step, act, initial_carry)
+            stepped = curriculum.at(config, env, state.step)
+            collected = envs.rollout(
+                stepped, keys_collect, state.env, state.step, act, initial_carry
+            )
             state, episodes = _add(agent, memory, config, state, collected)
         else:
             state, episodes = _without_rollout(config, state)
@@ -174,7 +191,8 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
         return state._replace(agent=agent_state, memory=memory_state), {**episodes, **metrics}
 
     state = batched(state)._replace(step=unbatched(state.step))
-    return packed_scan(iteration, state, length=iterations)
+    with errors_of_parts(config, *_running(env)):
+        return packed_scan(iteration, state, length=iterations)
 
 
 def train(key: jax.Array, config: Config, every: int = 1) -> tuple[TrainState, Metrics]:
@@ -291,6 +309,14 @@ def seed_state(state: TrainState, seed: int) -> TrainState:
     parts = (state.key, state.env, state.agent, state.memory)
     key, env, agent, memory = jax.tree.map(lambda x: x[seed], parts)
     return TrainState(key, step, env, agent, memory)
+
+
+def _running(env: Env) -> tuple[str, str]:
+    """What parts do in a run, and what to check if they fail, for `errors_of_parts`."""
+    return (
+        f"on observations of shape {env.observation_space.shape}",
+        "check what its networks and other parts take and return: see purejaxrl_sac.types",
+    )
 
 
 def _keys(key: jax.Array, config: Config) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:

@@ -217,6 +217,13 @@ class Wrapper(Protocol):
         """(config, env, Agent) -> Agent, such as `normalize.observations`."""
 
 
+class Curriculum(Protocol):
+    def __call__(self, params: Any, progress: jax.Array, /) -> Any:
+        """(the environment's parameters, progress in [0, 1), traced) -> parameters of the same
+        type and shapes for the next rollout, see `curriculum`.
+        """
+
+
 # --- environments ---------------------------------------------------------------------------------
 
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import pytest
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import ConfigError
+from purejaxrl_sac import ConfigError, mdp
+from purejaxrl_sac.envs.tabular import Tabular
 from tests.conftest import small
 
 
@@ -101,3 +102,81 @@ def test_metrics_in_groups():
         assert jnp.allclose(grouped[name], jnp.array(parts), rtol=1e-6)
     last = metrics["loss"][(count - 1) * groups :].mean()
     assert jnp.allclose(grouped["loss"][-1], last, rtol=1e-5)
+
+
+def fails(*_, **__):
+    raise KeyError("no such thing\nand more")
+
+
+def closes_over_a_failure(*arguments):
+    def init(*_):
+        raise AttributeError("nothing here")
+
+    network = wrong(*arguments)
+    network.__class__ = type("Broken", (TwoOutputs,), {"init": init})
+    return network
+
+
+def takes_nothing():
+    return None
+
+
+def fails_in_update(params, inputs):
+    return inputs.no_such_field
+
+
+class BrokenSpaces(Tabular):
+    def action_space(self, params=None):
+        raise ZeroDivisionError("no actions")
+
+
+class BrokenStep(Tabular):
+    def step_env(self, key, state, action, params):
+        return state.no_such_field
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": fails}, r"the part network of dqn fails while it is built: KeyError: .*types"),
+        ({"network": takes_nothing}, "the part network of dqn fails .* takes 0 positional"),
+        ({"head": takes_nothing}, "the part head of dqn fails .* TypeError"),
+        ({"no_such_part": fails}, "DQNConfig fails while it is built: TypeError: .*no_such_part"),
+        ({"wrappers": (fails,)}, "the wrapper fails fails while it is built: KeyError"),
+        ({"wrappers": (takes_nothing,)}, "the wrapper takes_nothing fails while it is built"),
+        ({"wrappers": (partial(fails, 1),)}, "the wrapper fails fails while it is built"),
+        ({"algorithm": fails}, "fails fails while it is built: KeyError"),
+        ({"env": BrokenSpaces(mdp.chain(3))}, "the environment BrokenSpaces fails .*no actions"),
+    ],
+)
+def test_what_fails_while_it_is_built_is_named(changes, message):
+    config = small("dqn")
+    fields = {"algorithm", "wrappers", "env"}
+    if not changes.keys() & fields:
+        changes = {"algorithm": partial(config.algorithm, **changes)}
+    config = config.replace(**changes)
+    for function in (
+        lambda: prl.build(config),
+        lambda: prl.make_train(config),
+        lambda: prl.init(jax.random.key(0), config),
+        lambda: prl.experiment.run(config, out="never_written"),
+    ):
+        with pytest.raises(ConfigError, match=message) as error:
+            function()
+        assert "\n" not in str(error.value) and error.value.__cause__ is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": closes_over_a_failure}, "the part network of dqn fails on observations"),
+        ({"loss": fails_in_update}, "the part loss of dqn fails on observations of shape"),
+        ({"env": BrokenStep(mdp.chain(3))}, "the environment BrokenStep fails on observations"),
+    ],
+)
+def test_what_fails_in_a_run_is_named(changes, message):
+    config = small("dqn")
+    if "env" not in changes:
+        changes = {"algorithm": partial(config.algorithm, **changes)}
+    with pytest.raises(ConfigError, match=message):
+        prl.make_train(config.replace(**changes))(jax.random.key(0))

@@ -30,6 +30,14 @@ max_steps_in_episode = 7
 """
 
 
+def mine(config, env, agent):
+    return agent
+
+
+class Wrapped(prl.DQNConfig):
+    wrappers: tuple = prl.static((normalize.rewards, mine))
+
+
 def parsed(arguments, kind=TrainOptions):
     command, algorithm, *flags = config_files.expanded(arguments)
     return parse_with_preset(kind, command, algorithm, flags)
@@ -83,6 +91,11 @@ def test_other_command_lines_are_left_alone():
         ("algorithm = 'dqn'\n[x]\na = 1", "has a table x: tables are env_params"),
         ("algorithm = 'dqn'\nseeds = 2020-01-01", "is neither text nor a number"),
         ("algorithm = 'dqn'\nlearning_rte = 1", "--learning-rate"),
+        ("algorithm = 'dqn'\nseeds = false", "x.toml: seeds is false, but takes another value"),
+        ("algorithm = 'dqn'\ngamma = false", "x.toml: gamma is false, but takes another value"),
+        ("algorithm = 'dqn'\nnormalize = true", "normalize is true, but takes another value"),
+        ("algorithm = 'dqn'\nquit = false", "--quiet"),
+        ("algorithm = 'a:b'\ngamma = false", "names code, a:b"),
         ("algorithm = 'dkn'", "did you mean dqn"),
         ("algorithm = 'fork.py:X'", r"names code, fork.py:X \(.*fork.py\): add --trust"),
         ("algorithm = 'dqn'\nlog = ['a:b']", r"names code, a:b \(module a\): add --trust"),
@@ -104,6 +117,38 @@ def test_config_without_a_file(capsys):
     assert "--config needs a file" in capsys.readouterr().err
 
 
+class Switched(prl.DQNConfig):
+    on: bool = prl.static(True)
+    off: bool = prl.static(False)
+
+
+def test_true_and_false_are_values_of_switches(tmp_path):
+    path = tmp_path / "x.toml"
+    line = ["train", f"{__name__}:Switched", f"--config={path}"]
+    for on, off in ((True, True), (True, False), (False, True), (False, False)):
+        path.write_text(f"on = {str(on).lower()}\noff = {str(off).lower()}\nquiet = false\n")
+        options = parsed(line)
+        assert (options.config.on, options.config.off, options.running.quiet) == (on, off, False)
+        assert parsed([*line, "--off", "--no-on"]).config.on is False
+    path.write_text("quiet = true\ndry_run = true\n")
+    options = parsed(line)
+    assert options.running.quiet and options.dry_run
+
+
+def test_wrappers_of_a_fork_remain_unless_others_are_given():
+    def wrappers(*flags):
+        found = parsed(["train", f"{__name__}:Wrapped", *flags]).config.wrappers
+        return [x.__name__ for x in found]
+
+    assert wrappers() == wrappers("--seeds=2") == ["rewards", "mine"]
+    assert wrappers("--normalize", "observations") == ["observations"]
+    other = ["--wrap", f"{__name__}:mine", "observations"]
+    assert wrappers(*other) == ["rewards", "mine", "observations"]
+    assert wrappers("--normalize", *other[:0], *other) == ["mine", "observations"]
+    with pytest.raises(ConfigError, match="no wrapper is called observation: did you mean"):
+        wrappers("--wrap", "observation")
+
+
 def test_a_sweep_as_a_file(tmp_path):
     path = tmp_path / "sweep.toml"
     path.write_text(FILE + "[grid]\ngamma = [0.8, 0.9]\nhidden_sizes = [[4, 4], [8]]\n")
@@ -120,6 +165,10 @@ def test_a_sweep_as_a_file(tmp_path):
             wrappers=(normalize.observations, normalize.rewards)
         ),
         small("dqn").replace(algorithm=partial(dqn.dqn, bootstrap=dqn.double)),
+        small("dqn").replace(wrappers=(mine,)),
+        small("dqn").replace(wrappers=(normalize.rewards, mine, normalize.observations)),
+        small("dqn").replace(wrappers=(mine, normalize.rewards)),
+        small("dqn").replace(wrappers=(normalize.rewards, normalize.observations, mine)),
         small("sac", actor_learning_rate=None),
     ],
     ids=lambda config: configuration.of_config(config)["algorithm"],

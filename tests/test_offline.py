@@ -13,7 +13,11 @@ import pytest
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, cli, mdp, normalize
 from purejaxrl_sac.agents import conservative, sac, td3
-from purejaxrl_sac.agents.conservative import ConservativeDQNConfig, ConservativeSACConfig
+from purejaxrl_sac.agents.conservative import (
+    ConservativeCrossQConfig,
+    ConservativeDQNConfig,
+    ConservativeSACConfig,
+)
 from purejaxrl_sac.experiment.runs import datasets
 from purejaxrl_sac.mdp import dynamic_programming
 from tests.conftest import small
@@ -119,7 +123,7 @@ def test_the_penalty_of_continuous_actions_estimates_an_integral():
     np.testing.assert_allclose(found, 3 * metrics["conservative_gap"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["sac", "td3", "sac_v1", "tqc", "discrete_sac", "dqn"])
+@pytest.mark.parametrize("name", ["sac", "td3", "sac_v1", "tqc", "crossq", "discrete_sac", "dqn"])
 def test_a_penalty_is_part_of_the_loss(name):
     """The gradient of w |theta|^2 / 2 shrinks the critics' parameters by lr w, with plain steps."""
 
@@ -139,6 +143,53 @@ def test_a_penalty_is_part_of_the_loss(name):
         return sum(float(jnp.square(x).sum()) for x in jax.tree.leaves(params))
 
     assert norm(state) < norm(plain)
+
+
+def test_the_penalty_of_crossq_has_running_statistics():
+    """Its critics are those that the actor maximises, its samples those of the exploring policy."""
+    inputs = []
+
+    def penalty(params, given):
+        inputs.append(given)
+        networks, state = given.networks, given.state
+        q = networks.critic(params, given.batch.obs, given.batch.action)
+        action, log_prob = networks.sample(key, state.actor.params, given.batch.obs)
+        return 0.0 * q.sum(), {"seen": q.min(0), "action": action, "log_prob": log_prob}
+
+    key = jax.random.key(3)
+    config = small("crossq").replace(algorithm=partial(prl.crossq, penalty=penalty))
+    state = jax.jit(prl.make_train(config))(jax.random.key(0))[0]
+    _, agent, memory = prl.build(config)
+    draw = memory.draw(jax.random.key(1), state.memory, state.step, 1)
+    sample = memory.sample(state.memory, jax.tree.map(lambda x: x[0], draw))
+    _, _, metrics = agent.update(jax.random.key(2), state.agent, sample, jnp.int32(0))
+    batch = sample.transition
+    expected = agent.q_values(state.agent, batch.obs, batch.action)
+    np.testing.assert_allclose(metrics["seen"], expected, rtol=1e-5)
+    acted, _, _ = agent.act(key, state.agent, batch.obs, state.step, ())
+    np.testing.assert_allclose(metrics["action"], acted, atol=1e-5)
+    assert metrics["log_prob"].shape == expected.shape
+    keys = [inputs[-1].key, *inputs[-1].keys]
+    assert len({tuple(np.asarray(jax.random.key_data(k)).tolist()) for k in keys}) == 7
+
+
+def test_crossq_is_conservative_on_a_dataset():
+    """log of the integral of exp Q - Q of the data is smaller with a larger weight."""
+    config = small("sac")
+    state = jax.jit(prl.init)(jax.random.key(0), config)
+    data = prl.record_dataset(jax.random.key(1), config, state, 1, policy=prl.policy)
+    config = ConservativeCrossQConfig(
+        env="Pendulum-v1", hidden_sizes=(16,), critic_hidden_sizes=(16,), batch_size=64,
+        num_updates=100, total_steps=10,
+    )  # fmt: skip
+    config = prl.offline(config, data)
+    train = jax.jit(prl.train)
+
+    def gap(weight):
+        _, metrics = train(jax.random.key(2), config.replace(conservative_weight=weight))
+        return float(metrics["conservative_gap"][-1])
+
+    assert gap(5.0) < gap(0.0) - 0.1
 
 
 def test_a_dataset_of_a_policy(tmp_path):

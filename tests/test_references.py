@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import ConfigError, cli, references
+from purejaxrl_sac import ConfigError, cli, normalize, references
 from purejaxrl_sac.agents import dqn
 from purejaxrl_sac.agents.q_learning import q_learning
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
@@ -148,7 +148,24 @@ def test_what_needs_no_code_imports_none(command, forgotten):
 def test_a_run_is_read_where_its_code_is_named_again(forgotten, capsys):
     given = ["--algorithm=fork_of_q.py:OptimisticConfig", "--env=fork_of_q.py:Corridor"]
     assert cli.main(["eval", "runs/run", *given]) == 2
-    assert "its wrappers is custom code" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "its wrappers is custom code" in error and "wrappers=... (--wrap)" in error
+    wrap = ["--wrap", "fork_of_q.py:identity"]
+    commands = COMMANDS | {"export": ["export", "runs/run", "--out=other_policy"]}
+    commands["render"] = ["render", "runs/run", "--out=other.gif"]
+    for name in ("eval", "render", "export"):
+        assert cli.main([*commands[name], *given, *wrap]) == 0
+    assert cli.main(["eval", "runs/run", *given, "--wrap", "fork_of_q.py:nothing"]) == 2
+    assert "wrappers is ['fork_of_q:nothing'], but was" in capsys.readouterr().err
+    shutil.copytree("runs/run", "runs/again")
+    resume = ["resume", "runs/again", "--steps=480", "--quiet", "--no-cache", *given, *wrap]
+    assert cli.main(resume) == 2
+    assert "its measures are custom code" in capsys.readouterr().err
+    assert cli.main([*resume, "--measure", "time=fork_of_q.py:clock"]) == 2
+    assert "measure has time, but the run has clock" in capsys.readouterr().err
+    assert cli.main([*resume, "--measure", "clock=fork_of_q.py:clock"]) == 0
+    row = json.loads(Path("runs/again/metrics.jsonl").read_text().splitlines()[-1])
+    assert row["steps"] == 480 and row["clock"] == [240, 240]
     parts = ("OptimisticConfig", "Corridor", "identity")
     kind, corridor, identity = (references.load(f"fork_of_q.py:{name}") for name in parts)
     code = {"algorithm": kind, "env": corridor()}
@@ -161,6 +178,23 @@ def test_a_run_is_read_where_its_code_is_named_again(forgotten, capsys):
         prl.experiment.load("runs/run", algorithm="q_learning", trust=True)
     with pytest.raises(ConfigError, match=r"env is chain"):
         prl.experiment.load("runs/run", env="chain", trust=True)
+
+
+def test_own_wrappers_stay_between_those_of_the_package():
+    wrappers = (normalize.rewards, plain_wrapper, normalize.observations)
+    config = small("dqn").replace(wrappers=wrappers)
+    data = json.loads(json.dumps(record.config_to_dict(config)))
+    reference = data["recipe"]["wrappers"][1]
+    for given in ([reference], config.wrappers, ["rewards", reference, "observations"]):
+        found = record.config_from_dict(data, record.Given(wrappers=given))
+        assert [x.__name__ for x in found.wrappers] == ["rewards", "plain_wrapper", "observations"]
+    two = record.config_from_dict(data, record.Given(wrappers=[reference, reference]))
+    with pytest.raises(ConfigError, match="wrappers is"):
+        record.check_equal(two, data, Path("run"))
+
+
+def plain_wrapper(config, env, agent):
+    return agent
 
 
 def test_a_changed_file_is_named(forgotten):
@@ -229,12 +263,14 @@ def test_damaged_recipes_are_one_line(changes, trust, forgotten):
         (["--log", "fork_of_q.py:broken"], "the logger broken cannot be made"),
         (["--log", "fork_of_q.py:nothing"], "the logger nothing is None, but must be"),
         (["--wrap", "fork_of_q.py:nothing"], "a wrapper returned a NoneType"),
+        (["--wrap", "fork_of_q.py:broken"], "the wrapper broken fails while it is built"),
     ],
 )
-def test_loggers_and_wrappers_that_are_none(flags, message, forgotten, capsys):
+def test_loggers_and_wrappers_that_fail(flags, message, forgotten, capsys):
     line = ["train", "q_learning", "--env=chain", "--quiet", "--no-cache", "--out=none", *TRAIN]
     assert cli.main([*line, *flags]) == 2
-    assert message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
     assert not Path("none").exists()
 
 
@@ -262,6 +298,9 @@ def test_parts_are_named_on_the_command_line(forgotten, capsys):
     assert "did you mean bootstrap?" in capsys.readouterr().err
     assert cli.main([*arguments, "--parts", "loss=fork_of_q.py:BONUS"]) == 2
     assert "loss is 0.25, but must be a function" in capsys.readouterr().err
+    assert cli.main([*arguments, "--parts", "network=fork_of_q.py:clock"]) == 2
+    error = capsys.readouterr().err
+    assert "the part network of dqn fails while it is built" in error and error.count("\n") == 1
     config = cli.parse_with_preset(cli.TrainOptions, "train", "dqn", ["--parts", part]).config
     assert config.algorithm.keywords == {"bootstrap": dqn.double}
 

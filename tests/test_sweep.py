@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import pickle
+import shutil
 import signal
 from pathlib import Path
 
@@ -291,3 +292,116 @@ def test_figures_of_categories_samples_and_missing_scores(tmp_path):
     sensitivity.write_figures(found[:1], np.ones((1, 2)), 0, one)
     sensitivity.write_figures(found, np.full((20, 2), np.nan), None, one)
     assert not list(one.iterdir())
+
+
+def visited(state):
+    return (state.agent.q != 0).sum()
+
+
+def time_and_rate(state):
+    return state.step * 1.0
+
+
+MEASURES = {"visited": visited, "time": time_and_rate}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A finished sweep with measures, which no test may modify."""
+    path = tmp_path_factory.mktemp("sweep") / "measured"
+    return sweep.run(TINY, RATES, out=path, max_lanes=4, measure=MEASURES, **SHORT)
+
+
+def read_csv(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweep_measures_every_point(measured, whole):
+    np.testing.assert_array_equal(measured.scores, whole.scores)
+    path = measured.path
+    for name in ("00000-00001", "00002-00002"):
+        run = prl.experiment.load(path / "batches" / name)
+        expected = [[float(visited(run.seed_state(i)))] for i in range(run.plan.lanes)]
+        np.testing.assert_array_equal(run.metrics["visited"][-1:].T, expected)
+        steps = run.metrics["steps"] / TINY.num_envs
+        np.testing.assert_array_equal(run.metrics["time"].T, [steps] * run.plan.lanes)
+        first = int(name[:5])
+        found = measured.measures["visited"][first : first + run.plan.lanes // 2]
+        np.testing.assert_array_equal(found.ravel(), run.metrics["visited"][-1])
+    rows = read_csv(path / "seeds.csv")
+    assert [float(row["visited"]) for row in rows] == measured.measures["visited"].ravel().tolist()
+    for i, row in enumerate(read_csv(path / "table.csv")):
+        expected = sweep.score_statistics(measured.measures["visited"][i])
+        assert [float(row[f"visited_{x}"]) for x in ("iqm", "low", "high")] == [
+            expected[x] for x in ("iqm", "low", "high")
+        ]
+    for name in ("sensitivity.png", "sensitivity-visited.png", "sensitivity-time.png"):
+        assert (path / name).stat().st_size > 10_000
+    assert "visited" in prl.experiment.load(path / "best").metrics
+    assert set(json.loads((path / "sweep.json").read_text())["measures"]) == {"visited", "time"}
+
+
+def test_a_stopped_sweep_measures_again(measured, tmp_path):
+    path = tmp_path / "sweep"
+    reporter = Recorder(stop_after=2)
+    options = {"max_lanes": 4, "reporter": lambda: reporter}
+    with pytest.raises(StoppedError):
+        sweep.run(TINY, RATES, out=path, measure=MEASURES, **options, **SHORT)
+    reporter.stop_after = 100
+    with pytest.raises(ConfigError, match="its measures are custom code"):
+        sweep.resume(path, **options)
+    with pytest.raises(ConfigError, match="measure has time, but the run has visited, time"):
+        sweep.resume(path, measure={"time": time_and_rate}, **options)
+    found = sweep.resume(path, measure=MEASURES, **options)
+    for name in ("table.csv", "seeds.csv"):
+        assert (path / name).read_text() == (measured.path / name).read_text()
+    np.testing.assert_array_equal(found.measures["visited"], measured.measures["visited"])
+    assert sweep.resume(path, trust=True).measures.keys() == MEASURES.keys()
+
+
+def test_bad_measures_of_sweeps_are_one_line(tmp_path):
+    def vector(state):
+        return state.agent.q
+
+    for name, function, message in (
+        ("learning_rate", visited, "learning_rate is a column of the sweep already"),
+        ("seed", visited, "seed is a column of the sweep already"),
+        ("a", vector, "the measure a must return one number"),
+        ("a", lambda state: state.nothing, "the measure a fails"),
+        ("steps", visited, "steps is a metric already"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            sweep.run(TINY, RATES, out=tmp_path / "x", measure={name: function}, **SHORT)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_measure_without_its_last_row_is_missing(measured, tmp_path):
+    path = tmp_path / "copy"
+    shutil.copytree(measured.path, path)
+    rows = path / "batches" / "00000-00001" / "metrics.jsonl"
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.warns(UserWarning, match="are missing"):
+        found = sweep.read_measure(path, measured.sweep, "visited")
+    assert np.isnan(found[:2]).all() and (found[2] == measured.measures["visited"][2]).all()
+
+
+MEASURE_OF_SWEEP = "def visited(state):\n    return (state.agent.q != 0).sum()\n"
+
+
+def test_the_command_line_measures_sweeps(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("measure_of_sweep.py").write_text(MEASURE_OF_SWEEP)
+    line = ["sweep", "q_learning", "--env=chain", "--steps=240", "--seeds=2", "--episodes=4"]
+    line += ["--chunks=2", "--grid", "gamma=0.8,0.9", "--fresh-seeds=0", "--no-cache", "--quiet"]
+    measure = ["--measure", "visited=measure_of_sweep.py:visited"]
+    assert cli.main([*line, *measure, "--out=sweep"]) == 0
+    text = Path("sweep/table.csv").read_text()
+    assert "visited_iqm" in text and Path("sweep/sensitivity-visited.png").exists()
+    shutil.rmtree("sweep/batches")
+    capsys.readouterr()
+    resume = ["resume", "sweep", "--no-cache", "--quiet"]
+    assert cli.main(resume) == 2
+    assert "its measures are custom code, measure_of_sweep.py:visited" in capsys.readouterr().err
+    assert cli.main([*resume, *measure]) == 0 and Path("sweep/table.csv").read_text() == text
+    assert cli.main([*resume, "--trust"]) == 0

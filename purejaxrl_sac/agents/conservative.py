@@ -1,9 +1,10 @@
 """Penalties on critics, and those of conservative Q-learning (CQL, Kumar et al. 2020, 2006.04779).
 
-A penalty is a part of SAC, its relatives and DQN: a function of the critics' parameters and the
-loss's inputs (observations, actions, policy samples), whose value is added to the loss:
+A penalty is a part of SAC, its relatives, CrossQ and DQN: a function of the critics' parameters and
+the loss's inputs (observations, actions, policy samples), whose value is added to the loss:
 
     partial(sac, penalty=conservative_critics)
+    partial(crossq, penalty=conservative_critics)
     partial(dqn, penalty=conservative_values)
 
 CQL(H) lowers the values of all actions and raises those of the dataset,
@@ -14,12 +15,13 @@ CQL(H) lowers the values of all actions and raises those of the dataset,
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac import losses
-from purejaxrl_sac.agents import dqn, sac
+from purejaxrl_sac.agents import crossq, dqn, sac
 from purejaxrl_sac.config import Config, static, traced
 from purejaxrl_sac.types import Algorithm, Metrics, PyTree
 
@@ -40,18 +42,21 @@ def conservative_values(params: PyTree, inputs: dqn.LossInputs) -> tuple[jax.Arr
     return inputs.config.conservative_weight * penalty, {"conservative_gap": penalty}
 
 
-def conservative_critics(params: PyTree, inputs: sac.LossInputs) -> tuple[jax.Array, Metrics]:
+def conservative_critics(
+    params: PyTree, inputs: sac.LossInputs | crossq.LossInputs
+) -> tuple[jax.Array, Metrics]:
     """The same for continuous actions, summed over critics.
 
     The integral is estimated from `conservative_samples` uniform actions and as many of the policy
     at s and at s', each weighted by the inverse of its density (appendix F).
     """
-    config, networks, state, batch, weight, _, keys = inputs
+    config: Any = inputs.config
+    networks, batch, keys = inputs.networks, inputs.batch, inputs.keys
     samples = config.conservative_samples
     dim = batch.action.shape[-1]
 
     def of_policy(key: jax.Array, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.vmap(lambda key: networks.sample(key, state.actor.params, obs))(
+        return jax.vmap(lambda key: networks.sample(key, inputs.state.actor.params, obs))(
             jax.random.split(key, samples)
         )
 
@@ -68,12 +73,13 @@ def conservative_critics(params: PyTree, inputs: sac.LossInputs) -> tuple[jax.Ar
     count = len(actions)
     integral = jax.nn.logsumexp(q - log_density[:, None], 0) - jnp.log(count)
     gap = (integral - networks.critic(params, batch.obs, batch.action)).sum(0)
-    penalty = (weight * gap).mean()
+    penalty = (inputs.weight * gap).mean()
     return config.conservative_weight * penalty, {"conservative_gap": penalty}
 
 
 conservative_dqn = partial(dqn.dqn, penalty=conservative_values)
 conservative_sac = partial(sac.sac, penalty=conservative_critics)
+conservative_crossq = partial(crossq.crossq, penalty=conservative_critics)
 
 
 class ConservativeDQNConfig(dqn.DQNConfig, Conservative):
@@ -82,11 +88,22 @@ class ConservativeDQNConfig(dqn.DQNConfig, Conservative):
     algorithm: Algorithm = static(conservative_dqn)
 
 
-class ConservativeSACConfig(sac.SACConfig, Conservative):
-    """Configuration of SAC with a conservative penalty."""
+class ConservativeCritics(Conservative):
+    """Fields of the conservative penalty on continuous actions."""
 
-    algorithm: Algorithm = static(conservative_sac)
     conservative_weight: float = 5.0
     """w: weight of the conservative penalty."""
     conservative_samples: int = static(10, at_least=1)
     """Actions drawn from each of three distributions to estimate the integral over actions."""
+
+
+class ConservativeSACConfig(sac.SACConfig, ConservativeCritics):
+    """Configuration of SAC with a conservative penalty."""
+
+    algorithm: Algorithm = static(conservative_sac)
+
+
+class ConservativeCrossQConfig(crossq.CrossQConfig, ConservativeCritics):
+    """Configuration of CrossQ with a conservative penalty."""
+
+    algorithm: Algorithm = static(conservative_crossq)

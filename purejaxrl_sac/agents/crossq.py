@@ -32,7 +32,10 @@ from purejaxrl_sac.agents.common import (
 from purejaxrl_sac.agents.off_policy import encoded, replay_storage, uniform_replay
 from purejaxrl_sac.agents.sac import (
     ContinuousConfig,
+    Keys,
+    Networks,
     default_temperature_optimizer,
+    minimum,
     temperature_gradient,
 )
 from purejaxrl_sac.config import ConfigError, static
@@ -49,6 +52,7 @@ from purejaxrl_sac.optimize import (
     gradient_step,
     is_due,
     linear_decay,
+    penalized,
     start,
     where,
 )
@@ -64,6 +68,7 @@ from purejaxrl_sac.types import (
     Memory,
     Metrics,
     Network,
+    Penalty,
     PyTree,
     Sample,
     Transition,
@@ -92,6 +97,30 @@ class LossInputs(NamedTuple):
     batch: Transition  # [B]; `obs` and `next_obs` are features
     weight: jax.Array  # [B], or a scalar
     key: jax.Array
+
+    @property
+    def networks(self) -> Networks:
+        """The networks as those of `sac.LossInputs`, for penalties.
+
+        They normalise by the running statistics, as the critics that the actor maximises do.
+        """
+        state = self.state
+
+        def sample(key: jax.Array, params: PyTree, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+            variables = {"params": params, **state.actor_stats}
+            return sample_action(key, self.actor.apply(variables, obs))
+
+        def critic(
+            params: PyTree, obs: jax.Array, action: jax.Array, dropout: jax.Array | None = None
+        ) -> jax.Array:
+            return self.critic.apply({"params": params, **state.critic_stats}, obs, action)
+
+        return Networks(sample, critic, minimum(self.config))
+
+    @property
+    def keys(self) -> Keys:
+        """Keys as those of `sac.LossInputs`, for penalties; independent of the loss's own."""
+        return Keys(*jax.random.split(jax.random.fold_in(self.key, 1), 6))
 
 
 class NormalizedMLP(nn.Module):
@@ -159,8 +188,8 @@ def sample_action(key: jax.Array, outputs: Any) -> tuple[jax.Array, jax.Array]:
 
 def critic_loss(
     params: PyTree, inputs: LossInputs
-) -> tuple[jax.Array, tuple[PyTree, jax.Array, Metrics]]:
-    """J_Q over a joint batch; also new statistics, priority [B] and metrics."""
+) -> tuple[jax.Array, tuple[tuple[PyTree, jax.Array], Metrics]]:
+    """J_Q over a joint batch; also new statistics with priority [B], and metrics."""
     config, actor, critic, state, batch, weight, key = inputs
     outputs = actor.apply({"params": state.actor.params, **state.actor_stats}, batch.next_obs)
     next_action, next_log_prob = sample_action(key, outputs)
@@ -174,7 +203,7 @@ def critic_loss(
     next_value = soft.soft_value(next_q, next_log_prob, jnp.exp(state.log_alpha.params))
     target = td.td_target(batch.reward, batch.discount, config.gamma, next_value)
     loss = (weight * soft.soft_critic(q, target)).mean()
-    return loss, (stats, jnp.abs(target - q).mean(0), {"critic_loss": loss, "q": q.mean()})
+    return loss, ((stats, jnp.abs(target - q).mean(0)), {"critic_loss": loss, "q": q.mean()})
 
 
 def actor_loss(
@@ -196,6 +225,7 @@ def crossq(
     *,
     actor: MakeActor = normalized_actor,
     critics: MakeCritics = normalized_critics,
+    penalty: Penalty | None = None,
     actor_optimizer: MakeOptimizer = actor_optimizer_with_less_momentum,
     critic_optimizer: MakeOptimizer = critic_optimizer_with_less_momentum,
     temperature_optimizer: MakeOptimizer = default_temperature_optimizer,
@@ -203,6 +233,10 @@ def crossq(
     memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
     """CrossQ, with a learned or fixed temperature; the parts are those of `sac`.
+
+    Args:
+        penalty: added to the critics' loss, such as `conservative.conservative_critics`; there,
+            critics normalise by the running statistics.
 
     Raises:
         ConfigError: the environment's actions are discrete.
@@ -213,6 +247,7 @@ def crossq(
     delay, target_entropy = config.policy_delay, config.target_entropy_per_dim * action_dim
     optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)
     optimize_temperature = temperature_optimizer(config)
+    critics_loss = penalized(critic_loss, penalty)
 
     def init(key: jax.Array, obs: jax.Array) -> CrossQState:
         key_actor, key_critic = jax.random.split(key)
@@ -249,8 +284,8 @@ def crossq(
         batch = encoded(sample.transition, encode)
         inputs = LossInputs(config, actor_net, critic, state, batch, sample.weight, key_next)
 
-        new_critic, _, (critic_stats, priority, metrics) = gradient_step(
-            optimize_critic, state.critic, critic_loss, inputs
+        new_critic, _, ((critic_stats, priority), metrics) = gradient_step(
+            optimize_critic, state.critic, critics_loss, inputs
         )
         after = state._replace(critic=new_critic, critic_stats=critic_stats)
 

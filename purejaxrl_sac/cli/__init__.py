@@ -146,11 +146,11 @@ def dispatch(arguments: list[str]) -> None:
             results.print_preset(named)
         case ["train", algorithm, *flags]:
             training.train(parse_with_preset(TrainOptions, "train", algorithm, flags))
-        case ["sweep", algorithm, *flags] if not algorithm.startswith("-"):
-            training.sweep(parse_with_preset(SweepOptions, "sweep", algorithm, flags))
-        case ["sweep", *_]:
+        case ["sweep"] | ["sweep", "-h" | "--help"]:
             print("usage: purejaxrl-sac sweep ALGORITHM --grid FIELD=VALUE,VALUE [flags]")
             print("every flag of an algorithm: purejaxrl-sac sweep sac --help")
+        case ["sweep", algorithm, *flags]:
+            training.sweep(parse_with_preset(SweepOptions, "sweep", algorithm, flags))
         case [command, *flags] if command in COMMANDS:
             COMMANDS[command](command, flags)
         case [command, *_]:

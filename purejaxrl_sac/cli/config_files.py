@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tomllib
 from collections.abc import Iterator
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from purejaxrl_sac import references
+from purejaxrl_sac.agents import configuration
+from purejaxrl_sac.cli.options import EngineOptions, RunOptions, SweepOptions, TrainOptions
 from purejaxrl_sac.config import ConfigError, shown
 
 TABLES = ("env_params", "parts", "measure", "grid", "range")  # name -> value, as flags NAME=VALUE
-CODE = ("env", "wrap", "parts", "measure", "log")  # flags whose values may be imported
+CODE = ("env", "wrap", "curriculum", "parts", "measure", "log")  # flags whose values are imported
 
 
 def expanded(arguments: list[str]) -> list[str]:
@@ -48,8 +51,12 @@ def expanded(arguments: list[str]) -> list[str]:
     if algorithm is None:
         raise ConfigError(f"{path} has no algorithm: add one, or give it before --config")
     words = []
+    switches = {}  # that the algorithm may have
     for name, value in contents.items():
         _check_key(path, name)
+        if isinstance(value, bool) and name not in _options(bool_only=True):
+            switches[name] = value
+            continue
         found = list(_flag(path, name, value, rest))
         words += found
         if name in CODE:  # of "name=reference" in a table, what follows
@@ -57,7 +64,39 @@ def expanded(arguments: list[str]) -> list[str]:
     if not trusted and (named := [*filter(references.is_reference, code)]):
         places = ", ".join(f"{x} ({references.location(x)})" for x in named)
         raise ConfigError(f"{path} names code, {places}: add --trust to import it")
+    for name, on in switches.items():
+        if not _is_given(name, rest):
+            words += _switch(path, algorithm, name, on)
     return [command, algorithm, *words, *rest]
+
+
+def _options(*, bool_only: bool = False) -> set[str]:
+    """The names of the options of `train` and `sweep`, apart from the algorithm's fields."""
+    kinds = (TrainOptions, SweepOptions, RunOptions, EngineOptions)
+    found = {field.name: field.type for kind in kinds for field in dataclasses.fields(kind)}
+    return {name for name, kind in found.items() if kind == "bool" or not bool_only}
+
+
+def _switch(path: Path, algorithm: str, name: str, value: bool) -> list[str]:
+    """A true or false field of an algorithm's configuration as a flag; none for its default.
+
+    Raises:
+        ConfigError: what has this name is not true or false.
+    """
+    config = configuration(algorithm)
+    default = getattr(config, name, None)
+    flag = name.replace("_", "-")
+    if isinstance(default, bool):
+        return [] if value is default else [f"--{flag}" if value else f"--no-{flag}"]
+    if name in _options() or hasattr(config, name):
+        raise ConfigError(f"{path}: {name} is {str(value).lower()}, but takes another value")
+    return [f"--{flag}"]  # which there is not: the parser suggests another
+
+
+def _is_given(name: str, flags: list[str]) -> bool:
+    """Whether a key is on the command line as well."""
+    ends = ("--" + name.replace("_", "-"), "--no-" + name.replace("_", "-"))
+    return any(x.partition("=")[0] in ends for x in flags)
 
 
 def _check_key(path: Path, name: str) -> None:
@@ -83,10 +122,9 @@ def read(path: Path) -> dict[str, Any]:
 
 def _flag(path: Path, name: str, value: Any, given: list[str]) -> Iterator[str]:
     """A key as a flag and its values; nothing if it is given on the command line."""
-    flag = "--" + name.replace("_", "-")
-    if any(x == flag or x.startswith(f"{flag}=") for x in given) or value is False:
+    if _is_given(name, given) or value is False:
         return
-    yield flag
+    yield "--" + name.replace("_", "-")
     if isinstance(value, dict):
         if name not in TABLES:
             raise ConfigError(f"{path} has a table {name}: tables are {', '.join(TABLES)}")

@@ -159,7 +159,11 @@ class NewRunOptions:
     normalize: tuple[Normalization, ...] = ()
     """What to divide by its running standard deviation; observations are also centred."""
     wrap: tuple[str, ...] = ()
-    """Further wrappers of the agent, the innermost first: file.py:name or module:name ..."""
+    """Further wrappers of the agent, the innermost first: file.py:name or module:name ...; also
+    observations and rewards, where they are not the innermost ones."""
+    curriculum: str | None = None
+    """Parameters of the environment that change over training: file.py:name or module:name of a
+    function (params, progress) -> params."""
     parts: tuple[str, ...] = ()
     """Other parts of the algorithm: PART=file.py:name or PART=module:name ..., such as
     network=fork.py:wide."""
@@ -221,6 +225,8 @@ class SweepOptions(NewRunOptions):
     """Approximate number of times that progress is reported and logged."""
     episodes: int = 128
     """Greedy evaluation episodes per seed at the end, whose mean return is the score."""
+    measure: tuple[str, ...] = ()
+    """Functions of a seed's state to evaluate after each chunk: NAME=file.py:name ..."""
     config: tyro.conf.OmitArgPrefixes[Config]
     running: tyro.conf.OmitArgPrefixes[EngineOptions] = dataclasses.field(
         default_factory=EngineOptions
@@ -237,10 +243,20 @@ class CodeOptions:
     """The run's algorithm again, file.py:name or module:name, instead of trusting the run."""
     env: str | None = None
     """Its environment again, file.py:name or module:name."""
+    wrap: tuple[str, ...] = ()
+    """Its wrappers again, those of your own: file.py:name or module:name ..."""
+    curriculum: str | None = None
+    """Its curriculum again, file.py:name or module:name."""
 
     def code(self) -> dict[str, Any]:
         """Arguments of `lifecycle.load`, `lifecycle.resume` and `sweep.resume`."""
-        return {"trust": self.trust, "algorithm": self.algorithm, "env": self.env}
+        return {
+            "trust": self.trust,
+            "algorithm": self.algorithm,
+            "env": self.env,
+            "wrappers": self.wrap or None,
+            "curriculum": self.curriculum,
+        }
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -256,6 +272,8 @@ class ResumeOptions(EngineOptions, CodeOptions):
     """New total number of environment steps; schedules are stretched to it."""
     any_version: bool = False
     """Resume with other package versions; results may then differ from an uninterrupted run."""
+    measure: tuple[str, ...] = ()
+    """Its measures again: NAME=file.py:name ..."""
 
 
 @dataclasses.dataclass(kw_only=True)

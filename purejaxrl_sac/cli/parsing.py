@@ -22,7 +22,7 @@ from purejaxrl_sac.agents import ALGORITHMS, name_of, preset
 from purejaxrl_sac.cli.options import Normalization, SweepOptions, TrainOptions
 from purejaxrl_sac.config import Config, ConfigError, shown, unknown
 from purejaxrl_sac.envs import parameters
-from purejaxrl_sac.normalize import WRAPPERS
+from purejaxrl_sac.normalize import WRAPPERS, wrapper
 from purejaxrl_sac.offline import offline
 from purejaxrl_sac.types import Transition
 
@@ -127,9 +127,17 @@ def with_parts(config: Config, settings: Sequence[str]) -> Config:
     return config.replace(algorithm=partial(config.algorithm, **parts))
 
 
-def check_algorithm(name: str) -> None:
-    """Raises ConfigError where a flag stands in place of an algorithm, or the case is wrong."""
+def check_algorithm(command: str, name: str, flags: Sequence[str] = ()) -> None:
+    """Raises ConfigError where a flag stands in place of an algorithm, or the case is wrong.
+
+    Args:
+        flags: what follows the name; an algorithm among them is named in the message.
+    """
     if name.startswith("-"):
+        for before, word in itertools.pairwise([name, *flags]):
+            is_listed = word.lower().replace("-", "_") in ALGORITHMS
+            if is_listed or (references.is_reference(word) and not before.startswith("-")):
+                raise ConfigError(f"name the algorithm first: {command} {word} {name} ...")
         raise ConfigError(
             f"name an algorithm before {name}, for example train dqn --env CartPole-v1;"
             " purejaxrl-sac list shows all of them and their environments"
@@ -155,7 +163,7 @@ def parse_with_preset(
     Raises:
         ConfigError: an unknown algorithm or flag, or a value of the wrong type.
     """
-    check_algorithm(algorithm)
+    check_algorithm(command, algorithm, flags)
     split = (flag.split("=", 1) if flag.startswith("--") else [flag] for flag in flags)
     flags = ["--total-steps" if part == "--steps" else part for parts in split for part in parts]
     flags = [whole(flag) for flag in flags]
@@ -173,20 +181,20 @@ def parse_with_preset(
         _make_devices(flags)
     config = preset(algorithm, envs[-1] if envs else None)
     shown = envs[-1] if envs else env_name(config.env)  # flags have no objects
-    default = kind(
-        config=config.replace(env=shown),
-        normalize=tuple(name for name in NORMALIZATIONS if WRAPPERS[name] in config.wrappers),
-    )
-    options = parse(kind, f"{command} {algorithm}", flags, default)
+    named = [name for x in config.wrappers for name in NORMALIZATIONS if WRAPPERS[name] is x]
+    default = kind(config=config.replace(env=shown), normalize=tuple(named))
+    options: NewOptions = parse(kind, f"{command} {algorithm}", flags, default)
     config = options.config.replace(env=config.env)
-    wrappers = [WRAPPERS[name] for name in options.normalize]
-    wrappers += map(references.load, options.wrap)
+    if options.wrap or options.normalize != default.normalize:  # else a fork's own wrappers remain
+        names = (*options.normalize, *options.wrap)
+        config = config.replace(wrappers=tuple(map(wrapper, names)))
     config = with_parts(config, options.parts).replace(
-        wrappers=tuple(wrappers),
         env_params=environment_parameters(config.env, options.env_params),
     )
     if options.dataset is not None:
         config = offline(config, load_dataset(options.dataset))
+    if options.curriculum is not None:
+        config = config.replace(curriculum=references.load(options.curriculum))
     return dataclasses.replace(options, config=config)
 
 

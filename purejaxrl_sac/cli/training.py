@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -42,10 +43,19 @@ def train(options: TrainOptions) -> None:
         Console().print(display.table(f"{plans.title(plan.config)}, dry run", figures))
         return
     arguments = options.running.run_arguments(options.seeds)
-    given = assignments(options.measure, "measure", "file.py:name")
-    arguments["measure"] = {name: references.load(x) for name, x in given.items()}
+    arguments["measure"] = measures(options.measure)
     out = output_directory(options)
     lifecycle.run(options.config, options.seeds, out=out, **planned, **arguments)
+
+
+def measures(settings: Sequence[str]) -> dict[str, Any]:
+    """The functions of --measure NAME=REFERENCE ...
+
+    Raises:
+        ConfigError: a word is not of this form, or a function cannot be imported.
+    """
+    given = assignments(settings, "measure", "file.py:name")
+    return {name: references.load(reference) for name, reference in given.items()}
 
 
 def output_directory(options: TrainOptions | SweepOptions, prefix: str = "") -> Path:
@@ -90,6 +100,7 @@ def sweep(options: SweepOptions) -> None:
     plan = sweeps.plan(options.config, points, **planned)
     out = output_directory(options, "sweep-")
     arguments |= options.running.engine_arguments(plan)
+    arguments["measure"] = measures(options.measure)
     print_compilation_note(options.running, plan)
     print_result(options.running, sweeps.start(out, plan, **arguments))
 
@@ -173,6 +184,8 @@ def resume(options: ResumeOptions) -> None:
         plan = sweeps.read(options.run, record.Given(**options.code()))
         arguments = options.run_arguments(len(plan.points) * plan.seeds)
         arguments |= options.engine_arguments(plan)
+        given = measures(options.measure) or None
+        arguments["measure"] = sweeps.read_measures(options.run, given, options.trust)
         print_compilation_note(options, plan)
         arguments["any_version"] = options.any_version
         print_result(options, sweeps.train_remaining(options.run, plan, **arguments))
@@ -181,4 +194,5 @@ def resume(options: ResumeOptions) -> None:
         raise ConfigError("--engine and --lanes are for sweeps")
     arguments = options.run_arguments(lanes_of(RunDirectory.find(options.run).read_document()))
     arguments |= options.code() | {"steps": options.steps, "any_version": options.any_version}
+    arguments["measure"] = measures(options.measure) or None
     lifecycle.resume(options.run, **arguments)

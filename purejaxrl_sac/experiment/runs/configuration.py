@@ -11,6 +11,7 @@ Keys are the flags of `train` with underscores: fields of the configuration and 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +25,9 @@ from purejaxrl_sac.experiment.runs import names, record
 from purejaxrl_sac.experiment.runs.plans import Plan
 from purejaxrl_sac.normalize import WRAPPERS
 
-HIDDEN = ("schema", "algorithm", "env", "wrappers", "env_params", "recipe", "dataset")
+HIDDEN = (
+    *("schema", "algorithm", "env", "wrappers", "env_params", "curriculum", "recipe", "dataset"),
+)
 
 
 def of_config(config: Config) -> dict[str, Any]:
@@ -45,9 +48,14 @@ def of_config(config: Config) -> dict[str, Any]:
         **{name: "None" if x is None else x for name, x in data.items() if name not in HIDDEN},
     }
     found = {name: math.inf if x == "inf" else x for name, x in found.items()}
-    found["normalize"] = [name for name in data["wrappers"] if name in WRAPPERS]
-    if others := [str(x) for x in recipe.get("wrappers", []) if x not in WRAPPERS]:
+    wrappers = [str(x) for x in recipe.get("wrappers", data["wrappers"])]
+    listed = list(itertools.takewhile(WRAPPERS.__contains__, wrappers))
+    found["normalize"] = listed  # the innermost ones, as `train --normalize --wrap` has them
+    if others := wrappers[len(listed) :]:
         found["wrap"] = others
+    if config.curriculum is not None:
+        described = recipe.get("curriculum")
+        found["curriculum"] = described if isinstance(described, str) else data["curriculum"]
     if data.get("env_params") is not None:
         defaults = record.to_json(envs.make(parameters.free(config).env).default_params)
         params = data["env_params"]

@@ -57,7 +57,7 @@ from purejaxrl_sac.experiment.runs.measures import Measure, Measures, measured_a
 from purejaxrl_sac.experiment.runs.plans import Plan, Progress, Result
 from purejaxrl_sac.experiment.statistics import iqm
 from purejaxrl_sac.train import seed_state
-from purejaxrl_sac.types import PyTree, TrainState, Wrapper
+from purejaxrl_sac.types import Curriculum, PyTree, TrainState, Wrapper
 
 if TYPE_CHECKING:
     import pandas
@@ -232,7 +232,8 @@ def resume(
     config: Config | None = None,
     algorithm: Any = None,
     env: Any = None,
-    wrappers: Sequence[Wrapper] | None = None,
+    wrappers: Sequence[Wrapper | str] | None = None,
+    curriculum: Curriculum | str | None = None,
     trust: bool = False,
     steps: int | None = None,
     any_version: bool = False,
@@ -247,7 +248,8 @@ def resume(
     """Continues a run from its newest intact checkpoint, or from the start if there is none.
 
     Args:
-        config, algorithm, env, wrappers, trust: code that files cannot store, as for `load`.
+        config, algorithm, env, wrappers, curriculum, trust: code that files cannot store, as for
+            `load`.
         steps: a larger `total_steps`, to extend the run; schedules then span the new total.
         any_version: allow other package versions and settings of JAX and XLA, under which numbers
             may differ from those of an uninterrupted run.
@@ -263,7 +265,7 @@ def resume(
     directory = RunDirectory.find(Path(path))
     reporter = _first_process_only(reporter, progress)
     with directory.locked_by_first(), failures_as_run_errors(directory):
-        given = record.Given(config, algorithm, env, wrappers, trust)
+        given = record.Given(config, algorithm, env, wrappers, curriculum, trust)
         old_plan = directory.read_plan(given)
         document = directory.read_document()
         keep = document["keep"] if keep is None else keep
@@ -305,22 +307,24 @@ def load(
     config: Config | None = None,
     algorithm: Any = None,
     env: Any = None,
-    wrappers: Sequence[Wrapper] | None = None,
+    wrappers: Sequence[Wrapper | str] | None = None,
+    curriculum: Curriculum | str | None = None,
     trust: bool = False,
     best: bool = False,
     whole: bool = False,
 ) -> Run:
     """Reads a run, which may still be training.
 
-    Files cannot store code. A run with an algorithm, wrapper or environment of one's own needs it
-    again: given as it is, or imported from where it was when the run was created, if `trust` says
-    so. It must be the same as before. Nothing else is ever imported from a run.
+    Files cannot store code. A run with an algorithm, wrapper, environment or curriculum of one's
+    own needs it again: given as it is, or imported from where it was when the run was created, if
+    `trust` says so. It must be the same as before. Nothing else is ever imported from a run.
 
     Args:
         config: the run's configuration, instead of the following.
         algorithm: the algorithm, its class of configurations, or a reference ("fork.py:name").
         env: the environment, or a reference.
-        wrappers: all wrappers, the innermost first.
+        wrappers: all wrappers, the innermost first; or references of those of one's own only.
+        curriculum: the curriculum, or a reference.
         trust: whether to import the modules and files that the run names.
         best: read the policies that scored best in an evaluation, not the newest checkpoint.
         whole: restore environments and replay memory too, so that `train.run` can continue.
@@ -329,7 +333,7 @@ def load(
         ConfigError: not a run, or it has no checkpoint yet.
     """
     directory = RunDirectory.find(Path(path))
-    plan = directory.read_plan(record.Given(config, algorithm, env, wrappers, trust))
+    plan = directory.read_plan(record.Given(config, algorithm, env, wrappers, curriculum, trust))
     like = split_state(engine.shapes(plan))
     if not whole or best:
         del like["rest"]

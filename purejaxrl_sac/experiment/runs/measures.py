@@ -52,7 +52,7 @@ class Measures:
 
     def references(self) -> dict[str, str | None]:
         """The reference of each measure; None for one that has none."""
-        return {name: references.known(measure) for name, measure in self.measures.items()}
+        return measure_references(self.measures)
 
     def _values(self, state: TrainState) -> dict[str, jax.Array]:
         return {name: jnp.asarray(measure(state)) for name, measure in self.measures.items()}
@@ -82,6 +82,11 @@ class Measures:
         values = self.compiled(state)
         measured = {name: np.asarray(x)[: self.lanes] for name, x in values.items()}
         return progress._replace(metrics={**progress.metrics, **measured})
+
+
+def measure_references(measures: Mapping[str, Measure]) -> dict[str, str | None]:
+    """The reference of each measure; None for one that has none."""
+    return {name: references.known(measure) for name, measure in measures.items()}
 
 
 def _is_number(found: object) -> bool:

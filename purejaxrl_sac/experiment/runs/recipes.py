@@ -1,8 +1,8 @@
 """How the code of a configuration is imported again: references, as JSON data of a run.
 
 A recipe is written where a configuration has code that the package does not list: a class of
-configurations, an algorithm, an environment object or a wrapper. It is imported only where its
-reader trusts it.
+configurations, an algorithm, an environment object, a wrapper or a curriculum. It is imported only
+where its reader trusts it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from purejaxrl_sac.experiment.runs import files, names
 from purejaxrl_sac.normalize import WRAPPERS
 
 
-class Recipe(TypedDict):
+class Extras(TypedDict, total=False):
+    """References that only some configurations have."""
+
+    curriculum: Any  # as `function` takes it
+
+
+class Recipe(Extras):
     """References of a configuration's code; null where there is none."""
 
     config: str | None  # its class
@@ -42,7 +48,8 @@ def describe(config: Config) -> Recipe | None:
     algorithm, base = _described(config.algorithm), base_name(config)
     listed = base is not None and type(config) is type(default_config(base))
     wrapped = {*config.wrappers} - {*WRAPPERS.values()}
-    if listed and algorithm == base and not wrapped and isinstance(config.env, str):
+    plain = config.curriculum is None and isinstance(config.env, str)
+    if listed and algorithm == base and not wrapped and plain:
         return None
     recipe: Recipe = {
         "config": None if listed else references.known(type(config)),
@@ -51,6 +58,8 @@ def describe(config: Config) -> Recipe | None:
         "wrappers": [_described(wrapper) for wrapper in config.wrappers],
         "files": {},
     }
+    if config.curriculum is not None:
+        recipe["curriculum"] = _described(config.curriculum)
     recipe["files"] |= {x: references.checksum(x) for x in sorted(set(named(recipe)))}
     return recipe
 

@@ -19,7 +19,7 @@ from purejaxrl_sac.agents import ALGORITHMS, configuration, default_config, name
 from purejaxrl_sac.config import Config, ConfigError, bounds_of, unknown, validate
 from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.experiment.runs import datasets, files, names, recipes
-from purejaxrl_sac.normalize import WRAPPERS
+from purejaxrl_sac.normalize import WRAPPERS, wrapper
 from purejaxrl_sac.types import Transition
 
 CONFIG_FORMAT = 2  # 1 named environment objects, lambdas and composed functions less exactly
@@ -57,10 +57,11 @@ def config_to_dict(config: Config) -> dict[str, Any]:
     name = names.function_name(config.algorithm)
     wrappers = [names.function_name(wrapper) for wrapper in config.wrappers]
     env = names.environment_name(config.env)
-    fields = to_json(config.replace(algorithm=None, wrappers=(), env=env, dataset=None))
-    if config.dataset is None:
-        del fields["dataset"]
-    else:
+    plain = config.replace(algorithm=None, wrappers=(), env=env, curriculum=None, dataset=None)
+    fields = {k: x for k, x in to_json(plain).items() if k not in ("curriculum", "dataset")}
+    if config.curriculum is not None:
+        fields["curriculum"] = names.function_name(config.curriculum)
+    if config.dataset is not None:
         fields["dataset"] = datasets.checksum(cast(Transition, config.dataset))
     fields |= {"schema": CONFIG_FORMAT, "algorithm": name, "wrappers": wrappers}
     recipe = recipes.describe(config)
@@ -91,7 +92,8 @@ class Given(NamedTuple):
     config: Config | None = None  # all of it
     algorithm: Any = None  # see `agents.configuration`
     env: Any = None  # an environment, or a reference
-    wrappers: Any = None  # a sequence of wrappers
+    wrappers: Any = None  # a sequence of wrappers, see `_wrappers`
+    curriculum: Any = None  # a curriculum, or a reference
     trust: bool = False  # whether to import the references that the run has
 
     def check(self, config: Config, written: dict[str, Any], path: Path) -> None:
@@ -110,7 +112,8 @@ def config_from_dict(data: dict[str, Any], given: Given = NOTHING) -> Config:
 
     Raises:
         ConfigError: another version wrote the data; it has an environment object, a custom
-            algorithm or wrapper, which must be given or trusted; or these are not those written.
+            algorithm, wrapper or curriculum, which must be given or trusted; or these are not those
+            written.
     """
     if data.get("schema") not in (1, CONFIG_FORMAT):
         raise ConfigError(f"the configuration has another format than {CONFIG_FORMAT}")
@@ -118,19 +121,24 @@ def config_from_dict(data: dict[str, Any], given: Given = NOTHING) -> Config:
         return given.config.replace(total_steps=data["total_steps"])
     recipe: recipes.Recipe = data.get("recipe", recipes.EMPTY)
     files.check(recipe, recipes.Recipe, "recipe")
-    for name, kind in (("algorithm", str), ("env", str), ("wrappers", list[str])):
+    kinds: dict[str, Any] = {"algorithm": str, "env": str, "wrappers": list[str]}
+    for name, kind in {**kinds, "curriculum": str | None}.items():
         files.check(data.get(name), kind, name)
     if given.trust or any(x is not None for x in given[:-1]):
         recipes.warn_of_changes(recipe)
     config = _algorithm(data, recipe, given)
-    env, wrappers = _env(data, recipe, given), _wrappers(data, recipe, given)
-    code = ("schema", "algorithm", "env", "wrappers", "recipe", "dataset")
-    data = {name: value for name, value in data.items() if name not in code}
+    code: dict[str, Any] = {
+        "env": _env(data, recipe, given),
+        "wrappers": _wrappers(data, recipe, given),
+        "curriculum": _curriculum(data, recipe, given),
+    }
+    apart = ("schema", "algorithm", "recipe", "dataset", *code)
+    data = {name: value for name, value in data.items() if name not in apart}
     if data.get("env_params") is not None:
         files.check(data["env_params"], dict[str, Any], "env_params")
-        data["env_params"] = parameters.changed(env, data["env_params"])
+        data["env_params"] = parameters.changed(code["env"], data["env_params"])
     kinds = {name: bounds.kind for name, bounds in bounds_of(type(config)).items()}
-    fields = {f.name for f in dataclasses.fields(config)} - {*code}
+    fields = {f.name for f in dataclasses.fields(config)} - {*apart}
     if missing := fields - data.keys():
         raise ConfigError(f"the configuration has no field {min(missing)}")
     for name, value in data.items():
@@ -141,7 +149,7 @@ def config_from_dict(data: dict[str, Any], given: Given = NOTHING) -> Config:
         elif kinds.get(name) is float and (value in parameters.INFINITE or isinstance(value, int)):
             with contextlib.suppress(OverflowError):  # `validate` refuses it
                 data[name] = float(value)
-    config = config.replace(**data, env=env, wrappers=wrappers)
+    config = config.replace(**data, **code)
     validate(config)
     return config
 
@@ -170,9 +178,19 @@ def _env(data: dict[str, Any], recipe: recipes.Recipe, given: Given) -> Any:
 
 
 def _wrappers(data: dict[str, Any], recipe: recipes.Recipe, given: Given) -> tuple[Any, ...]:
+    """All wrappers.
+
+    Those given are all of them, the innermost first; but where they are as many references as the
+    run has wrappers of one's own, those of the package are between them as before.
+    """
     written = data.get("wrappers", [])
     if given.wrappers is not None:
-        return tuple(given.wrappers)
+        found = [x if callable(x) else wrapper(x) for x in given.wrappers]
+        own = [name not in WRAPPERS for name in written]
+        if all(map(references.is_reference, given.wrappers)) and sum(own) == len(found):
+            rest = iter(found)
+            found = [WRAPPERS[name] if name in WRAPPERS else next(rest) for name in written]
+        return tuple(found)
     if set(written) <= set(WRAPPERS):
         return tuple(WRAPPERS[name] for name in written)
     described = recipe["wrappers"] or [None]
@@ -181,16 +199,28 @@ def _wrappers(data: dict[str, Any], recipe: recipes.Recipe, given: Given) -> tup
     return tuple(map(recipes.function, described))
 
 
+def _curriculum(data: dict[str, Any], recipe: recipes.Recipe, given: Given) -> Any:
+    name = data.get("curriculum")
+    if given.curriculum is not None:
+        again = given.curriculum
+        return references.load(again) if references.is_reference(again) else again
+    if name is None:
+        return None
+    described = recipe.get("curriculum")
+    _check_trusted("curriculum", name, described, given)
+    return recipes.function(described)
+
+
 def _check_trusted(field: str, name: object, recipe: object, given: Given) -> None:
     """Raises ConfigError unless the code of a field has references, and is trusted."""
-    flag = f" (--{field})" if field != "wrappers" else ""
+    flag = {"wrappers": "wrap"}.get(field, field)
     if not (found := sorted(set(recipes.named(recipe)))):
         raise ConfigError(f"its {field} is {name}, which no reference names: pass {field}=...")
     if not given.trust:
         places = ", ".join(f"{x} ({references.location(x)})" for x in found)
         raise ConfigError(
             f"its {field} is custom code, {places}: to import it, pass trust=True (--trust), or"
-            f" name it again as {field}=...{flag}"
+            f" name it again as {field}=... (--{flag})"
         )
 
 

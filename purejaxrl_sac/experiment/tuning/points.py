@@ -23,7 +23,7 @@ Point = dict[str, Any]  # field -> value
 Scale = Callable[[float], float]  # increasing, from [0, 1) to values
 
 MAX_POINTS = 100_000
-NOT_SWEPT = {"algorithm", "env", "env_params", "wrappers"}
+NOT_SWEPT = {"algorithm", "env", "env_params", "wrappers", "curriculum", "dataset"}
 ENV_PARAMS = "env_params."  # before the names of the environment's parameters
 
 

@@ -29,7 +29,7 @@ def varied(points: Sequence[Point]) -> list[str]:
 
 
 def write_figures(
-    points: Sequence[Point], scores: np.ndarray, best: int | None, path: Path
+    points: Sequence[Point], scores: np.ndarray, best: int | None, path: Path, measure: str = ""
 ) -> None:
     """Write `sensitivity.png` and, if two hyperparameters vary, `heatmap.png` into a directory.
 
@@ -37,7 +37,9 @@ def write_figures(
         scores: [points, seeds]; nan where a seed has no score.
         best: index of the point to mark.
         path: the directory.
+        measure: what the values are instead of scores; `sensitivity-MEASURE.png` are its files.
     """
+    what, end = (measure or "final score"), f"{'-' * bool(measure)}{measure}.png"
     names, known = varied(points), np.isfinite(scores).sum(1).tolist()
     if not names or not any(known):
         return
@@ -51,16 +53,16 @@ def write_figures(
     for axes in panels[len(names) :]:
         axes.set_axis_off()
     for axes in panels[::columns]:
-        axes.set_ylabel("final score")
+        axes.set_ylabel(what.replace("_", " "))
     note = "; ".join(filter(None, ("IQM, 95 % bootstrap intervals", caution(known))))
     figure.suptitle(wrapped(note, 0.8 * size[0]), fontsize="medium")
     if lines := panels[0].get_legend_handles_labels()[0]:
         figure.legend(handles=lines, loc="outside lower center", frameon=False, fontsize="small")
-    files.write_figure(path / "sensitivity.png", figure)
+    files.write_figure(path / f"sensitivity{end}", figure)
     if len(names) == 2:
         figure = Figure(figsize=(5.4, 4.2), dpi=150, layout="constrained")
-        draw_heatmap(figure, figure.subplots(), names, points, scores, best)
-        files.write_figure(path / "heatmap.png", figure)
+        draw_heatmap(figure, figure.subplots(), names, points, scores, best, what)
+        files.write_figure(path / f"heatmap{end}", figure)
 
 
 def draw_sensitivity(
@@ -120,6 +122,7 @@ def draw_heatmap(
     points: Sequence[Point],
     scores: np.ndarray,
     best: int | None,
+    what: str = "final score",
 ) -> None:
     """Draw IQMs over two hyperparameters: a heat map for a grid of points, else a scatter plot."""
     iqms = [_known_iqm(row) for row in scores]
@@ -148,7 +151,7 @@ def draw_heatmap(
             axes.plot(x[best], y[best], "o", markersize=14, fillstyle="none", color="#D55E00")
     axes.set_xlabel(names[1].replace("_", " "))
     axes.set_ylabel(names[0].replace("_", " "))
-    figure.colorbar(colors, label="IQM of final scores")
+    figure.colorbar(colors, label=f"IQM of {what}")
 
 
 def axis_positions(axes: Axes, axis: Literal["x", "y"], values: Sequence[Any]) -> np.ndarray:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, cast
 
 import numpy as np
 
 from purejaxrl_sac.config import Config, ConfigError, whole_number
+from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.experiment.devices import processes, resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.errors import InsufficientMemoryError, StoppedError
@@ -24,6 +25,12 @@ from purejaxrl_sac.experiment.pictures import plot
 from purejaxrl_sac.experiment.runs import datasets, display, files, lifecycle, plans, record
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import Reporter
+from purejaxrl_sac.experiment.runs.measures import (
+    Measure,
+    Measures,
+    measure_references,
+    measured_again,
+)
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 from purejaxrl_sac.experiment.tuning.points import (
     Point,
@@ -33,9 +40,10 @@ from purejaxrl_sac.experiment.tuning.points import (
     static_values,
     variants,
 )
-from purejaxrl_sac.types import Transition, Wrapper
+from purejaxrl_sac.types import Curriculum, Transition, Wrapper
 
 SWEEP_FORMAT = 2  # 1 had no checksums
+COLUMNS = ("point", "seed", "score")  # of the tables, besides hyperparameters and measures
 FRESH = 1_000_003  # offset from a sweep's root seed to that of the fresh seeds
 
 
@@ -64,7 +72,13 @@ class Sweep(NamedTuple):
             start = end
 
 
-class SweepDocument(TypedDict):
+class SweepExtras(TypedDict, total=False):
+    """Fields of `sweep.json` that only some sweeps have."""
+
+    measures: dict[str, str | None]  # name -> its reference; null if it has none
+
+
+class SweepDocument(SweepExtras):
     """`sweep.json`: everything that reproduces the sweep."""
 
     schema: int
@@ -104,13 +118,18 @@ class SweepResult(NamedTuple):
     scores: np.ndarray  # [points, seeds] mean greedy return; nan where the seed diverged
     best: int | None  # index of the best point; None if every seed diverged
     fresh: np.ndarray | None  # [fresh_seeds] scores of the best point with fresh seeds
+    measures: dict[str, np.ndarray]  # [points, seeds] at the end of training; nan as for scores
 
     def table(self) -> list[dict[str, Any]]:
-        """One row per point."""
-        return [
-            {"point": i, **point, **score_statistics(scores)}
-            for i, (point, scores) in enumerate(zip(self.sweep.points, self.scores, strict=True))
-        ]
+        """One row per point: of measures, the IQM over seeds and its 95 % interval."""
+        rows = []
+        for i, (point, scores) in enumerate(zip(self.sweep.points, self.scores, strict=True)):
+            row = {"point": i, **point, **score_statistics(scores)}
+            for name, values in self.measures.items():
+                found = score_statistics(values[i])
+                row |= {f"{name}_{x}": found[x] for x in ("iqm", "low", "high")}
+            rows.append(row)
+        return rows
 
 
 def run(
@@ -173,18 +192,42 @@ def plan(
     return sweep
 
 
-def start(path: Path, sweep: Sweep, **options: Any) -> SweepResult:
+def start(
+    path: Path,
+    sweep: Sweep,
+    *,
+    measure: Mapping[str, Measure] | None = None,
+    **options: Any,
+) -> SweepResult:
     """Create a sweep's directory and train it; arguments and errors as for `run`."""
-    create(path, sweep)
+    check_measures(sweep, measure or {}, options.get("devices"))
+    create(path, sweep, measure)
     try:
-        return train_remaining(path, sweep, **options)
+        return train_remaining(path, sweep, measure=measure, **options)
     except ConfigError:
         if processes.is_first() and not any(path.glob("batches/*/metrics.jsonl")):
             shutil.rmtree(path, ignore_errors=True)  # nothing was trained
         raise
 
 
-def create(path: Path, sweep: Sweep) -> None:
+def check_measures(
+    sweep: Sweep, measure: Mapping[str, Measure], devices: int | None = None
+) -> None:
+    """Check the measures of a sweep in all of its programs.
+
+    Raises:
+        ConfigError: one fails, returns no number, or has the name of a column of the tables.
+    """
+    for name in measure:
+        if name in (*sweep.points[0], *COLUMNS):
+            raise ConfigError(f"{name} is a column of the sweep already: give the measure another")
+    for program in sweep.programs() if measure else ():
+        config = parameters.fixed(sweep.config_of(sweep.points[program[0]]))
+        one = plans.plan(config, sweep.seeds, chunks=sweep.chunks, episodes=sweep.episodes)
+        Measures(measure, one, mesh_for(one.lanes, devices))
+
+
+def create(path: Path, sweep: Sweep, measure: Mapping[str, Measure] | None = None) -> None:
     """Create a sweep's directory, with `sweep.json`.
 
     Raises:
@@ -202,15 +245,16 @@ def create(path: Path, sweep: Sweep) -> None:
             raise ConfigError(f"cannot create {path}: {error.strerror}") from None
         if sweep.config.dataset is not None:
             datasets.save(path / "dataset.npz", cast(Transition, sweep.config.dataset))
-        files.write_document(path / "sweep.json", _document(sweep))
+        files.write_document(path / "sweep.json", _document(sweep, measure))
 
     processes.on_first(write)
 
 
-def _document(sweep: Sweep) -> dict[str, Any]:
+def _document(sweep: Sweep, measure: Mapping[str, Measure] | None) -> dict[str, Any]:
     config = record.config_to_dict(sweep.config)
     stamp = {"schema": SWEEP_FORMAT, "config": config, "versions": record.versions()}
-    return sweep._asdict() | stamp
+    extras = {"measures": measure_references(measure)} if measure else {}
+    return sweep._asdict() | stamp | extras
 
 
 def resume(
@@ -219,22 +263,27 @@ def resume(
     config: Config | None = None,
     algorithm: Any = None,
     env: Any = None,
-    wrappers: Sequence[Wrapper] | None = None,
+    wrappers: Sequence[Wrapper | str] | None = None,
+    curriculum: Curriculum | str | None = None,
     trust: bool = False,
+    measure: Mapping[str, Measure] | None = None,
     **options: Any,
 ) -> SweepResult:
     """Resume a sweep; finished batches are not trained again.
 
     Args:
-        config, algorithm, env, wrappers, trust: code that files cannot store, as for
+        config, algorithm, env, wrappers, curriculum, trust: code that files cannot store, as for
             `lifecycle.load`.
+        measure: the measures of the sweep, unless they are trusted.
         options: see `train_remaining`.
 
     Raises:
         ConfigError: not a sweep, or written by another version.
     """
-    given = record.Given(config, algorithm, env, wrappers, trust)
-    return train_remaining(Path(path), read(Path(path), given), **options)
+    given = record.Given(config, algorithm, env, wrappers, curriculum, trust)
+    sweep = read(Path(path), given)
+    again = read_measures(Path(path), measure, trust)
+    return train_remaining(Path(path), sweep, measure=again, **options)
 
 
 def read(path: Path, given: record.Given = record.NOTHING) -> Sweep:
@@ -253,6 +302,13 @@ def read(path: Path, given: record.Given = record.NOTHING) -> Sweep:
     ]
     fields: dict[str, Any] = {**document, "config": config, "points": points}
     return Sweep(**{name: fields[name] for name in Sweep._fields})
+
+
+def read_measures(
+    path: Path, measure: Mapping[str, Measure] | None, trust: bool
+) -> Mapping[str, Measure]:
+    """The measures of a sweep, given again or imported if they are trusted; errors as `resume`."""
+    return measured_again(read_document(path).get("measures", {}), measure, trust)
 
 
 def read_document(path: Path) -> SweepDocument:
@@ -289,6 +345,7 @@ def train_remaining(
     engine: Engine = train_here,
     max_lanes: int | None = None,
     devices: int | None = None,
+    measure: Mapping[str, Measure] | None = None,
     **options: Any,
 ) -> SweepResult:
     """Train what is left of a sweep, and write its results.
@@ -298,15 +355,20 @@ def train_remaining(
         engine: what trains batches.
         max_lanes: of a batch; None for as many as fit into memory.
         devices: number of devices that lanes are distributed over; None for all.
+        measure: name -> function of one seed's state, evaluated after each chunk of every lane; see
+            `runs.measures`.
         options: of the engine, such as `reporter` and `checkpoint_minutes`.
 
     Returns:
         the results; also written as `table.csv`, `seeds.csv`, `sensitivity.png`, `heatmap.png` (of
-        two hyperparameters), `summary.json`, and `best/`, a run of the best point with fresh seeds.
+        two hyperparameters), the same figures of each measure, `summary.json`, and `best/`, a run
+        of the best point with fresh seeds.
     """
     if devices is not None:
         options["devices"] = devices
-    processes.check_equal(repr((str(path), _document(sweep), max_lanes, devices)))
+    if measure:
+        options["measure"] = measure
+    processes.check_equal(repr((str(path), _document(sweep, measure), max_lanes, devices)))
     processes.on_first(RunDirectory(path).check_links)
     with lifecycle.failures_as_run_errors(RunDirectory(path)):
         try:
@@ -320,7 +382,8 @@ def train_remaining(
                 fresh = lane_scores(batch.path)
         except StoppedError as stop:
             raise StoppedError(path, stop.steps, stop.signal) from None
-        result = SweepResult(path, sweep, scores, best, fresh)
+        measured = {name: read_measure(path, sweep, name) for name in measure or {}}
+        result = SweepResult(path, sweep, scores, best, fresh, measured)
         processes.on_first(lambda: _write_results(result))
     return result
 
@@ -395,7 +458,7 @@ def _max_points(sweep: Sweep, point: int, max_lanes: int | None, devices: int | 
     Raises:
         ConfigError: not even one.
     """
-    config = sweep.config_of(sweep.points[point])
+    config = parameters.fixed(sweep.config_of(sweep.points[point]))
     plan = plans.plan(config, sweep.seeds, chunks=sweep.chunks, episodes=sweep.episodes)
     mesh = mesh_for(plan.lanes, devices)
     resources.check_state(plan, mesh)
@@ -416,6 +479,20 @@ def read_scores(path: Path, sweep: Sweep) -> np.ndarray:
         lanes = lane_scores(_batch_path(path, group))
         scores[group.start : group.stop] = lanes.reshape(-1, sweep.seeds)
     return scores
+
+
+def read_measure(path: Path, sweep: Sweep, name: str) -> np.ndarray:
+    """The values of a measure at the end of all batches, [points, seeds]; nan as for scores."""
+    found = np.full((len(sweep.points), sweep.seeds), np.nan)
+    for group in _existing_batches(path):
+        directory = RunDirectory.find(_batch_path(path, group))
+        summary, columns = directory.read_summary(), directory.columns()
+        if summary is None or columns["steps"][-1:].tolist() != [summary["steps"]]:
+            continue  # its last row is missing
+        lanes = np.array(columns[name][-1], float)
+        lanes[[int(lane) for lane in summary["failed_step"]]] = np.nan
+        found[group.start : group.stop] = lanes.reshape(len(group), sweep.seeds)
+    return found
 
 
 def lane_scores(path: Path) -> np.ndarray:
@@ -480,11 +557,14 @@ def _write_results(result: SweepResult) -> None:
     files.write_csv(path / "table.csv", table)
     rows = [
         {"point": i, **point, "seed": seed, "score": score}
+        | {name: values[i, seed] for name, values in result.measures.items()}
         for i, point in enumerate(sweep.points)
         for seed, score in enumerate(result.scores[i])
     ]
     files.write_csv(path / "seeds.csv", rows)
     sensitivity.write_figures(sweep.points, result.scores, result.best, path)
+    for name, values in result.measures.items():
+        sensitivity.write_figures(sweep.points, values, result.best, path, name)
     document: dict[str, Any] = {
         "points": len(sweep.points),
         "programs": len(list(sweep.programs())),
