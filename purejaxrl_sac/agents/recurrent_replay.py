@@ -236,7 +236,7 @@ def recurrent_dqn(
 def warmed(
     network: RecurrentNetwork, params: PyTree, carry: PyTree, before: BurnIn, *inputs: jax.Array
 ) -> PyTree:
-    """The carry [B, ...] after the burn-in; computed outside of losses, which have no gradient of it.
+    """The carry [B, ...] after the burn-in. Losses do not compute it, so that it has no gradient.
 
     Args:
         carry: the network's own part of the stored one.
