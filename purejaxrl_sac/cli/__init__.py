@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
         _print(error)
         return _failed(1)
     except StoppedError as error:
-        _print(f"{error}: continue with purejaxrl-sac resume {error.path}")
+        _print(f"{error}: {error.advice}")
         return 128 + error.signal
     except OSError as error:
         try:
