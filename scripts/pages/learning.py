@@ -21,10 +21,6 @@ WHAT = (
     " different start states for each seed. IQM is the interquartile mean over seeds, with its 95 %"
     " bootstrap interval. Seeds differ from those that were used to tune presets."
 )
-BY_CHANCE = (
-    "Where transitions are random, as on FrozenLake, a seed that is evaluated in few episodes may"
-    " score better than the optimum, or far worse than its policy, by chance."
-)
 
 
 def newest() -> list[dict]:
@@ -110,7 +106,7 @@ def summary() -> list[str]:
     }
     return [
         "## Learning",
-        f"{WHAT} {BY_CHANCE} For each environment, the table has the preset with the highest IQM,"
+        f"{WHAT} For each environment, the table has the preset with the highest IQM,"
         " of those measured with the current code where there are any. [All scores](learning.md):"
         " every preset, changed settings, Brax, goals.",
         picture("scoreboard", "scores as shares of the best published ones"),
@@ -134,7 +130,7 @@ def family(env: str) -> str:
 TEXTS = {
     "Brax": "*Equal updates*: both libraries make the same steps, updates and networks"
     " (`scripts/benchmark_brax.py`).",
-    "Tabular algorithms": "Also scores of sampled episodes, not exact values. " + BY_CHANCE,
+    "Tabular algorithms": "Also mean returns of sampled episodes, not exact values.",
 }
 
 
