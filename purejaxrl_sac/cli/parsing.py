@@ -160,7 +160,7 @@ def check_algorithm(name: str) -> None:
     if name.startswith("-"):
         raise ConfigError(
             f"name an algorithm before {name}, for example train dqn --env CartPole-v1;"
-            " purejaxrl-sac list shows all of them and their environments"
+            " purejaxrl-sac list shows all of them"
         )
     listed = name.lower().replace("-", "_")
     if name not in ALGORITHMS and listed in ALGORITHMS:
