@@ -5,7 +5,7 @@ import json
 import pytest
 
 import purejaxrl_sac as prl
-from scripts import dependencies, pictures, record, report
+from scripts import cells, dependencies, pictures, record, report
 from scripts.pages import learning as learning_page
 from scripts.pages import reliability, tables
 
@@ -246,6 +246,21 @@ def test_each_work_is_one_row_of_the_page(tmp_path, monkeypatch):
     found = learning_page.newest()
     assert [row["value"] for row in found] == [200, 300, 400, 150]  # the newest, fresh if any is
     assert [row["value"] for row in learning_page.best(found)] == [150]  # the only fresh preset
+
+
+def test_goals_and_by_how_much_they_are_missed(monkeypatch):
+    goals = {("dqn", "A"): cells.Goal(495, 450), ("dqn", "B"): cells.Goal(1)}
+    monkeypatch.setattr(tables, "GOALS", goals)
+
+    def shown(environment, value, worst, **changes):
+        row = learning("dqn", environment, value, worst=worst, **changes)
+        return tables.goal(row), tables.missed(row)
+
+    assert shown("A", 490.5, 400) == ("495 (450)", "4.5 (50)")
+    assert shown("A", 500, 400) == ("495 (450)", "(50)")
+    assert shown("A", 500, 450) == ("495 (450)", "met")
+    assert shown("B", 0.5, 0) == ("1", "0.5")
+    assert shown("C", 0.5, 0) == shown("A", 1, 1, changed={"tau": 1}) == ("", "")
 
 
 def test_recorded_works_are_shown_once():

@@ -9,6 +9,7 @@ from scripts.pages.tables import (
     goal,
     grid,
     limitation,
+    missed,
     number,
     picture,
     spread,
@@ -59,9 +60,15 @@ def best(every: list[dict]) -> list[dict]:
     return [row for _, row in found.values()]
 
 
-def episodes(row: dict) -> object:
-    """Episodes per seed."""
-    return row["episodes"] // row["seeds"] if "episodes" in row else ""
+def episodes(row: dict) -> int | None:
+    """Episodes per seed; None if they were not recorded."""
+    return row["episodes"] // row["seeds"] if "episodes" in row else None
+
+
+def sample(row: dict) -> str:
+    """Seeds x episodes per seed."""
+    count = episodes(row)
+    return f"{row['seeds']} x {count:,}" if count else str(row["seeds"])
 
 
 def limited(row: dict) -> str:
@@ -89,7 +96,7 @@ def reported(row: dict) -> str:
 
 SCORE: dict[str, Cell] = {
     "steps": lambda row: pictures.count(row["steps"]),
-    "seeds": lambda row: row["seeds"],
+    "seeds x episodes": sample,
     "IQM [95 % interval]": spread,
     "worst seed": lambda row: number(row.get("worst")),
 }
@@ -141,11 +148,16 @@ def page() -> list[str]:
         "algorithm": algorithm,
         "environment": lambda row: row["environment"],
         **SCORE,
-        "episodes per seed": episodes,
-        "goal": goal,
+        "goal (worst)": goal,
+        "missed by": missed,
         "settings, limitation": limited,
     }
-    parts = ["# Learning", WHAT, picture("curves", "training returns by environment steps")]
+    goals = "Goals are of the IQM, and in brackets of the worst seed."
+    parts = [
+        "# Learning",
+        f"{WHAT} {goals}",
+        picture("curves", "training returns by environment steps"),
+    ]
     for name in dict.fromkeys(family(row["environment"]) for row in every):
         chosen = [row for row in every if family(row["environment"]) == name]
         parts += [f"## {name}", TEXTS.get(name, ""), table(chosen, columns)]

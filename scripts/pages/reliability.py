@@ -227,6 +227,6 @@ def page() -> list[str]:
         ),
         "## Mistakes that the fast tests do not find",
         "`scripts/faults.py` puts them into the package one at a time, and runs the fast tests that"
-        " cover their place.",
+        " cover their place. Missed: no test failed; timeout: they did not end in time.",
         table(faults, {"mistake": lambda row: row["name"], "ending": lambda row: row["outcome"]}),
     ]

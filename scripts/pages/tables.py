@@ -61,14 +61,29 @@ def limitation(table: str) -> Cell:
 
 
 def goal(row: dict) -> str:
-    """The goals of a row of a preset, and by how much it misses them."""
-    wanted = GOALS.get((row["algorithm"], row["environment"]), cells.Goal())
-    if row.get("changed") or "library" in row or wanted.value is None:
+    """The goal of the IQM of a preset, and in brackets that of the worst seed."""
+    wanted = _goal(row)
+    return _both(wanted.value, wanted.worst)
+
+
+def missed(row: dict) -> str:
+    """By how much a row misses its goals, in the same form; "met", or nothing without a goal."""
+    wanted = _goal(row)
+    if wanted.value is None:
         return ""
-    missed = wanted.missed(row)
-    text = number(wanted.value) + (f", worst {number(wanted.worst)}" if wanted.worst else "")
-    misses = [f"{name} misses it by {number(x)}" for name, x in missed.items()]
-    return f"{text}: {', '.join(misses) or 'met'}"
+    by = wanted.missed(row)
+    return _both(by.get("IQM"), by.get("worst")) or "met"
+
+
+def _goal(row: dict) -> cells.Goal:
+    if row.get("changed") or "library" in row:
+        return cells.Goal()
+    return GOALS.get((row["algorithm"], row["environment"]), cells.Goal())
+
+
+def _both(value: float | None, worst: float | None) -> str:
+    parts = [number(value)] if value is not None else []
+    return " ".join([*parts, f"({number(worst)})"] if worst is not None else parts)
 
 
 def algorithm(row: dict) -> str:
