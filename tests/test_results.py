@@ -244,7 +244,7 @@ def test_each_work_is_one_row_of_the_page(tmp_path, monkeypatch):
     ]
     recorded(tmp_path, monkeypatch, "learning", rows)
     found = learning_page.newest()
-    assert [row["value"] for row in found] == [200, 300, 400, 150]  # the newest, fresh if any is
+    assert [row["value"] for row in found] == [200, 150, 400, 300]  # the newest, fresh if any is
     assert [row["value"] for row in learning_page.best(found)] == [150]  # the only fresh preset
 
 

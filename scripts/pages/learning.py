@@ -27,7 +27,8 @@ WHAT = (
 def newest() -> list[dict]:
     """One row for each preset; for each number of steps of other settings and kinds of work.
 
-    It is the newest row; or the newest that is not stale, if there is any.
+    It is the newest row; or the newest that is not stale, if there is any. Rows are ordered by
+    environment; presets precede others, and higher scores lower ones.
     """
     same = ("algorithm", "environment", "library", "kind", "changed")
     found: dict[str, dict] = {}
@@ -39,7 +40,12 @@ def newest() -> list[dict]:
         if row["algorithm"] != "random" and replaced:
             found[key] = row
     order = list(dict.fromkeys([*PUBLISHED, *(row["environment"] for row in found.values())]))
-    return sorted(found.values(), key=lambda row: order.index(row["environment"]))
+
+    def place(row: dict) -> tuple:
+        own = any(row.get(name) for name in same[2:])
+        return order.index(row["environment"]), own, -row["value"]
+
+    return sorted(found.values(), key=place)
 
 
 def best(every: list[dict]) -> list[dict]:
@@ -146,7 +152,6 @@ def page() -> list[str]:
     every = newest()
     columns: dict[str, Cell] = {
         "algorithm": algorithm,
-        "environment": lambda row: row["environment"],
         **SCORE,
         "goal (worst)": goal,
         "missed by": missed,
@@ -159,8 +164,11 @@ def page() -> list[str]:
         picture("curves", "training returns by environment steps"),
     ]
     for name in dict.fromkeys(family(row["environment"]) for row in every):
-        chosen = [row for row in every if family(row["environment"]) == name]
-        parts += [f"## {name}", TEXTS.get(name, ""), table(chosen, columns)]
+        parts += [f"## {name}", TEXTS.get(name, "")]
+        for env in dict.fromkeys(row["environment"] for row in every):
+            if family(env) == name:
+                chosen = [row for row in every if row["environment"] == env]
+                parts += [f"### {env}", table(chosen, columns)]
     return [*parts, "## Scores that others report, and optima", published()]
 
 
