@@ -10,7 +10,7 @@ of actions that it lacks.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,23 @@ from purejaxrl_sac.train import build
 from purejaxrl_sac.types import Env, TrainState, Transition, store_unchanged
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+class Dataset(Transition):
+    """Transitions to learn from, leading axis [R], which are printed as types and shapes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        fields = (f"{name}={_short(x)}" for name, x in self._asdict().items() if name != "extras")
+        return f"Dataset({', '.join(fields)})"
+
+
+def _short(x: Any) -> str:
+    """Such as float32[1000,4]; None for the axes of `vmap`."""
+    if not hasattr(x, "dtype"):
+        return repr(x)
+    return f"{x.dtype}[{','.join(map(str, x.shape))}]"
 
 
 def offline(config: AnyConfig, dataset: Transition) -> AnyConfig:
@@ -50,7 +67,7 @@ def offline(config: AnyConfig, dataset: Transition) -> AnyConfig:
         raise ConfigError("wrappers normalise rollouts, of which there are none: leave them out")
     _check(envs.bind(config.env, config.env_params), dataset)
     found = config.replace(
-        dataset=jax.tree.map(jnp.asarray, dataset._replace(extras=())),
+        dataset=Dataset(*jax.tree.map(jnp.asarray, dataset._replace(extras=()))),
         num_envs=1, rollout_length=1, noise_repeat=1, warmup_steps=0,
     )  # fmt: skip
     if build(found)[1].process_rollout is not store_unchanged:
@@ -69,7 +86,7 @@ def record_dataset(
     *,
     policy: PolicyFactory = exploring_policy,
     max_steps: int | None = None,
-) -> Transition:
+) -> Dataset:
     """The transitions of episodes that a policy plays, as a dataset; not to be jitted.
 
     Arguments and errors as for `evaluate`.
@@ -90,7 +107,8 @@ def record_dataset(
         )
     )
     transitions, running = play(key, config, state)
-    rows = jax.tree.map(lambda x: x[np.asarray(running)], transitions._replace(extras=()))
+    chosen = jax.tree.map(lambda x: x[np.asarray(running)], transitions._replace(extras=()))
+    rows = Dataset(*chosen)
     if env.num_actions is not None:
         return rows._replace(action=rows.action.astype(jnp.int32))
     made = envs.make(config.env)

@@ -1,5 +1,6 @@
 """The command line."""
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -19,6 +20,7 @@ from purejaxrl_sac import cli
 from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.cli import parsing
 from purejaxrl_sac.experiment.runs import engine, files, plans, record
+from purejaxrl_sac.presets import PRESETS
 from tests.conftest import small
 
 SHORT = ["--steps=400", "--warmup-steps=100", "--capacity=400", "--batch-size=8", "--episodes=16"]
@@ -100,9 +102,10 @@ def test_info_shows_configuration_and_status(run, capsys):
 def test_eval_evaluates_every_seed(flags, run, capsys):
     assert cli.main(["eval", str(run), "--episodes=7", "--json", *flags]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["episodes_per_seed"] == 4 and len(document["returns"]) == 2
+    assert document["episodes_per_seed"] == 7 and len(document["returns"]) == 2
     assert cli.main(["eval", str(run), "--episodes=7", *flags]) == 0
-    assert "IQM [95 % interval]" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "IQM [95 % interval]" in shown and "2 x 7" in shown
 
 
 def test_eval_leaves_diverged_seeds_out_and_names_them(run, capsys, monkeypatch):
@@ -248,7 +251,9 @@ def test_an_existing_directory_is_not_modified(tmp_path, capsys):
         (["train", "dqn", "--capacity", "100000000000"], "must be less than 2147483648"),
         (["train", "dqn", "--eval-every", "-1"], "eval_every is -1, but must be zero or more"),
         (["train", "dqn", "--chunks", "0"], "chunks is 0"),
-        (["list", "everything"], "list takes no arguments"),
+        (["list", "Pendulum"], "no algorithm or environment is called Pendulum: did you mean"),
+        (["list", "dqm"], "no algorithm or environment is called dqm: did you mean dqn?"),
+        (["list", "dqn", "sac"], "list takes one name, but was given dqn sac"),
         (["train", "SAC"], "no algorithm is called SAC: did you mean sac?"),
         (["train", "double-dqn"], "no algorithm is called double-dqn: did you mean double_dqn?"),
         (["train", "--env", "CartPole-v1"], "name an algorithm before --env"),
@@ -303,7 +308,7 @@ def test_unwritable_directory(capsys, tmp_path):
 @pytest.mark.parametrize("arguments", ([], ["--help"], ["train"], ["train", "--help"]))
 def test_help(arguments, capsys):
     assert cli.main(arguments) == 0
-    assert "purejaxrl-sac train ALGORITHM" in capsys.readouterr().out
+    assert "  train ALGORITHM [--env NAME]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", [*cli.COMMANDS, "train sac"])
@@ -345,12 +350,63 @@ def test_module_is_the_command(capsys):
     assert done.returncode == 2 and "no algorithm is called nothing" in done.stderr
 
 
-def test_list(capsys):
-    assert cli.main(["list"]) == 0
-    shown = capsys.readouterr().out
-    assert "double_dqn" in shown and "Breakout-MinAtar" in shown
-    (line,) = [x for x in shown.splitlines() if " ppo " in x and " CartPole-v1 " in x]
+def listed(capsys, *arguments):
+    """The lines that `list` prints."""
+    assert cli.main(["list", *arguments]) == 0
+    return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_list_fits_on_a_screen(capsys):
+    lines = listed(capsys)
+    assert len(lines) <= 50
+    first = [line.split()[0] for line in lines[1 : len(ALGORITHMS) + 1]]
+    assert first == list(ALGORITHMS)
+    assert "dqn                Deep Q-network                            CartPole-v1 +9" in lines
+
+
+def test_list_of_an_algorithm_has_its_presets_with_scores(capsys):
+    lines = listed(capsys, "ppo")
+    assert lines[0] == "ppo: Proximal policy optimisation (Schulman et al. 2017)"
+    (line,) = [x for x in lines if x.startswith("ppo  ") and " CartPole-v1 " in x]
     assert line.split()[-4:] == ["200k", "500", "500", "30"]
+    assert not any("Pendulum-v1 " in x for x in listed(capsys, "dqn"))
+    assert "train it: purejaxrl-sac train dqn --env CartPole-v1" in listed(capsys, "dqn")
+    assert any("it has no presets" in x for x in listed(capsys, "fast_sac"))
+
+
+def test_list_of_an_environment_has_its_spaces_and_presets(capsys):
+    lines = listed(capsys, "t_maze")
+    assert lines[0].startswith("t_maze: observations are one number, 4 actions, at most 100 steps")
+    assert {line.split()[0] for line in lines if " t_maze " in line} == {
+        "ppo", "recurrent_ppo", "recurrent_pqn",
+    }  # fmt: skip
+    assert any("no algorithm has a preset" in x for x in listed(capsys, "tiger"))
+    assert any(line.startswith("sac ") for line in listed(capsys, "brax/ant/spring"))
+
+
+def test_everything_can_be_listed(capsys):
+    lines = listed(capsys, "--presets")
+    assert {tuple(line.split()[:2]) for line in lines[1:-1]} == {*PRESETS}
+    from purejaxrl_sac import envs
+
+    lines = listed(capsys, "--envs")
+    assert {*envs.names(), "brax/ant/spring"} <= {line.split()[0] for line in lines}
+
+
+PAGES = (
+    *([], ["list"], ["list", "--help"], ["list", "--presets"], ["list", "--envs"]),
+    *(["preset", "--help"], ["sweep"], ["train", "sac", "--help"], ["sweep", "dqn", "--help"]),
+    *([command, "--help"] for command in cli.COMMANDS),
+)
+
+
+@pytest.mark.parametrize("arguments", PAGES, ids=" ".join)
+def test_help_and_lists_fit_into_80_columns(arguments, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with contextlib.suppress(SystemExit):
+        cli.main(arguments)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines and [line for line in lines if len(line) > 80] == []
 
 
 @pytest.mark.parametrize(

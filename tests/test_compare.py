@@ -131,7 +131,6 @@ def test_wrong_options_are_one_line(options, message, pair, tmp_path):
     ("out", "message"),
     [
         ("c.png", "c.png exists already"),
-        ("c.pdf", "c.csv exists already"),
         ("c", "c must end in .png, .pdf or .svg"),
         ("c.jpg", "c.jpg must end in .png, .pdf or .svg"),
         ("no/c.png", "there is no folder"),
@@ -199,8 +198,27 @@ def test_a_table_that_cannot_be_written_costs_no_figure(pair, tmp_path, monkeypa
 def test_a_table_is_never_overwritten(tmp_path):
     (tmp_path / "c.csv").write_text("mine")
     with pytest.raises(FileExistsError):
-        bands.write_csv(tmp_path / "c.csv", [], {})
+        bands.write_csv(tmp_path / "c.csv", "")
     assert (tmp_path / "c.csv").read_text() == "mine"
+
+
+def test_a_second_format_has_the_same_table(pair, tmp_path):
+    compared(pair, tmp_path / "c.png")
+    before = (tmp_path / "c.csv").read_bytes()
+    compared(pair, tmp_path / "c.pdf", title="other")
+    compared(pair, tmp_path / "c.svg", layout=layout.columns(2))
+    assert (tmp_path / "c.csv").read_bytes() == before
+
+
+def test_another_table_is_refused_before_the_figure_is_written(pair, tmp_path):
+    compared(pair, tmp_path / "c.png", panel="curves")
+    before = (tmp_path / "c.csv").read_bytes()
+    with pytest.raises(ConfigError, match=r"c\.csv exists already, with other data: give --out"):
+        compared(pair, tmp_path / "c.pdf")  # all panels
+    assert not (tmp_path / "c.pdf").exists() and (tmp_path / "c.csv").read_bytes() == before
+    (tmp_path / "d.csv").mkdir()
+    with pytest.raises(ConfigError, match=r"d\.csv exists already"):
+        compared(pair, tmp_path / "d.pdf")
 
 
 def test_pdf_files_embed_truetype_fonts(pair, tmp_path):
@@ -388,7 +406,7 @@ def test_the_curve_of_a_run_and_its_table(tmp_path):
     figure, shown = plot.run_curve(np.array(STEPS), RETURNS.T, "dqn on chain")
     text = "interval of 4 seeds: about their range"
     assert figure.axes[0].get_legend().get_title().get_text() == text
-    bands.write_csv(tmp_path / "curve.csv", shown, {})
+    bands.write_csv(tmp_path / "curve.csv", bands.csv_text(shown, {}))
     rows = table(tmp_path / "curve.csv")
     assert {row["label"] for row in rows} == {"dqn on chain"}
     assert [row["y"] for row in selected(rows, statistic="IQM")] == [2.5, 5, 6]

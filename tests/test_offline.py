@@ -61,6 +61,16 @@ def learn(chain):
     return learned
 
 
+def test_a_dataset_is_printed_as_types_and_shapes(chain):
+    config = prl.offline(prl.default_config("dqn").replace(env="chain"), chain[1])
+    rows = len(chain[1].reward)
+    assert f"obs=int32[{rows}], action=int32[{rows}]" in repr(config)
+    assert len(repr(config.dataset)) < 200
+    assert "obs=None" in repr(jax.tree.map(lambda _: None, config).dataset)
+    shapes = jax.eval_shape(lambda c: c.dataset, config)
+    assert repr(shapes) == repr(config.dataset)
+
+
 def test_without_a_penalty_the_optimal_values_are_learned(chain, learn):
     expected = dynamic_programming.value_iteration(chain[0], GAMMA)
     np.testing.assert_allclose(learn(0.0), expected, atol=0.25)

@@ -5,7 +5,9 @@ import json
 import pytest
 
 import purejaxrl_sac as prl
-from scripts import dependencies, pictures, record, report
+from scripts import cells, dependencies, pictures, record, report
+from scripts.pages import learning as learning_page
+from scripts.pages import reliability, tables
 
 SOURCES = {
     "__init__.py": "from purejaxrl_sac import a, b\n",
@@ -189,16 +191,31 @@ def test_kept_figures_are_rows(tmp_path):
     ],
 )  # fmt: skip
 def test_figures_are_shown_with_their_digits(value, text):
-    assert report.number(value) == text
+    assert tables.number(value) == text
 
 
 def test_stale_rows_are_marked_in_tables():
     fresh = record.stamp("speed", "cpu", ["losses"]) | {"value": 1.5, "range": [1, 2]}
     old = fresh | {"version": "0.1.0", "code": "another"}
-    lines = report.table([fresh, old], {"µs": lambda row: report.spread(row, "range")}).splitlines()
-    assert lines[2:] == [
+    columns = {"µs": lambda row: tables.spread(row, "range")}
+    text = tables.table([fresh, old], columns)
+    assert text.splitlines()[2:] == [
         f"| 1.5 [1, 2] | {prl.__version__} |",
         "| 1.5 [1, 2] | 0.1.0 † |",
+    ]
+    assert tables.marked(text) == (2, 1)
+    text = tables.table([old, old], columns)
+    assert "| version, all † |" in text and text.count("†") == 1
+    assert tables.marked(f"Text.\n\n{text}\n\nText.\n\n{text}\n") == (4, 4)
+
+
+def test_tables_have_columns_of_equal_widths():
+    row = record.stamp("speed", "cpu", ["losses"]) | {"version": "0.1.0"}
+    columns = {"name": lambda row: "`dqn`", "limitation": lambda row: "", "µs": lambda row: 1_000}
+    assert tables.table([row], columns).splitlines() == [
+        "| name  |   µs | version | limitation |",
+        "|-------|-----:|--------:|-----|",
+        "| `dqn` | 1000 |   0.1.0 |     |",
     ]
 
 
@@ -206,6 +223,87 @@ def learning(algorithm, environment, value, **changes):
     row = {"what": "learning", "algorithm": algorithm, "environment": environment, "value": value}
     row |= {"interval": [value - 50, value], "steps": 10, "root": 0, "seeds": 3, "version": "0.1.0"}
     return row | changes
+
+
+def recorded(folder, monkeypatch, name, rows):
+    """Replaces the recorded rows."""
+    monkeypatch.setattr(record, "FOLDER", folder)
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_each_work_is_one_row_of_the_page(tmp_path, monkeypatch):
+    fresh = record.stamp("learning", "cpu", ["losses"])
+    rows = [
+        learning("dqn", "A", 100),
+        learning("dqn", "A", 200, root=1, seeds=4),
+        learning("dqn", "A", 300, changed={"tau": 1}),
+        learning("dqn", "A", 400, changed={"tau": 1}, steps=20),
+        learning("sac", "A", 150, **fresh),
+        learning("sac", "A", 500),
+        learning("random", "A", 1),
+    ]
+    recorded(tmp_path, monkeypatch, "learning", rows)
+    found = learning_page.newest()
+    assert [row["value"] for row in found] == [200, 150, 400, 300]  # the newest, fresh if any is
+    assert [row["value"] for row in learning_page.best(found)] == [150]  # the only fresh preset
+
+
+def test_goals_and_by_how_much_they_are_missed(monkeypatch):
+    goals = {("dqn", "A"): cells.Goal(495, 450), ("dqn", "B"): cells.Goal(1)}
+    monkeypatch.setattr(tables, "GOALS", goals)
+
+    def shown(environment, value, worst, **changes):
+        row = learning("dqn", environment, value, worst=worst, **changes)
+        return tables.goal(row), tables.missed(row)
+
+    assert shown("A", 490.5, 400) == ("495 (450)", "4.5 (50)")
+    assert shown("A", 500, 400) == ("495 (450)", "(50)")
+    assert shown("A", 500, 450) == ("495 (450)", "met")
+    assert shown("B", 0.5, 0) == ("1", "0.5")
+    assert shown("C", 0.5, 0) == shown("A", 1, 1, changed={"tau": 1}) == ("", "")
+
+
+def test_recorded_works_are_shown_once():
+    rows = learning_page.newest()
+    shown = {
+        (tables.algorithm(x), x["environment"], x["steps"], learning_page.limited(x)) for x in rows
+    }
+    assert len(shown) == len(rows) > 50
+
+
+def test_reliability_is_told_in_words(tmp_path, monkeypatch):
+    row = record.stamp("fuzz", "cpu", ["losses"]) | {"kind": "command lines", "faults": 0}
+    counts = {"cases": 10, "refused": 7, "accepted": 3}
+    rows = [row | counts | {"seed": seed} for seed in (0, 0, 1)]
+    kill = record.stamp("kills", "cpu", ["losses"]) | {
+        "kills": 5,
+        "during the write of a picture": 2,
+    }
+    rows += [kill | {"kind": "sac", "value": 1}, kill | {"kind": "sweep", "value": 0}]
+    recorded(tmp_path, monkeypatch, "reliability", rows)
+    found = {line["done"]: (line["often"], line["wrong"]) for line in reliability.lines()}
+    often = "5 kills, 2 of them while a file was written"
+    assert found == {
+        "killed (SIGKILL) at a random time and resumed: runs of `sac`": (
+            often, "**1: difference from an uninterrupted run**",
+        ),
+        "killed (SIGKILL) at a random time and resumed: a sweep": (
+            often, "no difference from an uninterrupted run",
+        ),
+        "random command lines": (
+            "20: 6 accepted, 14 refused in one line", "no traceback or other fault",
+        ),
+    }  # fmt: skip
+
+
+def test_the_first_page_counts_the_marked_rows():
+    pages = report.paths_and_pages()
+    lines = pages[report.PAGE].splitlines()
+    topics = [line.split("|") for line in lines if line.startswith("| [")]
+    total = [sum(int(x[i].replace(",", "")) for x in topics) for i in (3, 4)]
+    text = f"Of {total[0]:,} rows on all pages, {total[1]:,} have it"
+    assert text in pages[report.PAGE].replace("\n", " ")
+    assert len(topics) == 7
 
 
 def test_the_scoreboard_shows_shares_and_marks_stale_rows(tmp_path, monkeypatch):

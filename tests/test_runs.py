@@ -540,6 +540,44 @@ def test_signals_stop_after_the_chunk(number, tmp_path):
     assert metrics(kept.path)[-1]["steps"] == kept.steps
 
 
+@pytest.mark.parametrize("when", ("last chunk", "evaluation", "pictures"))
+def test_a_run_that_is_stopped_before_its_evaluation_says_so(when, tmp_path, whole, monkeypatch):
+    def stop(*args, **named):
+        signal.raise_signal(signal.SIGTERM)
+
+    if when != "last chunk":
+        where = (engine, "final_evaluation") if when == "evaluation" else (plot, "run_curve")
+        monkeypatch.setattr(*where, stop)
+    before = signal.getsignal(signal.SIGTERM)
+    path = tmp_path / "run"
+    reporter = Recorder(len(metrics(whole.path)) if when == "last chunk" else None)
+    with pytest.raises(StoppedError) as stop_of_run:
+        prl.experiment.run(TINY, out=path, eval_every=80, reporter=reporter, **SHORT)
+    assert signal.getsignal(signal.SIGTERM) == before
+    error = stop_of_run.value
+    assert error.trained and error.steps == 240 and error.signal == signal.SIGTERM
+    assert "training is complete" in error.advice and f"resume {path}" in error.advice
+    assert RunDirectory(path).describe()["status"].startswith("trained, but not evaluated")
+    monkeypatch.undo()
+    found = prl.experiment.resume(path)
+    assert found.summary["greedy_returns"] == whole.summary["greedy_returns"]
+    assert (path / "curve.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("steps", "note"), [(240, ""), (250, "250, but an iteration takes 4: 248")]
+)
+def test_steps_that_are_no_whole_iterations_are_named(steps, note, tmp_path):
+    reporter = Recorder()
+    run = prl.experiment.run(
+        TINY.replace(total_steps=steps, num_envs=2, rollout_length=2), out=tmp_path / "run",
+        reporter=reporter, **SHORT,
+    )  # fmt: skip
+    assert run.steps == steps - steps % 4
+    notes = [text for text in reporter.messages if "total_steps" in text]
+    assert len(notes) == bool(note) and all(note in text for text in notes)
+
+
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, whole, capfd):
     """Simulates a full disk by a limit on file sizes."""
 

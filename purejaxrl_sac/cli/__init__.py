@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import traceback
 import warnings
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 
 import purejaxrl_sac
 from purejaxrl_sac.agents import ALGORITHMS
-from purejaxrl_sac.cli import config_files, results, training
+from purejaxrl_sac.cli import config_files, listing, results, training
 from purejaxrl_sac.cli.options import (
     EvalOptions,
     ExportOptions,
@@ -30,18 +31,19 @@ from purejaxrl_sac.experiment.errors import RunError, RunWarning, StoppedError, 
 USAGE = f"""\
 purejaxrl-sac: reinforcement learning in JAX, compiled into a single lax.scan
 
-  purejaxrl-sac train ALGORITHM [--env NAME] [flags]   train and write a run directory
-  purejaxrl-sac sweep ALGORITHM --grid FIELD=A,B ...   train several hyperparameter settings
-  purejaxrl-sac resume RUN [--steps N]                 resume a run or a sweep, or extend a run
-  purejaxrl-sac eval RUN [--episodes N]                evaluate the policies of a run
-  purejaxrl-sac plot RUN [RUN ...]                     plot runs for comparison
-  purejaxrl-sac render RUN [--out FILE.gif]            render an episode as a GIF or MP4
-  purejaxrl-sac export RUN [--out DIRECTORY]           export a policy that needs only JAX
-  purejaxrl-sac info RUN                               show configuration and status of a run
-  purejaxrl-sac list                                   list algorithms, environments and presets
-  purejaxrl-sac preset ALGORITHM [ENVIRONMENT]         print a configuration file, for --config
-  purejaxrl-sac COMMAND --help                         show every flag of a command
-  purejaxrl-sac --version                              show the version
+usage: purejaxrl-sac COMMAND ...
+  train ALGORITHM [--env NAME] [flags]  train and write a run directory
+  sweep ALGORITHM --grid FIELD=A,B ...  train several hyperparameter settings
+  resume RUN [--steps N]                resume a run or a sweep, or extend a run
+  eval RUN [--episodes N]               evaluate the policies of a run
+  plot RUN [RUN ...] [--out FILE]       compare runs in one figure
+  render RUN [--out FILE.gif]           render an episode as a GIF or MP4
+  export RUN [--out DIRECTORY]          export a policy that needs only JAX
+  info RUN                              show configuration and status of a run
+  list [ALGORITHM | ENVIRONMENT]        list algorithms, presets and scores
+  preset ALGORITHM [ENVIRONMENT]        print a configuration file, for --config
+  COMMAND --help                        show every flag of a command
+  --version                             show the version
 
 for example
   purejaxrl-sac train sac --env Pendulum-v1 --seeds 8 --name demo
@@ -50,10 +52,10 @@ for example
   purejaxrl-sac train --config experiment.toml --learning-rate 1e-3
   purejaxrl-sac train fork.py:MyConfig --env maze.py:Maze
 
-exit status: 0 success, 1 disk or machine failure, 2 invalid input, 130 or 143 stopped by Ctrl-C or
-SIGTERM after a checkpoint (continue with resume)
+exit status: 0 success, 1 disk or machine failure, 2 invalid input, 130 or 143
+stopped by Ctrl-C or SIGTERM after a checkpoint (continue with resume)
 
-algorithms: {", ".join(ALGORITHMS)}"""
+{textwrap.fill("algorithms: " + ", ".join(ALGORITHMS), 80)}"""
 
 
 def _parsing(
@@ -94,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
         _print(error)
         return _failed(1)
     except StoppedError as error:
-        _print(f"{error}: continue with purejaxrl-sac resume {error.path}")
+        _print(f"{error}: {error.advice}")
         return 128 + error.signal
     except OSError as error:
         try:
@@ -138,12 +140,10 @@ def dispatch(arguments: list[str]) -> None:
             print(USAGE)
         case ["--version"]:
             print(purejaxrl_sac.__version__)
-        case ["list"]:
-            results.list_all()
-        case ["list", *rest]:
-            raise ConfigError(f"list takes no arguments, but was given {' '.join(rest)}")
+        case ["list", *named]:
+            listing.show(named)
         case ["preset", *named]:
-            results.print_preset(named)
+            listing.print_preset(named)
         case ["train", algorithm, *flags]:
             training.train(parse_with_preset(TrainOptions, "train", algorithm, flags))
         case ["sweep"] | ["sweep", "-h" | "--help"]:

@@ -174,8 +174,10 @@ class TrainOptions(NewRunOptions):
     """Train an algorithm on an environment, with several seeds in parallel.
 
     Defaults are those of the preset for the algorithm and environment, or of a file: --config
-    FILE.toml, or the directory of a run. For example:
-    purejaxrl-sac train double_dqn --env CartPole-v1 --seeds 8 --tau 0.01 --name demo
+    FILE.toml, or the directory of a run.
+
+    For example:
+        purejaxrl-sac train double_dqn --env CartPole-v1 --seeds 8 --name demo
     """
 
     seeds: int = 1
@@ -203,8 +205,10 @@ class TrainOptions(NewRunOptions):
 class SweepOptions(NewRunOptions):
     """Train every point of a grid or sample of hyperparameters with every seed, in parallel.
 
-    Each value of a static field (a shape or a count) compiles a program. For example:
-    purejaxrl-sac sweep sac --env Pendulum-v1 --grid learning-rate=1e-4,1e-3 tau=0.005,0.01
+    Each value of a static field (a shape or a count) compiles a program.
+
+    For example:
+        purejaxrl-sac sweep sac --env Pendulum-v1 --grid tau=0.005,0.01
     """
 
     grid: tuple[str, ...] = ()
@@ -263,8 +267,10 @@ class CodeOptions:
 class ResumeOptions(EngineOptions, CodeOptions):
     """Resume a run or a sweep that was stopped or killed, or extend a run.
 
-    Without --steps, results are those of an uninterrupted run. For example:
-    purejaxrl-sac resume runs/demo
+    Without --steps, results are those of an uninterrupted run.
+
+    For example:
+        purejaxrl-sac resume runs/demo
     """
 
     run: RunPath
@@ -287,12 +293,14 @@ class LoadOptions(CodeOptions):
 
 @dataclasses.dataclass(kw_only=True)
 class EvalOptions(LoadOptions, DeviceOptions):
-    """Evaluate the policy of every seed in new episodes. For example:
-    purejaxrl-sac eval runs/demo --episodes 1000
+    """Evaluate the policy of every seed in new episodes.
+
+    For example:
+        purejaxrl-sac eval runs/demo --episodes 1000
     """
 
-    episodes: int = 1_000
-    """Total number of episodes over all seeds (at least one each)."""
+    episodes: int = 512
+    """Episodes per seed."""
     seed: int = 1
     """PRNG seed of start states and noise."""
     env_params: tuple[str, ...] = ()
@@ -307,8 +315,9 @@ class EvalOptions(LoadOptions, DeviceOptions):
 class PlotOptions:
     """Compare runs: learning curves, final scores, profiles, probabilities of improvement.
 
-    For example: purejaxrl-sac plot runs/dqn runs/double_dqn --out compared.png
-    purejaxrl-sac plot runs/dqn runs/sac --panel curves --columns 1 --labels DQN SAC --out a.pdf
+    For example:
+        purejaxrl-sac plot runs/dqn runs/double --out compared.png
+        purejaxrl-sac plot runs/dqn runs/double --panel curves --out a.pdf
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -334,8 +343,10 @@ class PlotOptions:
 
 @dataclasses.dataclass(kw_only=True)
 class RenderOptions(LoadOptions):
-    """Render an episode of the greedy policy as a GIF or MP4. For example:
-    purejaxrl-sac render runs/demo --seed-index 3 --out swing.gif
+    """Render an episode of the greedy policy as a GIF or MP4.
+
+    For example:
+        purejaxrl-sac render runs/demo --seed-index 3 --out swing.gif
     """
 
     out: Path | None = None
@@ -350,7 +361,8 @@ class RenderOptions(LoadOptions):
 class ExportOptions(LoadOptions):
     """Export the policy of one seed as a program for CPU, CUDA and TPU that needs only JAX.
 
-    For example: purejaxrl-sac export runs/demo --out policy && python policy/load.py
+    For example:
+        purejaxrl-sac export runs/demo --out policy && python policy/load.py
     """
 
     out: Path | None = None
@@ -361,7 +373,11 @@ class ExportOptions(LoadOptions):
 
 @dataclasses.dataclass(kw_only=True)
 class InfoOptions:
-    """Show the configuration and status of a run. For example: purejaxrl-sac info runs/demo"""
+    """Show the configuration and status of a run.
+
+    For example:
+        purejaxrl-sac info runs/demo
+    """
 
     run: RunPath
 

@@ -9,6 +9,9 @@ import inspect
 import io
 import itertools
 import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import partial
@@ -50,6 +53,30 @@ Options = TypeVar("Options")
 NewOptions = TypeVar("NewOptions", TrainOptions, SweepOptions)
 
 
+class HelpPage(io.StringIO):
+    """Collects a page of help: tyro wraps its tables, but no other text."""
+
+    terminal: bool
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.terminal = sys.stdout is not None and sys.stdout.isatty()
+
+    def isatty(self) -> bool:
+        """Whether the page is shown on a terminal, with colours."""
+        return self.terminal
+
+    def wrapped(self) -> str:
+        """The page, with lines no longer than the terminal is wide."""
+        width = max(40, shutil.get_terminal_size().columns)
+
+        def fitted(line: str) -> str:
+            visible = re.sub(r"\x1b\[[\d;]*m", "", line)
+            return line if len(visible) <= width else textwrap.fill(visible, width)
+
+        return "\n".join(map(fitted, self.getvalue().splitlines()))
+
+
 def parse(
     kind: type[Options], command: str, flags: list[str], default: Options | None = None
 ) -> Options:
@@ -63,14 +90,15 @@ def parse(
     Raises:
         ConfigError: an unknown flag, or a value of the wrong type.
     """
-    program, messages = f"purejaxrl-sac {command}", io.StringIO()
+    program, messages, page = f"purejaxrl-sac {command}", io.StringIO(), HelpPage()
     try:
-        with contextlib.redirect_stderr(messages):
+        with contextlib.redirect_stderr(messages), contextlib.redirect_stdout(page):
             if default is None:
                 return tyro.cli(kind, prog=program, args=flags, config=STYLE)
             return tyro.cli(kind, prog=program, args=flags, config=STYLE, default=default)
     except SystemExit as stop:
         if not stop.code:  # --help
+            print(page.wrapped())
             raise
         lines = (line.strip("╭╮╰╯│─ ") for line in messages.getvalue().splitlines())
         errors = [line for line in lines if line and not line.startswith("For full helptext")]
@@ -140,7 +168,7 @@ def check_algorithm(command: str, name: str, flags: Sequence[str] = ()) -> None:
                 raise ConfigError(f"name the algorithm first: {command} {word} {name} ...")
         raise ConfigError(
             f"name an algorithm before {name}, for example train dqn --env CartPole-v1;"
-            " purejaxrl-sac list shows all of them and their environments"
+            " purejaxrl-sac list shows all of them"
         )
     listed = name.lower().replace("-", "_")
     if name not in ALGORITHMS and listed in ALGORITHMS:

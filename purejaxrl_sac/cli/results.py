@@ -1,19 +1,14 @@
-"""The commands that read runs: `eval`, `plot`, `render`, `export` and `info`; and `list`."""
+"""The commands that read runs: `eval`, `plot`, `render`, `export` and `info`."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 
-from purejaxrl_sac.agents import ALGORITHMS, preset
 from purejaxrl_sac.cli.options import (
     EvalOptions,
     ExportOptions,
@@ -24,7 +19,6 @@ from purejaxrl_sac.cli.options import (
 from purejaxrl_sac.cli.parsing import parameter_values
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.errors import one_line
-from purejaxrl_sac.presets import PRESETS
 
 
 def evaluate(options: EvalOptions) -> None:
@@ -37,7 +31,7 @@ def evaluate(options: EvalOptions) -> None:
         raise ConfigError(f"episodes is {options.episodes}, but must be at least 1")
     devices = options.set_up_devices(lanes_of(RunDirectory.find(options.run).read_document()))
     run = lifecycle.load(options.run, best=options.best, **options.code())
-    episodes = -(-options.episodes // run.plan.lanes)
+    episodes = options.episodes
     choose = {"greedy": policy, "exploring": exploring_policy}[options.policy]
     params = parameter_values(options.env_params) or None
     evaluated = run.evaluate(
@@ -123,65 +117,3 @@ def info(options: InfoOptions) -> None:
     else:
         rows = RunDirectory.find(options.run).describe()
     Console().print(display.table(str(options.run), rows))
-
-
-def list_all() -> None:
-    """Print algorithms, presets with their recorded scores, and environments."""
-    from purejaxrl_sac import envs
-
-    algorithms = Table("name", "description", title="algorithms")
-    for name, (_, _, description) in ALGORITHMS.items():
-        algorithms.add_row(name, description)
-    presets = Table(
-        title="presets: interquartile mean of greedy returns over seeds", box=SIMPLE, pad_edge=False
-    )
-    for column in ("algorithm", "environment", "steps", "score", "worst", "seeds"):
-        presets.add_column(column, no_wrap=True)
-    recorded, listed = scores(), list(ALGORITHMS)
-    for algorithm, environment in sorted(PRESETS, key=lambda x: (listed.index(x[0]), x[1])):
-        presets.add_row(algorithm, environment, *_score(recorded.get(f"{algorithm} {environment}")))
-    console = Console()
-    console.print(algorithms)
-    console.print(presets)
-    console.print("environments: " + ", ".join(envs.names()))
-
-
-def print_preset(named: list[str]) -> None:
-    """Print the configuration of an algorithm on an environment as TOML, with its recorded score.
-
-    Args:
-        named: the algorithm and, unless it is the algorithm's own, the environment.
-
-    Raises:
-        ConfigError: there is no such algorithm or environment.
-    """
-    from purejaxrl_sac import envs
-    from purejaxrl_sac.experiment.runs import configuration
-
-    if not 1 <= len(named) <= 2 or named[0].startswith("-"):
-        raise ConfigError("give an algorithm and an environment, such as preset sac Pendulum-v1")
-    config = preset(*named)
-    envs.make(config.env)  # checks its name
-    score = list(_score(scores().get(f"{named[0]} {config.env}")))
-    names = ("steps", "greedy return (IQM)", "worst", "seeds")
-    found = ", ".join(f"{name}: {x}" for name, x in zip(names, score, strict=False) if x)
-    print(configuration.text(configuration.of_config(config), found), end="")
-
-
-def scores() -> dict[str, Any]:
-    """The recorded score of each preset, by "algorithm environment"."""
-    found: dict[str, Any] = json.loads(Path(__file__).with_name("scores.json").read_text())
-    return found
-
-
-def _score(found: dict[str, Any] | None) -> Iterator[str]:
-    """Cells of a recorded score."""
-    if found is not None:
-        yield (
-            f"{found['steps'] / 1_000:.3g}k"
-            if found["steps"] < 1e6
-            else f"{found['steps'] / 1e6:g}M"
-        )
-        yield f"{found['value']:.4g}"
-        yield f"{found['worst']:.4g}" if "worst" in found else ""
-        yield str(found["seeds"])

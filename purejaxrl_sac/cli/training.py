@@ -40,6 +40,8 @@ def train(options: TrainOptions) -> None:
         over = mesh.mesh_for(plan.lanes, devices)
         resources.check_state(plan, over)
         figures = resources.report(plan, engine.compile_run(plan, mesh=over))
+        if note := plans.rounding_note(plan.config):
+            figures = {"steps": note, **figures}
         Console().print(display.table(f"{plans.title(plan.config)}, dry run", figures))
         return
     arguments = options.running.run_arguments(options.seeds)

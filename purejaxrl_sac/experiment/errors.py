@@ -34,12 +34,24 @@ class RunError(RuntimeError):
 class StoppedError(Exception):
     """The run received a signal and stopped after writing a checkpoint."""
 
-    def __init__(self, path: Path, steps: int, signal: Signals) -> None:
-        super().__init__(path, steps, signal)  # all arguments, so that it can be pickled
+    def __init__(self, path: Path, steps: int, signal: Signals, trained: bool = False) -> None:
+        super().__init__(path, steps, signal, trained)  # all, so that it can be pickled
         self.path, self.steps, self.signal = path, steps, signal
+        self.trained = trained  # whether only the final evaluation and its files are missing
 
     def __str__(self) -> str:
         return f"{self.path} stopped at step {self.steps:,} by {self.signal.name}"
+
+    @property
+    def advice(self) -> str:
+        """What exists, and how to get the rest."""
+        resume = f"purejaxrl-sac resume {self.path}"
+        if not self.trained:
+            return f"continue with {resume}"
+        return (
+            "its training is complete and its checkpoint is written, but the final evaluation,"
+            f" summary.json and pictures are missing: {resume} makes them"
+        )
 
 
 class DamagedError(Exception):

@@ -19,12 +19,11 @@ def render(rows: list[dict]) -> str:
     """Render the whole page."""
     parts = [
         "# Accelerators",
-        "Rendered by `python scripts/report.py` from the rows of `accelerator.jsonl`. **†: the code"
-        " that the figure depends on has changed since it was measured.**"
-        " *One update*: one environment, one step and one update per iteration, networks of"
-        " 64 x 64. *Preset*: the unchanged preset. us: microseconds per iteration. Rows have the"
-        " names of their versions: `soft_q` is `continuous_soft_q` and the storage `once` is"
-        " `deduplicated` since 0.7.0.",
+        "[Results](README.md): what † means, and the other topics. Rendered from the rows of"
+        " `accelerator.jsonl`. *One update*: one environment, one step and one update per"
+        " iteration, networks of 64 x 64. *Preset*: the unchanged preset. us: microseconds per"
+        " iteration. Rows have the names of their versions: `soft_q` is `continuous_soft_q` and the"
+        " storage `once` is `deduplicated` since 0.7.0.",
         *measured(rows),
         *flagged(rows),
         *fused(rows),

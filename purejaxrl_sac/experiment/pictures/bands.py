@@ -158,14 +158,11 @@ def caution(seeds: Iterable[int], meaning: str = "about their range") -> str:
     return "; ".join([*texts, *["1 seed: no interval"] * (1 in few)])
 
 
-def write_csv(path: Path, bands: Sequence[Band], runs: Mapping[str, str]) -> None:
-    """Write the points of all bands as a new CSV file of `COLUMNS`; nan is an empty cell.
+def csv_text(bands: Sequence[Band], runs: Mapping[str, str]) -> str:
+    """The points of all bands as a CSV table of `COLUMNS`; nan is an empty cell.
 
     Args:
         runs: label -> name of the run; in labels, an escaped dollar sign is a dollar sign.
-
-    Raises:
-        OSError: it exists, or cannot be written.
     """
     rows = [
         [runs.get(band.label, ""), band.label, band.panel, band.statistic, band.seeds, *point]
@@ -176,9 +173,18 @@ def write_csv(path: Path, bands: Sequence[Band], runs: Mapping[str, str]) -> Non
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows([[_cell(x) for x in row] for row in rows])
+    return text.getvalue()
+
+
+def write_csv(path: Path, text: str) -> None:
+    """Write a table, such as `csv_text`, as a new file.
+
+    Raises:
+        OSError: it exists, or cannot be written.
+    """
     with path.open("x", newline="") as file:
         try:
-            file.write(text.getvalue())
+            file.write(text)
             file.flush()
         except OSError:
             path.unlink()

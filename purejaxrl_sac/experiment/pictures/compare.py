@@ -39,7 +39,8 @@ def compare(
     Args:
         paths: run directories.
         metric: a column of `metrics.jsonl`.
-        out: a .png, .pdf or .svg file, which must not exist, nor a .csv file of the same name.
+        out: a .png, .pdf or .svg file, which must not exist. A .csv file of the same name may hold
+            the data of this figure, which was drawn in another format, but nothing else.
         labels: a name for each run, which may hold formulas; None for those of the directories.
         panel: one of `plot.PANELS`; None for all of them on a page.
         title: of the figure; empty for none; None for the panel's own, and none on a page.
@@ -51,7 +52,8 @@ def compare(
 
     Raises:
         ConfigError: not a run, no such metric or panel, different environments, other than one
-            distinct label for each run, a figure that does not fit its size, or a file exists.
+            distinct label for each run, a figure that does not fit its size, or a file exists with
+            other contents.
     """
     table = _check_files(Path(out))
     _check_panel(panel, log_x)
@@ -75,6 +77,8 @@ def compare(
             figure, shown = plot.compose(
                 content, panels, layout, title or "", panel is None or title is None
             )
+            data = bands.csv_text(shown, dict(zip(runs, map(one_line, paths), strict=True)))
+            written = _check_table(table, data)
             files.write_figure(out, figure)
     except UserWarning:
         raise ConfigError("the figure does not fit: give it a larger size") from None
@@ -83,8 +87,8 @@ def compare(
     if text := plot.few_seeds(shown):
         warnings.warn(RunWarning(text), stacklevel=2)
     try:
-        names = {label: one_line(path) for label, path in zip(runs, paths, strict=True)}
-        bands.write_csv(table, shown, names)
+        if not written:
+            bands.write_csv(table, data)
     except OSError as error:
         text = f"{table} was not written: {error.strerror or error}"
         warnings.warn(RunWarning(text), stacklevel=2)
@@ -171,20 +175,31 @@ def _warn_of_unequal(runs: Mapping[str, _Run]) -> None:
 
 
 def _check_files(out: Path) -> Path:
-    """Check that the figure and its data are new files.
+    """Check that the figure is a new file in an existing folder.
 
     Returns:
         the CSV file.
     """
     if out.suffix not in FORMATS:
         raise ConfigError(f"{out} must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
-    table = out.with_suffix(".csv")
-    for file in (out, table):
-        if files.exists(file):
-            raise ConfigError(f"{file} exists already: give --out another name")
+    if files.exists(out):
+        raise ConfigError(f"{out} exists already: give --out another name")
     if not out.parent.is_dir():
         raise ConfigError(f"cannot write {out}: there is no folder {out.parent}")
-    return table
+    return out.with_suffix(".csv")
+
+
+def _check_table(table: Path, text: str) -> bool:
+    """Whether the CSV file exists, with exactly the data of the figure.
+
+    Raises:
+        ConfigError: it exists with other contents.
+    """
+    if not files.exists(table):
+        return False
+    if not table.is_file() or files.read_text(table) != text:
+        raise ConfigError(f"{table} exists already, with other data: give --out another name")
+    return True
 
 
 def _check_panel(panel: str | None, log_x: bool) -> None:

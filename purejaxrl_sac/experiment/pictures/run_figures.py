@@ -53,7 +53,7 @@ def write_figures(
         figure, shown = plot.run_curve(steps, returns, name)
         files.write_figure(path / "curve.png", figure)
         with _attempted(path / "curve.csv", warn, "written"):
-            bands.write_csv(path / "curve.csv", shown, {})
+            bands.write_csv(path / "curve.csv", bands.csv_text(shown, {}))
     with _attempted(path / "values.png", warn):
         mdp = exact.finite_mdp(plan.config)
         rows = {} if mdp is None else exact.write_value_map(plan.config, state, mdp, name, path)

@@ -12,6 +12,7 @@ import numpy as np
 
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.runs import files
+from purejaxrl_sac.offline import Dataset
 from purejaxrl_sac.types import Transition
 
 DAMAGED = (
@@ -37,7 +38,7 @@ def save(path: Path | str, dataset: Transition) -> None:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None
 
 
-def load(path: Path | str) -> Transition:
+def load(path: Path | str) -> Dataset:
     """Reads a dataset.
 
     Raises:
@@ -51,7 +52,7 @@ def load(path: Path | str) -> Transition:
         raise ConfigError(f"cannot read the dataset {path}: {reason}") from None
     if missing := set(FIELDS) - found.keys():
         raise ConfigError(f"the dataset {path} has no array {min(missing)}: see prl.record_dataset")
-    return Transition(**found)
+    return Dataset(**found)
 
 
 def checksum(dataset: Transition) -> str:

@@ -326,6 +326,9 @@ class RunDirectory:
         rows, lost = metrics = self.read_metrics(lanes_of(document))
         steps = rows[-1]["steps"] if rows else 0
         status = "finished" if self.summary.exists() else "stopped: continue with resume"
+        each = config["num_envs"] * config["rollout_length"]
+        if status != "finished" and config["total_steps"] // each * each in self.checkpoint_steps():
+            status = "trained, but not evaluated: resume makes the evaluation"
         failed_step = rows[-1]["failed_step"] if rows else []
         failed = [seed for seed, step in enumerate(failed_step) if step >= 0]
         hidden = ("algorithm", "env", "schema", "total_steps")

@@ -420,6 +420,8 @@ def _train_logged(
     history = directory.history(plan, steps) if checkpoint else []
     first = processes.is_first()
     reporter.on_start(plan, plans.title(plan.config), device_name(mesh))
+    if note := plans.rounding_note(plan.config):
+        reporter.message(note)
     done = steps // plan.config.steps_per_iteration - plan.config.warmup_iterations
     programs = engine.compile_run(plan, done, mesh, evaluated=True, meanwhile=_import_pictures)
     held = sum(resources.state_bytes(plan, mesh).values()) if checkpoint else 0
@@ -460,11 +462,13 @@ def _train_logged(
             if stop:
                 checkpoints.wait()
                 number = interrupts.received or signal.SIGTERM  # another process received it
-                raise StoppedError(directory.path, progress.steps, number)
-    evaluation = _evaluate(directory, plan, state, programs, reporter)
-    state = trim(state, plan.lanes, mesh)
-    result = Result(state, history, evaluation, programs.seconds, history[-1].seconds)
-    processes.on_first(lambda: _write_results(directory, plan, result, mesh, reporter))
+                trained = progress.steps == plan.total
+                raise StoppedError(directory.path, progress.steps, number, trained)
+    with stopping_at_once(directory.path, plan.total):
+        evaluation = _evaluate(directory, plan, state, programs, reporter)
+        state = trim(state, plan.lanes, mesh)
+        result = Result(state, history, evaluation, programs.seconds, history[-1].seconds)
+        processes.on_first(lambda: _write_results(directory, plan, result, mesh, reporter))
     summary = directory.read_summary()
     return Run(directory.path, plan, plan.total, state, directory.columns(), summary)
 
@@ -652,6 +656,33 @@ class Interrupts:
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def stopping_at_once(path: Path, steps: int) -> Iterator[None]:
+    """SIGINT and SIGTERM end the evaluation of a trained run: its checkpoint is on disk.
+
+    Raises:
+        StoppedError: one was received.
+    """
+
+    received = signal.SIGINT
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        received = signal.Signals(number)
+        raise KeyboardInterrupt  # no Exception, which the failure of a picture may be
+
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        previous = {x: signal.signal(x, stop) for x in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise StoppedError(path, steps, received, trained=True) from None
+    finally:
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 

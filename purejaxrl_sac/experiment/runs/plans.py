@@ -211,6 +211,18 @@ def chunk_lengths(iterations: int, chunk: int) -> list[int]:
     return [chunk] * whole + [rest] * (rest > 0)
 
 
+def rounding_note(config: Config) -> str:
+    """How many of `total_steps` are run if they are not whole iterations, else ''."""
+    each = config.steps_per_iteration
+    whole, rest = divmod(config.total_steps, each)
+    if not rest:
+        return ""
+    return (
+        f"total_steps is {config.total_steps:,}, but an iteration takes {each:,}:"
+        f" {whole * each:,} steps are run"
+    )
+
+
 def title(config: Config) -> str:
     """Such as 'sac on Pendulum-v1'."""
     env = config.env if isinstance(config.env, str) else config.env.name

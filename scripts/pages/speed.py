@@ -1,0 +1,156 @@
+"""Speed on CPUs: iterations, tabular steps, several devices, and sweeps."""
+
+from __future__ import annotations
+
+from scripts.pages.tables import Cell, algorithm, limitation, number, picture, rows, spread, table
+
+WORK: dict[str, Cell] = {"work": lambda row: f"{algorithm(row)} {row['environment']}"}
+SEEDS: dict[str, Cell] = {**WORK, "seeds": lambda row: f"{row['seeds']:,}"}
+SAME = ("algorithm", "environment", "seeds", "buffer", "updates", "device")
+ITERATION = (
+    "Microseconds per iteration (one environment step and one update, 64 x 64 networks) and seed,"
+    " without compilation, on two cores (`scripts/benchmark_speed.py`)."
+)
+
+
+def summary() -> list[str]:
+    """What was measured together with rejax."""
+    chosen = [row for row in rows("speed", "speed", SAME) if "peer_us" in row]
+    return [
+        "## Speed",
+        f"{ITERATION} [More](speed.md): all algorithms, the floor of the loop, on-policy and"
+        " tabular algorithms, prioritised replay, several devices, sweeps.",
+        picture("speed", "microseconds per iteration of this package and of rejax"),
+        table(
+            chosen,
+            {
+                **SEEDS,
+                "buffer": lambda row: f"{row['buffer']:,}",
+                "µs": lambda row: number(row["value"]),
+                "rejax 0.1.3, µs": lambda row: number(row["peer_us"]),
+                "rejax / ours": lambda row: f"{row['peer_us'] / row['value']:.1f}",
+                "limitation": limitation("speed"),
+            },
+        ),
+    ]
+
+
+def page() -> list[str]:
+    """All tables of speed."""
+    return ["# Speed", *iterations(), *throughput(), *priorities(), *scale()]
+
+
+def iterations() -> list[str]:
+    """Iterations of all algorithms, compared with their floor."""
+    return [
+        "## Iterations",
+        f"{ITERATION} The floor is the same work without the loop: environment and policy alone,"
+        " plus updates on one fixed batch.",
+        table(
+            rows("speed", "speed", SAME),
+            {
+                **SEEDS,
+                "buffer": lambda row: f"{row['buffer']:,}",
+                "µs": lambda row: number(row["value"]),
+                "ratio to floor": lambda row: f"{row['floor_ratio']:.2f}",
+                "rejax 0.1.3, µs": lambda row: number(row.get("peer_us")),
+                "rejax / ours": lambda row: (
+                    f"{row['peer_us'] / row['value']:.1f}" if "peer_us" in row else ""
+                ),
+                "limitation": limitation("speed"),
+            },
+        ),
+    ]
+
+
+def throughput() -> list[str]:
+    """On-policy and tabular algorithms."""
+    return [
+        "## On-policy and tabular algorithms",
+        "On-policy, 2,048 environments: environment steps per second, compared with the same"
+        " environments with random actions (`scripts/benchmark_on_policy.py`).",
+        table(
+            rows("speed", "on-policy speed", ("algorithm", "environment", "num_envs", "device")),
+            {
+                **SEEDS,
+                "steps/s": lambda row: f"{row['steps_per_second']:,}",
+                "random actions, steps/s": lambda row: f"{row['random_steps_per_second']:,}",
+                "ratio": lambda row: number(row["times_slower_than_random"]),
+                "rollout, MiB": lambda row: number(row["rollout_mib"]),
+            },
+        ),
+        "Tabular: millions of steps per second over all seeds, each with an update"
+        " (`scripts/benchmark_tabular.py`).",
+        table(
+            rows(
+                "speed",
+                "tabular speed",
+                ("library", "environment", "seeds", "num_envs", "rollout_length", "device"),
+            ),
+            {
+                **SEEDS,
+                "environments": lambda row: row["num_envs"],
+                "rollout": lambda row: row["rollout_length"],
+                "million steps/s": lambda row: number(row["value"]),
+                "ratio to the loop": lambda row: row.get("times_the_loop", ""),
+            },
+        ),
+    ]
+
+
+def priorities() -> list[str]:
+    """Data structures of prioritised replay."""
+    return [
+        "## Prioritised replay",
+        "Microseconds per seed to add a transition, draw 64 and write their"
+        " priorities, by data structure (`scripts/benchmark_priorities.py`); the package's is"
+        " `tree 8`.",
+        table(
+            rows("speed", "priorities", ("kind", "capacity", "seeds", "device")),
+            {
+                "structure": lambda row: row["kind"],
+                "buffer": lambda row: f"{row['capacity']:,}",
+                "seeds": lambda row: row["seeds"],
+                "µs": lambda row: number(row["value"]),
+            },
+        ),
+    ]
+
+
+def scale() -> list[str]:
+    """Several devices, and sweeps."""
+    return [
+        "## Several devices and sweeps",
+        "Microseconds per iteration and seed on one XLA device and on two devices of the same two"
+        " cores (`scripts/benchmark_scale.py devices`).",
+        table(
+            rows("scale", "scale: devices", ("algorithm", "seeds", "devices", "device")),
+            {
+                **WORK,
+                "seeds": lambda row: row["seeds"],
+                "1 device, µs": lambda row: number(row["one_us"]),
+                "2 devices, µs": lambda row: number(row["all_us"]),
+                "ratio [range]": lambda row: spread(row, "range"),
+            },
+        ),
+        "`scripts/benchmark_scale.py sweep`: learning rates as lanes of one program, compared with"
+        " sequential runs, each of which is compiled.",
+        table(
+            rows("scale", "scale: sweep", ("algorithm", "kind", "lanes", "device")),
+            {
+                **WORK,
+                "compilation, s": lambda row: number(row["compile_seconds"]),
+                "training, s": lambda row: number(row["train_seconds"]),
+                "total, s": lambda row: number(row["value"]),
+            },
+        ),
+        "`scripts/benchmark_scale.py compaction`: the cost of a rung of successive halving.",
+        table(
+            rows("scale", "scale: compaction", ("algorithm", "lanes", "device")),
+            {
+                **WORK,
+                "lanes": lambda row: f"{row['lanes']} to {row['kept']}",
+                "ms": lambda row: number(row["value"]),
+            },
+        ),
+    ]
