@@ -212,7 +212,7 @@ def test_a_preset_is_printed_as_a_file(capsys, tmp_path):
     ("line", "message"),
     [
         (["preset"], "give an algorithm and an environment"),
-        (["preset", "--help"], "give an algorithm and an environment"),
+        (["preset", "--nothing"], "give an algorithm and an environment"),
         (["preset", "sac", "Pendulum-v1", "more"], "give an algorithm and an environment"),
         (["preset", "sack"], "did you mean sac"),
         (["preset", "sac", "Pendlum-v1"], "did you mean Pendulum-v1"),
