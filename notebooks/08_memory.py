@@ -95,25 +95,16 @@ for i, (algorithm, label) in enumerate((("ppo", "PPO"), ("recurrent_ppo", "recur
         found = scores[algorithm, length]
         spread = j + 0.24 * (i - 0.5) + np.linspace(-0.08, 0.08, SEEDS)
         axes.plot(spread, found, "o", color=COLORS[i], alpha=0.6, label=label if j == 0 else None)
-axes.axhline(4, color="black", linewidth=1)
-axes.axhline(1.95, color="black", linewidth=1, linestyle="--")
-axes.text(len(LENGTHS) - 0.55, 3.86, "optimum", ha="right", va="top", fontsize="small")
-axes.text(
-    len(LENGTHS) - 0.55,
-    1.81,
-    "best deterministic memoryless policy",
-    ha="right",
-    va="top",
-    fontsize="small",
-)
+axes.axhline(4, color="black", linewidth=1, label="optimum")
+axes.axhline(1.95, color="black", linewidth=1, linestyle="--", label="best memoryless policy")
 axes.set_xticks(range(len(LENGTHS)), LENGTHS)
 axes.set(xlabel="length of the corridor", ylabel="greedy return", xlim=(-0.5, len(LENGTHS) - 0.5))
 axes.set_title("T-maze: each dot is a seed", fontsize="medium")
-axes.legend(loc="center left", fontsize="small")
+axes.legend(loc="center", ncols=2, fontsize="small")
 plt.show()
 
 # %% [markdown]
-# Without a memory, each seed commits to some turn: its return is a matter of the drawn goals. With one,
+# The memoryless policies are deterministic ones. Without a memory, each seed commits to some turn: its return is a matter of the drawn goals. With one,
 # the cue is carried through the corridor.
 #
 # ## What is in the carry
@@ -140,7 +131,8 @@ axes.plot(
 )
 axes.plot(range(2, len(distance) + 1), change, "o-", color=COLORS[0], label="from step to step")
 axes.set(xlabel="step of the episode", ylabel="distance of carries", ylim=(0, None))
-axes.legend(fontsize="small")
+axes.xaxis.get_major_locator().set_params(integer=True)
+axes.legend(loc="center right", fontsize="small")
 plt.show()
 
 # %% [markdown]
