@@ -298,6 +298,7 @@ def sac(
     encode = features(env.observation_space)
     actor_net = actor(config, env.observation_space, action_dim)
     critic_net = critics(config, env.observation_space)
+    target_entropy = config.target_entropy_per_dim * action_dim
     optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)
     optimize_temperature = temperature_optimizer(config)
     draw_noise, init_carry = noise(config, action_dim)
@@ -318,7 +319,7 @@ def sac(
         networks,
         (optimize_actor, optimize_critic, optimize_temperature),
         (penalized(critic_loss, penalty), actor_loss),
-        config.target_entropy_per_dim * action_dim,
+        target_entropy,
     )
 
     def init(key: jax.Array, obs: jax.Array) -> SACState:
