@@ -44,6 +44,7 @@ ALLOWED = {
     "05_maximum_entropy": {"1.39"},  # log 4
     "06_sac": {"0.7"},  # a setting of the preset
     "07_research_forks": {"7", "128"},  # the chapter, episodes of an evaluation
+    "08_memory": {"8", "85"},  # the chapter, the accuracy of the tiger
 }
 
 
