@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac.config import Config, ConfigError, shown
-from purejaxrl_sac.types import Env
+from purejaxrl_sac.types import Env, Metrics
 
 ERRORS = (  # of code; those of the machine, such as OSError, are none of them
     TypeError,
@@ -47,6 +47,16 @@ def check_observations(env: Env, obs: jax.Array) -> None:
         )
 
 
+def check_metrics(metrics: Metrics) -> None:
+    """Raises ConfigError unless all metrics of an update are scalars."""
+    for name, value in metrics.items():
+        if jnp.shape(value) != ():
+            raise ConfigError(
+                f"the metric {name} of an update has shape {jnp.shape(value)}, but must be a"
+                " scalar: return its mean"
+            )
+
+
 @contextlib.contextmanager
 def errors_of_parts(config: Config, what: str, remedy: str, otherwise: str = "") -> Iterator[None]:
     """Turns an error of an algorithm, a wrapper or one of its parts into a `ConfigError`.
@@ -69,7 +79,9 @@ def errors_of_parts(config: Config, what: str, remedy: str, otherwise: str = "")
                 f" {type(config).__name__} does not have: derive your configuration from the class"
                 " that has it"
             ) from error
-        lines = str(error).strip().splitlines() or [""]
+        lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [""]
+        if lines[0].endswith(":"):  # JAX says on the next line what differs
+            lines[0] = " ".join(lines[:2])
         raise ConfigError(
             f"{culprit(config, error, otherwise)} fails {what}: {type(error).__name__}: {lines[0]}"
             f" ({remedy})"

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.kernels.packing import layout
 from purejaxrl_sac.types import Metrics, Penalty, PyTree, Scalar
 
@@ -57,7 +58,14 @@ def penalized(
 
     def sum_of_both(params: PyTree, inputs: Any) -> tuple[jax.Array, tuple[Aux, Metrics]]:
         value, (aux, metrics) = loss(params, inputs)
-        added, more = penalty(params, inputs)
+        returned: Any = penalty(params, inputs)
+        if not (
+            isinstance(returned, tuple) and len(returned) == 2 and jnp.shape(returned[0]) == ()
+        ):
+            raise ConfigError(
+                "a penalty must return (penalty, metrics), a scalar and a dictionary of scalars"
+            )
+        added, more = returned
         return value + added, (aux, {**metrics, **more})
 
     return sum_of_both

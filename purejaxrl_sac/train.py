@@ -15,7 +15,13 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac import curriculum, envs, exploration
-from purejaxrl_sac.checks import TAKES, check_key, errors_of_parts, name_of_function
+from purejaxrl_sac.checks import (
+    TAKES,
+    check_key,
+    check_metrics,
+    errors_of_parts,
+    name_of_function,
+)
 from purejaxrl_sac.clock import batched, unbatched
 from purejaxrl_sac.config import Config, ConfigError, validate, whole_number
 from purejaxrl_sac.kernels.draws import one_draw
@@ -180,6 +186,7 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
             key, count, draw = xs
             sample = memory.sample(memory_state, draw)
             agent_state, priority, metrics = agent.update(key, agent_state, sample, count)
+            check_metrics(metrics)
             return (agent_state, memory.update_priorities(memory_state, sample, priority)), metrics
 
         counts = done * config.num_updates + jnp.arange(config.num_updates)

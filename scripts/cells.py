@@ -19,6 +19,7 @@ from typing import IO, NamedTuple
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.cli.parsing import environment_parameters
+from purejaxrl_sac.envs.parameters import fixed
 from scripts import record
 
 CELLS = record.FOLDER / "cells.toml"
@@ -62,7 +63,7 @@ def configuration(algorithm: str, environment: str) -> prl.Config:
     name, _, settings = environment.removesuffix(")").partition("(")
     config = prl.preset(algorithm, name)
     params = environment_parameters(name, settings.split(",") if settings else ())
-    return config.replace(env_params=params)
+    return fixed(config.replace(env_params=params))
 
 
 class Goal(NamedTuple):

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import purejaxrl_sac as prl
+from purejaxrl_sac.experiment.runs import plans
 from purejaxrl_sac.presets import PRESETS
 from scripts import benchmark_learning, cells, record
 
@@ -42,9 +43,10 @@ def test_arguments_of_a_cell_are_those_of_the_script(monkeypatch):
 
 def test_an_environment_may_have_parameters_of_its_own():
     config = cells.configuration("recurrent_ppo", "MemoryChain-bsuite(memory_length=30)")
-    assert config.env == "MemoryChain-bsuite" and config.env_params.memory_length == 30
+    assert config.env.params.memory_length == 30 and config.env_params is None
     tuned = prl.preset("recurrent_ppo", "MemoryChain-bsuite")
-    assert config.replace(env_params=None) == tuned
+    assert config.replace(env="MemoryChain-bsuite") == tuned
+    assert plans.has_time_limit(config)  # known before compilation, for evaluations
     assert cells.configuration("dqn", "CartPole-v1") == prl.preset("dqn", "CartPole-v1")
     names = (f"MemoryChain-bsuite{x}" for x in ("", "(memory_length=30)"))
     assert len({record.code(["preset"], "recurrent_ppo", name) for name in names}) == 1

@@ -11,6 +11,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, mdp
 from purejaxrl_sac.envs.tabular import Tabular
 from tests.conftest import small
+from tests.probes import Probe
 
 
 class TwoOutputs(nn.Module):
@@ -180,3 +181,61 @@ def test_what_fails_in_a_run_is_named(changes, message):
         changes = {"algorithm": partial(config.algorithm, **changes)}
     with pytest.raises(ConfigError, match=message):
         prl.make_train(config.replace(**changes))(jax.random.key(0))
+
+
+def returns_no_metrics(params, inputs):
+    return jnp.float32(0)
+
+
+def returns_rows(params, inputs):
+    return inputs.batch.reward, {}
+
+
+def measures_rows(params, inputs):
+    return jnp.float32(0), {"rows": inputs.batch.reward}
+
+
+@pytest.mark.parametrize(
+    ("penalty", "complaint"),
+    (
+        (returns_no_metrics, r"a penalty must return \(penalty, metrics\), a scalar and"),
+        (returns_rows, r"a penalty must return \(penalty, metrics\), a scalar and"),
+        (measures_rows, r"the metric rows of an update has shape \(8,\), but must be a scalar"),
+    ),
+)
+def test_penalties_that_return_something_else(penalty, complaint):
+    config = small("dqn")
+    config = config.replace(algorithm=partial(config.algorithm, penalty=penalty))
+    with pytest.raises(ConfigError, match=complaint) as error:
+        jax.eval_shape(prl.make_train(config), jax.random.key(0))
+    assert "\n" not in str(error.value)
+
+
+class TwoRewards(Probe):
+    def step_env(self, key, state, action, params):
+        obs, state, reward, *rest = super().step_env(key, state, action, params)
+        return obs, state, jnp.stack([reward, reward]), *rest
+
+
+def test_an_environment_with_two_rewards():
+    config = small("dqn", env=TwoRewards(lambda *_: 1.0, 3))
+    complaint = r"Probe returned a reward of shape \(2,\) from step, but must .* shape \(\)"
+    with pytest.raises(ConfigError, match=complaint) as error:
+        jax.eval_shape(prl.make_train(config), jax.random.key(0))
+    assert "\n" not in str(error.value)
+
+
+def test_an_update_that_changes_its_state_is_told_what_differs():
+    def algorithm(config, env):
+        agent, memory = prl.dqn(config, env)
+
+        def update(key, state, sample, count):
+            state, priority, metrics = agent.update(key, state, sample, count)
+            return (state,), priority, metrics
+
+        return agent._replace(update=update), memory
+
+    config = small("dqn").replace(algorithm=algorithm)
+    with pytest.raises(ConfigError, match=r"but they differ: .*carry") as error:
+        jax.eval_shape(prl.make_train(config), jax.random.key(0))
+    assert "\n" not in str(error.value)

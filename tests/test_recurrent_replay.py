@@ -604,6 +604,7 @@ def test_wrappers_scale_what_is_replayed():
         ("recurrent_sac", {"sequence_length": 36}, "capacity is 96, but must be at least"),
         ("recurrent_dqn", {"warmup_steps": 12}, "warmup_steps is 12, but must be at least"),
         ("recurrent_dqn", {"capacity": 90}, "capacity is 90, but must be a multiple of num_envs"),
+        ("r2d2", {"n_step": 5}, "n_step is 5, but must be at most the 4 steps of a sequence"),
         ("recurrent_dqn", {"n_step": 0}, "n_step is 0, but must be at least 1"),
         ("r2d2", {"priority_of_maximum": 2.0}, "must be between 0 and 1"),
         ("recurrent_dqn", {"env": "Pendulum-v1"}, "DQN needs discrete actions"),
@@ -614,6 +615,18 @@ def test_invalid_fields_get_one_line(algorithm, changes, complaint):
     with pytest.raises(ConfigError, match=complaint) as error:
         prl.make_train(small(algorithm, **changes))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_datasets_have_no_carries(algorithm):
+    config = small(algorithm)
+    rollout = jax.eval_shape(prl.init, jax.random.key(0), config)
+    with pytest.raises(ConfigError, match="a dataset of transitions does not have: use dqn or sac"):
+        prl.validate(config.replace(dataset=rollout))
+
+
+def test_the_default_of_recurrent_sac_can_be_trained():
+    prl.make_train(prl.default_config("recurrent_sac"))
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

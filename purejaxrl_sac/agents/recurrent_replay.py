@@ -431,6 +431,11 @@ class SequenceReplay(ReplayConfig, RecurrentCell):
     """Gradient updates in each learning phase."""
 
     def check(self) -> None:
+        if self.dataset is not None:
+            raise ConfigError(
+                "recurrent algorithms replay sequences with the carries before them, which a"
+                " dataset of transitions does not have: use dqn or sac"
+            )
         super().check()
         length, envs = self.sequence_length, self.num_envs
         if self.burn_in >= length:
@@ -464,6 +469,15 @@ class RecurrentDQNFields(SequenceReplay, DQNConfig):
     n_step: int = static(1, at_least=1)
     """Steps of reward before bootstrapping, inside a sequence."""
 
+    def check(self) -> None:
+        super().check()
+        steps = self.sequence_length - self.burn_in
+        if self.n_step > steps:
+            raise ConfigError(
+                f"n_step is {self.n_step}, but must be at most the {steps} steps of a sequence"
+                " after its burn-in: lower n_step or burn_in, or raise sequence_length"
+            )
+
 
 class RecurrentDQNConfig(RecurrentDQNFields):
     """Configuration of recurrent DQN."""
@@ -485,3 +499,9 @@ class RecurrentSACConfig(SequenceReplay, SACFields, Layers):
     """Configuration of recurrent SAC."""
 
     algorithm: Algorithm = static(recurrent_sac)
+    env: Any = static("Pendulum-v1")
+    """Environment: a name, or any gymnax `Environment` object."""
+    total_steps: int = static(20_000)
+    """Environment steps over all parallel environments, warm-up included."""
+    capacity: int = static(100_000)
+    """Transitions the replay memory stores; a multiple of num_envs x rollout_length."""

@@ -165,6 +165,15 @@ def bind(env: Any, params: Any = None) -> Env:
             obs, state, reward, terminated, truncated, info = jax.vmap(env.step, (0, 0, 0, None))(
                 keys, env_state.state, action, params
             )
+        for what, found, shape in (
+            ("a reward", reward, env_state.episode_return.shape),
+            ("an observation", obs, env_state.obs.shape),
+        ):
+            if found.shape != shape:
+                raise ConfigError(
+                    f"the environment {env.name} returned {what} of shape {found.shape[1:]} from"
+                    f" step, but must return one of shape {shape[1:]}"
+                )
         reward = reward.astype(jnp.float32)
         last = terminated | truncated
         transition = Transition(
