@@ -1,6 +1,7 @@
 """Documents of runs: checksums, types, links; what terminals show; arguments of wrong types."""
 
 import errno
+import io
 import json
 import math
 import os
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, cli
@@ -386,3 +388,9 @@ def test_a_diverged_point_is_never_the_best():
 def test_reported_means_leave_diverged_seeds_out():
     last = progress(8, [5.0, 100.0])
     assert display.means(last)["episode_return"] == 5.0  # seed 1 has diverged
+
+
+def test_tables_show_long_paths_whole():
+    console = Console(width=60, file=io.StringIO())
+    console.print(display.table("a run", {"written to": f"runs/{'x' * 90}"}))
+    assert console.file.getvalue().count("x") == 90

@@ -249,6 +249,8 @@ def summary(config: Config, result: Result) -> dict[str, str]:
 def table(title: str, rows: dict[str, str]) -> Table:
     """A table of names and values."""
     out = Table(title=Text(one_line(title)), show_header=False)
+    out.add_column()
+    out.add_column(overflow="fold")  # paths are shown whole
     for name, value in rows.items():
         out.add_row(Text(one_line(name)), Text(one_line(value)))
     return out
