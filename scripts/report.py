@@ -102,7 +102,8 @@ def learned(readme: str) -> str:
     same = ("algorithm", "environment")
     for row in rows("learning", "learning", ("library", *same)):
         if "library" not in row:
-            found.setdefault(row["algorithm"], {})[row["environment"]] = record.stale(row)
+            name = row["environment"].partition("(")[0]  # without parameters
+            found.setdefault(row["algorithm"], {})[name] = record.stale(row)
 
     def filled(line: re.Match) -> str:
         names = re.findall(r"`(\w+)`", line[1])
