@@ -257,3 +257,11 @@ def test_brax_names_raise_clear_errors(name, message, monkeypatch):
     monkeypatch.setitem(sys.modules, "brax", None)
     with pytest.raises(ConfigError, match=message):
         envs.make(name)
+
+
+def test_environments_made_in_another_precision_are_others():
+    with jax.enable_x64(True):
+        wide = envs.make("Breakout-MinAtar")
+    plain = envs.make("Breakout-MinAtar")
+    assert plain is not wide and plain is envs.make("Breakout-MinAtar")
+    assert plain.action_set.dtype == jnp.int32 != wide.action_set.dtype

@@ -57,7 +57,8 @@ def _gymnax() -> Any:
 
 
 @cache  # one object per name: environments are static arguments, hashed by identity
-def _make(name: str) -> Any:
+def _make(name: str, precision: Any) -> Any:
+    """The environment of a name. Some hold arrays, which are of the floating-point precision."""
     gymnax = _gymnax()
     if name not in names() and not name.startswith(BRAX):
         raise unknown("environment", name, names(), "see `purejaxrl-sac list` for the names")
@@ -85,7 +86,7 @@ def make(env: Any) -> Any:
         ConfigError: no environment has this name (with the nearest one that exists), or `env` is
             not an environment.
     """
-    env = _make(env) if isinstance(env, str) else env
+    env = _make(env, jnp.result_type(float)) if isinstance(env, str) else env
     if not hasattr(env, "default_params"):
         raise ConfigError(
             f"env is a {type(env).__name__}, but must be a name or a gymnax Environment:"
