@@ -575,6 +575,29 @@ def test_runs_are_continued_bit_for_bit(algorithm):
     assert all(abs(x).max() > 0 for x in jax.tree.leaves(whole.env.carry))
 
 
+def test_seeds_are_independent_and_are_continued_bit_for_bit():
+    """Vmapped over seeds, also in parts; with another second seed, the first is the same."""
+    config = small("r2d2")
+    keys = jax.random.split(jax.random.key(0), 2)
+    axes = prl.seed_axes(jax.eval_shape(prl.init, keys[0], config))
+    init = jax.jit(jax.vmap(partial(prl.init, config=config), out_axes=axes))
+
+    def run(iterations):
+        step = partial(prl.run, config=config, iterations=iterations)
+        return jax.jit(jax.vmap(step, (axes,), (axes, 0)))
+
+    def arrays(state):
+        return state._replace(key=jax.random.key_data(state.key))
+
+    all_at_once, half, state = run(4), run(2), init(keys)
+    whole, _ = all_at_once(state)
+    chex.assert_trees_all_equal(arrays(half(half(state)[0])[0]), arrays(whole))
+    other, _ = all_at_once(init(jnp.stack([keys[0], jax.random.key(9)])))
+    chex.assert_trees_all_equal(*[prl.seed_state(arrays(x), 0) for x in (whole, other)])
+    carry = whole.memory.storage.carry
+    assert (carry[0] != carry[1]).any() and (carry[1] != other.memory.storage.carry[1]).any()
+
+
 @pytest.mark.parametrize("env", ("Breakout-MinAtar", "FrozenLake-misc"))
 @pytest.mark.parametrize("algorithm", ("recurrent_dqn", "r2d2"))
 def test_images_and_indices_have_networks(algorithm, env):
