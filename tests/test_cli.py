@@ -19,6 +19,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import cli
 from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.cli import parsing
+from purejaxrl_sac.cli.options import EvalOptions
 from purejaxrl_sac.experiment.runs import engine, files, plans, record
 from purejaxrl_sac.presets import PRESETS
 from tests.conftest import small
@@ -472,3 +473,9 @@ def test_chunked_run_is_the_plain_run(key):
     np.testing.assert_allclose(found, metrics["lengths"].sum(1), rtol=1e-5)
     assert config.iterations % plan.chunk == 0  # so that all chunks have equal weight
     np.testing.assert_allclose(loss, metrics["loss"].mean(1), rtol=1e-5)
+
+
+def test_a_wrong_type_is_one_line_without_rules():
+    with pytest.raises(prl.ConfigError, match="Error parsing --episodes: invalid literal") as error:
+        parsing.parse(EvalOptions, "eval", ["run", "--episodes", "x"])
+    assert "---" not in str(error.value) and "\n" not in str(error.value)

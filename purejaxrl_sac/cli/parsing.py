@@ -101,7 +101,9 @@ def parse(
             print(page.wrapped())
             raise
         lines = (line.strip("╭╮╰╯│─ ") for line in messages.getvalue().splitlines())
-        errors = [line for line in lines if line and not line.startswith("For full helptext")]
+        errors = [  # without empty lines and rules
+            line for line in lines if line.strip("-") and not line.startswith("For full helptext")
+        ]
         raise ConfigError(f"{'; '.join(errors[1:])} (see {program} --help)") from None
 
 
