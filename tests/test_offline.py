@@ -164,7 +164,9 @@ def test_the_penalty_of_crossq_has_running_statistics():
         networks, state = given.networks, given.state
         q = networks.critic(params, given.batch.obs, given.batch.action)
         action, log_prob = networks.sample(key, state.actor.params, given.batch.obs)
-        return 0.0 * q.sum(), {"seen": q.min(0), "action": action, "log_prob": log_prob}
+        assert log_prob.shape == q.shape[1:]
+        seen = {f"q_{i}": x for i, x in enumerate(q.min(0))}
+        return 0.0 * q.sum(), seen | {f"action_{i}": x for i, x in enumerate(action[:, 0])}
 
     key = jax.random.key(3)
     config = small("crossq").replace(algorithm=partial(prl.crossq, penalty=penalty))
@@ -175,10 +177,11 @@ def test_the_penalty_of_crossq_has_running_statistics():
     _, _, metrics = agent.update(jax.random.key(2), state.agent, sample, jnp.int32(0))
     batch = sample.transition
     expected = agent.q_values(state.agent, batch.obs, batch.action)
-    np.testing.assert_allclose(metrics["seen"], expected, rtol=1e-5)
+    seen = [metrics[f"q_{i}"] for i in range(len(expected))]
+    np.testing.assert_allclose(seen, expected, rtol=1e-5)
     acted, _, _ = agent.act(key, state.agent, batch.obs, state.step, ())
-    np.testing.assert_allclose(metrics["action"], acted, atol=1e-5)
-    assert metrics["log_prob"].shape == expected.shape
+    seen = [metrics[f"action_{i}"] for i in range(len(expected))]
+    np.testing.assert_allclose(seen, acted[:, 0], atol=1e-5)
     keys = [inputs[-1].key, *inputs[-1].keys]
     assert len({tuple(np.asarray(jax.random.key_data(k)).tolist()) for k in keys}) == 7
 
