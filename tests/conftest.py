@@ -74,6 +74,26 @@ ENVS = {
 }
 
 
+init = jax.jit(prl.init)  # operation by operation, each one compiles a program
+
+
+def compiled(part):
+    """An agent or a memory whose functions of arrays each compile one program."""
+    sizes = ("init_carry", "draw")  # which have a number among their arguments
+    functions = {
+        name: jax.jit(function)
+        for name, function in part._asdict().items()
+        if function is not None and name not in sizes
+    }
+    return part._replace(**functions)
+
+
+def built(config):
+    """The environment, the compiled agent and the compiled memory of a configuration."""
+    env, agent, memory = prl.build(config)
+    return env, compiled(agent), compiled(memory)
+
+
 def quick(algorithms, *few):
     """Mark all parameters but `few` as slow: each one compiles a program."""
     slow = pytest.mark.slow

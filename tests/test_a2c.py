@@ -18,7 +18,7 @@ from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.mdp import dynamic_programming as dp
 from purejaxrl_sac.memory import latest_complete
 from purejaxrl_sac.types import Sample, Transition
-from tests.conftest import quick, small
+from tests.conftest import built, compiled, init, quick, small
 from tests.probes import CONTINUOUS, GAMMA, Params, Probe, trained
 
 ON_POLICY = ("a2c", "reinforce", "ppo")
@@ -35,7 +35,7 @@ MANY = {
 
 def values(config, state, obs):
     """V(s), from the extras that the agent stores with its actions."""
-    _, agent, _ = prl.build(config)
+    _, agent, _ = built(config)
     return agent.act(jax.random.key(0), state.agent, obs, jnp.int32(0), ())[1].value
 
 
@@ -92,30 +92,34 @@ def test_the_best_continuous_action_of_each_observation_is_found(policy):
 # advantages
 
 
-def rollout_of(config, key, steps=12, num_envs=3):
+def rollout_of(config, seed, steps=12, num_envs=3):
     """A rollout of random rewards that contains terminations and truncations."""
-    keys = jax.random.split(key, 4)
+    rng = np.random.default_rng(seed)
     shape = (steps, num_envs)
-    seen = jax.random.normal(keys[0], (steps + 1, num_envs, 4))
-    ends = jax.random.randint(keys[1], shape, 0, 6)  # 0 terminates, 1 truncates
+    seen = rng.standard_normal((steps + 1, num_envs, 4), np.float32)
+    ends = rng.integers(6, size=shape)  # 0 terminates, 1 truncates
     last = ends <= 1
-    elsewhere = jax.random.normal(keys[2], (*shape, 4))
-    _, agent, _ = prl.build(config)
-    state = agent.init(keys[3], seen[0])
-    action, choice, _ = jax.vmap(lambda obs: agent.act(keys[3], state, obs, 0, ()))(seen[:-1])
+    elsewhere = rng.standard_normal((*shape, 4), np.float32)
+    _, agent, _ = built(config)
+    key = jax.random.key(seed)
+    state = agent.init(key, seen[0])
+    action, choice, _ = jax.vmap(lambda obs: agent.act(key, state, obs, 0, ()))(seen[:-1])
     return (
         agent,
         state,
         Transition(
             obs=seen[:-1],
             action=action,
-            reward=jax.random.normal(keys[3], shape),
-            discount=(ends != 0).astype(jnp.float32),
-            next_obs=jnp.where(last[..., None], elsewhere, seen[1:]),
+            reward=rng.standard_normal(shape, np.float32),
+            discount=(ends != 0).astype(np.float32),
+            next_obs=np.where(last[..., None], elsewhere, seen[1:]),
             last=last,
             extras=choice,
         ),
     )
+
+
+advantages = jax.jit(rlax.truncated_generalized_advantage_estimation)
 
 
 @pytest.mark.parametrize(
@@ -123,10 +127,10 @@ def rollout_of(config, key, steps=12, num_envs=3):
 )
 def test_advantages_agree_with_rlax_within_episodes(algorithm, trace_decay):
     config = small(algorithm, trace_decay=trace_decay, gamma=0.9)
-    agent, state, rollout = rollout_of(config, jax.random.key(3))
+    agent, state, rollout = rollout_of(config, 3)
     assert (rollout.last & (rollout.discount == 1)).any() and (rollout.discount == 0).any()
     _, observed = agent.process_rollout(state, rollout)
-    choice = observed.extras
+    choice = jax.tree.map(np.asarray, observed.extras)
     after = agent.act(jax.random.key(0), state, rollout.next_obs.reshape(-1, 4), 0, ())[1].value
     after = np.asarray(after).reshape(rollout.reward.shape)
     expected = np.zeros(rollout.reward.shape)
@@ -136,7 +140,7 @@ def test_advantages_agree_with_rlax_within_episodes(algorithm, trace_decay):
         for end in dict.fromkeys(ends):  # each episode separately
             rows = (slice(start, end + 1), env)
             baseline = np.append(choice.value[rows], after[end, env])
-            expected[rows] = rlax.truncated_generalized_advantage_estimation(
+            expected[rows] = advantages(
                 rollout.reward[rows], 0.9 * rollout.discount[rows], trace_decay, baseline
             )
             start = end + 1
@@ -147,7 +151,7 @@ def test_advantages_agree_with_rlax_within_episodes(algorithm, trace_decay):
 def test_advantages_by_hand():
     """V is 10 everywhere; of three steps, the second terminates or truncates the episode."""
     config = small("a2c", trace_decay=0.5, gamma=0.9)
-    agent, state, rollout = rollout_of(config, jax.random.key(0), steps=3, num_envs=2)
+    agent, state, rollout = rollout_of(config, 0, steps=3, num_envs=2)
     params = jax.tree.map(jnp.zeros_like, state.params)
     critic = {**params["params"]["Dense_0"], "bias": jnp.full(1, 10.0)}
     state = state._replace(params={"params": {**params["params"], "Dense_0": critic}})
@@ -188,7 +192,9 @@ def test_reinforce_by_hand():
     """V is 10 and pi is uniform; the first environment's episode ends after two of three steps."""
     config = small("reinforce", gamma=0.9, value_coef=0.5, hidden_sizes=())
     env = envs.bind(config.env)
-    agent, memory = a2c.reinforce(config, env, optimizer=lambda config: optax.sgd(1.0))
+    agent, memory = map(
+        compiled, a2c.reinforce(config, env, optimizer=lambda config: optax.sgd(1.0))
+    )
     obs = jnp.zeros((3, 2, 4))
     state = agent.init(jax.random.key(0), obs[0])
     params = jax.tree.map(jnp.zeros_like, state.params["params"])
@@ -250,8 +256,8 @@ def test_the_clip_ratio_is_annealed():
         value, (priority, _) = a2c.actor_critic_loss(params, inputs)
         return value, (priority, {"clip_ratio": inputs.config.clip_ratio})
 
-    agent, _ = ppo.ppo(config, envs.bind(config.env), schedule=schedule, loss=loss)
-    _, state, rollout = rollout_of(config, jax.random.key(1))
+    agent = compiled(ppo.ppo(config, envs.bind(config.env), schedule=schedule, loss=loss)[0])
+    _, state, rollout = rollout_of(config, 1)
     _, processed = agent.process_rollout(state, rollout)
     sample = Sample(processed, jnp.float32(1))
     _, _, metrics = agent.update(jax.random.key(0), state, sample, jnp.int32(5))
@@ -261,8 +267,8 @@ def test_the_clip_ratio_is_annealed():
 def test_advantages_are_normalised_over_the_rollout():
     config = small("ppo")
     whole = partial(ppo.ppo, normalize=a2c.unnormalized, normalize_rollout=a2c.standardized)
-    agent, state, rollout = rollout_of(config.replace(algorithm=whole), jax.random.key(1))
-    usual, *_ = rollout_of(config, jax.random.key(1))
+    agent, state, rollout = rollout_of(config.replace(algorithm=whole), 1)
+    usual, *_ = rollout_of(config, 1)
     advantage = agent.process_rollout(state, rollout)[1].extras.advantage
     raw = usual.process_rollout(state, rollout)[1].extras.advantage
     np.testing.assert_allclose(advantage, (raw - raw.mean()) / raw.std(), rtol=1e-4)
@@ -323,6 +329,7 @@ def test_actor_and_critic_have_their_own_learning_rates():
 
     def moved(optimizer):
         agent, _ = a2c.a2c(config, envs.bind(config.env), optimizer=lambda config: optimizer)
+        agent = compiled(agent)
         before = agent.init(jax.random.key(0), seen)
         after, _, _ = agent.update(None, before, Sample(batch, jnp.float32(1)), jnp.int32(0))
         return jax.tree.map(jnp.subtract, after.params, before.params)["params"]
@@ -359,7 +366,7 @@ def test_ppo_s_first_gradient_is_the_policy_gradient():
 
 def test_the_gradient_of_a2c_agrees_with_rlax():
     config = small("a2c", entropy_coef=0.03, value_coef=0.7)
-    agent, state, rollout = rollout_of(config, jax.random.key(1))
+    agent, state, rollout = rollout_of(config, 1)
     _, observed = agent.process_rollout(state, rollout)
     choice = observed.extras
     env = envs.bind(config.env)
@@ -377,11 +384,12 @@ def test_the_gradient_of_a2c_agrees_with_rlax():
         )
 
     plain, _ = a2c.actor_critic(config, env, optimizer=lambda config: optax.sgd(1.0))
+    plain = compiled(plain)
     found = plain.init(jax.random.key(0), rollout.obs[0])._replace(params=state.params)
     moved, _, _ = plain.update(jax.random.key(0), found, Sample(observed, jnp.float32(1)), 0)
     ours = jax.tree.map(lambda x, y: x - y, state.params, moved.params)
     for x, y in zip(
-        jax.tree.leaves(ours), jax.tree.leaves(jax.grad(theirs)(state.params)), strict=True
+        jax.tree.leaves(ours), jax.tree.leaves(jax.jit(jax.grad(theirs))(state.params)), strict=True
     ):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
 
@@ -461,7 +469,7 @@ def test_the_critic_of_a_fixed_policy_converges_to_its_value():
         **LINEAR, algorithm=frozen, num_envs=64, learning_rate=0.02, learning_rate_end=0.0,
         max_grad_norm=1e3, total_steps=64 * 8 * 4_000,
     )  # fmt: skip
-    state = prl.init(jax.random.key(0), config)
+    state = init(jax.random.key(0), config)
     actor = {**state.agent.params["params"], "head": params["params"]["head"]}
     state = state._replace(agent=state.agent._replace(params={"params": actor}))
     state, _ = jax.jit(prl.run, static_argnums=2)(state, config, config.iterations)
