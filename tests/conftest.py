@@ -77,21 +77,16 @@ ENVS = {
 init = jax.jit(prl.init)  # operation by operation, each one compiles a program
 
 
-def compiled(part):
-    """An agent or a memory whose functions of arrays each compile one program."""
-    sizes = ("init_carry", "draw")  # which have a number among their arguments
-    functions = {
-        name: jax.jit(function)
-        for name, function in part._asdict().items()
-        if function is not None and name not in sizes
-    }
-    return part._replace(**functions)
+def compiled(agent):
+    """The agent with each of its functions as one program."""
+    functions = {name: f and jax.jit(f) for name, f in agent._asdict().items()}
+    return agent._replace(**{**functions, "init_carry": agent.init_carry})
 
 
 def built(config):
-    """The environment, the compiled agent and the compiled memory of a configuration."""
+    """`prl.build`, with a compiled agent."""
     env, agent, memory = prl.build(config)
-    return env, compiled(agent), compiled(memory)
+    return env, compiled(agent), memory
 
 
 def quick(algorithms, *few):

@@ -192,9 +192,8 @@ def test_reinforce_by_hand():
     """V is 10 and pi is uniform; the first environment's episode ends after two of three steps."""
     config = small("reinforce", gamma=0.9, value_coef=0.5, hidden_sizes=())
     env = envs.bind(config.env)
-    agent, memory = map(
-        compiled, a2c.reinforce(config, env, optimizer=lambda config: optax.sgd(1.0))
-    )
+    agent, memory = a2c.reinforce(config, env, optimizer=lambda config: optax.sgd(1.0))
+    agent = compiled(agent)
     obs = jnp.zeros((3, 2, 4))
     state = agent.init(jax.random.key(0), obs[0])
     params = jax.tree.map(jnp.zeros_like, state.params["params"])

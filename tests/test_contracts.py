@@ -15,7 +15,7 @@ from purejaxrl_sac import optimize
 from purejaxrl_sac.agents import ALGORITHMS, exported
 from purejaxrl_sac.memory import latest
 from purejaxrl_sac.types import Agent, store_unchanged
-from tests.conftest import quick, small
+from tests.conftest import init, quick, small
 from tests.probes import Probe
 
 HORIZON = 3
@@ -71,7 +71,8 @@ def test_a_carry_of_arrays_is_reset_by_environment():
     state = env.reset(jax.random.key(0), 3)
     keys = jax.random.split(jax.random.key(1), (8, 4))
     state = state._replace(carry=start)
-    _, (rollout, _) = prl.envs.rollout(env, keys, state, jnp.int32(0), actor, start)
+    play = jax.jit(partial(prl.envs.rollout, env, actor=actor, initial_carry=start))
+    _, (rollout, _) = play(keys, state, jnp.int32(0))
     for t in range(8):
         np.testing.assert_array_equal(rollout.extras["a"][t], np.full((3, 2), 7 + t % HORIZON))
         np.testing.assert_array_equal(rollout.extras["b"][t], np.arange(3) + t % HORIZON)
@@ -79,7 +80,7 @@ def test_a_carry_of_arrays_is_reset_by_environment():
 
 def test_a_run_with_a_carry_is_continued_bit_for_bit():
     config = counted()
-    state = prl.init(jax.random.key(0), config)
+    state = init(jax.random.key(0), config)
     whole, _ = jax.jit(partial(prl.run, config=config, iterations=4))(state)
     half, _ = jax.jit(partial(prl.run, config=config, iterations=2))(state)
     again, _ = jax.jit(partial(prl.run, config=config, iterations=2))(half)
@@ -112,7 +113,7 @@ def test_vmapped_runs_with_a_carry_are_continued_bit_for_bit():
 
 def test_evaluation_passes_the_carry_on():
     config = counted()
-    state = prl.init(jax.random.key(0), config)
+    state = init(jax.random.key(0), config)
     returns = prl.evaluate(jax.random.key(1), config, state, 4, max_steps=HORIZON)
     np.testing.assert_array_equal(returns, 1)  # actions 0, 1, 0
     played, inside = prl.rollout_episodes(jax.random.key(1), config, state, 2, max_steps=5)
@@ -129,7 +130,7 @@ def test_evaluation_passes_the_carry_on():
 
 def test_a_policy_without_a_carry_is_called_with_key_and_obs():
     config = small("dqn")
-    state = prl.init(jax.random.key(0), config)
+    state = init(jax.random.key(0), config)
     action = jax.jit(prl.policy(config, state))(jax.random.key(1), state.env.obs)
     assert action.shape == (3,) and state.env.carry == ()
 
@@ -174,7 +175,7 @@ def expect_the_last_iterations(run, config, state):
 @pytest.mark.parametrize("algorithm", ["simba", *(x for x in ALGORITHMS if x not in DEEP)])
 def test_tables_and_simba_run_to_the_last_step_of_the_clock(algorithm):
     config = small(algorithm, num_updates=1, num_envs=1, total_steps=2**31 - 1)
-    state = jax.jit(prl.init)(jax.random.key(0), config)
+    state = init(jax.random.key(0), config)
     run = jax.jit(partial(prl.run, config=config, iterations=2))
     expect_the_last_iterations(run, config, state)
 
@@ -195,7 +196,7 @@ def test_every_deep_agent_takes_optimizers(algorithm):
     config = config.replace(
         algorithm=partial(exported(algorithm), **parts), total_steps=config.num_envs * longest
     )
-    state = prl.init(jax.random.key(0), config)
+    state = init(jax.random.key(0), config)
     run = jax.jit(partial(prl.run, config=config, iterations=2))
     after, _ = run(state)
     expect_the_last_iterations(run, config, state)

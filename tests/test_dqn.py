@@ -1,6 +1,6 @@
 """The DQN family against values that are known exactly."""
 
-from functools import partial
+from functools import cache, partial
 
 import chex
 import jax
@@ -17,14 +17,12 @@ from purejaxrl_sac.agents.off_policy import NStep
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.mdp import dynamic_programming as dp
 from purejaxrl_sac.types import Sample, Transition
-from tests.conftest import quick, small
+from tests.conftest import built, init, quick, small
 from tests.probes import GAMMA, Counter, Params, Probe, adam_gradient, replayed, stored, trained
 
 MODULES = {"dqn", "distributional", "pqn"}
 FAMILY = ["soft_dqn", *(name for name, (module, *_) in ALGORITHMS.items() if module in MODULES)]
-OWN_TARGETS = (  # every other algorithm shares its targets and memory with one of these
-    "dqn", "soft_dqn", "munchausen_dqn", "iqn", "n_step_dqn", "rainbow", "pqn",
-)  # fmt: skip
+OWN_RETURNS = ("dqn", "n_step_dqn", "rainbow", "pqn")  # all others have the returns of one of these
 SHARP = {
     "soft_dqn": {"alpha": 1e-3},
     "munchausen_dqn": {"alpha": 1e-3, "munchausen": 0.0},
@@ -63,11 +61,11 @@ def test_values_are_discounted_and_actions_depend_on_the_state(algorithm):
     assert (prl.evaluate(jax.random.key(1), config, state, 32, max_steps=5) == 2).all()
 
 
-@pytest.mark.parametrize("algorithm", quick(FAMILY, *OWN_TARGETS))
+@pytest.mark.parametrize("algorithm", quick(FAMILY, *OWN_RETURNS))
 def test_values_bootstrap_at_time_limits(algorithm):
     env = Probe(lambda sign, time, action: 1, horizon=0)
     changes = settings(algorithm, env_params=Params(max_steps_in_episode=3))
-    config, state = trained(algorithm, env, 3_000, **changes)
+    config, state = trained(algorithm, env, 2_000, **changes)
     q = prl.q_values(config, state, obs([1, 0]))
     np.testing.assert_allclose(q, jnp.full((1, 2), 1 / (1 - GAMMA)), rtol=0.07)
 
@@ -182,7 +180,7 @@ def test_c51_learns_the_distribution_of_returns():
         env=made, gamma=0.5, hidden_sizes=(), num_atoms=5, v_min=0.0, v_max=2.0,
         learning_rate=1e-2, tau=0.05, target_period=1,
     )  # fmt: skip
-    _, agent, _ = prl.build(config)
+    _, agent, _ = built(config)
     batch = Transition(
         obs=jnp.array([0, 1, 1]),
         action=jnp.zeros(3, jnp.int32),
@@ -225,36 +223,41 @@ def test_iqn_with_a_small_cvar_avoids_the_worst_outcomes(risk):
     assert action[0] == (risk == 1)
 
 
-def one_update(algorithm, changes=None, weight=None, **state_changes):
-    """States before and after one update on a random batch, and what the update returned."""
+@cache
+def probed(algorithm):
+    """An agent, and two states of it."""
     env = Probe(lambda sign, time, action: action)
-    config = prl.default_config(algorithm).replace(env=env, hidden_sizes=(16,), **(changes or {}))
-    states = jax.random.normal(jax.random.key(0), (2, 64, 2))
+    _, agent, _ = built(prl.default_config(algorithm).replace(env=env, hidden_sizes=(16,)))
+    return agent, *(agent.init(jax.random.key(k), jnp.zeros((64, 2))) for k in (1, 2))
+
+
+def one_update(algorithm, weight=1.0, **state_changes):
+    """States before and after one update on a random batch, and what the update returned."""
+    rng, last = np.random.default_rng(0), np.arange(64) % 4 == 0
+    obs, next_obs = rng.standard_normal((2, 64, 2), np.float32)
     batch = Transition(
-        obs=states[0],
-        action=jnp.arange(64) % 2,
-        reward=jax.random.normal(jax.random.key(4), (64,)),
-        discount=(jnp.arange(64) % 4 > 0).astype(jnp.float32),
-        next_obs=states[1],
-        last=jnp.arange(64) % 4 == 0,
+        obs=obs,
+        action=np.arange(64, dtype=np.int32) % 2,
+        reward=rng.standard_normal(64, np.float32),
+        discount=(~last).astype(np.float32),
+        next_obs=next_obs,
+        last=last,
     )
-    _, agent, _ = prl.build(config)
-    state = agent.init(jax.random.key(1), states[0])
-    other = agent.init(jax.random.key(2), states[0])
+    agent, state, other = probed(algorithm)
     state = state._replace(**{"target_params": other.params, **state_changes})
-    sample = Sample(batch, jnp.float32(1) if weight is None else weight)
+    sample = Sample(batch, jnp.full(64, weight))
     after, priority, metrics = agent.update(jax.random.key(3), state, sample, jnp.int32(0))
     return agent, state, other, batch, after, priority, metrics
 
 
 def test_double_dqn_selects_actions_with_the_online_network():
     agent, state, other, batch, _, priority, _ = one_update("double_dqn")
-    online, target = (agent.q_values(x, batch.next_obs) for x in (state, other))
+    online, target = (np.asarray(agent.q_values(x, batch.next_obs)) for x in (state, other))
     assert (online.argmax(-1) != target.argmax(-1)).any()
-    chosen = target[jnp.arange(64), online.argmax(-1)]
+    chosen = target[np.arange(64), online.argmax(-1)]
     expected = batch.reward + 0.99 * batch.discount * chosen
-    q = agent.q_values(state, batch.obs)[jnp.arange(64), batch.action]
-    np.testing.assert_allclose(priority, jnp.abs(expected - q), rtol=1e-4, atol=1e-5)
+    q = np.asarray(agent.q_values(state, batch.obs))[np.arange(64), batch.action]
+    np.testing.assert_allclose(priority, np.abs(expected - q), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("algorithm", ("dqn", "c51", "qr_dqn", "iqn"))
@@ -263,7 +266,7 @@ def test_importance_weights_scale_the_loss(algorithm):
         *_, after, _, metrics = one_update(algorithm, weight=weight)
         return adam_gradient(after.opt_state), metrics["loss"]
 
-    (full, loss), (half, half_loss) = gradient(jnp.ones(64)), gradient(jnp.full(64, 0.5))
+    (full, loss), (half, half_loss) = gradient(1.0), gradient(0.5)
     np.testing.assert_allclose(half, 0.5 * full, rtol=1e-5, atol=1e-8)
     np.testing.assert_allclose(half_loss, 0.5 * loss, rtol=1e-5)
 
@@ -278,7 +281,7 @@ def test_the_target_network_is_used(algorithm):
 def test_noisy_environments_explore_independently():
     env = Probe(lambda sign, time, action: action)
     config = prl.default_config("noisy_dqn").replace(env=env)
-    _, agent, _ = prl.build(config)
+    _, agent, _ = built(config)
     same = jnp.ones((512, 2))
     state = agent.init(jax.random.key(1), same)
     action, *_ = agent.act(jax.random.key(2), state, same, jnp.int32(0), ())
@@ -293,8 +296,7 @@ def test_noisy_environments_explore_independently():
 def test_sigma_scales_the_noise_of_every_noisy_layer(algorithm):
     def deviations(sigma):
         config = small(algorithm).replace(sigma=sigma)
-        params = prl.build(config)[1].init(jax.random.key(0), jnp.ones((1, 4))).params
-        found = flatten_dict(params)
+        found = flatten_dict(init(jax.random.key(0), config).agent.params)
         return [x for path, x in found.items() if path[-1].startswith("sigma")]
 
     assert deviations(0.1)
@@ -321,20 +323,25 @@ def test_selection_target_and_loss_draw_independent_noise():
     """With a shared key, an action would be evaluated with the noise that selected it."""
     config = small("noisy_dqn").replace(algorithm=partial(parts.noisy_dqn, bootstrap=parts.double))
     _, agent, memory = prl.build(config)
-    state = jax.jit(prl.init)(jax.random.key(0), config)
-    draws = memory.draw(jax.random.key(1), state.memory, state.step, 1)
-    sample = memory.sample(state.memory, jax.tree.map(lambda x: x[0], draws))
+    state = init(jax.random.key(0), config)
     drawn = []
     normal = jax.random.normal
 
     def spy(key, *arguments):
-        drawn.append(tuple(jax.random.key_data(key).tolist()))
+        drawn.append(jax.random.key_data(key))
         return normal(key, *arguments)
 
-    with pytest.MonkeyPatch.context() as patch, jax.disable_jit():
-        patch.setattr(jax.random, "normal", spy)
+    @jax.jit
+    def keys_of_an_update(state):
+        draws = memory.draw(jax.random.key(1), state.memory, state.step, 1)
+        sample = memory.sample(state.memory, jax.tree.map(lambda x: x[0], draws))
         agent.update(jax.random.key(2), state.agent, sample, jnp.int32(0))
-    assert len(set(drawn)) == 3  # of Q(s, a), Q(s', .) and Q-(s', .)
+        return drawn
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.random, "normal", spy)
+        found = keys_of_an_update(state)
+    assert len({tuple(key.tolist()) for key in found}) == 3  # of Q(s, a), Q(s', .) and Q-(s', .)
 
 
 class NStepSoftDQNConfig(prl.SoftDQNConfig, NStep):
@@ -411,9 +418,9 @@ def test_pqn_targets_by_hand():
     """Q(lambda) within episodes: time limits bootstrap, terminations do not."""
     gamma, decay = 0.9, 0.7
     config = small("pqn", gamma=gamma, trace_decay=decay)
-    _, agent, _ = prl.build(config)
+    _, agent, _ = built(config)
     steps, envs = 5, 2
-    obs, next_obs = jax.random.normal(jax.random.key(1), (2, steps, envs, 4))
+    obs, next_obs = np.random.default_rng(1).standard_normal((2, steps, envs, 4), np.float32)
     state = agent.init(jax.random.key(0), obs[0])
     last = np.array([[0, 0], [1, 0], [0, 1], [0, 0], [0, 0]], bool)
     discount = np.ones((steps, envs), np.float32)
@@ -421,14 +428,14 @@ def test_pqn_targets_by_hand():
     reward = np.arange(10, dtype=np.float32).reshape(steps, envs)
     rollout = Transition(
         obs=obs,
-        action=jnp.zeros((steps, envs), jnp.int32),
-        reward=jnp.array(reward),
-        discount=jnp.array(discount),
+        action=np.zeros((steps, envs), np.int32),
+        reward=reward,
+        discount=discount,
         next_obs=next_obs,
-        last=jnp.array(last),
+        last=last,
         extras=(),
     )
-    value = np.stack([agent.q_values(state, x).max(-1) for x in next_obs])
+    value = np.stack([np.asarray(agent.q_values(state, x)).max(-1) for x in next_obs])
     assert np.ptp(value) > 0.01
     expected = np.zeros((steps, envs))
     for env in range(envs):
