@@ -74,7 +74,8 @@ ENVS = {
 }
 
 
-init = jax.jit(prl.init)  # operation by operation, each one compiles a program
+init = jax.jit(prl.init)  # without `jit`, each operation compiles a program
+run = jax.jit(prl.run, static_argnums=2)
 
 
 def compiled(agent):

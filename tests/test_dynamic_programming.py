@@ -1,6 +1,7 @@
 """Bellman operators, exact values, and the lemmas of the post, on random MDPs."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ ALPHAS = st.floats(0.01, 5)
 SIZES = st.sampled_from([(3, 2, 1), (6, 3, 2), (12, 4, 5)])  # few: each is compiled separately
 
 
+@partial(jax.jit, static_argnums=1)
 def random_case(seed, size):
     """A random MDP with a terminal state, a policy and two tables."""
     keys = jax.random.split(jax.random.key(seed), 4)
@@ -29,37 +31,60 @@ def random_case(seed, size):
 
 
 def sup(x):
-    return float(jnp.abs(x).max())
+    return jnp.abs(x).max()
+
+
+@jax.jit
+def expansions(found, gamma, alpha, pi, q1, q2):
+    """How far two tables are apart after each operator; and how far a shift is moved."""
+    operators = (
+        lambda q: dp.optimality(found, gamma, q),
+        lambda q: dp.expectation(found, gamma, pi, q),
+        lambda q: dp.soft_optimality(found, gamma, alpha, q),
+        lambda q: dp.soft_expectation(found, gamma, alpha, pi, q),
+    )
+    gaps = jnp.stack([sup(operator(q1) - operator(q2)) for operator in operators])
+    endless = found.replace(terminal=jnp.zeros_like(found.terminal))
+    shift = dp.optimality(endless, gamma, q1 + 1) - dp.optimality(endless, gamma, q1)
+    return gaps, sup(q1 - q2), shift
 
 
 @settings(max_examples=100, deadline=None)
 @given(SEEDS, SIZES, GAMMAS, ALPHAS)
 def test_operators_are_gamma_contractions(seed, size, gamma, alpha):
     found, pi, q1, q2 = random_case(seed, size)
-    bound = gamma * sup(q1 - q2) + 2e-5
-    for operator in (
-        lambda q: dp.optimality(found, gamma, q),
-        lambda q: dp.expectation(found, gamma, pi, q),
-        lambda q: dp.soft_optimality(found, gamma, alpha, q),
-        lambda q: dp.soft_expectation(found, gamma, alpha, pi, q),
-    ):
-        assert sup(operator(q1) - operator(q2)) <= bound
-        # the constant is tight: without terminal states, shifted tables attain it
-        endless = found.replace(terminal=jnp.zeros_like(found.terminal))
-    shift = dp.optimality(endless, gamma, q1 + 1) - dp.optimality(endless, gamma, q1)
+    gaps, before, shift = map(np.asarray, expansions(found, gamma, alpha, pi, q1, q2))
+    assert (gaps <= gamma * before + 2e-5).all()
+    # the constant is tight: without terminal states, shifted tables attain it
     np.testing.assert_allclose(shift, gamma, atol=1e-4)
+
+
+@jax.jit
+def soft_and_hard(found, alpha, q):
+    """The soft and the hard maximum of a table, and the tables after both operators."""
+    backups = dp.soft_optimality(found, 0.9, alpha, q), dp.optimality(found, 0.9, q)
+    return losses.log_sum_exp(q, alpha), q.max(-1), *backups
 
 
 @settings(max_examples=100, deadline=None)
 @given(SEEDS, SIZES, st.floats(0.001, 5))
 def test_bounds_of_the_soft_maximum(seed, size, alpha):
     found, _, q, _ = random_case(seed, size)
-    v, hard = losses.log_sum_exp(q, alpha), q.max(-1)
-    slack = 1e-5 * (1 + sup(q))
+    v, hard, soft, optimal = map(np.asarray, soft_and_hard(found, alpha, q))
+    slack = 1e-5 * (1 + np.abs(q).max())
     assert (v >= hard - slack).all()
     assert (v <= hard + alpha * np.log(size[1]) + slack).all()
-    soft, optimal = dp.soft_optimality(found, 0.9, alpha, q), dp.optimality(found, 0.9, q)
-    assert sup(soft - optimal) <= 0.9 * alpha * np.log(size[1]) + slack
+    assert np.abs(soft - optimal).max() <= 0.9 * alpha * np.log(size[1]) + slack
+
+
+@jax.jit
+def soft_values(alpha, q, other):
+    """alpha log sum exp(Q / alpha); and E_pi[Q - alpha log pi], of the best and another policy."""
+
+    def value(pi):
+        return losses.expected_value(q, pi) + alpha * dp.policy_entropy(pi)
+
+    return losses.log_sum_exp(q, alpha), value(dp.soft_policy_improvement(q, alpha)), value(other)
 
 
 @settings(max_examples=50, deadline=None)
@@ -67,11 +92,10 @@ def test_bounds_of_the_soft_maximum(seed, size, alpha):
 def test_the_soft_value_is_the_soft_expectation_of_its_policy(seed, size, alpha):
     """alpha log sum exp(Q / alpha) = E_pi[Q - alpha log pi] for pi = softmax(Q / alpha)."""
     _, other, q, _ = random_case(seed, size)
-    pi = dp.soft_policy_improvement(q, alpha)
-    v = losses.expected_value(q, pi) + alpha * dp.policy_entropy(pi)
-    np.testing.assert_allclose(losses.log_sum_exp(q, alpha), v, rtol=1e-4, atol=1e-4)
-    # no policy has a larger value: pi minimises the divergence of Lemma 2
-    assert (losses.expected_value(q, other) + alpha * dp.policy_entropy(other) <= v + 1e-3).all()
+    maximum, best, worse = map(np.asarray, soft_values(alpha, q, other))
+    np.testing.assert_allclose(maximum, best, rtol=1e-4, atol=1e-4)
+    # no policy has a larger value: softmax(Q / alpha) minimises the divergence of Lemma 2
+    assert (worse <= best + 1e-3).all()
 
 
 def test_soft_values_converge_to_hard_ones():
@@ -146,22 +170,28 @@ def test_three_solvers_agree_on_a_hundred_random_mdps():
 def test_lemma_1_repeated_backups_converge_to_the_soft_value():
     found, pi, q, _ = random_case(3, (12, 4, 5))
     exact = dp.backup(found, 0.9, dp.soft_policy_evaluation(found, 0.9, 0.3, pi))
-    gaps = []
+    gaps, evaluate = [], jax.jit(partial(dp.soft_expectation, found, 0.9, 0.3, pi))
     for _ in range(200):
-        gaps.append(sup(q - exact))
-        q = dp.soft_expectation(found, 0.9, 0.3, pi, q)
+        gaps.append(np.abs(q - exact).max())
+        q = evaluate(q)
     assert gaps[-1] < 1e-4
     assert all(after <= 0.9 * before + 1e-4 for before, after in itertools.pairwise(gaps))
+
+
+@jax.jit
+def improvement(found, gamma, alpha, pi):
+    """Soft values of a policy and of the one that improves it."""
+    before = dp.backup(found, gamma, dp.soft_policy_evaluation(found, gamma, alpha, pi))
+    better = dp.soft_policy_improvement(before, alpha)
+    return before, dp.backup(found, gamma, dp.soft_policy_evaluation(found, gamma, alpha, better))
 
 
 @settings(max_examples=100, deadline=None)
 @given(SEEDS, SIZES, st.floats(0, 0.98), ALPHAS)
 def test_lemma_2_improvement_never_decreases_a_value(seed, size, gamma, alpha):
     found, pi, *_ = random_case(seed, size)
-    before = dp.backup(found, gamma, dp.soft_policy_evaluation(found, gamma, alpha, pi))
-    better = dp.soft_policy_improvement(before, alpha)
-    after = dp.backup(found, gamma, dp.soft_policy_evaluation(found, gamma, alpha, better))
-    assert (after >= before - 1e-5 * (1 + sup(before))).all()
+    before, after = map(np.asarray, improvement(found, gamma, alpha, pi))
+    assert (after >= before - 1e-5 * (1 + np.abs(before).max())).all()
 
 
 def test_theorem_1_soft_policy_iteration_is_optimal():

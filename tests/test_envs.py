@@ -104,14 +104,15 @@ def test_environment_parameters_can_be_swept():
     )
     axes = jax.tree.map(lambda _: None, lanes)
     axes = axes.replace(env_params=axes.env_params.replace(g=0))
-    state, _ = jax.vmap(prl.train, in_axes=(None, axes))(jax.random.key(0), lanes)
+    train = jax.jit(jax.vmap(prl.train, in_axes=(None, axes)))
+    state, _ = train(jax.random.key(0), lanes)
     next_obs = [replayed(config, prl.seed_state(state, lane)).next_obs[0, 0] for lane in range(2)]
     assert not np.allclose(*next_obs)
 
 
 def test_memory_stores_canonical_actions():
     env = Probe(lambda sign, time, action: action, action_space=spaces.Box(2.0, 4.0, (1,)))
-    _, _, (rollout, _) = play(envs.bind(env))
+    _, _, (rollout, _) = jax.jit(partial(play, envs.bind(env)))()
     np.testing.assert_allclose(rollout.reward, 3 + rollout.action[..., 0], rtol=1e-6)
 
 
@@ -165,7 +166,7 @@ def test_make_caches_names_and_returns_objects_unchanged():
 
 
 def test_episode_returns_and_lengths():
-    _, state, (rollout, episodes) = play(envs.bind(Counter()), length=40)
+    _, state, (rollout, episodes) = jax.jit(partial(play, envs.bind(Counter()), length=40))()
     ends = np.asarray(rollout.last)
     assert ends.any()
     np.testing.assert_array_equal(episodes["returns"], 3 * np.asarray(episodes["lengths"]))
@@ -183,9 +184,11 @@ def test_carries_are_passed_on_and_reset_with_the_episode():
         new = {"steps": carry["steps"] + 1, "sum": carry["sum"] + 2}
         return jnp.zeros(num_envs, jnp.int32), carry, new
 
-    state = env.reset(jax.random.key(0), num_envs)._replace(carry=initial)
+    reset = jax.jit(env.reset, static_argnums=1)
+    state = reset(jax.random.key(0), num_envs)._replace(carry=initial)
     keys = jax.random.split(jax.random.key(1), (40, 1 + num_envs))
-    state, (rollout, _) = envs.rollout(env, keys, state, jnp.int32(0), actor, initial)
+    play = jax.jit(partial(envs.rollout, env, actor=actor, initial_carry=initial))
+    state, (rollout, _) = play(keys, state, jnp.int32(0))
     assert rollout.last.any(0).all()
     steps = np.zeros(num_envs, int)
     for carried, last in zip(rollout.extras["steps"], np.asarray(rollout.last), strict=True):
@@ -226,9 +229,14 @@ def test_environments_with_the_interface_of_brax(limit, terminates):
     def hover(key, obs, step, carry):
         return jnp.full((2, 1), -5.0), (), carry  # clipped: it hovers until the time limit
 
-    state = env.reset(jax.random.key(0), 2)
-    keys = jax.vmap(lambda key: jax.random.split(key, 3))(jax.random.split(jax.random.key(1), 12))
-    _, (moved, _) = envs.rollout(env, keys, state, jnp.int32(0), hover)
+    state = jax.jit(env.reset, static_argnums=1)(jax.random.key(0), 2)
+    keys = jax.random.split(jax.random.key(1), (12, 3))
+
+    def moves(actor):
+        _, (moved, _) = jax.jit(partial(envs.rollout, env, actor=actor))(keys, state, jnp.int32(0))
+        return jax.tree.map(np.asarray, moved)
+
+    moved = moves(hover)
     np.testing.assert_allclose(moved.next_obs[..., 0], moved.obs[..., 0], rtol=1e-6)
     np.testing.assert_array_equal(moved.discount, 1)
     np.testing.assert_array_equal(moved.last[:, 0], (np.arange(12) + 1) % limit == 0)
@@ -236,8 +244,8 @@ def test_environments_with_the_interface_of_brax(limit, terminates):
     def fall(key, obs, step, carry):
         return jnp.zeros((2, 1)), (), carry
 
-    _, (moved, _) = envs.rollout(env, keys, state, jnp.int32(0), fall)
-    ends = np.asarray(moved.last[:, 0])
+    moved = moves(fall)
+    ends = moved.last[:, 0]
     assert ends.argmax() == (3 if terminates else 2)
     np.testing.assert_array_equal(moved.discount[:, 0] == 0, ends if terminates else False)
     np.testing.assert_array_equal(moved.next_obs[:, 0, 1], moved.obs[:, 0, 1] + 1)  # before resets

@@ -9,14 +9,14 @@ from gymnax.environments import spaces
 import purejaxrl_sac as prl
 from purejaxrl_sac import normalize
 from purejaxrl_sac.agents.sac_family import residual_critics
-from tests.conftest import small
+from tests.conftest import init, small
 from tests.probes import Params, Probe
 
 
 def test_returns_are_undiscounted_sums_of_first_episodes(key):
     env = Probe(lambda sign, time, action: sign + time, horizon=3, signs=(-1.0, 2.0))
     config = small("dqn").replace(env=env, total_steps=48)
-    state = jax.jit(prl.init)(key, config)
+    state = init(key, config)
     returns = prl.evaluate(key, config, state, episodes=64, max_steps=10)
     assert returns.shape == (64,) and returns.dtype == jnp.float32
     assert set(np.asarray(returns).tolist()) == {0.0, 9.0}
@@ -25,13 +25,13 @@ def test_returns_are_undiscounted_sums_of_first_episodes(key):
 def test_the_time_limit_bounds_an_episode(key):
     env = Probe(lambda *_: 1.0, horizon=0)
     config = small("dqn").replace(env=env, env_params=Params(max_steps_in_episode=9))
-    state = jax.jit(prl.init)(key, config)
+    state = init(key, config)
     assert (prl.evaluate(key, config, state, 4) == 9).all()
 
 
 def test_evaluation_needs_a_known_time_limit(key):
     config = small("dqn")
-    state = jax.jit(prl.init)(key, config)
+    state = init(key, config)
 
     class Endless(Probe):
         @property
@@ -48,7 +48,7 @@ def test_evaluation_needs_a_known_time_limit(key):
 def test_policies_return_actions_in_environment_units(key):
     env = Probe(lambda *_: 0.0, action_space=spaces.Box(10.0, 20.0, (1,)))
     config = small("sac").replace(env=env)
-    state = jax.jit(prl.init)(key, config)
+    state = init(key, config)
     obs = jax.random.normal(key, (50, 2))
     for make in (prl.policy, prl.exploring_policy):
         action = jax.jit(make(config, state))(key, obs)
@@ -58,7 +58,7 @@ def test_policies_return_actions_in_environment_units(key):
 
 def test_only_the_greedy_policy_is_deterministic(key):
     config = small("sac")
-    state = jax.jit(prl.init)(key, config)
+    state = init(key, config)
     keys, obs = jax.random.split(key), jnp.zeros((3, 3))
     greedy, exploring = prl.policy(config, state), prl.exploring_policy(config, state)
     np.testing.assert_array_equal(greedy(keys[0], obs), greedy(keys[1], obs))
@@ -72,7 +72,7 @@ def test_only_the_greedy_policy_is_deterministic(key):
 
 def test_q_values_and_policy_agree(key):
     config = small("double_dqn")
-    state = jax.jit(prl.init)(key, config)
+    state = init(key, config)
     obs = jax.random.normal(key, (20, 4))
     q = prl.q_values(config, state, obs)
     assert q.shape == (20, 2)
@@ -85,7 +85,7 @@ def test_q_values_and_policy_agree(key):
 @pytest.mark.parametrize("algorithm", ("continuous_soft_q", "sac", "td3", "sac_v1", "crossq"))
 def test_q_values_of_continuous_actions(key, algorithm):
     config = small(algorithm, env="multi_goal")
-    state = jax.jit(prl.init)(key, config)
+    state = init(key, config)
     obs, action = jax.random.normal(key, (2, 20, 2))
     q = prl.q_values(config, state, obs, action)
     assert q.shape == (20,) and not np.allclose(q, prl.q_values(config, state, obs, -action))
@@ -95,7 +95,7 @@ def test_q_values_of_continuous_actions(key, algorithm):
 
 def test_q_values_of_sac_are_normalised_minima(key):
     config = small("simba")
-    state = jax.jit(prl.init)(key, config)
+    state = init(key, config)
     obs = 5 * jax.random.normal(key, (20, 3)) + 1
     action = jnp.linspace(-1, 1, 20)[:, None]
     seen = normalize.include(state.agent.used, 3 * obs)
@@ -107,22 +107,25 @@ def test_q_values_of_sac_are_normalised_minima(key):
 
 def test_q_values_of_ppo_are_an_error(key):
     with pytest.raises(prl.ConfigError, match="q_values"):
-        prl.q_values(small("ppo"), jax.jit(prl.init)(key, small("ppo")), jnp.zeros((1, 4)))
+        prl.q_values(small("ppo"), init(key, small("ppo")), jnp.zeros((1, 4)))
 
 
 def test_evaluation_can_be_vmapped_over_seeds(key):
     config = small("dqn")
     state, _ = jax.jit(jax.vmap(prl.make_train(config)))(jax.random.split(key, 3))
-    play = jax.vmap(lambda s: prl.evaluate(key, config, s, 5), in_axes=(prl.seed_axes(state),))
-    returns = play(state)
+
+    def play(state):
+        return prl.evaluate(key, config, state, 5)
+
+    returns = jax.jit(jax.vmap(play, in_axes=(prl.seed_axes(state),)))(state)
     assert returns.shape == (3, 5)
     one = jax.tree.map(lambda x: x[1], state)
-    np.testing.assert_allclose(prl.evaluate(key, config, one, 5), returns[1])
+    np.testing.assert_allclose(jax.jit(play)(one), returns[1])
 
 
 def test_rollout_episodes_agrees_with_evaluate(key):
     config = small("sac")
-    state = jax.jit(prl.init)(key, config)
+    state = init(key, config)
     play, evaluate = (
         jax.jit(lambda s, f=f: f(key, config, s, 4, max_steps=250))
         for f in (prl.rollout_episodes, prl.evaluate)

@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,12 +13,12 @@ A, EPSILON, STEPS = 4, 0.4, 3
 
 def adversarial(probabilities, count):
     """Numbers u at which the cumulative probability passes actions, and their neighbours."""
-    cumulative = np.unique(np.asarray(probabilities.cumsum()))
+    cumulative = np.unique(probabilities.cumsum())
     edges = cumulative[:: max(1, len(cumulative) // count)] / cumulative[-1]
     near = [np.nextafter(edges, np.float32(to)) for to in (0, 1)]
     ends = np.float32([0, np.nextafter(np.float32(1), np.float32(0))])
     u = np.unique(np.concatenate([edges, *near, ends]))
-    return jnp.array(u[(u >= 0) & (u < 1)], jnp.float32)
+    return np.float32(u[(u >= 0) & (u < 1)])
 
 
 @pytest.mark.parametrize(
@@ -27,34 +26,36 @@ def adversarial(probabilities, count):
 )
 def test_actions_of_probability_zero_are_never_drawn(actions, seeds, count):
     for seed in range(seeds):
-        key_q, key_legal = jax.random.split(jax.random.key(seed))
-        legal = jax.random.uniform(key_legal, (actions,)) < 0.2
-        legal = legal.at[actions // 2].set(True)
-        q = jnp.where(legal, jax.random.normal(key_q, (actions,)), -jnp.inf)
-        pi = exploration.boltzmann(q, 0.5)
+        rng = np.random.default_rng(seed)
+        legal = rng.random(actions) < 0.2
+        legal[actions // 2] = True
+        q = np.where(legal, rng.standard_normal(actions, np.float32), -np.float32(np.inf))
+        pi = np.asarray(jax.jit(exploration.boltzmann)(q, 0.5))
         u = adversarial(pi, count)
-        action = exploration.inverse_cdf(jnp.broadcast_to(pi, (len(u), actions)), u)
+        policies = np.broadcast_to(pi, (len(u), actions))
+        action = np.asarray(jax.jit(exploration.inverse_cdf)(policies, u))
         assert (pi[action] > 0).all()
-        assert (jnp.diff(action) >= 0).all()  # u increases
+        assert (np.diff(action) >= 0).all()  # u increases
         exact = np.asarray(pi, np.float64).cumsum()
         exact /= exact[-1]
-        lower = np.concatenate([[0], exact])[np.asarray(action)]
-        assert (lower - 1e-5 <= u).all() and (u <= exact[np.asarray(action)] + 1e-5).all()
+        lower = np.concatenate([[0], exact])[action]
+        assert (lower - 1e-5 <= u).all() and (u <= exact[action] + 1e-5).all()
 
 
 @pytest.mark.parametrize("only", (0, 3, 511))
 def test_a_certain_action_is_always_drawn(only):
-    pi = jnp.broadcast_to(jnp.arange(512) == only, (1_000, 512)).astype(jnp.float32)
+    pi = np.float32(np.broadcast_to(np.arange(512) == only, (1_000, 512)))
     for sample in (exploration.sample, exploration.sample_temporally_extended):
-        assert (sample(jax.random.key(0), pi) == only).all()
+        assert (jax.jit(sample)(jax.random.key(0), pi) == only).all()
 
 
 def sequences(sample, key, best):
     """Actions [N, STEPS] of epsilon-greedy policies with a repeated key."""
-    q = jax.nn.one_hot(jnp.array(best), A).at[:, 3].set(-jnp.inf)  # the last action is illegal
-    pi = exploration.epsilon_greedy(q, EPSILON)
-    several = [jnp.broadcast_to(p, (30_000, A)) for p in pi]
-    return np.stack([sample(key, p) for p in several], axis=1)
+    q = np.eye(A, dtype=np.float32)[list(best)]
+    q[:, 3] = -np.inf  # the last action is illegal
+    pi = np.asarray(jax.jit(exploration.epsilon_greedy)(q, EPSILON))
+    several = [np.broadcast_to(p, (30_000, A)) for p in pi]
+    return np.stack([jax.jit(sample)(key, p) for p in several], axis=1)
 
 
 def test_repeated_noise_repeats_actions_of_epsilon_greedy():
@@ -74,8 +75,8 @@ def test_repeated_noise_repeats_actions_of_epsilon_greedy():
     "pi", ([0.1, 0.2, 0.7], [0.0, 0.5, 0.5], [0.0, 0.0, 1.0], [0.4, 0.25, 0.35])
 )
 def test_temporally_extended_samples_have_their_probabilities(pi):
-    many = jnp.broadcast_to(jnp.array(pi), (40_000, 3))
-    action = exploration.sample_temporally_extended(jax.random.key(1), many)
+    many = np.broadcast_to(np.float32(pi), (40_000, 3))
+    action = jax.jit(exploration.sample_temporally_extended)(jax.random.key(1), many)
     share = np.bincount(action, minlength=3) / 40_000
     np.testing.assert_allclose(share, pi, atol=0.01)
     assert (share[np.array(pi) == 0] == 0).all()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import purejaxrl_sac as prl
+from tests.conftest import init
 from tests.forks.auxiliary_dqn import SmoothDQNConfig
 from tests.forks.conservative_sac import ConservativeSACConfig
 from tests.forks.lion_sac import lion_sac
@@ -83,7 +84,7 @@ def test_a_custom_optimizer():
     state, _ = trained(config)
     names = str(jax.tree.structure(state.agent.actor.opt_state))
     assert "ScaleByLionState" in names and "ScaleByAdamState" not in names
-    start = prl.init(jax.random.key(0), config)
+    start = init(jax.random.key(0), config)
     moved = jax.tree.map(
         lambda x, y: jnp.abs(x - y).max(), state.agent.actor.params, start.agent.actor.params
     )

@@ -12,18 +12,19 @@ from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.runs.record import config_from_dict, config_to_dict
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import Sample, Transition, memoryless
-from tests.conftest import small
+from tests.conftest import built, compiled, init, run, small
 from tests.probes import CONTINUOUS, GAMMA, Params, Probe, replayed, trained
 
 BOTH = (normalize.observations, normalize.rewards)
+include = jax.jit(normalize.include)
 
 
 def test_moments_are_those_of_all_values():
-    values = 1e3 + 5 * jax.random.normal(jax.random.key(0), (1_000, 3))
+    values = np.float32(1e3 + 5 * np.random.default_rng(0).normal(size=(1_000, 3)))
     moments = normalize.no_moments((3,))
     np.testing.assert_array_equal(normalize.deviation(moments), 1)
-    for part in jnp.split(values, (1, 10, 400)):
-        moments = normalize.include(moments, part)
+    for part in np.split(values, (1, 10, 400)):
+        moments = include(moments, part)
     exact = np.asarray(values, np.float64)
     np.testing.assert_allclose(moments.mean.value, exact.mean(0), rtol=1e-7)
     np.testing.assert_allclose(normalize.deviation(moments), exact.std(0), rtol=1e-6)
@@ -71,10 +72,10 @@ def test_statistics_of_long_runs_do_not_saturate(number, block):
 
 def test_nothing_is_clipped_before_there_are_statistics(key):
     config = small("dqn", wrappers=BOTH, warmup_steps=0)
-    agent = build(config)[1]
+    agent = built(config)[1]
     obs = jnp.full((3, 4), 300.0)
     state = agent.init(key, obs)
-    plain = build(config.replace(wrappers=()))[1]
+    plain = built(config.replace(wrappers=()))[1]
     np.testing.assert_array_equal(
         agent.q_values(state, obs), plain.q_values(state.agent.agent, obs)
     )
@@ -82,9 +83,9 @@ def test_nothing_is_clipped_before_there_are_statistics(key):
 
 def test_the_limit_is_a_field(key):
     config = small("dqn", wrappers=(normalize.observations,), normalization_limit=2.0)
-    agent, plain = build(config)[1], build(config.replace(wrappers=()))[1]
+    agent, plain = built(config)[1], built(config.replace(wrappers=()))[1]
     state = agent.init(key, jnp.zeros((3, 4)))
-    used = normalize.include(state.used, jax.random.normal(key, (100, 4)))
+    used = include(state.used, jax.random.normal(key, (100, 4)))
     far, limit = jnp.full((1, 4), 50.0), jnp.full((1, 4), 2.0)
     np.testing.assert_array_equal(
         agent.q_values(state._replace(used=used), far), plain.q_values(state.agent, limit)
@@ -94,9 +95,9 @@ def test_the_limit_is_a_field(key):
 def test_a_nan_observation_is_reported(key):
     """The statistics are nan from the next iteration on, and so are the agent's losses."""
     config = small("ppo", wrappers=(normalize.observations,), warmup_steps=0)
-    state = prl.init(key, config)
+    state = init(key, config)
     state = state._replace(env=state.env._replace(obs=state.env.obs.at[0, 0].set(jnp.nan)))
-    _, metrics = prl.run(state, config, 2)
+    _, metrics = run(state, config, 2)
     assert not np.isfinite(metrics["value_loss"][-1])
 
 
@@ -111,8 +112,8 @@ def test_rewards_of_n_steps_are_clipped_one_by_one(key):
 
     env, agent, _ = build(config.replace(wrappers=()))
     wrapped = normalize.rewards(config, env, agent._replace(update=inner))
-    state = wrapped.init(key, jnp.zeros((3, 4)))
-    unit = normalize.include(state.used, jnp.array([-1.0, 1.0]))
+    state = compiled(wrapped).init(key, jnp.zeros((3, 4)))
+    unit = include(state.used, jnp.array([-1.0, 1.0]))
     zeros = jnp.zeros(2)
     batch = prl.Transition(zeros, zeros, rewards.sum(-1), zeros, zeros, zeros == 1)
     sample = prl.Sample(batch, zeros, rewards=rewards)
@@ -122,11 +123,11 @@ def test_rewards_of_n_steps_are_clipped_one_by_one(key):
 
 def test_an_iteration_uses_the_statistics_of_earlier_ones(key):
     config = small("ppo", wrappers=(normalize.observations,), warmup_steps=0)
-    state = prl.init(key, config)
+    state = init(key, config)
     assert state.agent.seen.number.value == 0
     for iteration in range(3):
         before = state.agent.seen
-        state, _ = prl.run(state, config, 1)
+        state, _ = run(state, config, 1)
         assert state.agent.used.number.value == 12 * (iteration + 1)
         assert state.agent.seen.number.value == before.number.value + 12
         chex.assert_trees_all_equal(state.agent.used, state.agent.seen)
@@ -135,14 +136,14 @@ def test_an_iteration_uses_the_statistics_of_earlier_ones(key):
 def test_the_scale_is_constant_within_an_iteration(key):
     """PPO's first ratio of an iteration is 1, although its rollout changes the statistics."""
     config = small("ppo", wrappers=BOTH, num_updates=1, learning_rate=0.1)
-    state, metrics = jax.jit(prl.run, static_argnums=2)(prl.init(key, config), config, 8)
+    state, metrics = run(init(key, config), config, 8)
     np.testing.assert_allclose(metrics["kl"], 0, atol=1e-6)
 
 
 def test_statistics_take_effect_after_the_last_update_of_an_iteration():
     config = small("ppo", num_updates=3)
     inner = memoryless(*[lambda *_: ()] * 3, update=lambda key, state, *_: (state, 0, {}))
-    agent = normalize.observations(config, envs.bind(config.env), inner)
+    agent = compiled(normalize.observations(config, envs.bind(config.env), inner))
     used = normalize.no_moments((4,))
     state = normalize.Normalized((), used, normalize.include(used, jnp.ones((12, 4))))
     empty = Transition(jnp.zeros((1, 4)), (), (), (), (), ())
@@ -177,7 +178,7 @@ def test_agents_get_normalised_and_memories_raw_observations(key):
 def test_rewards_are_divided_by_the_deviation_of_returns(key):
     env = Probe(lambda sign, time, action: 4.0, horizon=3)
     config = small("a2c", env=env, wrappers=(normalize.rewards,), gamma=0.5)
-    state, _ = prl.train(key, config)
+    state, _ = jax.jit(prl.train)(key, config)
     returns = np.array([4, 4 + 2, 4 + 2 + 1])  # of every episode
     scaled = state.agent.agent.seen if hasattr(state.agent.agent, "seen") else state.agent.seen
     count = int(scaled.number.value)
@@ -205,17 +206,17 @@ def test_a_wrapped_run_composes_and_keeps_an_unbatched_clock():
     config = small("dqn", wrappers=BOTH)
     keys = jax.random.split(jax.random.key(0), 2)
     axes = prl.seed_axes(jax.eval_shape(prl.init, keys[0], config))
-    states = jax.vmap(prl.init, (0, None), axes)(keys, config)
-    run = jax.jit(jax.vmap(prl.run, (axes, None, None), (axes, 0)), static_argnums=2)
-    once, _ = run(states, config, 6)
-    twice, _ = run(run(states, config, 3)[0], config, 3)
+    states = jax.jit(jax.vmap(prl.init, (0, None), axes))(keys, config)
+    runs = jax.jit(jax.vmap(prl.run, (axes, None, None), (axes, 0)), static_argnums=2)
+    once, _ = runs(states, config, 6)
+    twice, _ = runs(runs(states, config, 3)[0], config, 3)
     chex.assert_trees_all_equal(once, twice)
     assert once.step.shape == ()
 
 
 def test_evaluation_normalises_and_updates_no_statistics(key):
     config = small("ppo", wrappers=BOTH)
-    state, _ = prl.train(key, config)
+    state = init(key, config)
     assert prl.evaluate(key, config, state, 8).shape == (8,)
     assert prl.policy(config, state)(key, jnp.zeros((5, 4))).shape == (5,)
 

@@ -1,6 +1,6 @@
 """Tabular agents: hand-computed updates, then exact fixed points."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -16,32 +16,33 @@ from purejaxrl_sac.mdp import dynamic_programming as dp
 from purejaxrl_sac.memory import latest_with_next_action
 from purejaxrl_sac.returns import lambda_returns
 from scripts import maximization_bias, overestimation, tabular_convergence
-from tests.conftest import quick
+from tests.conftest import built, quick
 
 GAMMA, BETA = 0.9, 0.1
 Q = np.array([[1.0, 2.0], [3.0, 0.5], [4.0, 7.0], [0.0, 0.0], [0.0, 0.0]], np.float32)
 OTHER = np.array([[5.0, -2.0], [0.7, 1.0], [2.0, 9.0], [0.0, 0.0], [0.0, 0.0]], np.float32)
 
 
+@cache
 def agent_of(algorithm, **changes):
     changes = {"env": "chain", "gamma": GAMMA, "learning_rate": BETA, **changes}
     config = prl.default_config(algorithm).replace(total_steps=100, **changes)
-    return prl.build(config)[1], config
+    return built(config)[1], config
 
 
 def rows(*transitions, extras=()):
     """[T, 1] transitions of (obs, action, reward, discount, next_obs, last)."""
     obs, action, reward, discount, next_obs, last = (np.array(x) for x in zip(*transitions))  # noqa: B905
-    column = lambda x, kind: jnp.asarray(x, kind)[:, None]  # noqa: E731
+    column = lambda x, kind: np.asarray(x, kind)[:, None]  # noqa: E731
     return prl.Sample(
         prl.Transition(
-            column(obs, jnp.int32),
-            column(action, jnp.int32),
-            column(reward, jnp.float32),
-            column(discount, jnp.float32),
-            column(next_obs, jnp.int32),
+            column(obs, np.int32),
+            column(action, np.int32),
+            column(reward, np.float32),
+            column(discount, np.float32),
+            column(next_obs, np.int32),
             column(last, bool),
-            column(extras, jnp.int32) if len(extras) else (),
+            column(extras, np.int32) if len(extras) else (),
         ),
         jnp.float32(1),
     )
@@ -49,7 +50,7 @@ def rows(*transitions, extras=()):
 
 def updated(algorithm, sample, tables=(Q,), visits=0, key=0, **changes):
     agent, _ = agent_of(algorithm, **changes)
-    state = QTable(jnp.stack(tables), jnp.full((len(tables), *Q.shape), visits, jnp.int32))
+    state = QTable(np.stack(tables), np.full((len(tables), *Q.shape), visits, np.int32))
     after, _, metrics = agent.update(jax.random.key(key), state, sample, jnp.int32(0))
     return np.asarray(after.q), np.asarray(after.visits), metrics
 

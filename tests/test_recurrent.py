@@ -48,7 +48,7 @@ def unrolled(cell):
     x = jax.random.normal(keys[0], (STEPS, BATCH, INPUTS))
     begun = jnp.zeros((STEPS, BATCH), bool).at[2, 0].set(True).at[4, 1].set(True)
     carry = torso.initial_carry(BATCH)
-    variables = torso.init(keys[1], carry, x, begun)
+    variables = jax.jit(torso.init)(keys[1], carry, x, begun)
     carry = jax.tree.map(lambda z: jax.random.normal(keys[2], z.shape), carry)
     return jax.jit(torso.apply), torso, variables, carry, x, begun
 
@@ -61,7 +61,7 @@ def test_two_episodes_are_as_two_sequences(cell):
     first = apply(variables, carry, x[:2], never[:2])
     second = apply(variables, torso.initial_carry(BATCH), x[2:], never[2:])
     chex.assert_shape(both[1], (STEPS, BATCH, SIZE))
-    each = jax.tree.map(lambda *parts: jnp.concatenate(parts), first, second)
+    each = jax.tree.map(lambda *parts: np.concatenate(parts), first, second)
     chex.assert_trees_all_close(both, each, rtol=1e-5, atol=1e-6)  # carries and features
 
 
@@ -79,7 +79,7 @@ def test_a_sequence_is_as_its_steps(cell):
         carry = jax.tree.map(lambda x: x[-1], steps[-1][0])
     same = partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-6)
     same = same if cell == "min_gru" else chex.assert_trees_all_equal
-    same(whole, jax.tree.map(lambda *each: jnp.concatenate(each), *steps))
+    same(whole, jax.tree.map(lambda *each: np.concatenate(each), *steps))
 
 
 @pytest.mark.parametrize("cell", TORSOS)
@@ -90,7 +90,7 @@ def test_no_gradient_passes_the_start_of_an_episode(cell):
     def features(x, carry):
         return apply(variables, carry, x, begun)[1]
 
-    by_x, by_carry = jax.jacobian(features, (0, 1))(x, carry)
+    by_x, by_carry = jax.tree.map(np.asarray, jax.jit(jax.jacobian(features, (0, 1)))(x, carry))
     magnitude = abs(by_x).max((2, 5))  # [T, B, T, B]
     episode = np.cumsum(begun, axis=0)
     t, u = np.indices((STEPS, STEPS))
@@ -122,8 +122,7 @@ def test_min_gru_forgets_at_many_rates():
     """Without an input, units keep 1 - 1 / tau of their state, tau = 2 .. 100."""
     torso = networks.MinGRU(3)
     carry, x, begun = jnp.ones((1, 3)), jnp.zeros((1, 1, 2)), jnp.zeros((1, 1), bool)
-    variables = torso.init(jax.random.key(0), carry, x, begun)
-    _, h = torso.apply(variables, carry, x, begun)
+    (_, h), _ = jax.jit(torso.init_with_output)(jax.random.key(0), carry, x, begun)
     np.testing.assert_allclose(h.ravel(), 1 - 1 / np.geomspace(2, 100, 3), rtol=1e-5)
 
 
@@ -306,6 +305,9 @@ LEARNING = {
 }  # fmt: skip
 
 
+evaluate = jax.jit(partial(prl.evaluate, max_steps=3), static_argnums=3)
+
+
 def learned(algorithm, **changes):
     common = {
         "env": Recall(), "num_envs": 16, "rollout_length": 24, "total_steps": 15_000,
@@ -320,8 +322,7 @@ def learned(algorithm, **changes):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_what_was_seen_two_steps_before_is_remembered(algorithm):
     config, state = learned(algorithm, **LEARNING[algorithm])
-    evaluate = partial(prl.evaluate, max_steps=3)
-    returns = jax.jit(evaluate, static_argnums=3)(jax.random.key(1), config, state, 256)
+    returns = evaluate(jax.random.key(1), config, state, 256)
     assert returns.mean() > 0.95
 
     # with its carry, the policy acts on what it has seen in its episode
@@ -338,10 +339,10 @@ def test_what_was_seen_two_steps_before_is_remembered(algorithm):
 def test_memoryless_ppo_stays_at_chance_unless_observations_are_stacked():
     changes = {"num_updates": 8}
     config, state = learned("ppo", **changes)
-    returns = prl.evaluate(jax.random.key(1), config, state, 512, max_steps=3)
+    returns = evaluate(jax.random.key(1), config, state, 512)
     assert abs(returns.mean()) < 0.2  # the last observation is the same for both signs
     config, state = learned("ppo", **changes, env=frame_stack(Recall(), 3))
-    returns = prl.evaluate(jax.random.key(1), config, state, 512, max_steps=3)
+    returns = evaluate(jax.random.key(1), config, state, 512)
     assert returns.mean() > 0.95
 
 

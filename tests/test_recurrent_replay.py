@@ -21,7 +21,7 @@ from purejaxrl_sac.memory.replay import SMALLEST
 from purejaxrl_sac.memory.storage import deduplicated, n_step, ring
 from purejaxrl_sac.returns import n_step_rows
 from purejaxrl_sac.types import Index, Sample, Transition
-from tests.conftest import small
+from tests.conftest import built, small
 from tests.probes import CONTINUOUS, Counter, Probe
 from tests.test_recurrent import Alike, Forgetful, Memoryless, Recall
 
@@ -37,23 +37,23 @@ def rollout_at(step):
 
     Episodes are truncated at every fifth step and terminate at every seventh.
     """
-    time = step + jnp.arange(PERIOD)[:, None] + jnp.zeros((1, ENVS), jnp.int32)
-    number = time * 10 + jnp.arange(ENVS)
+    time = step + np.arange(PERIOD, dtype=np.int32)[:, None] + np.zeros((1, ENVS), np.int32)
+    number = time * 10 + np.arange(ENVS, dtype=np.int32)
     truncated, terminated = time % 5 == 4, time % 7 == 6
     return Transition(
-        obs=number.astype(jnp.float32)[..., None],
+        obs=np.float32(number)[..., None],
         action=number,
-        reward=number * 1.0,
-        discount=1 - terminated.astype(jnp.float32),
-        next_obs=number.astype(jnp.float32)[..., None] + jnp.where(truncated, 1_000, 10)[..., None],
+        reward=np.float32(number),
+        discount=1 - np.float32(terminated),
+        next_obs=np.float32(number + np.where(truncated, 1_000, 10))[..., None],
         last=truncated | terminated,
-        extras=Remembered((), {"h": number[..., None] + jnp.array([0.25, 0.5])}),
+        extras=Remembered((), {"h": np.float32(number[..., None] + np.array([0.25, 0.5]))}),
     )
 
 
 def filled(part, steps):
     """The state of a storage or memory after every rollout, from the first on."""
-    state = part.init(jax.eval_shape(rollout_at, 0))
+    state = part.init(rollout_at(0))
     add = jax.jit(part.add)
     for step in range(0, steps, PERIOD):
         state = add(state, jnp.int32(step), rollout_at(step))
@@ -66,14 +66,15 @@ def test_sequences_are_read_whole_with_the_carry_before_them(kind):
     read = jax.jit(storage.read)
     for step, state in filled(storage, 5 * ROWS):
         for first in range(max(0, step - ROWS), step - LENGTH + 1, PERIOD):
-            index = Index(jnp.full(ENVS, first, jnp.int32), jnp.arange(ENVS, dtype=jnp.int32))
+            index = Index(np.full(ENVS, first, np.int32), np.arange(ENVS, dtype=np.int32))
             sample = read(state, jnp.int32(step), index)
             parts = [rollout_at(t) for t in range(first, first + LENGTH, PERIOD)]
-            expected = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+            expected = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+            sample = jax.tree.map(np.asarray, sample)
             found, carry = sample.transition, expected.extras.carry["h"][:1]
             np.testing.assert_array_equal(found.extras.carry["h"], carry)
             ended = (expected.discount == 0)[..., None]  # their next_obs have no meaning
-            known = jnp.where(ended, 0, found.next_obs), jnp.where(ended, 0, expected.next_obs)
+            known = np.where(ended, 0, found.next_obs), np.where(ended, 0, expected.next_obs)
             np.testing.assert_array_equal(*known)
             chex.assert_trees_all_equal(
                 found._replace(extras=(), next_obs=()), expected._replace(extras=(), next_obs=())
@@ -99,7 +100,8 @@ def test_uniform_draws_are_all_complete_sequences_and_no_others():
         chex.assert_shape(draws.chosen, (3, 64))
         found = set()
         for g in range(3):
-            one = sample(state, jax.tree.map(lambda x, g=g: x[g], draws))
+            one = sample(state, jax.tree.map(lambda x, g=g: np.asarray(x)[g], draws))
+            one = jax.tree.map(np.asarray, one)
             time, env = one.transition.action // 10, one.transition.action % 10
             np.testing.assert_array_equal(time, time[0] + np.arange(LENGTH)[:, None])
             np.testing.assert_array_equal(env, env[:1].repeat(LENGTH, 0))
@@ -110,9 +112,11 @@ def test_uniform_draws_are_all_complete_sequences_and_no_others():
 
 def prioritized(batch_size=4, omega=0.5, beta=0.4, eta=0.9):
     storage = memory.sequence_storage(ring(ROWS * ENVS, ENVS), LENGTH)
-    return memory.prioritized_sequences(
+    part = memory.prioritized_sequences(
         storage, batch_size, LENGTH, PERIOD, omega, beta, eta, total_steps=1_000 * ENVS
     )
+    draw, sample = jax.jit(part.draw, static_argnums=3), jax.jit(part.sample)
+    return part._replace(draw=draw, sample=sample)
 
 
 def test_priorities_are_those_of_complete_sequences():
@@ -259,7 +263,7 @@ def test_r2d2_targets_and_burn_in_by_hand(bootstrap, n):
         env=Probe(lambda *_: 1.0, 0), burn_in=2, sequence_length=6, rollout_length=3, n_step=n,
         gamma=gamma, learning_rate=0.0, batch_size=1, capacity=300,
     )  # fmt: skip
-    _, agent, _ = prl.build(config)
+    _, agent, _ = built(config)
     state = dqn.DQNState({"params": jnp.float32(2)}, {"params": jnp.float32(-3)}, ())
     state = state._replace(opt_state=agent.init(jax.random.key(0), jnp.zeros((1, 2))).opt_state)
     column = partial(jnp.reshape, shape=(6, 1))
@@ -302,7 +306,7 @@ def test_no_gradient_passes_the_burn_in():
             env=Probe(lambda *_: 1.0, 0), burn_in=burn_in, sequence_length=3, rollout_length=3,
             gamma=0.0, batch_size=1, capacity=300,
         )  # fmt: skip
-        _, agent, _ = prl.build(config)
+        _, agent, _ = built(config)
         state = agent.init(jax.random.key(0), jnp.zeros((1, 2)))
         zeros = jnp.zeros((3, 1))
         transition = Transition(
@@ -322,22 +326,23 @@ def test_no_gradient_passes_the_burn_in():
 def flat_sample(env, batch=5):
     """Random sequences of which episodes end inside, and their rows as single transitions."""
     bound = envs.bind(env)
-    key = jax.random.split(jax.random.key(3), 6)
+    rng = np.random.default_rng(3)
     shape = (4, batch)
     size = bound.observation_space.shape
-    action = bound.random_action(key[0], 4 * batch)
-    last = jax.random.bernoulli(key[1], 0.3, shape)
+    action = np.asarray(bound.random_action(jax.random.key(3), 4 * batch))
+    last = rng.random(shape) < 0.3
     sequence = Transition(
-        obs=jax.random.normal(key[2], (*shape, *size)),
+        obs=rng.standard_normal((*shape, *size), np.float32),
         action=action.reshape(*shape, *action.shape[1:]),
-        reward=jax.random.normal(key[3], shape),
-        discount=1 - (last & jax.random.bernoulli(key[4], 0.5, shape)).astype(jnp.float32),
-        next_obs=jax.random.normal(key[5], (*shape, *size)),
+        reward=rng.standard_normal(shape, np.float32),
+        discount=1 - np.float32(last & (rng.random(shape) < 0.5)),
+        next_obs=rng.standard_normal((*shape, *size), np.float32),
         last=last,
     )
-    weight = jnp.linspace(0.5, 1.5, batch)
+    assert last.any() and not sequence.discount.all()
+    weight = np.linspace(0.5, 1.5, batch, dtype=np.float32)
     rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), sequence)
-    single = Sample(rows, jnp.broadcast_to(weight, shape).reshape(-1))
+    single = Sample(rows, np.broadcast_to(weight, shape).reshape(-1))
     return sequence, weight, single
 
 
@@ -347,8 +352,8 @@ def compared(ours, theirs, sequence, weight, single, carry):
     start, other = ours.init(key, obs), theirs.init(key, obs)
     chex.assert_trees_all_close(jax.tree.leaves(start), jax.tree.leaves(other), rtol=1e-6)
     many = Sample(sequence._replace(extras=Remembered((), carry)), weight)
-    found = jax.jit(ours.update)(key, start, many, jnp.int32(0))
-    expected = jax.jit(theirs.update)(key, other, single, jnp.int32(0))
+    found = ours.update(key, start, many, jnp.int32(0))
+    expected = theirs.update(key, other, single, jnp.int32(0))
     chex.assert_trees_all_close(
         jax.tree.leaves(found), jax.tree.leaves(expected), rtol=1e-4, atol=1e-5
     )
@@ -371,7 +376,7 @@ def test_a_torso_without_memory_is_dqn(head, bootstrap):
     parts = {"head": head, "bootstrap": bootstrap}
     ours = partial(recurrent_replay.recurrent_dqn, network=forgetful(build, Alike), **parts)
     theirs = partial(dqn.dqn, network=forgetful(build, Memoryless), **parts)
-    agents = [prl.build(config.replace(algorithm=x))[1] for x in (ours, theirs)]
+    agents = [built(config.replace(algorithm=x))[1] for x in (ours, theirs)]
     carry = jnp.zeros((1, 5, 1))
     compared(*agents, *flat_sample(env), carry)
 
@@ -400,7 +405,7 @@ def test_a_torso_without_memory_is_sac():
         actor=forgetful(actor, Alike2), critics=forgetful(critics, Alike2),
     )  # fmt: skip
     theirs = partial(sac.sac, actor=forgetful(actor, Acting), critics=forgetful(critics, Acting))
-    agents = [prl.build(config.replace(algorithm=x))[1] for x in (ours, theirs)]
+    agents = [built(config.replace(algorithm=x))[1] for x in (ours, theirs)]
     carry = recurrent_replay.Carries(jnp.zeros((1, 5, 1)), jnp.zeros((1, 5, 2, 1)))
     compared(*agents, *flat_sample(env), carry)
 
@@ -445,7 +450,7 @@ def test_targets_of_sac_remember_with_the_delayed_critics():
         algorithm=algorithm, env=Probe(lambda *_: 1.0, 0, action_space=CONTINUOUS), burn_in=1,
         sequence_length=4, rollout_length=4, gamma=gamma, batch_size=1, capacity=400, alpha=1e-9,
     )  # fmt: skip
-    _, agent, _ = prl.build(config)
+    _, agent, _ = built(config)
     state = agent.init(jax.random.key(0), jnp.zeros((1, 2)))
     state = state._replace(
         critic=state.critic._replace(params={"params": jnp.float32(2)}),
@@ -475,14 +480,15 @@ def test_critics_are_independent_and_alike():
     x, action = jax.random.normal(keys[0], (10, 3)), jax.random.normal(keys[1], (10, 1))
     start = jnp.zeros((5, 2), bool).at[3, 0].set(True)
     carry = jax.tree.map(lambda z: jax.random.normal(keys[2], z.shape), model.initial_carry(2))
-    variables = model.init(keys[3], carry, x, start, action)
-    carries, q = model.apply(variables, carry, x, start, action)
+    variables = jax.jit(model.init)(keys[3], carry, x, start, action)
+    carries, q = jax.jit(model.apply)(variables, carry, x, start, action)
+    apply = jax.jit(model.critic.apply)
     chex.assert_shape(q, (3, 10, 2))
     chex.assert_tree_shape_prefix(carries, (5, 2, 3))
     for i in range(3):
         one = jax.tree.map(lambda z, i=i: z[i], variables["params"]["critic"])
         before = jax.tree.map(lambda z, i=i: z[:, i], carry)
-        after, value = model.critic.apply({"params": one}, before, x, start, action)
+        after, value = apply({"params": one}, before, x, start, action)
         np.testing.assert_allclose(q[i], value, rtol=1e-5, atol=1e-6)
         chex.assert_trees_all_close(
             jax.tree.map(lambda z, i=i: z[:, :, i], carries), after, rtol=1e-5, atol=1e-6
@@ -502,8 +508,9 @@ def test_stored_carries_are_those_that_acted(algorithm):
     )
     state, _ = jax.jit(prl.train)(jax.random.key(0), config)
     env, agent, replay = prl.build(config)
-    draws = replay.draw(jax.random.key(1), state.memory, state.step, 1)
-    sample = replay.sample(state.memory, jax.tree.map(lambda x: x[0], draws))
+    draw = jax.jit(replay.draw, static_argnums=3)
+    draws = draw(jax.random.key(1), state.memory, state.step, 1)
+    sample = jax.jit(replay.sample)(state.memory, jax.tree.map(lambda x: x[0], draws))
     transition, initial = sample.transition, agent.init_carry(config.batch_size)
     carry = jax.tree.map(lambda x: x[0], transition.extras.carry)
     carry = (carry, initial[1]) if algorithm == "recurrent_sac" else carry
@@ -518,7 +525,7 @@ def test_stored_carries_are_those_that_acted(algorithm):
         )
     storage = memory.sequence_storage(off_policy.replay_storage(config, env), 4)
     next_index = sample.index._replace(time=sample.index.time + config.rollout_length)
-    following = storage.read(state.memory, state.step, next_index).transition.extras.carry
+    following = jax.jit(storage.read)(state.memory, state.step, next_index).transition.extras.carry
     acted = carry[0] if algorithm == "recurrent_sac" else carry
     chex.assert_trees_all_close(
         jax.tree.map(lambda x: x[0], following), acted, rtol=1e-4, atol=1e-5
@@ -673,12 +680,15 @@ def test_there_are_no_values_of_single_observations():
 def test_hidden_velocities_are_only_hidden():
     plain, hidden = (envs.bind(name) for name in ("CartPole-v1", "CartPole-positions"))
     keys = jax.random.split(jax.random.key(1), 2)
-    one, other = (env.reset(jax.random.key(0), 2) for env in (plain, hidden))
+    one, other = (
+        jax.jit(env.reset, static_argnums=1)(jax.random.key(0), 2) for env in (plain, hidden)
+    )
+    step_plain, step_hidden = jax.jit(plain.step), jax.jit(hidden.step)
     for _ in range(30):
         np.testing.assert_array_equal(other.obs, one.obs[:, [0, 2]])
         action = jnp.zeros(2, jnp.int32)
-        one, before, _ = plain.step(keys, one, action)
-        other, after, _ = hidden.step(keys, other, action)
+        one, before, _ = step_plain(keys, one, action)
+        other, after, _ = step_hidden(keys, other, action)
         np.testing.assert_array_equal(after.next_obs, before.next_obs[:, [0, 2]])
         for field in ("reward", "discount", "last"):
             np.testing.assert_array_equal(getattr(before, field), getattr(after, field))

@@ -1,5 +1,7 @@
 """SAC on environments of known values, and its gradients against the equations."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from purejaxrl_sac.agents.sac import sac
 from purejaxrl_sac.distributions import squashed_gaussian
 from purejaxrl_sac.networks import Critics, GaussianActor, torso
 from purejaxrl_sac.types import Sample, Transition
+from tests.conftest import compiled
 from tests.probes import CONTINUOUS, GAMMA, Params, Probe, adam_gradient, trained
 
 
@@ -103,11 +106,14 @@ def test_log_probabilities_in_environment_units():
 WEIGHT = jnp.linspace(0.5, 2, 32)
 
 
-def one_update(**changes):
+@cache
+def one_update():
     """SAC's states before and after one update on a random batch, with its key and networks."""
     env = Probe(lambda *_: 0.0, action_space=spaces.Box(-1.0, 1.0, (2,)))
-    config = prl.default_config("sac").replace(env=env, hidden_sizes=(16, 16), **changes)
-    agent, _ = sac(config, envs.bind(config.env))
+    config = prl.default_config("sac").replace(
+        env=env, hidden_sizes=(16, 16), alpha=0.4, target_entropy_per_dim=-0.7
+    )
+    agent = compiled(sac(config, envs.bind(config.env))[0])
     keys = jax.random.split(jax.random.key(3), 5)
     states = jax.random.normal(keys[0], (2, 32, 2))
     batch = Transition(
@@ -132,16 +138,21 @@ def flat(tree):
 
 
 def test_sac_critic_gradient_is_equation_4_20():
-    before, after, batch, key, actor, critics, _ = one_update(alpha=0.4)
-    key_next, _ = jax.random.split(key)
-    distribution = squashed_gaussian(*actor.apply(before.actor.params, batch.next_obs))
-    action, log_prob = distribution.sample_and_log_prob(seed=key_next)
-    next_q = critics.apply(before.target_params, batch.next_obs, action).min(0)
-    y = batch.reward + 0.99 * batch.discount * (next_q - 0.4 * log_prob)
-    q, pullback = jax.vjp(
-        lambda params: critics.apply(params, batch.obs, batch.action), before.critic.params
-    )
-    (expected,) = pullback(WEIGHT * (q - y) / 32)  # grad Q (Q - y), averaged over the batch
+    before, after, batch, key, actor, critics, _ = one_update()
+
+    @jax.jit
+    def gradient(before):  # grad Q (Q - y), averaged over the batch
+        key_next, _ = jax.random.split(key)
+        distribution = squashed_gaussian(*actor.apply(before.actor.params, batch.next_obs))
+        action, log_prob = distribution.sample_and_log_prob(seed=key_next)
+        next_q = critics.apply(before.target_params, batch.next_obs, action).min(0)
+        y = batch.reward + 0.99 * batch.discount * (next_q - 0.4 * log_prob)
+        q, pullback = jax.vjp(
+            lambda params: critics.apply(params, batch.obs, batch.action), before.critic.params
+        )
+        return pullback(WEIGHT * (q - y) / 32)[0]
+
+    expected = gradient(before)
     np.testing.assert_allclose(
         adam_gradient(after.critic.opt_state), flat(expected), rtol=1e-3, atol=1e-6
     )
@@ -149,11 +160,16 @@ def test_sac_critic_gradient_is_equation_4_20():
 
 def test_sac_actor_gradient_is_equation_4_24():
     alpha = 0.4
-    before, after, batch, key, actor, critics, _ = one_update(alpha=alpha)
+    before, after, batch, key, actor, critics, _ = one_update()
     _, key_actor = jax.random.split(key)
-    mean, log_std = actor.apply(before.actor.params, batch.obs)
-    u = squashed_gaussian(mean, log_std).distribution.sample(seed=key_actor)
-    epsilon = (u - mean) / jnp.exp(log_std)
+
+    @jax.jit
+    def noise(params):
+        mean, log_std = actor.apply(params, batch.obs)
+        u = squashed_gaussian(mean, log_std).distribution.sample(seed=key_actor)
+        return (u - mean) / jnp.exp(log_std)
+
+    epsilon = noise(before.actor.params)
 
     def f(params):  # a = f_phi(epsilon; s)
         mean, log_std = actor.apply(params, batch.obs)
@@ -168,19 +184,24 @@ def test_sac_actor_gradient_is_equation_4_24():
     def q(action):
         return critics.apply(after.critic.params, batch.obs, action).min(0)
 
-    action, push = jax.vjp(f, before.actor.params)
-    direct = jax.grad(lambda params: log_pi(params, action).mean())(before.actor.params)
-    da_log_pi = jax.grad(lambda a: log_pi(before.actor.params, a).mean())(action)
-    da_q = jax.grad(lambda a: q(a).mean())(action)
-    (through_action,) = push(alpha * da_log_pi - da_q)
-    expected = alpha * flat(direct) + flat(through_action)
+    @jax.jit
+    def gradient(params):
+        action, push = jax.vjp(f, params)
+        direct = jax.grad(lambda params: log_pi(params, action).mean())(params)
+        da_log_pi = jax.grad(lambda a: log_pi(params, a).mean())(action)
+        da_q = jax.grad(lambda a: q(a).mean())(action)
+        (through_action,) = push(alpha * da_log_pi - da_q)
+        return alpha * flat(direct) + flat(through_action)
+
+    expected = gradient(before.actor.params)
     np.testing.assert_allclose(adam_gradient(after.actor.opt_state), expected, rtol=2e-2, atol=2e-5)
 
 
 def test_sac_actor_gradient_agrees_with_finite_differences():
-    before, after, batch, key, actor, critics, _ = one_update(alpha=0.4)
+    before, after, batch, key, actor, critics, _ = one_update()
     _, key_actor = jax.random.split(key)
 
+    @jax.jit
     def objective(params):
         distribution = squashed_gaussian(*actor.apply(params, batch.obs))
         action, log_prob = distribution.sample_and_log_prob(seed=key_actor)
@@ -204,7 +225,7 @@ def test_sac_actor_gradient_agrees_with_finite_differences():
 
 
 def test_sac_temperature_gradient_by_hand():
-    _, after, *_, metrics = one_update(alpha=0.4, target_entropy_per_dim=-0.7)
+    _, after, *_, metrics = one_update()
     # d/d log alpha of -alpha (log pi + H) is -alpha (log pi + H)
     expected = -0.4 * (-metrics["entropy"] - 2 * 0.7)  # for two dimensions
     moment = next(x for x in jax.tree.leaves(after.log_alpha.opt_state) if x.dtype == jnp.float32)

@@ -15,7 +15,7 @@ from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.mdp import dynamic_programming as dp
 from purejaxrl_sac.optimize import delayed_update, is_due
 from purejaxrl_sac.types import Sample, Transition
-from tests.conftest import quick, small
+from tests.conftest import built, init, quick, run, small
 from tests.probes import CONTINUOUS, GAMMA, Params, Probe, trained
 
 FAMILY = ("redq", "droq", "tqc", "simba", "fast_sac", "td3", "sac_v1", "crossq")
@@ -70,7 +70,7 @@ def test_values_bootstrap_at_time_limits(algorithm):
     )
     changes = {**settings(algorithm), "env_params": Params(max_steps_in_episode=3)}
     config, state = trained(algorithm, env, 3_000, **changes)
-    _, metrics = jax.jit(prl.run, static_argnums=2)(state, config, 20)
+    _, metrics = run(state, config, 20)
     worth = 1 / (1 - GAMMA)
     # if time limits terminated, it would be 2.7
     if algorithm == "tqc":  # drops its largest quantiles
@@ -126,28 +126,31 @@ def test_dropout_depends_on_the_key_and_is_off_without_one():
     space = type("Space", (), {"shape": (3,)})
     critics = sac_family.dropout_critics(config, space)
     x, a = jnp.ones((4, 3)), jnp.ones((4, 1))
-    params = critics.init(jax.random.key(0), x, a)
-    plain = critics.apply(params, x, a)
-    np.testing.assert_array_equal(plain, critics.apply(params, x, a))
-    one, two = (critics.apply(params, x, a, rngs={"dropout": jax.random.key(k)}) for k in (1, 2))
+    params = jax.jit(critics.init)(jax.random.key(0), x, a)
+    apply = jax.jit(critics.apply)
+    plain = apply(params, x, a)
+    np.testing.assert_array_equal(plain, apply(params, x, a))
+    one, two = (apply(params, x, a, rngs={"dropout": jax.random.key(k)}) for k in (1, 2))
     assert not np.allclose(one, two) and not np.allclose(one, plain)
     assert not np.allclose(one[0] - plain[0], one[1] - plain[1])  # critics have independent masks
 
 
 def test_residual_blocks_by_hand():
     layer, x = networks.Residual(4, 1), jax.random.normal(jax.random.key(0), (5, 3))
-    params = layer.init(jax.random.key(1), x)
-    p = params["params"]
+    params = jax.jit(layer.init)(jax.random.key(1), x)
+    p, x = jax.tree.map(np.asarray, (params["params"], x))
 
     def normal(x):
-        return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-6)
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
 
     def dense(name, x):
         return x @ p[name]["kernel"] + p[name]["bias"]
 
     stream = dense("Dense_0", x)
-    stream = stream + dense("Dense_2", jax.nn.relu(dense("Dense_1", normal(stream))))
-    np.testing.assert_allclose(layer.apply(params, x), normal(stream), rtol=1e-4, atol=1e-5)
+    stream = stream + dense("Dense_2", np.maximum(0, dense("Dense_1", normal(stream))))
+    np.testing.assert_allclose(
+        jax.jit(layer.apply)(params, x), normal(stream), rtol=1e-4, atol=1e-5
+    )
     assert p["Dense_1"]["kernel"].shape == (4, 16)
 
 
@@ -158,7 +161,7 @@ def test_simba_normalises_observations(key):
 
 
 def test_delayed_updates_happen_once_per_period_and_keep_means():
-    def run(period, updates=6):
+    def updated(period, updates=6):
         def body(state, count):
             due = is_due(period, count)
             added, metrics = delayed_update(
@@ -169,7 +172,7 @@ def test_delayed_updates_happen_once_per_period_and_keep_means():
         return jax.lax.scan(body, jnp.int32(0), jnp.arange(updates))
 
     for period, made in ((1, 6), (2, 3), (3, 2)):
-        state, metrics = run(period)
+        state, metrics = updated(period)
         assert state == made
         assert metrics["m"][: period - 1].sum() == 0  # the last count of each period is due
         assert metrics["m"].mean() == 5
@@ -177,10 +180,10 @@ def test_delayed_updates_happen_once_per_period_and_keep_means():
 
 def test_a_delayed_actor_is_updated_every_second_time():
     config = small("sac", policy_delay=2, num_updates=1, warmup_steps=24)
-    state = prl.init(jax.random.key(0), config)
+    state = init(jax.random.key(0), config)
     moved = []
     for _ in range(4):
-        after, _ = prl.run(state, config, 1)
+        after, _ = run(state, config, 1)
         moved.append(
             not np.array_equal(
                 jax.tree.leaves(after.agent.actor.params)[0],
@@ -194,10 +197,11 @@ def test_a_delayed_actor_is_updated_every_second_time():
 @pytest.mark.parametrize("algorithm", ("sac", "td3"))
 def test_learning_rates_of_critics_and_delayed_actor_end_alike(algorithm):
     config = small(algorithm, policy_delay=2, learning_rate_end=0.0)
-    state = prl.init(jax.random.key(0), config)
-    late, _ = prl.run(state, config, config.iterations - 1)
-    last, _ = prl.run(late, config, 1)
-    beyond, _ = prl.run(last, config, 1)
+    late = init(jax.random.key(0), config)
+    for _ in range(config.iterations - 1):
+        late, _ = run(late, config, 1)
+    last, _ = run(late, config, 1)
+    beyond, _ = run(last, config, 1)
     for part in ("actor", "critic"):
         before, end, after = (getattr(x.agent, part).params for x in (late, last, beyond))
         assert not np.array_equal(jax.tree.leaves(before)[0], jax.tree.leaves(end)[0])
@@ -227,19 +231,19 @@ def test_discrete_sac_converges_to_the_soft_optimal_policy(alpha):
         env=Tabular(MDP), gamma=GAMMA, hidden_sizes=(), learning_rate=2e-2, tau=0.05,
         alpha=alpha, alpha_learning_rate=0.0,
     )  # fmt: skip
-    _, agent, _ = prl.build(config)
+    _, agent, _ = built(config)
 
     def learn(state, xs):
         key, count = xs
         return agent.update(key, state, Sample(batch, jnp.float32(LAW)), count)[0], None
 
-    def run(key):
+    def learned(key):
         keys = jax.random.split(key, 5_000)
         start = agent.init(keys[0], batch.obs)
         found, _ = jax.lax.scan(learn, start, (keys, jnp.arange(5_000)))
         return found
 
-    found = jax.jit(run)(jax.random.key(1))
+    found = jax.jit(learned)(jax.random.key(1))
     optimal = dp.soft_value_iteration(MDP, GAMMA, alpha)
     np.testing.assert_allclose(agent.q_values(found, jnp.arange(6)), optimal, rtol=5e-3, atol=0.05)
     config_pi = dp.boltzmann(optimal, alpha)
@@ -272,7 +276,7 @@ def test_discrete_sac_keeps_the_target_entropy():
         "discrete_sac", env, 4_000, alpha_learning_rate=1e-2, target_entropy_ratio=0.6,
         target_entropy_ratio_end=0.6,
     )  # fmt: skip
-    _, metrics = jax.jit(prl.run, static_argnums=2)(state, config, 50)
+    _, metrics = run(state, config, 50)
     np.testing.assert_allclose(metrics["entropy"].mean(), 0.6 * np.log(2), rtol=0.07)
 
 

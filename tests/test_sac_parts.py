@@ -15,7 +15,7 @@ from purejaxrl_sac import envs, networks, noise, normalize, resets
 from purejaxrl_sac.agents import common, sac, sac_family, sac_v1, td3
 from purejaxrl_sac.optimize import decaying_adam
 from purejaxrl_sac.types import Sample, Transition, memoryless
-from tests.conftest import small
+from tests.conftest import built, compiled, small
 from tests.probes import CONTINUOUS, Probe
 
 PROBE = Probe(lambda *_: 0.0, action_space=CONTINUOUS)
@@ -40,16 +40,16 @@ def test_the_rescaled_tanh_is_that_of_simba_s_authors():
 def test_simba_s_heads_are_those_of_its_authors():
     config = prl.default_config("simba").replace(actor_width=16, critic_width=8, critic_blocks=1)
     actor = sac_family.residual_actor(config, SPACE, 3)
-    params = actor.init(jax.random.key(0), OBS)
+    params = jax.jit(actor.init)(jax.random.key(0), OBS)
     head = params["params"]["Dense_0"]
     np.testing.assert_allclose(head["kernel"].T @ head["kernel"], np.eye(6), atol=1e-5)
     bias = jnp.array([0, 0, 0, -9.0, 0.3, 9])
     head |= {"kernel": jnp.zeros_like(head["kernel"]), "bias": bias}
-    _, log_std = actor.apply(params, OBS)
+    _, log_std = jax.jit(actor.apply)(params, OBS)
     expected = -10 + 6 * (1 + np.tanh([-9.0, 0.3, 9]))
     np.testing.assert_allclose(log_std, np.tile(expected, (4, 1)), rtol=1e-5)
     critics = sac_family.residual_critics(config, SPACE)
-    params = critics.init(jax.random.key(1), OBS, BATCH.action)["params"]
+    params = jax.jit(critics.init)(jax.random.key(1), OBS, BATCH.action)["params"]
     kernel = next(x for x in jax.tree.leaves(params) if x.shape == (2, 8, 1))
     np.testing.assert_allclose(jnp.square(kernel).sum(1), np.ones((2, 1)), rtol=1e-5)
 
@@ -59,10 +59,10 @@ def test_log_std_bounds_are_fields_and_their_kind_is_a_part(algorithm):
     config = configured(algorithm, log_std_min=-3.0, log_std_max=-2.0)
     actor = networks.gaussian_actor(config, SPACE, 1)
     smooth = networks.gaussian_actor(config, SPACE, 1, bound=networks.rescaled_tanh)
-    params = actor.init(jax.random.key(0), OBS)
-    outputs = jax.tree.map(lambda x: 0 * x, params)
-    np.testing.assert_allclose(actor.apply(outputs, OBS)[1], -2)
-    np.testing.assert_allclose(smooth.apply(outputs, OBS)[1], -2.5)
+    shapes = jax.eval_shape(actor.init, jax.random.key(0), OBS)
+    outputs = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    np.testing.assert_allclose(jax.jit(actor.apply)(outputs, OBS)[1], -2)
+    np.testing.assert_allclose(jax.jit(smooth.apply)(outputs, OBS)[1], -2.5)
     with pytest.raises(prl.ConfigError, match=r"log_std_min is -1\.0, but must be less than"):
         prl.validate(config.replace(log_std_min=-1.0))
 
@@ -143,7 +143,7 @@ def test_pink_exploration_is_carried_by_the_agent(algorithm):
     """Actions of an episode in one state, solved for their noise."""
     name = algorithm.__name__
     config = small(name, env=PROBE).replace(algorithm=partial(algorithm, noise=noise.pink))
-    _, agent, _ = prl.build(config)
+    _, agent, _ = built(config)
     obs = jnp.zeros((2_000, 2))
     state = agent.init(jax.random.key(0), obs)  # biases are zero, so that outputs are, too
 
@@ -165,12 +165,18 @@ def test_pink_exploration_is_carried_by_the_agent(algorithm):
 
 def test_white_exploration_is_a_sample_of_the_policy():
     config = configured("sac")
-    agent, _ = sac.sac(config, ENV)
+    agent = compiled(sac.sac(config, ENV)[0])
     state = agent.init(jax.random.key(0), OBS)
     key = jax.random.key(1)
     action, _, _ = agent.act(key, state, OBS, jnp.int32(0), ())
-    outputs = networks.gaussian_actor(config, SPACE, 1).apply(state.actor.params, OBS)
-    expected, _ = prl.distributions.squashed_gaussian(*outputs).sample_and_log_prob(seed=key)
+    actor = networks.gaussian_actor(config, SPACE, 1)
+
+    @jax.jit
+    def sampled(params):
+        outputs = actor.apply(params, OBS)
+        return prl.distributions.squashed_gaussian(*outputs).sample_and_log_prob(seed=key)[0]
+
+    expected = sampled(state.actor.params)
     np.testing.assert_allclose(action, expected, rtol=1e-6)
 
 
@@ -185,7 +191,7 @@ def test_td3_s_noise_may_decay_over_the_run():
         float(td3.decaying(config, jnp.int32(step))) for step in (0, 500, 1_000, 2_000, 9_000)
     ]
     np.testing.assert_allclose(scales, [0.4, 0.325, 0.25, 0.1, 0.1], rtol=1e-6)
-    _, agent, _ = prl.build(config)
+    _, agent, _ = built(config)
     obs = jnp.zeros((4, 2))
     state, key = agent.init(jax.random.key(0), obs), jax.random.key(1)
     noises = [agent.act(key, state, obs, jnp.int32(step), ())[0] for step in (0, 2_000)]
@@ -252,7 +258,8 @@ def test_networks_are_parts(algorithm, parts):
 def first_step(make, config):
     """Size of the first step of an optimiser on a gradient of 1."""
     optimizer, params = make(config), {"w": jnp.zeros((2, 1))}
-    updates, _ = optimizer.update({"w": jnp.ones((2, 1))}, optimizer.init(params), params)
+    state = jax.jit(optimizer.init)(params)
+    updates, _ = jax.jit(optimizer.update)({"w": jnp.ones((2, 1))}, state, params)
     return -float(updates["w"][0, 0])
 
 
@@ -348,6 +355,7 @@ def test_resets_keep_running_statistics(inside):
     wrappers.insert(0 if inside else 2, partial(resets.periodic, period=2))
     for wrap in wrappers:
         agent = wrap(config, ENV, agent)
+    agent = compiled(agent)
     state = agent.init(jax.random.key(0), OBS[:1])
     seen = jax.tree.map(jnp.ones_like, state.agent.seen)
     state = state._replace(agent=state.agent._replace(seen=seen))
@@ -370,7 +378,7 @@ def test_a_reset_of_sac_initialises_parameters_targets_and_optimisers():
         fresh = agent.init(key_init, OBS)
         return sr_sac.update(key, old, sample, 5)[0], agent.update(key_update, fresh, sample, 5)[0]
 
-    old = jax.tree.map(lambda x: x + 1, agent.init(jax.random.key(0), OBS))
+    old = jax.tree.map(lambda x: x + 1, jax.jit(agent.init)(jax.random.key(0), OBS))
     found, expected = both(old)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), found, expected)
 
