@@ -57,7 +57,7 @@ class Paying(environment.Environment):
 
 
 ENV = Paying()
-ROLLOUT, NUM_ENVS, WARMUP, STEPS = 4, 2, 24, 128  # fractions of them are exact
+ROLLOUT, NUM_ENVS, WARMUP, STEPS = 4, 2, 32, 128  # fractions of them are exact
 SIZES = {"total_steps": STEPS, "capacity": STEPS, "warmup_steps": WARMUP, "num_envs": NUM_ENVS}
 
 

@@ -21,9 +21,9 @@ CONFIG = SimpleNamespace(
 HEADS = ("scalar", "categorical", "quantile", "implicit_quantile")
 ATOMS = jnp.linspace(-2.0, 3.0, 11)
 
-REWARD = jax.random.normal(jax.random.key(0), (B,))
-DISCOUNT = (jnp.arange(B) % 4 > 0).astype(jnp.float32)
-ACTION = jnp.arange(B) % A
+REWARD = np.random.default_rng(0).standard_normal(B, np.float32)
+DISCOUNT = np.float32(np.arange(B) % 4 > 0)
+ACTION = np.arange(B, dtype=np.int32) % A
 
 
 def backup(value, discount=DISCOUNT):
@@ -31,16 +31,19 @@ def backup(value, discount=DISCOUNT):
 
 
 def random(shape, seed):
-    return jax.random.normal(jax.random.key(seed), shape)
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
 def made(name):
     """A head, and random outputs of its network at s and s'."""
     head = getattr(heads, name)(CONFIG)
+    head = head._replace(
+        loss=jax.jit(head.loss, static_argnums=3), expectation=jax.jit(head.expectation)
+    )
     if name != "implicit_quantile":
         shape = (B, A, head.num_outputs)
         return head, random(shape, 1), random(shape, 2)
-    fraction = jax.random.uniform(jax.random.key(3), (B, 8))
+    fraction = np.random.default_rng(3).random((B, 8), np.float32)
     return (
         head,
         Quantiles(random((B, A, 8), 1), fraction),
@@ -84,7 +87,7 @@ def test_scalar_loss_is_the_huber_loss_of_rlax_s_td_error():
     head, outputs, following = made("scalar")
     pi = exploration.greedy(head.expectation(following))
     loss, priority, metrics = head.loss(outputs, ACTION, after(following, pi), backup)
-    error = jax.vmap(rlax.q_learning)(
+    error = jax.jit(jax.vmap(rlax.q_learning))(
         outputs[..., 0], ACTION, REWARD, GAMMA * DISCOUNT, following[..., 0]
     )
     assert (jnp.abs(error) > 1).any() and (jnp.abs(error) < 1).any()
@@ -100,7 +103,7 @@ def test_categorical_loss_agrees_with_rlax(double):
     loss, _, _ = head.loss(outputs, ACTION, after(following, exploration.greedy(selector)), backup)
     learning = rlax.categorical_double_q_learning if double else rlax.categorical_q_learning
     more = (selector,) if double else ()
-    theirs = jax.vmap(learning, (None, 0, 0, 0, 0, None, 0, *(0 for _ in more)))(
+    theirs = jax.jit(jax.vmap(learning, (None, 0, 0, 0, 0, None, 0, *(0 for _ in more))))(
         ATOMS, outputs, ACTION, REWARD, GAMMA * DISCOUNT, ATOMS, following, *more
     )
     np.testing.assert_allclose(loss, theirs, rtol=1e-4)
@@ -117,7 +120,7 @@ def test_quantile_loss_agrees_with_rlax(name, kappa):
     if name == "quantile":
         outputs = Quantiles(outputs, jnp.broadcast_to((jnp.arange(8) + 0.5) / 8, (B, 8)))
         following = Quantiles(following, outputs.fraction)
-    theirs = jax.vmap(rlax.quantile_q_learning, (0, 0, 0, 0, 0, 0, 0, None))(
+    theirs = jax.jit(jax.vmap(partial(rlax.quantile_q_learning, huber_param=kappa)))(
         outputs.value.swapaxes(1, 2),
         outputs.fraction,
         ACTION,
@@ -125,7 +128,6 @@ def test_quantile_loss_agrees_with_rlax(name, kappa):
         GAMMA * DISCOUNT,
         selector[:, None],
         following.value.swapaxes(1, 2),
-        kappa,
     )
     np.testing.assert_allclose(loss, theirs / kappa, rtol=1e-4)
 
@@ -199,7 +201,7 @@ def test_gradients_reach_the_outputs_of_chosen_actions_alone(name):
     def loss(outputs, following, pi):
         return head.loss(outputs, ACTION, after(following, pi), backup)[0].sum()
 
-    chosen, target, policy = jax.grad(loss, (0, 1, 2))(outputs, following, pi)
+    chosen, target, policy = jax.jit(jax.grad(loss, (0, 1, 2)))(outputs, following, pi)
     if name == "implicit_quantile":
         chosen, target = chosen.value, target.value
     flows = np.abs(chosen).max(-1) > 0

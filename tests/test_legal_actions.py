@@ -12,7 +12,7 @@ from purejaxrl_sac import envs, exploration
 from purejaxrl_sac.agents import discrete_sac, dqn
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.types import Sample, Transition
-from tests.conftest import small
+from tests.conftest import compiled, quick, small
 from tests.probes import Probe, replayed
 
 
@@ -48,8 +48,7 @@ def test_environments_without_illegal_actions_have_no_mask():
 def test_targets_ignore_illegal_actions(name):
     """With one legal action in s', y = r + gamma Q-(s', that action), whatever the bootstrap."""
     config = prl.default_config("munchausen_dqn").replace(env=GAME, hidden_sizes=(), gamma=0.5)
-    algorithm = dqn.dqn(config, envs.bind(GAME), bootstrap=getattr(dqn, name))
-    agent = algorithm[0]
+    agent = compiled(dqn.dqn(config, envs.bind(GAME), bootstrap=getattr(dqn, name))[0])
     sign = jnp.where(jnp.arange(8) % 2 == 0, -1.0, 1.0)
     obs = jnp.stack([sign, jnp.zeros(8)], -1)
     action, zero = (sign > 0).astype(jnp.int32), jnp.zeros(8)
@@ -68,7 +67,7 @@ def test_targets_ignore_illegal_actions(name):
 def test_discrete_sac_ignores_illegal_actions():
     """With one legal action in s', y = r + gamma Q-(s', that action); its entropy is its target."""
     config = prl.default_config("discrete_sac").replace(env=GAME, hidden_sizes=(), gamma=0.5)
-    agent, _ = discrete_sac.discrete_sac(config, envs.bind(GAME))
+    agent = compiled(discrete_sac.discrete_sac(config, envs.bind(GAME))[0])
     sign = jnp.where(jnp.arange(8) % 2 == 0, -1.0, 1.0)
     obs = jnp.stack([sign, jnp.zeros(8)], -1)
     action, zero = (sign > 0).astype(jnp.int32), jnp.zeros(8)
@@ -98,7 +97,11 @@ def _kernel(params):
 
 
 @pytest.mark.parametrize(
-    "algorithm", ("iqn", "pqn", "ppo", "discrete_sac", "recurrent_ppo", "recurrent_pqn")
+    "algorithm",
+    quick(
+        ("iqn", "pqn", "ppo", "discrete_sac", "recurrent_ppo", "recurrent_pqn"),
+        *("iqn", "ppo", "discrete_sac", "recurrent_pqn"),
+    ),
 )
 def test_training_takes_legal_actions_only(algorithm, key):
     """Returns are 3 unless an illegal action was taken."""

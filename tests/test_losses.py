@@ -29,7 +29,7 @@ def transform(request):
 
 
 def random(shape, seed=0):
-    return jax.random.normal(jax.random.key(seed), shape)
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
 def value(bootstrap, q, target, pi=None, **fields):
@@ -89,7 +89,7 @@ def test_td_errors_agree_with_rlax(bootstrap):
         dqn.double: (rlax.double_q_learning, (q_online,)),
         dqn.expected: (rlax.expected_sarsa, (pi,)),
     }[bootstrap]
-    theirs = jax.vmap(theirs)(q, action, reward, 0.9 * discount, q_target, *more)
+    theirs = jax.jit(jax.vmap(theirs))(q, action, reward, 0.9 * discount, q_target, *more)
     target = losses.td_target(reward, discount, 0.9, value(bootstrap, q_online, q_target, pi))
     ours = target - losses.select_action(q, action)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
@@ -161,37 +161,40 @@ SUPPORTS = ((-1.0, 1.0, 2), (0.0, 200.0, 51), (-10.0, 10.0, 51), (-100.0, 100.0,
 @pytest.mark.parametrize("support", SUPPORTS)
 @pytest.mark.parametrize("count", (1, 8, 51))
 def test_categorical_projection_agrees_with_rlax(support, count):
-    atoms = jnp.linspace(*support)
-    probability = jax.nn.softmax(random((16, count)))
+    atoms = np.linspace(*support, dtype=np.float32)
+    probability = special.softmax(random((16, count)), -1)
     value = atoms[0] + (atoms[-1] - atoms[0]) * (0.5 + 0.7 * random((16, count), 1))
-    theirs = jax.vmap(rlax.categorical_l2_project, (0, 0, None))(value, probability, atoms)
-    ours = losses.categorical_projection(value, probability, atoms)
+    theirs = jax.vmap(rlax.categorical_l2_project, (0, 0, None))
+    ours, theirs = (
+        jax.jit(f)(value, probability, atoms) for f in (losses.categorical_projection, theirs)
+    )
     assert ours.shape == (16, support[2])
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 @pytest.mark.parametrize("support", SUPPORTS)
 def test_the_projection_preserves_mass_and_mean_in_its_support(support):
-    atoms = jnp.linspace(*support)
+    project = jax.jit(losses.categorical_projection)
+    atoms = np.linspace(*support, dtype=np.float32)
     low, high = support[:2]
-    probability = jax.nn.softmax(random((16, 20)))
-    value = jax.random.uniform(jax.random.key(1), (16, 20), minval=low, maxval=high)
-    ours = losses.categorical_projection(value, probability, atoms)
+    probability = special.softmax(random((16, 20)), -1)
+    value = np.float32(np.random.default_rng(1).uniform(low, high, (16, 20)))
+    ours = np.asarray(project(value, probability, atoms))
     np.testing.assert_allclose(ours.sum(-1), 1, rtol=1e-5)
     mean = (probability * value).sum(-1)
     np.testing.assert_allclose(ours @ atoms, mean, atol=1e-5 * (high - low))
-    beyond = losses.categorical_projection(3 * value - low - high, probability, atoms)
+    beyond = np.asarray(project(3 * value - low - high, probability, atoms))
     np.testing.assert_allclose(beyond.sum(-1), 1, rtol=1e-5)
-    clipped = (probability * jnp.clip(3 * value - low - high, low, high)).sum(-1)
+    clipped = (probability * np.clip(3 * value - low - high, low, high)).sum(-1)
     np.testing.assert_allclose(beyond @ atoms, clipped, atol=1e-5 * (high - low))
 
 
 @pytest.mark.parametrize("support", SUPPORTS)
 def test_the_projection_of_atoms_is_the_identity(support):
-    atoms = jnp.linspace(*support)
-    identity = jnp.eye(len(atoms))
-    value = jnp.broadcast_to(atoms, identity.shape)
-    ours = losses.categorical_projection(value, identity, atoms)
+    atoms = np.linspace(*support, dtype=np.float32)
+    identity = np.eye(len(atoms), dtype=np.float32)
+    value = np.broadcast_to(atoms, identity.shape)
+    ours = jax.jit(losses.categorical_projection)(value, identity, atoms)
     np.testing.assert_allclose(ours, identity, atol=1e-4)
 
 
@@ -222,18 +225,23 @@ def test_quantile_huber_by_hand(transform):
     np.testing.assert_allclose(ours, [(first + second) / 3], rtol=1e-6)
 
 
+quantile_huber = jax.jit(losses.quantile_huber)
+OF_RLAX = {  # by the axis of fractions
+    axis: jax.jit(jax.vmap(rlax.quantile_regression_loss, (0, axis, 0, None)), static_argnums=3)
+    for axis in (None, 0)
+}
+
+
 @pytest.mark.parametrize("kappa", (0.3, 1.0, 4.0))
 @pytest.mark.parametrize("shapes", ((8, 8), (5, 16), (1, 3)))
 def test_quantile_huber_agrees_with_rlax(kappa, shapes):
     """rlax does not divide the loss by kappa."""
     quantiles, target = random((16, shapes[0])), 2 * random((16, shapes[1]), 1)
-    shared = jnp.linspace(0.05, 0.95, shapes[0])
-    own = jax.random.uniform(jax.random.key(2), (16, shapes[0]))
+    shared = np.linspace(0.05, 0.95, shapes[0], dtype=np.float32)
+    own = np.random.default_rng(2).random((16, shapes[0]), np.float32)
     for fraction, axis in ((shared, None), (own, 0)):
-        theirs = jax.vmap(rlax.quantile_regression_loss, (0, axis, 0, None))(
-            quantiles, fraction, target, kappa
-        )
-        ours = losses.quantile_huber(quantiles, fraction, target, kappa)
+        theirs = np.asarray(OF_RLAX[axis](quantiles, fraction, target, kappa))
+        ours = quantile_huber(quantiles, fraction, target, kappa)
         np.testing.assert_allclose(ours, theirs / kappa, rtol=1e-5)
 
 
@@ -244,6 +252,7 @@ def test_quantile_huber_gradient_is_exact_without_storing_pairs(method, monkeypa
     quantiles, target = random((64, 30)), 2 * random((64, 50), 1)
     fraction = jnp.linspace(0.05, 0.95, 30)
 
+    @jax.jit
     def plain(theta):
         u = target[:, None, :] - theta[:, :, None]
         weight = jnp.abs(fraction[:, None] - (u < 0))
@@ -355,7 +364,7 @@ def test_gradients_are_finite_at_saturation():
         return (action + log_prob[:, None]).sum()
 
     for mean in (-50.0, -10.0, 0.0, 10.0, 50.0):
-        grads = jax.grad(loss, (0, 1))(jnp.full((8, 2), mean), jnp.zeros((8, 2)))
+        grads = jax.jit(jax.grad(loss, (0, 1)))(jnp.full((8, 2), mean), jnp.zeros((8, 2)))
         chex.assert_tree_all_finite(grads)
         assert jnp.abs(grads[1]).sum() > 0
 

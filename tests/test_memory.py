@@ -1,5 +1,7 @@
 """Contents and samples of memories, transition by transition."""
 
+from functools import cache, partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -18,15 +20,23 @@ T, N, CAPACITY = 4, 3, 36
 
 def rollout(start):
     """A rollout whose entries identify their row and environment."""
-    index = (start + jnp.arange(T))[:, None] * N + jnp.arange(N)
-    f = index.astype(jnp.float32)
-    obs = jnp.stack([index, index], -1).astype(jnp.uint8)
+    index = (start + np.arange(T, dtype=np.int32))[:, None] * N + np.arange(N, dtype=np.int32)
+    f = index.astype(np.float32)
+    obs = np.stack([index, index], -1).astype(np.uint8)
     return Transition(obs, index, f, f, obs + 1, index % 2 == 0)
 
 
-def filled(rollouts, add=None):
+@cache
+def replay():
+    """Uniform replay from a ring, compiled."""
     memory = uniform(ring(CAPACITY, N), 64)
-    state = memory.init(jax.eval_shape(rollout, 0))
+    draw = jax.jit(memory.draw, static_argnums=3)
+    return memory._replace(add=jax.jit(memory.add), draw=draw, sample=jax.jit(memory.sample))
+
+
+def filled(rollouts, add=None):
+    memory = replay()
+    state = memory.init(rollout(0))
     for i in range(rollouts):
         state = (add or memory.add)(state, jnp.int32(i * T), rollout(i * T))
     return memory, state
@@ -69,7 +79,7 @@ def test_sampling_is_uniform():
 
 def test_latest_is_the_rollout():
     memory = latest()
-    state = memory.init(jax.eval_shape(rollout, 0))
+    state = memory.init(rollout(0))
     state = memory.add(state, jnp.int32(0), rollout(8))
     draw = memory.draw(jax.random.key(0), state, jnp.int32(4), 1)
     chex.assert_trees_all_equal(memory.sample(state, draw).transition, rollout(8))
@@ -77,10 +87,15 @@ def test_latest_is_the_rollout():
 
 def minibatch_samples(num_epochs, num_minibatches, key=0, start=8):
     memory = minibatches(num_epochs, num_minibatches)
-    state = memory.init(jax.eval_shape(rollout, 0))
-    state = memory.add(state, jnp.int32(0), rollout(start))
-    draws = memory.draw(jax.random.key(key), state, jnp.int32(T), num_epochs * num_minibatches)
-    return jax.vmap(memory.sample, (None, 0))(state, draws)
+
+    @jax.jit
+    def samples(key):
+        block = jax.tree.map(jnp.asarray, rollout(start))
+        state = memory.add(memory.init(block), jnp.int32(0), block)
+        draws = memory.draw(key, state, jnp.int32(T), num_epochs * num_minibatches)
+        return jax.vmap(memory.sample, (None, 0))(state, draws)
+
+    return jax.tree.map(np.asarray, samples(jax.random.key(key)))
 
 
 @pytest.mark.parametrize("num_minibatches", (1, 2, 6, T * N))
@@ -142,13 +157,15 @@ def test_ring_stores_true_successors_after_wrap_around():
     def actor(key, obs, step, carry):
         return jnp.zeros(n, jnp.int32), (), carry
 
-    env_state, step, state, history = env.reset(jax.random.key(0), n), 0, None, []
+    play, add = jax.jit(partial(envs.rollout, env, actor=actor)), jax.jit(memory.add)
+    reset = jax.jit(env.reset, static_argnums=1)
+    env_state, step, state, history = reset(jax.random.key(0), n), 0, None, []
     for key in jax.random.split(jax.random.key(1), 10):
         keys = jax.random.split(key, (length, 1 + n))
-        env_state, (block, _) = envs.rollout(env, keys, env_state, jnp.int32(step), actor)
+        env_state, (block, _) = play(keys, env_state, jnp.int32(step))
         if state is None:
             state = memory.init(jax.eval_shape(lambda b=block: b))
-        state = memory.add(state, jnp.int32(step), block)
+        state = add(state, jnp.int32(step), block)
         history.append(block)
         step += length
     everything = jax.tree.map(lambda *x: np.concatenate(x), *history)  # [50, 4]

@@ -20,7 +20,7 @@ from purejaxrl_sac.agents.conservative import (
 )
 from purejaxrl_sac.experiment.runs import datasets
 from purejaxrl_sac.mdp import dynamic_programming
-from tests.conftest import small
+from tests.conftest import built, init, small
 
 COUNTS = np.array([3, 1])  # of both actions in every state
 GAMMA = 0.9
@@ -137,22 +137,25 @@ def test_the_penalty_of_continuous_actions_estimates_an_integral():
 def test_a_penalty_is_part_of_the_loss(name):
     """The gradient of w |theta|^2 / 2 shrinks the critics' parameters by lr w, with plain steps."""
 
-    def penalty(params, inputs):
-        total = sum(jnp.square(x).sum() for x in jax.tree.leaves(params)) / 2
-        return 0.1 * total, {"norm": total}
+    def half_square(params):
+        return sum(jnp.square(x).sum() for x in jax.tree.leaves(params)) / 2
 
-    config = small(name)
-    with_penalty = config.replace(algorithm=partial(config.algorithm, penalty=penalty))
-    state, metrics = jax.jit(prl.make_train(with_penalty))(jax.random.key(0))
-    plain, _ = jax.jit(prl.make_train(config))(jax.random.key(0))
-    assert (metrics["norm"] > 0).all()
+    @jax.jit
+    @jax.vmap
+    def norms(weight):
+        """|theta|^2 / 2 in every iteration, and at the end."""
 
-    def norm(state):
+        def penalty(params, inputs):
+            return weight * half_square(params), {"norm": half_square(params)}
+
+        config = small(name)
+        config = config.replace(algorithm=partial(config.algorithm, penalty=penalty))
+        state, metrics = prl.train(jax.random.key(0), config)
         agent = state.agent
-        params = agent.params if name == "dqn" else agent.critic.params
-        return sum(float(jnp.square(x).sum()) for x in jax.tree.leaves(params))
+        return metrics["norm"], half_square(agent.params if name == "dqn" else agent.critic.params)
 
-    assert norm(state) < norm(plain)
+    during, (plain, penalised) = norms(jnp.array([0.0, 0.1]))
+    assert (during > 0).all() and penalised < plain
 
 
 def test_the_penalty_of_crossq_has_running_statistics():
@@ -171,10 +174,18 @@ def test_the_penalty_of_crossq_has_running_statistics():
     key = jax.random.key(3)
     config = small("crossq").replace(algorithm=partial(prl.crossq, penalty=penalty))
     state = jax.jit(prl.make_train(config))(jax.random.key(0))[0]
-    _, agent, memory = prl.build(config)
-    draw = memory.draw(jax.random.key(1), state.memory, state.step, 1)
-    sample = memory.sample(state.memory, jax.tree.map(lambda x: x[0], draw))
-    _, _, metrics = agent.update(jax.random.key(2), state.agent, sample, jnp.int32(0))
+    _, agent, memory = built(config)
+
+    @jax.jit
+    def updated(state):
+        """A sample, and metrics and keys of an update on it."""
+        draw = memory.draw(jax.random.key(1), state.memory, state.step, 1)
+        sample = memory.sample(state.memory, jax.tree.map(lambda x: x[0], draw))
+        _, _, metrics = agent.update(jax.random.key(2), state.agent, sample, jnp.int32(0))
+        keys = [inputs[-1].key, *inputs[-1].keys]
+        return sample, metrics, [jax.random.key_data(key) for key in keys]
+
+    sample, metrics, keys = updated(state)
     batch = sample.transition
     expected = agent.q_values(state.agent, batch.obs, batch.action)
     seen = [metrics[f"q_{i}"] for i in range(len(expected))]
@@ -182,14 +193,13 @@ def test_the_penalty_of_crossq_has_running_statistics():
     acted, _, _ = agent.act(key, state.agent, batch.obs, state.step, ())
     seen = [metrics[f"action_{i}"] for i in range(len(expected))]
     np.testing.assert_allclose(seen, acted[:, 0], atol=1e-5)
-    keys = [inputs[-1].key, *inputs[-1].keys]
-    assert len({tuple(np.asarray(jax.random.key_data(k)).tolist()) for k in keys}) == 7
+    assert len({tuple(key.tolist()) for key in keys}) == 7
 
 
 def test_crossq_is_conservative_on_a_dataset():
     """log of the integral of exp Q - Q of the data is smaller with a larger weight."""
     config = small("sac")
-    state = jax.jit(prl.init)(jax.random.key(0), config)
+    state = init(jax.random.key(0), config)
     data = prl.record_dataset(jax.random.key(1), config, state, 1, policy=prl.policy)
     config = ConservativeCrossQConfig(
         env="Pendulum-v1", hidden_sizes=(16,), critic_hidden_sizes=(16,), batch_size=64,
@@ -207,7 +217,7 @@ def test_crossq_is_conservative_on_a_dataset():
 
 def test_a_dataset_of_a_policy(tmp_path):
     config = small("dqn")
-    state = jax.jit(prl.init)(jax.random.key(0), config)
+    state = init(jax.random.key(0), config)
     data = prl.record_dataset(jax.random.key(1), config, state, 3, policy=prl.policy)
     lengths = prl.evaluate(jax.random.key(1), config, state, 3)  # rewards of 1 per step
     assert len(data.reward) == lengths.sum() and data.obs.shape == (len(data.reward), 4)
@@ -221,7 +231,7 @@ def test_a_dataset_of_a_policy(tmp_path):
 
 def test_actions_of_a_dataset_are_in_canonical_units():
     config = small("sac")  # Pendulum, whose actions are within -2 and 2
-    state = jax.jit(prl.init)(jax.random.key(0), config)
+    state = init(jax.random.key(0), config)
     play = partial(prl.rollout_episodes, episodes=2, policy=prl.policy, max_steps=5)
     played, running = play(jax.random.key(1), config, state)
     data = prl.record_dataset(jax.random.key(1), config, state, 2, policy=prl.policy, max_steps=5)
@@ -316,7 +326,7 @@ def test_a_sweep_and_a_repetition_learn_from_the_dataset(chain, tmp_path, monkey
 def test_an_algorithm_that_processes_rollouts_is_refused():
     """Its statistics of observations would stay those of the start."""
     config = small("td3")
-    state = jax.jit(prl.init)(jax.random.key(0), config)
+    state = init(jax.random.key(0), config)
     data = prl.record_dataset(jax.random.key(1), config, state, 1, max_steps=5)
     with pytest.raises(ConfigError, match="SimBaConfig processes rollouts"):
         prl.offline(small("simba"), data)
@@ -352,7 +362,7 @@ def test_pickled_and_incomplete_files(tmp_path):
 def test_conservative_sac_from_the_command_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = small("td3")
-    state = jax.jit(prl.init)(jax.random.key(0), config)
+    state = init(jax.random.key(0), config)
     data = prl.record_dataset(jax.random.key(1), config, state, 2, max_steps=20)
     datasets.save("data.npz", data)
     name = "purejaxrl_sac.agents.conservative:ConservativeSACConfig"

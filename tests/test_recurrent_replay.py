@@ -21,7 +21,7 @@ from purejaxrl_sac.memory.replay import SMALLEST
 from purejaxrl_sac.memory.storage import deduplicated, n_step, ring
 from purejaxrl_sac.returns import n_step_rows
 from purejaxrl_sac.types import Index, Sample, Transition
-from tests.conftest import built, small
+from tests.conftest import built, quick, small
 from tests.probes import CONTINUOUS, Counter, Probe
 from tests.test_recurrent import Alike, Forgetful, Memoryless, Recall
 
@@ -549,7 +549,7 @@ LEARNING = {
 }
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", quick(ALGORITHMS, "r2d2", "recurrent_sac"))
 def test_what_was_seen_two_steps_before_is_remembered(algorithm):
     config = prl.default_config(algorithm).replace(**{
         "env": Recall(), "num_envs": 8, "rollout_length": 3, "sequence_length": 6,
@@ -564,7 +564,7 @@ def test_what_was_seen_two_steps_before_is_remembered(algorithm):
     assert returns.mean() > 0.95
 
 
-@pytest.mark.parametrize("algorithm", ("r2d2", "recurrent_sac"))
+@pytest.mark.parametrize("algorithm", quick(("r2d2", "recurrent_sac"), "recurrent_sac"))
 def test_runs_are_continued_bit_for_bit(algorithm):
     config = small(algorithm, cell="lstm")
     state = jax.jit(partial(prl.init, config=config))(jax.random.key(0))
