@@ -135,6 +135,11 @@ def replayed(config, state):
 
 def trained(algorithm, env, updates=1_000, /, **changes):
     """A short training run: four environments, four updates per iteration."""
+    return learned(algorithm, env, updates, **changes)[:2]
+
+
+def learned(algorithm, env, updates=1_000, /, **changes):
+    """`trained`, and the metrics of its iterations."""
     config = prl.default_config(algorithm)
     sizes = {
         "warmup_steps": 200,
@@ -161,7 +166,7 @@ def trained(algorithm, env, updates=1_000, /, **changes):
     config = config.replace(**changes)
     updates_per_step = config.num_updates / config.steps_per_iteration
     config = config.replace(total_steps=config.warmup_steps + int(updates / updates_per_step))
-    return config, jax.jit(prl.train)(jax.random.key(0), config)[0]
+    return config, *jax.jit(prl.train)(jax.random.key(0), config)
 
 
 def adam_gradient(opt_state, b1=0.9):

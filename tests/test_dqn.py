@@ -215,7 +215,7 @@ def test_iqn_with_a_small_cvar_avoids_the_worst_outcomes(risk):
         )
     )
     config, state = trained(
-        "iqn", env, 2_000, cvar=risk, epsilon_end=1.0, huber_delta=0.05, num_quantiles=8
+        "iqn", env, 1_200, cvar=risk, epsilon_end=1.0, huber_delta=0.05, num_quantiles=8
     )
     q = prl.q_values(config, state, jnp.zeros(1, jnp.int32))[0]
     np.testing.assert_allclose(q, [0.4, 0.5 if risk == 1 else 0], atol=0.1)

@@ -17,7 +17,7 @@ from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.envs.frames import frame_stack
 from purejaxrl_sac.networks.recurrent import TORSOS
 from purejaxrl_sac.types import Transition
-from tests.conftest import FULL_COMPILATION, small
+from tests.conftest import FULL_COMPILATION, quick, small
 from tests.probes import Counter, Params, Probe
 
 ALGORITHMS = ("recurrent_a2c", "recurrent_ppo", "recurrent_pqn")
@@ -319,7 +319,7 @@ def learned(algorithm, **changes):
     return config, jax.jit(prl.train)(jax.random.key(0), config)[0]
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", quick(ALGORITHMS, "recurrent_ppo", "recurrent_pqn"))
 def test_what_was_seen_two_steps_before_is_remembered(algorithm):
     config, state = learned(algorithm, **LEARNING[algorithm])
     returns = evaluate(jax.random.key(1), config, state, 256)

@@ -16,7 +16,7 @@ from purejaxrl_sac.mdp import dynamic_programming as dp
 from purejaxrl_sac.optimize import delayed_update, is_due
 from purejaxrl_sac.types import Sample, Transition
 from tests.conftest import built, init, quick, run, small
-from tests.probes import CONTINUOUS, GAMMA, Params, Probe, trained
+from tests.probes import CONTINUOUS, GAMMA, Params, Probe, learned, trained
 
 FAMILY = ("redq", "droq", "tqc", "simba", "fast_sac", "td3", "sac_v1", "crossq")
 SIZES = {
@@ -69,14 +69,13 @@ def test_values_bootstrap_at_time_limits(algorithm):
         action_space=None if algorithm == "discrete_sac" else CONTINUOUS,
     )
     changes = {**settings(algorithm), "env_params": Params(max_steps_in_episode=3)}
-    config, state = trained(algorithm, env, 3_000, **changes)
-    _, metrics = run(state, config, 20)
-    worth = 1 / (1 - GAMMA)
+    *_, metrics = learned(algorithm, env, 3_000, **changes)
+    q, worth = metrics["q"][-20:].mean(), 1 / (1 - GAMMA)
     # if time limits terminated, it would be 2.7
     if algorithm == "tqc":  # drops its largest quantiles
-        assert 0.6 * worth < metrics["q"].mean() < 1.03 * worth
+        assert 0.6 * worth < q < 1.03 * worth
     else:
-        np.testing.assert_allclose(metrics["q"].mean(), worth, rtol=0.07)
+        np.testing.assert_allclose(q, worth, rtol=0.07)
 
 
 def test_redq_takes_the_minimum_over_a_random_subset():
@@ -237,13 +236,13 @@ def test_discrete_sac_converges_to_the_soft_optimal_policy(alpha):
         key, count = xs
         return agent.update(key, state, Sample(batch, jnp.float32(LAW)), count)[0], None
 
-    def learned(key):
+    def solved(key):
         keys = jax.random.split(key, 5_000)
         start = agent.init(keys[0], batch.obs)
         found, _ = jax.lax.scan(learn, start, (keys, jnp.arange(5_000)))
         return found
 
-    found = jax.jit(learned)(jax.random.key(1))
+    found = jax.jit(solved)(jax.random.key(1))
     optimal = dp.soft_value_iteration(MDP, GAMMA, alpha)
     np.testing.assert_allclose(agent.q_values(found, jnp.arange(6)), optimal, rtol=5e-3, atol=0.05)
     config_pi = dp.boltzmann(optimal, alpha)
@@ -272,12 +271,11 @@ def test_the_discrete_soft_value_s_gradient_is_finite_there_too():
 
 def test_discrete_sac_keeps_the_target_entropy():
     env = Probe(lambda sign, time, action: 1.0 * action)
-    config, state = trained(
+    *_, metrics = learned(
         "discrete_sac", env, 4_000, alpha_learning_rate=1e-2, target_entropy_ratio=0.6,
         target_entropy_ratio_end=0.6,
     )  # fmt: skip
-    _, metrics = run(state, config, 50)
-    np.testing.assert_allclose(metrics["entropy"].mean(), 0.6 * np.log(2), rtol=0.07)
+    np.testing.assert_allclose(metrics["entropy"][-50:].mean(), 0.6 * np.log(2), rtol=0.07)
 
 
 @pytest.mark.parametrize(
