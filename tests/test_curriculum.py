@@ -57,6 +57,7 @@ class Paying(environment.Environment):
 
 
 ENV = Paying()
+train = jax.jit(prl.train)
 ROLLOUT, NUM_ENVS, WARMUP, STEPS = 4, 2, 32, 128  # fractions of them are exact
 SIZES = {"total_steps": STEPS, "capacity": STEPS, "warmup_steps": WARMUP, "num_envs": NUM_ENVS}
 
@@ -91,12 +92,12 @@ def expected(steps=STEPS, total=STEPS):
 
 def test_rollouts_have_the_parameters_of_their_iteration():
     config = config_of(rising)
-    state, metrics = jax.jit(prl.make_train(config))(jax.random.key(0))
+    state, metrics = train(jax.random.key(0), config)
     found = rewards(config, state)
     np.testing.assert_array_equal(found, expected())
     assert found[0, 0] == 0 and len(np.unique(found)) == STEPS // (ROLLOUT * NUM_ENVS)
     assert (metrics["returns"] >= 0).all()
-    plain, _ = jax.jit(prl.make_train(config.replace(curriculum=None)))(jax.random.key(0))
+    plain, _ = train(jax.random.key(0), config.replace(curriculum=None))
     assert (rewards(config, plain) == -1).all()
 
 
@@ -108,7 +109,7 @@ def test_a_curriculum_starts_from_the_parameters_of_the_configuration():
 
 def test_evaluation_is_under_the_parameters_of_the_configuration():
     config = config_of(rising)
-    state, _ = jax.jit(prl.make_train(config))(jax.random.key(0))
+    state, _ = train(jax.random.key(0), config)
     np.testing.assert_array_equal(prl.evaluate(jax.random.key(1), config, state, 3), -5)
     other = config.replace(env_params=Params(reward=2.0))
     np.testing.assert_array_equal(prl.evaluate(jax.random.key(1), other, state, 3), 10)
@@ -117,7 +118,7 @@ def test_evaluation_is_under_the_parameters_of_the_configuration():
 def test_the_time_limit_may_change():
     """Episodes of 1 step in the first half, of 2 after it; evaluations have the task's 5."""
     config = config_of(growing, total_steps=256, capacity=256)
-    state, metrics = jax.jit(prl.make_train(config))(jax.random.key(0))
+    state, metrics = train(jax.random.key(0), config)
     length = np.asarray(metrics["lengths"] / metrics["episodes"])
     half = 128 // (ROLLOUT * NUM_ENVS) - WARMUP // (ROLLOUT * NUM_ENVS)
     assert (length[:half] == 1).all() and (length[half:] == 2).all()

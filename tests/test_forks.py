@@ -28,8 +28,11 @@ SIZES = {
 }
 
 
+train = jax.jit(prl.train)
+
+
 def trained(config):
-    return jax.jit(prl.make_train(config))(jax.random.key(0))
+    return train(jax.random.key(0), config)
 
 
 @pytest.mark.parametrize("path", FORKS, ids=lambda path: path.stem)
@@ -46,11 +49,16 @@ def test_a_conservative_penalty_lowers_unseen_actions():
         config = ConservativeSACConfig(**SIZES | LONGER, penalty=weight)
         state, _ = trained(config)
         _, _, memory = prl.build(config)
-        draw = memory.draw(jax.random.key(1), state.memory, state.step, 1)
-        batch = memory.sample(state.memory, jax.tree.map(lambda x: x[0], draw)).transition
-        uniform = jax.random.uniform(jax.random.key(2), batch.action.shape, minval=-1, maxval=1)
-        q = partial(prl.q_values, config, state, batch.obs)
-        return q(uniform).mean() - q(batch.action).mean()
+
+        @jax.jit
+        def estimate(state):
+            draw = memory.draw(jax.random.key(1), state.memory, state.step, 1)
+            batch = memory.sample(state.memory, jax.tree.map(lambda x: x[0], draw)).transition
+            uniform = jax.random.uniform(jax.random.key(2), batch.action.shape, minval=-1, maxval=1)
+            q = partial(prl.q_values, config, state, batch.obs)
+            return q(uniform).mean() - q(batch.action).mean()
+
+        return estimate(state)
 
     assert gap(20.0) < gap(0.0)
 

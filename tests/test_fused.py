@@ -195,15 +195,12 @@ def test_fused_and_unfused_agents_can_resume_each_other(algorithm):
 
         return jax.jit(jax.vmap(both))(keys)
 
-    unfused, fused = trained((), ()), trained((FUSED,), ())
-    chex.assert_trees_all_equal_shapes_and_dtypes(fused, unfused)
-    chex.assert_trees_all_close(
-        fused[0].agent.params, unfused[0].agent.params, rtol=1e-3, atol=1e-4
-    )
-    unfused, fused = trained((), ()), trained((), (FUSED,))
-    chex.assert_trees_all_close(
-        fused[0].agent.params, unfused[0].agent.params, rtol=1e-3, atol=1e-4
-    )
+    unfused = trained((), ())
+    for fused in (trained((FUSED,), ()), trained((), (FUSED,))):
+        chex.assert_trees_all_equal_shapes_and_dtypes(fused, unfused)
+        chex.assert_trees_all_close(
+            fused[0].agent.params, unfused[0].agent.params, rtol=1e-3, atol=1e-4
+        )
 
 
 def test_other_platforms_than_cuda_use_the_unfused_update():

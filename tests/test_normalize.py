@@ -12,7 +12,7 @@ from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.runs.record import config_from_dict, config_to_dict
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import Sample, Transition, memoryless
-from tests.conftest import built, compiled, init, run, small
+from tests.conftest import built, compiled, init, quick, run, small
 from tests.probes import CONTINUOUS, GAMMA, Params, Probe, replayed, trained
 
 BOTH = (normalize.observations, normalize.rewards)
@@ -186,7 +186,7 @@ def test_rewards_are_divided_by_the_deviation_of_returns(key):
     np.testing.assert_allclose(normalize.deviation(scaled), expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("algorithm", ("a2c", "dqn", "sac"))
+@pytest.mark.parametrize("algorithm", quick(("a2c", "dqn", "sac"), "dqn"))
 def test_values_are_in_units_of_the_standard_deviation(algorithm):
     """A constant reward of 1000 has the value 1000 / (1 - gamma) / deviation, with time limits."""
     kind = {"action_space": CONTINUOUS} if algorithm == "sac" else {}

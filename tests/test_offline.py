@@ -20,7 +20,7 @@ from purejaxrl_sac.agents.conservative import (
 )
 from purejaxrl_sac.experiment.runs import datasets
 from purejaxrl_sac.mdp import dynamic_programming
-from tests.conftest import built, init, small
+from tests.conftest import compiled, init, small
 
 COUNTS = np.array([3, 1])  # of both actions in every state
 GAMMA = 0.9
@@ -174,7 +174,7 @@ def test_the_penalty_of_crossq_has_running_statistics():
     key = jax.random.key(3)
     config = small("crossq").replace(algorithm=partial(prl.crossq, penalty=penalty))
     state = jax.jit(prl.make_train(config))(jax.random.key(0))[0]
-    _, agent, memory = built(config)
+    _, agent, memory = prl.build(config)
 
     @jax.jit
     def updated(state):
@@ -187,6 +187,7 @@ def test_the_penalty_of_crossq_has_running_statistics():
 
     sample, metrics, keys = updated(state)
     batch = sample.transition
+    agent = compiled(agent)
     expected = agent.q_values(state.agent, batch.obs, batch.action)
     seen = [metrics[f"q_{i}"] for i in range(len(expected))]
     np.testing.assert_allclose(seen, expected, rtol=1e-5)

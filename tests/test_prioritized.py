@@ -1,6 +1,6 @@
 """Prioritised replay: the sums of its tree, and draws, weights and indices by definition."""
 
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 
 import chex
@@ -32,9 +32,12 @@ CHOICES = pytest.mark.parametrize("choose", (choose_by_reductions, choose_by_com
 BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
 
 
+write_leaves = jax.jit(write_tree, static_argnums=3)
+
+
 def tree_of(values, fan_out=FAN_OUT):
-    values = jnp.asarray(values, jnp.float32)
-    return write_tree(empty_tree(len(values), fan_out), jnp.arange(len(values)), values, fan_out)
+    values = np.asarray(values, np.float32)
+    return write_leaves(empty_tree(len(values), fan_out), np.arange(len(values)), values, fan_out)
 
 
 def expect_sums(tree, fan_out):
@@ -66,12 +69,12 @@ def test_writing_a_block_equals_writing_its_leaves(capacity, fan_out):
     rng = np.random.default_rng(6)
     tree = tree_of(rng.random(capacity), fan_out)
     for count in {1, min(capacity, 2), min(capacity, 70), capacity}:
-        value = jnp.asarray(rng.random(count), jnp.float32)
+        value = np.float32(rng.random(count))
         write = jax.jit(jax.vmap(partial(write_block, fan_out=fan_out), (0, None, 0)))
         for start in rng.integers(0, capacity - count + 1, 5):
-            expected = write_tree(tree, start + jnp.arange(count), value, fan_out)
-            block = jax.tree.map(lambda x: x[None], (tree, value))
-            found = jax.tree.map(lambda x: x[0], write(block[0], start, block[1]))
+            expected = write_leaves(tree, start + np.arange(count), value, fan_out)
+            block = jax.tree.map(lambda x: np.asarray(x)[None], (tree, value))
+            found = jax.tree.map(lambda x: np.asarray(x)[0], write(block[0], start, block[1]))
             np.testing.assert_array_equal(found[0], expected[0])
             chex.assert_trees_all_close(found, expected, rtol=1e-6)
 
@@ -230,20 +233,28 @@ CAPACITY = ROWS * NUM_ENVS
 
 def rollout(start, length=LENGTH):
     """A rollout whose entries identify their time and environment."""
-    time = jnp.broadcast_to(start + jnp.arange(length)[:, None], (length, NUM_ENVS))
-    env = jnp.broadcast_to(jnp.arange(NUM_ENVS), (length, NUM_ENVS))
-    obs = jnp.stack([time, env], -1).astype(jnp.int32)
-    ones = jnp.ones((length, NUM_ENVS))
-    return Transition(obs, env, time * 10.0 + env, ones, obs + jnp.array([1, 0]), ones == 0)
+    time, env = np.indices((length, NUM_ENVS), np.int32)
+    time += start
+    obs, ones = np.stack([time, env], -1), np.ones((length, NUM_ENVS), np.float32)
+    reward = np.float32(time * 10.0 + env)
+    return Transition(obs, env, reward, ones, obs + np.array([1, 0], np.int32), ones == 0)
 
 
+@cache
 def memory_of(omega=1.0, beta=0.5, batch_size=16, total_steps=600, storage=None):
+    """A memory of which each function is compiled."""
     storage = storage or ring(CAPACITY, NUM_ENVS)
-    return prioritized(storage, batch_size, omega, beta, total_steps)
+    memory = prioritized(storage, batch_size, omega, beta, total_steps)
+    return memory._replace(
+        add=jax.jit(memory.add),
+        draw=jax.jit(memory.draw, static_argnums=3),
+        sample=jax.jit(memory.sample),
+        update_priorities=jax.jit(memory.update_priorities),
+    )
 
 
 def filled(memory, rollouts, start=0, state=None):
-    state = state or memory.init(jax.eval_shape(rollout, 0))
+    state = state or memory.init(rollout(0))
     for i in range(start, start + rollouts):
         state = memory.add(state, jnp.int32(i * LENGTH), rollout(i * LENGTH))
     return state
@@ -259,8 +270,8 @@ def drawn(memory, state, step, key=0, num_updates=1):
 
 def updated(memory, state, leaf, priority):
     sample = drawn(memory, state, LENGTH)
-    leaf, priority = jnp.asarray(leaf), jnp.asarray(priority)
-    sample = sample._replace(index=leaf, weight=jnp.ones(leaf.shape))
+    leaf, priority = np.asarray(leaf, np.int32), np.asarray(priority, np.float32)
+    sample = sample._replace(index=leaf, weight=np.ones(leaf.shape, np.float32))
     return memory.update_priorities(state, sample, priority)
 
 
@@ -402,7 +413,7 @@ def test_vmapped_seeds_have_separate_trees():
     target = jnp.array([2, 11, 23])
 
     def run(key, target, step):
-        state = memory.init(jax.eval_shape(rollout, 0))
+        state = memory.init(rollout(0))
         for i, block in enumerate(blocks):
             state = memory.add(state, step + i * LENGTH, block)
         draw = jax.tree.map(lambda x: x[0], memory.draw(key, state, step + 5 * LENGTH, 1))
@@ -427,7 +438,7 @@ def stream(start, length):
     block = rollout(start, length)
     time, env = block.obs[..., 0], block.obs[..., 1]
     truncated, terminated = (time + env) % 5 == 4, (time + env) % 7 == 6
-    return block._replace(discount=1 - terminated.astype(jnp.float32), last=truncated | terminated)
+    return block._replace(discount=1 - np.float32(terminated), last=truncated | terminated)
 
 
 @pytest.mark.parametrize("loses_boundaries", (False, True))
@@ -437,7 +448,7 @@ def test_prioritised_replay_of_n_step_deduplicated_transitions(loses_boundaries)
     boundaries = 1 if loses_boundaries else 120
     storage = n_step(deduplicated(num_rows * NUM_ENVS, NUM_ENVS, boundaries), n, gamma)
     memory = memory_of(batch_size=512, total_steps=10**6, beta=1.0, storage=storage)
-    state = memory.init(jax.eval_shape(lambda: stream(0, length)))
+    state = memory.init(stream(0, length))
     add = jax.jit(memory.add)
     for step in range(0, 100, length):
         state = add(state, jnp.int32(step), stream(step, length))
@@ -483,6 +494,6 @@ def test_prioritised_replay_of_n_step_deduplicated_transitions(loses_boundaries)
 
 def test_trees_are_little_larger_than_their_leaves():
     memory = memory_of()
-    tree = memory.init(jax.eval_shape(rollout, 0)).tree
+    tree = memory.init(rollout(0)).tree
     assert [len(level) for level in tree] == [24, 8]
     assert sum(len(level) for level in empty_tree(100_000)) < 1.15 * 100_000
