@@ -153,7 +153,9 @@ def test_parameters_may_be_swept_under_a_curriculum():
     axes = jax.tree.map(lambda _: None, lanes).replace(
         env_params=Params(reward=0, max_steps_in_episode=None, actions=None)
     )
-    states, _ = jax.jit(jax.vmap(prl.train, (None, axes)))(jax.random.key(0), lanes)
+    states, _ = jax.jit(lambda key: jax.vmap(prl.train, (None, axes))(key, lanes))(
+        jax.random.key(0)
+    )
     for lane, reward in enumerate((1, 3)):
         found = rewards(config, prl.seed_state(states, lane))
         np.testing.assert_array_equal(found, reward + expected())

@@ -125,7 +125,7 @@ def test_a_state_with_a_batched_clock_resumes_equally(algorithm):
 
 def test_a_nested_vmapped_state_resumes_bit_for_bit():
     """Configurations x seeds, with the batched clock that plain vmaps return."""
-    config = small("dqn")
+    config = small("td3")
     config = config.replace(total_steps=8 * config.steps_per_iteration)
     keys = jax.random.split(jax.random.key(0), (2, SEEDS))
     nest = lambda f: jax.vmap(jax.vmap(f))  # noqa: E731
@@ -140,7 +140,7 @@ def test_a_nested_vmapped_state_resumes_bit_for_bit():
     assert "scatter" not in jaxpr
 
 
-@pytest.mark.parametrize("algorithm", quick(("dqn", "sac"), "dqn"))
+@pytest.mark.parametrize("algorithm", quick(("dqn", "sac"), "sac"))
 def test_eager_jit_and_vmap_agree(key, algorithm):
     config = small(algorithm, num_envs=2, rollout_length=2, warmup_steps=4, total_steps=12)
     jitted = jax.jit(prl.train)(key, config)
