@@ -22,15 +22,18 @@ if jax.__version_info__ < (0, 11):
 
 
 def pytest_configure(config):
-    """Compile fast tests in half the time, and each program once: it is most of what they do."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers and other processes inherit it
+    """Compile fast tests in half the time, and each program once: it is most of what they do.
+
+    With JAX_COMPILATION_CACHE_DIR set to a folder that is kept, the next run compiles only programs
+    that have changed, and takes about a third of the time.
+    """
+    settings = {"jax_persistent_cache_min_compile_time_secs": 0.0}  # reading is always faster
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = tempfile.TemporaryDirectory(prefix="programs-")
         config.add_cleanup(cache.cleanup)
-        settings = {
-            "jax_compilation_cache_dir": cache.name,
-            "jax_persistent_cache_min_compile_time_secs": 0.0,  # reading is always faster
-        }
-        for name, value in settings.items():
+        settings["jax_compilation_cache_dir"] = cache.name
+    for name, value in settings.items():
+        if name.upper() not in os.environ:  # which workers and other processes inherit
             os.environ[name.upper()] = str(value)
             jax.config.update(name, value)
     if config.option.markexpr == "not slow":
