@@ -195,5 +195,5 @@ for roars in ((), (0,), (0, 0), (0, 1), (1, 1), (0, 1, 1, 1)):
 # ## What to read next
 #
 # * `purejaxrl_sac/networks/recurrent.py`: the torsos.
-# * `purejaxrl_sac/agents/recurrent_replay.py`: DQN, R2D2 and SAC with replayed sequences.
+# * `purejaxrl_sac/agents/recurrent_dqn.py` and `recurrent_sac.py`: DQN, R2D2 and SAC with replayed sequences.
 # * `purejaxrl_sac/mdp/beliefs.py`, `alpha_vectors.py` and `controllers.py`: exact values.

@@ -117,14 +117,13 @@ if TYPE_CHECKING:  # what a type checker and an editor follow; at run time, `__g
         recurrent_ppo,
         recurrent_pqn,
     )
-    from purejaxrl_sac.agents.recurrent_replay import (
+    from purejaxrl_sac.agents.recurrent_dqn import (
         R2D2Config,
         RecurrentDQNConfig,
-        RecurrentSACConfig,
         r2d2,
         recurrent_dqn,
-        recurrent_sac,
     )
+    from purejaxrl_sac.agents.recurrent_sac import RecurrentSACConfig, recurrent_sac
     from purejaxrl_sac.agents.sac import SACConfig, sac
     from purejaxrl_sac.agents.sac_family import (
         DroQConfig,

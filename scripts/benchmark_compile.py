@@ -44,7 +44,7 @@ from scripts.accelerator import Parser, count
 from scripts.accelerators.report import grid
 from scripts.accelerators.tables import newest
 from scripts.accelerators.work import main_environment
-from scripts.peers.environment import rejax_python
+from scripts.peers.environment import peer_python
 
 RECORD = record.FOLDER / "compile.jsonl"
 PROGRAMS = ("init", "chunk", "evaluation")
@@ -122,7 +122,7 @@ def medians(answers: list[dict]) -> dict:
 def measure(options: argparse.Namespace) -> Iterator[dict]:
     """Measure all rows."""
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # of the measuring processes
-    python = rejax_python(options.peer_environment) if options.peer else None
+    python = peer_python(options.peer_environment) if options.peer else None
     for algorithm in options.algorithms:
         environment = main_environment(algorithm)
         work = {"algorithm": algorithm, "environment": environment, "kind": "preset"}

@@ -19,9 +19,7 @@ which costs it about one percent.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -38,7 +36,7 @@ import jax.numpy as jnp
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs
 from scripts import record
-from scripts.peers.environment import rejax_python
+from scripts.peers.environment import Peer, peer_python
 
 WARMUP = 256
 PEER_LIMIT = 100_000  # rejax samples in O(capacity): larger buffers take minutes per row
@@ -158,32 +156,19 @@ def ours(config: prl.Config, seeds: int, iterations: int) -> dict[str, tuple]:
     }
 
 
-class Peer:
-    """rejax 0.1.3 in a subprocess with its own virtual environment (it needs gymnax < 1)."""
-
-    def __init__(self, directory: Path) -> None:
-        python = rejax_python(directory)
-        worker = Path(__file__).parent / "peers" / "rejax_worker.py"
-        self.process = subprocess.Popen(
-            [python, worker], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def request(self, **fields: Any) -> float:
-        print(json.dumps(fields), file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())["seconds"]
-
-    def prepare(self, algorithm: str, seeds: int, capacity: int, iterations: int) -> tuple:
-        env, batch_size, _ = WORK[algorithm]
-        compile_seconds = self.request(
-            algorithm=algorithm,
-            env=env,
-            batch_size=batch_size,
-            seeds=seeds,
-            capacity=capacity,
-            warmup=WARMUP,
-            iterations=iterations,
-        )
-        return self.request, compile_seconds
+def prepare(peer: Peer, algorithm: str, seeds: int, capacity: int, iterations: int) -> tuple:
+    """A timer of rejax's training, as `timer` returns it."""
+    env, batch_size, _ = WORK[algorithm]
+    compile_seconds = peer.request(
+        algorithm=algorithm,
+        env=env,
+        batch_size=batch_size,
+        seeds=seeds,
+        capacity=capacity,
+        warmup=WARMUP,
+        iterations=iterations,
+    )
+    return peer.request, compile_seconds
 
 
 def main() -> None:
@@ -199,7 +184,8 @@ def main() -> None:
     )
     record.add_record(parser, "speed")
     options = parser.parse_args()
-    peer = Peer(options.peer_environment) if options.peer else None
+    python = peer_python(options.peer_environment) if options.peer else None
+    peer = Peer(python, "rejax_training") if python else None
     for algorithm in options.algorithms:
         for seeds in options.seeds:
             for capacity in options.buffers if algorithm != "pqn" else [0]:
@@ -209,7 +195,7 @@ def main() -> None:
                 timers = ours(config, seeds, iterations)
                 with_peer = peer is not None and algorithm in PEERS and capacity <= PEER_LIMIT
                 if with_peer and options.updates == 1:
-                    timers["peer"] = peer.prepare(algorithm, seeds, capacity, iterations)
+                    timers["peer"] = prepare(peer, algorithm, seeds, capacity, iterations)
                 seconds: dict[str, list[float]] = {name: [] for name in timers}
                 for _ in range(options.rounds):
                     for name, (once, _) in timers.items():

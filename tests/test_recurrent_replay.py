@@ -14,7 +14,7 @@ from gymnax.environments import spaces
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs, heads, losses, memory, networks
-from purejaxrl_sac.agents import dqn, off_policy, recurrent_replay, sac
+from purejaxrl_sac.agents import dqn, off_policy, recurrent_dqn, recurrent_sac, sac
 from purejaxrl_sac.agents.sequences import Remembered
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.memory.replay import SMALLEST
@@ -257,7 +257,7 @@ def test_r2d2_targets_and_burn_in_by_hand(bootstrap, n):
 
     config = prl.RecurrentDQNConfig(
         algorithm=partial(
-            recurrent_replay.recurrent_dqn, network=lambda *_: Adding(), loss=loss,
+            recurrent_dqn.recurrent_dqn, network=lambda *_: Adding(), loss=loss,
             bootstrap=getattr(dqn, bootstrap),
         ),
         env=Probe(lambda *_: 1.0, 0), burn_in=2, sequence_length=6, rollout_length=3, n_step=n,
@@ -302,7 +302,7 @@ def test_no_gradient_passes_the_burn_in():
 
     def gradient(burn_in):
         config = prl.RecurrentDQNConfig(
-            algorithm=partial(recurrent_replay.recurrent_dqn, network=lambda *_: Adding()),
+            algorithm=partial(recurrent_dqn.recurrent_dqn, network=lambda *_: Adding()),
             env=Probe(lambda *_: 1.0, 0), burn_in=burn_in, sequence_length=3, rollout_length=3,
             gamma=0.0, batch_size=1, capacity=300,
         )  # fmt: skip
@@ -368,13 +368,13 @@ def forgetful(build, kind, **parts):
     ((heads.scalar, dqn.double), (heads.categorical, dqn.maximum), (heads.quantile, dqn.expected)),
 )
 def test_a_torso_without_memory_is_dqn(head, bootstrap):
-    class Fields(prl.C51Config, recurrent_replay.RecurrentDQNFields, prl.QRDQNConfig):
+    class Fields(prl.C51Config, recurrent_dqn.RecurrentDQNFields, prl.QRDQNConfig):
         pass
 
     build, env = networks.recurrent_q_network, Probe(lambda *_: 1.0, 3)
     config = Fields(env=env, tau=0.1, target_period=1, hidden_sizes=(8, 8), v_max=5.0)
     parts = {"head": head, "bootstrap": bootstrap}
-    ours = partial(recurrent_replay.recurrent_dqn, network=forgetful(build, Alike), **parts)
+    ours = partial(recurrent_dqn.recurrent_dqn, network=forgetful(build, Alike), **parts)
     theirs = partial(dqn.dqn, network=forgetful(build, Memoryless), **parts)
     agents = [built(config.replace(algorithm=x))[1] for x in (ours, theirs)]
     carry = jnp.zeros((1, 5, 1))
@@ -401,12 +401,12 @@ def test_a_torso_without_memory_is_sac():
     config = prl.RecurrentSACConfig(env=env, hidden_sizes=(8, 8), max_grad_norm=0.1, tau=0.1)
     actor, critics = networks.recurrent_actor, networks.recurrent_critics
     ours = partial(
-        recurrent_replay.recurrent_sac,
+        recurrent_sac.recurrent_sac,
         actor=forgetful(actor, Alike2), critics=forgetful(critics, Alike2),
     )  # fmt: skip
     theirs = partial(sac.sac, actor=forgetful(actor, Acting), critics=forgetful(critics, Acting))
     agents = [built(config.replace(algorithm=x))[1] for x in (ours, theirs)]
-    carry = recurrent_replay.Carries(jnp.zeros((1, 5, 1)), jnp.zeros((1, 5, 2, 1)))
+    carry = recurrent_sac.Carries(jnp.zeros((1, 5, 1)), jnp.zeros((1, 5, 2, 1)))
     compared(*agents, *flat_sample(env), carry)
 
 
@@ -441,7 +441,7 @@ def test_targets_of_sac_remember_with_the_delayed_critics():
         return value, (priority, {**metrics, "each": q[0], "target": inputs.target})
 
     algorithm = partial(
-        recurrent_replay.recurrent_sac,
+        recurrent_sac.recurrent_sac,
         actor=lambda *_: Counted(lambda c: (0 * c[:, None], 0 * c[:, None] - 5)),
         critics=lambda *_: Counted(lambda c: jnp.stack([c, c + 1])),
         critic_loss=loss,
@@ -458,7 +458,7 @@ def test_targets_of_sac_remember_with_the_delayed_critics():
     )
     last, zeros = jnp.array([False, False, True, False])[:, None], jnp.zeros((4, 1))
     reward = jnp.array([10.0, 20, 30, 40])[:, None]
-    carry = recurrent_replay.Carries(jnp.zeros((1, 1, 1)), jnp.full((1, 1, 1), stored))
+    carry = recurrent_sac.Carries(jnp.zeros((1, 1, 1)), jnp.full((1, 1, 1), stored))
     transition = Transition(
         jnp.zeros((4, 1, 2)), zeros[..., None], reward, zeros + 1, jnp.zeros((4, 1, 2)), last,
         Remembered((), carry),

@@ -39,11 +39,8 @@ if TYPE_CHECKING:
         RecurrentPPOConfig,
         RecurrentPQNConfig,
     )
-    from purejaxrl_sac.agents.recurrent_replay import (
-        R2D2Config,
-        RecurrentDQNConfig,
-        RecurrentSACConfig,
-    )
+    from purejaxrl_sac.agents.recurrent_dqn import R2D2Config, RecurrentDQNConfig
+    from purejaxrl_sac.agents.recurrent_sac import RecurrentSACConfig
     from purejaxrl_sac.agents.sac import SACConfig
     from purejaxrl_sac.agents.sac_family import (
         DroQConfig,
@@ -83,9 +80,9 @@ ALGORITHMS = {
     "recurrent_a2c": ("recurrent", "RecurrentA2CConfig", "A2C with a recurrent network"),
     "recurrent_ppo": ("recurrent", "RecurrentPPOConfig", "PPO with a recurrent network"),
     "recurrent_pqn": ("recurrent", "RecurrentPQNConfig", "PQN with a recurrent network"),
-    "recurrent_dqn": ("recurrent_replay", "RecurrentDQNConfig", "DQN with a recurrent network"),
-    "r2d2": ("recurrent_replay", "R2D2Config", "R2D2, recurrent replay (Kapturowski et al. 2019)"),
-    "recurrent_sac": ("recurrent_replay", "RecurrentSACConfig", "SAC with recurrent networks"),
+    "recurrent_dqn": ("recurrent_dqn", "RecurrentDQNConfig", "DQN with a recurrent network"),
+    "r2d2": ("recurrent_dqn", "R2D2Config", "R2D2, recurrent replay (Kapturowski et al. 2019)"),
+    "recurrent_sac": ("recurrent_sac", "RecurrentSACConfig", "SAC with recurrent networks"),
     "continuous_soft_q": (
         "continuous_soft_q",
         "ContinuousSoftQConfig",

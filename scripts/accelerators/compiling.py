@@ -24,7 +24,7 @@ from scripts.accelerators.work import (
     main_works,
     programs,
 )
-from scripts.peers.environment import rejax_python
+from scripts.peers.environment import peer_python
 
 SCRIPT = Path(__file__).parents[1] / "accelerator.py"
 WORKER = "PUREJAXRL_ACCELERATOR_TARGET"  # set in compiling subprocesses
@@ -195,13 +195,15 @@ def peer(target: targets.Target, work: Work, options: Compile) -> int:
     row |= {"library": PEERS[options.peer], "version": PEERS[options.peer], "code": ""}
     if not options.again and record.recorded(options.record, row):
         return 0
-    python = rejax_python(options.peer_environment, "jax[cuda12]")
+    python = peer_python(options.peer_environment, jax_package="jax[cuda12]")
     with tempfile.TemporaryDirectory() as directory:
         text = Path(directory) / "program.txt"
         request = {"algorithm": work.algorithm, "env": work.environment, "seeds": work.seeds}
+        request |= {"iterations": 200, "warmup": 256, "capacity": 10_000}
+        request |= {"batch_size": 256 if work.algorithm == "sac" else 128}
         request |= {"target": target.name, "text": str(text)}
-        script = SCRIPT.parent / "peers" / "rejax_kernels.py"
-        command = [python, script, json.dumps(request)]
+        script = SCRIPT.parent / "peers" / "compile_training.py"
+        command = [python, script, "rejax_training", json.dumps(request)]
         finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if finished.returncode:
             print(f"rejax cannot compile {work.algorithm}: see its error above", file=sys.stderr)

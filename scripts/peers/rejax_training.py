@@ -26,9 +26,16 @@ def create(algorithm, hidden_sizes=(64, 64), **settings):
     return created.replace(**resized)
 
 
-def one_update(request, iterations):
-    """Training alone, with one environment, one step and one update per iteration."""
-    steps = iterations + request["warmup"]
+def work(request):
+    """Training of one or more seeds, with one environment, one step and one update per iteration.
+
+    Args:
+        request: algorithm, env, seeds, iterations, warmup, capacity and batch_size.
+
+    Returns:
+        A function and its arguments.
+    """
+    steps = request["iterations"] + request["warmup"]
     algorithm = create(
         request["algorithm"],
         env=request["env"],
@@ -41,7 +48,17 @@ def one_update(request, iterations):
         learning_rate=1e-3,
     )
     algorithm = algorithm.replace(eval_callback=lambda algorithm, state, key: ())
-    return lambda key: algorithm.train(key)[0]
+
+    def train(key):
+        return algorithm.train(key)[0]
+
+    return over_seeds(train, request["seeds"])
+
+
+def over_seeds(train, seeds):
+    """The training of one seed, or of several, and its argument."""
+    found = keys(seeds)
+    return (train, (found[0],)) if seeds == 1 else (jax.vmap(train), (found,))
 
 
 def keys(seeds):
