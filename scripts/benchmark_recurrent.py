@@ -37,6 +37,7 @@ from scripts.peers.environment import PUREJAXRL, Peer, peer_python
 ENVIRONMENT = "CartPole-v1"
 ROLLOUT, EPOCHS, MINIBATCHES, SIZE = 128, 4, 4, 128
 CELLS = ("gru", "min_gru")
+COMPILED = 20  # iterations of programs that are compiled for a GPU
 WORKER = "PUREJAXRL_RECURRENT_TARGET"  # set in the subprocess that compiles
 
 
@@ -153,11 +154,11 @@ def kernels(options: argparse.Namespace, target: targets.Target, envs: int, seed
             state = jax.eval_shape(init, keys)
 
             def run(state: prl.TrainState, config: prl.Config = config) -> Any:
-                return prl.run(state, config, 20)
+                return prl.run(state, config, COMPILED)
 
             program = targets.compiled(target, over_seeds(run, seeds), state, donate=(0,))
             row = stamp("recurrent kernels", target.name, algorithm, cell, envs, seeds)
-            row["value"] = hlo.iteration(hlo.launches(program.as_text())).kernels
+            row["value"] = hlo.iteration(hlo.launches(program.as_text()), COMPILED).total
             record.append(options.record, row | (theirs if algorithm == "recurrent_ppo" else {}))
 
 
@@ -167,12 +168,12 @@ def peer_kernels(options: argparse.Namespace, target: targets.Target, envs: int,
     python = peer_python(directory, PUREJAXRL, "jax[cuda12]")
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "program.txt"
-        fields = request(options.purejaxrl, envs, seeds, 20)
+        fields = request(options.purejaxrl, envs, seeds, COMPILED)
         fields |= {"target": target.name, "text": str(text)}
         script = Path(__file__).parent / "peers" / "compile_training.py"
         command = [python, script, "purejaxrl_training", json.dumps(fields)]
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-        return hlo.iteration(hlo.launches(text.read_text())).kernels
+        return hlo.iteration(hlo.launches(text.read_text()), COMPILED).total
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from purejaxrl_sac.agents import ALGORITHMS
 from scripts import record
 
 FOLDER = record.FOLDER / "pictures"
@@ -162,17 +163,33 @@ def draw_scoreboard(data: Data) -> Any:
     return figure
 
 
-def draw_curves(data: Data) -> Any:
-    import matplotlib as mpl
+def panels_of(data: Data, most: int = 5) -> list[tuple[str, Data]]:
+    """Curves by environment; an environment with many has several panels, with alike algorithms.
 
-    environments = list(dict.fromkeys(row["environment"] for row in data))
-    figure = _figure(height=3.4 * -(-len(environments) // 3))
-    columns = max(1, min(3, len(environments)))
-    panels = figure.subplots(-(-len(environments) // columns), columns, squeeze=False).ravel()
-    colors = mpl.colormaps["tab20"].colors
-    for axes, env in zip(panels, environments, strict=False):
+    Args:
+        most: curves of a panel.
+
+    Returns:
+        The title and the rows of each panel.
+    """
+    found = []
+    for env in dict.fromkeys(row["environment"] for row in data):
         rows = [row for row in data if row["environment"] == env]
-        axes.set_prop_cycle(color=[*colors[::2], *colors[1::2]])
+        rows.sort(key=lambda row: list(ALGORITHMS).index(row["algorithm"]))
+        number = -(-len(rows) // most)
+        size = -(-len(rows) // number)
+        parts = [rows[i : i + size] for i in range(0, len(rows), size)]
+        for i, part in enumerate(parts, start=1):
+            found.append((f"{env} ({i} of {number})" if number > 1 else env, part))
+    return found
+
+
+def draw_curves(data: Data) -> Any:
+    found = panels_of(data)
+    columns = max(1, min(3, len(found)))
+    figure = _figure(height=3 * -(-len(found) // columns))
+    panels = figure.subplots(-(-len(found) // columns), columns, squeeze=False).ravel()
+    for axes, (title, rows) in zip(panels, found, strict=False):
         for row in rows:
             style = "--" if row["stale"] else "-"
             label = row["algorithm"] + " †" * row["stale"]
@@ -180,19 +197,25 @@ def draw_curves(data: Data) -> Any:
             axes.fill_between(
                 row["steps"], row["low"], row["high"], color=line.get_color(), alpha=0.25, lw=0
             )
-        axes.set(title=env, xlabel="environment steps")
-        ends = [row["steps"][-1] for row in rows]
-        if max(ends) > 10 * min(ends):
+        axes.set(title=title, xlabel="environment steps")
+        same = [row for row in data if row["environment"] == rows[0]["environment"]]
+        last = [row["steps"][-1] for row in same]
+        if max(last) > 10 * min(last):
             axes.set_xscale("log")
         else:
             axes.xaxis.set_major_formatter(lambda x, _: count(x) if x else "0")
+        if len(same) > len(rows):  # panels of one environment have the same axes
+            low, high = min(min(row["low"]) for row in same), max(max(row["high"]) for row in same)
+            margin = 0.05 * (high - low)
+            axes.set_ylim(low - margin, high + margin)
+            axes.set_xlim(min(row["steps"][0] for row in same), max(last))
         axes.legend(  # below the axis, where it covers no curve
             frameon=False, fontsize=6, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.24)
         )
         axes.grid(alpha=0.25)
-    for axes in panels[len(environments) :]:
+    for axes in panels[len(found) :]:
         axes.set_axis_off()
-    for axes in panels[: len(environments) : 3]:
+    for axes in panels[: len(found) : columns]:
         axes.set_ylabel("training return")
     return figure
 

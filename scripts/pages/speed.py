@@ -37,7 +37,7 @@ def summary() -> list[str]:
 
 def page() -> list[str]:
     """All tables of speed."""
-    return ["# Speed", *iterations(), *throughput(), *priorities(), *scale()]
+    return ["# Speed", *iterations(), *throughput(), *recurrent(), *priorities(), *scale()]
 
 
 def iterations() -> list[str]:
@@ -93,6 +93,47 @@ def throughput() -> list[str]:
                 "rollout": lambda row: row["rollout_length"],
                 "million steps/s": lambda row: number(row["value"]),
                 "ratio to the loop": lambda row: row.get("times_the_loop", ""),
+            },
+        ),
+    ]
+
+
+def recurrent() -> list[str]:
+    """Recurrent PPO and PQN, compared with PureJaxRL's recurrent PPO."""
+    same = ("algorithm", "cell", "num_envs", "seeds", "device")
+    speeds = rows("speed", "recurrent speed", same)
+    compiled = {
+        tuple(row[name] for name in same[:-1]): row
+        for row in rows("speed", "recurrent kernels", same)
+        if row["device"] == "h100"
+    }
+
+    def kernels(row: dict, name: str) -> str:
+        found = compiled.get(tuple(row[x] for x in same[:-1]), {})
+        return number(found.get(name)) if found else ""
+
+    return [
+        "## Recurrent algorithms",
+        "Environment steps per second over all seeds on CartPole-v1, with a memory of 128 units and"
+        " layers of 128: rollouts of 128 steps, 4 epochs of 4 minibatches, trained in turns with"
+        " PureJaxRL's recurrent PPO, which has a GRU (`scripts/benchmark_recurrent.py`). Kernels"
+        " are those of an iteration, a rollout and its 16 updates, compiled for an H100.",
+        table(
+            speeds,
+            {
+                "algorithm": algorithm,
+                "memory": lambda row: row["cell"],
+                "environments": lambda row: row["num_envs"],
+                "seeds": lambda row: row["seeds"],
+                "steps/s": lambda row: f"{row['value']:,}",
+                "PureJaxRL, steps/s": lambda row: (
+                    f"{row['peer_value']:,}" if "peer_value" in row else ""
+                ),
+                "ours / PureJaxRL": lambda row: (
+                    f"{row['value'] / row['peer_value']:.2f}" if "peer_value" in row else ""
+                ),
+                "kernels": lambda row: kernels(row, "value"),
+                "PureJaxRL, kernels": lambda row: kernels(row, "peer_value"),
             },
         ),
     ]
