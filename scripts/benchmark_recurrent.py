@@ -176,6 +176,21 @@ def peer_kernels(options: argparse.Namespace, target: targets.Target, envs: int,
         return hlo.iteration(hlo.launches(text.read_text()), COMPILED).total
 
 
+def check(options: argparse.Namespace) -> None:
+    """Raises ConfigError unless all sizes can be measured."""
+    for name in ("envs", "seeds", "steps", "rounds"):
+        value = getattr(options, name)
+        least = min(value) if isinstance(value, list) else value
+        if least < 1:
+            raise prl.ConfigError(f"--{name} is {least}, but must be at least 1")
+    for envs in options.envs:
+        if envs % MINIBATCHES:
+            raise prl.ConfigError(
+                f"--envs is {envs}, but must be a multiple of {MINIBATCHES}, the minibatches of"
+                " whole sequences"
+            )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     algorithms = ("recurrent_ppo", "recurrent_pqn")
@@ -192,6 +207,7 @@ def main() -> int:
     record.add_record(parser, "speed")
     options = parser.parse_args()
     try:
+        check(options)
         if options.purejaxrl:
             commit(options.purejaxrl)
         if options.target and not os.environ.get(WORKER):

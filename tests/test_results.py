@@ -5,7 +5,7 @@ import json
 import pytest
 
 import purejaxrl_sac as prl
-from scripts import cells, dependencies, pictures, record, report
+from scripts import benchmark_recurrent, cells, dependencies, pictures, record, report
 from scripts.pages import learning as learning_page
 from scripts.pages import reliability, tables
 
@@ -319,6 +319,34 @@ def test_the_scoreboard_shows_shares_and_marks_stale_rows(tmp_path, monkeypatch)
     (tmp_path / "learning.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (shown,) = pictures.scoreboard()  # the best published one has 500
     assert shown["algorithm"] == "dqn" and shown["share"] == [0.75, 0.625, 0.75] and shown["stale"]
+
+
+def test_crowded_environments_have_several_panels_of_curves():
+    names = ["sac", "dqn", "a2c", "c51", "ppo", "iqn"]
+    rows = [{"algorithm": name, "environment": "A"} for name in names]
+    panels = pictures.panels_of([*rows, {"algorithm": "sac", "environment": "B"}])
+    shown = [(title, [row["algorithm"] for row in rows]) for title, rows in panels]
+    assert shown == [
+        ("A (1 of 2)", ["dqn", "c51", "iqn"]),
+        ("A (2 of 2)", ["a2c", "ppo", "sac"]),
+        ("B", ["sac"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--purejaxrl", "absent"], "absent is not a clone of PureJaxRL"),
+        (["--target", "k9"], "no target is called k9"),
+        (["--envs", "3"], "--envs is 3, but must be a multiple of 4"),
+        (["--rounds", "0"], "--rounds is 0, but must be at least 1"),
+    ],
+)
+def test_what_recurrent_speed_cannot_measure_is_one_line(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmark_recurrent.py", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        benchmark_recurrent.main()
+    assert stopped.value.code == 2 and message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_readme_names_the_environments_of_each_algorithm(tmp_path, monkeypatch):

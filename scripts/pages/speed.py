@@ -134,6 +134,7 @@ def recurrent() -> list[str]:
                 ),
                 "kernels": lambda row: kernels(row, "value"),
                 "PureJaxRL, kernels": lambda row: kernels(row, "peer_value"),
+                "limitation": limitation("recurrent"),
             },
         ),
     ]
