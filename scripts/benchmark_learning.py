@@ -116,11 +116,12 @@ def main() -> None:
 def curve(history: Sequence[Progress]) -> dict[str, list]:
     """Environment steps, and the IQM of training returns over seeds with its interval.
 
-    Chunks in which a seed finished no episode are left out.
+    A seed that finished no episode in a chunk keeps its latest return: leaving such chunks out
+    would leave out the long episodes. Chunks before every seed has finished one have no point.
     """
     found: dict[str, list] = {"steps": [], "value": [], "low": [], "high": []}
     for progress in history:
-        returns = np.asarray(progress.episode_return)
+        returns = np.asarray(progress.latest_return)
         if np.isfinite(returns).all():
             values = (iqm(returns), *bootstrap_interval(returns))
             found["steps"].append(progress.steps)

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 
 import purejaxrl_sac as prl
@@ -123,3 +124,18 @@ def test_invalid_command_lines_are_one_line(arguments, message, monkeypatch):
     with pytest.raises(SystemExit) as error:
         benchmark_learning.main()
     assert str(error.value) == f"error: {message}"
+
+
+def test_a_curve_keeps_the_return_of_seeds_in_the_middle_of_an_episode():
+    def chunk(steps, *latest):
+        latest = np.array(latest, np.float32)
+        shared = dict.fromkeys(plans.Progress._fields)
+        ended = np.full(len(latest), np.nan, np.float32)  # no episode ended in this chunk
+        return plans.Progress(
+            **{**shared, "steps": steps, "episode_return": ended, "latest_return": latest}
+        )
+
+    history = [chunk(100, 20, np.nan), chunk(200, 20, 40), chunk(300, 500, 40)]
+    found = benchmark_learning.curve(history)
+    assert found["steps"] == [200, 300]
+    assert found["value"] == [30, 270]
