@@ -202,7 +202,14 @@ def recorded(record: Path, row: dict) -> bool:
 
 
 def append(record: Path | None, row: dict, *, show: bool = True) -> None:
-    """Append a row to the file if there is one, and print it."""
+    """Append a row to the file if there is one, and print it.
+
+    A row that was stamped without its algorithm and environment receives the digest with them, if
+    the code is still that of the stamp.
+    """
+    if "depends" in row and row["code"] == code(row["depends"]):
+        names = row.get("algorithm", ""), row.get("environment", "")
+        row = {**row, "code": code(row["depends"], *names)}
     if record:
         record.parent.mkdir(parents=True, exist_ok=True)
         with record.open("a") as file:

@@ -135,6 +135,15 @@ def test_rows_are_stale_when_their_code_has_changed(package):
     assert record.stale(row | {"depends": ["moved"]})
 
 
+def test_an_appended_row_has_the_digest_of_its_environment(tmp_path):
+    path, names = tmp_path / "rows.jsonl", {"algorithm": "q_learning", "environment": "taxi"}
+    stamp = record.stamp("tabular speed", "cpu", record.algorithm_modules("q_learning"))
+    record.append(path, {**stamp, **names})
+    assert record.stale(stamp | names)
+    record.append(path, {**stamp, **names, "code": "of code before an edit"})
+    assert [record.stale(row) for row in record.rows(path)] == [False, True]
+
+
 def test_algorithms_do_not_depend_on_each_other():
     modules = dependencies.modules((x, "*") for x in record.algorithm_modules("sac"))
     assert {"agents.sac", "train", "networks.continuous", "memory.replay"} <= modules
