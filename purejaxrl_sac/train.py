@@ -314,8 +314,13 @@ def seed_state(state: TrainState, seed: int) -> TrainState:
     """The state of one seed of a vmapped run."""
     step = state.step if jnp.ndim(state.step) == 0 else state.step[seed]
     parts = (state.key, state.env, state.agent, state.memory)
-    key, env, agent, memory = jax.tree.map(lambda x: x[seed], parts)
+    key, env, agent, memory = _select(parts, seed)
     return TrainState(key, step, env, agent, memory)
+
+
+@jax.jit  # one program instead of one for each shape
+def _select(tree: PyTree, index: int) -> Any:
+    return jax.tree.map(lambda x: x[index], tree)
 
 
 def _running(env: Env) -> tuple[str, str]:

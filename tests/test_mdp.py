@@ -316,9 +316,15 @@ def test_gymnax_can_be_imported_inside_a_trace():
     import sys
 
     code = (
-        "import jax, purejaxrl_sac as prl\n"
+        "import sys, jax, purejaxrl_sac as prl\n"
         "config = prl.default_config('q_learning').replace(total_steps=20)\n"
         "jax.jit(prl.init)(jax.random.key(0), config)\n"
         "jax.jit(prl.train)(jax.random.key(0), config)\n"
+        "assert 'gymnax' in sys.modules\n"
+        "assert 'seaborn' not in sys.modules and 'pandas' not in sys.modules\n"  # slow imports
+        "from gymnax.environments.misc import pong\n"
+        "assert len(pong.sns.color_palette('cubehelix', 3)) == 3\n"
+        "import seaborn\n"
+        "assert seaborn.__version__ and seaborn is sys.modules['seaborn']\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

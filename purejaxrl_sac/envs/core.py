@@ -12,10 +12,14 @@ nothing else, the mask itself). The legal actions of s' are thus stored with eve
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from functools import cache, partial
+from importlib import import_module
+from types import ModuleType
 from typing import Any, Protocol
 
 import jax
@@ -49,11 +53,26 @@ def names() -> list[str]:
 
 
 def _gymnax() -> Any:
-    # imported lazily because it takes seconds; its modules compute constants on import, which must
+    # imported lazily because it takes a second; its modules compute constants on import, which must
     # not be tracers
-    with jax.ensure_compile_time_eval():
+    with jax.ensure_compile_time_eval(), _imported_later("seaborn"):
         import gymnax
     return gymnax
+
+
+@contextlib.contextmanager
+def _imported_later(name: str) -> Iterator[None]:
+    """Modules that import `name` here do so when they first use it: gymnax only draws with it."""
+    if name in sys.modules:
+        yield
+        return
+    substitute = ModuleType(name)
+    vars(substitute)["__getattr__"] = lambda attribute: getattr(import_module(name), attribute)
+    sys.modules[name] = substitute
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 @cache  # one object per name: environments are static arguments, hashed by identity

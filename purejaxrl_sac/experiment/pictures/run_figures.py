@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.experiment.devices.mesh import policy_state
 from purejaxrl_sac.experiment.errors import reason
 from purejaxrl_sac.experiment.pictures import bands, exact, plot
 from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.experiment.runs.plans import Plan, Result, title
 from purejaxrl_sac.train import seed_state
+from purejaxrl_sac.types import TrainState
 
 
 def write_figures(
@@ -47,7 +49,7 @@ def write_figures(
     name = title(plan.config)
     steps = np.array([progress.steps for progress in result.history])
     returns = np.stack([progress.episode_return[seeds] for progress in result.history], axis=1)
-    state = jax.tree.map(lambda x: x[seeds] if jnp.ndim(x) else x, result.state)
+    state = _of_seeds(policy_state(result.state), seeds)
     rows: dict[str, str] = {}
     with _attempted(path / "curve.png", warn):
         figure, shown = plot.run_curve(steps, returns, name)
@@ -60,6 +62,12 @@ def write_figures(
     with _attempted(path / "episode.gif", warn), contextlib.suppress(ConfigError):
         render.episode(jax.random.key(0), plan.config, seed_state(state, 0), path / "episode.gif")
     return rows
+
+
+@jax.jit  # one program instead of one for each shape
+def _of_seeds(state: TrainState, seeds: np.ndarray) -> TrainState:
+    selected: TrainState = jax.tree.map(lambda x: x[seeds] if jnp.ndim(x) else x, state)
+    return selected
 
 
 @contextlib.contextmanager

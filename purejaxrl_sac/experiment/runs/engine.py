@@ -52,13 +52,17 @@ class Program(NamedTuple):
     function: jax.stages.Wrapped
     arguments: tuple[PyTree, ...]
 
+    def lower(self) -> jax.stages.Lowered:
+        """Traces and lowers the function."""
+        return self.function.lower(*self.arguments)
+
     def compile(self) -> jax.stages.Compiled:
         """Traces, lowers and compiles the function."""
-        return self.function.lower(*self.arguments).compile()
+        return self.lower().compile()
 
     def compile_in(self, pool: ThreadPoolExecutor) -> Future[jax.stages.Compiled]:
         """Traces and lowers the function here, and compiles it in a thread of the pool."""
-        return pool.submit(self.function.lower(*self.arguments).compile)
+        return pool.submit(self.lower().compile)
 
 
 class Programs(NamedTuple):
@@ -104,7 +108,8 @@ def compile_run(
     Args:
         mesh: the devices; None for `mesh_for` all available ones.
         lengths: iterations of the chunks to compile; None for those that the plan needs.
-        evaluated: whether to compile the final evaluation, which continues after this returns.
+        evaluated: whether to compile the final evaluation, too: in the background, once the
+            programs of training are compiled, which are needed first.
         meanwhile: called while the programs compile.
     """
     start = time.perf_counter()
@@ -113,23 +118,25 @@ def compile_run(
         lengths = chunk_lengths(plan.config.iterations - done, plan.chunk)
     first, rest = training_programs(plan, mesh, lengths)
     pool = ThreadPoolExecutor(2)
-    chunks = {length: chunk.compile_in(pool) for length, chunk in rest.items()}
-    compiled_init = None if done else first.compile_in(pool)
+    compiling = {length: chunk.compile_in(pool) for length, chunk in rest.items()}
+    compiling_init = None if done else first.compile_in(pool)
     evaluation = None
     if evaluated and has_time_limit(plan.config):
         keys = _keys(plan, mesh).final_evaluation
         policies = policy_state(shapes(plan, mesh))
-        program = evaluation_program(keys, plan, policies, plan.episodes, mesh=mesh)
-        evaluation = program.compile_in(pool)
-    pool.shutdown(wait=False)
+        evaluation = evaluation_program(keys, plan, policies, plan.episodes, mesh=mesh).lower()
     meanwhile()
-    return Programs(
-        init=compiled_init.result() if compiled_init else None,
-        chunks={length: chunk.result() for length, chunk in chunks.items()},
+    chunks = {length: chunk.result() for length, chunk in compiling.items()}
+    compiled_init = compiling_init.result() if compiling_init else None
+    programs = Programs(
+        init=compiled_init,
+        chunks=chunks,
         seconds=time.perf_counter() - start,
         mesh=mesh,
-        evaluation=evaluation,
+        evaluation=pool.submit(evaluation.compile) if evaluation else None,
     )
+    pool.shutdown(wait=False)
+    return programs
 
 
 def training_programs(

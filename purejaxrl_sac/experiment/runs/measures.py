@@ -41,6 +41,8 @@ class Measures:
 
     def __init__(self, measures: Mapping[str, Measure], plan: Plan, mesh: Mesh) -> None:
         self.measures, self.lanes, self.mesh = dict(measures), plan.lanes, mesh
+        if not self.measures:
+            return
         like = engine.shapes(plan, mesh)
         one = engine.shapes(plan._replace(seeds=1, variants={}))
         self.axes = seed_axes(like)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -98,13 +99,18 @@ class Plan(NamedTuple):
 
     def keys(self) -> Keys:
         """The keys of all lanes; variants share them, so they are compared on equal seeds."""
-        key_train, key_final = jax.random.split(key_from_seed(self.seed))
-        key_evaluation = jax.random.fold_in(key_final, 1)
+        return _keys(key_from_seed(self.seed), self.seeds, self.lanes // self.seeds)
 
-        def split(key: jax.Array) -> jax.Array:
-            return jnp.tile(jax.random.split(key, self.seeds), self.lanes // self.seeds)
 
-        return Keys(split(key_train), split(key_final), split(key_evaluation))
+@partial(jax.jit, static_argnums=(1, 2))
+def _keys(key: jax.Array, seeds: int, variants: int) -> Keys:
+    key_train, key_final = jax.random.split(key)
+    key_evaluation = jax.random.fold_in(key_final, 1)
+
+    def split(key: jax.Array) -> jax.Array:
+        return jnp.tile(jax.random.split(key, seeds), variants)
+
+    return Keys(split(key_train), split(key_final), split(key_evaluation))
 
 
 def plan(
