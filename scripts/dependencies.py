@@ -3,7 +3,7 @@
 A definition is a statement at the top level of a module that binds a name: a function, a class, an
 assignment or an import. Other statements at the top level belong to every definition of their
 module, except those for type checkers. Docstrings, comments and overloads are not code, and neither
-are the lists in `DATA`, of which a figure depends on one entry at most.
+is what `DATA` names: the version, and lists of which a figure depends on one entry at most.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "purejaxrl_sac"
 ALL = "*"
-DATA = {("presets", ALL), ("agents", "ALGORITHMS"), ("mdp.named", "NAMED")}
+DATA = {("", "__version__"), ("presets", ALL), ("agents", "ALGORITHMS"), ("mdp.named", "NAMED")}
 IGNORED = {"type_comment", "type_ignores", "type_params", "kind"}  # differ between Pythons
 
 Definition = tuple[str, str]  # module without the package's name, and name in it; ALL of them

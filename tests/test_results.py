@@ -144,6 +144,10 @@ def test_an_appended_row_has_the_digest_of_its_environment(tmp_path):
     assert [record.stale(row) for row in record.rows(path)] == [False, True]
 
 
+def test_the_version_is_not_code_of_a_row():
+    assert ("", "__version__") not in dependencies.reached([("experiment.runs.lifecycle", "*")])
+
+
 def test_algorithms_do_not_depend_on_each_other():
     modules = dependencies.modules((x, "*") for x in record.algorithm_modules("sac"))
     assert {"agents.sac", "train", "networks.continuous", "memory.replay"} <= modules
