@@ -14,6 +14,7 @@ from gymnax.environments import spaces
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs, networks
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.envs import core
 from purejaxrl_sac.envs.brax import Brax
 from tests.conftest import quick
 from tests.probes import Counter, Probe, replayed
@@ -273,3 +274,24 @@ def test_environments_made_in_another_precision_are_others():
     plain = envs.make("Breakout-MinAtar")
     assert plain is not wide and plain is envs.make("Breakout-MinAtar")
     assert plain.action_set.dtype == jnp.int32 != wide.action_set.dtype
+
+
+@pytest.mark.parametrize("during", (True, False))
+def test_a_postponed_module_is_imported_at_its_first_use(during, tmp_path, monkeypatch):
+    (tmp_path / "drawing.py").write_text("color = 'red'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with core._imported_later("drawing"):
+        import drawing
+
+        if during:
+            assert drawing.color == "red"
+    assert ("drawing" in sys.modules) == during
+    assert drawing.color == "red" and sys.modules["drawing"].__file__ == str(
+        tmp_path / "drawing.py"
+    )
+    with core._imported_later("drawing"), core._imported_later("absent"):
+        import absent
+        import drawing
+    assert drawing is sys.modules.pop("drawing")
+    with pytest.raises(ModuleNotFoundError, match="absent"):
+        _ = absent.color

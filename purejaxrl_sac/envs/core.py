@@ -67,12 +67,21 @@ def _imported_later(name: str) -> Iterator[None]:
         yield
         return
     substitute = ModuleType(name)
-    vars(substitute)["__getattr__"] = lambda attribute: getattr(import_module(name), attribute)
+
+    def attribute(of_module: str) -> Any:
+        withdraw()
+        return getattr(import_module(name), of_module)
+
+    def withdraw() -> None:
+        if sys.modules.get(name) is substitute:
+            del sys.modules[name]
+
+    vars(substitute)["__getattr__"] = attribute
     sys.modules[name] = substitute
     try:
         yield
     finally:
-        del sys.modules[name]
+        withdraw()
 
 
 @cache  # one object per name: environments are static arguments, hashed by identity
