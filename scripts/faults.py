@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -179,7 +180,8 @@ def main() -> int:
     stamp = record.stamp("fault", "cpu")
 
     def finished(result: Result) -> Result:
-        record.append(options.record, stamp | result._asdict())
+        repeat = {"command": f"python scripts/faults.py {shlex.quote(result.name)}"}
+        record.append(options.record, stamp | repeat | result._asdict())
         return result
 
     with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(options.jobs) as pool:
