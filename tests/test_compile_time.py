@@ -1,6 +1,7 @@
 """What a run waits for before it trains, and the rows of `scripts/benchmark_compile.py`."""
 
 import threading
+import time
 from types import SimpleNamespace
 
 import jax
@@ -114,6 +115,36 @@ def test_training_does_not_wait_for_the_final_evaluation(monkeypatch):
     keys = plan.keys().final_evaluation
     expected = engine.evaluate_lanes(keys, plan, state, plan.episodes, mesh=mesh)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_the_final_evaluation_is_compiled_after_the_programs_of_training(monkeypatch):
+    plan, order = plans.plan(small("q_learning"), 2, chunks=2, episodes=3), []
+
+    def noted(program, name, seconds=0.0):
+        def lower(*arguments):
+            lowered = program.function.lower(*arguments)
+
+            def compile():
+                time.sleep(seconds)
+                order.append(name)
+                return lowered.compile()
+
+            return SimpleNamespace(compile=compile)
+
+        return program._replace(function=SimpleNamespace(lower=lower))
+
+    training, evaluation = engine.training_programs, engine.evaluation_program
+
+    def slow(*arguments):
+        init, chunks = training(*arguments)
+        return init, {n: noted(x, "training", 0.2) for n, x in chunks.items()}
+
+    monkeypatch.setattr(engine, "training_programs", slow)
+    monkeypatch.setattr(
+        engine, "evaluation_program", lambda *x, **y: noted(evaluation(*x, **y), "evaluation")
+    )
+    engine.compile_run(plan, evaluated=True).evaluation.result()
+    assert order[-1] == "evaluation" and order.count("training") == len(order) - 1 > 0
 
 
 def test_programs_compile_side_by_side_and_pictures_are_imported_meanwhile(monkeypatch):
