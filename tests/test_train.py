@@ -140,7 +140,7 @@ def test_a_nested_vmapped_state_resumes_bit_for_bit():
     assert "scatter" not in jaxpr
 
 
-@pytest.mark.parametrize("algorithm", quick(("dqn", "sac"), "sac"))
+@pytest.mark.parametrize("algorithm", quick(("q_learning", "dqn", "sac"), "q_learning"))
 def test_eager_jit_and_vmap_agree(key, algorithm):
     config = small(algorithm, num_envs=2, rollout_length=2, warmup_steps=4, total_steps=12)
     jitted = jax.jit(prl.train)(key, config)
@@ -163,6 +163,27 @@ def test_seeds_differ_in_parameters_actions_and_environments(algorithm):
         for leaf in leaves:
             assert not np.array_equal(leaf[0], leaf[1])
             assert not np.array_equal(leaf[1], leaf[2])
+
+
+@pytest.mark.parametrize(
+    ("seed", "message"),
+    [
+        (3, "there is no seed 3: the state has 0 to 2"),
+        (-1, "seed is -1, but must be zero or more"),
+        (0.5, "seed is 0.5, but must be a whole number"),
+        (None, "seed is None, but must be a whole number"),
+    ],
+)
+def test_only_existing_seeds_are_selected(seed, message):
+    state = jax.eval_shape(lambda: vmapped_init(small("q_learning"))[0])
+    with pytest.raises(ConfigError, match=message):
+        prl.seed_state(state, seed)
+
+
+def test_a_state_of_one_seed_has_none_to_select(key):
+    state = jax.eval_shape(lambda: prl.init(key, small("q_learning")))
+    with pytest.raises(ConfigError, match="state is of one seed already"):
+        prl.seed_state(state, 0)
 
 
 def traced_fields(algorithm):
@@ -366,7 +387,10 @@ def longest(algorithm, **changes):
     return config.replace(total_steps=(2**31 // most - 1) * config.steps_per_iteration)
 
 
-@pytest.mark.parametrize("algorithm", agents.ALGORITHMS)
+@pytest.mark.parametrize(
+    "algorithm",
+    quick(agents.ALGORITHMS, "q_lambda", "rainbow", "ppo", "sac", "td3", "simba", "recurrent_dqn"),
+)
 def test_the_longest_runs_can_be_traced(algorithm):
     """Numbers of steps and updates beyond an int32 would raise OverflowError."""
     config = longest(algorithm)

@@ -93,13 +93,12 @@ class Run(NamedTuple):
         Raises:
             ConfigError: the seed does not exist.
         """
-        if not 0 <= seed < self.plan.lanes:
-            raise ConfigError(f"there is no seed {seed}: the run has 0 to {self.plan.lanes - 1}")
         return seed_state(self.state, seed)
 
     def policy(self, seed: int = 0) -> Callable[..., Any]:
         """The greedy policy of one seed, compiled: (key, obs [N, ...]) -> actions [N, ...]."""
-        return jax.jit(greedy_policy(self.plan.lane_config(seed), self.seed_state(seed)))
+        state = self.seed_state(seed)
+        return jax.jit(greedy_policy(self.plan.lane_config(seed), state))
 
     def evaluate(
         self,
