@@ -115,6 +115,7 @@ def test_searches_and_sweeps_keep_parameters(tmp_path):
     assert prl.experiment.load(batch).config.env_params == CHANGED
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
     config = small("dqn", env="CartPole-v1").replace(env_params=CHANGED)
     whole = prl.experiment.run(config, out=tmp_path / "whole", **SHORT)

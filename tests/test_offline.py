@@ -197,6 +197,7 @@ def test_the_penalty_of_crossq_has_running_statistics():
     assert len({tuple(key.tolist()) for key in keys}) == 7
 
 
+@pytest.mark.slow
 def test_crossq_is_conservative_on_a_dataset():
     """log of the integral of exp Q - Q of the data is smaller with a larger weight."""
     config = small("sac")
@@ -331,7 +332,7 @@ def test_an_algorithm_that_processes_rollouts_is_refused():
     data = prl.record_dataset(jax.random.key(1), config, state, 1, max_steps=5)
     with pytest.raises(ConfigError, match="SimBaConfig processes rollouts"):
         prl.offline(small("simba"), data)
-    states = jax.vmap(prl.init, (0, None))(jax.random.split(jax.random.key(0), 2), config)
+    states = jax.jit(jax.vmap(prl.init, (0, None)))(jax.random.split(jax.random.key(0), 2), config)
     with pytest.raises(ConfigError, match="take one of them, for example seed_state"):
         prl.record_dataset(jax.random.key(1), config, states, 1)
 

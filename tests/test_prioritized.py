@@ -108,7 +108,7 @@ def test_leaves_are_drawn_in_proportion_to_their_values(capacity, fan_out, choos
     values = rng.exponential(size=capacity) * (rng.random(capacity) < 0.7)
     values[0] = 1
     tree = tree_of(values, fan_out)
-    count = 200_000
+    count = 50_000
     draw = jax.jit(partial(descend, fan_out=fan_out, choose=choose))
     leaf, probability = draw(tree, uniform(tree, count))
     assert leaf.dtype == jnp.int32

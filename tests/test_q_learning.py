@@ -316,8 +316,8 @@ def test_tables_converge_to_the_exact_fixed_point(variant, env):
 LAST_ERROR = {"SARSA, epsilon to 0": 0.3, "Double Q-learning": 0.15}
 
 
-def test_the_maximisation_bias_is_that_of_sutton_and_barto():
-    seeds = 10_000
+@pytest.mark.parametrize("seeds", quick((2_000, 10_000), 2_000))
+def test_the_maximisation_bias_is_that_of_sutton_and_barto(seeds):
     for algorithm, reference in maximization_bias.REFERENCE.items():
         left, *_ = maximization_bias.share_of_left(algorithm, jax.random.key(1), seeds)
         for episode, expected in zip((100, 200, 300), reference, strict=True):
@@ -325,9 +325,10 @@ def test_the_maximisation_bias_is_that_of_sutton_and_barto():
             error = 100 * np.sqrt(share * (1 - share) * (1 / seeds + 1 / 20_000))
             assert abs(100 * share - expected) < 4 * error, (algorithm, episode, share)
         if algorithm == "q_learning":
-            assert 93 < 100 * left.max() < 95 and 18 <= left.argmax() + 1 <= 26
+            error = 5 / np.sqrt(seeds)
+            assert abs(left.max() - 0.94) < error / 4 and 15 <= left.argmax() + 1 <= 30
         else:
-            assert left.max() < 0.53
+            assert left.max() < 0.5 + error
 
 
 @pytest.mark.parametrize("kind", overestimation.ERRORS)
@@ -355,8 +356,8 @@ def test_overestimation_agrees_with_its_closed_form(kind):
     ("algorithm", "env", "share"),
     [
         ("q_learning", "FrozenLake-misc", 0.99),
-        ("soft_q_learning", "FrozenLake-misc", 0.99),
-        ("q_lambda", "FrozenLake-misc", 0.99),
+        pytest.param("soft_q_learning", "FrozenLake-misc", 0.99, marks=pytest.mark.slow),
+        pytest.param("q_lambda", "FrozenLake-misc", 0.99, marks=pytest.mark.slow),
         ("q_learning", "cliff_walking", 1.01),  # of -13: larger is worse
         ("q_learning", "taxi", 0.99),
     ],
@@ -364,7 +365,7 @@ def test_overestimation_agrees_with_its_closed_form(kind):
 def test_presets_find_optimal_policies(algorithm, env, share):
     config = prl.preset(algorithm, env)
     found = exact.finite_mdp(config)
-    keys = jax.random.split(jax.random.key(20), 16)
+    keys = jax.random.split(jax.random.key(20), 8)
     train = jax.vmap(prl.make_train(config))
     q = np.asarray(jax.jit(lambda keys: train(keys)[0].agent.q.mean(1))(keys))
     earned = iqm(exact.greedy_returns(config, found, q))

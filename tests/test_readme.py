@@ -36,11 +36,17 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_an_environment_of_ones_own_is_trained(folder):
-    environment, training = blocks("An environment of your own", "python")
+    environment, _ = blocks("An environment of your own", "python")
     (folder / "corridor.py").write_text(environment)
     ((command,),) = map(commands, blocks("An environment of your own", "bash"))
-    assert cli.main([*command, "--quiet"]) == 0
+    assert cli.main([*command, *SHORT]) == 0
     assert (folder / "runs" / "corridor" / "summary.json").exists()
+
+
+@pytest.mark.slow
+def test_an_environment_of_ones_own_is_solved(folder):
+    environment, training = blocks("An environment of your own", "python")
+    (folder / "corridor.py").write_text(environment)
     paths = os.pathsep.join([str(ROOT), str(folder)])
     done = subprocess.run(
         [sys.executable, "-c", training], capture_output=True, text=True, check=False,

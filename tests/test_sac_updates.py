@@ -40,7 +40,8 @@ BATCH, WEIGHT = drawn()
 def built(algorithm, **changes):
     config = prl.default_config(algorithm).replace(env=ENV, hidden_sizes=(16, 16), **changes)
     _, agent, _ = prl.build(config)
-    one, other = (agent.init(jax.random.key(k), BATCH.obs) for k in (4, 5))
+    init = jax.jit(agent.init)
+    one, other = (init(jax.random.key(k), BATCH.obs) for k in (4, 5))
     return agent, one, other
 
 
@@ -55,7 +56,7 @@ def backup(following):
 
 def regression(predict, params, target):
     """The gradient of the mean of weight (prediction - target)^2 / 2, as one vector."""
-    found, back = jax.vjp(predict, params)
+    found, back = jax.vjp(jax.jit(predict), params)
     return flat(back(WEIGHT * (found - target) / SIZE)[0])
 
 
@@ -92,7 +93,7 @@ def test_one_update_of_td3():
         first = critics.apply(late.critic.params, BATCH.obs, actor.apply(params, BATCH.obs))[0]
         return -first.mean()
 
-    expected = flat(jax.grad(objective)(state.actor.params))
+    expected = flat(jax.jit(jax.grad(objective))(state.actor.params))
     np.testing.assert_allclose(adam_gradient(late.actor.opt_state), expected, **CLOSE)
     online = (late.actor.params, late.critic.params)
     targets = (state.target_actor_params, state.target_critic_params)
@@ -163,7 +164,7 @@ def test_one_update_of_crossq():
         variables = {**state.critic_stats, "params": params}
         return critics.apply(variables, *both, mutable=["batch_stats"])
 
-    q, back, stats = jax.vjp(predict, state.critic.params, has_aux=True)
+    q, back, stats = jax.vjp(jax.jit(predict), state.critic.params, has_aux=True)
     chex.assert_trees_all_close(after.critic_stats, stats, rtol=1e-5)
     target = backup(q[:, SIZE:].min(0) - alpha * next_log_prob)
     errors = jnp.concatenate([WEIGHT * (q[:, :SIZE] - target) / SIZE, jnp.zeros((2, SIZE))], 1)
@@ -178,7 +179,7 @@ def test_one_update_of_crossq():
         q = critics.apply(variables, BATCH.obs, action)
         return (alpha * log_prob - q.min(0)).mean(), log_prob.mean()
 
-    (_, log_prob), grads = jax.value_and_grad(objective, has_aux=True)(state.actor.params)
+    (_, log_prob), grads = jax.jit(jax.value_and_grad(objective, has_aux=True))(state.actor.params)
     np.testing.assert_allclose(adam_gradient(after.actor.opt_state, 0.5), flat(grads), **CLOSE)
     moment = next(x for x in jax.tree.leaves(after.log_alpha.opt_state) if x.dtype == jnp.float32)
     np.testing.assert_allclose(moment / 0.1, -alpha * (log_prob + entropy), rtol=1e-4)
@@ -212,7 +213,7 @@ def test_droq_applies_dropout_to_targets_predictions_and_actor():
         q = critics.apply(after.critic.params, BATCH.obs, action, rngs=dropped[2])
         return (0.4 * log_prob - q.mean(0)).mean()
 
-    expected = flat(jax.grad(objective)(state.actor.params))
+    expected = flat(jax.jit(jax.grad(objective))(state.actor.params))
     np.testing.assert_allclose(adam_gradient(after.actor.opt_state), expected, **CLOSE)
 
 

@@ -14,10 +14,10 @@ from purejaxrl_sac.agents import continuous_soft_q
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.envs import multigoal
 from purejaxrl_sac.types import Transition
-from tests.probes import CONTINUOUS, GAMMA, Params, Probe, trained
+from tests.probes import CONTINUOUS, GAMMA, Params, Probe, learned, trained
 
 
-def descend(key, log_density, shape, steps=3_000, step_size=0.3):
+def descend(key, log_density, shape, steps=1_000, step_size=0.5):
     """Particles drawn from N(0, 3^2) and moved by SVGD."""
     score = jax.vmap(jax.grad(log_density))
 
@@ -107,7 +107,7 @@ def test_the_sampler_approximates_the_energy_based_policy():
     env = Probe(
         lambda sign, time, action: -jnp.square(jnp.abs(action) - 0.5), action_space=CONTINUOUS
     )
-    config, state = trained("continuous_soft_q", env, 3_000, **SMALL)
+    config, state = trained("continuous_soft_q", env, 2_000, **SMALL)
     found = drawn(config, state, [1, 0])
     grid = np.linspace(-1, 1, 2_001)
     density = np.exp(-np.square(np.abs(grid) - 0.5) / ALPHA)
@@ -121,11 +121,9 @@ def test_values_bootstrap_at_time_limits_with_the_entropy():
     """Constant reward 1: Q = (1 + alpha log 2) / (1 - gamma) minus the bonus of the first step."""
     env = Probe(lambda sign, time, action: 1.0, horizon=0, action_space=CONTINUOUS)
     changes = {**SMALL, "env_params": Params(max_steps_in_episode=3)}
-    config, state = trained("continuous_soft_q", env, 3_000, **changes)
-    _, agent, _ = prl.build(config)
+    _, _, metrics = learned("continuous_soft_q", env, 2_000, **changes)
     q = (1 + GAMMA * ALPHA * np.log(2)) / (1 - GAMMA)
-    sample = jax.jit(prl.train)(jax.random.key(0), config)[1]["q"][-100:]
-    np.testing.assert_allclose(sample.mean(), q, rtol=0.07)
+    np.testing.assert_allclose(metrics["q"][-50:].mean(), q, rtol=0.07)
 
 
 def test_multi_goal_is_that_of_its_paper():
