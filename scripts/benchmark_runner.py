@@ -28,10 +28,9 @@ import purejaxrl_sac as prl
 from purejaxrl_sac.experiment.devices import resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.runs import engine, plans
-from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints
+from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints, split_state
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import ConsoleReporter
-from purejaxrl_sac.experiment.runs.lifecycle import split_state
 from scripts import record
 
 CHUNKS = 10  # each the default fiftieth of a run

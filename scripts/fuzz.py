@@ -478,7 +478,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         faults += len(outcomes.faults)
         row = {"kind": kind, "cases": options.cases, "seed": options.seed, **outcomes.counts}
         row |= {"faults": len(outcomes.faults), "seconds": round(time.monotonic() - start)}
-        depends = ["core", "experiment.runs.lifecycle", "cli"]
+        depends = ["core", "experiment.runs.lifecycle", "experiment.runs.loading", "cli"]
         record.append(record_to, record.stamp("fuzz", "cpu", depends) | row)
     return bool(faults)
 

@@ -32,7 +32,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import cli, experiment  # in the server, before it forks
-from purejaxrl_sac.experiment.runs import checkpoint, lifecycle
+from purejaxrl_sac.experiment.runs import checkpoint, lifecycle  # noqa: F401
+from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.tuning import search, sweep  # noqa: F401
 from scripts import record
 
@@ -42,6 +43,7 @@ SMALL = [*TINY, "--num-envs=4", "--rollout-length=4", "--hidden-sizes", "8", "8"
 REPLAY = [*SMALL, "--warmup-steps=48", "--capacity=256", "--batch-size=8"]
 POINTS = ["--grid", "gamma=0.9,0.99", "num-envs=2,4", "--lanes=2", "--fresh-seeds=2"]
 SWEEP = ["--env=chain", "--steps=480", "--seeds=2", "--episodes=4", "--chunks=3", *POINTS]
+RUNS = ("experiment.runs.lifecycle", "experiment.runs.loading")
 WRITES = {
     "checkpoint": ("checkpoints/*tmp*", "best/*tmp*", "*/*/checkpoints/*tmp*"),
     "document": ("summary.json.part", "metrics.jsonl.part", "*/*/summary.json.part"),
@@ -73,7 +75,7 @@ class Case(NamedTuple):
         """What its figures depend on, as for `record.code`."""
         if self.command[0] == "train":
             name = "sac" if ":" in self.command[1] else self.command[1]  # a fork of it
-            return ["experiment.runs.lifecycle", *record.algorithm_modules(name)]
+            return [*RUNS, *record.algorithm_modules(name)]
         kind = "sweep" if self.command[0] == "sweep" else "search"
         return [f"experiment.tuning.{kind}", *record.algorithm_modules("q_learning")]
 
@@ -254,7 +256,7 @@ def result(path: Path) -> dict[str, object]:
         tables = {name: (path / name).read_text() for name in ("table.csv", "seeds.csv")}
         return tables | {run.name: result(run) for run in runs}
     run = experiment.load(path, whole=True, trust=True)
-    rows = lifecycle.RunDirectory(path).read_metrics(run.plan.lanes)
+    rows = RunDirectory(path).read_metrics(run.plan.lanes)
     numbers: dict[str, object] = {
         "rows": [{k: x for k, x in row.items() if k != "seconds"} for row in rows.rows],
         "lost rows": rows.lost,

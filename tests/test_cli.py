@@ -110,9 +110,9 @@ def test_eval_evaluates_every_seed(flags, run, capsys):
 
 
 def test_eval_leaves_diverged_seeds_out_and_names_them(run, capsys, monkeypatch):
-    from purejaxrl_sac.experiment.runs import lifecycle
+    from purejaxrl_sac.experiment.runs import loading
 
-    monkeypatch.setattr(lifecycle.Run, "failed", np.array([True, False]))
+    monkeypatch.setattr(loading.Run, "failed", np.array([True, False]))
     assert cli.main(["eval", str(run), "--episodes=2", "--json"]) == 0
     assert [x is None for x in json.loads(capsys.readouterr().out)["returns"]] == [True, False]
     assert cli.main(["eval", str(run), "--episodes=2"]) == 0

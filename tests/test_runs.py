@@ -24,15 +24,11 @@ from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.errors import DamagedError, RunError, RunWarning, StoppedError
 from purejaxrl_sac.experiment.pictures import compare, exact, plot, render
 from purejaxrl_sac.experiment.runs import engine, files, names, plans, record
-from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints
+from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints, join_state, split_state
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import Reporter
-from purejaxrl_sac.experiment.runs.lifecycle import (
-    failures_as_run_errors,
-    is_best,
-    join_state,
-    split_state,
-)
+from purejaxrl_sac.experiment.runs.interruptions import failures_as_run_errors
+from purejaxrl_sac.experiment.runs.training import is_best
 from purejaxrl_sac.train import TOTALS
 from purejaxrl_sac.types import TrainState
 from scripts import kill_test

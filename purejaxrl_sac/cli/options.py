@@ -253,7 +253,7 @@ class CodeOptions:
     """Its curriculum again, file.py:name or module:name."""
 
     def code(self) -> dict[str, Any]:
-        """Arguments of `lifecycle.load`, `lifecycle.resume` and `sweep.resume`."""
+        """Arguments of `loading.load`, `lifecycle.resume` and `sweep.resume`."""
         return {
             "trust": self.trust,
             "algorithm": self.algorithm,

@@ -24,13 +24,14 @@ from purejaxrl_sac.experiment.errors import one_line
 def evaluate(options: EvalOptions) -> None:
     """Print the returns of a run's policies in new episodes."""
     from purejaxrl_sac.evaluate import exploring_policy, policy
-    from purejaxrl_sac.experiment.runs import display, lifecycle, plans
+    from purejaxrl_sac.experiment.runs import display, plans
     from purejaxrl_sac.experiment.runs.directory import RunDirectory, lanes_of
+    from purejaxrl_sac.experiment.runs.loading import load
 
     if options.episodes < 1:
         raise ConfigError(f"episodes is {options.episodes}, but must be at least 1")
     devices = options.set_up_devices(lanes_of(RunDirectory.find(options.run).read_document()))
-    run = lifecycle.load(options.run, best=options.best, **options.code())
+    run = load(options.run, best=options.best, **options.code())
     episodes = options.episodes
     choose = {"greedy": policy, "exploring": exploring_policy}[options.policy]
     params = parameter_values(options.env_params) or None
@@ -86,9 +87,10 @@ def plot(options: PlotOptions) -> None:
 def render(options: RenderOptions) -> None:
     """Render an episode."""
     from purejaxrl_sac.experiment.pictures import render
-    from purejaxrl_sac.experiment.runs import lifecycle, plans
+    from purejaxrl_sac.experiment.runs import plans
+    from purejaxrl_sac.experiment.runs.loading import load
 
-    run = lifecycle.load(options.run, best=options.best, **options.code())
+    run = load(options.run, best=options.best, **options.code())
     out = options.out or run.path / f"episode-{time.strftime('%Y%m%d-%H%M%S')}.gif"
     key = plans.key_from_seed(options.seed)
     render.episode(key, run.config, run.seed_state(options.seed_index), out)
@@ -98,9 +100,9 @@ def render(options: RenderOptions) -> None:
 def export(options: ExportOptions) -> None:
     """Export a policy that runs without this package."""
     from purejaxrl_sac.experiment.export import export_policy
-    from purejaxrl_sac.experiment.runs import lifecycle
+    from purejaxrl_sac.experiment.runs.loading import load
 
-    run = lifecycle.load(options.run, best=options.best, **options.code())
+    run = load(options.run, best=options.best, **options.code())
     out = options.out or run.path / f"policy-{options.seed_index}"
     export_policy(run.config, run.seed_state(options.seed_index), out)
     print(f"written to {one_line(out)}: python {one_line(out / 'load.py')}")

@@ -37,13 +37,17 @@ if TYPE_CHECKING:  # what an editor follows; at run time, `__getattr__`
         display,
         engine,
         files,
+        interruptions,
         lifecycle,
+        loading,
         loggers,
         measures,
         plans,
         record,
+        training,
     )
-    from purejaxrl_sac.experiment.runs.lifecycle import Run, load, resume, run
+    from purejaxrl_sac.experiment.runs.lifecycle import resume, run
+    from purejaxrl_sac.experiment.runs.loading import Run, load
     from purejaxrl_sac.experiment.tuning import journal, points, search, sensitivity, sweep
 
 WINGS = {
@@ -56,11 +60,14 @@ WINGS = {
         "display",
         "engine",
         "files",
+        "interruptions",
         "lifecycle",
+        "loading",
         "loggers",
         "measures",
         "plans",
         "record",
+        "training",
     ),
     "devices.": ("cluster", "mesh", "processes", "resources"),
     "tuning.": ("journal", "points", "search", "sensitivity", "sweep"),
@@ -77,6 +84,7 @@ WINGS = {
     ),
 }
 MODULES = {name: f"{wing}{name}" for wing, names in WINGS.items() for name in names}
+FUNCTIONS = {"Run": "loading", "load": "loading", "resume": "lifecycle", "run": "lifecycle"}
 
 __all__ = [
     "Run",
@@ -93,10 +101,12 @@ __all__ = [
     "exact",
     "export",
     "files",
+    "interruptions",
     "journal",
     "layout",
     "lifecycle",
     "load",
+    "loading",
     "loggers",
     "measures",
     "mesh",
@@ -115,13 +125,14 @@ __all__ = [
     "sensitivity",
     "statistics",
     "sweep",
+    "training",
     "value_maps",
 ]
 
 
 def __getattr__(name: str) -> object:  # importing them costs seconds
-    if name in ("Run", "load", "resume", "run"):
-        return getattr(importlib.import_module(f"{__name__}.runs.lifecycle"), name)
+    if name in FUNCTIONS:
+        return getattr(importlib.import_module(f"{__name__}.runs.{FUNCTIONS[name]}"), name)
     if name in MODULES:
         return importlib.import_module(f"{__name__}.{MODULES[name]}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,10 +19,10 @@ import orbax.checkpoint as ocp
 
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.devices import processes
-from purejaxrl_sac.experiment.devices.mesh import data_to_keys, keys_to_data
+from purejaxrl_sac.experiment.devices.mesh import data_to_keys, keys_to_data, policy_state
 from purejaxrl_sac.experiment.errors import DamagedError
 from purejaxrl_sac.experiment.runs import files
-from purejaxrl_sac.types import PyTree
+from purejaxrl_sac.types import PyTree, TrainState
 
 MAX_FILES = 200  # in a checkpoint, more than there are
 SEAL = "crc32.json"  # in the directory of a checkpoint
@@ -37,6 +37,16 @@ for _name in ("absl", "asyncio"):  # orbax logs what it also raises, from its ow
     logging.getLogger(_name).addFilter(
         lambda record: "orbax" not in f"{record.pathname} {record.getMessage()}"
     )
+
+
+def split_state(state: TrainState) -> Parts:
+    """A state in two parts: what policies depend on, and environments with memory."""
+    return {"policy": policy_state(state), "rest": (state.env, state.memory)}
+
+
+def join_state(policy: TrainState, rest: tuple[PyTree, PyTree]) -> TrainState:
+    """The inverse of `split_state`."""
+    return policy._replace(env=rest[0], memory=rest[1])
 
 
 def checksum(tree: PyTree, lanes: int) -> int:

@@ -25,6 +25,7 @@ from purejaxrl_sac.experiment.pictures import plot
 from purejaxrl_sac.experiment.runs import datasets, display, files, lifecycle, plans, record
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import Reporter
+from purejaxrl_sac.experiment.runs.interruptions import failures_as_run_errors
 from purejaxrl_sac.experiment.runs.measures import (
     Measure,
     Measures,
@@ -273,7 +274,7 @@ def resume(
 
     Args:
         config, algorithm, env, wrappers, curriculum, trust: code that files cannot store, as for
-            `lifecycle.load`.
+            `loading.load`.
         measure: the measures of the sweep, unless they are trusted.
         options: see `train_remaining`.
 
@@ -370,7 +371,7 @@ def train_remaining(
         options["measure"] = measure
     processes.check_equal(repr((str(path), _document(sweep, measure), max_lanes, devices)))
     processes.on_first(RunDirectory(path).check_links)
-    with lifecycle.failures_as_run_errors(RunDirectory(path)):
+    with failures_as_run_errors(RunDirectory(path)):
         try:
             _train_batches(path, sweep, engine, max_lanes, **options)
             scores = read_scores(path, sweep)

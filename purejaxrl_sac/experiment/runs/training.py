@@ -1,0 +1,183 @@
+"""Trains the remainder of a run: chunk by chunk, then the final evaluation, then the results."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from purejaxrl_sac.experiment.devices import processes, resources
+from purejaxrl_sac.experiment.devices.mesh import fill, policy_state, trim
+from purejaxrl_sac.experiment.errors import InsufficientMemoryError, StoppedError, reason
+from purejaxrl_sac.experiment.runs import display, engine, plans
+from purejaxrl_sac.experiment.runs.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    join_state,
+    split_state,
+)
+from purejaxrl_sac.experiment.runs.directory import RunDirectory, device_name, to_list
+from purejaxrl_sac.experiment.runs.display import Reporter
+from purejaxrl_sac.experiment.runs.interruptions import recorded_signals, stopping_at_once
+from purejaxrl_sac.experiment.runs.loading import Run
+from purejaxrl_sac.experiment.runs.loggers import LoggerFactory, Logs
+from purejaxrl_sac.experiment.runs.measures import Measures
+from purejaxrl_sac.experiment.runs.plans import Plan, Progress, Result
+from purejaxrl_sac.experiment.statistics import iqm
+from purejaxrl_sac.types import TrainState
+
+
+def train(
+    directory: RunDirectory,
+    plan: Plan,
+    mesh: Mesh,
+    checkpoint: Checkpoint | None,
+    *,
+    checkpoint_minutes: float,
+    keep: int,
+    loggers: Sequence[LoggerFactory],
+    measures: Measures,
+    reporter: Reporter,
+    before_training: Callable[[], None] = lambda: None,
+) -> Run:
+    """Trains from a checkpoint, or from the start, to the end of the plan.
+
+    Args:
+        before_training: called in the first process after all checks, before files are changed.
+    """
+    steps = checkpoint[0] if checkpoint else plan.steps(0)
+    first = processes.is_first()
+    makers = loggers if first else ()
+    with contextlib.closing(Logs(directory.path, steps, makers, reporter)) as logs:
+        history = directory.history(plan, steps) if checkpoint else []
+        reporter.on_start(plan, plans.title(plan.config), device_name(mesh))
+        if note := plans.rounding_note(plan.config):
+            reporter.message(note)
+        done = steps // plan.config.steps_per_iteration - plan.config.warmup_iterations
+        programs = engine.compile_run(plan, done, mesh, evaluated=True, meanwhile=_import_pictures)
+        held = sum(resources.state_bytes(plan, mesh).values()) if checkpoint else 0
+        resources.check_programs(programs, held)
+        processes.on_first(before_training)
+        reporter.on_compiled(programs.seconds)
+        if checkpoint:
+            state = fill(join_state(**checkpoint[1]), plan.lanes, mesh)
+        else:
+            state = engine.initial_state(plan, programs)
+        with (
+            recorded_signals() as interrupts,
+            reporter.live,
+            contextlib.closing(Checkpoints(directory.checkpoints, keep)) as checkpoints,
+            contextlib.closing(Checkpoints(directory.best, keep=1)) as best,
+        ):
+            saved = time.monotonic()
+            last = history[-1] if history else None
+            after = steps if checkpoint else 0
+            for state, progress in engine.run_chunks(plan, programs, state, last):  # noqa: B020
+                progress = measures.add(progress, state)  # noqa: PLW2901
+                if first:
+                    directory.append(progress, after)
+                after = progress.steps
+                if is_best(progress, history) and progress.steps not in best.steps():
+                    best.save(progress.steps, plan.lanes, policy=policy_state(state))
+                history.append(_copied(progress))
+                logs.write(progress, state)
+                reporter.on_chunk(progress)
+                due = time.monotonic() - saved >= 60 * checkpoint_minutes
+                due, stop = processes.any_of(due, interrupts.received is not None)
+                if due or stop or progress.steps == plan.total:
+                    if first:
+                        directory.sync()
+                    best.wait()  # so that no checkpoint is ahead of the best policy
+                    checkpoints.save(progress.steps, plan.lanes, **split_state(state))
+                    saved = time.monotonic()
+                if stop:
+                    checkpoints.wait()
+                    number = interrupts.received or signal.SIGTERM  # another process received it
+                    trained = progress.steps == plan.total
+                    raise StoppedError(directory.path, progress.steps, number, trained)
+        with stopping_at_once(directory.path, plan.total):
+            evaluation = _evaluate(directory, plan, state, programs, reporter)
+            state = trim(state, plan.lanes, mesh)
+            result = Result(state, history, evaluation, programs.seconds, history[-1].seconds)
+            processes.on_first(lambda: _write_results(directory, plan, result, mesh, reporter))
+        summary = directory.read_summary()
+        return Run(directory.path, plan, plan.total, state, directory.columns(), summary)
+
+
+def is_best(progress: Progress, history: Sequence[Progress]) -> bool:
+    """Whether the IQM of greedy returns exceeds that of all previous evaluations.
+
+    All are over the seeds that have not diverged so far.
+    """
+    if "greedy_return" not in progress.evaluation:
+        return False
+
+    def score(evaluated: Progress) -> float:
+        return float(iqm(evaluated.evaluation["greedy_return"][~progress.failed]))
+
+    scores = [score(evaluated) for evaluated in history if evaluated.evaluation]
+    latest = score(progress)
+    return math.isfinite(latest) and all(not math.isfinite(x) or latest > x for x in scores)
+
+
+def _copied(progress: Progress) -> Progress:
+    """The progress in arrays of its own: views would keep buffers of every chunk alive."""
+    return jax.tree.map(lambda x: np.array(x) if isinstance(x, np.ndarray) else x, progress)
+
+
+def _evaluate(
+    directory: RunDirectory,
+    plan: Plan,
+    state: TrainState,
+    programs: engine.Programs,
+    reporter: Reporter,
+) -> np.ndarray | None:
+    """As `engine.final_evaluation`; None, with a warning, where memory is insufficient."""
+    try:
+        resources.check_final_evaluation(plan, programs)
+        return engine.final_evaluation(plan, state, programs)
+    except (InsufficientMemoryError, MemoryError, jax.errors.JaxRuntimeError) as error:
+        checked = isinstance(error, InsufficientMemoryError)  # by all processes
+        if not checked and not processes.is_single():
+            raise
+        reporter.warning(
+            f"the final evaluation failed ({reason(error)}): run purejaxrl-sac eval"
+            f" {directory.path} with fewer --episodes than {plan.episodes:,}"
+        )
+        return None
+
+
+def _import_pictures() -> None:
+    """Imports what takes a second and is needed only after training."""
+    import purejaxrl_sac.experiment.pictures.run_figures  # noqa: F401
+
+
+def _write_results(
+    directory: RunDirectory, plan: Plan, result: Result, mesh: Mesh, reporter: Reporter
+) -> None:
+    """Writes pictures and, last, the summary, which marks the run as finished."""
+    from purejaxrl_sac.experiment.pictures import run_figures
+
+    figures = display.summary(plan.config, result)
+    if not plan.variants:  # pictures aggregate over seeds of one configuration
+        figures |= run_figures.write_figures(directory.path, plan, result, reporter.warning)
+    last = result.history[-1]
+    failed = {str(seed): int(step) for seed, step in enumerate(last.failed_step) if step >= 0}
+    greedy_returns = None
+    if result.evaluation is not None:
+        greedy_returns = to_list(np.where(last.failed, np.nan, result.evaluation.mean(1)))
+    document = {
+        "figures": figures,
+        "steps": last.steps,
+        "failed_step": failed,
+        "greedy_returns": greedy_returns,
+        "device": device_name(mesh),
+    }
+    directory.write_summary(document)
+    reporter.on_finished(plans.title(plan.config), figures, directory.path)
