@@ -12,7 +12,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac.experiment.devices import cluster
 from purejaxrl_sac.experiment.devices.mesh import cores
 from purejaxrl_sac.experiment.runs.display import Reporter
-from purejaxrl_sac.experiment.tuning import points, sweep
+from purejaxrl_sac.experiment.tuning import points, sweep, sweep_plan
 
 ray = pytest.importorskip("ray")
 RATES = points.grid(learning_rate=[0.1, 0.3, 0.5, 0.9])
@@ -69,8 +69,8 @@ def test_the_batch_of_a_killed_worker_is_resumed_in_another(how, two_workers, tm
 
 @pytest.mark.slow
 def test_errors_of_workers_are_raised_here(two_workers, tmp_path):
-    made = sweep.plan(CONFIG, RATES, seeds=2)
-    sweep.create(tmp_path / "sweep", made)
+    made = sweep_plan.plan(CONFIG, RATES, seeds=2)
+    sweep_plan.create(tmp_path / "sweep", made)
     with pytest.raises(
         prl.ConfigError, match=f"devices is 99, but must be between 1 and {min(1, cores())}"
     ):

@@ -22,7 +22,7 @@ from purejaxrl_sac.experiment.errors import RunWarning, one_line
 from purejaxrl_sac.experiment.pictures import compare
 from purejaxrl_sac.experiment.runs import display, engine, files, plans, record
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
-from purejaxrl_sac.experiment.tuning import points, search, sweep
+from purejaxrl_sac.experiment.tuning import points, search, sweep_plan
 from scripts import fuzz
 from tests.conftest import small
 
@@ -300,7 +300,7 @@ def test_sweeps_and_processes_check_their_counts():
     with pytest.raises(ConfigError, match="join_timeout is 10000000000, but must be between"):
         processes.join(timeout=10**10)
     with pytest.raises(ConfigError, match="fresh_seeds is -1, but must be zero or more"):
-        sweep.plan(small("dqn"), [{"gamma": 0.9}], fresh_seeds=-1)
+        sweep_plan.plan(small("dqn"), [{"gamma": 0.9}], fresh_seeds=-1)
 
 
 def test_an_evaluation_is_checked_before_it_is_compiled():

@@ -18,7 +18,14 @@ from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.experiment.devices import resources
 from purejaxrl_sac.experiment.errors import InsufficientMemoryError, StoppedError
 from purejaxrl_sac.experiment.runs import engine, files, plans
-from purejaxrl_sac.experiment.tuning import points, sensitivity, sweep
+from purejaxrl_sac.experiment.tuning import (
+    batches,
+    points,
+    sensitivity,
+    sweep,
+    sweep_plan,
+    sweep_results,
+)
 from tests.conftest import small
 from tests.test_runs import TINY, Recorder
 
@@ -45,10 +52,10 @@ def test_points_are_converted_and_grouped_by_program():
     found = points.check_points(config, texts[::2] + texts[1::2] + texts[:1])
     assert [point["num_envs"] for point in found] == [3, 3, 4, 4]
     assert found[0] == {"num_envs": 3, "target_period": 5, "hidden_sizes": (8, 8)}
-    planned = sweep.plan(config, found, seeds=2)
+    planned = sweep_plan.plan(config, found, seeds=2)
     assert list(planned.programs()) == [range(0, 2), range(2, 4)]
     assert (
-        sweep.compilation_note(planned)
+        sweep_plan.compilation_note(planned)
         == "hidden_sizes and num_envs cannot vary within a program: 2 programs are compiled"
     )
 
@@ -124,11 +131,11 @@ def test_a_stopped_sweep_is_resumed_with_equal_results(whole, tmp_path):
     reporter = Recorder(stop_after=2)  # in the first batch
     with pytest.raises(StoppedError, match=r"sweep stopped"):
         sweep.run(TINY, RATES, out=path, max_lanes=4, reporter=lambda: reporter, **SHORT)
-    assert sweep.describe(path)["points"] == "0 of 3 trained"
+    assert sweep_results.describe(path)["points"] == "0 of 3 trained"
     reporter.stop_after += 2  # in the second one
     with pytest.raises(StoppedError):
         sweep.resume(path, max_lanes=4, reporter=lambda: reporter)
-    assert sweep.describe(path)["points"] == "2 of 3 trained"
+    assert sweep_results.describe(path)["points"] == "2 of 3 trained"
     found = sweep.resume(path, max_lanes=2)
     np.testing.assert_array_equal(found.scores, whole.scores)
     np.testing.assert_array_equal(found.fresh, whole.fresh)
@@ -137,19 +144,19 @@ def test_a_stopped_sweep_is_resumed_with_equal_results(whole, tmp_path):
 
 def test_batches_fit_into_memory(tmp_path, monkeypatch):
     config = small("dqn")
-    planned = sweep.plan(config, points.grid(tau=list(np.linspace(0.1, 1, 10))), seeds=2)
+    planned = sweep_plan.plan(config, points.grid(tau=list(np.linspace(0.1, 1, 10))), seeds=2)
     plan = plans.plan(config, 2)
     one = sum(resources.state_bytes(plan, engine.mesh_for(2)).values())
     monkeypatch.setattr(resources, "available", lambda: int(4.1 * one / resources.SWEEP_FRACTION))
-    sizes = [len(batch.variants["tau"]) for batch in sweep.batches(tmp_path, planned)]
+    sizes = [len(batch.variants["tau"]) for batch in batches.divide(tmp_path, planned)]
     assert sizes == [4, 3, 3] or sizes == [4, 4, 2]
     (tmp_path / "batches" / "00002-00004").mkdir(parents=True)  # written on another machine
-    found = [batch.variants["tau"] for batch in sweep.batches(tmp_path, planned)]
+    found = [batch.variants["tau"] for batch in batches.divide(tmp_path, planned)]
     assert [len(taus) for taus in found] == [2, 3, 3, 2]
     assert list(itertools.chain(*found)) == [point["tau"] for point in planned.points]
     monkeypatch.setattr(resources, "available", lambda: one - 1)
     with pytest.raises(ConfigError, match="are free: lower"):
-        sweep.batches(tmp_path, planned)
+        batches.divide(tmp_path, planned)
 
 
 def test_batches_are_halved_if_programs_need_more_memory_than_states(whole, tmp_path, monkeypatch):
@@ -170,7 +177,7 @@ def test_batches_are_halved_if_programs_need_more_memory_than_states(whole, tmp_
 def test_a_configuration_that_json_cannot_restore_is_passed_on():
     """An environment object is written as its name, which another environment may have."""
     config = TINY.replace(env=Tabular(mdp.chain(4), "chain", max_steps=100))
-    assert sweep._custom_config(config) is config and sweep._custom_config(TINY) is None
+    assert batches._custom_config(config) is config and batches._custom_config(TINY) is None
 
 
 def test_a_stop_can_be_pickled():
@@ -180,10 +187,10 @@ def test_a_stop_can_be_pickled():
 
 def test_the_best_point_is_one_with_the_fewest_diverged_seeds():
     nan = np.nan
-    assert sweep.best_point(np.array([[1.0, 2], [9, nan], [3, 4]])) == 2
-    assert sweep.best_point(np.array([[nan, nan], [1, nan]])) == 1
-    assert sweep.best_point(np.full((2, 2), nan)) is None
-    statistics = sweep.score_statistics(np.array([1.0, nan, 3]))
+    assert sweep_results.best_point(np.array([[1.0, 2], [9, nan], [3, 4]])) == 2
+    assert sweep_results.best_point(np.array([[nan, nan], [1, nan]])) == 1
+    assert sweep_results.best_point(np.full((2, 2), nan)) is None
+    statistics = sweep_results.score_statistics(np.array([1.0, nan, 3]))
     assert statistics["failed"] == 1 and statistics["mean"] == 2 and statistics["worst"] == 1
 
 
@@ -332,7 +339,7 @@ def test_a_sweep_measures_every_point(measured, whole):
     rows = read_csv(path / "seeds.csv")
     assert [float(row["visited"]) for row in rows] == measured.measures["visited"].ravel().tolist()
     for i, row in enumerate(read_csv(path / "table.csv")):
-        expected = sweep.score_statistics(measured.measures["visited"][i])
+        expected = sweep_results.score_statistics(measured.measures["visited"][i])
         assert [float(row[f"visited_{x}"]) for x in ("iqm", "low", "high")] == [
             expected[x] for x in ("iqm", "low", "high")
         ]
@@ -382,7 +389,7 @@ def test_a_measure_without_its_last_row_is_missing(measured, tmp_path):
     rows = path / "batches" / "00000-00001" / "metrics.jsonl"
     rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:-1]))
     with pytest.warns(UserWarning, match="are missing"):
-        found = sweep.read_measure(path, measured.sweep, "visited")
+        found = sweep_results.read_measure(path, measured.sweep, "visited")
     assert np.isnan(found[:2]).all() and (found[2] == measured.measures["visited"][2]).all()
 
 

@@ -18,7 +18,7 @@ from purejaxrl_sac.config import Config
 
 if TYPE_CHECKING:
     from purejaxrl_sac.experiment.runs.display import Reporter
-    from purejaxrl_sac.experiment.tuning.sweep import Sweep
+    from purejaxrl_sac.experiment.tuning.sweep_plan import Sweep
 
 Normalization = Literal["observations", "rewards"]
 RunPath = Annotated[Path, tyro.conf.Positional]

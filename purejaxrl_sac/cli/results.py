@@ -112,10 +112,10 @@ def info(options: InfoOptions) -> None:
     """Print the configuration and status of a run or a sweep, from its files alone."""
     from purejaxrl_sac.experiment.runs import display, files
     from purejaxrl_sac.experiment.runs.directory import RunDirectory
-    from purejaxrl_sac.experiment.tuning import sweep
+    from purejaxrl_sac.experiment.tuning import sweep_results
 
     if files.exists(options.run / "sweep.json"):
-        rows = sweep.describe(options.run)
+        rows = sweep_results.describe(options.run)
     else:
         rows = RunDirectory.find(options.run).describe()
     Console().print(display.table(str(options.run), rows))

@@ -22,7 +22,8 @@ from purejaxrl_sac.config import ConfigError
 
 if TYPE_CHECKING:
     from purejaxrl_sac.experiment.tuning.points import Point, Scale
-    from purejaxrl_sac.experiment.tuning.sweep import Sweep, SweepResult
+    from purejaxrl_sac.experiment.tuning.sweep_plan import Sweep
+    from purejaxrl_sac.experiment.tuning.sweep_results import SweepResult
 
 
 def train(options: TrainOptions) -> None:
@@ -91,6 +92,7 @@ def output_directory(options: TrainOptions | SweepOptions, prefix: str = "") -> 
 def sweep(options: SweepOptions) -> None:
     """Train every point of a sweep, and write tables and figures."""
     from purejaxrl_sac.experiment.tuning import sweep as sweeps
+    from purejaxrl_sac.experiment.tuning import sweep_plan
 
     planned = {
         name: getattr(options, name)
@@ -99,7 +101,7 @@ def sweep(options: SweepOptions) -> None:
     points = requested_points(options)
     # before the plan, which makes JAX initialise its devices
     arguments = options.running.run_arguments(len(points) * options.seeds)
-    plan = sweeps.plan(options.config, points, **planned)
+    plan = sweep_plan.plan(options.config, points, **planned)
     out = output_directory(options, "sweep-")
     arguments |= options.running.engine_arguments(plan)
     arguments["measure"] = measures(options.measure)
@@ -133,9 +135,9 @@ def requested_points(options: SweepOptions) -> list[Point]:
 
 def print_compilation_note(options: RunOptions, plan: Sweep) -> None:
     """Print which hyperparameters need several programs."""
-    from purejaxrl_sac.experiment.tuning import sweep as sweeps
+    from purejaxrl_sac.experiment.tuning import sweep_plan
 
-    if (note := sweeps.compilation_note(plan)) and not (options.json or options.quiet):
+    if (note := sweep_plan.compilation_note(plan)) and not (options.json or options.quiet):
         Console().print(note, soft_wrap=True)
 
 
@@ -143,9 +145,9 @@ def print_result(options: RunOptions, result: SweepResult) -> None:
     """Print the table of a finished sweep."""
     from purejaxrl_sac.experiment.devices import processes
     from purejaxrl_sac.experiment.runs import display, plans
-    from purejaxrl_sac.experiment.tuning import sweep as sweeps
+    from purejaxrl_sac.experiment.tuning import sweep_results
 
-    figures = sweeps.summary_rows(result)
+    figures = sweep_results.summary_rows(result)
     if not processes.is_first():
         return
     if options.json:
@@ -179,15 +181,16 @@ def resume(options: ResumeOptions) -> None:
     from purejaxrl_sac.experiment.runs import files, lifecycle, record
     from purejaxrl_sac.experiment.runs.directory import RunDirectory, lanes_of
     from purejaxrl_sac.experiment.tuning import sweep as sweeps
+    from purejaxrl_sac.experiment.tuning import sweep_plan
 
     if files.exists(options.run / "sweep.json"):
         if options.steps is not None:
             raise ConfigError("a sweep cannot be extended: resume it without --steps")
-        plan = sweeps.read(options.run, record.Given(**options.code()))
+        plan = sweep_plan.read(options.run, record.Given(**options.code()))
         arguments = options.run_arguments(len(plan.points) * plan.seeds)
         arguments |= options.engine_arguments(plan)
         given = measures(options.measure) or None
-        arguments["measure"] = sweeps.read_measures(options.run, given, options.trust)
+        arguments["measure"] = sweep_plan.read_measures(options.run, given, options.trust)
         print_compilation_note(options, plan)
         arguments["any_version"] = options.any_version
         print_result(options, sweeps.train_remaining(options.run, plan, **arguments))

@@ -48,7 +48,16 @@ if TYPE_CHECKING:  # what an editor follows; at run time, `__getattr__`
     )
     from purejaxrl_sac.experiment.runs.lifecycle import resume, run
     from purejaxrl_sac.experiment.runs.loading import Run, load
-    from purejaxrl_sac.experiment.tuning import journal, points, search, sensitivity, sweep
+    from purejaxrl_sac.experiment.tuning import (
+        batches,
+        journal,
+        points,
+        search,
+        sensitivity,
+        sweep,
+        sweep_plan,
+        sweep_results,
+    )
 
 WINGS = {
     "": ("errors", "export", "statistics"),
@@ -70,7 +79,16 @@ WINGS = {
         "training",
     ),
     "devices.": ("cluster", "mesh", "processes", "resources"),
-    "tuning.": ("journal", "points", "search", "sensitivity", "sweep"),
+    "tuning.": (
+        "batches",
+        "journal",
+        "points",
+        "search",
+        "sensitivity",
+        "sweep",
+        "sweep_plan",
+        "sweep_results",
+    ),
     "pictures.": (
         "bands",
         "compare",
@@ -89,6 +107,7 @@ FUNCTIONS = {"Run": "loading", "load": "loading", "resume": "lifecycle", "run": 
 __all__ = [
     "Run",
     "bands",
+    "batches",
     "checkpoint",
     "cluster",
     "compare",
@@ -125,6 +144,8 @@ __all__ = [
     "sensitivity",
     "statistics",
     "sweep",
+    "sweep_plan",
+    "sweep_results",
     "training",
     "value_maps",
 ]

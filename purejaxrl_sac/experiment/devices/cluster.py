@@ -16,7 +16,7 @@ from typing import Any
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.errors import RunError, StoppedError
 from purejaxrl_sac.experiment.runs.display import Reporter
-from purejaxrl_sac.experiment.tuning.sweep import Batch, train_batch
+from purejaxrl_sac.experiment.tuning.batches import Batch, train_batch
 
 
 def slots(cpus: int = 1, gpus: float = 0, address: str | None = None) -> int:
@@ -61,7 +61,7 @@ def train_on_ray(
         retries: how often a batch is restarted after its worker was lost or received SIGTERM.
         address: as for `slots`.
         reporter: creates the reporter of this process; workers report nothing.
-        options: of `sweep.train_batch`; `loggers` are left out.
+        options: of `batches.train_batch`; `loggers` are left out.
 
     Raises:
         ConfigError: as for `slots`.

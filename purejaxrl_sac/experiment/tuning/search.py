@@ -27,7 +27,7 @@ from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.engine import Programs
 from purejaxrl_sac.experiment.runs.plans import Plan
 from purejaxrl_sac.experiment.statistics import iqm
-from purejaxrl_sac.experiment.tuning import journal, sweep
+from purejaxrl_sac.experiment.tuning import batches, journal, sweep_results
 from purejaxrl_sac.experiment.tuning.journal import Journal
 from purejaxrl_sac.experiment.tuning.points import (
     Point,
@@ -621,7 +621,7 @@ def _train(
     """
     config, values = at(config, points[0]), variants(config, points)
     if path is not None:
-        batch = sweep.Batch(config, values, {**planned, "chunks": 20}, path)
+        run = batches.Batch(config, values, {**planned, "chunks": 20}, path)
         if (path / "config.json").exists():
             written = RunDirectory(path).read_document()["variants"]
             if written != json.loads(json.dumps(values)):
@@ -629,8 +629,8 @@ def _train(
                     f"{path} has other points than the study suggests: create the study with the"
                     " same seed, or give another directory"
                 )
-        sweep.train_batch(batch, devices=devices)
-        return sweep.lane_scores(path).reshape(len(points), -1)
+        batches.train_batch(run, devices=devices)
+        return sweep_results.lane_scores(path).reshape(len(points), -1)
     plan = plans.plan(parameters.fixed(config), chunks=1, variants=values, **planned)
     resources.check_state(plan, mesh_for(plan.lanes, devices))
     result = engine.train_seeds(plan, devices=devices)

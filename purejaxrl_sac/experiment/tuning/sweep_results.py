@@ -1,0 +1,172 @@
+"""The results of a sweep: scores, statistics, tables and figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.experiment.pictures import plot
+from purejaxrl_sac.experiment.runs import display, files
+from purejaxrl_sac.experiment.runs.directory import RunDirectory
+from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
+from purejaxrl_sac.experiment.tuning import batches
+from purejaxrl_sac.experiment.tuning.sweep_plan import Sweep, read_document
+
+
+class SweepResult(NamedTuple):
+    """The results of a sweep."""
+
+    path: Path
+    sweep: Sweep
+    scores: np.ndarray  # [points, seeds] mean greedy return; nan where the seed diverged
+    best: int | None  # index of the best point; None if every seed diverged
+    fresh: np.ndarray | None  # [fresh_seeds] scores of the best point with fresh seeds
+    measures: dict[str, np.ndarray]  # [points, seeds] at the end of training; nan as for scores
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row per point: of measures, the IQM over seeds and its 95 % interval."""
+        rows = []
+        for i, (point, scores) in enumerate(zip(self.sweep.points, self.scores, strict=True)):
+            row = {"point": i, **point, **score_statistics(scores)}
+            for name, values in self.measures.items():
+                found = score_statistics(values[i])
+                row |= {f"{name}_{x}": found[x] for x in ("iqm", "low", "high")}
+            rows.append(row)
+        return rows
+
+
+def read_scores(path: Path, sweep: Sweep) -> np.ndarray:
+    """Read the scores of all batches, [points, seeds]; nan where a seed diverged."""
+    scores = np.full((len(sweep.points), sweep.seeds), np.nan)
+    for group in batches.existing(path):
+        lanes = lane_scores(batches.path_of(path, group))
+        scores[group.start : group.stop] = lanes.reshape(-1, sweep.seeds)
+    return scores
+
+
+def read_measure(path: Path, sweep: Sweep, name: str) -> np.ndarray:
+    """The values of a measure at the end of all batches, [points, seeds]; nan as for scores."""
+    found = np.full((len(sweep.points), sweep.seeds), np.nan)
+    for group in batches.existing(path):
+        directory = RunDirectory.find(batches.path_of(path, group))
+        summary, columns = directory.read_summary(), directory.columns()
+        if summary is None or columns["steps"][-1:].tolist() != [summary["steps"]]:
+            continue  # its last row is missing
+        lanes = np.array(columns[name][-1], float)
+        lanes[[int(lane) for lane in summary["failed_step"]]] = np.nan
+        found[group.start : group.stop] = lanes.reshape(len(group), sweep.seeds)
+    return found
+
+
+def lane_scores(path: Path) -> np.ndarray:
+    """Greedy returns of a run, [lanes], or training returns where there is no time limit."""
+    directory = RunDirectory.find(path)
+    summary = directory.read_summary()
+    if summary is None:
+        raise ConfigError(f"{path} has not finished: resume the sweep")
+    returns: Any = summary["greedy_returns"]
+    if returns is None and (columns := directory.columns())["steps"].size:
+        returns = plot.forward_fill(columns["episode_return"].T)[:, -1]
+    scores = np.array(returns, float)
+    scores[[int(lane) for lane in summary["failed_step"]]] = np.nan
+    return scores
+
+
+def best_point(scores: np.ndarray) -> int | None:
+    """The point with the highest IQM among those with the fewest diverged seeds.
+
+    Args:
+        scores: [points, seeds], nan where a seed diverged.
+
+    Returns:
+        its index; None if every seed diverged.
+    """
+    diverged = np.isnan(scores).sum(1)
+    if diverged.min() == scores.shape[1]:
+        return None
+    candidates = np.flatnonzero(diverged == diverged.min())
+    return int(max(candidates, key=lambda i: iqm(scores[i][~np.isnan(scores[i])])))
+
+
+def score_statistics(scores: np.ndarray) -> dict[str, Any]:
+    """Statistics of the scores of one point, [seeds]."""
+    known = scores[~np.isnan(scores)]
+    figures: dict[str, Any] = {"seeds": len(scores), "failed": len(scores) - len(known)}
+    names = ("iqm", "low", "high", "mean", "worst", "best")
+    if len(known) == 0:
+        return figures | dict.fromkeys(names, float("nan"))
+    low, high = bootstrap_interval(known)
+    values = (iqm(known), low, high, known.mean(), known.min(), known.max())
+    return figures | dict(zip(names, map(float, values), strict=True))
+
+
+def write(result: SweepResult) -> None:
+    """Write tables, figures and, last, the summary."""
+    from purejaxrl_sac.experiment.tuning import sensitivity
+
+    path, sweep = result.path, result.sweep
+    table = result.table()
+    files.write_csv(path / "table.csv", table)
+    rows = [
+        {"point": i, **point, "seed": seed, "score": score}
+        | {name: values[i, seed] for name, values in result.measures.items()}
+        for i, point in enumerate(sweep.points)
+        for seed, score in enumerate(result.scores[i])
+    ]
+    files.write_csv(path / "seeds.csv", rows)
+    sensitivity.write_figures(sweep.points, result.scores, result.best, path)
+    for name, values in result.measures.items():
+        sensitivity.write_figures(sweep.points, values, result.best, path, name)
+    document: dict[str, Any] = {
+        "points": len(sweep.points),
+        "programs": len(list(sweep.programs())),
+    }
+    if result.best is not None:
+        document["best"] = table[result.best]
+    if result.fresh is not None:
+        document["best_on_fresh_seeds"] = score_statistics(result.fresh)
+    files.write_document(path / "summary.json", document)
+
+
+def summary_rows(result: SweepResult) -> dict[str, str]:
+    """The results as rows of a table."""
+    sweep = result.sweep
+    rows = {
+        "points x seeds": f"{len(sweep.points)} x {sweep.seeds}",
+        "programs": str(len(list(sweep.programs()))),
+    }
+    if result.best is None:
+        return rows | {"best": "every seed of every point diverged"}
+    point = sweep.points[result.best]
+    rows["best"] = ", ".join(f"{name} {format_value(x)}" for name, x in point.items())
+    rows["its score, IQM [95 % interval]"] = display.with_interval(result.scores[result.best])
+    if result.fresh is not None:
+        rows["its score with fresh seeds"] = display.with_interval(result.fresh)
+    return rows
+
+
+def format_value(value: Any) -> str:
+    """A value with at most four significant digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def describe(path: Path) -> dict[str, str]:
+    """The configuration and status of a sweep, from its files alone, as rows of a table."""
+    document = read_document(path)
+    trained = sum(
+        len(group)
+        for group in batches.existing(path)
+        if (batches.path_of(path, group) / "summary.json").exists()
+    )
+    finished = (path / "summary.json").exists()
+    return {
+        "sweep of": ", ".join(document["points"][0]),
+        "algorithm": document["config"]["algorithm"],
+        "environment": document["config"]["env"],
+        "status": "finished" if finished else "not finished: continue with resume",
+        "points": f"{trained} of {len(document['points'])} trained",
+        "seeds per point": str(document["seeds"]),
+    }
