@@ -31,7 +31,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac.config import Config
 from purejaxrl_sac.experiment.devices import mesh, resources
 from purejaxrl_sac.experiment.runs import engine, plans
-from purejaxrl_sac.experiment.tuning import search
+from purejaxrl_sac.experiment.tuning.search import lanes
 from scripts import record
 
 ONE_UPDATE = {"num_envs": 1, "rollout_length": 1, "num_updates": 1, "hidden_sizes": (64, 64)}
@@ -186,7 +186,7 @@ def compaction(options: Options) -> Table:
         took = []
         for _ in range(options.rounds + 1):  # the first call compiles
             start_time = time.perf_counter()
-            jax.block_until_ready(search.take_lanes(state, kept, over, new))
+            jax.block_until_ready(lanes.take_lanes(state, kept, over, new))
             took.append(time.perf_counter() - start_time)
         compacting = statistics.median(took[1:])
         iteration = statistics.median(timed.seconds() for _ in range(options.rounds))

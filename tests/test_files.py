@@ -22,7 +22,8 @@ from purejaxrl_sac.experiment.errors import RunWarning, one_line
 from purejaxrl_sac.experiment.pictures import compare
 from purejaxrl_sac.experiment.runs import display, engine, files, plans, record
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
-from purejaxrl_sac.experiment.tuning import points, search, sweep_plan
+from purejaxrl_sac.experiment.tuning import points, sweep_plan
+from purejaxrl_sac.experiment.tuning.search import lanes
 from scripts import fuzz
 from tests.conftest import small
 
@@ -381,8 +382,8 @@ def test_json_without_a_field_or_with_another_is_refused():
 
 def test_a_diverged_point_is_never_the_best():
     nan = math.nan
-    assert search.highest(np.array([nan, 1.0, math.inf, 3.0, -math.inf])) == 3
-    assert search.highest(np.array([nan, -math.inf])) is None
+    assert lanes.highest(np.array([nan, 1.0, math.inf, 3.0, -math.inf])) == 3
+    assert lanes.highest(np.array([nan, -math.inf])) is None
 
 
 def test_reported_means_leave_diverged_seeds_out():

@@ -12,6 +12,7 @@ from purejaxrl_sac.experiment.devices import mesh, resources
 from purejaxrl_sac.experiment.errors import RunWarning
 from purejaxrl_sac.experiment.runs import engine, plans
 from purejaxrl_sac.experiment.tuning import journal, points, search
+from purejaxrl_sac.experiment.tuning.search import halving, lanes, population
 from purejaxrl_sac.types import TrainState
 from tests.conftest import small
 from tests.test_runs import TINY, same
@@ -21,24 +22,24 @@ RATES = points.grid(learning_rate=[0.0, 0.3, 0.6, 0.9])
 
 
 def test_rungs_end_with_the_run_and_leave_one_point():
-    assert search.rung_ends(270, 27, 3) == [10, 30, 90, 270]
-    assert search.rung_ends(270, 26, 3) == [30, 90, 270]
-    assert search.rung_ends(270, 2, 3) == [270]
-    assert search.rung_ends(270, 27, 3, first=1 / 9) == [30, 90, 270]
-    assert search.rung_ends(270, 27, 3, first=0.2) == [54, 162, 270]
+    assert halving.rung_ends(270, 27, 3) == [10, 30, 90, 270]
+    assert halving.rung_ends(270, 26, 3) == [30, 90, 270]
+    assert halving.rung_ends(270, 2, 3) == [270]
+    assert halving.rung_ends(270, 27, 3, first=1 / 9) == [30, 90, 270]
+    assert halving.rung_ends(270, 27, 3, first=0.2) == [54, 162, 270]
     with pytest.raises(ConfigError, match="first is 0"):
-        search.rung_ends(270, 27, 3, first=0.0)
+        halving.rung_ends(270, 27, 3, first=0.0)
 
 
 def test_the_best_fraction_of_all_seen_scores_survives():
     scores = np.array([1.0, 5, -np.inf, 3, 4, 2])
-    assert search.survivors(scores, scores, 3).tolist() == [1, 4]
-    assert search.survivors(scores, scores, 6).tolist() == [1]
-    none = search.survivors(scores, [*scores, 10, 11, 12, 13], 3)
+    assert halving.survivors(scores, scores, 3).tolist() == [1, 4]
+    assert halving.survivors(scores, scores, 6).tolist() == [1]
+    none = halving.survivors(scores, [*scores, 10, 11, 12, 13], 3)
     assert len(scores[none]) == 0
-    assert search.survivors(scores, [*scores, 4.5, 0, 0], 3).tolist() == [1, 4]
-    assert search.survivors(np.ones(4), np.ones(4), 2).tolist() == [0, 1]
-    assert len(search.survivors(np.full(2, -np.inf), np.full(2, -np.inf), 2)) == 0
+    assert halving.survivors(scores, [*scores, 4.5, 0, 0], 3).tolist() == [1, 4]
+    assert halving.survivors(np.ones(4), np.ones(4), 2).tolist() == [0, 1]
+    assert len(halving.survivors(np.full(2, -np.inf), np.full(2, -np.inf), 2)) == 0
 
 
 def test_lanes_are_gathered_on_the_devices():
@@ -46,7 +47,7 @@ def test_lanes_are_gathered_on_the_devices():
     plan = plans.plan(TINY, 5)
     state = engine.initial_state(plan, engine.compile_run(plan, mesh=two))
     for new in (two, one):
-        taken = search.take_lanes(state, np.array([4, 0, 0]), two, new)
+        taken = lanes.take_lanes(state, np.array([4, 0, 0]), two, new)
         assert len(taken.agent.q) == mesh.padded(3, new) and int(taken.step) == int(state.step)
         expected = jax.tree.map(lambda x: x[np.array([4, 0, 0])] if x.ndim else x, state)
         assert same(mesh.trim(taken, 3, new), expected)
@@ -54,11 +55,11 @@ def test_lanes_are_gathered_on_the_devices():
 
 def test_gathering_lanes_again_does_not_compile_again(caplog):
     two = mesh.mesh_for(4, 2)
-    lanes = mesh.fill({"x": jnp.arange(12.0).reshape(4, 3), "step": jnp.int32(0)}, 4, two)
-    state = TrainState(key=lanes["x"], step=lanes["step"], env=(), agent=(), memory=())
+    four = mesh.fill({"x": jnp.arange(12.0).reshape(4, 3), "step": jnp.int32(0)}, 4, two)
+    state = TrainState(key=four["x"], step=four["step"], env=(), agent=(), memory=())
     with jax.log_compiles():
         for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 1, 1, 1]):
-            search.take_lanes(state, np.array(order), two, two)
+            lanes.take_lanes(state, np.array(order), two, two)
             mesh.fill({"x": jnp.ones((3, 5))}, 3, two)
     messages = [x.getMessage() for x in caplog.records]
     for name in ("_gather", "_complete"):
@@ -167,9 +168,9 @@ def test_later_batches_are_compared_with_earlier_ones():
 def test_exploiting_copies_the_best_and_exploring_stays_in_range():
     scores = jnp.array([3.0, jnp.nan, 1, 9, 8, 5, 4, 2])
     values = {"tau": jnp.linspace(0.1, 0.8, 8)}
-    ranges = search.Ranges({"tau": 0.1}, {"tau": 0.6})
+    ranges = population.Ranges({"tau": 0.1}, {"tau": 0.6})
     key = jax.random.key(0)
-    parents, after = search.exploit_and_explore(key, scores, values, ranges)
+    parents, after = population.exploit_and_explore(key, scores, values, ranges)
     assert (
         parents[3] == 3 and parents[4] == 4 and set(parents[jnp.array([1, 2])].tolist()) <= {3, 4}
     )
@@ -183,16 +184,18 @@ def test_exploiting_copies_the_best_and_exploring_stays_in_range():
             or np.isclose(ratio, 1.25)
             or np.isclose(after["tau"][child], 0.6)
         )
-    again = search.exploit_and_explore(key, scores, values, ranges)
+    again = population.exploit_and_explore(key, scores, values, ranges)
     np.testing.assert_array_equal(again[0], parents)
-    many = [search.exploit_and_explore(k, scores, values, ranges)[1]["tau"][1] for k in keys(20)]
+    many = [
+        population.exploit_and_explore(k, scores, values, ranges)[1]["tau"][1] for k in keys(20)
+    ]
     assert len({float(x) for x in many}) == 4  # two parents, each up or down
 
 
 def test_a_member_without_score_is_never_copied():
     scores = jnp.array([jnp.nan, jnp.nan, 1.0, jnp.nan, jnp.nan, jnp.nan, jnp.nan, jnp.nan])
-    ranges = search.Ranges({}, {})
-    parents, _ = search.exploit_and_explore(jax.random.key(0), scores, {}, ranges, fraction=0.5)
+    ranges = population.Ranges({}, {})
+    parents, _ = population.exploit_and_explore(jax.random.key(0), scores, {}, ranges, fraction=0.5)
     assert (parents[parents != jnp.arange(8)] == 2).all() and (parents == 2).sum() >= 4
 
 
@@ -221,7 +224,7 @@ def test_the_seed_determines_a_population_on_any_number_of_devices():
     )  # a copy does not repeat the random numbers of its parent
 
 
-population = partial(search.population_based_training, low={RATE: 0.0}, high={RATE: 1.0})
+train_population = partial(search.population_based_training, low={RATE: 0.0}, high={RATE: 1.0})
 
 
 @pytest.mark.parametrize(
@@ -241,11 +244,11 @@ population = partial(search.population_based_training, low={RATE: 0.0}, high={RA
             "at least two members",
         ),
         (
-            lambda: population(TINY, RATES, high={RATE: 0.5}),
+            lambda: train_population(TINY, RATES, high={RATE: 0.5}),
             "learning_rate is bounded by 0.0 and 0.5, but points lie outside",
         ),
-        (lambda: population(TINY, RATES, low={RATE: -1.0}), "learning_rate is -1.0"),
-        (lambda: population(TINY, RATES, generations=0), "generations is 0"),
+        (lambda: train_population(TINY, RATES, low={RATE: -1.0}), "learning_rate is -1.0"),
+        (lambda: train_population(TINY, RATES, generations=0), "generations is 0"),
         (lambda: search.successive_halving(TINY, RATES, seeds=4, max_lanes=3), "lanes is 3"),
     ],
 )
@@ -254,7 +257,7 @@ def test_invalid_searches_are_rejected(search_call, message):
         search_call()
 
 
-@pytest.mark.parametrize("search_of", [search.successive_halving, population])
+@pytest.mark.parametrize("search_of", [search.successive_halving, train_population])
 def test_lanes_that_do_not_fit_into_memory_are_rejected(search_of, monkeypatch):
     monkeypatch.setattr(resources, "available", lambda: 1_000)
     with pytest.raises(ConfigError, match="are free: lower"):
