@@ -36,7 +36,7 @@ SCALARS = {"steps": int, "after": int, "seconds": float}  # all other fields of 
 
 
 class Extras(TypedDict, total=False):
-    """Fields of `config.json` that only some runs have."""
+    """Fields of `config.json` and `sweep.json` that only some runs and sweeps have."""
 
     measures: dict[str, str | None]  # name -> its reference; null if it has none
 
@@ -246,10 +246,7 @@ class RunDirectory:
         """
         document = self.read_document()
         try:
-            config = record.config_from_dict(document["config"], given)
-            if "dataset" in document["config"] and config.dataset is None:
-                config = config.replace(dataset=datasets.load(self.dataset))
-                record.check_dataset(config, document["config"], self.dataset)
+            config = record.config_with_dataset(document["config"], given, self.dataset)
         except ConfigError as error:
             raise ConfigError(f"{self.path / 'config.json'}: {error}") from None
         given.check(config, document["config"], self.path)
@@ -413,13 +410,13 @@ class RunDirectory:
 
 def _line(row: dict[str, Any]) -> str:
     """A row of `metrics.jsonl` as text, with its checksum."""
-    return json.dumps({**row, "crc32": files.checksum(row)}) + "\n"
+    return json.dumps(files.sealed(row)) + "\n"
 
 
 def _row(line: str, lanes: int) -> dict[str, Any] | None:
     """The inverse of `_line`; None for a damaged line, or one of another number of lanes."""
-    row = files.parse(line)
-    if row is None or row.pop("crc32", None) != files.checksum(row):
+    row = files.unsealed(line)
+    if row is None:
         return None
     per_lane = {name: x for name, x in row.items() if name not in SCALARS}
     try:

@@ -127,6 +127,17 @@ def checksum(value: object) -> str:
     return f"{zlib.crc32(json.dumps(value, sort_keys=True).encode()):08x}"
 
 
+def sealed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with its checksum."""
+    return {**row, "crc32": checksum(row)}
+
+
+def unsealed(text: str) -> dict[str, Any] | None:
+    """The object that `sealed` returned, from its text; None if that is damaged."""
+    row = parse(text)
+    return None if row is None or row.pop("crc32", None) != checksum(row) else row
+
+
 def checksums(document: Mapping[str, Any]) -> dict[str, str]:
     """The checksum of every field; of an object's fields, as 'config.gamma'."""
     fields: dict[str, Any] = {}

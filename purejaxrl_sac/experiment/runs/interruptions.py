@@ -16,27 +16,21 @@ from purejaxrl_sac.experiment.errors import RunError, StoppedError, reason
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 
 
-class Interrupts:
-    """SIGINT and SIGTERM, so that a run can stop after the current chunk.
+@contextlib.contextmanager
+def recorded_signals() -> Iterator[list[signal.Signals]]:
+    """SIGINT and SIGTERM are recorded, so that a run can stop after the current chunk.
 
     A second SIGINT raises KeyboardInterrupt at once.
     """
+    received: list[signal.Signals] = []
 
-    received: signal.Signals | None = None
-
-    def receive(self, number: int, frame: FrameType | None) -> None:
-        """The handler of both signals."""
-        if self.received and number == signal.SIGINT:
+    def record(number: int, frame: FrameType | None) -> None:
+        if received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = signal.Signals(number)
+        received.append(signal.Signals(number))
 
-
-@contextlib.contextmanager
-def recorded_signals() -> Iterator[Interrupts]:
-    """SIGINT and SIGTERM are recorded."""
-    interrupts = Interrupts()
-    with _handled_by(interrupts.receive):
-        yield interrupts
+    with _handled_by(record):
+        yield received
 
 
 @contextlib.contextmanager
@@ -46,7 +40,6 @@ def stopping_at_once(path: Path, steps: int) -> Iterator[None]:
     Raises:
         StoppedError: one was received.
     """
-
     received = signal.SIGINT
 
     def stop(number: int, frame: FrameType | None) -> None:

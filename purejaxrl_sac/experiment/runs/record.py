@@ -238,10 +238,20 @@ def check_equal(config: Config, written: dict[str, Any], path: Path) -> None:
             )
 
 
-def check_dataset(config: Config, written: dict[str, Any], path: Path) -> None:
-    """Raises ConfigError if a configuration's dataset is not the one written."""
-    if datasets.checksum(cast(Transition, config.dataset)) != written["dataset"]:
-        raise ConfigError(f"{path} is not the dataset that the run was created with: restore it")
+def config_with_dataset(written: dict[str, Any], given: Given, path: Path) -> Config:
+    """As `config_from_dict`, with the dataset of a file if there was one and none is given.
+
+    Raises:
+        ConfigError: as for `config_from_dict`, or the dataset is not the one written.
+    """
+    config = config_from_dict(written, given)
+    if "dataset" in written and config.dataset is None:
+        config = config.replace(dataset=datasets.load(path))
+        if datasets.checksum(cast(Transition, config.dataset)) != written["dataset"]:
+            raise ConfigError(
+                f"{path} is not the dataset that the run was created with: restore it"
+            )
+    return config
 
 
 def settings() -> dict[str, bool | int | str | None]:

@@ -70,7 +70,7 @@ def train(
         else:
             state = engine.initial_state(plan, programs)
         with (
-            recorded_signals() as interrupts,
+            recorded_signals() as received,
             reporter.live,
             contextlib.closing(Checkpoints(directory.checkpoints, keep)) as checkpoints,
             contextlib.closing(Checkpoints(directory.best, keep=1)) as best,
@@ -89,7 +89,7 @@ def train(
                 logs.write(progress, state)
                 reporter.on_chunk(progress)
                 due = time.monotonic() - saved >= 60 * checkpoint_minutes
-                due, stop = processes.any_of(due, interrupts.received is not None)
+                due, stop = processes.any_of(due, bool(received))
                 if due or stop or progress.steps == plan.total:
                     if first:
                         directory.sync()
@@ -98,7 +98,8 @@ def train(
                     saved = time.monotonic()
                 if stop:
                     checkpoints.wait()
-                    number = interrupts.received or signal.SIGTERM  # another process received it
+                    # without one here, another process received it
+                    number = received[-1] if received else signal.SIGTERM
                     trained = progress.steps == plan.total
                     raise StoppedError(directory.path, progress.steps, number, trained)
         with stopping_at_once(directory.path, plan.total):

@@ -63,7 +63,7 @@ class Journal:
             self.checkpoints.wait()
             line = {"step": count, "scores": to_list(scores)}
             with (self.path / "records.jsonl").open("a") as file:
-                file.write(json.dumps({**line, "crc32": files.checksum(line)}) + "\n")
+                file.write(json.dumps(files.sealed(line)) + "\n")
 
     def restore(self, plan: Plan, mesh: Mesh) -> TrainState:
         """The state after the latest step, padded for the devices."""
@@ -79,8 +79,8 @@ class Journal:
         lines = files.read_text(path).split("\n")[:-1] if path.exists() else []
         kept = []
         for line in lines:
-            row = files.parse(line)
-            if row is None or row.pop("crc32", None) != files.checksum(row):
+            row = files.unsealed(line)
+            if row is None:
                 break
             kept.append(line)
             self.records.append(from_list(row["scores"]).astype(np.float32))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict, cast
+from typing import Any, NamedTuple, cast
 
 from purejaxrl_sac.config import Config, ConfigError, whole_number
 from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.experiment.devices import processes
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.runs import datasets, files, plans, record
+from purejaxrl_sac.experiment.runs.directory import Extras
 from purejaxrl_sac.experiment.runs.measures import (
     Measure,
     Measures,
@@ -55,13 +56,7 @@ class Sweep(NamedTuple):
             start = end
 
 
-class SweepExtras(TypedDict, total=False):
-    """Fields of `sweep.json` that only some sweeps have."""
-
-    measures: dict[str, str | None]  # name -> its reference; null if it has none
-
-
-class SweepDocument(SweepExtras):
+class SweepDocument(Extras):
     """`sweep.json`: everything that reproduces the sweep."""
 
     schema: int
@@ -150,10 +145,7 @@ def read(path: Path, given: record.Given = record.NOTHING) -> Sweep:
     if not files.exists(path / "sweep.json"):
         raise ConfigError(f"{path} is not a sweep: it has no sweep.json")
     document = read_document(path)
-    config = record.config_from_dict(document["config"], given)
-    if "dataset" in document["config"] and config.dataset is None:
-        config = config.replace(dataset=datasets.load(path / "dataset.npz"))
-        record.check_dataset(config, document["config"], path / "dataset.npz")
+    config = record.config_with_dataset(document["config"], given, path / "dataset.npz")
     given.check(config, document["config"], path)
     points = [
         {k: tuple(x) if isinstance(x, list) else x for k, x in point.items()}
