@@ -192,6 +192,13 @@ def test_exploiting_copies_the_best_and_exploring_stays_in_range():
     assert len({float(x) for x in many}) == 4  # two parents, each up or down
 
 
+def test_a_population_has_no_gradient_norm_unless_it_is_limited():
+    options = {"low": {RATE: 1e-4}, "high": {RATE: 0.1}, "generations": 2, "episodes": 2}
+    rates = points.grid(learning_rate=[1e-3, 1e-2, 1e-1])
+    found = search.population_based_training(small("dqn"), rates, **options)
+    assert len(found.generations) == 2 and np.isfinite(found.generations[-1].scores).all()
+
+
 def test_a_member_without_score_is_never_copied():
     scores = jnp.array([jnp.nan, jnp.nan, 1.0, jnp.nan, jnp.nan, jnp.nan, jnp.nan, jnp.nan])
     ranges = population.Ranges({}, {})

@@ -165,7 +165,7 @@ def population_based_training(
             scores = steps.scores(i)
             replayed = scores is not None
             if scores is None:
-                config_lanes = _config_lanes(config, values, plan, mesh)
+                config_lanes = _config_lanes(values, plan, mesh)
                 if state is None and i == 0:
                     assert programs.init is not None  # compiled, as nothing has been trained
                     state = programs.init(member_keys(key_members), config_lanes)
@@ -224,11 +224,9 @@ def _check_population(
         validate(config.replace(**{name: bound[name] for name in names}))
 
 
-def _config_lanes(config: Config, values: dict[str, jax.Array], plan: Plan, mesh: Mesh) -> Config:
-    """A configuration with one value per lane, padded for the devices."""
-    padding = (0, padded(plan.lanes, mesh) - plan.lanes)
-    padded_values = {}
-    for name, value in values.items():
-        dtype = np.asarray(plan.variants[name]).dtype
-        padded_values[name] = np.pad(np.asarray(value), padding, mode="edge").astype(dtype)
-    return config.replace(**padded_values)
+def _config_lanes(values: dict[str, jax.Array], plan: Plan, mesh: Mesh) -> Config:
+    """The plan's configuration with one value per lane, padded for the devices."""
+    types = {name: np.asarray(x).dtype for name, x in plan.variants.items()}
+    variants = {name: np.asarray(x, types[name]).tolist() for name, x in values.items()}
+    config, _ = plan._replace(variants=variants).config_lanes(padded(plan.lanes, mesh))
+    return config
