@@ -95,7 +95,7 @@ def test_prioritised_replay_accesses_all_its_memory_by_scatters(seeds):
             assert equation.primitive.name in moves | {"scatter", "scatter-max"}, equation
 
 
-@pytest.mark.parametrize("seeds", (1, 4))
+@pytest.mark.parametrize("seeds", quick((1, 4), 4))
 @pytest.mark.parametrize("algorithm", ("dqn", "per_dqn", "sac"))
 def test_the_compiled_loop_holds_one_copy_of_the_memory(algorithm, seeds):
     config = small(algorithm, capacity=CAPACITY)
