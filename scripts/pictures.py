@@ -200,10 +200,9 @@ def draw_curves(data: Data) -> Any:
         axes.set(title=title, xlabel="environment steps")
         same = [row for row in data if row["environment"] == rows[0]["environment"]]
         last = [row["steps"][-1] for row in same]
-        if max(last) > 10 * min(last):
+        if max(last) > 4 * min(last):
             axes.set_xscale("log")
-        else:
-            axes.xaxis.set_major_formatter(lambda x, _: count(x) if x else "0")
+        axes.xaxis.set_major_formatter(lambda x, _: count(x) if x else "0")
         if len(same) > len(rows):  # panels of one environment have the same axes
             low, high = min(min(row["low"]) for row in same), max(max(row["high"]) for row in same)
             margin = 0.05 * (high - low)
