@@ -66,8 +66,10 @@ def main() -> None:
                 start_time = time.perf_counter()
                 with reporter.live:
                     chunks = engine.run_chunks(plan, programs, state)
+                    after = 0
                     for state, progress in islice(chunks, CHUNKS):  # noqa: B007
-                        directory.append(progress)
+                        directory.append(progress, after)
+                        after = progress.steps
                         reporter.on_chunk(progress)
                 ratios.append((time.perf_counter() - start_time) / scan_seconds[-1])
             checkpoints = Checkpoints(Path(folder) / "checkpoints", keep=1)

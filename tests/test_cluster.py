@@ -58,7 +58,7 @@ def test_the_batch_of_a_killed_worker_is_resumed_in_another(how, two_workers, tm
         os.kill(victim.pid, how)
 
     assert cluster.slots() == 2
-    plan = {**SHORT, "most": 4, "checkpoint_minutes": 0}
+    plan = {**SHORT, "max_lanes": 4, "checkpoint_minutes": 0}
     found = sweep.run(CONFIG, RATES, out=path, engine=engine, **plan)
     assert any(isinstance(said, int) for said in seen), "no worker was killed"
     assert len([said for said in seen if "batch" in str(said)]) == 3
