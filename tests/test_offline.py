@@ -197,7 +197,6 @@ def test_the_penalty_of_crossq_has_running_statistics():
     assert len({tuple(key.tolist()) for key in keys}) == 7
 
 
-@pytest.mark.slow
 def test_crossq_is_conservative_on_a_dataset():
     """log of the integral of exp Q - Q of the data is smaller with a larger weight."""
     config = small("sac")
@@ -205,7 +204,7 @@ def test_crossq_is_conservative_on_a_dataset():
     data = prl.record_dataset(jax.random.key(1), config, state, 1, policy=prl.policy)
     config = ConservativeCrossQConfig(
         env="Pendulum-v1", hidden_sizes=(16,), critic_hidden_sizes=(16,), batch_size=64,
-        num_updates=100, total_steps=10,
+        num_updates=40, total_steps=10,
     )  # fmt: skip
     config = prl.offline(config, data)
     train = jax.jit(prl.train)
