@@ -142,7 +142,7 @@ def test_a_nested_vmapped_state_resumes_bit_for_bit():
 
 @pytest.mark.parametrize("algorithm", quick(("q_learning", "dqn", "sac"), "q_learning"))
 def test_eager_jit_and_vmap_agree(key, algorithm):
-    config = small(algorithm, num_envs=2, rollout_length=2, warmup_steps=4, total_steps=12)
+    config = small(algorithm, num_envs=2, rollout_length=2, warmup_steps=4, total_steps=8)
     jitted = jax.jit(prl.train)(key, config)
     with jax.disable_jit():
         eager = prl.train(key, config)
