@@ -311,17 +311,17 @@ def seed_axes(state: TrainState) -> TrainState:
 
 
 def seed_state(state: TrainState, seed: int) -> TrainState:
-    """The state of one seed of a vmapped run.
+    """The state of one seed of a vmapped run; the seed may be traced, and is not checked then.
 
     Raises:
         ConfigError: the state is of one seed already, or has no such seed.
     """
-    seed = whole_number("seed", seed, at_least=0)
-    shape = jnp.shape(state.key)
-    if not shape:
+    if not (shape := jnp.shape(state.key)):
         raise ConfigError("state is of one seed already: seed_state takes that of a vmapped run")
-    if seed >= shape[0]:
-        raise ConfigError(f"there is no seed {seed}: the state has 0 to {shape[0] - 1}")
+    if not isinstance(seed, jax.core.Tracer):  # which has no value yet
+        seed = whole_number("seed", seed, at_least=0)
+        if seed >= shape[0]:
+            raise ConfigError(f"there is no seed {seed}: the state has 0 to {shape[0] - 1}")
     step = state.step if jnp.ndim(state.step) == 0 else state.step[seed]
     parts = (state.key, state.env, state.agent, state.memory)
     key, env, agent, memory = _select(parts, seed)

@@ -180,6 +180,12 @@ def test_only_existing_seeds_are_selected(seed, message):
         prl.seed_state(state, seed)
 
 
+def test_a_seed_may_be_traced():
+    state, _ = vmapped_init(small("q_learning"))
+    keys = jax.vmap(lambda seed: jax.random.key_data(prl.seed_state(state, seed).key))
+    np.testing.assert_array_equal(keys(jnp.arange(SEEDS)), jax.random.key_data(state.key))
+
+
 def test_a_state_of_one_seed_has_none_to_select(key):
     state = jax.eval_shape(lambda: prl.init(key, small("q_learning")))
     with pytest.raises(ConfigError, match="state is of one seed already"):
