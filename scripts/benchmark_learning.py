@@ -102,15 +102,20 @@ def main() -> None:
         "root": options.root,
         "episodes": episodes * options.seeds,
         "changed": dict(options.set),
-        "value": round(float(iqm(scores)), 2),
-        "interval": [round(float(low), 2), round(float(high), 2)],
-        "worst": round(float(scores.min()), 2),
-        "best": round(float(scores.max()), 2),
+        "value": digits(iqm(scores)),
+        "interval": [digits(low), digits(high)],
+        "worst": digits(scores.min()),
+        "best": digits(scores.max()),
         "failed_seeds": int(result.history[-1].failed.sum()),
         "train_seconds": round(result.train_seconds),
         "curve": curve(result.history),
     }
     record.append(options.record, row)
+
+
+def digits(value: Any) -> float:
+    """A figure with five significant digits: returns may be fractions of 1, or hundreds."""
+    return float(f"{value:.5g}")
 
 
 def curve(history: Sequence[Progress]) -> dict[str, list]:
@@ -126,7 +131,7 @@ def curve(history: Sequence[Progress]) -> dict[str, list]:
             values = (iqm(returns), *bootstrap_interval(returns))
             found["steps"].append(progress.steps)
             for name, value in zip(("value", "low", "high"), values):
-                found[name].append(round(float(value), 2))
+                found[name].append(digits(value))
     return found
 
 

@@ -15,7 +15,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.cli.parsing import environment_parameters
@@ -52,18 +52,26 @@ class Cell(NamedTuple):
 
 
 def configuration(algorithm: str, environment: str) -> prl.Config:
-    """The preset of an algorithm on an environment.
+    """The preset of an algorithm on an environment, which `named` describes.
+
+    Raises:
+        ConfigError: there is no such algorithm, environment or parameter.
+    """
+    name, params = named(environment)
+    return fixed(prl.preset(algorithm, name).replace(env_params=params))
+
+
+def named(environment: str) -> tuple[str, Any]:
+    """The name and the parameters (None: the defaults) of an environment.
 
     Args:
         environment: a name, or one with parameters: "MemoryChain-bsuite(memory_length=30)".
 
     Raises:
-        ConfigError: there is no such algorithm, environment or parameter.
+        ConfigError: there is no such environment or parameter.
     """
     name, _, settings = environment.removesuffix(")").partition("(")
-    config = prl.preset(algorithm, name)
-    params = environment_parameters(name, settings.split(",") if settings else ())
-    return fixed(config.replace(env_params=params))
+    return name, environment_parameters(name, settings.split(",") if settings else ())
 
 
 class Goal(NamedTuple):

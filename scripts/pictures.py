@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,7 @@ BOARD = (  # two columns of environments
     (
         *("Pendulum-v1", "MountainCarContinuous-v0", "Breakout-MinAtar", "Asterix-MinAtar"),
         *("Freeway-MinAtar", "Seaquest-MinAtar", "SpaceInvaders-MinAtar"),
+        *("CartPole-positions", "t_maze_20", "MemoryChain-bsuite(memory_length=30)"),
     ),
 )
 MOST = 1.3  # larger shares are written beside the edge
@@ -46,6 +48,11 @@ def count(steps: float) -> str:
     """A number of steps with a unit."""
     value, unit = (steps / 1e6, "M") if steps >= 1e6 else (steps / 1e3, "k")
     return f"{value:.3g}{unit}"
+
+
+def title(environment: str) -> str:
+    """The name of an environment, without those of its parameters: "MemoryChain-bsuite (30)"."""
+    return re.sub(r"\(\w+=", " (", environment)
 
 
 # --- what is shown ---
@@ -78,13 +85,11 @@ def scoreboard() -> Data:
 def curves() -> Data:
     """Training returns by steps, of the newest row with a curve of each algorithm and environment.
 
-    Rows of tabular algorithms are not shown.
+    Of the environments of the scoreboard.
     """
     found = {}
     for row in record.rows(record.FOLDER / "learning.jsonl"):
-        if len(row.get("curve", {}).get("steps", ())) > 1 and row["environment"] in PUBLISHED:
-            if PUBLISHED[row["environment"]].get("tabular"):
-                continue
+        if len(row.get("curve", {}).get("steps", ())) > 1 and row["environment"] in sum(BOARD, ()):
             key = row["algorithm"], row["environment"]
             found[key] = {
                 "algorithm": row["algorithm"],
@@ -132,13 +137,15 @@ def kernels() -> Data:
 
 
 def draw_scoreboard(data: Data) -> Any:
-    figure = _figure(height=4.6)
+    figure = _figure(height=5.2)
     for axes, environments in zip(figure.subplots(1, 2), BOARD, strict=True):
         labels, heights, y = [], [], 0.0
         for env in environments:
             rows = [row for row in data if row["environment"] == env]
             if rows:
-                axes.text(-0.03, y, env, ha="right", va="center", weight="bold", fontsize=7.5)
+                axes.text(
+                    -0.03, y, title(env), ha="right", va="center", weight="bold", fontsize=7.5
+                )
                 y += 1
             for row in sorted(rows, key=lambda row: -row["share"][0]):
                 value, low, high = (min(x, MOST) for x in row["share"])
@@ -180,7 +187,8 @@ def panels_of(data: Data, most: int = 5) -> list[tuple[str, Data]]:
         size = -(-len(rows) // number)
         parts = [rows[i : i + size] for i in range(0, len(rows), size)]
         for i, part in enumerate(parts, start=1):
-            found.append((f"{env} ({i} of {number})" if number > 1 else env, part))
+            name = title(env)
+            found.append((f"{name} ({i} of {number})" if number > 1 else name, part))
     return found
 
 
@@ -189,7 +197,7 @@ def draw_curves(data: Data) -> Any:
     columns = max(1, min(3, len(found)))
     figure = _figure(height=3 * -(-len(found) // columns))
     panels = figure.subplots(-(-len(found) // columns), columns, squeeze=False).ravel()
-    for axes, (title, rows) in zip(panels, found, strict=False):
+    for axes, (heading, rows) in zip(panels, found, strict=False):
         for row in rows:
             style = "--" if row["stale"] else "-"
             label = row["algorithm"] + " †" * row["stale"]
@@ -197,7 +205,7 @@ def draw_curves(data: Data) -> Any:
             axes.fill_between(
                 row["steps"], row["low"], row["high"], color=line.get_color(), alpha=0.25, lw=0
             )
-        axes.set(title=title, xlabel="environment steps")
+        axes.set(title=heading, xlabel="environment steps")
         same = [row for row in data if row["environment"] == rows[0]["environment"]]
         last = [row["steps"][-1] for row in same]
         if max(last) > 4 * min(last):

@@ -1,6 +1,6 @@
 """Returns of uniformly random actions: the zero of the learning scoreboard.
 
-    python scripts/random_returns.py CartPole-v1 Pendulum-v1
+    python scripts/random_returns.py CartPole-v1 'MemoryChain-bsuite(memory_length=30)'
 
 Prints one JSON row per environment, appended to `--record`: the mean return over episodes.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -17,12 +18,12 @@ import jax
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs
-from scripts import record
+from scripts import cells, record
 
 
-def returns(name: str, episodes: int, root: int) -> jax.Array:
+def returns(name: str, params: Any, episodes: int, root: int) -> jax.Array:
     """Returns of episodes with random actions, [episodes]."""
-    env = envs.bind(name)
+    env = envs.bind(name, params)
 
     def policy(config: prl.Config, state: None) -> prl.Policy:
         def act(key: jax.Array, obs: jax.Array, carry: tuple) -> tuple:
@@ -30,7 +31,7 @@ def returns(name: str, episodes: int, root: int) -> jax.Array:
 
         return prl.Policy(act, lambda num_envs: ())
 
-    config = prl.default_config("dqn").replace(env=name)  # names the environment
+    config = prl.default_config("dqn").replace(env=name, env_params=params)
     play = jax.jit(lambda key: prl.evaluate(key, config, None, episodes, policy=policy))
     return play(jax.random.key(root))
 
@@ -42,14 +43,19 @@ def main() -> None:
     parser.add_argument("--root", type=int, default=20)
     record.add_record(parser, "learning")
     options = parser.parse_args()
-    for name in options.environments:
+    try:
+        found = {text: cells.named(text) for text in options.environments}
+    except prl.ConfigError as error:
+        parser.error(str(error))
+    for text, (name, params) in found.items():
+        mean = float(returns(name, params, options.episodes, options.root).mean())
         row = {
             **record.stamp("learning", depends=["envs", "evaluate"]),
             "algorithm": "random",
-            "environment": name,
+            "environment": text,
             "root": options.root,
             "episodes": options.episodes,
-            "value": round(float(returns(name, options.episodes, options.root).mean()), 3),
+            "value": round(mean, 3),
         }
         record.append(options.record, row)
 

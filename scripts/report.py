@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from scripts import cells, dependencies, pictures, record
 from scripts.accelerators import report as accelerators
 from scripts.pages import costs, learning, reliability, speed, theory
-from scripts.pages.tables import grid, marked, rows
+from scripts.pages.tables import grid, marked
 
 PAGE = record.FOLDER / "README.md"
 README = record.ROOT / "README.md"
@@ -39,7 +39,7 @@ command, commit, device, root key and date: search a file for the algorithm and 
 **† means: measured with earlier code.** Code that the figure depends on has changed since then, so
 that it may differ now. The version is the one that was measured. A column headed "version, all †"
 marks all its rows."""
-NO_PROSE = ("#", "|", "!", "* ", "```")  # how other parts of a page begin
+NO_PROSE = ("#", "|", "!", "* ", "1. ", "```")  # how other parts of a page begin
 
 
 BACK = "[Results](README.md): what † means, and the other topics."
@@ -97,13 +97,16 @@ def _wrapped(part: str) -> str:
 
 
 def learned(readme: str) -> str:
-    """README with the last column of its table of algorithms: the environments of their scores."""
+    """README with the last column of its table of algorithms: the environments of their scores.
+
+    † marks an environment if the scores page has no other rows of the algorithm on it.
+    """
     found: dict[str, dict[str, bool]] = {}
-    same = ("algorithm", "environment")
-    for row in rows("learning", "learning", ("library", *same)):
+    for row in learning.newest():
         if "library" not in row:
+            environments = found.setdefault(row["algorithm"], {})
             name = row["environment"].partition("(")[0]  # without parameters
-            found.setdefault(row["algorithm"], {})[name] = record.stale(row)
+            environments[name] = environments.get(name, True) and record.stale(row)
 
     def filled(line: re.Match) -> str:
         names = re.findall(r"`(\w+)`", line[1])

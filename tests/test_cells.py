@@ -9,7 +9,7 @@ import pytest
 import purejaxrl_sac as prl
 from purejaxrl_sac.experiment.runs import plans
 from purejaxrl_sac.presets import PRESETS
-from scripts import benchmark_learning, cells, record
+from scripts import benchmark_learning, cells, random_returns, record
 
 
 def row(cell, seconds=10, **changes):
@@ -135,7 +135,25 @@ def test_a_curve_keeps_the_return_of_seeds_in_the_middle_of_an_episode():
             **{**shared, "steps": steps, "episode_return": ended, "latest_return": latest}
         )
 
-    history = [chunk(100, 20, np.nan), chunk(200, 20, 40), chunk(300, 500, 40)]
+    history = [chunk(100, 20, np.nan), chunk(200, 20, 40), chunk(300, 0.0123, 0.0121)]
     found = benchmark_learning.curve(history)
     assert found["steps"] == [200, 300]
-    assert found["value"] == [30, 270]
+    assert found["value"] == [30, 0.0122]
+
+
+def test_random_returns_of_an_environment_with_parameters(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "rows.jsonl"
+    arguments = ["MountainCar-v0(max_steps_in_episode=7)", "--episodes=2", f"--record={path}"]
+    monkeypatch.setattr(sys, "argv", ["random_returns.py", *arguments])
+    random_returns.main()
+    (row,) = record.rows(path)
+    assert (row["environment"], row["value"]) == ("MountainCar-v0(max_steps_in_episode=7)", -7)
+
+
+@pytest.mark.parametrize("name", ["Pendulum", "MountainCar-v0(steps=7)"])
+def test_unknown_environments_of_random_returns_are_refused(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["random_returns.py", "CartPole-v1", name])
+    with pytest.raises(SystemExit) as stopped:
+        random_returns.main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("random_returns.py: error: no ")

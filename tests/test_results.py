@@ -213,8 +213,8 @@ def test_stale_rows_are_marked_in_tables():
     columns = {"µs": lambda row: tables.spread(row, "range")}
     text = tables.table([fresh, old], columns)
     assert text.splitlines()[2:] == [
-        f"| 1.5 [1, 2] | {prl.__version__} |",
-        "| 1.5 [1, 2] | 0.1.0 † |",
+        f"| 1.5 [1,{tables.SPACE}2] | {prl.__version__} |",
+        f"| 1.5 [1,{tables.SPACE}2] | 0.1.0 † |",
     ]
     assert tables.marked(text) == (2, 1)
     text = tables.table([old, old], columns)
@@ -224,12 +224,32 @@ def test_stale_rows_are_marked_in_tables():
 
 def test_tables_have_columns_of_equal_widths():
     row = record.stamp("speed", "cpu", ["losses"]) | {"version": "0.1.0"}
-    columns = {"name": lambda row: "`dqn`", "limitation": lambda row: "", "µs": lambda row: 1_000}
+    columns = {"name": lambda row: "`dqn`", "µs": lambda row: 1_000}
     assert tables.table([row], columns).splitlines() == [
-        "| name  |   µs | version | limitation |",
-        "|-------|-----:|--------:|-----|",
-        "| `dqn` | 1000 |   0.1.0 |     |",
+        "| name  |   µs | version |",
+        "|-------|-----:|----:|",
+        "| `dqn` | 1000 | 0.1.0 |",
     ]
+
+
+def test_notes_are_listed_once_below_a_table():
+    rows = [{"version": "1", "note": text} for text in ("slow", "", "small", "slow")]
+    columns = {"name": lambda row: "a"}
+    text = tables.table(rows, columns, old=lambda row: False, notes=lambda row: row["note"])
+    grid, below = text.split("\n\n")
+    assert below.splitlines() == ["1. slow", "2. small"]
+    names = [line.split("|")[1].strip() for line in grid.splitlines()[2:]]
+    assert names == ["a <sup>1</sup>", "a", "a <sup>2</sup>", "a <sup>1</sup>"]
+
+
+def test_a_limitation_concerns_an_algorithm_or_a_number_of_its_seeds(monkeypatch):
+    texts = {"dqn A": "always", "dqn A seeds=1": "with one", "dqn B": "elsewhere"}
+    monkeypatch.setitem(tables.LIMITATIONS, "speed", texts)
+    cell = tables.limitation("speed")
+    row = {"algorithm": "dqn", "environment": "A"}
+    assert cell(row | {"seeds": 1}) == "always; with one"
+    assert cell(row | {"seeds": 8}) == "always"
+    assert cell(row | {"seeds": 8, "library": "another", "note": "its own"}) == "its own"
 
 
 def learning(algorithm, environment, value, **changes):

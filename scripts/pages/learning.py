@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scripts import pictures, record
 from scripts.pages.tables import (
+    SPACE,
     Cell,
     algorithm,
     goal,
@@ -74,7 +75,7 @@ def episodes(row: dict) -> int | None:
 def sample(row: dict) -> str:
     """Seeds x episodes per seed."""
     count = episodes(row)
-    return f"{row['seeds']} x {count:,}" if count else str(row["seeds"])
+    return SPACE.join([str(row["seeds"]), "x", f"{count:,}"]) if count else str(row["seeds"])
 
 
 def limited(row: dict) -> str:
@@ -102,7 +103,6 @@ def reported(row: dict) -> str:
 
 SCORE: dict[str, Cell] = {
     "steps": lambda row: pictures.count(row["steps"]),
-    "seeds x episodes": sample,
     "IQM [95 % interval]": spread,
     "worst seed": lambda row: number(row.get("worst")),
 }
@@ -111,11 +111,11 @@ SCORE: dict[str, Cell] = {
 def summary() -> list[str]:
     """The best preset of each environment."""
     columns: dict[str, Cell] = {
-        "environment": lambda row: row["environment"],
+        "environment": lambda row: pictures.title(row["environment"]),
         "preset": algorithm,
         **SCORE,
-        "optimum or best published (steps)": reported,
-        "limitation": limited,
+        "seeds": lambda row: row["seeds"],
+        "optimum or best published": reported,
     }
     return [
         "## Learning",
@@ -123,7 +123,7 @@ def summary() -> list[str]:
         " of those measured with the current code where there are any. [All scores](learning.md):"
         " every preset, changed settings, Brax, goals.",
         picture("scoreboard", "scores as shares of the best published ones"),
-        table(best(newest()), columns),
+        table(best(newest()), columns, notes=limited),
     ]
 
 
@@ -135,9 +135,11 @@ def family(env: str) -> str:
         return "MinAtar"
     if env.startswith("brax/"):
         return "Brax"
+    if PUBLISHED.get(env, {}).get("memory"):
+        return "Memory"
     if env.endswith(("-bsuite", "-misc")):
         return "Other environments of gymnax"
-    return "Memory" if env == "t_maze" else "Classic control"
+    return "Classic control"
 
 
 TEXTS = {
@@ -153,9 +155,9 @@ def page() -> list[str]:
     columns: dict[str, Cell] = {
         "algorithm": algorithm,
         **SCORE,
+        "seeds x episodes": sample,
         "goal (worst)": goal,
         "missed by": missed,
-        "settings, limitation": limited,
     }
     goals = "Goals are of the IQM, and in brackets of the worst seed."
     parts = [
@@ -168,7 +170,7 @@ def page() -> list[str]:
         for env in dict.fromkeys(row["environment"] for row in every):
             if family(env) == name:
                 chosen = [row for row in every if row["environment"] == env]
-                parts += [f"### {env}", table(chosen, columns)]
+                parts += [f"### {env}", table(chosen, columns, notes=limited)]
     return [*parts, "## Scores that others report, and optima", published()]
 
 

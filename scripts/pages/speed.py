@@ -29,8 +29,8 @@ def summary() -> list[str]:
                 "µs": lambda row: number(row["value"]),
                 "rejax 0.1.3, µs": lambda row: number(row["peer_us"]),
                 "rejax / ours": lambda row: f"{row['peer_us'] / row['value']:.1f}",
-                "limitation": limitation("speed"),
             },
+            notes=limitation("speed"),
         ),
     ]
 
@@ -57,8 +57,8 @@ def iterations() -> list[str]:
                 "rejax / ours": lambda row: (
                     f"{row['peer_us'] / row['value']:.1f}" if "peer_us" in row else ""
                 ),
-                "limitation": limitation("speed"),
             },
+            notes=limitation("speed"),
         ),
     ]
 
@@ -123,19 +123,16 @@ def recurrent() -> list[str]:
             {
                 "algorithm": algorithm,
                 "memory": lambda row: row["cell"],
-                "environments": lambda row: row["num_envs"],
-                "seeds": lambda row: row["seeds"],
+                "seeds x environments": lambda row: f"{row['seeds']} x {row['num_envs']}",
                 "steps/s": lambda row: f"{row['value']:,}",
-                "PureJaxRL, steps/s": lambda row: (
-                    f"{row['peer_value']:,}" if "peer_value" in row else ""
-                ),
-                "ours / PureJaxRL": lambda row: (
+                "PureJaxRL": lambda row: f"{row['peer_value']:,}" if "peer_value" in row else "",
+                "ratio": lambda row: (
                     f"{row['value'] / row['peer_value']:.2f}" if "peer_value" in row else ""
                 ),
                 "kernels": lambda row: kernels(row, "value"),
-                "PureJaxRL, kernels": lambda row: kernels(row, "peer_value"),
-                "limitation": limitation("recurrent"),
+                "kernels of PureJaxRL": lambda row: kernels(row, "peer_value"),
             },
+            notes=limitation("recurrent"),
         ),
     ]
 

@@ -11,7 +11,8 @@ from scripts import cells, pictures, record
 LIMITATIONS = tomllib.loads((record.FOLDER / "limitations.toml").read_text())
 GOALS = cells.goals()
 
-NUMBER = re.compile(r"[-+]?\d[\d.,]*(e-\d+)?[kM]?( .*)?$")
+SPACE = "\N{NO-BREAK SPACE}"  # in figures, which are hard to read when broken into lines
+NUMBER = re.compile(r"[-+]?\d[\d.,]*(e-\d+)?[kM]?(\s.*)?$")
 
 Cell = Callable[[dict], object]
 
@@ -41,19 +42,23 @@ def number(value: float | None) -> str:
 
 def spread(row: dict, name: str = "interval") -> str:
     """A value with its interval or range."""
-    ends = ", ".join(map(number, row.get(name, ())))
+    ends = f",{SPACE}".join(map(number, row.get(name, ())))
     return number(row["value"]) + (f" [{ends}]" if ends else "")
 
 
 def limitation(table: str) -> Cell:
-    """What was changed in the preset, a known limitation, and a note about the row."""
+    """What was changed in the preset, a known limitation, and a note about the row.
+
+    Limitations are of an algorithm and environment, or also of a number of seeds.
+    """
     texts = LIMITATIONS[table]
 
     def cell(row: dict) -> str:
         changed = row.get("changed", {}).items()
         parts = [f"{name}={value}" for name, value in changed if name != "total_steps"]
         name = f"{row['algorithm']} {row['environment']}"
-        found = [texts[name]] if name in texts and "library" not in row else []
+        names = [] if "library" in row else [name, f"{name} seeds={row.get('seeds')}"]
+        found = [texts[name] for name in names if name in texts]
         found += [row["note"]] if "note" in row else []
         return "; ".join([*([", ".join(parts)] if parts else []), *found])
 
@@ -113,32 +118,36 @@ def grid(names: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
 
 
 def table(
-    chosen: Iterable[dict], columns: dict[str, Cell], old: Callable[[dict], bool] = record.stale
+    chosen: Iterable[dict],
+    columns: dict[str, Cell],
+    old: Callable[[dict], bool] = record.stale,
+    notes: Cell | None = None,
 ) -> str:
     """A table with the version, and † where the row is stale.
 
-    If all rows are stale, the name of the column has the only †. The version is the last column but
-    for limitations.
+    If all rows are stale, the name of the column has the only †.
 
     Args:
         columns: name -> what it shows of a row.
         old: whether a row is stale.
+        notes: a row -> settings and limitations, which are listed below the table; the first column
+            refers to them by number.
     """
     chosen = list(chosen)
     ages = [old(row) for row in chosen]
     every = len(chosen) > 1 and all(ages)
     marks = [" †" * (age and not every) for age in ages]
-    last = [name for name in columns if name.endswith("limitation")]
-    first = [name for name in columns if name not in last]
+    names = [*columns, "version, all †" if every else "version"]
     lines = [
-        [
-            *(columns[name](row) for name in first),
-            row["version"] + mark,
-            *(columns[name](row) for name in last),
-        ]
+        [*(column(row) for column in columns.values()), row["version"] + mark]
         for row, mark in zip(chosen, marks, strict=True)
     ]
-    return grid([*first, "version, all †" if every else "version", *last], lines)
+    texts = [str(notes(row)) if notes else "" for row in chosen]
+    listed = list(dict.fromkeys(filter(None, texts)))
+    for line, text in zip(lines, texts, strict=True):
+        line[0] = f"{line[0]} <sup>{listed.index(text) + 1}</sup>" if text else line[0]
+    below = "\n".join(f"{number}. {text}" for number, text in enumerate(listed, start=1))
+    return "\n\n".join(filter(None, (grid(names, lines), below)))
 
 
 def marked(page: str) -> tuple[int, int]:
@@ -146,7 +155,7 @@ def marked(page: str) -> tuple[int, int]:
     count = daggers = 0
     for found in re.findall(r"(?m)^\|.*\|\n\|---.*\n(?:\|.*\|\n?)+", page):
         head, _, *lines = found.strip().splitlines()
-        if "published (steps)" not in head or "version" in head:
+        if "published" not in head or "version" in head:
             count += len(lines)
             daggers += len(lines) if "all †" in head else sum("†" in line for line in lines)
     return count, daggers
