@@ -45,6 +45,8 @@ def main() -> None:
     options = parser.parse_args()
     try:
         found = {text: cells.named(text) for text in options.environments}
+        for named in found.values():
+            envs.bind(*named)
     except prl.ConfigError as error:
         parser.error(str(error))
     for text, (name, params) in found.items():
