@@ -9,6 +9,7 @@ The exit status is 1 if a public name has no documentation or a link of the site
 from __future__ import annotations
 
 import argparse
+import ast
 import functools
 import importlib
 import inspect
@@ -28,6 +29,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac.agents import ALGORITHMS
 
 ROOT = Path(__file__).parents[1]
+HIDDEN, SHOWN = "@private", "@public"  # to pdoc, in a docstring
 
 
 def undocumented() -> list[str]:
@@ -92,6 +94,7 @@ def build(site: Path) -> None:
     for module in (prl, prl.experiment):  # whose names are imported when they are first used
         for name in module.__all__:
             setattr(module, name, getattr(module, name))
+    prl.__all__.sort(key=place)
     modules = pkgutil.walk_packages(prl.__path__, "purejaxrl_sac.")
     names = [module.name for module in modules if not module.name.endswith("__main__")]
     typing.Protocol.__doc__ = ""
@@ -100,17 +103,68 @@ def build(site: Path) -> None:
             if inspect.isclass(value) and hasattr(value, "_fields"):
                 remove_texts_of_python(value)
             elif getattr(value, "_is_protocol", False) and value is not typing.Protocol:
-                value.__doc__ = value.__doc__ or value.__call__.__doc__  # of a function's type
+                show_call(value)
+    source = pdoc.doc_ast.get_source
+    pdoc.doc_ast.get_source = lambda value: comments_as_docstrings(source(value))
     pdoc.pdoc("purejaxrl_sac", *names, output_directory=site)
+    for path in site.rglob("*.html"):
+        path.write_text(readable(path.read_text()))
+
+
+def place(name: str) -> int:
+    """Where a public name stands on the first page: functions, types, modules, algorithms."""
+    value = getattr(prl, name)
+    if isinstance(value, type):
+        return 3 if name.endswith("Config") and name != "Config" else 1
+    if isinstance(value, ModuleType):
+        return 2
+    return 4 if name in ALGORITHMS else 0
 
 
 def remove_texts_of_python(kind: type) -> None:
-    """Remove the docstrings that Python writes for a named tuple."""
+    """Remove the constructor of a named tuple, and the docstrings that Python writes for it."""
     if not documented(kind):
         kind.__doc__ = ""
-    kind.__new__.__doc__ = ""
+    kind.__new__.__doc__ = HIDDEN
     for field in kind._fields:
         getattr(kind, field).__doc__ = ""
+
+
+def show_call(kind: type) -> None:
+    """Show how the functions of a type are called, instead of a constructor."""
+    kind.__init__.__doc__ = HIDDEN
+    if "__call__" not in vars(kind):
+        return
+    text = kind.__call__.__doc__
+    kind.__call__.__doc__ = f"{text if kind.__doc__ else ''}{SHOWN}"
+    kind.__doc__ = kind.__doc__ or text
+
+
+def comments_as_docstrings(source: str) -> str:
+    """The source of a class or module whose fields are documented by the comments beside them.
+
+    A comment may continue on lines of its own.
+    """
+    found: list[str] = []
+    following = False  # whether the last line is a comment of a field
+    for line in source.splitlines():
+        if field := re.fullmatch(r"(    )(\w+: .*\S)  # (.*)", line):
+            text = re.sub(r"^\[", r"\\[", field[3])  # "[...]:" would be a link in Markdown
+            found += [f"    {field[2]}", f"    {text!r}"]
+        elif following and (comment := re.fullmatch(r"    # (.*)", line)):
+            found[-1] = f"    {ast.literal_eval(found[-1].strip()) + ' ' + comment[1]!r}"
+        else:
+            found.append(line)
+            following = False
+            continue
+        following = True
+    return "\n".join(found)
+
+
+def readable(page: str) -> str:
+    """A page with types as they are written in the source."""
+    page = re.sub(r"jaxlib((?:<[^>]+>)*\.(?:<[^>]+>)*)_jax\1", "", page)  # jax.Array
+    return re.sub(r"ForwardRef\(<span class=\"\w+\">&#39;(.*?)&#39;</span>\)", r"\1", page)
 
 
 def main() -> int:

@@ -1,5 +1,6 @@
 """Documents: rendered figures are up to date, links exist, and what is distributed is complete."""
 
+import ast
 import re
 import shutil
 import subprocess
@@ -207,3 +208,30 @@ def test_every_failure_names_tests_that_exist():
     for event, names in tests.items():
         named = re.findall(r"\btest_\w+", names)
         assert named and set(named) <= known, event
+
+
+def test_comments_beside_fields_are_their_docstrings_in_the_api_reference():
+    source = '''class Step(NamedTuple):
+    """One step."""
+
+    obs: Array  # [N, ...]: what is seen;
+    # in the environment's own dtype
+    last: Array
+    # another comment
+
+    def ended(self):  # no field
+        return self.last'''
+    fields = ast.parse(docs.comments_as_docstrings(source)).body[0].body
+    found = [ast.unparse(x) for x in fields[1:]]
+    assert found[0] == "obs: Array"
+    assert ast.literal_eval(found[1]) == "\\[N, ...]: what is seen; in the environment's own dtype"
+    assert found[2] == "last: Array" and found[3].startswith("def ended") and len(found) == 4
+
+
+def test_the_api_reference_begins_with_functions():
+    names = ["sac", "SACConfig", "networks", "train", "TrainState", "Config"]
+    order = ["train", "Config", "TrainState", "networks", "SACConfig", "sac"]
+    assert sorted(sorted(names), key=docs.place) == order
+    assert docs.readable("<b>x: jax.jaxlib._jax.Array</b>") == "<b>x: jax.Array</b>"
+    quoted = 'x: ForwardRef(<span class="s1">&#39;Loss&#39;</span>)'
+    assert docs.readable(quoted) == "x: Loss"
