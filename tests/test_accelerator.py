@@ -140,7 +140,7 @@ def test_recorded_rows_and_errors_are_shown(tmp_path, capsys):
     assert record.recorded(path, rows[0]) and not record.recorded(path, row(2, 1.0, 1))
     assert accelerator.main(["table", "--record", str(path)]) == 0
     shown = capsys.readouterr().out
-    assert "2 us per kernel" in shown and "too large [sic]" in shown
+    assert "2 µs per kernel" in shown and "too large [sic]" in shown
 
 
 def test_default_works_include_every_algorithm():

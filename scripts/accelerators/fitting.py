@@ -90,9 +90,9 @@ def predicted(fit: dict, row: dict) -> float | None:
 
 def sentence(fit: dict) -> str:
     """A sentence that describes the fit."""
-    slopes = ", ".join(f"{name} {slope:g} us" for name, slope in fit["us_per_seed"].items())
+    slopes = ", ".join(f"{name} {slope:g} µs" for name, slope in fit["us_per_seed"].items())
     return (
-        f"fit of {fit['rows']} rows with at most {FEW} seeds: {fit['us_per_kernel']:g} us per"
+        f"fit of {fit['rows']} rows with at most {FEW} seeds: {fit['us_per_kernel']:g} µs per"
         f" kernel, relative error {fit['relative_error']:.0%}; per seed above the knee (the number"
         f" of seeds with half of the maximum throughput): {slopes}"
     )

@@ -21,7 +21,7 @@ def render(rows: list[dict]) -> str:
         "# Accelerators",
         "[Results](README.md): what † means, and the other topics. Rendered from the rows of"
         " `accelerator.jsonl`. *One update*: one environment, one step and one update per"
-        " iteration, networks of 64 x 64. *Preset*: the unchanged preset. us: microseconds per"
+        " iteration, networks of 64 x 64. *Preset*: the unchanged preset. µs: microseconds per"
         " iteration. Rows have the names of their versions: `soft_q` is `continuous_soft_q` and the"
         " storage `once` is `deduplicated` since 0.7.0.",
         *measured(rows),
@@ -105,7 +105,7 @@ def measured(rows: list[dict]) -> list[str]:
             " divided by the current one. The knee is the smallest measured number of seeds with"
             " half of the maximum throughput.",
             grid(
-                f"work|seeds|us|kernels|us per kernel|steps/s|memory per seed|{BASE} / now", lines
+                f"work|seeds|µs|kernels|µs per kernel|steps/s|memory per seed|{BASE} / now", lines
             ),
             *(["\n".join(errors)] if errors else []),
             f"Cost model: {fitting.sentence(fits[-1])}." if fits else "",
@@ -135,7 +135,7 @@ def flagged(rows: list[dict]) -> list[str]:
     return [
         "## XLA flags",
         "Microseconds per iteration, and their ratio to those without the flag.",
-        grid("flag|work|us|ratio|version", lines),
+        grid("flag|work|µs|ratio|version", lines),
     ]
 
 
@@ -163,7 +163,7 @@ def fused(rows: list[dict]) -> list[str]:
         " 128x8 are transitions per program x warps of the kernel. After ten updates in float32 the"
         " parameters differ from those of the unfused update by at most"
         f" {worst:.0e} of their change.",
-        grid("seeds|unfused, us|kernels|fused 128x8, us|fused 64x4, us|kernels", lines),
+        grid("seeds|unfused, µs|kernels|fused 128x8, µs|fused 64x4, µs|kernels", lines),
     ]
 
 

@@ -74,11 +74,11 @@ def compiled(rows: list[dict]) -> Iterable[Table]:
     fit = next((row for row in reversed(rows) if row["what"] == "fit"), None)
     chosen = newest(row for row in rows if row["what"] == "compile")
     for device in dict.fromkeys(row["device"] for row in chosen):
-        predicted = f"; us: predicted by the fit for {fit['device']}" if fit else ""
+        predicted = f"; µs: predicted by the fit for {fit['device']}" if fit else ""
         table = make(
             f"Compiled for {device}",
             "work|seeds|kernels|per update|per step|other|copies|temporaries|state|per seed"
-            f"|Mflop|moved|compile s{'|us' if fit else ''}",
+            f"|Mflop|moved|compile s{'|µs' if fit else ''}",
             "kernels: per iteration, each cond as its largest branch; Mflop and moved count the"
             f" body of each loop once{predicted}",
         )
@@ -106,7 +106,7 @@ def measured(rows: list[dict]) -> Iterable[Table]:
         fits = [row for row in rows if row["what"] == "fit" and row["device"] == device]
         table = make(
             f"Measured on {device}",
-            "work|seeds|us|us per kernel|kernels|launched|busy us|steps/s|temporaries|flags",
+            "work|seeds|µs|µs per kernel|kernels|launched|busy µs|steps/s|temporaries|flags",
             fitting.sentence(fits[-1]) if fits else "",
         )
         knees = fitting.knees([row for row in curves if row["device"] == device])
