@@ -2,9 +2,11 @@
 
 import json
 
+import jax
 import pytest
 
 import purejaxrl_sac as prl
+from purejaxrl_sac.mdp import dynamic_programming as dp
 from scripts import benchmark_recurrent, cells, dependencies, pictures, record, report
 from scripts.pages import learning as learning_page
 from scripts.pages import reliability, tables
@@ -418,3 +420,17 @@ def test_only_rows_of_the_same_programs_are_renewed(tmp_path, monkeypatch):
     before = {"speed.jsonl": [True, True, False]}
     assert refresh.renew(before, {"a chain"}) == 1
     assert [record.stale(row) for row in record.rows(path)] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    "name", [x for x, row in learning_page.PUBLISHED.items() if "tabular" in row]
+)
+def test_the_optima_of_tables_are_exact(name):
+    config = prl.preset("q_learning", name)
+    env = prl.envs.make({"FrozenLake-misc": "frozen_lake"}.get(name, name))
+    steps = env.default_params.max_steps_in_episode
+    q = dp.value_iteration(env.mdp, config.gamma)
+    greedy = jax.nn.one_hot(q.argmax(1), q.shape[1])
+    values = dp.finite_horizon_evaluation(env.mdp, 1.0, greedy, steps)
+    optimum = learning_page.PUBLISHED[name]["optimum"]
+    assert tables.number(float(env.mdp.start @ values)) == tables.number(optimum)
