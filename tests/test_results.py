@@ -9,7 +9,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac.mdp import dynamic_programming as dp
 from scripts import benchmark_recurrent, cells, dependencies, pictures, record, report
 from scripts.pages import learning as learning_page
-from scripts.pages import reliability, tables
+from scripts.pages import reliability, tables, theory
 
 SOURCES = {
     "__init__.py": "from purejaxrl_sac import a, b\n",
@@ -434,3 +434,13 @@ def test_the_optima_of_tables_are_exact(name):
     values = dp.finite_horizon_evaluation(env.mdp, 1.0, greedy, steps)
     optimum = learning_page.PUBLISHED[name]["optimum"]
     assert tables.number(float(env.mdp.start @ values)) == tables.number(optimum)
+
+
+def test_sampled_values_have_the_decimals_of_their_errors():
+    assert theory.value({"value": 0.000674275, "error": 0.0013}).split() == [
+        "0.0007",
+        "±",
+        "0.0013",
+    ]
+    assert theory.value({"value": 2.24758, "error": 0.002}).split() == ["2.248", "±", "0.002"]
+    assert theory.value({"value": 0.0688909}) == "0.0688909"

@@ -8,6 +8,7 @@ from pathlib import Path
 from scripts import record
 from scripts.accelerators import fitting, plan
 from scripts.accelerators.tables import amount, newest, text
+from scripts.pages import tables
 
 PAGE = record.FOLDER / "accelerators.md"
 YES_NO = {True: "yes", False: "no"}
@@ -35,10 +36,8 @@ def render(rows: list[dict]) -> str:
 
 
 def grid(columns: str, lines: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; column names are separated by bars, the first column is text."""
-    names = columns.split("|")
-    head = [f"| {' | '.join(names)} |", f"|---|{'---:|' * (len(names) - 1)}"]
-    return "\n".join([*head, *(f"| {' | '.join(map(text, line))} |" for line in lines)])
+    """A Markdown table; column names are separated by bars."""
+    return tables.grid(columns.split("|"), [list(map(text, line)) for line in lines])
 
 
 def work(row: dict) -> str:
@@ -82,6 +81,8 @@ def measured(rows: list[dict]) -> list[str]:
                 continue
             old = before(rows, row)
             ratio = old["us_per_iteration"] / row["us_per_iteration"] if "us_range" in old else None
+            if "error" in old:
+                errors.append(f"* {work(row)}, {row['seeds']:,} seeds, {BASE}: {old['error']}.")
             kernels = row.get("kernels")
             key = fitting.key(row)
             knee = " (knee)" if knees[key] == row["seeds"] and key not in single else ""
@@ -94,7 +95,7 @@ def measured(rows: list[dict]) -> list[str]:
                     f"{row['us_per_iteration'] / kernels:.2f}" if kernels else None,
                     row["steps_per_second"],
                     amount(row["bytes_per_seed"]),
-                    f"{ratio:.2f}" if ratio else old.get("error", ""),
+                    f"{ratio:.2f}" if ratio else "",
                 ]
             )
         fits = [r for r in rows if r["what"] == "fit" and r["device"] == device]

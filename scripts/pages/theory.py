@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from scripts import record
-from scripts.pages.tables import rows, table
+from scripts.pages.tables import SPACE, rows, table
 
 
 def cases() -> list[dict]:
@@ -77,10 +77,17 @@ def page() -> list[str]:
             cases(),
             {
                 "case": lambda row: row["kind"],
-                "value": lambda row: (
-                    f"{row['value']:g}" + (f" ± {row['error']:g}" if "error" in row else "")
-                ),
+                "value": value,
                 "expected": lambda row: f"{row['expected']:g}" if "expected" in row else "",
             },
         ),
     ]
+
+
+def value(row: dict) -> str:
+    """A value; one that was sampled has the decimals of its standard error."""
+    if "error" not in row:
+        return f"{row['value']:g}"
+    error = f"{row['error']:f}".rstrip("0")
+    decimals = len(error.partition(".")[2])
+    return SPACE.join((f"{row['value']:.{decimals}f}", "±", error))
