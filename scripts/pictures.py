@@ -85,11 +85,12 @@ def scoreboard() -> Data:
 def curves() -> Data:
     """Training returns by steps, of the newest row with a curve of each algorithm and environment.
 
-    Of the environments of the scoreboard.
+    Of the environments of the scoreboard, in its order.
     """
+    shown = [env for column in BOARD for env in column]
     found = {}
     for row in record.rows(record.FOLDER / "learning.jsonl"):
-        if len(row.get("curve", {}).get("steps", ())) > 1 and row["environment"] in sum(BOARD, ()):
+        if len(row.get("curve", {}).get("steps", ())) > 1 and row["environment"] in shown:
             key = row["algorithm"], row["environment"]
             found[key] = {
                 "algorithm": row["algorithm"],
@@ -98,7 +99,7 @@ def curves() -> Data:
                 **row["curve"],
                 "stale": record.stale(row),
             }
-    return list(found.values())
+    return sorted(found.values(), key=lambda row: shown.index(row["environment"]))
 
 
 def speed() -> Data:
