@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sysconfig
 import traceback
 import types
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import flax.errors
@@ -26,6 +28,15 @@ ERRORS = (  # of code; those of the machine, such as OSError, are none of them
     AssertionError,
     NotImplementedError,
     flax.errors.FlaxError,
+)
+HINTS = {  # errors of JAX that say less about what to do
+    jax.errors.TracerBoolConversionError: "use jnp.where or jax.lax.cond instead of `if` on arrays",
+    jax.errors.TracerArrayConversionError: "use jax.numpy instead of numpy",
+    jax.errors.ConcretizationTypeError: "a compiled function does not know the values of arrays",
+}
+OTHERS = (  # folders of code that is not the user's
+    str(Path(__file__).parent),
+    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
 )
 TAKES = "see purejaxrl_sac.types for what parts take and return"
 
@@ -79,13 +90,35 @@ def errors_of_parts(config: Config, what: str, remedy: str, otherwise: str = "")
                 f" {type(config).__name__} does not have: derive your configuration from the class"
                 " that has it"
             ) from error
-        lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [""]
-        if lines[0].endswith(":"):  # JAX says on the next line what differs
-            lines[0] = " ".join(lines[:2])
         raise ConfigError(
-            f"{culprit(config, error, otherwise)} fails {what}: {type(error).__name__}: {lines[0]}"
-            f" ({remedy})"
+            f"{culprit(config, error, otherwise)} fails {what}: {described(error, remedy)}"
         ) from error
+
+
+def described(error: BaseException, remedy: str = "") -> str:
+    """An error of a user's code as one line: what it is, its place in that code, and a remedy.
+
+    Args:
+        remedy: what to check, if the error itself does not say it.
+    """
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    text = " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else ""  # JAX continues
+    if isinstance(error, NotImplementedError) and not text:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        text = f"there is no method {frame.f_code.co_name}"
+    else:
+        text = f"{type(error).__name__}: {text}"
+    remedy = next((hint for kind, hint in HINTS.items() if isinstance(error, kind)), remedy)
+    return f"{text}{place(error)}" + (f" ({remedy})" if remedy else "")
+
+
+def place(error: BaseException) -> str:
+    """The innermost line of a user's own file that raised an error, as " in FILE, line N"."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        file = frame.f_code.co_filename
+        if not file.startswith(("<", *OTHERS)):
+            return f" in {Path(file).name}, line {line}"
+    return ""
 
 
 def culprit(config: Config, error: BaseException, otherwise: str = "") -> str:

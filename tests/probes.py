@@ -70,7 +70,7 @@ class Probe(environment.Environment):
         return self.get_obs(state), state
 
     def step_env(self, key, state, action, params):
-        action = jnp.reshape(action, ())
+        action = jnp.reshape(action, ()) if action.size == 1 else action.sum()
         reward = self.reward(state.sign, state.time, action)
         state = State(state.sign, state.time + 1)
         done = (state.time >= self.horizon) & (self.horizon > 0)

@@ -114,12 +114,24 @@ def make(env: Any) -> Any:
         ConfigError: no environment has this name (with the nearest one that exists), or `env` is
             not an environment.
     """
-    env = _make(env, jnp.result_type(float)) if isinstance(env, str) else env
+    if isinstance(env, str):
+        return _make(env, jnp.result_type(float))
+    if isinstance(env, type):
+        raise ConfigError(f"env is the class {env.__name__}: pass an object, {env.__name__}()")
+    if {"gym", "gymnasium"} & {x.__module__.partition(".")[0] for x in type(env).__mro__}:
+        raise ConfigError(
+            f"env is a {type(env).__name__} of Gymnasium, which does not run in JAX: pass a name,"
+            " or write the environment with gymnax's interface"
+        )
     if not hasattr(env, "default_params"):
         raise ConfigError(
             f"env is a {type(env).__name__}, but must be a name or a gymnax Environment:"
             " gymnax.make gives (env, params), of which env is the first"
         )
+    _gymnax()
+    from purejaxrl_sac.envs import interface
+
+    interface.check(env)
     return env
 
 

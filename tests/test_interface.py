@@ -1,0 +1,149 @@
+"""Environments of one's own: what is missing or wrong is said in one line, before compilation."""
+
+import gymnax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from gymnax.environments import environment, spaces
+
+import purejaxrl_sac as prl
+from purejaxrl_sac import envs
+
+
+@struct.dataclass
+class State(environment.EnvState):
+    x: jnp.ndarray
+
+
+@struct.dataclass
+class Timeless:
+    x: jnp.ndarray
+
+
+class Line(environment.Environment):
+    """A point on a line."""
+
+    name = "Line"
+    default_params = environment.EnvParams(max_steps_in_episode=5)
+
+    def reset_env(self, key, params):
+        state = State(time=0, x=jnp.float32(0))
+        return jnp.stack([state.x]), state
+
+    def step_env(self, key, state, action, params):
+        state = State(time=state.time + 1, x=state.x + action)
+        return jnp.stack([state.x]), state, 1.0, state.x > 3, {}
+
+    def action_space(self, params):
+        return spaces.Discrete(2)
+
+    def observation_space(self, params):
+        return spaces.Box(0, 9, (1,))
+
+
+def bound(**changes):
+    """The environment with some attributes replaced, or removed if they are None."""
+    removed = {name: getattr(environment.Environment, name) for name, x in changes.items() if not x}
+    return envs.bind(type("Line", (Line,), changes | removed)())
+
+
+def test_an_environment_with_the_interface_is_accepted():
+    assert bound().max_steps == 5
+
+
+@pytest.mark.parametrize(
+    "method", ("reset_env", "step_env", "action_space", "observation_space", "default_params")
+)
+def test_what_is_missing_is_named(method):
+    with pytest.raises(prl.ConfigError, match=rf"^the environment Line has no .*{method}"):
+        bound(**{method: None})
+
+
+def branching(self, key, state, action, params):
+    if state.x > 3:
+        state = state.replace(x=0)
+    return Line.step_env(self, key, state, action, params)
+
+
+def with_numpy(self, key, state, action, params):
+    return Line.step_env(self, key, state.replace(x=np.abs(state.x)), action, params)
+
+
+def as_gymnasium(self, key, state, action, params):
+    return (*Line.step_env(self, key, state, action, params), {})
+
+
+def in_whole_numbers(self, key, params):
+    return jnp.stack([jnp.float32(0)]), State(time=0, x=jnp.int32(0))
+
+
+def by_halves(self, key, state, action, params):
+    state = State(time=state.time + 1, x=state.x + action / 2)
+    return jnp.stack([state.x]), state, 1.0, state.x > 3, {}
+
+
+def without_time(self, key, params):
+    return jnp.stack([jnp.float32(0)]), Timeless(x=jnp.float32(0))
+
+
+def with_legacy_observations(self, key, params):
+    state = State(time=0, x=jnp.float32(0))
+    return self.get_obs(state), state
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"step_env": branching}, r"use jnp\.where .* instead of `if`"),
+        ({"step_env": branching}, r"in test_interface\.py, line \d+"),
+        ({"step_env": with_numpy}, r"use jax\.numpy instead of numpy"),
+        ({"step_env": as_gymnasium}, r"returns 6 values, but must return obs, state, reward, term"),
+        (
+            {"reset_env": in_whole_numbers, "step_env": by_halves},
+            r"^state\.x .* is float32\[\] .* but int32\[\]",
+        ),
+        ({"reset_env": without_time}, r"no field time"),
+        (
+            {"reset_env": lambda self, key, params: jnp.zeros(1)},
+            r"returns 1 value, but must return obs, state$",
+        ),
+        (
+            {"reset_env": with_legacy_observations},
+            r"fails in reset_env: there is no method get_obs",
+        ),
+        ({"observation_space": lambda self, params: spaces.Box(0, 1, (3,))}, r"\(1,\).*\(3,\)"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(changes, message):
+    with pytest.raises(prl.ConfigError, match=message) as raised:
+        bound(**changes)
+    assert len(str(raised.value).splitlines()) == 1
+    assert "networks" not in str(raised.value)
+
+
+def test_other_objects_are_refused():
+    with pytest.raises(prl.ConfigError, match=r"the class Line: pass an object, Line\(\)"):
+        envs.bind(Line)
+    gymnasium = pytest.importorskip("gymnasium")
+    with pytest.raises(prl.ConfigError, match="of Gymnasium, which does not run in JAX"):
+        envs.bind(gymnasium.make("CartPole-v1"))
+
+
+def test_an_environment_is_checked_once(monkeypatch):
+    calls = []
+
+    def reset_env(self, key, params):
+        calls.append(key)
+        return Line.reset_env(self, key, params)
+
+    env = type("Line", (Line,), {"reset_env": reset_env})()
+    for _ in range(3):
+        envs.bind(env)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("name", [x for x in gymnax.registered_envs if "MNIST" not in x])
+def test_environments_of_gymnax_have_the_interface(name):
+    env, _ = gymnax.make(name)
+    assert envs.make(env) is env
