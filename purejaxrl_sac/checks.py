@@ -7,16 +7,16 @@ import functools
 import sysconfig
 import traceback
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.errors
 import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac.config import Config, ConfigError, shown
-from purejaxrl_sac.types import Env, Metrics
+from purejaxrl_sac.types import Env, Metrics, Network
 
 ERRORS = (  # of code; those of the machine, such as OSError, are none of them
     TypeError,
@@ -56,6 +56,44 @@ def check_observations(env: Env, obs: jax.Array) -> None:
             f"obs has shape {jnp.shape(obs)}, which is one observation of {env.name}: add a leading"
             " axis, as obs[None]"
         )
+
+
+class CheckedNetwork(NamedTuple):
+    """A network whose outputs are checked when it is traced."""
+
+    init: Callable[..., Any]
+    apply: Callable[..., Any]
+
+
+def checked(part: str, network: Network, *shapes: tuple[int | str, ...]) -> Network:
+    """The network that a part returned; its outputs must have one of some shapes.
+
+    Wrong ones may broadcast, so that nothing else would fail.
+
+    Args:
+        part: its name, for the message of the `ConfigError`.
+        shapes: of the first array in the outputs; "B" is the batch, and another name any length.
+    """
+
+    def apply(variables: Any, /, *inputs: Any, **options: Any) -> Any:
+        outputs = network.apply(variables, *inputs, **options)
+        batch = inputs[0].shape[0]
+        found = jax.tree.leaves(outputs)[0].shape
+        expected = [tuple(batch if n == "B" else n for n in shape) for shape in shapes]
+        if not any(_fits(found, shape) for shape in expected):
+            texts = (f"[{', '.join(map(str, shape))}]" for shape in expected)
+            raise ConfigError(
+                f"the network of the part {part} returned an array of shape {list(found)} for"
+                f" {batch} observations, but must return {' or '.join(texts)}"
+            )
+        return outputs
+
+    return CheckedNetwork(network.init, apply)
+
+
+def _fits(found: tuple[int, ...], shape: tuple[int | str, ...]) -> bool:
+    pairs = zip(found, shape, strict=False)
+    return len(found) == len(shape) and all(isinstance(n, str) or n == m for m, n in pairs)
 
 
 def check_metrics(metrics: Metrics) -> None:

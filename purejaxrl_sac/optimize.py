@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from purejaxrl_sac.checks import name_of_function
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.kernels.packing import layout
 from purejaxrl_sac.types import Metrics, Penalty, PyTree, Scalar
@@ -41,8 +42,31 @@ def gradient_step(
     Returns:
         the new parameters and optimiser state, the value of the loss before the step, and aux.
     """
-    (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(learned.params, *args)
+    gradient = jax.value_and_grad(checked_loss(loss), has_aux=True)
+    (value, aux), grads = gradient(learned.params, *args)
     return apply_gradients(optimizer, learned, grads), value, aux
+
+
+def checked_loss(loss: Callable[..., Any]) -> Callable[..., tuple[jax.Array, Any]]:
+    """The loss, which must return a scalar and what else an update needs (else `ConfigError`)."""
+
+    def checked(*args: Any) -> tuple[jax.Array, Any]:
+        returned = loss(*args)
+        pair = isinstance(returned, tuple) and len(returned) == 2
+        if not pair or jnp.shape(returned[0]) != ():
+            found = (
+                f"a loss of shape {jnp.shape(returned[0])}"
+                if pair
+                else f"a {type(returned).__name__}"
+            )
+            raise ConfigError(
+                f"the loss {name_of_function(loss)} returned {found}, but must return a scalar, the"
+                " mean over the batch, and a pair (what else the update needs, metrics)"
+            )
+        value, aux = returned
+        return value, aux
+
+    return checked
 
 
 def penalized(

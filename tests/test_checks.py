@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import pytest
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import ConfigError, mdp
+from purejaxrl_sac import ConfigError, mdp, networks
 from purejaxrl_sac.envs.tabular import Tabular
+from purejaxrl_sac.networks import continuous
 from tests.conftest import small
 from tests.probes import Probe
 
@@ -30,14 +31,75 @@ def trained():
     return config, jax.jit(prl.init)(jax.random.key(0), config)
 
 
-@pytest.mark.parametrize("name", ["dqn", "pqn", "ppo", "sac"])
-def test_a_network_with_the_wrong_output(name):
+def with_part(name, **parts):
     config = small(name)
-    part = {"sac": "actor"}.get(name, "network")
-    config = config.replace(algorithm=partial(config.algorithm, **{part: wrong}))
+    return config.replace(algorithm=partial(config.algorithm, **parts))
+
+
+def test_a_network_with_the_wrong_output():
+    config = with_part("ppo", network=wrong)
     with pytest.raises(ConfigError, match=r"fails on observations of shape \(.*networks") as error:
         prl.init(jax.random.key(0), config)
     assert "\n" not in str(error.value) and error.value.__cause__ is not None
+
+
+class OneValue(nn.Module):
+    """Like a critic of other libraries: [B, 1], which would broadcast to an ensemble of B."""
+
+    @nn.compact
+    def __call__(self, *inputs):
+        return nn.Dense(1)(jnp.concatenate(inputs, -1))
+
+
+@pytest.mark.parametrize("name", ["sac", "td3", "sac_v1"])
+def test_critics_return_an_ensemble(name):
+    config = with_part(name, critics=lambda config, space: OneValue())
+    message = (
+        r"part critics returned .* \[(\d+), 1\] for \1 obs.* return \[E, \1\] or \[E, \1, K\]"
+    )
+    with pytest.raises(ConfigError, match=message):
+        jax.eval_shape(prl.make_train(config), jax.random.key(0))
+
+
+@pytest.mark.parametrize("name", ["dqn", "pqn", "discrete_sac"])
+def test_a_q_network_returns_a_value_for_each_action(name):
+    config = with_part(name, network=lambda *_: OneValue())
+    with pytest.raises(ConfigError, match=r"part network returned .* return \[\d+, 2, K\]"):
+        jax.eval_shape(prl.init, jax.random.key(0), config)
+
+
+def test_an_actor_returns_a_mean_for_each_dimension():
+    config = with_part("sac", actor=lambda *_: TwoOutputs())
+    with pytest.raises(ConfigError, match=r"part actor returned .* must return \[\d+, 1\]"):
+        jax.eval_shape(prl.init, jax.random.key(0), config)
+
+
+def test_networks_of_any_number_of_critics_are_accepted():
+    def critics(config, space):
+        return continuous.Critics(networks.twin_critics(config, space).torso, 5)
+
+    jax.eval_shape(prl.make_train(with_part("sac", critics=critics)), jax.random.key(0))
+
+
+def without_aux(params, inputs):
+    return jnp.float32(0)
+
+
+def of_each_row(params, inputs):
+    return jnp.zeros(3), (jnp.zeros(3), {})
+
+
+@pytest.mark.parametrize(
+    ("part", "loss", "message"),
+    [
+        ("critic_loss", without_aux, r"without_aux returned a \w+, but must return a scalar"),
+        ("critic_loss", of_each_row, r"of_each_row returned a loss of shape \(3,\)"),
+        ("actor_loss", of_each_row, r"of_each_row returned a loss of shape \(3,\)"),
+    ],
+)
+def test_a_loss_is_a_scalar_and_more(part, loss, message):
+    with pytest.raises(ConfigError, match=message):
+        jax.eval_shape(prl.make_train(with_part("sac", **{part: loss})), jax.random.key(0))
 
 
 @pytest.mark.parametrize(

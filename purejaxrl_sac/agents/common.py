@@ -1,9 +1,12 @@
-"""Fields that several families of algorithms share, and checks of action spaces."""
+"""What several families of algorithms share: fields, action spaces, and checked networks."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from purejaxrl_sac.checks import checked
 from purejaxrl_sac.config import Config, ConfigError, static, traced
-from purejaxrl_sac.types import Env
+from purejaxrl_sac.types import Env, MakeActor, MakeCritics, MakeQNetwork, Network
 
 ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "leaky_relu", "softplus", "sigmoid")
 
@@ -167,3 +170,23 @@ def dimension_of_actions(algorithm: str, env: Env, alternative: str = "discrete_
             f" {alternative}"
         )
     return env.action_dim
+
+
+def actor_and_critics(
+    config: Any, env: Env, action_dim: int, actor: MakeActor, critics: MakeCritics
+) -> tuple[Network, Network]:
+    """The networks of the two parts, whose outputs are checked: actions of D, E critics."""
+    space = env.observation_space
+    policy, q = actor(config, space, action_dim), critics(config, space)
+    return (
+        checked("actor", policy, ("B", action_dim)),
+        checked("critics", q, ("E", "B"), ("E", "B", "K")),
+    )
+
+
+def value_network(
+    config: Any, env: Env, num_actions: int, num_outputs: int, network: MakeQNetwork
+) -> Network:
+    """The network of the part, whose outputs are checked to be [B, A, K]."""
+    model = network(config, env.observation_space, num_actions, num_outputs)
+    return checked("network", model, ("B", num_actions, "K"))

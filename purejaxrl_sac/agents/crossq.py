@@ -27,6 +27,7 @@ from purejaxrl_sac.agents.common import (
     EntropyTarget,
     Layers,
     LogStd,
+    actor_and_critics,
     dimension_of_actions,
 )
 from purejaxrl_sac.agents.off_policy import encoded, replay_storage, uniform_replay
@@ -243,7 +244,7 @@ def crossq(
     """
     action_dim, space = dimension_of_actions("CrossQ", env), env.observation_space
     encode = features(space)
-    actor_net, critic = actor(config, space, action_dim), critics(config, space)
+    actor_net, critic = actor_and_critics(config, env, action_dim, actor, critics)
     delay, target_entropy = config.policy_delay, config.target_entropy_per_dim * action_dim
     optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)
     optimize_temperature = temperature_optimizer(config)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac import exploration
-from purejaxrl_sac.agents.common import QLayers, Temperature, number_of_actions
+from purejaxrl_sac.agents.common import QLayers, Temperature, number_of_actions, value_network
 from purejaxrl_sac.agents.off_policy import (
     ReplayConfig,
     Targets,
@@ -157,7 +157,7 @@ def discrete_sac(
     """
     num_actions = number_of_actions("discrete SAC", env)
     encode = features(env.observation_space)
-    model = network(config, env.observation_space, num_actions, 1)
+    model = value_network(config, env, num_actions, 1, network)
     optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)
     optimize_temperature = temperature_optimizer(config)
 

@@ -29,7 +29,13 @@ import jax.numpy as jnp
 import optax
 
 from purejaxrl_sac import exploration, heads, losses
-from purejaxrl_sac.agents.common import EpsilonGreedy, Huber, QLayers, number_of_actions
+from purejaxrl_sac.agents.common import (
+    EpsilonGreedy,
+    Huber,
+    QLayers,
+    number_of_actions,
+    value_network,
+)
 from purejaxrl_sac.agents.off_policy import (
     NStep,
     Prioritized,
@@ -247,7 +253,7 @@ def dqn(
     """
     num_actions = number_of_actions("DQN", env)
     q_head = head(config)
-    model = network(config, env.observation_space, num_actions, q_head.num_outputs)
+    model = value_network(config, env, num_actions, q_head.num_outputs, network)
     encode, optimize = features(env.observation_space), optimizer(config)
     sample_action = exploration.sampler(config)
 

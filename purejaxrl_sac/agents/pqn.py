@@ -24,6 +24,7 @@ from purejaxrl_sac.agents.common import (
     Learning,
     QLayers,
     number_of_actions,
+    value_network,
 )
 from purejaxrl_sac.config import static, traced
 from purejaxrl_sac.memory import minibatches
@@ -82,7 +83,7 @@ def pqn(
     Raises:
         ConfigError: the environment's actions are continuous.
     """
-    model = network(config, env.observation_space, number_of_actions("PQN", env), 1)
+    model = value_network(config, env, number_of_actions("PQN", env), 1, network)
     encode, optimize = features(env.observation_space), optimizer(config)
     sample_action = exploration.sampler(config)
 

@@ -36,6 +36,7 @@ from purejaxrl_sac.agents.common import (
     Layers,
     LogStd,
     Temperature,
+    actor_and_critics,
     dimension_of_actions,
 )
 from purejaxrl_sac.agents.off_policy import (
@@ -55,6 +56,7 @@ from purejaxrl_sac.optimize import (
     Learned,
     adam,
     apply_gradients,
+    checked_loss,
     delayed_update,
     gradient_step,
     is_due,
@@ -251,7 +253,7 @@ def learn(
 
     def actor_and_temperature() -> tuple[tuple[PyTree, jax.Array], Metrics]:
         after = inputs._replace(state=state._replace(critic=critic))
-        gradient = jax.grad(actor_loss, has_aux=True)
+        gradient = jax.grad(checked_loss(actor_loss), has_aux=True)
         actor_grads, (log_prob, metrics) = gradient(state.actor.params, after)
         alpha_grad = temperature_gradient(state.log_alpha, log_prob, learner.target_entropy)
         return (actor_grads, alpha_grad), metrics
@@ -296,8 +298,7 @@ def sac(
     """
     action_dim = dimension_of_actions("SAC", env)
     encode = features(env.observation_space)
-    actor_net = actor(config, env.observation_space, action_dim)
-    critic_net = critics(config, env.observation_space)
+    actor_net, critic_net = actor_and_critics(config, env, action_dim, actor, critics)
     target_entropy = config.target_entropy_per_dim * action_dim
     optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)
     optimize_temperature = temperature_optimizer(config)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_sac.agents.common import Layers, LogStd, dimension_of_actions
+from purejaxrl_sac.agents.common import Layers, LogStd, actor_and_critics, dimension_of_actions
 from purejaxrl_sac.agents.off_policy import Targets, encoded, replay_storage, uniform_replay
 from purejaxrl_sac.agents.sac import ContinuousConfig, default_critic_optimizer
 from purejaxrl_sac.config import static, traced
@@ -133,7 +133,7 @@ def sac_v1(
     """
     action_dim, space = dimension_of_actions("SAC", env), env.observation_space
     encode = features(space)
-    actor_net, critic = actor(config, space, action_dim), critics(config, space)
+    actor_net, critic = actor_and_critics(config, env, action_dim, actor, critics)
     value_net = value(config, space)
     optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)
     optimize_value = value_optimizer(config)

@@ -15,7 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac import exploration
-from purejaxrl_sac.agents.common import DelayedActor, Layers, dimension_of_actions
+from purejaxrl_sac.agents.common import (
+    DelayedActor,
+    Layers,
+    actor_and_critics,
+    dimension_of_actions,
+)
 from purejaxrl_sac.agents.off_policy import encoded, replay_storage, uniform_replay
 from purejaxrl_sac.agents.sac import (
     ContinuousConfig,
@@ -144,8 +149,7 @@ def td3(
     """
     action_dim = dimension_of_actions("TD3", env)
     encode = features(env.observation_space)
-    actor_net = actor(config, env.observation_space, action_dim)
-    critic = critics(config, env.observation_space)
+    actor_net, critic = actor_and_critics(config, env, action_dim, actor, critics)
     optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)
     delay, critics_loss = config.policy_delay, penalized(critic_loss, penalty)
     draw_noise, init_carry = noise(config, action_dim)
