@@ -54,9 +54,7 @@ class OneValue(nn.Module):
 @pytest.mark.parametrize("name", ["sac", "td3", "sac_v1"])
 def test_critics_return_an_ensemble(name):
     config = with_part(name, critics=lambda config, space: OneValue())
-    message = (
-        r"part critics returned .* \[(\d+), 1\] for \1 obs.* return \[E, \1\] or \[E, \1, K\]"
-    )
+    message = r"part critics returned .* \[(\d+), 1\] for \1 obs.* return \[E, \1\] or \[E, \1, K\]"
     with pytest.raises(ConfigError, match=message):
         jax.eval_shape(prl.make_train(config), jax.random.key(0))
 

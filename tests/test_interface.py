@@ -9,6 +9,7 @@ from gymnax.environments import environment, spaces
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs
+from purejaxrl_sac.experiment.runs import plans
 
 
 @struct.dataclass
@@ -147,3 +148,19 @@ def test_an_environment_is_checked_once(monkeypatch):
 def test_environments_of_gymnax_have_the_interface(name):
     env, _ = gymnax.make(name)
     assert envs.make(env) is env
+
+
+def test_a_run_whose_time_does_not_advance_is_warned_of():
+    def standing(self, key, state, action, params):
+        return *Line.step_env(self, key, state, action, params)[:1], state, 1.0, False, {}
+
+    endless = type("Line", (Line,), {"step_env": standing})()
+    config = prl.default_config("dqn").replace(env=endless, num_envs=2)
+    shared = dict.fromkeys(plans.Progress._fields)
+
+    def note(config, steps, *latest):
+        progress = plans.Progress(**{**shared, "steps": steps, "latest_return": np.array(latest)})
+        return plans.endless_note(config, progress)
+
+    assert "no episode has ended in 11 steps" in note(config, 22, np.nan, np.nan)
+    assert note(config, 20, np.nan, np.nan) == note(config, 22, np.nan, 5.0) == ""

@@ -147,8 +147,8 @@ def bind(env: Any, params: Any = None) -> Env:
         default = env.default_params
         if not isinstance(params, type(default) | None):
             raise ConfigError(
-                f"env_params is a {type(params).__name__}, but must be a {type(default).__name__},"
-                f" as the default_params of {env.name} are"
+                f"env_params is a {type(params).__name__}, but must be a {type(default).__name__}:"
+                f" change values of default_params, as {env.name}'s default_params.replace(...)"
             )
         params = default if params is None else params
         action_space = env.action_space(params)

@@ -42,8 +42,8 @@ class Parametrised:
 
 def fixed(config: Config) -> Config:
     """The configuration with `env_params` as a part of the environment, if there are any."""
-    if config.env_params is None:
-        return config
+    if not isinstance(config, Config) or config.env_params is None:
+        return config  # what is no configuration is refused where it is built
     envs.bind(config.env, config.env_params)  # checks their type
     return config.replace(env=Parametrised(config.env, config.env_params), env_params=None)
 

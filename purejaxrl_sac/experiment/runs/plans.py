@@ -240,6 +240,19 @@ def has_time_limit(config: Config) -> bool:
     return envs.bind(config.env, config.env_params).max_steps is not None
 
 
+def endless_note(config: Config, progress: Progress) -> str:
+    """A warning if no seed has finished an episode in twice the time limit, else ''."""
+    limit, taken = envs.bind(config.env, config.env_params).max_steps, progress.steps
+    if limit is None or taken <= 2 * limit * config.num_envs:
+        return ""
+    if np.isfinite(progress.latest_return).any():
+        return ""
+    return (
+        f"no episode has ended in {taken // config.num_envs:,} steps of each environment, although"
+        f" the time limit is {int(limit):,}: does step_env add 1 to the time of its state?"
+    )
+
+
 def key_from_seed(seed: int) -> jax.Array:
     """The root key of an integer seed.
 
