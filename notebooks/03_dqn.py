@@ -183,8 +183,8 @@ print(
 curves({"DQN with a CNN": (steps, returns)}, "return of training episodes", "Breakout-MinAtar")
 
 # %% [markdown]
-# The return starts to increase. These games need millions of steps: see the scores in the README's
-# section "Learning".
+# The return starts to increase. These games need millions of steps: see the
+# [scores](../scripts/results/learning.md).
 #
 # ## Rainbow as one expression
 #

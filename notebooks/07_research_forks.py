@@ -288,7 +288,8 @@ print(
 #
 # ## What to read next
 #
-# * The README's sections "Scale", on devices, hosts and searches, and "Fault-tolerant runs".
+# * [Runs, sweeps and searches](../purejaxrl_sac/experiment/README.md): devices, hosts, failures, and
+#   code of your own from the command line.
 # * `purejaxrl_sac/types.py`: the contracts of all parts.
 # * `purejaxrl_sac/agents/distributional.py`: Rainbow as one expression of such parts.
 # * [6. SAC](06_sac.ipynb), whose parts are functions, too.

@@ -63,3 +63,15 @@ def test_two_runs_are_compared(folder):
         assert cli.main([*command, *SHORT]) == 0
     assert cli.main(plot) == 0
     assert (folder / "compared.png").exists() and (folder / "compared.csv").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "heading", ["### Another network, another optimiser", "### A loop of your own"]
+)
+def test_examples_of_the_package_run(heading):
+    text = (ROOT / "purejaxrl_sac" / "README.md").read_text().split(f"\n{heading}\n")[1]
+    (code, *_) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
