@@ -13,6 +13,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, cli, normalize, references
 from purejaxrl_sac.agents import dqn
 from purejaxrl_sac.agents.q_learning import q_learning
+from purejaxrl_sac.cli import parts
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.errors import RunWarning
 from purejaxrl_sac.experiment.runs import measures, names, plans, recipes, record
@@ -295,7 +296,7 @@ def test_parts_are_named_on_the_command_line(forgotten, capsys):
     assert cli.main([*arguments, "--parts", part]) == 0
     assert "dqn(bootstrap=double) on chain" in capsys.readouterr().out
     assert cli.main([*arguments, "--parts", part.replace("bootstrap", "bootstap")]) == 2
-    assert "did you mean bootstrap?" in capsys.readouterr().err
+    assert "did you mean bootstrap? (its parts are network, head, " in capsys.readouterr().err
     assert cli.main([*arguments, "--parts", "loss=fork_of_q.py:BONUS"]) == 2
     assert "loss is 0.25, but must be a function" in capsys.readouterr().err
     assert cli.main([*arguments, "--parts", "network=fork_of_q.py:clock"]) == 2
@@ -303,6 +304,43 @@ def test_parts_are_named_on_the_command_line(forgotten, capsys):
     assert "the part network of dqn fails while it is built" in error and error.count("\n") == 1
     config = cli.parse_with_preset(cli.TrainOptions, "train", "dqn", ["--parts", part]).config
     assert config.algorithm.keywords == {"bootstrap": dqn.double}
+
+
+def test_a_part_that_does_not_exist_names_all_that_do():
+    with pytest.raises(ConfigError, match="no part of sac is called network: its parts are actor,"):
+        cli.parse_with_preset(cli.TrainOptions, "train", "sac", ["--parts", "network=a.py:b"])
+    with pytest.raises(ConfigError, match="no part of simba is called a: it has no parts"):
+        cli.parse_with_preset(cli.TrainOptions, "train", "simba", ["--parts", "a=a.py:b"])
+
+
+def test_parts_are_listed_with_types_and_defaults(forgotten, capsys):
+    assert parts.described(dqn.double_dqn)[2] == "bootstrap: Bootstrap = double"
+    assert "actor: MakeActor = gaussian_actor(norm=LayerNorm)" in parts.described(prl.fast_sac)
+    tabular = parts.described(q_learning)  # without the number of tables
+    assert [x.partition(":")[0] for x in tabular] == ["bootstrap", "targets", "memory", "explore"]
+    assert parts.described(prl.simba) == parts.described(lambda config, env, *, bonus=1: 0) == []
+    found = parts.described(prl.sac)
+    assert found[1] == "critics: MakeCritics = twin_critics" and len(found) == 12
+    assert cli.main(["list", "sac"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line[2:] in found] == [f"  {text}" for text in found]
+
+
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_help_lists_the_parts_of_the_algorithm(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "sac", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "those of sac, with their types and defaults: actor: MakeActor = gaussian" in shown
+    assert all(text in shown for text in parts.described(prl.sac))
+
+
+def test_an_optimizer_of_optax_is_no_part():
+    flags = ["--parts", "critic_optimizer=optax:lion"]
+    with pytest.raises(
+        ConfigError, match=r"write `def lion\(config\): return optax.lion\(config\."
+    ):
+        cli.parse_with_preset(cli.TrainOptions, "train", "sac", flags)
 
 
 @pytest.mark.parametrize(

@@ -165,8 +165,8 @@ class NewRunOptions:
     """Parameters of the environment that change over training: file.py:name or module:name of a
     function (params, progress) -> params."""
     parts: tuple[str, ...] = ()
-    """Other parts of the algorithm: PART=file.py:name or PART=module:name ..., such as
-    network=fork.py:wide."""
+    """Other parts of the algorithm, which `list ALGORITHM` shows: PART=file.py:name or
+    PART=module:name ..."""
 
 
 @dataclasses.dataclass(kw_only=True)

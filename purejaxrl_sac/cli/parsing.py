@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
-import inspect
 import io
 import itertools
 import re
@@ -14,16 +13,16 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import tyro
 
 from purejaxrl_sac import references
 from purejaxrl_sac.agents import ALGORITHMS, name_of, preset
+from purejaxrl_sac.cli import parts
 from purejaxrl_sac.cli.options import Normalization, SweepOptions, TrainOptions
-from purejaxrl_sac.config import Config, ConfigError, shown, unknown
+from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.normalize import WRAPPERS, wrapper
 from purejaxrl_sac.offline import offline
@@ -133,28 +132,19 @@ def env_name(env: Any) -> str:
     return env if isinstance(env, str) else str(getattr(env, "name", type(env).__name__))
 
 
-def with_parts(config: Config, settings: Sequence[str]) -> Config:
-    """A configuration whose algorithm has other parts.
-
-    Args:
-        settings: PART=REFERENCE ...
-
-    Raises:
-        ConfigError: the algorithm has no such part, or it cannot be imported.
-    """
-    if not settings:
-        return config
-    given = assignments(settings, "parts", "file.py:name")
-    known = inspect.signature(config.algorithm).parameters
-    names = [x.name for x in known.values() if x.kind is x.KEYWORD_ONLY]
-    for name in given:
-        if name not in names:
-            raise unknown(f"part of {name_of(config)}", name, names, "it has no parts")
-    parts = {name: references.load(reference) for name, reference in given.items()}
-    for name, part in parts.items():
-        if not callable(part):
-            raise ConfigError(f"{name} is {shown(part)}, but must be a function or a class")
-    return config.replace(algorithm=partial(config.algorithm, **parts))
+def _with_parts_listed(kind: type[NewOptions], config: Config) -> type[NewOptions]:
+    """Options whose help lists the parts of a configuration's algorithm, if it has any."""
+    found = parts.described(config.algorithm)
+    if not found:
+        return kind
+    text = "Other parts of the algorithm: PART=file.py:name or PART=module:name ...; those of"
+    text = "\n".join([f"{text} {name_of(config)}, with their types and defaults:", *found])
+    field = Annotated[tuple[str, ...], tyro.conf.arg(help=text)]
+    namespace = {"__doc__": kind.__doc__}
+    made = dataclasses.make_dataclass(
+        kind.__name__, [("parts", field, ())], bases=(kind,), namespace=namespace, kw_only=True
+    )
+    return cast(type[NewOptions], made)
 
 
 def check_algorithm(command: str, name: str, flags: Sequence[str] = ()) -> None:
@@ -212,13 +202,16 @@ def parse_with_preset(
     config = preset(algorithm, envs[-1] if envs else None)
     shown = envs[-1] if envs else env_name(config.env)  # flags have no objects
     named = [name for x in config.wrappers for name in NORMALIZATIONS if WRAPPERS[name] is x]
+    if {"-h", "--help"} & {*flags}:
+        kind = _with_parts_listed(kind, config)
     default = kind(config=config.replace(env=shown), normalize=tuple(named))
     options: NewOptions = parse(kind, f"{command} {algorithm}", flags, default)
     config = options.config.replace(env=config.env)
     if options.wrap or options.normalize != default.normalize:  # else a fork's own wrappers remain
         names = (*options.normalize, *options.wrap)
         config = config.replace(wrappers=tuple(map(wrapper, names)))
-    config = with_parts(config, options.parts).replace(
+    chosen = assignments(options.parts, "parts", "file.py:name")
+    config = parts.with_parts(config, chosen).replace(
         env_params=environment_parameters(config.env, options.env_params),
     )
     if options.dataset is not None:
