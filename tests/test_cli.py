@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import inspect
 import json
 import re
 import shutil
@@ -339,6 +340,26 @@ def test_help_and_flags_do_not_import_environments():
         "sys.exit('gymnax' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("options", [cli.TrainOptions, cli.SweepOptions])
+def test_defaults_are_those_of_python(options):
+    from purejaxrl_sac.experiment.runs import lifecycle
+    from purejaxrl_sac.experiment.tuning import sweep
+
+    function = {"TrainOptions": lifecycle.run, "SweepOptions": sweep.run}[options.__name__]
+    python = {name: x.default for name, x in inspect.signature(function).parameters.items()}
+    flags = {field.name: field.default for field in dataclasses.fields(options)}
+    both = flags.keys() & python.keys() - {"points"}  # a number, and the points themselves
+    counts = {name for name in both if isinstance(flags[name], int)}
+    assert counts >= {"seed", "chunks", "episodes"}
+    assert {x: flags[x] for x in counts} == {x: python[x] for x in counts}
+    planned = inspect.signature(plans.plan).parameters["episodes"].default
+    assert planned == inspect.signature(lifecycle.run).parameters["episodes"].default
+
+
+def test_help_states_what_affects_results():
+    assert "Only the number of devices affects" in cli.options.RunOptions.__doc__
 
 
 def test_module_is_the_command(capsys):

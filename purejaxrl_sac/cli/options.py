@@ -47,7 +47,8 @@ class DeviceOptions:
 
 @dataclasses.dataclass(kw_only=True)
 class RunOptions(DeviceOptions):
-    """How a run is distributed, reported and checkpointed; its results do not depend on it."""
+    """How a run is distributed, reported and checkpointed. Only the number of devices affects
+    results: it changes rounding, which long training of networks amplifies."""
 
     coordinator: str | None = None
     """HOST:PORT of process 0 if several processes train together; detected on Slurm and TPU
