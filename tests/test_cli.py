@@ -266,6 +266,13 @@ def test_an_existing_directory_is_not_modified(tmp_path, capsys):
         (["train", "sac", "--lr", "1e-3"], "no flag is called --lr: did you mean --learning-rate?"),
         (["train", "sac", "--lr=1e-3"], "no flag is called --lr: did you mean --learning-rate?"),
         (["train", "dqn", "--hidden-sizes", "64,32"], "by spaces: --hidden-sizes 64 32"),
+        (["train", "dqn", "--hidden-sizes"], "--hidden-sizes needs at least one number"),
+        (["train", "dqn", "--hidden-sizes", "--seeds", "2"], "needs at least one number"),
+        (["train", "crossq", "--critic-hidden-sizes"], "needs at least one number"),
+        (["train", "dqn", "--wrap"], "--wrap needs at least one value"),
+        (["sweep", "dqn", "--grid"], "--grid needs at least one value"),
+        (["plot", "a", "--labels", "--log-x"], "--labels needs at least one value"),
+        (["train", "dqn", "--config", "x.toml", "--hidden-sizes"], "at least one number"),
         (["train", "dqn", "--total-steps", "1.5e0"], "--total-steps"),
     ],
 )
@@ -274,6 +281,11 @@ def test_invalid_input_prints_one_line_and_writes_nothing(arguments, message, ca
         arguments = [*arguments, "--out", str(tmp_path / "run")]
     assert message in failing(capsys, *arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_flags_that_remove_values_need_none():
+    parsing.check_values(["train", "ppo", "--normalize", "--seeds", "2"])
+    parsing.check_values(["train", "--config=x.toml", "--wrap", "--env-params"])
 
 
 def test_a_missing_value_prints_one_line(capsys):

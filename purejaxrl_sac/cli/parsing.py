@@ -46,6 +46,11 @@ SYNONYMS = {  # of other libraries -> flags
     "--learning-starts": "--warmup-steps",
 }
 
+LAYERS = ("--hidden-sizes", "--critic-hidden-sizes")
+SEVERAL = (
+    "--env-params", "--grid", "--labels", "--log", "--measure", "--parts", "--range", "--wrap",
+)  # fmt: skip
+
 NORMALIZATIONS: tuple[Normalization, ...] = ("observations", "rewards")
 
 Options = TypeVar("Options")
@@ -147,6 +152,19 @@ def _with_parts_listed(kind: type[NewOptions], config: Config) -> type[NewOption
     return cast(type[NewOptions], made)
 
 
+def check_values(arguments: Sequence[str]) -> None:
+    """Raises ConfigError for a flag that needs values and has none.
+
+    `--normalize` without a value switches normalisation off, and with `--config` other flags remove
+    the values that the file has.
+    """
+    from_file = any(x.partition("=")[0] == "--config" for x in arguments)
+    for flag, value in itertools.pairwise([*arguments, "--"]):
+        if value.startswith("--") and (flag in LAYERS or (flag in SEVERAL and not from_file)):
+            what = "number" if flag in LAYERS else "value"
+            raise ConfigError(f"{flag} needs at least one {what}")
+
+
 def check_algorithm(command: str, name: str, flags: Sequence[str] = ()) -> None:
     """Raises ConfigError where a flag stands in place of an algorithm, or the case is wrong.
 
@@ -190,7 +208,7 @@ def parse_with_preset(
     for before, flag in itertools.pairwise([command, *flags]):
         if flag in SYNONYMS:
             raise ConfigError(f"no flag is called {flag}: did you mean {SYNONYMS[flag]}?")
-        if before in ("--hidden-sizes", "--critic-hidden-sizes") and "," in flag:
+        if before in LAYERS and "," in flag:
             numbers = " ".join(flag.strip("()[]").split(","))
             raise ConfigError(f"{before} is {flag}: separate numbers by spaces: {before} {numbers}")
     for flag in ("--grid", "--range"):
