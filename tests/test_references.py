@@ -306,6 +306,26 @@ def test_parts_are_named_on_the_command_line(forgotten, capsys):
     assert config.algorithm.keywords == {"bootstrap": dqn.double}
 
 
+NAMELESS = (
+    ["train", "fork_of_q.py"],
+    ["train", "q_learning", "--env", "fork_of_q.py"],
+    ["train", "q_learning", "--env=chain", "--wrap", "fork_of_q.py"],
+    ["train", "q_learning", "--env=chain", "--curriculum", "fork_of_q.py"],
+    ["train", "q_learning", "--env=chain", "--parts", "targets=fork_of_q.py"],
+    ["train", "q_learning", "--env=chain", "--measure", "a=fork_of_q.py", "--out=none"],
+    ["train", "q_learning", "--env=chain", "--log", "fork_of_q.py", "--out=none"],
+    ["eval", "runs/run", "--algorithm", "fork_of_q.py"],
+)
+
+
+@pytest.mark.parametrize("arguments", NAMELESS, ids=" ".join)
+def test_a_file_without_a_name_is_read_and_not_imported(arguments, forgotten, capsys):
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "fork_of_q.py:Name (it defines optimistic, OptimisticConfig, Corridor, " in error
+    assert "fork_of_q" not in sys.modules and error.count("\n") == 1
+
+
 def test_a_part_that_does_not_exist_names_all_that_do():
     with pytest.raises(ConfigError, match="no part of sac is called network: its parts are actor,"):
         cli.parse_with_preset(cli.TrainOptions, "train", "sac", ["--parts", "network=a.py:b"])
@@ -360,7 +380,12 @@ def test_an_optimizer_of_optax_is_no_part():
         ("a" * 5_000 + ".py:x", "there is no file"),
         ("fork_of_q.py:BONUS.y", "fork_of_q.py"),
         (":x", "must be file.py:name or module:name"),
-        ("fork_of_q.py:", "must be file.py:name or module:name"),
+        ("fork_of_q.py:", "fork_of_q.py, as fork_of_q.py:Name .it defines optimistic, Optimis"),
+        ("fork_of_q.py", "fork_of_q.py, as fork_of_q.py:Name .it defines optimistic, Optimis"),
+        ("nowhere.py", "there is no file nowhere.py"),
+        ("a\0.py", "name what is in|there is no file"),
+        ("raises.py", "name what is in raises.py, as raises.py:Name$"),
+        ("bad_syntax.py", "name what is in bad_syntax.py, as bad_syntax.py:Name$"),
     ],
 )
 def test_a_reference_that_cannot_be_imported(reference, message, forgotten):
