@@ -20,7 +20,6 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import cli
 from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.cli import parsing
-from purejaxrl_sac.cli.options import EvalOptions
 from purejaxrl_sac.experiment.runs import engine, files, plans, record
 from purejaxrl_sac.presets import PRESETS
 from tests.conftest import small
@@ -508,7 +507,38 @@ def test_chunked_run_is_the_plain_run(key):
     np.testing.assert_allclose(loss, metrics["loss"].mean(1), rtol=1e-5)
 
 
-def test_a_wrong_type_is_one_line_without_rules():
-    with pytest.raises(prl.ConfigError, match="Error parsing --episodes: invalid literal") as error:
-        parsing.parse(EvalOptions, "eval", ["run", "--episodes", "x"])
-    assert "---" not in str(error.value) and "\n" not in str(error.value)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("train sac --learning-rate abc", "--learning-rate is 'abc', but must be a number"),
+        ("train sac --learning-rate=abc", "--learning-rate is 'abc', but must be a number"),
+        ("train sac --hidden-sizes a 3", "--hidden-sizes is 'a 3', but must be whole numbers"),
+        ("eval run --episodes=x", "--episodes is 'x', but must be a whole number"),
+        ("eval run --policy x", "--policy is 'x', but must be exploring or greedy"),
+        ("plot a --columns 3", "--columns is '3', but must be 1 or 2 or None"),
+        ("plot a --size 3", "--size is '3', but must be two numbers or None"),
+        ("train sac --devices x", "--devices is 'x', but must be a whole number or all"),
+        ("train sac --keep x", "--keep is 'x', but must be a whole number or None"),
+        ("train sac --env", "--env needs a value (see purejaxrl-sac train sac --help)"),
+        ("info", "info needs the path of a run: purejaxrl-sac info PATH"),
+        ("eval --episodes 3", "eval needs the path of a run: purejaxrl-sac eval PATH"),
+        ("train sac --gama=1", "no flag is called --gama: did you mean --gamma?"),
+        ("train sac --qwxz 1", "no flag is called --qwxz: see purejaxrl-sac train sac --help"),
+        (
+            "train sac Pendulum-v1 --seeds 2",
+            "Pendulum-v1 is an environment: give it as --env Pendulum-v1",
+        ),
+        ("train sac brax/ant/spring", "brax/ant/spring is an environment: give it as --env"),
+        ("info a b", "'b' is neither a flag nor the value of one (see purejaxrl-sac info --help)"),
+        ("sweep sac --grid lr=0.1", "no hyperparameter is called lr: did you mean learning_rate?"),
+        ("sweep sac --range n-envs=1:2", "no hyperparameter is called n_envs: did you mean num_"),
+        ("sweep sac --grid gama=1", "no hyperparameter is called gama: did you mean gamma?"),
+    ],
+)
+@pytest.mark.parametrize("columns", ["80", "40"])
+def test_wrong_flags_are_one_line(arguments, message, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    error = failing(capsys, *arguments.split())
+    assert error.startswith(f"purejaxrl-sac: {message}")
+    if message.endswith(("number", "PATH", "?")):
+        assert error.strip().endswith(message)

@@ -21,6 +21,7 @@ import tyro
 from purejaxrl_sac import references
 from purejaxrl_sac.agents import ALGORITHMS, name_of, preset
 from purejaxrl_sac.cli import parts
+from purejaxrl_sac.cli.messages import readable
 from purejaxrl_sac.cli.options import Normalization, SweepOptions, TrainOptions
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.envs import parameters
@@ -104,11 +105,7 @@ def parse(
         if not stop.code:  # --help
             print(page.wrapped())
             raise
-        lines = (line.strip("╭╮╰╯│─ ") for line in messages.getvalue().splitlines())
-        errors = [  # without empty lines and rules
-            line for line in lines if line.strip("-") and not line.startswith("For full helptext")
-        ]
-        raise ConfigError(f"{'; '.join(errors[1:])} (see {program} --help)") from None
+        raise readable(messages.getvalue(), command, flags) from None
 
 
 def assignments(words: Sequence[str], flag: str, value: str) -> dict[str, str]:
