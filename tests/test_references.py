@@ -17,6 +17,7 @@ from purejaxrl_sac.cli import parts
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.errors import RunWarning
 from purejaxrl_sac.experiment.runs import measures, names, plans, recipes, record
+from purejaxrl_sac.train import build
 from tests.conftest import small
 
 FORK = '''
@@ -144,6 +145,20 @@ def test_a_run_is_read_only_with_trust(command, forgotten, capsys):
 def test_what_needs_no_code_imports_none(command, forgotten):
     assert cli.main(command) == 0
     assert "fork_of_q" not in sys.modules
+
+
+def test_the_documented_algorithm_has_the_presets_of_sac(tmp_path, monkeypatch):
+    text = (Path(prl.__file__).parent / "experiment" / "README.md").read_text()
+    section = text.split("\n## Code of your own\n")[1].split("\n## ")[0]
+    (tmp_path / "lion.py").write_text(section.split("```python\n")[1].split("```")[0])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    flags = ["--env=Pendulum-v1", "--decay=0.5"]
+    config = cli.parse_with_preset(cli.TrainOptions, "train", "lion.py:LionSACConfig", flags).config
+    known = prl.preset("sac", "Pendulum-v1")
+    assert (config.learning_rate, config.total_steps) == (known.learning_rate, known.total_steps)
+    assert (config.gamma, config.decay) == (0.98, 0.5) and known.gamma == 0.99
+    build(config)
 
 
 def test_a_run_is_read_where_its_code_is_named_again(forgotten, capsys):
