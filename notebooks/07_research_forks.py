@@ -189,7 +189,7 @@ variants = {
     "both": mellow_config.replace(algorithm=partial(dqn.dqn, bootstrap=mellow, memory=recent)),
 }
 results = {
-    label: engine.train_seeds(plans.plan(variant, SEEDS, chunks=CHUNKS, episodes=128))
+    label: engine.train_seeds(plans.plan(variant, SEEDS, chunks=CHUNKS))
     for label, variant in variants.items()
 }
 scores = {label: result.evaluation.mean(1) for label, result in results.items()}  # [seeds]

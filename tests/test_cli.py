@@ -365,8 +365,6 @@ def test_defaults_are_those_of_python(options):
     counts = {name for name in both if isinstance(flags[name], int)}
     assert counts >= {"seed", "chunks", "episodes"}
     assert {x: flags[x] for x in counts} == {x: python[x] for x in counts}
-    planned = inspect.signature(plans.plan).parameters["episodes"].default
-    assert planned == inspect.signature(lifecycle.run).parameters["episodes"].default
 
 
 def test_help_states_what_affects_results():

@@ -136,15 +136,18 @@ def env_name(env: Any) -> str:
 
 def _with_parts_listed(kind: type[NewOptions], config: Config) -> type[NewOptions]:
     """Options whose help lists the parts of a configuration's algorithm, if it has any."""
-    found = parts.described(config.algorithm)
-    if not found:
+    listed: list[str] = parts.described(config.algorithm)
+    if not listed:
         return kind
     text = "Other parts of the algorithm: PART=file.py:name or PART=module:name ...; those of"
-    text = "\n".join([f"{text} {name_of(config)}, with their types and defaults:", *found])
-    field = Annotated[tuple[str, ...], tyro.conf.arg(help=text)]
-    namespace = {"__doc__": kind.__doc__}
+    text = "\n".join([f"{text} {name_of(config)}, with their types and defaults:", *listed])
+    helped: Any = Annotated[tuple[str, ...], tyro.conf.arg(help=text)]
     made = dataclasses.make_dataclass(
-        kind.__name__, [("parts", field, ())], bases=(kind,), namespace=namespace, kw_only=True
+        kind.__name__,
+        [("parts", helped, ())],
+        bases=(kind,),
+        namespace={"__doc__": kind.__doc__},
+        kw_only=True,
     )
     return cast(type[NewOptions], made)
 

@@ -119,7 +119,7 @@ def plan(
     *,
     seed: int = 0,
     chunks: int = 50,
-    episodes: int = 512,
+    episodes: int = 128,
     eval_every: int = 0,
     eval_episodes: int = 32,
     variants: dict[str, list[float]] | None = None,
