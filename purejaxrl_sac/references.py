@@ -9,6 +9,7 @@ imported unless the reader names it again or trusts the run.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.machinery
 import importlib.util
@@ -28,8 +29,8 @@ _made: dict[str, Any] = {}  # reference -> what the class or function that it na
 
 
 def is_reference(text: object) -> bool:
-    """Whether a text names an object of one's own code."""
-    return isinstance(text, str) and ":" in text
+    """Whether a text names an object of one's own code, or a file without the object in it."""
+    return isinstance(text, str) and (":" in text or text.endswith(".py"))
 
 
 def load(reference: str) -> Any:
@@ -41,7 +42,9 @@ def load(reference: str) -> Any:
     Raises:
         ConfigError: there is no such file, module or name, or importing it fails.
     """
-    where, _, name = reference.rpartition(":")
+    where, name = _split(reference)
+    if where.endswith(".py") and not name:
+        raise _unnamed(where)
     if not where or not name:
         raise ConfigError(f"{reference!r} must be file.py:name or module:name")
     found = _file(where) if where.endswith(".py") else _module(where)
@@ -87,7 +90,7 @@ def known(value: Any) -> str | None:
 
 def location(reference: str) -> str:
     """Where a reference would be imported from, as text; nothing is imported."""
-    where = reference.rpartition(":")[0]
+    where = _split(reference)[0]
     try:
         return str(Path(where).resolve()) if where.endswith(".py") else f"module {where}"
     except (OSError, RuntimeError, ValueError):  # no path, or a loop of links
@@ -96,12 +99,36 @@ def location(reference: str) -> str:
 
 def checksum(reference: str) -> str | None:
     """The CRC-32 of a reference's file, line endings apart; None for a module or a missing file."""
-    where = reference.rpartition(":")[0]
+    where = _split(reference)[0]
     try:
         text = Path(where).read_text() if where.endswith(".py") else None
     except (OSError, ValueError):
         return None
     return None if text is None else f"{zlib.crc32(text.encode()):08x}"
+
+
+def _split(reference: str) -> tuple[str, str]:
+    """The file or module of a reference and the name in it, which a lone file does not have."""
+    where, colon, name = reference.rpartition(":")
+    return (where, name) if colon else (reference, "")
+
+
+def _unnamed(where: str) -> ConfigError:
+    """The error for a file without a name, with what the file defines; it is not imported."""
+    try:
+        statements = ast.parse(Path(where).read_text()).body
+    except OSError:
+        return _missing(where)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # importing it would fail
+        statements = []
+    kinds = (ast.ClassDef, ast.FunctionDef)
+    names = [x.name for x in statements if isinstance(x, kinds) and not x.name.startswith("_")]
+    defined = f" (it defines {', '.join(names)})" if names else ""
+    return ConfigError(f"name what is in {where}, as {where}:Name{defined}")
+
+
+def _missing(where: str) -> ConfigError:
+    return ConfigError(f"there is no file {where}: name an existing one, as file.py:name")
 
 
 def _file(where: str) -> ModuleType:
@@ -111,7 +138,7 @@ def _file(where: str) -> ModuleType:
     except (OSError, RuntimeError, ValueError):  # no path, or a loop of links
         exists = False
     if not exists:
-        raise ConfigError(f"there is no file {where}: name an existing one, as file.py:name")
+        raise _missing(where)
     name = path.stem
     if not name.isidentifier():
         raise ConfigError(

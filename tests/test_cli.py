@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import inspect
 import json
 import re
 import shutil
@@ -19,7 +20,6 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import cli
 from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.cli import parsing
-from purejaxrl_sac.cli.options import EvalOptions
 from purejaxrl_sac.experiment.runs import engine, files, plans, record
 from purejaxrl_sac.presets import PRESETS
 from tests.conftest import small
@@ -265,6 +265,13 @@ def test_an_existing_directory_is_not_modified(tmp_path, capsys):
         (["train", "sac", "--lr", "1e-3"], "no flag is called --lr: did you mean --learning-rate?"),
         (["train", "sac", "--lr=1e-3"], "no flag is called --lr: did you mean --learning-rate?"),
         (["train", "dqn", "--hidden-sizes", "64,32"], "by spaces: --hidden-sizes 64 32"),
+        (["train", "dqn", "--hidden-sizes"], "--hidden-sizes needs at least one number"),
+        (["train", "dqn", "--hidden-sizes", "--seeds", "2"], "needs at least one number"),
+        (["train", "crossq", "--critic-hidden-sizes"], "needs at least one number"),
+        (["train", "dqn", "--wrap"], "--wrap needs at least one value"),
+        (["sweep", "dqn", "--grid"], "--grid needs at least one value"),
+        (["plot", "a", "--labels", "--log-x"], "--labels needs at least one value"),
+        (["train", "dqn", "--config", "x.toml", "--hidden-sizes"], "at least one number"),
         (["train", "dqn", "--total-steps", "1.5e0"], "--total-steps"),
     ],
 )
@@ -273,6 +280,11 @@ def test_invalid_input_prints_one_line_and_writes_nothing(arguments, message, ca
         arguments = [*arguments, "--out", str(tmp_path / "run")]
     assert message in failing(capsys, *arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_flags_that_remove_values_need_none():
+    parsing.check_values(["train", "ppo", "--normalize", "--seeds", "2"])
+    parsing.check_values(["train", "--config=x.toml", "--wrap", "--env-params"])
 
 
 def test_a_missing_value_prints_one_line(capsys):
@@ -339,6 +351,24 @@ def test_help_and_flags_do_not_import_environments():
         "sys.exit('gymnax' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("options", [cli.TrainOptions, cli.SweepOptions])
+def test_defaults_are_those_of_python(options):
+    from purejaxrl_sac.experiment.runs import lifecycle
+    from purejaxrl_sac.experiment.tuning import sweep
+
+    function = {"TrainOptions": lifecycle.run, "SweepOptions": sweep.run}[options.__name__]
+    python = {name: x.default for name, x in inspect.signature(function).parameters.items()}
+    flags = {field.name: field.default for field in dataclasses.fields(options)}
+    both = flags.keys() & python.keys() - {"points"}  # a number, and the points themselves
+    counts = {name for name in both if isinstance(flags[name], int)}
+    assert counts >= {"seed", "chunks", "episodes"}
+    assert {x: flags[x] for x in counts} == {x: python[x] for x in counts}
+
+
+def test_help_states_what_affects_results():
+    assert "Only the number of devices affects" in cli.options.RunOptions.__doc__
 
 
 def test_module_is_the_command(capsys):
@@ -475,7 +505,38 @@ def test_chunked_run_is_the_plain_run(key):
     np.testing.assert_allclose(loss, metrics["loss"].mean(1), rtol=1e-5)
 
 
-def test_a_wrong_type_is_one_line_without_rules():
-    with pytest.raises(prl.ConfigError, match="Error parsing --episodes: invalid literal") as error:
-        parsing.parse(EvalOptions, "eval", ["run", "--episodes", "x"])
-    assert "---" not in str(error.value) and "\n" not in str(error.value)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("train sac --learning-rate abc", "--learning-rate is 'abc', but must be a number"),
+        ("train sac --learning-rate=abc", "--learning-rate is 'abc', but must be a number"),
+        ("train sac --hidden-sizes a 3", "--hidden-sizes is 'a 3', but must be whole numbers"),
+        ("eval run --episodes=x", "--episodes is 'x', but must be a whole number"),
+        ("eval run --policy x", "--policy is 'x', but must be exploring or greedy"),
+        ("plot a --columns 3", "--columns is '3', but must be 1 or 2 or None"),
+        ("plot a --size 3", "--size is '3', but must be two numbers or None"),
+        ("train sac --devices x", "--devices is 'x', but must be a whole number or all"),
+        ("train sac --keep x", "--keep is 'x', but must be a whole number or None"),
+        ("train sac --env", "--env needs a value (see purejaxrl-sac train sac --help)"),
+        ("info", "info needs the path of a run: purejaxrl-sac info PATH"),
+        ("eval --episodes 3", "eval needs the path of a run: purejaxrl-sac eval PATH"),
+        ("train sac --gama=1", "no flag is called --gama: did you mean --gamma?"),
+        ("train sac --qwxz 1", "no flag is called --qwxz: see purejaxrl-sac train sac --help"),
+        (
+            "train sac Pendulum-v1 --seeds 2",
+            "Pendulum-v1 is an environment: give it as --env Pendulum-v1",
+        ),
+        ("train sac brax/ant/spring", "brax/ant/spring is an environment: give it as --env"),
+        ("info a b", "'b' is neither a flag nor the value of one (see purejaxrl-sac info --help)"),
+        ("sweep sac --grid lr=0.1", "no hyperparameter is called lr: did you mean learning_rate?"),
+        ("sweep sac --range n-envs=1:2", "no hyperparameter is called n_envs: did you mean num_"),
+        ("sweep sac --grid gama=1", "no hyperparameter is called gama: did you mean gamma?"),
+    ],
+)
+@pytest.mark.parametrize("columns", ["80", "40"])
+def test_wrong_flags_are_one_line(arguments, message, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    error = failing(capsys, *arguments.split())
+    assert error.startswith(f"purejaxrl-sac: {message}")
+    if message.endswith(("number", "PATH", "?")):
+        assert error.strip().endswith(message)

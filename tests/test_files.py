@@ -221,6 +221,17 @@ def test_settings_that_decide_numbers_are_recorded(monkeypatch):
 HOSTILE = "a\x1b[31mb\n[/]\u202ec\udc80$x_{$"
 
 
+def test_a_log_file_has_a_line_each_minute_and_each_tenth():
+    file, times = io.StringIO(), iter([0, 10, 60, 70, 100, 130, 140, 150, 160])
+    reporter = display.ConsoleReporter(Console(file=file, width=200), lambda: next(times))
+    reporter.config = small("dqn")
+    reporter.on_compiled(10.0)  # at 10 seconds
+    for steps in (1, 2, 3, 4, 20, 21, 1000):  # of 1000, at 60, 70, 100, ... seconds
+        found = progress(steps, [1.0, 2.0])
+        reporter.on_chunk(found._replace(total_steps=1000, failed_step=np.full(2, -1)))
+    assert re.findall(r"step ([\d,]+)", file.getvalue()) == ["2", "4", "1,000"]
+
+
 def test_hostile_text_does_not_reach_the_terminal(capsys):
     assert one_line(HOSTILE) == "a\\x1b[31mb\\n[/]\\u202ec\\udc80$x_{$"
     reporter = display.ConsoleReporter(display.Console(width=200))

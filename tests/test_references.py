@@ -13,9 +13,11 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, cli, normalize, references
 from purejaxrl_sac.agents import dqn
 from purejaxrl_sac.agents.q_learning import q_learning
+from purejaxrl_sac.cli import parts
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.errors import RunWarning
 from purejaxrl_sac.experiment.runs import measures, names, plans, recipes, record
+from purejaxrl_sac.train import build
 from tests.conftest import small
 
 FORK = '''
@@ -143,6 +145,20 @@ def test_a_run_is_read_only_with_trust(command, forgotten, capsys):
 def test_what_needs_no_code_imports_none(command, forgotten):
     assert cli.main(command) == 0
     assert "fork_of_q" not in sys.modules
+
+
+def test_the_documented_algorithm_has_the_presets_of_sac(tmp_path, monkeypatch):
+    text = (Path(prl.__file__).parent / "experiment" / "README.md").read_text()
+    section = text.split("\n## Code of your own\n")[1].split("\n## ")[0]
+    (tmp_path / "lion.py").write_text(section.split("```python\n")[1].split("```")[0])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    flags = ["--env=Pendulum-v1", "--decay=0.5"]
+    config = cli.parse_with_preset(cli.TrainOptions, "train", "lion.py:LionSACConfig", flags).config
+    known = prl.preset("sac", "Pendulum-v1")
+    assert (config.learning_rate, config.total_steps) == (known.learning_rate, known.total_steps)
+    assert (config.gamma, config.decay) == (0.98, 0.5) and known.gamma == 0.99
+    build(config)
 
 
 def test_a_run_is_read_where_its_code_is_named_again(forgotten, capsys):
@@ -295,7 +311,7 @@ def test_parts_are_named_on_the_command_line(forgotten, capsys):
     assert cli.main([*arguments, "--parts", part]) == 0
     assert "dqn(bootstrap=double) on chain" in capsys.readouterr().out
     assert cli.main([*arguments, "--parts", part.replace("bootstrap", "bootstap")]) == 2
-    assert "did you mean bootstrap?" in capsys.readouterr().err
+    assert "did you mean bootstrap? (its parts are network, head, " in capsys.readouterr().err
     assert cli.main([*arguments, "--parts", "loss=fork_of_q.py:BONUS"]) == 2
     assert "loss is 0.25, but must be a function" in capsys.readouterr().err
     assert cli.main([*arguments, "--parts", "network=fork_of_q.py:clock"]) == 2
@@ -303,6 +319,63 @@ def test_parts_are_named_on_the_command_line(forgotten, capsys):
     assert "the part network of dqn fails while it is built" in error and error.count("\n") == 1
     config = cli.parse_with_preset(cli.TrainOptions, "train", "dqn", ["--parts", part]).config
     assert config.algorithm.keywords == {"bootstrap": dqn.double}
+
+
+NAMELESS = (
+    ["train", "fork_of_q.py"],
+    ["train", "q_learning", "--env", "fork_of_q.py"],
+    ["train", "q_learning", "--env=chain", "--wrap", "fork_of_q.py"],
+    ["train", "q_learning", "--env=chain", "--curriculum", "fork_of_q.py"],
+    ["train", "q_learning", "--env=chain", "--parts", "targets=fork_of_q.py"],
+    ["train", "q_learning", "--env=chain", "--measure", "a=fork_of_q.py", "--out=none"],
+    ["train", "q_learning", "--env=chain", "--log", "fork_of_q.py", "--out=none"],
+    ["eval", "runs/run", "--algorithm", "fork_of_q.py"],
+)
+
+
+@pytest.mark.parametrize("arguments", NAMELESS, ids=" ".join)
+def test_a_file_without_a_name_is_read_and_not_imported(arguments, forgotten, capsys):
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "fork_of_q.py:Name (it defines optimistic, OptimisticConfig, Corridor, " in error
+    assert "fork_of_q" not in sys.modules and error.count("\n") == 1
+
+
+def test_a_part_that_does_not_exist_names_all_that_do():
+    with pytest.raises(ConfigError, match="no part of sac is called network: its parts are actor,"):
+        cli.parse_with_preset(cli.TrainOptions, "train", "sac", ["--parts", "network=a.py:b"])
+    with pytest.raises(ConfigError, match="no part of simba is called a: it has no parts"):
+        cli.parse_with_preset(cli.TrainOptions, "train", "simba", ["--parts", "a=a.py:b"])
+
+
+def test_parts_are_listed_with_types_and_defaults(forgotten, capsys):
+    assert parts.described(dqn.double_dqn)[2] == "bootstrap: Bootstrap = double"
+    assert "actor: MakeActor = gaussian_actor(norm=LayerNorm)" in parts.described(prl.fast_sac)
+    tabular = parts.described(q_learning)  # without the number of tables
+    assert [x.partition(":")[0] for x in tabular] == ["bootstrap", "targets", "memory", "explore"]
+    assert parts.described(prl.simba) == parts.described(lambda config, env, *, bonus=1: 0) == []
+    found = parts.described(prl.sac)
+    assert found[1] == "critics: MakeCritics = twin_critics" and len(found) == 12
+    assert cli.main(["list", "sac"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line[2:] in found] == [f"  {text}" for text in found]
+
+
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_help_lists_the_parts_of_the_algorithm(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "sac", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "those of sac, with their types and defaults: actor: MakeActor = gaussian" in shown
+    assert all(text in shown for text in parts.described(prl.sac))
+
+
+def test_an_optimizer_of_optax_is_no_part():
+    flags = ["--parts", "critic_optimizer=optax:lion"]
+    with pytest.raises(
+        ConfigError, match=r"write `def lion\(config\): return optax.lion\(config\."
+    ):
+        cli.parse_with_preset(cli.TrainOptions, "train", "sac", flags)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +395,12 @@ def test_parts_are_named_on_the_command_line(forgotten, capsys):
         ("a" * 5_000 + ".py:x", "there is no file"),
         ("fork_of_q.py:BONUS.y", "fork_of_q.py"),
         (":x", "must be file.py:name or module:name"),
-        ("fork_of_q.py:", "must be file.py:name or module:name"),
+        ("fork_of_q.py:", "fork_of_q.py, as fork_of_q.py:Name .it defines optimistic, Optimis"),
+        ("fork_of_q.py", "fork_of_q.py, as fork_of_q.py:Name .it defines optimistic, Optimis"),
+        ("nowhere.py", "there is no file nowhere.py"),
+        ("a\0.py", "name what is in|there is no file"),
+        ("raises.py", "name what is in raises.py, as raises.py:Name$"),
+        ("bad_syntax.py", "name what is in bad_syntax.py, as bad_syntax.py:Name$"),
     ],
 )
 def test_a_reference_that_cannot_be_imported(reference, message, forgotten):

@@ -24,7 +24,7 @@ from purejaxrl_sac.cli.options import (
     SweepOptions,
     TrainOptions,
 )
-from purejaxrl_sac.cli.parsing import Options, parse, parse_with_preset
+from purejaxrl_sac.cli.parsing import Options, check_values, parse, parse_with_preset
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.errors import RunError, RunWarning, StoppedError, one_line
 
@@ -135,6 +135,7 @@ def dispatch(arguments: list[str]) -> None:
     Raises:
         ConfigError: invalid input.
     """
+    check_values(arguments)
     match config_files.expanded(arguments):
         case [] | ["-h" | "--help" | "help"] | ["train"] | ["train", "-h" | "--help"]:
             print(USAGE)

@@ -12,12 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from purejaxrl_sac.agents import ALGORITHMS, default_config, preset
+from purejaxrl_sac.cli import parts
 from purejaxrl_sac.config import ConfigError, unknown
 from purejaxrl_sac.presets import PRESETS
 
 LIST_USAGE = """\
 purejaxrl-sac list                 the algorithms, and where they have presets
-purejaxrl-sac list ALGORITHM       its presets, with their recorded scores
+purejaxrl-sac list ALGORITHM       its presets with their scores, and its parts
 purejaxrl-sac list ENVIRONMENT     the presets of all algorithms for it
 purejaxrl-sac list --presets       all presets, with their recorded scores
 purejaxrl-sac list --envs          all environments"""
@@ -81,14 +82,19 @@ def _where(name: str) -> str:
 
 
 def algorithm(name: str) -> None:
-    """Print what an algorithm is, and its presets."""
+    """Print what an algorithm is, its presets and its parts."""
     print(f"{name}: {ALGORITHMS[name][2]}")
     found = [key for key in PRESETS if key[0] == name]
-    default = default_config(name).env
+    config = default_config(name)
+    default = config.env
     if found:
         presets(found)
     else:
         print(f"it has no presets; its default environment is {default}")
+    if described := parts.described(config.algorithm):
+        print("\nits parts, other ones by --parts PART=file.py:name:")
+        for part in described:
+            print(f"  {part}")
     env = default if (name, default) in PRESETS or not found else min(found)[1]
     print(f"\ntrain it: purejaxrl-sac train {name} --env {env}")
     print(f"its flags: purejaxrl-sac train {name} --help")

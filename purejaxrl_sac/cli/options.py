@@ -47,7 +47,8 @@ class DeviceOptions:
 
 @dataclasses.dataclass(kw_only=True)
 class RunOptions(DeviceOptions):
-    """How a run is distributed, reported and checkpointed; its results do not depend on it."""
+    """How a run is distributed, reported and checkpointed. Only the number of devices affects
+    results: it changes rounding, which long training of networks amplifies."""
 
     coordinator: str | None = None
     """HOST:PORT of process 0 if several processes train together; detected on Slurm and TPU
@@ -165,8 +166,8 @@ class NewRunOptions:
     """Parameters of the environment that change over training: file.py:name or module:name of a
     function (params, progress) -> params."""
     parts: tuple[str, ...] = ()
-    """Other parts of the algorithm: PART=file.py:name or PART=module:name ..., such as
-    network=fork.py:wide."""
+    """Other parts of the algorithm, which `list ALGORITHM` shows: PART=file.py:name or
+    PART=module:name ..."""
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
-import inspect
 import io
 import itertools
 import re
@@ -14,16 +13,17 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import tyro
 
 from purejaxrl_sac import references
 from purejaxrl_sac.agents import ALGORITHMS, name_of, preset
+from purejaxrl_sac.cli import parts
+from purejaxrl_sac.cli.messages import readable
 from purejaxrl_sac.cli.options import Normalization, SweepOptions, TrainOptions
-from purejaxrl_sac.config import Config, ConfigError, shown, unknown
+from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.normalize import WRAPPERS, wrapper
 from purejaxrl_sac.offline import offline
@@ -46,6 +46,11 @@ SYNONYMS = {  # of other libraries -> flags
     "--total-timesteps": "--total-steps",
     "--learning-starts": "--warmup-steps",
 }
+
+LAYERS = ("--hidden-sizes", "--critic-hidden-sizes")
+SEVERAL = (
+    "--env-params", "--grid", "--labels", "--log", "--measure", "--parts", "--range", "--wrap",
+)  # fmt: skip
 
 NORMALIZATIONS: tuple[Normalization, ...] = ("observations", "rewards")
 
@@ -100,11 +105,7 @@ def parse(
         if not stop.code:  # --help
             print(page.wrapped())
             raise
-        lines = (line.strip("╭╮╰╯│─ ") for line in messages.getvalue().splitlines())
-        errors = [  # without empty lines and rules
-            line for line in lines if line.strip("-") and not line.startswith("For full helptext")
-        ]
-        raise ConfigError(f"{'; '.join(errors[1:])} (see {program} --help)") from None
+        raise readable(messages.getvalue(), command, flags) from None
 
 
 def assignments(words: Sequence[str], flag: str, value: str) -> dict[str, str]:
@@ -133,28 +134,35 @@ def env_name(env: Any) -> str:
     return env if isinstance(env, str) else str(getattr(env, "name", type(env).__name__))
 
 
-def with_parts(config: Config, settings: Sequence[str]) -> Config:
-    """A configuration whose algorithm has other parts.
+def _with_parts_listed(kind: type[NewOptions], config: Config) -> type[NewOptions]:
+    """Options whose help lists the parts of a configuration's algorithm, if it has any."""
+    listed: list[str] = parts.described(config.algorithm)
+    if not listed:
+        return kind
+    text = "Other parts of the algorithm: PART=file.py:name or PART=module:name ...; those of"
+    text = "\n".join([f"{text} {name_of(config)}, with their types and defaults:", *listed])
+    helped: Any = Annotated[tuple[str, ...], tyro.conf.arg(help=text)]
+    made = dataclasses.make_dataclass(
+        kind.__name__,
+        [("parts", helped, ())],
+        bases=(kind,),
+        namespace={"__doc__": kind.__doc__},
+        kw_only=True,
+    )
+    return cast(type[NewOptions], made)
 
-    Args:
-        settings: PART=REFERENCE ...
 
-    Raises:
-        ConfigError: the algorithm has no such part, or it cannot be imported.
+def check_values(arguments: Sequence[str]) -> None:
+    """Raises ConfigError for a flag that needs values and has none.
+
+    `--normalize` without a value switches normalisation off, and with `--config` other flags remove
+    the values that the file has.
     """
-    if not settings:
-        return config
-    given = assignments(settings, "parts", "file.py:name")
-    known = inspect.signature(config.algorithm).parameters
-    names = [x.name for x in known.values() if x.kind is x.KEYWORD_ONLY]
-    for name in given:
-        if name not in names:
-            raise unknown(f"part of {name_of(config)}", name, names, "it has no parts")
-    parts = {name: references.load(reference) for name, reference in given.items()}
-    for name, part in parts.items():
-        if not callable(part):
-            raise ConfigError(f"{name} is {shown(part)}, but must be a function or a class")
-    return config.replace(algorithm=partial(config.algorithm, **parts))
+    from_file = any(x.partition("=")[0] == "--config" for x in arguments)
+    for flag, value in itertools.pairwise([*arguments, "--"]):
+        if value.startswith("--") and (flag in LAYERS or (flag in SEVERAL and not from_file)):
+            what = "number" if flag in LAYERS else "value"
+            raise ConfigError(f"{flag} needs at least one {what}")
 
 
 def check_algorithm(command: str, name: str, flags: Sequence[str] = ()) -> None:
@@ -200,7 +208,7 @@ def parse_with_preset(
     for before, flag in itertools.pairwise([command, *flags]):
         if flag in SYNONYMS:
             raise ConfigError(f"no flag is called {flag}: did you mean {SYNONYMS[flag]}?")
-        if before in ("--hidden-sizes", "--critic-hidden-sizes") and "," in flag:
+        if before in LAYERS and "," in flag:
             numbers = " ".join(flag.strip("()[]").split(","))
             raise ConfigError(f"{before} is {flag}: separate numbers by spaces: {before} {numbers}")
     for flag in ("--grid", "--range"):
@@ -212,13 +220,16 @@ def parse_with_preset(
     config = preset(algorithm, envs[-1] if envs else None)
     shown = envs[-1] if envs else env_name(config.env)  # flags have no objects
     named = [name for x in config.wrappers for name in NORMALIZATIONS if WRAPPERS[name] is x]
+    if {"-h", "--help"} & {*flags}:
+        kind = _with_parts_listed(kind, config)
     default = kind(config=config.replace(env=shown), normalize=tuple(named))
     options: NewOptions = parse(kind, f"{command} {algorithm}", flags, default)
     config = options.config.replace(env=config.env)
     if options.wrap or options.normalize != default.normalize:  # else a fork's own wrappers remain
         names = (*options.normalize, *options.wrap)
         config = config.replace(wrappers=tuple(map(wrapper, names)))
-    config = with_parts(config, options.parts).replace(
+    chosen = assignments(options.parts, "parts", "file.py:name")
+    config = parts.with_parts(config, chosen).replace(
         env_params=environment_parameters(config.env, options.env_params),
     )
     if options.dataset is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,8 +18,8 @@ from purejaxrl_sac.cli.options import (
     SweepOptions,
     TrainOptions,
 )
-from purejaxrl_sac.cli.parsing import assignments, env_name
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.cli.parsing import SYNONYMS, assignments, env_name
+from purejaxrl_sac.config import Config, ConfigError
 
 if TYPE_CHECKING:
     from purejaxrl_sac.experiment.tuning.points import Point, Scale
@@ -117,8 +118,8 @@ def requested_points(options: SweepOptions) -> list[Point]:
     """
     from purejaxrl_sac.experiment.tuning import points
 
-    axes = _fields(assignments(options.grid, "grid", "VALUE,VALUE"))
-    ranges = _fields(assignments(options.range, "range", "LOW:HIGH"))
+    axes = _fields(options.config, assignments(options.grid, "grid", "VALUE,VALUE"))
+    ranges = _fields(options.config, assignments(options.range, "range", "LOW:HIGH"))
     if not axes and not ranges:
         raise ConfigError("a sweep needs --grid FIELD=VALUE,VALUE or --range FIELD=LOW:HIGH")
     if both := axes.keys() & ranges.keys():
@@ -157,9 +158,22 @@ def print_result(options: RunOptions, result: SweepResult) -> None:
     Console().print(display.table(title, {**figures, "written to": str(result.path)}))
 
 
-def _fields(given: dict[str, str]) -> dict[str, str]:
-    """With underscores in the names of fields."""
-    return {name.replace("-", "_"): text for name, text in given.items()}
+def _fields(config: Config, given: dict[str, str]) -> dict[str, str]:
+    """With underscores in the names of fields.
+
+    Raises:
+        ConfigError: a field has the name that it has in other libraries.
+    """
+    from purejaxrl_sac.experiment.tuning import points
+
+    found = {name.replace("-", "_"): text for name, text in given.items()}
+    swept = {field.name for field in dataclasses.fields(config)} - points.NOT_SWEPT
+    for name in found.keys() - swept:
+        flag = SYNONYMS.get(f"--{name.replace('_', '-')}", "")
+        field = flag.removeprefix("--").replace("-", "_")
+        if field in swept:
+            raise ConfigError(f"no hyperparameter is called {name}: did you mean {field}?")
+    return found
 
 
 def _scale(name: str, text: str) -> Scale:

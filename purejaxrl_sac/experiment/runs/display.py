@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from purejaxrl_sac.config import Config
 from purejaxrl_sac.experiment.errors import one_line
 from purejaxrl_sac.experiment.runs.plans import Plan, Progress, Result
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
+
+LINE_SECONDS = 60  # between lines of progress where there is no terminal
 
 
 def with_interval(scores: np.ndarray, resamples: int = 2_000) -> str:
@@ -90,11 +93,14 @@ class JsonReporter(Reporter):
 
 
 class ConsoleReporter(Reporter):
-    """Shows a progress bar on a terminal, and prints a line per tenth of the run elsewhere."""
+    """Shows a progress bar on a terminal; elsewhere, prints a line per tenth of the run, and after
+    each chunk that ends `LINE_SECONDS` or more after the previous line."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = console
+        self.clock = clock
         self.printed = 0.0  # fraction of the run at the last printed line
+        self.printed_at = clock()
         self.warned = False  # of returns outside a categorical agent's support
         self.failed = 0  # number of diverged seeds reported so far
         self.greedy = ""  # the latest greedy return
@@ -124,6 +130,7 @@ class ConsoleReporter(Reporter):
 
     def on_compiled(self, seconds: float) -> None:
         self.message(f"compiled in {seconds:.1f} s")
+        self.printed_at = self.clock()
 
     def on_chunk(self, progress: Progress) -> None:
         if not self.warned and (warning := outside_support(self.config, progress)):
@@ -137,10 +144,11 @@ class ConsoleReporter(Reporter):
             greedy = with_interval(scores, resamples=500)
             self.greedy = f", greedy {greedy}"
         done = progress.steps / progress.total_steps
-        due = done >= self.printed + 0.1 or done == 1
+        now = self.clock()
+        due = done >= self.printed + 0.1 or done == 1 or now >= self.printed_at + LINE_SECONDS
         if not (self.console.is_terminal or due):
             return
-        self.printed = done
+        self.printed, self.printed_at = done, now
         line = f"{progress.rate:,.0f} environment steps/s, {seconds_left(progress):.0f} s left,"
         latest = progress.latest_return[~progress.failed]
         line += f" return {with_interval(latest, resamples=500)}"

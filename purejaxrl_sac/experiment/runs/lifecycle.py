@@ -39,7 +39,7 @@ def run(
     out: Path | str,
     seed: int = 0,
     chunks: int = 50,
-    episodes: int = 128,
+    episodes: int = 512,
     eval_every: int = 0,
     eval_episodes: int = 32,
     variants: dict[str, list[float]] | None = None,
