@@ -402,6 +402,20 @@ def test_wrong_flags_are_one_line(flags, message, tmp_path, capsys):
     assert not list(tmp_path.glob("c.*"))
 
 
+def test_the_tables_of_chunks_without_an_episode_have_no_rows(tmp_path):
+    returns = np.stack([RETURNS[0], RETURNS[0] * nan, RETURNS[2]])
+    returns[2, 0] = nan  # which keeps its latest
+    _, shown = plot.run_curve(np.array(STEPS), returns.T, "dqn on chain")
+    bands.write_csv(tmp_path / "curve.csv", bands.csv_text(shown, {}))
+    compared([fake_run(tmp_path / "a", returns)], tmp_path / "c.png", panel="curves")
+    for name in ("curve.csv", "c.csv"):
+        rows = table(tmp_path / name)
+        iqm = [(row["x"], row["y"]) for row in selected(rows, statistic="IQM")]
+        assert iqm == [(100, 2.5), (1_600, (5 + 7) / 2)]
+        assert [row["x"] for row in selected(rows, statistic="seed 0")] == [100]
+        assert [row["x"] for row in selected(rows, statistic="seed 1")] == [100, 1_600]
+
+
 def test_the_curve_of_a_run_and_its_table(tmp_path):
     figure, shown = plot.run_curve(np.array(STEPS), RETURNS.T, "dqn on chain")
     text = "interval of 4 seeds: about their range"
