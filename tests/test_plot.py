@@ -12,7 +12,7 @@ from PIL import Image
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.experiment import statistics as st
-from purejaxrl_sac.experiment.pictures import plot
+from purejaxrl_sac.experiment.pictures import plot, value_maps
 
 nan = np.nan
 INTERVALS, IMPROVEMENTS, PROFILES = 1, 3, 2  # panels of a comparison
@@ -64,11 +64,15 @@ def rows(axes):
     return [text.get_text().replace("\n", " ") for text in axes.get_yticklabels()]
 
 
-def readable(figure):
-    """Check that everything is on the page, and that panels and legends do not overlap."""
+def on_the_page(figure):
     figure.draw_without_rendering()
     page, used = figure.bbox_inches.padded(0.01), figure.get_tightbbox()
     assert page.contains(*used.min) and page.contains(*used.max)
+
+
+def readable(figure):
+    """Check that everything is on the page, and that panels and legends do not overlap."""
+    on_the_page(figure)
     assert not any(
         legend.get_window_extent().overlaps(title) for legend, title in legends_and_titles(figure)
     )
@@ -127,8 +131,8 @@ def test_points_are_where_a_seed_has_a_new_value():
     x, y = drawn(figure.axes[0], "a (2 of 3 seeds)")
     np.testing.assert_array_equal(x, [3, 4, 6])  # from the first value of the second seed
     np.testing.assert_array_equal(y, [(1 + 10) / 2, (3 + 10) / 2, (3 + 20) / 2])
-    for figure in (figure, plot.learning_curve(steps, values, "a")):
-        thin = [line.get_data() for line in figure.axes[0].lines if line.get_linewidth() < 1]
+    for drawn_on in (figure, plot.learning_curve(steps, values, "a")):
+        thin = [line.get_data() for line in drawn_on.axes[0].lines if line.get_linewidth() < 1]
         np.testing.assert_array_equal(thin, [([2, 4], [1, 3]), ([3, 6], [10, 20])])
 
 
@@ -163,6 +167,18 @@ def test_learning_curve_has_every_seed_and_their_iqm(number, tmp_path):
     new = np.isfinite(returns).any(0) & (np.arange(20) > 1)  # the first seed starts later
     np.testing.assert_allclose(drawn(axes, label)[1], st.iqm(plot.forward_fill(returns)[:, new]))
     assert Image.open(tmp_path / "curve.png").size == (960, 600)
+
+
+def test_a_long_title_of_a_run_stays_on_the_page():
+    title = f"sac(critics={'twin_critics(norm=LayerNorm), ' * 6}) on Pendulum-v1"
+    figure = plot.learning_curve(*runs(0, 4, 20), title)
+    found = figure.axes[0].get_title()
+    assert found.startswith("sac(critics=twin") and found.endswith("… on Pendulum-v1"[-12:])
+    assert "…" in found and len(found) > 50
+    on_the_page(figure)
+    table = value_maps.value_map(prl.mdp.named.chain(), np.zeros((5, 2)), title)
+    assert "…" in table.axes[0].get_title()
+    on_the_page(table)
 
 
 def test_learning_curve_before_any_episode(tmp_path):

@@ -23,7 +23,14 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 from purejaxrl_sac.config import Config, ConfigError, unknown
 from purejaxrl_sac.experiment.pictures import bands
 from purejaxrl_sac.experiment.pictures.bands import FEW_SEEDS, Band, Curve, caution
-from purejaxrl_sac.experiment.pictures.layout import CHARACTER, LINE, SCREEN, Layout, wrapped
+from purejaxrl_sac.experiment.pictures.layout import (
+    CHARACTER,
+    LINE,
+    SCREEN,
+    Layout,
+    fit_title,
+    wrapped,
+)
 from purejaxrl_sac.experiment.runs import files
 
 Curves = Mapping[str, Curve]  # label -> curve; steps and seeds may differ
@@ -132,6 +139,7 @@ def run_curve(steps: np.ndarray, returns: np.ndarray, title: str) -> tuple[Figur
         _over_steps(axes, "episode return")
         axes.set_title(title)
         axes.legend(frameon=False, loc="best", title=caution([len(returns)]) or None)
+        fit_title(axes)
     if 1 < len(returns) < FEW_SEEDS:
         shown += seeds
     return figure, [band._replace(label=title) for band in shown]
