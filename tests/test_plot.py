@@ -181,6 +181,16 @@ def test_a_long_title_of_a_run_stays_on_the_page():
     on_the_page(table)
 
 
+@pytest.mark.parametrize("draw", (plot.profile, plot.comparison))
+def test_long_titles_of_comparisons_have_several_lines(draw, curves, scores):
+    title = "a title that is too long for one line of this figure " * 4
+    given = (scores,) if draw is plot.profile else (curves, scores)
+    more = {} if draw is plot.profile else {"ylabel": "return"}
+    figure = draw(*given, title=title, **more)
+    assert 1 < figure.get_suptitle().count("\n") + 1 < 5
+    on_the_page(figure)
+
+
 def test_learning_curve_before_any_episode(tmp_path):
     plot.learning_curve(np.arange(4), np.full((2, 4), nan), "nothing yet", tmp_path / "a.png")
     assert (tmp_path / "a.png").exists()

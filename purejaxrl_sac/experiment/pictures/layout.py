@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.font_manager import FontProperties
 
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.errors import shortened
@@ -17,6 +18,7 @@ SMALLEST, LARGEST = 1.0, 30.0  # inches
 MARGIN = 0.1  # inches that a title leaves free
 LINE = 0.16  # inches, height of a line of small text
 CHARACTER = 0.066  # inches, mean width of its characters
+SMALL = 8  # points
 ON_SCREEN: Any = {
     "axes.titlesize": "medium",
     "legend.fontsize": "small",
@@ -99,8 +101,13 @@ def fit_title(axes: Axes) -> None:
         axes.title.set_text(shortened(text, length, length // 3))
 
 
-def wrapped(text: str, width: float) -> str:
-    """The text in lines of at most `width` inches; a formula is not broken."""
+def wrapped(text: str, width: float, size: str | float = SMALL) -> str:
+    """The text in lines of at most `width` inches; a formula is not broken.
+
+    Args:
+        size: of the text, in points or by matplotlib's name.
+    """
     if "$" in text:
         return text
-    return "\n".join(textwrap.wrap(text, max(8, int(width / CHARACTER)))) or text
+    character = CHARACTER * FontProperties(size=size).get_size_in_points() / SMALL
+    return "\n".join(textwrap.wrap(text, max(8, int(width / character)))) or text

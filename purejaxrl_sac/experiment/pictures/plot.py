@@ -242,7 +242,7 @@ def compose(
             if not panel_titles:
                 axes.set_title("", loc="left")
         if title:
-            figure.suptitle(wrapped(title, 0.9 * width))
+            figure.suptitle(wrapped(title, 0.9 * width, mpl.rcParams["figure.titlesize"]))
         lines = _add_legend(figure, grid[0, 0], shown)
     heights = [max(2.1 if layout.width else 3.5, *map(_height, row)) for row in grid]
     grid[0, 0].get_gridspec().set_height_ratios(heights)
