@@ -370,6 +370,24 @@ def test_labels_of_runs_of_different_lengths(pair, tmp_path):
     assert legend(figure) == ["A (4 seeds)", "B (4 seeds)"]
 
 
+def test_the_improvement_of_two_runs_is_one_line(pair, tmp_path):
+    line = compare.improvement_line(pair)
+    compared(pair, tmp_path / "c.png", panel="improvement")
+    (row,) = table(tmp_path / "c.csv")
+    numbers = f"{row['y']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+    assert line == f"P(a > b) = {numbers}, of final greedy returns" and row["low"] < row["y"] < 1
+    assert compare.improvement_line(pair, ["SAC", "$x$"]).startswith("P(SAC > $x$) = 0.625 [")
+    assert compare.improvement_line(pair[:1]) == compare.improvement_line([*pair, *pair]) == ""
+
+
+def test_the_improvement_of_runs_without_greedy_returns_or_with_one_seed(pair, tmp_path):
+    one = fake_run(tmp_path / "one$", RETURNS[:, 3:], None)
+    text = "P(one$ > a) = 0.875, of final training returns"
+    assert compare.improvement_line([one, pair[0]]) == text
+    none = fake_run(tmp_path / "none", RETURNS * nan, None)
+    assert compare.improvement_line([none, pair[0]]) == ""
+
+
 def test_the_command_line_has_all_options(pair, tmp_path, capsys):
     runs, out = map(str, pair), tmp_path / "c.pdf"
     flags = ["--labels", "SAC", "TD3", "--title", "", "--log-x", "--panel", "curves"]
@@ -400,6 +418,20 @@ def test_wrong_flags_are_one_line(flags, message, tmp_path, capsys):
     shown, err = capsys.readouterr()
     assert message in err and err.count("\n") == 1 and shown == ""
     assert not list(tmp_path.glob("c.*"))
+
+
+def test_the_tables_of_chunks_without_an_episode_have_no_rows(tmp_path):
+    returns = np.stack([RETURNS[0], RETURNS[0] * nan, RETURNS[2]])
+    returns[2, 0] = nan  # which keeps its latest
+    _, shown = plot.run_curve(np.array(STEPS), returns.T, "dqn on chain")
+    bands.write_csv(tmp_path / "curve.csv", bands.csv_text(shown, {}))
+    compared([fake_run(tmp_path / "a", returns)], tmp_path / "c.png", panel="curves")
+    for name in ("curve.csv", "c.csv"):
+        rows = table(tmp_path / name)
+        iqm = [(row["x"], row["y"]) for row in selected(rows, statistic="IQM")]
+        assert iqm == [(100, 2.5), (1_600, (5 + 7) / 2)]
+        assert [row["x"] for row in selected(rows, statistic="seed 0")] == [100]
+        assert [row["x"] for row in selected(rows, statistic="seed 1")] == [100, 1_600]
 
 
 def test_the_curve_of_a_run_and_its_table(tmp_path):

@@ -402,6 +402,42 @@ def test_reported_means_leave_diverged_seeds_out():
     assert display.means(last)["episode_return"] == 5.0  # seed 1 has diverged
 
 
+def printed(reporter):
+    return " ".join(reporter.console.file.getvalue().split())
+
+
+def console_reporter():
+    reporter = display.ConsoleReporter(Console(width=80, file=io.StringIO()))
+    reporter.config = small("dqn")
+    return reporter
+
+
+def test_intervals_are_equal_during_training_and_after_it():
+    """Those of 500 and of 2,000 resamples differ."""
+    rng = np.random.default_rng(0)
+    scores = {"latest_return": rng.normal(-100, 80, 9), "failed_step": np.full(9, -1)}
+    greedy = {"greedy_return": rng.normal(-100, 80, 9)}
+    last = progress(9, np.zeros(9))._replace(**scores, evaluation=greedy)
+    reporter = console_reporter()
+    reporter.on_chunk(last)
+    result = plans.Result(None, [last], greedy["greedy_return"][:, None], 1.0, 1.0)
+    rows = display.summary(small("dqn"), result)
+    shown = (rows[f"{name} return, IQM [95 % interval]"] for name in ("training", "greedy"))
+    assert "return {}, greedy {}".format(*shown) in printed(reporter)
+
+
+def test_progress_before_an_episode_has_finished():
+    reporter = console_reporter()
+    reporter.on_chunk(progress(9, [0.0, 0.0])._replace(latest_return=np.full(2, np.nan)))
+    assert "0 s left, no finished episode yet" in printed(reporter)
+
+
+def test_the_path_of_a_run_is_printed_in_one_line(tmp_path):
+    reporter, path = console_reporter(), tmp_path / ("x" * 90)
+    reporter.on_finished("a run", {"seeds": "2"}, path)
+    assert f"written to {path}\n" in reporter.console.file.getvalue()
+
+
 def test_tables_show_long_paths_whole():
     console = Console(width=60, file=io.StringIO())
     console.print(display.table("a run", {"written to": f"runs/{'x' * 90}"}))

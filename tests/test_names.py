@@ -18,7 +18,7 @@ import pytest
 
 from purejaxrl_sac import networks, normalize
 from purejaxrl_sac.agents import ALGORITHMS, dqn, exported, q_learning
-from purejaxrl_sac.experiment.runs import names, record
+from purejaxrl_sac.experiment.runs import names, plans, record
 from tests.conftest import small
 
 CartPole = type(gymnax.make("CartPole-v1")[0])
@@ -191,6 +191,32 @@ def test_composed_functions_are_shown_as_calls():
     )
     omega = names.function_name(partial(q_learning.q_learning, omega=2))
     assert omega != names.function_name(partial(q_learning.sarsa, omega=2))
+
+
+def test_short_names_have_parts_without_modules_and_addresses():
+    critics = partial(networks.q_network, norm=partial(nn.LayerNorm, epsilon=1e-6), act=Plain(1))
+    algorithm = partial(dqn.dqn, network=critics, sizes=(1, np.float32(2)), bootstrap=dqn.double)
+    assert names.short_name(algorithm) == (
+        "dqn(network=q_network(norm=LayerNorm(epsilon=1e-06), act=Plain), sizes=(1, 2.0),"
+        " bootstrap=double)"
+    )
+    assert names.short_name(partial(len, "a" * 100)) == f"len('{'a' * 58}…)"
+    ring = []
+    ring.append(partial(len, ring))
+    assert names.short_name(ring) == "(len(...))"
+
+
+def test_titles_of_composed_algorithms_are_short():
+    config = small("dqn")
+    assert plans.title(config) == "dqn on CartPole-v1"
+    part = partial(networks.q_network, norm=nn.LayerNorm)
+    composed = config.replace(algorithm=partial(dqn.dqn, network=part))
+    expected = "dqn(network=q_network(norm=LayerNorm)) on CartPole-v1"
+    assert plans.title(composed) == expected
+    many = partial(composed.algorithm, bootstrap=dqn.double, optimizer=optax.lion, more="x" * 50)
+    found = plans.title(config.replace(algorithm=many))
+    assert found.startswith(expected[:37]) and found.endswith("… on CartPole-v1")
+    assert len(found) == plans.LONGEST_NAME + len(" on CartPole-v1")
 
 
 def test_runs_of_the_format_before_are_read_with_their_names():

@@ -12,7 +12,7 @@ from PIL import Image
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.experiment import statistics as st
-from purejaxrl_sac.experiment.pictures import plot
+from purejaxrl_sac.experiment.pictures import plot, value_maps
 
 nan = np.nan
 INTERVALS, IMPROVEMENTS, PROFILES = 1, 3, 2  # panels of a comparison
@@ -64,11 +64,15 @@ def rows(axes):
     return [text.get_text().replace("\n", " ") for text in axes.get_yticklabels()]
 
 
-def readable(figure):
-    """Check that everything is on the page, and that panels and legends do not overlap."""
+def on_the_page(figure):
     figure.draw_without_rendering()
     page, used = figure.bbox_inches.padded(0.01), figure.get_tightbbox()
     assert page.contains(*used.min) and page.contains(*used.max)
+
+
+def readable(figure):
+    """Check that everything is on the page, and that panels and legends do not overlap."""
+    on_the_page(figure)
     assert not any(
         legend.get_window_extent().overlaps(title) for legend, title in legends_and_titles(figure)
     )
@@ -99,7 +103,7 @@ def test_curves_are_the_iqm_within_its_interval(curves):
     for label, band in zip(curves, [*bands(axes), None], strict=True):
         steps, values = curves[label]
         filled = plot.forward_fill(values)
-        complete = np.isfinite(filled).all(0)
+        complete = np.isfinite(filled).all(0) & np.isfinite(values).any(0)
         x, y = drawn(axes, label)
         np.testing.assert_array_equal(x, steps[complete])
         np.testing.assert_allclose(y, st.iqm(filled[:, complete]))
@@ -120,6 +124,28 @@ def test_a_curve_is_labelled_with_the_number_of_seeds_with_episodes():
     assert drawn(figure.axes[0], "none")[0].size == 0
 
 
+def test_points_are_where_a_seed_has_a_new_value():
+    steps = np.arange(1, 7)
+    values = np.array([[nan, 1, nan, 3, nan, nan], [nan, nan, 10, nan, nan, 20], [nan] * 6])
+    figure = plot.curves({"a": (steps, values)}, "return")
+    x, y = drawn(figure.axes[0], "a (2 of 3 seeds)")
+    np.testing.assert_array_equal(x, [3, 4, 6])  # from the first value of the second seed
+    np.testing.assert_array_equal(y, [(1 + 10) / 2, (3 + 10) / 2, (3 + 20) / 2])
+    for drawn_on in (figure, plot.learning_curve(steps, values, "a")):
+        thin = [line.get_data() for line in drawn_on.axes[0].lines if line.get_linewidth() < 1]
+        np.testing.assert_array_equal(thin, [([2, 4], [1, 3]), ([3, 6], [10, 20])])
+
+
+def test_an_evaluation_has_a_point_at_its_own_steps_only():
+    """Of one run with an evaluation every three chunks, and one with an evaluation in each."""
+    steps = np.arange(100, 700, 100)
+    rare = np.where(np.arange(6) % 3 == 2, np.arange(12.0).reshape(2, 6), nan)
+    figure = plot.curves({"rare": (steps, rare), "each": (steps, rare[:, [2] * 6])}, "return")
+    axes = figure.axes[0]
+    np.testing.assert_array_equal(drawn(axes, "rare"), ([300, 600], [(2 + 8) / 2, (5 + 11) / 2]))
+    np.testing.assert_array_equal(drawn(axes, "each")[0], steps)
+
+
 def test_one_point_has_a_marker_and_a_visible_band():
     figure = plot.curves({"one": (np.array([100]), np.array([[1.0], [2], [6]]))}, "return")
     (axes,) = figure.axes
@@ -134,14 +160,35 @@ def test_learning_curve_has_every_seed_and_their_iqm(number, tmp_path):
     (axes,) = figure.axes
     assert axes.get_title() == "sac on Pendulum-v1"
     assert axes.get_xlim()[0] == 0 and axes.get_xlim()[1] > 10_000
-    assert axes.get_ylabel() == "return of training episodes"
+    assert axes.get_ylabel() == "episode return"
     assert len(axes.lines) == number + 1 and len(bands(axes)) == (number > 1)
     label = "return (1 seed)" if number == 1 else "IQM, 95 % interval (8 seeds)"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [label]
-    np.testing.assert_allclose(
-        drawn(axes, label)[1], st.iqm(plot.forward_fill(returns)[:, 2:])
-    )  # two points of the first seed are unknown
+    new = np.isfinite(returns).any(0) & (np.arange(20) > 1)  # the first seed starts later
+    np.testing.assert_allclose(drawn(axes, label)[1], st.iqm(plot.forward_fill(returns)[:, new]))
     assert Image.open(tmp_path / "curve.png").size == (960, 600)
+
+
+def test_a_long_title_of_a_run_stays_on_the_page():
+    title = f"sac(critics={'twin_critics(norm=LayerNorm), ' * 6}) on Pendulum-v1"
+    figure = plot.learning_curve(*runs(0, 4, 20), title)
+    found = figure.axes[0].get_title()
+    assert found.startswith("sac(critics=twin") and found.endswith("… on Pendulum-v1"[-12:])
+    assert "…" in found and len(found) > 50
+    on_the_page(figure)
+    table = value_maps.value_map(prl.mdp.named.chain(), np.zeros((5, 2)), title)
+    assert "…" in table.axes[0].get_title()
+    on_the_page(table)
+
+
+@pytest.mark.parametrize("draw", (plot.profile, plot.comparison))
+def test_long_titles_of_comparisons_have_several_lines(draw, curves, scores):
+    title = "a title that is too long for one line of this figure " * 4
+    given = (scores,) if draw is plot.profile else (curves, scores)
+    more = {} if draw is plot.profile else {"ylabel": "return"}
+    figure = draw(*given, title=title, **more)
+    assert 1 < figure.get_suptitle().count("\n") + 1 < 5
+    on_the_page(figure)
 
 
 def test_learning_curve_before_any_episode(tmp_path):

@@ -1,13 +1,16 @@
 """Rendered episodes: every environment with a renderer, and the errors of those without."""
 
+import re
 import sys
+import textwrap
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, envs, mdp
@@ -322,6 +325,18 @@ def test_bytes_are_drawn_in_their_own_colors(channels):
     cell = image.width // 5
     centers = np.asarray(image)[cell // 2 :: cell, cell // 2 :: cell]
     np.testing.assert_array_equal(centers, np.broadcast_to(obs[0], (4, 5, 3)))
+
+
+def test_the_painter_in_the_documentation(tmp_path):
+    text = (Path(painters.__file__).parents[1] / "README.md").read_text()
+    code = re.search(r"    def paint\(self.*?return image\n", text, re.DOTALL)[0]
+    defined = {"Image": Image, "ImageDraw": ImageDraw}
+    exec(textwrap.dedent(code), defined)
+    obs = np.array([[0.5, 0.5], [0.25, 0.75]])
+    played = painters.Episode(None, obs, np.zeros((1, 2)), np.zeros(1), "")
+    image = defined["paint"](None, painters.Scene(None, None, played), 1)
+    shown = np.asarray(render.captioned(image, ""))
+    assert shown[270, 90].tolist() == [0, 0x72, 0xB2] and shown[180, 180].tolist() == [255] * 3
 
 
 def test_a_painter_is_for_the_observations_that_it_reads():

@@ -22,8 +22,8 @@ from purejaxrl_sac.agents.q_learning import q_learning, sarsa
 from purejaxrl_sac.experiment.devices import resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.errors import DamagedError, RunError, RunWarning, StoppedError
-from purejaxrl_sac.experiment.pictures import compare, exact, plot, render
-from purejaxrl_sac.experiment.runs import engine, files, names, plans, record
+from purejaxrl_sac.experiment.pictures import compare, exact, plot, render, run_figures
+from purejaxrl_sac.experiment.runs import display, engine, files, names, plans, record
 from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints, join_state, split_state
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import Reporter
@@ -127,6 +127,16 @@ def test_evaluations_during_training_share_start_states_and_save_the_best_policy
     assert best.policy()(jax.random.key(0), jnp.zeros((3, 4))).shape == (3,)
     fresh = best.evaluate(6, seed=1)
     assert fresh.shape == (2, 6) and (fresh != run.evaluate(6, seed=2)).any()
+
+
+def test_a_run_is_shown_without_its_arrays(whole, copy):
+    greedy = display.with_interval(np.array(whole.summary["greedy_returns"]))
+    expected = f"<Run {whole.path}: q_learning on chain, 2 seeds, {whole.steps} steps, greedy"
+    assert repr(whole) == str(whole) == f"{expected} return {greedy}>"
+    copy.summary.unlink()
+    assert repr(prl.experiment.load(copy.path)).endswith(f"2 seeds, {whole.steps} steps>")
+    plan = whole.plan._replace(variants={"gamma": [0.5, 0.9]})
+    assert "chain, 2 variants x 2 seeds, " in repr(whole._replace(plan=plan))
 
 
 def test_chunks_without_an_episode_keep_the_latest_return(tmp_path):
@@ -809,12 +819,20 @@ def firm(tmp_path_factory):
     return path, config
 
 
+def test_a_run_that_cannot_be_drawn_says_so(tmp_path):
+    config, reporter = small("q_learning", env="maximization_bias"), Recorder()
+    run = prl.experiment.run(config, out=tmp_path / "run", reporter=reporter, **SHORT)
+    text = "no episode.gif: the environment maximization_bias has no method paint(scene, t)"
+    assert reporter.messages[-1] == text and not (run.path / "episode.gif").exists()
+
+
 def test_a_picture_that_fails_costs_no_result(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise AttributeError("no such thing\nand more")
 
     for module, name in ((plot, "run_curve"), (render, "episode"), (exact, "finite_mdp")):
         monkeypatch.setattr(module, name, fail)
+    monkeypatch.setattr(run_figures, "_is_drawable", lambda config: True)
     reporter = Recorder()
     run = prl.experiment.run(TINY, out=tmp_path / "run", reporter=reporter, **SHORT)
     assert run.summary is not None and run.summary["steps"] == run.plan.total

@@ -206,6 +206,19 @@ def test_missing_runs_and_nan_scores_are_refused(name):
         TAKING_KNOWN[name](np.zeros((2, 0)))
 
 
+def test_many_runs_are_resampled_in_parts():
+    scores, sizes = np.random.default_rng(0).normal(size=3_000), []
+
+    def statistic(x):
+        sizes.append(x.size)
+        return st.iqm(x)
+
+    index = np.random.default_rng(0).integers(3_000, size=(2_000, 3_000))
+    expected = np.percentile(st.iqm(scores[index.T]), [2.5, 97.5])
+    np.testing.assert_array_equal(st.bootstrap_interval(scores, statistic), expected)
+    assert max(sizes) < 2**19 and sum(sizes) == index.size
+
+
 def test_an_interval_needs_a_run():
     with pytest.raises(ValueError, match="at least one run"):
         st.bootstrap_interval(np.zeros((0, 3)))

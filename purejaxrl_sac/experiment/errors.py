@@ -8,6 +8,17 @@ from signal import Signals
 from purejaxrl_sac.config import ConfigError
 
 
+def shortened(text: str, length: int, end: int = 0) -> str:
+    """The text with at most `length` characters; an ellipsis stands for what is left out.
+
+    Args:
+        end: number of characters that are kept at the end of a text that is too long.
+    """
+    if len(text) <= length:
+        return text
+    return f"{text[: max(length - end - 1, 0)]}…{text[len(text) - end :]}"
+
+
 def one_line(text: object) -> str:
     """A text for a terminal: line breaks, escape sequences and other controls are shown as such."""
     shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))

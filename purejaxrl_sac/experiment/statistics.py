@@ -116,8 +116,11 @@ def bootstrap_interval(
     scores = _as_runs(scores)
     index = np.random.default_rng(seed).integers(len(scores), size=(resamples, len(scores)))
     points = scores.reshape(len(scores), -1).T
+    number = max(1, min(index.size // 2**18, resamples // 2))
+    parts = np.array_split(index.T, number, axis=1)  # which fit into a cache
     ends = [  # one at a time, because all take runs x resamples x points of memory
-        _ends(statistic(point[index.T]), confidence) for point in points
+        _ends(np.concatenate([statistic(point[part]) for part in parts]), confidence)
+        for point in points
     ]
     low, high = np.transpose(ends).reshape(2, *scores.shape[1:])
     return low, high

@@ -46,7 +46,7 @@ class Band(NamedTuple):
 
 
 def forward_fill(returns: np.ndarray) -> np.ndarray:
-    """Replace nan by the last known value of the same run.
+    """Replace nan by the last known value of the same run, which is its latest score.
 
     Args:
         returns: [runs, points], nan where no episode ended.
@@ -61,14 +61,18 @@ def forward_fill(returns: np.ndarray) -> np.ndarray:
 def curve(label: str, steps: np.ndarray, values: np.ndarray) -> Band:
     """The IQM over the seeds with a value, from where all of them have one.
 
+    A point is where at least one of these seeds has a new value; the others keep their latest.
+
     Args:
         steps: [points].
-        values: [seeds, points], nan where no episode ended.
+        values: [seeds, points], nan where nothing was measured, such as where no episode ended.
     """
-    values = forward_fill(np.asarray(values, float))
-    known = values[np.isfinite(values[:, -1])]
-    complete = np.isfinite(known).all(0) if len(known) else np.zeros(len(steps), bool)
-    x, known = np.asarray(steps, float)[complete], known[:, complete]
+    values = np.asarray(values, float)
+    filled = forward_fill(values)
+    finite = np.isfinite(filled[:, -1])
+    known, new = filled[finite], np.isfinite(values[finite]).any(0)
+    measured = np.isfinite(known).all(0) & new
+    x, known = np.asarray(steps, float)[measured], known[:, measured]
     y = iqm(known) if len(known) else np.empty(0)
     none = np.full_like(y, np.nan)
     low, high = bootstrap_interval(known) if len(known) > 1 else (none, none)
@@ -76,15 +80,15 @@ def curve(label: str, steps: np.ndarray, values: np.ndarray) -> Band:
 
 
 def seed_curves(label: str, steps: np.ndarray, values: np.ndarray) -> list[Band]:
-    """The curve of every seed, each from its first value.
+    """The curve of every seed with a value; its points are where the seed has a new one.
 
     Args:
         steps: [points].
-        values: [seeds, points], nan where no episode ended.
+        values: [seeds, points], nan where nothing was measured, such as where no episode ended.
     """
     rows = [
         (seed, np.asarray(steps, float)[known], row[known])
-        for seed, row in enumerate(forward_fill(np.asarray(values, float)))
+        for seed, row in enumerate(np.asarray(values, float))
         if (known := np.isfinite(row)).any()
     ]
     return [

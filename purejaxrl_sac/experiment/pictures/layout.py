@@ -7,13 +7,18 @@ import textwrap
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.font_manager import FontProperties
 
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.experiment.errors import shortened
 
 COLUMN_WIDTHS = {1: 3.25, 2: 6.75}  # inches, of a paper with two columns
 SMALLEST, LARGEST = 1.0, 30.0  # inches
+MARGIN = 0.1  # inches that a title leaves free
 LINE = 0.16  # inches, height of a line of small text
 CHARACTER = 0.066  # inches, mean width of its characters
+SMALL = 8  # points
 ON_SCREEN: Any = {
     "axes.titlesize": "medium",
     "legend.fontsize": "small",
@@ -77,8 +82,32 @@ def inches(width: float, height: float) -> Layout:
     return Layout(width, height)
 
 
-def wrapped(text: str, width: float) -> str:
-    """The text in lines of at most `width` inches; a formula is not broken."""
+def fit_title(axes: Axes) -> None:
+    """Shorten the title of a panel, in its middle, to what the figure has place for.
+
+    Titles with formulas are left as they are.
+    """
+    text: str = axes.get_title()
+    figure: Any = axes.figure
+    figure.draw_without_rendering()  # which places the panel
+    box = axes.title.get_window_extent()
+    middle = (box.x0 + box.x1) / 2
+    place = 2 * min(middle, figure.bbox.width - middle) - MARGIN * figure.dpi
+    if "$" in text or box.width <= place:
+        return
+    length = int(len(text) * place / box.width) + 1
+    while axes.title.get_window_extent().width > place and length > 1:
+        length -= 1
+        axes.title.set_text(shortened(text, length, length // 3))
+
+
+def wrapped(text: str, width: float, size: str | float = SMALL) -> str:
+    """The text in lines of at most `width` inches; a formula is not broken.
+
+    Args:
+        size: of the text, in points or by matplotlib's name.
+    """
     if "$" in text:
         return text
-    return "\n".join(textwrap.wrap(text, max(8, int(width / CHARACTER)))) or text
+    character = CHARACTER * FontProperties(size=size).get_size_in_points() / SMALL
+    return "\n".join(textwrap.wrap(text, max(8, int(width / character)))) or text

@@ -23,7 +23,14 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 from purejaxrl_sac.config import Config, ConfigError, unknown
 from purejaxrl_sac.experiment.pictures import bands
 from purejaxrl_sac.experiment.pictures.bands import FEW_SEEDS, Band, Curve, caution
-from purejaxrl_sac.experiment.pictures.layout import CHARACTER, LINE, SCREEN, Layout, wrapped
+from purejaxrl_sac.experiment.pictures.layout import (
+    CHARACTER,
+    LINE,
+    SCREEN,
+    Layout,
+    fit_title,
+    wrapped,
+)
 from purejaxrl_sac.experiment.runs import files
 
 Curves = Mapping[str, Curve]  # label -> curve; steps and seeds may differ
@@ -120,18 +127,21 @@ def run_curve(steps: np.ndarray, returns: np.ndarray, title: str) -> tuple[Figur
     with SCREEN.fonts():
         figure = Figure(figsize=(6.4, 4), dpi=SCREEN.dpi, layout="constrained")
         axes = figure.subplots()
-        filled = forward_fill(np.asarray(returns, float))
-        axes.plot(steps, filled.T, color=COLORS[0], alpha=min(0.5, 3 / len(filled)), linewidth=0.6)
-        label = "IQM, 95 % interval" if len(filled) > 1 else "return"
-        shown = [draw_curve(axes, steps, filled, {"color": COLORS[0]}, label)]
-        if finite := filled[np.isfinite(filled)].tolist():
+        returns = np.asarray(returns, float)
+        label = "IQM, 95 % interval" if len(returns) > 1 else "return"
+        seeds = bands.seed_curves(label, steps, returns)
+        for band in seeds:
+            _draw_seed(axes, band, {"color": COLORS[0]}, alpha=min(0.5, 3 / len(returns)))
+        shown = [draw_curve(axes, steps, returns, {"color": COLORS[0]}, label)]
+        if finite := returns[np.isfinite(returns)].tolist():
             low, high = np.percentile(finite, [0.5, 100])
             axes.set_ylim(low - 0.05 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3)
-        _over_steps(axes, "return of training episodes")
+        _over_steps(axes, "episode return")
         axes.set_title(title)
-        axes.legend(frameon=False, loc="best", title=caution([len(filled)]) or None)
-    if 1 < len(filled) < FEW_SEEDS:
-        shown += bands.seed_curves(label, steps, filled)
+        axes.legend(frameon=False, loc="best", title=caution([len(returns)]) or None)
+        fit_title(axes)
+    if 1 < len(returns) < FEW_SEEDS:
+        shown += seeds
     return figure, [band._replace(label=title) for band in shown]
 
 
@@ -232,7 +242,7 @@ def compose(
             if not panel_titles:
                 axes.set_title("", loc="left")
         if title:
-            figure.suptitle(wrapped(title, 0.9 * width))
+            figure.suptitle(wrapped(title, 0.9 * width, mpl.rcParams["figure.titlesize"]))
         lines = _add_legend(figure, grid[0, 0], shown)
     heights = [max(2.1 if layout.width else 3.5, *map(_height, row)) for row in grid]
     grid[0, 0].get_gridspec().set_height_ratios(heights)
@@ -251,6 +261,11 @@ def few_seeds(shown: Sequence[Band]) -> str:
 def draw_curve(axes: Axes, steps: np.ndarray, values: np.ndarray, style: Style, label: str) -> Band:
     """Draw the IQM with its band, over seeds with a value, from where all of them have one.
 
+    Points are where a seed has a new value; lines join them.
+
+    Args:
+        values: [seeds, points], nan where nothing was measured.
+
     Returns:
         what was drawn.
     """
@@ -264,6 +279,12 @@ def draw_curve(axes: Axes, steps: np.ndarray, values: np.ndarray, style: Style, 
     width = 1.2 * mpl.rcParams["lines.linewidth"]
     axes.plot(band.x, band.y, linewidth=width, marker=marker, label=name, **style)
     return band
+
+
+def _draw_seed(axes: Axes, band: Band, style: Style, alpha: float) -> None:
+    """Draw the curve of one seed as a thin line, below those of the IQM."""
+    marker = "." if len(band.x) == 1 else None
+    axes.plot(band.x, band.y, linewidth=0.5, alpha=alpha, zorder=1.5, marker=marker, **style)
 
 
 def draw_curves(
@@ -283,13 +304,7 @@ def draw_curves(
         if 1 < shown[-1].seeds < FEW_SEEDS:
             seeds = bands.seed_curves(label, steps, values)
             for band in seeds:
-                thin: dict[str, Any] = {
-                    **styles[label],
-                    "linewidth": 0.5,
-                    "alpha": 0.5,
-                    "zorder": 1.5,
-                }
-                axes.plot(band.x, band.y, **thin)
+                _draw_seed(axes, band, styles[label], alpha=0.5)
             shown += seeds
     axes.set_title("Learning curves (IQM)", loc="left")
     _over_steps(axes, ylabel, log_x)

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac import envs
+from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment.devices.mesh import policy_state
 from purejaxrl_sac.experiment.errors import reason
-from purejaxrl_sac.experiment.pictures import bands, exact, plot
+from purejaxrl_sac.experiment.pictures import bands, exact, painters, plot
 from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.experiment.runs.plans import Plan, Result, title
 from purejaxrl_sac.train import seed_state
@@ -21,15 +22,21 @@ from purejaxrl_sac.types import TrainState
 
 
 def write_figures(
-    path: Path, plan: Plan, result: Result, warn: Callable[[str], None]
+    path: Path,
+    plan: Plan,
+    result: Result,
+    warn: Callable[[str], None],
+    note: Callable[[str], None],
 ) -> dict[str, str]:
     """Write `curve.png`, `curve.csv`, `episode.gif` of the first seed, and `values.png` of a finite
     MDP.
 
-    Seeds that diverged are left out. Environments without a renderer have no `episode.gif`.
+    Seeds that diverged are left out. Environments without a renderer have no `episode.gif`, which
+    a note says.
 
     Args:
         warn: receives one line for each picture that cannot be drawn, for whatever reason.
+        note: receives one line if there is no `episode.gif`.
 
     Returns:
         additional rows of the run's summary.
@@ -59,9 +66,23 @@ def write_figures(
     with _attempted(path / "values.png", warn):
         mdp = exact.finite_mdp(plan.config)
         rows = {} if mdp is None else exact.write_value_map(plan.config, state, mdp, name, path)
-    with _attempted(path / "episode.gif", warn), contextlib.suppress(ConfigError):
-        render.episode(jax.random.key(0), plan.config, seed_state(state, 0), path / "episode.gif")
+    with _attempted(path / "episode.gif", warn):
+        if _is_drawable(plan.config):
+            first = seed_state(state, 0)
+            render.episode(jax.random.key(0), plan.config, first, path / "episode.gif")
+        else:
+            env = envs.make(plan.config.env).name
+            note(f"no episode.gif: the environment {env} has no method paint(scene, t)")
     return rows
+
+
+def _is_drawable(config: Config) -> bool:
+    """Whether there is a painter of the environment."""
+    try:
+        painters.painter(config)
+    except ConfigError:
+        return False
+    return True
 
 
 @jax.jit  # one program instead of one for each shape

@@ -13,6 +13,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.experiment.pictures import layout
 from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.mdp import MDP, Grid
 
@@ -46,6 +47,7 @@ def value_map(mdp: MDP, q: np.ndarray, title: str, path: Path | None = None) -> 
         image = draw_value_map(axes, mdp, q, title)
         label = "V(s)"
     figure.colorbar(image, ax=axes, label=label, shrink=0.8)
+    layout.fit_title(axes)
     if path is not None:
         files.write_figure(path, figure)
     return figure

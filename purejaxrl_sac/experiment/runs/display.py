@@ -25,14 +25,17 @@ from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 LINE_SECONDS = 60  # between lines of progress where there is no terminal
 
 
-def with_interval(scores: np.ndarray, resamples: int = 2_000) -> str:
-    """'IQM [low, high]' of the finite scores, with a 95 % bootstrap interval."""
+def with_interval(scores: np.ndarray) -> str:
+    """'IQM [low, high]' of the finite scores, with a 95 % bootstrap interval.
+
+    Equal scores have equal texts, during training and after it.
+    """
     known = scores[np.isfinite(scores)]
     if len(known) == 0:
         return "no finished episode yet"
     if len(known) == 1:
         return f"{known[0]:.4g}"
-    low, high = bootstrap_interval(known, resamples=resamples)
+    low, high = bootstrap_interval(known)
     return f"{iqm(known):.4g} [{low:.4g}, {high:.4g}]"
 
 
@@ -103,7 +106,7 @@ class ConsoleReporter(Reporter):
         self.printed_at = clock()
         self.warned = False  # of returns outside a categorical agent's support
         self.failed = 0  # number of diverged seeds reported so far
-        self.greedy = ""  # the latest greedy return
+        self.greedy = np.empty(0)  # the latest greedy returns
         self.bar = ProgressBar(
             TextColumn("{task.percentage:3.0f} %"),
             BarColumn(),
@@ -140,9 +143,7 @@ class ConsoleReporter(Reporter):
             self.failed = progress.failed.sum()
             self._print(f"nan or infinite: {failures(progress)}", "red")
         if "greedy_return" in progress.evaluation:
-            scores = progress.evaluation["greedy_return"][~progress.failed]
-            greedy = with_interval(scores, resamples=500)
-            self.greedy = f", greedy {greedy}"
+            self.greedy = progress.evaluation["greedy_return"][~progress.failed]
         done = progress.steps / progress.total_steps
         now = self.clock()
         due = done >= self.printed + 0.1 or done == 1 or now >= self.printed_at + LINE_SECONDS
@@ -151,8 +152,10 @@ class ConsoleReporter(Reporter):
         self.printed, self.printed_at = done, now
         line = f"{progress.rate:,.0f} environment steps/s, {seconds_left(progress):.0f} s left,"
         latest = progress.latest_return[~progress.failed]
-        line += f" return {with_interval(latest, resamples=500)}"
-        line += self.greedy
+        line += " return" if np.isfinite(latest).any() else ""
+        line += f" {with_interval(latest)}"
+        if len(self.greedy):
+            line += f", greedy {with_interval(self.greedy)}"
         losses = {name: x for name, x in means(progress).items() if name.endswith("loss")}
         line += "".join(f", {name.replace('_', ' ')} {x:.3g}" for name, x in losses.items())
         if self.console.is_terminal:
@@ -163,7 +166,7 @@ class ConsoleReporter(Reporter):
             self.message(f"{done:4.0%}  step {progress.steps:,}  {line}")
 
     def on_finished(self, title: str, figures: dict[str, str], path: Path) -> None:
-        self.console.print(table(title, {**figures, "written to": str(path)}))
+        print_results(self.console, title, figures, path)
 
 
 def default_reporter(progress: bool | None = None) -> Reporter:
@@ -252,6 +255,12 @@ def summary(config: Config, result: Result) -> dict[str, str]:
         rows["greedy return, IQM [95 % interval]"] = with_interval(scores)
         rows["greedy return, worst and best seed"] = f"{scores.min():.4g}, {scores.max():.4g}"
     return rows
+
+
+def print_results(console: Console, title: str, figures: dict[str, str], path: Path) -> None:
+    """Print a table of results, and below it their path in one line, so that it can be copied."""
+    console.print(table(title, figures))
+    console.print(Text(one_line(f"written to {path}")), soft_wrap=True)
 
 
 def table(title: str, rows: dict[str, str]) -> Table:

@@ -18,10 +18,11 @@ from purejaxrl_sac.evaluate import PolicyFactory
 from purejaxrl_sac.evaluate import policy as greedy_policy
 from purejaxrl_sac.experiment.devices import resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
-from purejaxrl_sac.experiment.errors import DamagedError, RunWarning
+from purejaxrl_sac.experiment.errors import DamagedError, RunWarning, one_line
 from purejaxrl_sac.experiment.runs import engine, plans, record
 from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints, join_state, split_state
 from purejaxrl_sac.experiment.runs.directory import RunDirectory, Summary
+from purejaxrl_sac.experiment.runs.display import with_interval
 from purejaxrl_sac.experiment.runs.plans import Plan
 from purejaxrl_sac.train import seed_state
 from purejaxrl_sac.types import Curriculum, TrainState, Wrapper
@@ -41,6 +42,18 @@ class Run(NamedTuple):
     )
     metrics: dict[str, np.ndarray]  # steps and seconds [chunks], all others [chunks, lanes]
     summary: Summary | None  # summary.json; None before the run has finished
+
+    def __repr__(self) -> str:
+        """What was trained and how well, without the arrays."""
+        lanes = f"{self.plan.seeds} seed{'s' * (self.plan.seeds > 1)}"
+        if self.plan.variants:
+            lanes = f"{self.plan.lanes // self.plan.seeds} variants x {lanes}"
+        parts = [plans.title(self.plan.config), lanes, f"{self.steps:,} steps"]
+        if self.summary and self.summary["steps"] == self.steps and not self.plan.variants:
+            greedy = np.array(self.summary["greedy_returns"] or [], float)
+            if np.isfinite(greedy).any():
+                parts.append(f"greedy return {with_interval(greedy)}")
+        return one_line(f"<Run {self.path}: {', '.join(parts)}>")
 
     @property
     def config(self) -> Config:

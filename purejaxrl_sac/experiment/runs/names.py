@@ -25,6 +25,7 @@ import numpy as np
 from purejaxrl_sac import envs
 from purejaxrl_sac.agents import ALGORITHMS, exported
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.experiment.errors import shortened
 from purejaxrl_sac.normalize import WRAPPERS
 
 LONG = 60  # characters of a value that are shown
@@ -55,6 +56,15 @@ def environment_name(env: Any) -> str:
     except ConfigError:
         return shown
     return name if type(known) is type(env) and _object(known, ()) == shown else shown
+
+
+def short_name(function: Any) -> str:
+    """The name of a function, a part or an argument in titles: "sac(critics=twin(norm=LayerNorm))".
+
+    It has names without modules, and classes of objects without their attributes, so different
+    functions may have equal ones.
+    """
+    return _short_name(function, ())
 
 
 def differing(one: str, other: str) -> tuple[str, str]:
@@ -104,6 +114,24 @@ def _function(function: Any, seen: Seen) -> str:
         shown = ", ".join(f"{name}={_value(_contents(x), inside)}" for name, x in cells)
         text += f"[{_short(shown)}]"
     return text
+
+
+def _short_name(value: Any, seen: Seen) -> str:
+    if id(value) in seen:
+        return "..."
+    inside = (*seen, id(value))
+    if isinstance(value, np.generic) and not isinstance(value, np.void):
+        value = value.item()
+    if isinstance(value, PLAIN):
+        return shortened(repr(value), LONG)
+    if isinstance(value, functools.partial):
+        given = [_short_name(x, inside) for x in value.args]
+        given += [f"{name}={_short_name(x, inside)}" for name, x in value.keywords.items()]
+        return f"{_short_name(value.func, inside)}({', '.join(given)})"
+    if type(value) in (list, tuple):
+        return f"({', '.join(_short_name(x, inside) for x in value)})"
+    name = listed_name(value) or getattr(value, "__name__", None)
+    return name if isinstance(name, str) else type(value).__name__
 
 
 def _contents(cell: types.CellType) -> Any:

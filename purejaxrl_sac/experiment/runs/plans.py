@@ -23,9 +23,12 @@ from purejaxrl_sac.config import (
     whole_number,
 )
 from purejaxrl_sac.evaluate import PolicyFactory, exploring_policy, policy
+from purejaxrl_sac.experiment.errors import shortened
+from purejaxrl_sac.experiment.runs import names
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import PyTree, TrainState
 
+LONGEST_NAME = 48  # characters of an algorithm in titles
 EVALUATED_POLICIES: dict[str, PolicyFactory] = {
     "greedy_return": policy,
     "exploring_return": exploring_policy,
@@ -230,9 +233,12 @@ def rounding_note(config: Config) -> str:
 
 
 def title(config: Config) -> str:
-    """Such as 'sac on Pendulum-v1'."""
+    """Such as 'sac on Pendulum-v1'; an algorithm with many parts is shortened."""
     env = config.env if isinstance(config.env, str) else config.env.name
-    return f"{name_of(config)} on {env}"
+    name = name_of(config)
+    if "(" in name:  # with parts
+        name = shortened(names.short_name(config.algorithm), LONGEST_NAME)
+    return f"{name} on {env}"
 
 
 def has_time_limit(config: Config) -> bool:

@@ -169,7 +169,9 @@ def _write_results(
 
     figures = display.summary(plan.config, result)
     if not plan.variants:  # pictures aggregate over seeds of one configuration
-        figures |= run_figures.write_figures(directory.path, plan, result, reporter.warning)
+        figures |= run_figures.write_figures(
+            directory.path, plan, result, reporter.warning, reporter.message
+        )
     last = result.history[-1]
     failed = {str(seed): int(step) for seed, step in enumerate(last.failed_step) if step >= 0}
     greedy_returns = None
