@@ -394,7 +394,8 @@ def test_the_command_line_has_all_options(pair, tmp_path, capsys):
     arguments = ["plot", *runs, *flags, "--size", "3.25", "2", "--out", str(out)]
     assert cli.main(arguments) == 0
     shown, err = capsys.readouterr()
-    assert shown == f"written to {out}\n"
+    written, improvement = shown.splitlines()
+    assert written == f"written to {out}" and improvement.startswith("P(SAC > TD3) = ")
     assert err == "purejaxrl-sac: interval of 4 seeds: about their range\n"
     assert b"MediaBox [ 0 0 234 144 ]" in out.read_bytes()
     rows = table(tmp_path / "c.csv")
