@@ -319,7 +319,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_changed(whole, copy):
     copy.summary.unlink()
     reporter = Recorder()
     run = prl.experiment.resume(copy.path, reporter=reporter)
-    assert reporter.messages[-1] == "no checkpoint: starting over"
+    assert reporter.messages[0] == "no checkpoint: starting over"
     assert same(run.state, whole.state)
     assert metrics(copy.path) == metrics(whole.path)
 
