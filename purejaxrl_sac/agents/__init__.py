@@ -8,6 +8,7 @@ import typing
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from purejaxrl_sac import references
+from purejaxrl_sac.checks import name_of_function
 from purejaxrl_sac.config import Config, ConfigError, shown, unknown
 from purejaxrl_sac.presets import PRESETS
 from purejaxrl_sac.types import Algorithm
@@ -314,8 +315,8 @@ def configuration(algorithm: str | type[Config] | Config | Algorithm) -> Config:
     kind: Any = exported(ALGORITHMS[base][1]) if base else _annotated(algorithm)
     if kind is None:
         raise ConfigError(
-            f"the configuration of {shown(algorithm)} is not known: annotate its first parameter"
-            " with a subclass of Config, or name such a class, whose algorithm it is"
+            f"the configuration of {name_of_function(algorithm)} is not known: annotate its first"
+            " parameter with a subclass of Config, or name such a class, whose algorithm it is"
         )
     found: Config = kind(algorithm=algorithm)
     return found

@@ -155,7 +155,7 @@ def print_result(options: RunOptions, result: SweepResult) -> None:
         display.JsonReporter().on_finished("", figures, result.path)
         return
     title = f"sweep of {plans.title(result.sweep.config)}"
-    Console().print(display.table(title, {**figures, "written to": str(result.path)}))
+    display.print_results(Console(), title, figures, result.path)
 
 
 def _fields(config: Config, given: dict[str, str]) -> dict[str, str]:
