@@ -12,6 +12,7 @@ measurement. Rows of other kinds, and of programs that differ, are left alone.
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1]))  # after PYTHONPATH, which may name another tree
 
@@ -28,6 +30,7 @@ import jax
 import numpy as np
 
 import purejaxrl_sac as prl
+from purejaxrl_sac.envs import parameters
 
 RANDOM = "random"  # the algorithm of rows that only depend on an environment
 Pair = tuple[str, str]  # algorithm, environment
@@ -36,23 +39,32 @@ Pair = tuple[str, str]  # algorithm, environment
 def digest(algorithm: str, environment: str) -> str:
     """Of the jaxprs of an algorithm's preset on an environment, and of their constants."""
     key = jax.random.key(0)
+    name, params = _named(environment)
     if algorithm == RANDOM:
-        env = prl.envs.bind(environment)
+        env = prl.envs.bind(name, params)
         keys = jax.random.split(key, 2)
         start = jax.eval_shape(lambda: env.reset(key, 2))
         action = jax.eval_shape(lambda: env.random_action(key, 2))
         return _hash(jax.make_jaxpr(env.step)(keys, start, action))
-    config = prl.preset(algorithm, environment)
+    config = parameters.fixed(prl.preset(algorithm, name).replace(env_params=params))
     state = jax.eval_shape(prl.init, key, config)
     functions = [  # new ones in each call, because JAX keeps what it has traced
         lambda key, config, state: prl.init(key, config),
         lambda key, config, state: prl.run(state, config, 2),
     ]
     found = [jax.make_jaxpr(function)(key, config, state) for function in functions]
-    if prl.envs.bind(config.env).max_steps is not None:
+    if prl.envs.bind(config.env, config.env_params).max_steps is not None:
         play = jax.make_jaxpr(lambda key, config, state: prl.evaluate(key, config, state, 2))
         found.append(play(key, config, state))
     return _hash(*found)
+
+
+def _named(environment: str) -> tuple[str, Any]:
+    """As `cells.named`, but with nothing that a source tree may have changed."""
+    name, _, settings = environment.removesuffix(")").partition("(")
+    values = dict(text.split("=") for text in settings.split(",")) if settings else {}
+    found = {field: ast.literal_eval(text) for field, text in values.items()}
+    return name, parameters.changed(name, found) if found else None
 
 
 def _hash(*programs: jax.extend.core.ClosedJaxpr) -> str:
@@ -143,7 +155,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 for path in sorted(record.FOLDER.glob("*.jsonl"))
                 for row, was in zip(record.rows(path), before.get(path.name, []), strict=False)
                 if was and record.stale(row) and row.get("algorithm") and row.get("environment")
-                if "(" not in row["environment"]  # of other parameters than the default ones
             ]
             pairs = sorted({(row["algorithm"], row["environment"]) for row in rows})
             old, new = digests(pairs, tree), digests(pairs, record.ROOT)

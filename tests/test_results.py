@@ -404,6 +404,9 @@ def test_programs_are_told_apart_by_code_and_constants(monkeypatch):
     first = refresh.digest("q_learning", "chain")
     assert refresh.digest("q_learning", "chain") == first
     assert refresh.digest("random", "chain") != refresh.digest("random", "taxi")
+    names = (f"MemoryChain-bsuite(memory_length={n})" for n in (5, 7))
+    first, second = (refresh.digest("recurrent_pqn", name) for name in names)
+    assert first != second
     original = exploration.annealed_epsilon
     monkeypatch.setattr(exploration, "annealed_epsilon", lambda c, step: original(c, step) / 2)
     assert refresh.digest("q_learning", "chain") != first
