@@ -35,8 +35,8 @@ HINTS = {  # errors of JAX that say less about what to do
     jax.errors.ConcretizationTypeError: "a compiled function does not know the values of arrays",
 }
 OTHERS = (  # folders of code that is not the user's
-    str(Path(__file__).parent),
-    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
+    Path(__file__).parent,
+    *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")),
 )
 TAKES = "see purejaxrl_sac.types for what parts take and return"
 
@@ -141,11 +141,7 @@ def described(error: BaseException, remedy: str = "") -> str:
     """
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     text = " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else ""  # JAX continues
-    if isinstance(error, NotImplementedError) and not text:
-        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        text = f"there is no method {frame.f_code.co_name}"
-    else:
-        text = f"{type(error).__name__}: {text}"
+    text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     remedy = next((hint for kind, hint in HINTS.items() if isinstance(error, kind)), remedy)
     return f"{text}{place(error)}" + (f" ({remedy})" if remedy else "")
 
@@ -153,9 +149,13 @@ def described(error: BaseException, remedy: str = "") -> str:
 def place(error: BaseException) -> str:
     """The innermost line of a user's own file that raised an error, as " in FILE, line N"."""
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
-        file = frame.f_code.co_filename
-        if not file.startswith(("<", *OTHERS)):
-            return f" in {Path(file).name}, line {line}"
+        file = Path(frame.f_code.co_filename)
+        folders = {*file.parts}
+        if str(file).startswith("<") or folders & {"site-packages", "dist-packages"}:
+            continue
+        if not any(file.is_relative_to(folder) for folder in OTHERS):
+            cell = any(part.startswith("ipykernel_") for part in folders)
+            return f" in {'a cell' if cell else file.name}, line {line}"
     return ""
 
 

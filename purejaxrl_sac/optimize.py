@@ -52,7 +52,7 @@ def checked_loss(loss: Callable[..., Any]) -> Callable[..., tuple[jax.Array, Any
 
     def checked(*args: Any) -> tuple[jax.Array, Any]:
         returned = loss(*args)
-        pair = isinstance(returned, tuple) and len(returned) == 2
+        pair = isinstance(returned, (tuple, list)) and len(returned) == 2
         if not pair or jnp.shape(returned[0]) != ():
             found = (
                 f"a loss of shape {jnp.shape(returned[0])}"

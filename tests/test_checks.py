@@ -232,7 +232,7 @@ def test_what_fails_while_it_is_built_is_named(changes, message):
     [
         ({"network": closes_over_a_failure}, "the part network of dqn fails on observations"),
         ({"loss": fails_in_update}, "the part loss of dqn fails on observations of shape"),
-        ({"env": BrokenStep(mdp.chain(3))}, "the environment BrokenStep fails on observations"),
+        ({"env": BrokenStep(mdp.chain(3))}, "the environment BrokenStep fails: .* in test_checks"),
     ],
 )
 def test_what_fails_in_a_run_is_named(changes, message):

@@ -1,6 +1,9 @@
 """Environments of one's own: what is missing or wrong is said in one line, before compilation."""
 
+from functools import partial
+
 import gymnax
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -111,7 +114,7 @@ def with_legacy_observations(self, key, params):
         ),
         (
             {"reset_env": with_legacy_observations},
-            r"fails in reset_env: there is no method get_obs",
+            r"has no method get_obs",
         ),
         ({"observation_space": lambda self, params: spaces.Box(0, 1, (3,))}, r"\(1,\).*\(3,\)"),
     ],
@@ -121,6 +124,64 @@ def test_what_is_wrong_is_said_in_one_line(changes, message):
         bound(**changes)
     assert len(str(raised.value).splitlines()) == 1
     assert "networks" not in str(raised.value)
+
+
+class Delegating:
+    """An environment that gets its methods from another one."""
+
+    def __init__(self, env):
+        self.env = env
+
+    def __getattr__(self, name):
+        return getattr(self.env, name)
+
+
+def by_hand():
+    env = type("Line", (Line,), {})()
+    env.step_env = partial(Line.step_env, env)
+    return env
+
+
+def one_step_bandit():
+    return type("Line", (Line,), {"default_params": environment.EnvParams()})()
+
+
+def weak_state(self, key, params):
+    return jnp.zeros(1), State(time=0, x=0)
+
+
+def in_small_integers(self, key, state, action, params):
+    state = State(time=state.time + 1, x=state.x + jnp.uint8(1))
+    return jnp.stack([state.x]).astype(float), state, 1.0, state.x > 3, {}
+
+
+WEAK = {"reset_env": weak_state, "step_env": in_small_integers}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Delegating(Line()),
+        by_hand,
+        one_step_bandit,
+        type("Line", (Line,), WEAK),
+        type("Line", (Line,), {"__eq__": lambda self, other: 1 / 0, "__hash__": lambda self: 7}),
+    ],
+)
+def test_valid_environments_are_accepted(make):
+    env = make()
+    assert envs.bind(env).game is env
+
+
+def test_parameters_of_ones_own_take_the_place_of_default_ones():
+    env = type("Line", (Line,), {"default_params": environment.Environment.default_params})()
+    assert envs.bind(env, environment.EnvParams(max_steps_in_episode=7)).max_steps == 7
+
+
+@pytest.mark.parametrize("name", ["Pendulum-v1", "PointRobot-misc"])
+def test_objects_of_gymnax_are_accepted_in_64_bits(name):
+    with jax.enable_x64(True):
+        assert envs.bind(gymnax.make(name)[0]).action_dim
 
 
 def test_other_objects_are_refused():
@@ -139,15 +200,16 @@ def test_an_environment_is_checked_once(monkeypatch):
         return Line.reset_env(self, key, params)
 
     env = type("Line", (Line,), {"reset_env": reset_env})()
-    for _ in range(3):
-        envs.bind(env)
-    assert len(calls) == 1
+    envs.bind(env)
+    count = len(calls)
+    envs.bind(env)
+    assert len(calls) == count > 0
 
 
 @pytest.mark.parametrize("name", [x for x in gymnax.registered_envs if "MNIST" not in x])
 def test_environments_of_gymnax_have_the_interface(name):
     env, _ = gymnax.make(name)
-    assert envs.make(env) is env
+    assert envs.bind(env).game is env
 
 
 def test_a_run_whose_time_does_not_advance_is_warned_of():
@@ -158,9 +220,12 @@ def test_a_run_whose_time_does_not_advance_is_warned_of():
     config = prl.default_config("dqn").replace(env=endless, num_envs=2)
     shared = dict.fromkeys(plans.Progress._fields)
 
-    def note(config, steps, *latest):
-        progress = plans.Progress(**{**shared, "steps": steps, "latest_return": np.array(latest)})
-        return plans.endless_note(config, progress)
+    def note(config, *episodes, steps=22):
+        history = [
+            plans.Progress(**{**shared, "steps": steps, "episodes": np.array(x)}) for x in episodes
+        ]
+        return plans.endless_note(config, history)
 
-    assert "no episode has ended in 11 steps" in note(config, 22, np.nan, np.nan)
-    assert note(config, 20, np.nan, np.nan) == note(config, 22, np.nan, 5.0) == ""
+    assert "no episode has ended in 11 steps" in note(config, [0, 0], [0, 0])
+    assert note(config, [0, 0], steps=20) == note(config, [0, 1], [0, 0]) == ""
+    assert note(config.replace(dataset=0), [0, 0]) == ""

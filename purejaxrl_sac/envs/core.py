@@ -128,10 +128,6 @@ def make(env: Any) -> Any:
             f"env is a {type(env).__name__}, but must be a name or a gymnax Environment:"
             " gymnax.make gives (env, params), of which env is the first"
         )
-    _gymnax()
-    from purejaxrl_sac.envs import interface
-
-    interface.check(env)
     return env
 
 
@@ -142,7 +138,8 @@ def bind(env: Any, params: Any = None) -> Env:
         ConfigError: the name is unknown, or the action space is neither Discrete nor a
             bounded Box.
     """
-    spaces, env = _gymnax().environments.spaces, make(env)
+    spaces, named, env = _gymnax().environments.spaces, isinstance(env, str), make(env)
+    usual = params is None
     with jax.ensure_compile_time_eval():  # spaces of untraced parameters are concrete
         default = env.default_params
         if not isinstance(params, type(default) | None):
@@ -151,8 +148,7 @@ def bind(env: Any, params: Any = None) -> Env:
                 f" change values of default_params, as {env.name}'s default_params.replace(...)"
             )
         params = default if params is None else params
-        action_space = env.action_space(params)
-        observation_space = env.observation_space(params)
+        action_space, observation_space = _spaces(env, params)
 
     num_actions = action_dim = None
     if isinstance(action_space, spaces.Discrete):
@@ -240,7 +236,7 @@ def bind(env: Any, params: Any = None) -> Env:
         )
         return following, transition, episodes
 
-    return Env(
+    bound = Env(
         reset=reset,
         step=step,
         to_env=to_env,
@@ -255,6 +251,27 @@ def bind(env: Any, params: Any = None) -> Env:
         binary_observations=_has_binary_observations(env),
         legal_actions=_legal_actions(env, params),
     )
+    if not named:
+        from purejaxrl_sac.envs import interface  # imports gymnax
+
+        interface.check(bound, default=usual)
+    return bound
+
+
+def _spaces(env: Any, params: Any) -> tuple[Any, Any]:
+    """The spaces of actions and observations.
+
+    Raises:
+        ConfigError: the environment does not have them.
+    """
+    try:
+        return env.action_space(params), env.observation_space(params)
+    except NotImplementedError as error:
+        from purejaxrl_sac.envs import interface
+
+        if text := interface.missing_method(env, error):
+            raise ConfigError(text) from error
+        raise
 
 
 def _legal_actions(env: Any, params: Any) -> Callable[[jax.Array], jax.Array] | None:

@@ -1,118 +1,154 @@
-"""The interface of an environment object, checked from shapes before anything is compiled."""
+"""What is wrong with an environment object, said in one line before anything is compiled.
+
+A step is traced as a run does it. Only if that fails, its cause is looked for.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import traceback
+import weakref
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 import jax
-from gymnax.environments.environment import Environment
+from gymnax.environments import environment
 
 from purejaxrl_sac.checks import ERRORS, described
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.types import Env
 
-METHODS = {  # method -> its arguments and results, and the public method that calls it
-    "reset_env": ("(key, params) -> obs, state", "reset"),
-    "step_env": ("(key, state, action, params) -> obs, state, reward, terminated, info", "step"),
-    "action_space": ("(params) -> Discrete or Box", "action_space"),
-    "observation_space": ("(params) -> Box or Discrete", "observation_space"),
+METHODS = {  # what users write -> its arguments and results
+    "reset_env": "(key, params) -> obs, state",
+    "step_env": "(key, state, action, params) -> obs, state, reward, terminated, info",
+    "get_obs": "(state) -> obs",
+    "action_space": "(params) -> Discrete or Box",
+    "observation_space": "(params) -> Box or Discrete",
 }
+_checked: dict[int, weakref.ref[Any]] = {}  # objects by their identity; without keeping them alive
 
 
-@lru_cache(maxsize=64)  # environments are static arguments: hashable, and bound many times
-def check(env: Any) -> None:
-    """Raises ConfigError unless an environment has gymnax's interface, with its default parameters.
+def check(env: Env, *, default: bool) -> None:
+    """Raises ConfigError if the object of a bound environment cannot take a step.
 
-    Python code in it runs once for `reset` and once for `step`, on abstract values.
+    Each object is checked once: its Python code runs on abstract values.
+
+    Args:
+        default: whether its parameters are the default ones.
     """
-    kind = type(env)
-    name = kind.__name__
-    for method, (signature, caller) in METHODS.items():
-        if _inherited(kind, method) and _inherited(kind, caller):
-            raise ConfigError(f"the environment {name} has no method {method}{signature}")
-    if _inherited(kind, "default_params"):
+    game, name = env.game, type(env.game).__name__
+    known = _checked.get(id(game))
+    if known is not None and known() is game:
+        return
+    if default and all(map(_inherited(game), ("default_params", "is_truncated", "step"))):
         raise ConfigError(
-            f"the environment {name} has no default_params, and gymnax's own end an episode after"
-            " one step: set default_params = environment.EnvParams(max_steps_in_episode=...)"
+            f"the environment {name} has no default_params, and gymnax's own end an episode"
+            " after one step: set default_params = environment.EnvParams(max_steps_in_episode=...)"
         )
-    key, params = jax.random.key(0), env.default_params
-    with failing(name, "action_space or observation_space"):
-        action, space = env.action_space(params), env.observation_space(params)
+
+    def step(key: jax.Array) -> Any:
+        begun = env.reset(key, 1)
+        action = env.to_env(env.random_action(key, 1))
+        return begun.obs, env.step(jax.random.split(key, 1), begun, action)
+
+    try:
+        obs, _ = jax.eval_shape(step, jax.random.key(0))
+    except ConfigError:
+        raise
+    except ERRORS as error:
+        text = f"the environment {name} fails: {described(error)}"
+        with contextlib.suppress(*ERRORS):  # of what looks for the cause
+            text = next(causes(env, error), text)
+        raise ConfigError(text) from error
+    shape = getattr(env.observation_space, "shape", None)
+    if isinstance(shape, tuple) and obs.shape[1:] != shape:
+        raise ConfigError(
+            f"the environment {name} returns observations of shape {obs.shape[1:]}, but its"
+            f" observation_space has the shape {shape}"
+        )
+    with contextlib.suppress(TypeError):  # an object without weak references is checked again
+        _checked[id(game)] = weakref.ref(game)
+
+
+def missing_method(env: Any, error: BaseException) -> str:
+    """What is said of a method that gymnax's base class only declares; else ''."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    name = frame.f_code.co_name
+    declared = isinstance(error, NotImplementedError) and name in METHODS
+    if not declared or frame.f_code.co_filename != environment.__file__:
+        return ""
+    return f"the environment {type(env).__name__} has no method {name}{METHODS[name]}"
+
+
+def causes(env: Env, error: BaseException) -> Iterator[str]:
+    """Texts of what is known to make a step fail, the most probable first."""
+    game, params, name = env.game, env.params, type(env.game).__name__
+    if text := missing_method(game, error):
+        yield text
+    inherited = _inherited(game)
+    if not (inherited("reset") and inherited("step")):
+        return
+    key = jax.random.key(0)
+    action = jax.tree.map(lambda x: x[0], env.to_env(env.random_action(key, 1)))
     with jax.numpy_dtype_promotion("standard"):
-        reset = "reset_env" if _inherited(kind, "reset") else "reset"
-        with failing(name, reset):
-            begun = jax.eval_shape(getattr(env, reset), key, params)
-        obs, state = _unpacked(name, reset, begun, ("obs", "state"))
-        if hasattr(space, "shape") and obs.shape != tuple(space.shape):
-            raise ConfigError(
-                f"the environment {name} returns observations of shape {obs.shape}, but its"
-                f" observation_space has the shape {tuple(space.shape)}"
-            )
-        if not _inherited(kind, "step"):
-            return
-        if _inherited(kind, "is_truncated") and not hasattr(state, "time"):
-            raise ConfigError(
+        begun = jax.eval_shape(lambda key: game.reset_env(key, params), key)
+        yield from _counted(name, "reset_env", begun, ("obs", "state"))
+        obs, state = jax.tree.map(_strong, tuple(begun))
+        if inherited("is_truncated") and not hasattr(state, "time"):
+            yield (
                 f"the state of the environment {name} has no field time, which counts the steps of"
                 " an episode: derive it from gymnax's EnvState"
             )
-        action = jax.ShapeDtypeStruct(action.shape, action.dtype)
-        with failing(name, "step_env"):
-            stepped = jax.eval_shape(env.step_env, key, state, action, params)
+        stepped = jax.eval_shape(
+            lambda key, state, action: game.step_env(key, state, action, params), key, state, action
+        )
     names = ("obs", "state", "reward", "terminated", "info")
-    stepped = _unpacked(name, "step_env", stepped, names)
-    _check_same(name, "obs", obs, stepped[0])
-    _check_same(name, "state", state, stepped[1])
+    yield from _counted(name, "step_env", stepped, names)
+    yield from _different(name, "obs", obs, stepped[0])
+    yield from _different(name, "state", state, stepped[1])
 
 
-def _inherited(kind: type, name: str) -> bool:
-    """Whether an attribute of a class is that of gymnax's base class."""
-    return getattr(kind, name, None) is getattr(Environment, name)
+def _inherited(game: Any) -> Any:
+    """name -> whether an attribute of an object is that of gymnax's base class."""
+
+    def inherited(name: str) -> bool:
+        own = name in getattr(game, "__dict__", {})
+        base = vars(environment.Environment).get(name)
+        return not own and getattr(type(game), name, None) is base
+
+    return inherited
 
 
-def _unpacked(name: str, method: str, returned: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
-    """The values that a method returned, as many as there are names."""
-    count = len(returned) if isinstance(returned, tuple) else 1
+def _counted(name: str, method: str, returned: Any, names: tuple[str, ...]) -> Iterator[str]:
+    count = len(returned) if isinstance(returned, (tuple, list)) else 1
     if count != len(names):
-        raise ConfigError(
+        yield (
             f"{method} of the environment {name} returns {count} value{'s' * (count != 1)}, but"
             f" must return {', '.join(names)}"
         )
-    values: tuple[Any, ...] = returned
-    return values
 
 
-def _check_same(name: str, what: str, begun: Any, stepped: Any) -> None:
-    """Raises ConfigError unless `reset_env` and `step_env` return arrays of equal shapes and types.
-
-    gymnax selects between them where an episode ends.
-    """
+def _different(name: str, what: str, begun: Any, stepped: Any) -> Iterator[str]:
+    """Where `reset_env` and `step_env` differ: gymnax selects between them at an episode's end."""
     structures: list[Any] = [jax.tree.structure(x) for x in (begun, stepped)]
     if structures[0] != structures[1]:
-        raise ConfigError(
+        yield (
             f"{what} of the environment {name} has another structure from step_env than from"
             " reset_env"
         )
     leaves = zip(jax.tree.leaves_with_path(begun), jax.tree.leaves(stepped), strict=True)
     for (path, first), then in leaves:
         if (first.shape, first.dtype) != (then.shape, then.dtype):
-            raise ConfigError(
+            yield (
                 f"{what}{jax.tree_util.keystr(path)} of the environment {name} is {_shown(then)}"
                 f" from step_env, but {_shown(first)} from reset_env: make them equal"
             )
 
 
+def _strong(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """Without a weak type, as in a run."""
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+
 def _shown(x: jax.ShapeDtypeStruct) -> str:
     return f"{x.dtype}[{','.join(map(str, x.shape))}]"
-
-
-@contextlib.contextmanager
-def failing(name: str, where: str) -> Iterator[None]:
-    """Turns an error of the environment's code into a `ConfigError` with its place."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except ERRORS as error:
-        raise ConfigError(f"the environment {name} fails in {where}: {described(error)}") from error

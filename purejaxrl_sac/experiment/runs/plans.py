@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -246,12 +247,12 @@ def has_time_limit(config: Config) -> bool:
     return envs.bind(config.env, config.env_params).max_steps is not None
 
 
-def endless_note(config: Config, progress: Progress) -> str:
+def endless_note(config: Config, history: Sequence[Progress]) -> str:
     """A warning if no seed has finished an episode in twice the time limit, else ''."""
-    limit, taken = envs.bind(config.env, config.env_params).max_steps, progress.steps
-    if limit is None or taken <= 2 * limit * config.num_envs:
+    limit, taken = envs.bind(config.env, config.env_params).max_steps, history[-1].steps
+    if config.dataset is not None or limit is None or taken <= 2 * limit * config.num_envs:
         return ""
-    if np.isfinite(progress.latest_return).any():
+    if any(progress.episodes.any() for progress in history):
         return ""
     return (
         f"no episode has ended in {taken // config.num_envs:,} steps of each environment, although"

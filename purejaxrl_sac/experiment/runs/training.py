@@ -102,7 +102,7 @@ def train(
                     number = received[-1] if received else signal.SIGTERM
                     trained = progress.steps == plan.total
                     raise StoppedError(directory.path, progress.steps, number, trained)
-        if note := plans.endless_note(plan.config, history[-1]):
+        if note := plans.endless_note(plan.config, history):
             reporter.warning(note)
         with stopping_at_once(directory.path, plan.total):
             evaluation = _evaluate(directory, plan, state, programs, reporter)
