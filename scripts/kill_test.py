@@ -244,7 +244,10 @@ def _finished(path: Path) -> bool:
 
 
 def _writing(path: Path, kind: str) -> bool:
-    return any(any(path.glob(pattern)) for pattern in WRITES[kind])
+    try:
+        return any(any(path.glob(pattern)) for pattern in WRITES[kind])
+    except FileNotFoundError:  # the run removed a folder while it was listed
+        return False
 
 
 def result(path: Path) -> dict[str, object]:
