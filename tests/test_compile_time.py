@@ -1,19 +1,23 @@
 """What a run waits for before it trains, and the rows of `scripts/benchmark_compile.py`."""
 
+import json
+import sys
 import threading
 import time
 from types import SimpleNamespace
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.runs import engine, plans
-from scripts import benchmark_compile, hlo, phases
-from tests.conftest import small
+from scripts import benchmark_compile, benchmark_start, hlo, phases
+from tests.conftest import FULL_COMPILATION, quick, small
 
 PHASES = ("trace", "lower", "compile")
 
@@ -73,6 +77,26 @@ def test_a_program_is_measured_in_phases():
     assert min(figures.values()) >= 0 and figures["compile_s"] > 0
 
 
+def command(path, monkeypatch, events, status=0):
+    """Let a script that prints events, a quarter of a second before each, take Python's place."""
+    lines = "".join(f"sleep 0.25; echo '{json.dumps(event)}'\n" for event in events)
+    path.write_text(f"#!/bin/sh\n{lines}exit {status}\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(path))
+
+
+def test_the_start_is_measured_to_the_first_chunk(tmp_path, monkeypatch):
+    chunk, done = {"event": "chunk"}, {"event": "finished", "figures": {"training": "0.2 s"}}
+    command(tmp_path / "train", monkeypatch, [{"event": "compiled"}, chunk, chunk, done])
+    found = benchmark_start.measure("dqn", "CartPole-v1", 8, 1)
+    for figures in (found["empty"], found["full"]):
+        total = figures["besides"] + 0.2
+        assert figures["first"] >= 0.5 and total - figures["first"] >= 0.48
+    command(tmp_path / "train", monkeypatch, [chunk], 2)
+    with pytest.raises(ConfigError, match="failed with status 2"):
+        benchmark_start.measure("dqn", "CartPole-v1", 8, 1)
+
+
 def test_instructions_of_all_computations_are_counted():
     text = """HloModule jit_f, is_scheduled=true
 
@@ -98,6 +122,25 @@ def waiting(program, event):
         return SimpleNamespace(compile=lambda: event.wait(60) and lowered.compile())
 
     return program._replace(function=SimpleNamespace(lower=lower))
+
+
+@pytest.mark.parametrize("algorithm", quick(("dqn", "sac"), "sac"))
+def test_init_is_compiled_with_less_optimisation_to_the_same_state(algorithm, monkeypatch):
+    jit, options = jax.jit, []
+
+    def recorded(function, **given):
+        options.append(given.get("compiler_options"))
+        return jit(function, **given)
+
+    monkeypatch.setattr(jax, "jit", recorded)
+    first, _ = engine.training_programs(plans.plan(small(algorithm), 2), mesh_for(2), (1,))
+    assert [x for x in options if x] == [{"xla_backend_optimization_level": 1}]
+    less, full = (first.lower().compile(x)(*first.arguments) for x in (None, FULL_COMPILATION))
+    chex.assert_trees_all_equal(jax.tree.map(data, less), jax.tree.map(data, full))
+
+
+def data(x):
+    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
 def test_training_does_not_wait_for_the_final_evaluation(monkeypatch):

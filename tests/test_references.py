@@ -350,7 +350,8 @@ def test_a_part_that_does_not_exist_names_all_that_do():
 
 def test_parts_are_listed_with_types_and_defaults(forgotten, capsys):
     assert parts.described(dqn.double_dqn)[2] == "bootstrap: Bootstrap = double"
-    assert "actor: MakeActor = gaussian_actor(norm=LayerNorm)" in parts.described(prl.fast_sac)
+    actor = "gaussian_actor(norm=LayerNorm(use_fast_variance=False))"
+    assert f"actor: MakeActor = {actor}" in parts.described(prl.fast_sac)
     tabular = parts.described(q_learning)  # without the number of tables
     assert [x.partition(":")[0] for x in tabular] == ["bootstrap", "targets", "memory", "explore"]
     assert parts.described(prl.simba) == parts.described(lambda config, env, *, bonus=1: 0) == []

@@ -34,24 +34,13 @@ def described(algorithm: Any) -> list[str]:
 
 
 def _text(part: inspect.Parameter) -> str:
+    from purejaxrl_sac.experiment.runs.names import short_name
+
     text, kind = part.name, part.annotation
     if kind is not part.empty:
         text += f": {kind if isinstance(kind, str) else getattr(kind, '__name__', kind)}"
-    return text if part.default is part.empty else f"{text} = {_name(part.default)}"
-
-
-def _name(value: Any) -> str:
-    """The name of a part, with the names of what a `partial` composition has set in it."""
-    if not isinstance(value, partial):
-        return str(getattr(value, "__name__", value)).strip("<>")  # of a lambda, "<lambda>"
-    given = ", ".join(f"{key}={_innermost(x)}" for key, x in value.keywords.items())
-    return f"{_innermost(value)}({given})"
-
-
-def _innermost(value: Any) -> str:
-    while isinstance(value, partial):
-        value = value.func
-    return _name(value)
+    default = "" if part.default is part.empty else short_name(part.default).strip("<>")
+    return f"{text} = {default}" if default else text  # of a lambda, "<lambda>"
 
 
 def with_parts(config: Config, given: dict[str, str]) -> Config:

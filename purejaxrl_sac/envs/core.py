@@ -55,7 +55,11 @@ def names() -> list[str]:
 def _gymnax() -> Any:
     # imported lazily because it takes a second; its modules compute constants on import, which must
     # not be tracers
-    with jax.ensure_compile_time_eval(), _imported_later("seaborn"):
+    with (
+        jax.ensure_compile_time_eval(),
+        _imported_later("seaborn"),
+        _imported_later("matplotlib.pyplot"),
+    ):
         import gymnax
     return gymnax
 

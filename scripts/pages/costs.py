@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from scripts import record
 from scripts.accelerators import report as accelerators
 from scripts.pages.tables import algorithm, number, picture, rows, table
@@ -33,6 +35,34 @@ def compile_time() -> list[str]:
                 "seconds": lambda row: f"{total(row, 's'):.1f}",
                 "rejax, CPU-seconds": lambda row: peer(row, "cpu_s"),
                 "rejax, seconds": lambda row: peer(row, "s"),
+            },
+        ),
+        *_start(),
+    ]
+
+
+def _start() -> list[str]:
+    """Seconds of a command that are not training."""
+    found = rows("compile", "start", ("algorithm", "environment", "seeds", "device"))
+    if not found:
+        return []
+
+    def figure(cache: str, name: str) -> Callable[[dict], str]:
+        return lambda row: f"{row[cache][name]:.1f}"
+
+    return [
+        "Seconds of `purejaxrl-sac train` from the command to the line of the first chunk of"
+        " training, and of the whole command less its training, with an empty cache of compiled"
+        " programs and with a full one (`scripts/benchmark_start.py`):",
+        table(
+            found,
+            {
+                "work": lambda row: f"{algorithm(row)} {row['environment']}",
+                "seeds": lambda row: row["seeds"],
+                "first line, empty cache": figure("empty", "first"),
+                "full": figure("full", "first"),
+                "besides training, empty cache": figure("empty", "besides"),
+                "besides, full": figure("full", "besides"),
             },
         ),
     ]
