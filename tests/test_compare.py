@@ -12,7 +12,7 @@ from PIL import Image
 from purejaxrl_sac import cli
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.errors import RunWarning
-from purejaxrl_sac.experiment.pictures import bands, compare, layout, plot
+from purejaxrl_sac.experiment.pictures import bands, compare, layout, panels, plot
 from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.experiment.runs.directory import RUN_FORMAT, RunDirectory
 from purejaxrl_sac.experiment.runs.plans import Progress
@@ -248,7 +248,7 @@ def test_sizes_are_exact(size, pixels, pair, tmp_path):
 
 
 @pytest.mark.parametrize(("number", "width"), [(1, 3.25), (2, 6.75)])
-@pytest.mark.parametrize("panel", (None, *plot.PANELS))
+@pytest.mark.parametrize("panel", (None, *panels.PANELS))
 def test_text_on_paper_has_8_or_9_points(panel, number, width, pair, tmp_path):
     size = layout.columns(number)
     names = ["a method with a long name", "another method with an even longer name"]

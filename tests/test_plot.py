@@ -12,7 +12,8 @@ from PIL import Image
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.experiment import statistics as st
-from purejaxrl_sac.experiment.pictures import plot, value_maps
+from purejaxrl_sac.experiment.pictures import panels, plot, value_maps
+from purejaxrl_sac.experiment.pictures.bands import forward_fill
 
 nan = np.nan
 INTERVALS, IMPROVEMENTS, PROFILES = 1, 3, 2  # panels of a comparison
@@ -36,7 +37,7 @@ def curves():
 
 @pytest.fixture
 def scores(curves):
-    return {label: plot.forward_fill(values)[:, -1] for label, (_, values) in curves.items()}
+    return {label: forward_fill(values)[:, -1] for label, (_, values) in curves.items()}
 
 
 def drawn(axes, label):
@@ -90,7 +91,7 @@ def legends_and_titles(figure):
 
 
 def test_forward_fill():
-    filled = plot.forward_fill(np.array([[nan, 1.0, nan, 2.0], [3.0, nan, nan, nan], [nan] * 4]))
+    filled = forward_fill(np.array([[nan, 1.0, nan, 2.0], [3.0, nan, nan, nan], [nan] * 4]))
     np.testing.assert_array_equal(filled, [[nan, 1, 1, 2], [3, 3, 3, 3], [nan] * 4])
 
 
@@ -102,7 +103,7 @@ def test_curves_are_the_iqm_within_its_interval(curves):
     assert len(bands(axes)) == 2  # a single seed has no band
     for label, band in zip(curves, [*bands(axes), None], strict=True):
         steps, values = curves[label]
-        filled = plot.forward_fill(values)
+        filled = forward_fill(values)
         complete = np.isfinite(filled).all(0) & np.isfinite(values).any(0)
         x, y = drawn(axes, label)
         np.testing.assert_array_equal(x, steps[complete])
@@ -120,7 +121,7 @@ def test_a_curve_is_labelled_with_the_number_of_seeds_with_episodes():
     figure = plot.curves(some, "return")
     assert legend(figure) == ["some (3 of 4 seeds)", "none (0 of 4 seeds)"]
     x, y = drawn(figure.axes[0], "some")
-    np.testing.assert_array_equal(y, st.iqm(plot.forward_fill(values)[[0, 2, 3]])[-len(x) :])
+    np.testing.assert_array_equal(y, st.iqm(forward_fill(values)[[0, 2, 3]])[-len(x) :])
     assert drawn(figure.axes[0], "none")[0].size == 0
 
 
@@ -165,7 +166,7 @@ def test_learning_curve_has_every_seed_and_their_iqm(number, tmp_path):
     label = "return (1 seed)" if number == 1 else "IQM, 95 % interval (8 seeds)"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [label]
     new = np.isfinite(returns).any(0) & (np.arange(20) > 1)  # the first seed starts later
-    np.testing.assert_allclose(drawn(axes, label)[1], st.iqm(plot.forward_fill(returns)[:, new]))
+    np.testing.assert_allclose(drawn(axes, label)[1], st.iqm(forward_fill(returns)[:, new]))
     assert Image.open(tmp_path / "curve.png").size == (960, 600)
 
 
@@ -246,7 +247,7 @@ def test_improvement_of_every_pair(scores):
 
 
 def test_of_many_runs_the_first_is_compared_with_each():
-    few = {f"run {i}": np.arange(3.0) + i for i in range(plot.MAX_ALL_PAIRS)}
+    few = {f"run {i}": np.arange(3.0) + i for i in range(panels.MAX_ALL_PAIRS)}
     assert len(rows(plot.improvement(few).axes[0])) == 15
     many = {**few, "last": np.ones(2)}
     found = rows(plot.improvement(many).axes[0])
@@ -272,7 +273,7 @@ def test_a_run_has_the_same_style_in_all_panels(curves, scores):
     assert rows(axes[IMPROVEMENTS]) == ["sac, long > alone"]
     assert len(axes[PROFILES].lines) == 2
     first = [panel.lines[i].get_color() for panel, i in zip(axes[:3], (1, 0, 0), strict=True)]
-    assert first == [plot.COLORS[1]] * 3
+    assert first == [panels.COLORS[1]] * 3
 
 
 def test_styles_of_many_runs_are_distinct():

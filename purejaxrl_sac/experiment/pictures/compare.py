@@ -14,6 +14,7 @@ from purejaxrl_sac.config import ConfigError, unknown
 from purejaxrl_sac.experiment.errors import RunWarning, one_line, reason
 from purejaxrl_sac.experiment.pictures import bands, plot
 from purejaxrl_sac.experiment.pictures.layout import SCREEN, Layout
+from purejaxrl_sac.experiment.pictures.panels import PANELS, Content
 from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.experiment.runs.directory import RunDirectory, lanes_of
 
@@ -42,7 +43,7 @@ def compare(
         out: a .png, .pdf or .svg file, which must not exist. A .csv file of the same name may hold
             the data of this figure, which was drawn in another format, but nothing else.
         labels: a name for each run, which may hold formulas; None for those of the directories.
-        panel: one of `plot.PANELS`; None for all of them on a page.
+        panel: one of `PANELS`; None for all of them on a page.
         title: of the figure; empty for none; None for the panel's own, and none on a page.
         log_x: learning curves over the logarithm of the steps.
         layout: size of the figure.
@@ -61,7 +62,7 @@ def compare(
         raise ConfigError("plot needs at least one run")
     runs = _read(paths, metric, _names(paths, labels), marked=labels is None)
     score, scores = _scores(runs)
-    content = plot.Content(
+    content = Content(
         curves={label: (run.steps, run.values) for label, run in runs.items()},
         scores=scores,
         ylabel=metric.replace("_", " "),
@@ -69,7 +70,7 @@ def compare(
         log_x=log_x,
     )
     _warn_of_unequal(runs)
-    panels = tuple(plot.PANELS) if panel is None else (panel,)
+    panels = tuple(PANELS) if panel is None else (panel,)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="constrained_layout not applied")
@@ -240,8 +241,8 @@ def _check_table(table: Path, text: str) -> bool:
 
 
 def _check_panel(panel: str | None, log_x: bool) -> None:
-    if panel is not None and panel not in plot.PANELS:
-        raise unknown("panel", panel, plot.PANELS)
+    if panel is not None and panel not in PANELS:
+        raise unknown("panel", panel, PANELS)
     if log_x and panel not in (None, "curves"):
         raise ConfigError(f"log_x is for learning curves, which the panel {panel} does not have")
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from purejaxrl_sac.config import ConfigError
-from purejaxrl_sac.experiment.pictures import plot
+from purejaxrl_sac.experiment.pictures import bands
 from purejaxrl_sac.experiment.runs import display, files
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
@@ -69,7 +69,7 @@ def lane_scores(path: Path) -> np.ndarray:
         raise ConfigError(f"{path} has not finished: resume the sweep")
     returns: Any = summary["greedy_returns"]
     if returns is None and (columns := directory.columns())["steps"].size:
-        returns = plot.forward_fill(columns["episode_return"].T)[:, -1]
+        returns = bands.forward_fill(columns["episode_return"].T)[:, -1]
     scores = np.array(returns, float)
     scores[[int(lane) for lane in summary["failed_step"]]] = np.nan
     return scores
