@@ -496,6 +496,39 @@ def test_critics_are_independent_and_alike():
     assert len({round(float(x), 5) for x in q[:, 0, 0]}) == 3
 
 
+@pytest.mark.parametrize(
+    ("sizes", "encoder", "after"),
+    [((), [], []), ((8,), [], [8]), ((8, 6), [8], [6]), ((8, 6, 5), [8], [6, 5])],
+)
+def test_the_first_of_several_layers_is_before_the_memory(sizes, encoder, after):
+    config = prl.RecurrentSACConfig(hidden_sizes=sizes, memory_size=4)
+    space, start = spaces.Box(-1, 1, (3,)), jnp.zeros((1, 2), bool)
+    actor = networks.recurrent_actor(config, space, 1)
+    critics = networks.recurrent_critics(config, space)
+    x, action = jnp.zeros((2, 3)), jnp.zeros((2, 1))
+    for model, more, stream, added in (
+        (actor, (), lambda p: p["stream"]["torso"], 0),
+        (critics, (action,), lambda p: p["critic"]["stream"]["mlp"], 1),
+    ):
+        init = partial(model.init, jax.random.key(0), model.initial_carry(2), x, start, *more)
+        params = jax.eval_shape(init)["params"]
+        encoded = params.get("critic", params).get("encoder", {})
+        assert widths(encoded) == encoder
+        inner = 4 + (encoder or [3])[-1] + added
+        assert widths(stream(params) if after else {}) == after
+        assert not after or kernels(stream(params))[0].shape[-2] == inner
+
+
+def kernels(params):
+    """Weights of dense layers, in their order."""
+    found = jax.tree_util.tree_leaves_with_path(params)
+    return [x for path, x in found if "kernel" in jax.tree_util.keystr(path)]
+
+
+def widths(params):
+    return [x.shape[-1] for x in kernels(params)]
+
+
 # runs
 
 

@@ -147,6 +147,15 @@ class Recurrent(nn.Module):
         return carries, self.stream(seen, *more)
 
 
+def around_memory(sizes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The hidden layers before a recurrent torso, and those after it.
+
+    The first is before it, unless it is the only one. The others see what has been observed before
+    and now and, in critics, the action.
+    """
+    return (sizes[:1], sizes[1:]) if len(sizes) > 1 else ((), sizes)
+
+
 def recurrent_actor_critic(
     config: Any,
     space: Any,
@@ -155,7 +164,7 @@ def recurrent_actor_critic(
     memory: MakeRecurrentTorso = named_torso,
     layers: MakeConvolutions = convolutions,
 ) -> Recurrent:
-    """Actor and critic with a shared memory; the last hidden layer of each follows it.
+    """Actor and critic with a shared memory, see `around_memory`; each has its own layers after it.
 
     Args:
         config: hidden_sizes, activation, and what `memory` needs.
@@ -164,10 +173,10 @@ def recurrent_actor_critic(
         memory: the recurrent torso.
         layers: the convolutions, as in `torso`.
     """
-    below, last = config.hidden_sizes[:-1], config.hidden_sizes[-1:]
+    before, after = around_memory(config.hidden_sizes)
     dense = orthogonal(2**0.5)
-    encoder = torso(space, below, config.activation, layers=layers, dense=dense)
-    actor, critic = (MLP(last, getattr(nn, config.activation), dense) for _ in range(2))
+    encoder = torso(space, before, config.activation, layers=layers, dense=dense)
+    actor, critic = (MLP(after, getattr(nn, config.activation), dense) for _ in range(2))
     return Recurrent(
         encoder, ActorCritic(actor, critic, distribution.head()), memory=memory(config)
     )
@@ -181,7 +190,7 @@ def recurrent_actor(
     memory: MakeRecurrentTorso = named_torso,
     layers: MakeConvolutions = convolutions,
 ) -> Recurrent:
-    """`gaussian_actor` with a recurrent torso before its last hidden layer.
+    """`gaussian_actor` with a recurrent torso, see `around_memory`.
 
     Args:
         config: hidden_sizes, activation, log_std_min, log_std_max, and what `memory` needs.
@@ -189,9 +198,9 @@ def recurrent_actor(
         action_dim: D.
         memory, layers: as for `recurrent_actor_critic`.
     """
-    below, last = config.hidden_sizes[:-1], config.hidden_sizes[-1:]
-    encoder = torso(space, below, config.activation, layers=layers)
-    mlp = MLP(last, getattr(nn, config.activation))
+    before, after = around_memory(config.hidden_sizes)
+    encoder = torso(space, before, config.activation, layers=layers)
+    mlp = MLP(after, getattr(nn, config.activation))
     stream = GaussianActor(mlp, action_dim, config.log_std_min, config.log_std_max)
     return Recurrent(encoder, stream, memory=memory(config))
 
@@ -261,7 +270,7 @@ def recurrent_critics(
     memory: MakeRecurrentTorso = named_torso,
     layers: MakeConvolutions = convolutions,
 ) -> RecurrentCritics:
-    """Independent recurrent critics of continuous actions, which their last hidden layer sees.
+    """Independent recurrent critics; the layers after the memory see the action.
 
     Args:
         config: hidden_sizes, activation, and what `memory` needs.
@@ -270,9 +279,9 @@ def recurrent_critics(
         num_outputs: K; None for outputs [E, T x B].
         memory, layers: as for `recurrent_actor_critic`.
     """
-    below, last = config.hidden_sizes[:-1], config.hidden_sizes[-1:]
-    encoder = torso(space, below, config.activation, layers=layers)
-    stream = ActionValue(MLP(last, getattr(nn, config.activation)), num_outputs)
+    before, after = around_memory(config.hidden_sizes)
+    encoder = torso(space, before, config.activation, layers=layers)
+    stream = ActionValue(MLP(after, getattr(nn, config.activation)), num_outputs)
     return RecurrentCritics(Recurrent(encoder, stream, memory=memory(config)), size)
 
 
