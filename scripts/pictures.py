@@ -36,7 +36,8 @@ BOARD = (  # two columns of environments
     (
         *("Pendulum-v1", "MountainCarContinuous-v0", "Breakout-MinAtar", "Asterix-MinAtar"),
         *("Freeway-MinAtar", "Seaquest-MinAtar", "SpaceInvaders-MinAtar"),
-        *("CartPole-positions", "t_maze_20", "MemoryChain-bsuite(memory_length=30)"),
+        *("CartPole-positions", "Pendulum-positions", "t_maze_20"),
+        "MemoryChain-bsuite(memory_length=30)",
     ),
 )
 MOST = 1.3  # larger shares are written beside the edge
@@ -70,7 +71,10 @@ def scoreboard() -> Data:
         if env not in random or env not in PUBLISHED:
             continue
         scores = PUBLISHED[env].get("scores", ())
-        best = max([PUBLISHED[env].get("optimum", -1e9), *(score["value"] for score in scores)])
+        optimum = [PUBLISHED[env]["optimum"]] if "optimum" in PUBLISHED[env] else []
+        best = max([*optimum, *(score["value"] for score in scores)], default=None)
+        if best is None:
+            continue
         share = [(x - random[env]) / (best - random[env]) for x in (row["value"], *row["interval"])]
         found[row["algorithm"], env] = {
             "algorithm": row["algorithm"],

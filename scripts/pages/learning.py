@@ -183,5 +183,6 @@ def published() -> str:
             + (f" ({pictures.count(score['steps'])})" if "steps" in score else "")
             for score in found.get("scores", ())
         ]
-        lines.append((env, number(found.get("optimum")), ", ".join(texts)))
+        if texts or "optimum" in found:
+            lines.append((env, number(found.get("optimum")), ", ".join(texts)))
     return grid(["environment", "optimum", "published (steps)"], lines)
