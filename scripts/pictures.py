@@ -147,11 +147,10 @@ def draw_scoreboard(data: Data) -> Any:
         labels, heights, y = [], [], 0.0
         for env in environments:
             rows = [row for row in data if row["environment"] == env]
-            if rows:
-                axes.text(
-                    -0.03, y, title(env), ha="right", va="center", weight="bold", fontsize=7.5
-                )
-                y += 1
+            if not rows:
+                continue
+            axes.text(-0.03, y, title(env), ha="right", va="center", weight="bold", fontsize=7.5)
+            y += 1
             for row in sorted(rows, key=lambda row: -row["share"][0]):
                 value, low, high = (min(x, MOST) for x in row["share"])
                 fill = "white" if row["stale"] else OURS
