@@ -1,12 +1,12 @@
 """Seconds from a command to its first line of progress, and of everything but training.
 
     python scripts/benchmark_start.py                      # sac on Pendulum-v1, dqn on CartPole-v1
-    python scripts/benchmark_start.py --works ppo:CartPole-v1 --seeds 1 --rounds 5 --record
+    python scripts/benchmark_start.py --algorithms ppo --seeds 1 --rounds 5 --record
 
-Each round runs the whole `purejaxrl-sac train` twice with a compilation cache of its own: empty,
-and then filled by the first run. Measured are the seconds from the start of the process to the line
-of the first chunk of training, which the chunk itself is part of, and those of the whole process
-less the training.
+Each algorithm has its main preset. Each round runs the whole `purejaxrl-sac train` twice with a
+compilation cache of its own: empty, and then filled by the first run. Measured are the seconds from
+the start of the process to the line of the first chunk of training, which the chunk itself is part
+of, and those of the whole process less the training.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -24,11 +25,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import purejaxrl_sac as prl
 from purejaxrl_sac.config import ConfigError
 from scripts import record
+from scripts.accelerator import Parser, count
+from scripts.accelerators.work import main_environment
 
-RECORD = record.FOLDER / "compile.jsonl"
-WORKS = ("sac:Pendulum-v1", "dqn:CartPole-v1")
 CACHES = ("empty", "full")
 
 
@@ -49,14 +51,16 @@ def seconds(algorithm: str, environment: str, seeds: int, cache: Path, out: Path
     command += ["--seeds", str(seeds), "--out", str(out), "--json"]
     environ = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
     first, figures, start = 0.0, {}, time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environ, cwd=record.ROOT
+    ) as process:
         for line in process.stdout or ():
             event = json.loads(line)
             if event["event"] == "chunk" and not first:
                 first = time.perf_counter() - start
             figures = event.get("figures", figures)
     if process.returncode:
-        raise ConfigError(f"the command failed with status {process.returncode}: {command}")
+        raise ConfigError(f"status {process.returncode} of: {shlex.join(command)}")
     training = float(figures["training"].split()[0])
     return {"first": first, "besides": time.perf_counter() - start - training}
 
@@ -76,25 +80,29 @@ def measure(algorithm: str, environment: str, seeds: int, rounds: int) -> dict:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--works", nargs="+", default=WORKS, metavar="ALGORITHM:ENVIRONMENT")
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status is 2 for invalid input, reported in one line."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--algorithms", nargs="+", default=["sac", "dqn"], metavar="NAME")
+    parser.add_argument("--seeds", type=count, default=8)
+    parser.add_argument("--rounds", type=count, default=3)
     record.add_record(parser, "compile")
     options = parser.parse_args(arguments)
-    for work in options.works:
-        algorithm, _, environment = work.partition(":")
-        found = measure(algorithm, environment, options.seeds, options.rounds)
-        stamp = record.stamp("start", depends=["core", "experiment.runs.lifecycle"])
-        named = {"algorithm": algorithm, "environment": environment, "kind": "preset"}
-        record.append(
-            options.record,
-            {**stamp, **named, "seeds": options.seeds, **found, "rounds": options.rounds},
-        )
+    try:
+        for algorithm in options.algorithms:
+            prl.default_config(algorithm)  # refuses unknown names before anything is measured
+        for algorithm in options.algorithms:
+            environment = main_environment(algorithm)
+            row = record.stamp("start", depends=["core", "experiment.runs.lifecycle"])
+            row |= {"algorithm": algorithm, "environment": environment, "kind": "preset"}
+            row |= {"seeds": options.seeds, "rounds": options.rounds}
+            row |= measure(algorithm, environment, options.seeds, options.rounds)
+            record.append(options.record, row)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,7 +6,8 @@ A row that was fresh at a commit is stale once a definition that it depends on i
 the edit cannot change a figure: a new error message, or a new option. Where the jaxprs of `init`,
 `run` and `evaluate` of its algorithm and environment equal those of the commit, constants included,
 the row is given the digest of the present code. Its version and commit stay those of the
-measurement. Rows of other kinds, and of programs that differ, are left alone.
+measurement. Rows of other kinds, and of programs that differ, are left alone, as are those of
+compile times and of the start: both also depend on how programs are compiled.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac.envs import parameters
 
 RANDOM = "random"  # the algorithm of rows that only depend on an environment
+NOT_OF_JAXPRS = ("compile time", "start")  # kinds of rows whose figures jaxprs do not determine
 Pair = tuple[str, str]  # algorithm, environment
 
 
@@ -119,12 +121,19 @@ def renew(before: dict[str, list[bool]], same: set[str]) -> int:
         lines = path.read_text().splitlines()
         for i, was_fresh in enumerate(before.get(path.name, [])):
             row = json.loads(lines[i])
-            if was_fresh and record.stale(row) and _pair(row) in same:
+            if was_fresh and _kept(row) and _pair(row) in same:
                 names = row.get("algorithm", ""), row.get("environment", "")
                 lines[i] = json.dumps({**row, "code": record.code(row["depends"], *names)})
                 count += 1
         path.write_text("\n".join(lines) + "\n")
     return count
+
+
+def _kept(row: dict) -> bool:
+    """Whether a row is stale, and may keep its figures where the programs are the same."""
+    from scripts import record
+
+    return row["what"] not in NOT_OF_JAXPRS and record.stale(row)
 
 
 def _pair(row: dict) -> str:
@@ -154,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 row
                 for path in sorted(record.FOLDER.glob("*.jsonl"))
                 for row, was in zip(record.rows(path), before.get(path.name, []), strict=False)
-                if was and record.stale(row) and row.get("algorithm") and row.get("environment")
+                if was and _kept(row) and row.get("algorithm") and row.get("environment")
             ]
             pairs = sorted({(row["algorithm"], row["environment"]) for row in rows})
             old, new = digests(pairs, tree), digests(pairs, record.ROOT)

@@ -85,7 +85,7 @@ def command(path, monkeypatch, events, status=0):
     monkeypatch.setattr(sys, "executable", str(path))
 
 
-def test_the_start_is_measured_to_the_first_chunk(tmp_path, monkeypatch):
+def test_the_start_is_measured_to_the_first_chunk(tmp_path, monkeypatch, capsys):
     chunk, done = {"event": "chunk"}, {"event": "finished", "figures": {"training": "0.2 s"}}
     command(tmp_path / "train", monkeypatch, [{"event": "compiled"}, chunk, chunk, done])
     found = benchmark_start.measure("dqn", "CartPole-v1", 8, 1)
@@ -93,8 +93,10 @@ def test_the_start_is_measured_to_the_first_chunk(tmp_path, monkeypatch):
         total = figures["besides"] + 0.2
         assert figures["first"] >= 0.5 and total - figures["first"] >= 0.48
     command(tmp_path / "train", monkeypatch, [chunk], 2)
-    with pytest.raises(ConfigError, match="failed with status 2"):
+    with pytest.raises(ConfigError, match=r"status 2 of: .* train dqn --env CartPole-v1"):
         benchmark_start.measure("dqn", "CartPole-v1", 8, 1)
+    assert benchmark_start.main(["--algorithms", "dqm"]) == 2
+    assert capsys.readouterr().err.strip().endswith("did you mean dqn?")
 
 
 def test_instructions_of_all_computations_are_counted():

@@ -350,8 +350,11 @@ def test_the_scoreboard_shows_shares_and_marks_stale_rows(tmp_path, monkeypatch)
         learning("dqn", "CartPole-v1", 500, changed={"tau": 1}),
         learning("sac", "CartPole-v1", 500, library="other"),
         learning("sac", "unpublished", 500),
+        learning("random", "without scores", 100),
+        learning("sac", "without scores", 500),
     ]
     (tmp_path / "learning.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setitem(pictures.PUBLISHED, "without scores", {"memory": True})
     (shown,) = pictures.scoreboard()  # the best published one has 500
     assert shown["algorithm"] == "dqn" and shown["share"] == [0.75, 0.625, 0.75] and shown["stale"]
 
@@ -417,12 +420,13 @@ def test_only_rows_of_the_same_programs_are_renewed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(record, "FOLDER", tmp_path)
     row = {**record.stamp("speed", "cpu", ["losses"]), "code": "old"}
-    rows = [row | {"algorithm": x, "environment": "chain"} for x in ("a", "b", "a")]
+    rows = [row | {"algorithm": x, "environment": "chain"} for x in ("a", "b", "a", "a", "a")]
+    rows[3]["what"], rows[4]["what"] = "compile time", "start"  # which depend on options, too
     path = tmp_path / "speed.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    before = {"speed.jsonl": [True, True, False]}
+    before = {"speed.jsonl": [True, True, False, True, True]}
     assert refresh.renew(before, {"a chain"}) == 1
-    assert [record.stale(row) for row in record.rows(path)] == [False, True, True]
+    assert [record.stale(row) for row in record.rows(path)] == [False, True, True, True, True]
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,9 @@ def _text(part: inspect.Parameter) -> str:
     text, kind = part.name, part.annotation
     if kind is not part.empty:
         text += f": {kind if isinstance(kind, str) else getattr(kind, '__name__', kind)}"
-    default = "" if part.default is part.empty else short_name(part.default).strip("<>")
-    return f"{text} = {default}" if default else text  # of a lambda, "<lambda>"
+    if part.default is part.empty:
+        return text
+    return f"{text} = {short_name(part.default).strip('<>')}"  # of a lambda, "<lambda>"
 
 
 def with_parts(config: Config, given: dict[str, str]) -> Config:

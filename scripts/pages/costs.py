@@ -8,6 +8,11 @@ from scripts import record
 from scripts.accelerators import report as accelerators
 from scripts.pages.tables import algorithm, number, picture, rows, table
 
+WORK = {  # columns
+    "work": lambda row: f"{algorithm(row)} {row['environment']}",
+    "seeds": lambda row: row["seeds"],
+}
+
 
 def compile_time() -> list[str]:
     """Compile times, beside those of a peer."""
@@ -29,8 +34,7 @@ def compile_time() -> list[str]:
         table(
             ours,
             {
-                "work": lambda row: f"{algorithm(row)} {row['environment']}",
-                "seeds": lambda row: row["seeds"],
+                **WORK,
                 "CPU-seconds": lambda row: f"{total(row):.1f}",
                 "seconds": lambda row: f"{total(row, 's'):.1f}",
                 "rejax, CPU-seconds": lambda row: peer(row, "cpu_s"),
@@ -57,8 +61,7 @@ def _start() -> list[str]:
         table(
             found,
             {
-                "work": lambda row: f"{algorithm(row)} {row['environment']}",
-                "seeds": lambda row: row["seeds"],
+                **WORK,
                 "first line, empty cache": figure("empty", "first"),
                 "full": figure("full", "first"),
                 "besides training, empty cache": figure("empty", "besides"),
