@@ -27,7 +27,7 @@ from rich.console import Console
 import purejaxrl_sac as prl
 from purejaxrl_sac.experiment.devices import resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
-from purejaxrl_sac.experiment.runs import engine, plans
+from purejaxrl_sac.experiment.runs import engine, metric_rows, plans
 from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints, split_state
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import ConsoleReporter
@@ -68,7 +68,7 @@ def main() -> None:
                     chunks = engine.run_chunks(plan, programs, state)
                     after = 0
                     for state, progress in islice(chunks, CHUNKS):  # noqa: B007
-                        directory.append(progress, after)
+                        metric_rows.append(directory.metrics, progress, after)
                         after = progress.steps
                         reporter.on_chunk(progress)
                 ratios.append((time.perf_counter() - start_time) / scan_seconds[-1])

@@ -13,7 +13,7 @@ from purejaxrl_sac import cli
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.errors import RunWarning
 from purejaxrl_sac.experiment.pictures import bands, compare, layout, panels, plot
-from purejaxrl_sac.experiment.runs import files
+from purejaxrl_sac.experiment.runs import files, metric_rows
 from purejaxrl_sac.experiment.runs.directory import RUN_FORMAT, RunDirectory
 from purejaxrl_sac.experiment.runs.plans import Progress
 
@@ -38,7 +38,8 @@ def fake_run(path, returns=RETURNS, greedy=GREEDY, steps=STEPS, diverged=()):
     directory = RunDirectory(path)
     ones = np.ones(seeds)
     for before, step, row in zip((0, *steps), steps, returns, strict=False):
-        directory.append(
+        metric_rows.append(
+            directory.metrics,
             Progress(
                 steps=step, total_steps=steps[-1], seconds=1.0, rate=1.0, failed_step=failed,
                 latest_return=row, evaluation={}, episodes=ones.astype(int), episode_return=row,

@@ -23,7 +23,7 @@ from purejaxrl_sac.experiment.devices import resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.errors import DamagedError, RunError, RunWarning, StoppedError
 from purejaxrl_sac.experiment.pictures import compare, exact, plot, render, run_figures
-from purejaxrl_sac.experiment.runs import display, engine, files, names, plans, record
+from purejaxrl_sac.experiment.runs import display, engine, files, metric_rows, names, plans, record
 from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints, join_state, split_state
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import Reporter
@@ -157,7 +157,7 @@ def test_chunks_without_an_episode_keep_the_latest_return(tmp_path):
     _, progress = next(engine.run_chunks(plan, programs, state, start))
     np.testing.assert_array_equal(progress.latest_return, [3, 5])
     directory = RunDirectory.create(tmp_path / "run")
-    directory.append(progress, after=0)
+    metric_rows.append(directory.metrics, progress, after=0)
     ((row,), _) = directory.read_metrics(lanes=2)
     assert row["episodes"] == [2, 0] and row["episode_length"] == [4, None]
     assert row["episode_return"] == [3, None]

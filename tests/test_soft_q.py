@@ -13,6 +13,7 @@ from purejaxrl_sac import envs, losses
 from purejaxrl_sac.agents import continuous_soft_q
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.envs import multigoal
+from purejaxrl_sac.losses import soft
 from purejaxrl_sac.types import Transition
 from tests.probes import CONTINUOUS, GAMMA, Params, Probe, learned, trained
 
@@ -60,6 +61,14 @@ def test_one_particle_follows_the_score_and_two_repel_each_other():
     h = 0.5 / np.log(3)
     push = 2 / h * np.exp(-1 / h) / 2
     np.testing.assert_allclose(apart, [[-push], [push]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", (1, 2, 3, 4, 5, 16))
+@pytest.mark.parametrize("digits", (0, 6))
+def test_the_median_of_distances_is_that_of_the_whole_matrix(size, digits):
+    x = jnp.round(jax.random.normal(jax.random.key(size), (size, 2)), digits)  # 0: with ties
+    distance = jnp.square(x[:, None] - x[None]).sum(-1)
+    assert soft.median_distance(distance) == np.median(distance)
 
 
 @pytest.mark.parametrize("alpha", (0.3, 1.0, 4.0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from purejaxrl_sac.losses.td import expected_value, select_action
 
@@ -116,6 +117,19 @@ def entropy(probability: jax.Array) -> jax.Array:
     return jax.scipy.special.entr(probability).sum(-1)
 
 
+def median_distance(distance: jax.Array) -> jax.Array:
+    """The median of a symmetric matrix [K, K] of distances, which sorts each of its pairs once.
+
+    It equals `jnp.median(distance)`, and takes half of its time: of the K^2 entries in ascending
+    order, K are zero (the diagonal), and each pair is there twice.
+    """
+    size = len(distance)
+    pairs = jnp.sort(distance[np.triu_indices(size, k=1)])
+    zero_and_pairs = jnp.concatenate([jnp.zeros(1, distance.dtype), pairs])
+    middle = np.array([(size**2 - 1) // 2, size**2 // 2])
+    return zero_and_pairs[np.maximum((middle - size) // 2 + 1, 0)].mean()
+
+
 def svgd_direction(particles: jax.Array, score: jax.Array) -> jax.Array:
     """Direction of Stein variational gradient descent (Liu & Wang 2016, arXiv 1608.04471).
 
@@ -135,7 +149,7 @@ def svgd_direction(particles: jax.Array, score: jax.Array) -> jax.Array:
     size = len(particles)
     difference = particles[:, None] - particles[None]  # [j, i, d]: x_j - x_i
     distance = jnp.square(difference).sum(-1)
-    width = jnp.maximum(jnp.median(distance) / jnp.log(size + 1.0), 1e-8)
+    width = jnp.maximum(median_distance(distance) / jnp.log(size + 1.0), 1e-8)
     kernel = jnp.exp(-distance / width)
     repulsion = -2 / width * kernel[..., None] * difference
     return (jnp.einsum("ji,jd->id", kernel, score) + repulsion.sum(0)) / size

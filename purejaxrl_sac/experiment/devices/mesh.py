@@ -52,6 +52,12 @@ def mesh_for(lanes: int, devices: int | None = None) -> Mesh:
     return Mesh(np.array(available[: -(-lanes // lanes_per_device)]), (LANE,))
 
 
+def device_name(mesh: Mesh) -> str:
+    """'8 x NVIDIA H100 (gpu)', or '2 x cpu'."""
+    kind, platform = mesh.devices.flat[0].device_kind, mesh.devices.flat[0].platform
+    return f"{mesh.size} x {kind}" if kind == platform else f"{mesh.size} x {kind} ({platform})"
+
+
 def padded(lanes: int, mesh: Mesh) -> int:
     """The number of lanes after padding: the next multiple of the number of devices."""
     return -(-lanes // mesh.size) * mesh.size

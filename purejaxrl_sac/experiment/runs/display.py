@@ -250,7 +250,7 @@ def summary(config: Config, result: Result) -> dict[str, str]:
         rows["nan or infinite, left out of the returns below"] = failures(last)
     if failed.all():
         return rows
-    rows["training return, IQM [95 % interval]"] = with_interval(last.latest_return[~failed])
+    rows["latest training return, IQM [95 % interval]"] = with_interval(last.latest_return[~failed])
     if result.evaluation is not None:
         scores = result.evaluation.mean(1)[~failed]
         rows["greedy return, IQM [95 % interval]"] = with_interval(scores)

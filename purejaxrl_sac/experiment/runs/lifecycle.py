@@ -17,11 +17,11 @@ from jax.sharding import Mesh
 from purejaxrl_sac.config import Bounds, Config, ConfigError, whole_number
 from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.experiment.devices import processes, resources
-from purejaxrl_sac.experiment.devices.mesh import mesh_for, use_all_cores
+from purejaxrl_sac.experiment.devices.mesh import device_name, mesh_for, use_all_cores
 from purejaxrl_sac.experiment.errors import DamagedError
-from purejaxrl_sac.experiment.runs import display, engine, plans, record
+from purejaxrl_sac.experiment.runs import display, engine, metric_rows, plans, record
 from purejaxrl_sac.experiment.runs.checkpoint import Checkpoint, Checkpoints, split_state
-from purejaxrl_sac.experiment.runs.directory import RunDirectory, RunDocument, device_name
+from purejaxrl_sac.experiment.runs.directory import RunDirectory, RunDocument
 from purejaxrl_sac.experiment.runs.display import Reporter
 from purejaxrl_sac.experiment.runs.interruptions import failures_as_run_errors
 from purejaxrl_sac.experiment.runs.loading import Run, way_out
@@ -158,11 +158,8 @@ def resume(
         resources.check_state(plan, mesh)
         checkpoint = _newest_checkpoint(directory, plan, mesh, reporter)
         start = checkpoint[0] if checkpoint else 0
-        metrics = directory.read_metrics(plan.lanes, start)
-        if metrics.lost:
-            reporter.warning(
-                f"{directory.metrics}: {metrics.warning}; the run goes on without them"
-            )
+        if (found := directory.read_metrics(plan.lanes, start)).lost:
+            reporter.warning(f"{directory.metrics}: {found.warning}; the run goes on without them")
         reporter.message(
             f"resuming from step {start:,}" if checkpoint else "no checkpoint: starting over"
         )
@@ -172,7 +169,7 @@ def resume(
                 if directory.summary.exists():  # first, because without it a run can be resumed
                     directory.summary.rename(directory.path / f"summary-{old_plan.total}.json")
                 directory.write_plan(plan, keep, mesh, measures.references())
-            directory.truncate(plan.lanes, start)
+            metric_rows.truncate(directory.metrics, plan.lanes, start)
 
         return train(
             directory, plan, mesh, checkpoint, checkpoint_minutes=checkpoint_minutes, keep=keep,

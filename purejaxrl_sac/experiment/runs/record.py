@@ -7,6 +7,7 @@ import dataclasses
 import importlib.metadata
 import math
 import os
+import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -286,3 +287,16 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def git_revision() -> str | None:
+    """The git commit of the working directory, with + if files differ from it; None without git."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

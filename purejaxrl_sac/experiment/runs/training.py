@@ -13,16 +13,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from purejaxrl_sac.experiment.devices import processes, resources
-from purejaxrl_sac.experiment.devices.mesh import fill, policy_state, trim
+from purejaxrl_sac.experiment.devices.mesh import device_name, fill, policy_state, trim
 from purejaxrl_sac.experiment.errors import InsufficientMemoryError, StoppedError, reason
-from purejaxrl_sac.experiment.runs import display, engine, plans
+from purejaxrl_sac.experiment.runs import display, engine, metric_rows, plans
 from purejaxrl_sac.experiment.runs.checkpoint import (
     Checkpoint,
     Checkpoints,
     join_state,
     split_state,
 )
-from purejaxrl_sac.experiment.runs.directory import RunDirectory, device_name, to_list
+from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import Reporter
 from purejaxrl_sac.experiment.runs.interruptions import recorded_signals, stopping_at_once
 from purejaxrl_sac.experiment.runs.loading import Run
@@ -55,7 +55,10 @@ def train(
     first = processes.is_first()
     makers = loggers if first else ()
     with contextlib.closing(Logs(directory.path, steps, makers, reporter)) as logs:
-        history = directory.history(plan, steps) if checkpoint else []
+        history = []
+        if checkpoint:
+            rows = directory.read_metrics(plan.lanes, steps).rows
+            history = metric_rows.history(rows, plan, steps)
         reporter.on_start(plan, plans.title(plan.config), device_name(mesh))
         if note := plans.rounding_note(plan.config):
             reporter.message(note)
@@ -81,7 +84,7 @@ def train(
             for state, progress in engine.run_chunks(plan, programs, state, last):  # noqa: B020
                 progress = measures.add(progress, state)  # noqa: PLW2901
                 if first:
-                    directory.append(progress, after)
+                    metric_rows.append(directory.metrics, progress, after)
                 after = progress.steps
                 if is_best(progress, history) and progress.steps not in best.steps():
                     best.save(progress.steps, plan.lanes, policy=policy_state(state))
@@ -92,7 +95,7 @@ def train(
                 due, stop = processes.any_of(due, bool(received))
                 if due or stop or progress.steps == plan.total:
                     if first:
-                        directory.sync()
+                        metric_rows.sync(directory.metrics)
                     best.wait()  # so that no checkpoint is ahead of the best policy
                     checkpoints.save(progress.steps, plan.lanes, **split_state(state))
                     saved = time.monotonic()
@@ -176,7 +179,9 @@ def _write_results(
     failed = {str(seed): int(step) for seed, step in enumerate(last.failed_step) if step >= 0}
     greedy_returns = None
     if result.evaluation is not None:
-        greedy_returns = to_list(np.where(last.failed, np.nan, result.evaluation.mean(1)))
+        greedy_returns = metric_rows.to_list(
+            np.where(last.failed, np.nan, result.evaluation.mean(1))
+        )
     document = {
         "figures": figures,
         "steps": last.steps,

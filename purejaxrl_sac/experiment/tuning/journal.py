@@ -22,8 +22,9 @@ from purejaxrl_sac.experiment.devices.mesh import fill
 from purejaxrl_sac.experiment.errors import DamagedError, RunWarning
 from purejaxrl_sac.experiment.runs import engine, files, record
 from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints, join_state, split_state
-from purejaxrl_sac.experiment.runs.directory import RunDirectory, from_list, to_list
+from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.interruptions import failures_as_run_errors
+from purejaxrl_sac.experiment.runs.metric_rows import from_list, to_list
 from purejaxrl_sac.experiment.runs.plans import Plan
 from purejaxrl_sac.types import TrainState
 
