@@ -386,7 +386,7 @@ def test_an_extension_that_was_killed_while_it_started_can_be_repeated(whole, co
             prl.experiment.resume(copy.path, steps=360)
     assert prl.experiment.resume(copy.path).steps == 240
     with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "truncate", interrupt)
+        patch.setattr(metric_rows, "truncate", interrupt)
         with pytest.raises(KeyboardInterrupt):
             prl.experiment.resume(copy.path, steps=360)
     assert prl.experiment.resume(copy.path, steps=360).steps == 360
