@@ -209,12 +209,12 @@ def test_a_stop_has_its_own_exit_status(number, status, tmp_path, capsys, monkey
 
 
 def test_a_disk_failure_has_its_own_exit_status(tmp_path, capsys, monkeypatch):
-    from purejaxrl_sac.experiment.runs.directory import RunDirectory
+    from purejaxrl_sac.experiment.runs import metric_rows
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(RunDirectory, "append", full)
+    monkeypatch.setattr(metric_rows, "append", full)
     flags = ["--env=chain", "--steps=300", "--quiet", "--out", str(tmp_path / "run")]
     assert cli.main(["train", "q_learning", *flags]) == 1
     assert "No space left on device" in capsys.readouterr().err
