@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,13 @@ def test_no_more_devices_are_used_than_shorten_the_run(lanes, devices, each, mon
     found = mesh.mesh_for(lanes)
     assert mesh.padded(lanes, found) == each * found.size < lanes + each
     assert found.size == -(-lanes // each)
+
+
+def test_a_device_is_named_with_its_platform_where_that_says_more():
+    assert mesh.device_name(mesh.mesh_for(2)) == "2 x cpu"
+    card = SimpleNamespace(device_kind="NVIDIA H100", platform="gpu")
+    of_cards = SimpleNamespace(devices=np.array([card] * 8), size=8)
+    assert mesh.device_name(of_cards) == "8 x NVIDIA H100 (gpu)"
 
 
 def test_lanes_are_padded_with_the_first_one_and_trimmed():

@@ -118,10 +118,10 @@ def entropy(probability: jax.Array) -> jax.Array:
 
 
 def median_distance(distance: jax.Array) -> jax.Array:
-    """The median of a symmetric matrix [K, K] of distances, which sorts each of its pairs once.
+    """`jnp.median` of a symmetric matrix [K, K] of distances, from K (K - 1) / 2 sorted values.
 
-    It equals `jnp.median(distance)`, and takes half of its time: of the K^2 entries in ascending
-    order, K are zero (the diagonal), and each pair is there twice.
+    Of the K^2 entries in ascending order, the first K are zero (the diagonal), and those of pairs
+    occur twice.
     """
     size = len(distance)
     pairs = jnp.sort(distance[np.triu_indices(size, k=1)])
