@@ -451,3 +451,11 @@ def test_sampled_values_have_the_decimals_of_their_errors():
     ]
     assert theory.value({"value": 2.24758, "error": 0.002}).split() == ["2.248", "±", "0.002"]
     assert theory.value({"value": 0.0688909}) == "0.0688909"
+
+
+def test_steps_of_published_scores_are_shown_where_they_differ():
+    row = {"environment": "MountainCarContinuous-v0", "steps": 50_016}
+    assert learning_page.reported(row) == "rl-zoo gSDE SAC 94.7"
+    assert learning_page.reported({**row, "steps": 100_000}) == "rl-zoo gSDE SAC 94.7 (50k)"
+    assert learning_page.reported({**row, "environment": "CartPole-v1"}) == "optimum 500"
+    assert learning_page.reported({**row, "environment": "unpublished"}) == ""

@@ -89,7 +89,7 @@ def limited(row: dict) -> str:
 
 
 def reported(row: dict) -> str:
-    """The best score that others report, or the optimum."""
+    """The best score that others report, with its steps if they are others, or the optimum."""
     found = PUBLISHED.get(row["environment"], {})
     if "optimum" in found:
         return f"optimum {number(found['optimum'])}"
@@ -97,7 +97,8 @@ def reported(row: dict) -> str:
     if not scores:
         return ""
     top = max(scores, key=lambda score: score["value"])
-    steps = f" ({pictures.count(top['steps'])})" if "steps" in top else ""
+    steps = pictures.count(top.get("steps", row["steps"]))
+    steps = "" if steps == pictures.count(row["steps"]) else f" ({steps})"
     return f"{top['source']} {number(top['value'])}{steps}"
 
 
@@ -114,14 +115,14 @@ def summary() -> list[str]:
         "environment": lambda row: pictures.title(row["environment"]),
         "preset": algorithm,
         **SCORE,
-        "seeds": lambda row: row["seeds"],
-        "optimum or best published": reported,
+        "worst seed": lambda row: f"{number(row.get('worst'))} of{SPACE}{row['seeds']}".strip(),
+        "optimum or best": reported,
     }
     return [
         "## Learning",
         f"{WHAT} For each environment, the table has the preset with the highest IQM,"
-        " of those measured with the current code where there are any. [All scores](learning.md):"
-        " every preset, changed settings, Brax, goals.",
+        " of those measured with the current code where there are any, and the optimum or the best"
+        " published score, with its steps if they are others. [All scores](learning.md): every preset, changed settings, Brax, goals.",
         picture("scoreboard", "scores as shares of the best published ones"),
         table(best(newest()), columns, notes=limited),
     ]
