@@ -122,7 +122,8 @@ def summary() -> list[str]:
         "## Learning",
         f"{WHAT} For each environment, the table has the preset with the highest IQM,"
         " of those measured with the current code where there are any, and the optimum or the best"
-        " published score, with its steps if they are others. [All scores](learning.md): every preset, changed settings, Brax, goals.",
+        " published score, with its steps if they are others. [All scores](learning.md):"
+        " every preset, changed settings, Brax, goals.",
         picture("scoreboard", "scores as shares of the best published ones"),
         table(best(newest()), columns, notes=limited),
     ]
