@@ -135,10 +135,27 @@ def test_init_is_compiled_with_less_optimisation_to_the_same_state(algorithm, mo
         return jit(function, **given)
 
     monkeypatch.setattr(jax, "jit", recorded)
-    first, _ = engine.training_programs(plans.plan(small(algorithm), 2), mesh_for(2), (1,))
+    plan, mesh = plans.plan(small(algorithm), 2), mesh_for(2)
+    first, _ = engine.training_programs(plan, mesh, (1,))
     assert [x for x in options if x] == [{"xla_backend_optimization_level": 1}]
-    less, full = (first.lower().compile(x)(*first.arguments) for x in (None, FULL_COMPILATION))
+    arguments = engine.fill(plan.keys().train, 2, mesh), first.arguments[1]
+    less, full = (first.lower().compile(x)(*arguments) for x in (None, FULL_COMPILATION))
     chex.assert_trees_all_equal(jax.tree.map(data, less), jax.tree.map(data, full))
+
+
+@pytest.mark.parametrize(("lanes", "devices"), ((2, 2), (3, 2), (3, 1)))
+def test_no_keys_are_made_before_the_programs_are_traced(lanes, devices, monkeypatch):
+    """The program of the keys would be compiled first; shapes and shardings are those of keys."""
+    plan, mesh = plans.plan(small("q_learning"), lanes), mesh_for(lanes, devices)
+    keys = engine.fill(plan.keys(), lanes, mesh).train
+    monkeypatch.setattr(engine, "fill", None)
+    first, chunks = engine.training_programs(plan, mesh, (1,))
+    for given in (first.arguments[0], chunks[1].arguments[2]):
+        assert (given.shape, given.dtype, given.sharding) == (
+            keys.shape,
+            keys.dtype,
+            keys.sharding,
+        )
 
 
 def data(x):

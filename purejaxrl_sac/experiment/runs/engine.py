@@ -144,10 +144,13 @@ def training_programs(
 ) -> tuple[Program, dict[int, Program]]:
     """The programs of `Programs.init` and, by number of iterations, of `Programs.chunks`."""
     like = shapes(plan, mesh)
-    config, config_axes = plan.config_lanes(padded(plan.lanes, mesh))
-    keys = _keys(plan, mesh)
+    lanes = padded(plan.lanes, mesh)
+    config, config_axes = plan.config_lanes(lanes)
     axes = seed_axes(like)
     where = shardings(axes, mesh)
+    # not the keys themselves, whose own program would have to be compiled first
+    dtype = jax.eval_shape(plan.keys).train.dtype
+    keys = jax.ShapeDtypeStruct((lanes,), dtype, sharding=shardings(0, mesh))
     init_lanes = jax.jit(
         vmap_lanes(_init, mesh, (0, config_axes), axes),
         out_shardings=where,
@@ -159,8 +162,8 @@ def training_programs(
         chunk = partial(_chunk, mesh, n, episodes, config_axes)
         out = (where, shardings(None, mesh))  # every process receives all metrics
         program = jax.jit(chunk, donate_argnums=0, out_shardings=out)
-        chunks[n] = Program(program, (like, config, keys.evaluation, True))
-    return Program(init_lanes, (keys.train, config)), chunks
+        chunks[n] = Program(program, (like, config, keys, True))
+    return Program(init_lanes, (keys, config)), chunks
 
 
 def _runs_once(mesh: Mesh) -> dict[str, Any] | None:
