@@ -237,9 +237,10 @@ def unrolled_by_hand(theta, carry, start):
     return found
 
 
+@pytest.mark.parametrize("start_carry", ("stored", "initial"))
 @pytest.mark.parametrize("n", (1, 2))
 @pytest.mark.parametrize("bootstrap", ("maximum", "double"))
-def test_r2d2_targets_and_burn_in_by_hand(bootstrap, n):
+def test_r2d2_targets_and_burn_in_by_hand(bootstrap, n, start_carry):
     """One sequence of six steps, two of them burn-in, with theta = 2 and theta- = -3.
 
     The fourth step is the last of its episode, by truncation. Values of s' are of the carry after
@@ -261,7 +262,7 @@ def test_r2d2_targets_and_burn_in_by_hand(bootstrap, n):
             bootstrap=getattr(dqn, bootstrap),
         ),
         env=Probe(lambda *_: 1.0, 0), burn_in=2, sequence_length=6, rollout_length=3, n_step=n,
-        gamma=gamma, learning_rate=0.0, batch_size=1, capacity=300,
+        gamma=gamma, learning_rate=0.0, batch_size=1, capacity=300, start_carry=start_carry,
     )  # fmt: skip
     _, agent, _ = built(config)
     state = dqn.DQNState({"params": jnp.float32(2)}, {"params": jnp.float32(-3)}, ())
@@ -276,7 +277,8 @@ def test_r2d2_targets_and_burn_in_by_hand(bootstrap, n):
     _, priority, metrics = agent.update(jax.random.key(0), state, sample, jnp.int32(0))
 
     start = np.array([False, *last[:-1]])
-    online, delayed = (unrolled_by_hand(theta, stored, start) for theta in (2.0, -3.0))
+    first = stored if start_carry == "stored" else 0.0
+    online, delayed = (unrolled_by_hand(theta, first, start) for theta in (2.0, -3.0))
     expected_q = np.array(online[2:])  # of the first action, after the burn-in
     following = []
     for before, target in zip(online[2:], delayed[2:], strict=True):
@@ -321,6 +323,30 @@ def test_no_gradient_passes_the_burn_in():
     # of (3 theta)^2 / 2 with theta once, of the mean over t of (t theta)^2 / 2 with it t times
     assert gradient(2) == pytest.approx(3.0, rel=1e-5)
     assert gradient(0) == pytest.approx((1 + 4 + 9) / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("burn_in", (0, 2))
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_stored_carry_is_used_only_where_it_is_chosen(algorithm, burn_in):
+    def updated(start_carry, add):
+        config = small(algorithm).replace(burn_in=burn_in, start_carry=start_carry)
+        _, agent, replay = built(config)
+        state = prl.init(jax.random.key(0), config)
+        draw = replay.draw(jax.random.key(1), state.memory, state.step, 1)
+        sample = replay.sample(state.memory, jax.tree.map(lambda x: x[0], draw))
+        extras = sample.transition.extras
+        carry = jax.tree.map(lambda x: x + add, extras.carry)
+        transition = sample.transition._replace(extras=extras._replace(carry=carry))
+        sample = sample._replace(transition=transition)
+        after, *_ = agent.update(jax.random.key(2), state.agent, sample, jnp.int32(0))
+        return jax.flatten_util.ravel_pytree(after)[0]
+
+    stored, other, initial, same = (
+        updated(*x) for x in (("stored", 0.0), ("stored", 0.5), ("initial", 0.0), ("initial", 0.5))
+    )
+    assert (stored != other).any()
+    np.testing.assert_array_equal(initial, same)
+    np.testing.assert_array_equal(initial, stored)  # of the first steps of a run
 
 
 def flat_sample(env, batch=5):

@@ -124,7 +124,7 @@ def recurrent_dqn(
         key: jax.Array, state: DQNState, sample: Sample, count: jax.Array
     ) -> tuple[DQNState, jax.Array, Metrics]:
         keys = dqn.Keys(*jax.random.split(key, len(dqn.Keys._fields)))
-        before, (begun, batch, weight) = after_burn_in(sample, config.burn_in)
+        before, (begun, batch, weight) = after_burn_in(config, sample)
 
         def unrolled(params: PyTree) -> tuple[PyTree, Any, Any]:
             """Carry after the burn-in, and outputs at s and at s'."""

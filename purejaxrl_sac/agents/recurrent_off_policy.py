@@ -1,9 +1,10 @@
 """What off-policy agents that remember share: replay of sequences with stored carries, and burn-in.
 
 A replay memory stores sequences (`memory.sequence_replay`), each with the carry that the agent had
-before its first step. That carry is of older parameters, so that the first `burn_in` steps of a
-sequence only bring it up to date, for each network with its own parameters and without gradients;
-the steps after them are learned from (Kapturowski et al. 2019, R2D2, section 3).
+before its first step. Updates start with that carry, or with the initial one (R2D2's stored state
+and zero start state). Neither is the carry that the agent would have now, so that the first
+`burn_in` steps of a sequence only bring it up to date, for each network with its own parameters and
+without gradients; the steps after them are learned from (Kapturowski et al. 2019, section 3).
 """
 
 from __future__ import annotations
@@ -35,13 +36,16 @@ class Replayed(NamedTuple):
     weight: jax.Array  # [T x B]
 
 
-def after_burn_in(sample: Sample, burn_in: int) -> tuple[BurnIn, Replayed]:
-    """Splits a sample of sequences.
+def after_burn_in(config: SequenceReplay, sample: Sample) -> tuple[BurnIn, Replayed]:
+    """Splits a sample of sequences, which start with the carry that the configuration chooses.
 
     Raises:
         ConfigError: the memory samples single transitions.
     """
     carry, start, batch, weight = sequences_of(sample)
+    if config.start_carry == "initial":
+        start = start.at[0].set(True)
+    burn_in = config.burn_in
     row = burn_in * start.shape[1]
     before, after = (
         jax.tree.map(lambda x, s=s: x[s], batch) for s in (slice(row), slice(row, None))
@@ -93,6 +97,9 @@ class SequenceReplay(ReplayConfig, RecurrentCell):
     """Steps each environment takes between learning phases. Sequences begin where rollouts do."""
     sequence_length: int = static(20, at_least=1)
     """Steps of each sequence, with those of the burn-in; a multiple of rollout_length."""
+    start_carry: str = static("stored", one_of=("stored", "initial"))
+    """Carry before the first step of a sampled sequence: stored; or initial, so that acting without
+    a memory, as at the beginning of episodes, is learned in all states."""
     burn_in: int = static(0, at_least=0)
     """First steps of each sequence that only bring its carry up to date."""
     batch_size: int = static(32)

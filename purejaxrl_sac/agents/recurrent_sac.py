@@ -156,7 +156,7 @@ def recurrent_sac(
     def update(
         key: jax.Array, state: SACState, sample: Sample, count: jax.Array
     ) -> tuple[SACState, jax.Array, Metrics]:
-        before, (begun, batch, weight) = after_burn_in(sample, config.burn_in)
+        before, (begun, batch, weight) = after_burn_in(config, sample)
         obs, next_obs, earlier = map(encode, (batch.obs, batch.next_obs, before.batch.obs))
 
         def warmed_critic(params: PyTree) -> PyTree:
