@@ -13,7 +13,7 @@ import rlax
 from gymnax.environments import spaces
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import envs, heads, losses, memory, networks
+from purejaxrl_sac import distributions, envs, heads, losses, memory, networks
 from purejaxrl_sac.agents import dqn, off_policy, recurrent_dqn, recurrent_sac, sac
 from purejaxrl_sac.agents.sequences import Remembered
 from purejaxrl_sac.config import ConfigError
@@ -523,18 +523,33 @@ def test_critics_are_independent_and_alike():
 
 
 @pytest.mark.parametrize(
-    ("sizes", "encoder", "after"),
-    [((), [], []), ((8,), [], [8]), ((8, 6), [8], [6]), ((8, 6, 5), [8], [6, 5])],
+    ("sizes", "layers", "encoder", "after"),
+    [
+        ((), 1, [], []),
+        ((8,), 1, [], [8]),
+        ((8, 6), 1, [8], [6]),
+        ((8, 6), 0, [], [8, 6]),
+        ((8, 6, 5), 1, [8], [6, 5]),
+        ((8, 6, 5), 2, [8, 6], [5]),
+        ((8, 6, 5), 3, [8, 6], [5]),
+    ],
 )
-def test_the_first_of_several_layers_is_before_the_memory(sizes, encoder, after):
-    config = prl.RecurrentSACConfig(hidden_sizes=sizes, memory_size=4)
+def test_so_many_hidden_layers_are_before_the_memory(sizes, layers, encoder, after):
+    config = prl.RecurrentSACConfig(hidden_sizes=sizes, encoder_layers=layers, memory_size=4)
+    q_config = prl.RecurrentDQNConfig(hidden_sizes=sizes, encoder_layers=layers, memory_size=4)
     space, start = spaces.Box(-1, 1, (3,)), jnp.zeros((1, 2), bool)
     actor = networks.recurrent_actor(config, space, 1)
     critics = networks.recurrent_critics(config, space)
+    q_network = networks.recurrent_q_network(q_config, space, 2, 1)
+    categorical = distributions.default(envs.bind("CartPole-v1"))
+    actor_critic = networks.recurrent_actor_critic(config, space, categorical)
     x, action = jnp.zeros((2, 3)), jnp.zeros((2, 1))
     for model, more, stream, added in (
         (actor, (), lambda p: p["stream"]["torso"], 0),
         (critics, (action,), lambda p: p["critic"]["stream"]["mlp"], 1),
+        (q_network, (), lambda p: p["stream"]["MLP_0"], 0),
+        (actor_critic, (), lambda p: p["stream"]["actor_torso"], 0),
+        (actor_critic, (), lambda p: p["stream"]["critic_torso"], 0),
     ):
         init = partial(model.init, jax.random.key(0), model.initial_carry(2), x, start, *more)
         params = jax.eval_shape(init)["params"]

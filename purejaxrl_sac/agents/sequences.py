@@ -79,3 +79,6 @@ class RecurrentCell(Config):
     """Recurrent torso: gru, lstm, or min_gru, which computes all steps of a sequence at once."""
     memory_size: int = static(64, at_least=1)
     """Units of the recurrent torso."""
+    encoder_layers: int = static(1, at_least=0)
+    """Hidden layers before the recurrent torso; the others, at least the last, are after it and see
+    the observation, or what the encoder makes of it, beside the memory."""

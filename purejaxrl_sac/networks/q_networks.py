@@ -118,8 +118,9 @@ def q_network(
     dense: MakeLayer = nn.Dense,
     norm: MakeNorm | None = None,
     layers: MakeConvolutions = convolutions,
+    before: int = -1,
 ) -> nn.Module:
-    """Builds a network for Q(s, .) from its parts; the stream contains the last hidden layer.
+    """Builds a network for Q(s, .) from its parts.
 
     Args:
         config: hidden_sizes, activation and compute_dtype, the dtype of the hidden layers'
@@ -132,12 +133,13 @@ def q_network(
         dense: `nn.Dense` or `NoisyDense`.
         norm: normalisation before every activation, such as `LayerNorm`.
         layers: the convolutions, as in `torso`.
+        before: hidden layers before the stream, which contains the others; -1 for all but one.
     """
     dtype = jnp.dtype(config.compute_dtype)
     dense = partial(dense, dtype=dtype)
     conv = partial(Conv, dtype=dtype)
     norm = partial(norm, dtype=dtype) if norm else no_norm
-    below, last = config.hidden_sizes[:-1], config.hidden_sizes[-1:]
+    below, last = config.hidden_sizes[:before], config.hidden_sizes[before:]
     features = torso(
         space, below, config.activation, layers=layers, dense=dense, conv=conv, norm=norm
     )

@@ -147,13 +147,19 @@ class Recurrent(nn.Module):
         return carries, self.stream(seen, *more)
 
 
-def around_memory(sizes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The hidden layers before a recurrent torso, and those after it.
+def layers_of_encoder(config: Any) -> int:
+    """How many hidden layers are before a recurrent torso: `encoder_layers`, but not the last one.
 
-    The first is before it, unless it is the only one. The others see what has been observed before
-    and now and, in critics, the action.
+    The others are after it. They see what has been observed before and now and, in critics, the
+    action.
     """
-    return (sizes[:1], sizes[1:]) if len(sizes) > 1 else ((), sizes)
+    return max(0, min(config.encoder_layers, len(config.hidden_sizes) - 1))
+
+
+def around_memory(config: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The hidden layers before a recurrent torso, and those after it."""
+    before = layers_of_encoder(config)
+    return config.hidden_sizes[:before], config.hidden_sizes[before:]
 
 
 def recurrent_actor_critic(
@@ -167,13 +173,13 @@ def recurrent_actor_critic(
     """Actor and critic with a shared memory, see `around_memory`; each has its own layers after it.
 
     Args:
-        config: hidden_sizes, activation, and what `memory` needs.
+        config: hidden_sizes, encoder_layers, activation, and what `memory` needs.
         space: gymnax observation space.
         distribution: the distribution of the policy; it builds the head.
         memory: the recurrent torso.
         layers: the convolutions, as in `torso`.
     """
-    before, after = around_memory(config.hidden_sizes)
+    before, after = around_memory(config)
     dense = orthogonal(2**0.5)
     encoder = torso(space, before, config.activation, layers=layers, dense=dense)
     actor, critic = (MLP(after, getattr(nn, config.activation), dense) for _ in range(2))
@@ -193,12 +199,13 @@ def recurrent_actor(
     """`gaussian_actor` with a recurrent torso, see `around_memory`.
 
     Args:
-        config: hidden_sizes, activation, log_std_min, log_std_max, and what `memory` needs.
+        config: hidden_sizes, encoder_layers, activation, log_std_min, log_std_max, and what
+            `memory` needs.
         space: gymnax observation space.
         action_dim: D.
         memory, layers: as for `recurrent_actor_critic`.
     """
-    before, after = around_memory(config.hidden_sizes)
+    before, after = around_memory(config)
     encoder = torso(space, before, config.activation, layers=layers)
     mlp = MLP(after, getattr(nn, config.activation))
     stream = GaussianActor(mlp, action_dim, config.log_std_min, config.log_std_max)
@@ -273,13 +280,13 @@ def recurrent_critics(
     """Independent recurrent critics; the layers after the memory see the action.
 
     Args:
-        config: hidden_sizes, activation, and what `memory` needs.
+        config: hidden_sizes, encoder_layers, activation, and what `memory` needs.
         space: gymnax observation space.
         size: E.
         num_outputs: K; None for outputs [E, T x B].
         memory, layers: as for `recurrent_actor_critic`.
     """
-    before, after = around_memory(config.hidden_sizes)
+    before, after = around_memory(config)
     encoder = torso(space, before, config.activation, layers=layers)
     stream = ActionValue(MLP(after, getattr(nn, config.activation)), num_outputs)
     return RecurrentCritics(Recurrent(encoder, stream, memory=memory(config)), size)
@@ -295,14 +302,15 @@ def recurrent_q_network(
     norm: MakeNorm | None = None,
     **parts: Any,
 ) -> Recurrent:
-    """`q_network` with a recurrent torso before its stream, which has the last hidden layer.
+    """`q_network` with a recurrent torso before its stream.
 
     Args:
-        config, space, num_actions, num_outputs, norm, **parts: as for `q_network`; and what
-            `memory` needs.
+        config, space, num_actions, num_outputs, norm, **parts: as for `q_network`; and
+            encoder_layers and what `memory` needs.
         memory: the recurrent torso.
     """
     network = partial(Recurrent, memory=memory(config))
-    built = q_network(config, space, num_actions, num_outputs, network=network, norm=norm, **parts)
+    parts |= {"network": network, "before": layers_of_encoder(config), "norm": norm}
+    built = q_network(config, space, num_actions, num_outputs, **parts)
     assert isinstance(built, Recurrent)
     return built
