@@ -55,9 +55,13 @@ class Work:
         return config.replace(**{name: x for name, x in changes.items() if name in known})
 
     def stamp(self, what: str, device: str) -> dict[str, Any]:
-        """The origin of a row of this work, which depends on its algorithm's code, and the work."""
+        """The origin of a row of this work, and the work.
+
+        The row depends on the algorithm's code and, where the kind is preset, on its preset.
+        """
+        preset = self.kind == "preset"
         return {
-            **stamp(what, device, self.algorithm, self.environment),
+            **stamp(what, device, self.algorithm, self.environment, preset=preset),
             **dataclasses.asdict(self),
         }
 
@@ -67,9 +71,11 @@ class Work:
         return max(2, 400 // (config.num_updates + config.rollout_length))
 
 
-def stamp(what: str, device: str, algorithm: str, environment: str) -> dict[str, Any]:
-    """The origin of a row that depends on the code and the preset of an algorithm."""
-    depends = ["preset", *record.algorithm_modules(algorithm)]
+def stamp(
+    what: str, device: str, algorithm: str, environment: str, *, preset: bool = True
+) -> dict[str, Any]:
+    """The origin of a row that depends on the code and, unless told, the preset of an algorithm."""
+    depends = [*(["preset"] if preset else []), *record.algorithm_modules(algorithm)]
     return record.stamp(what, device, depends, algorithm=algorithm, environment=environment)
 
 
