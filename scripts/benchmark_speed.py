@@ -207,7 +207,8 @@ def main() -> None:
                 floor = us["environment"] + us["update"]
                 extremes = min(seconds["run"]), max(seconds["run"])
                 names = {"algorithm": algorithm, "environment": config.env}
-                depends = ["preset", *record.algorithm_modules(algorithm)]
+                preset = ["preset"] if algorithm == "pqn" else []
+                depends = [*preset, *record.algorithm_modules(algorithm)]
                 row = {
                     **record.stamp("speed", depends=depends, **names),
                     **names,
