@@ -159,6 +159,16 @@ def test_one_update_means_one_update_per_iteration(algorithm):
     assert keys.shape == state.key.shape == (2,)
 
 
+@pytest.mark.parametrize("kind", ["one update", "preset"])
+def test_rows_depend_on_the_presets_that_they_measure(kind):
+    """One update has the default configuration, so that another preset does not make it stale."""
+    work = Work("dqn", "CartPole-v1", kind)
+    default = prl.default_config("dqn")
+    assert (work.config().learning_rate == default.learning_rate) == (kind == "one update")
+    depends = work.stamp("curve", "card")["depends"]
+    assert ("preset" in depends) == (kind == "preset") and "agents.dqn" in depends
+
+
 ERRORS = {
     "compile dqn --target z9": "no target is called z9: use one of h100, v5e",
     "compile dqn --target h100": 'pip install "purejaxrl_sac[cuda12]"',

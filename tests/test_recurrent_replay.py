@@ -534,7 +534,7 @@ def test_critics_are_independent_and_alike():
         ((8, 6, 5), 3, [8, 6], [5]),
     ],
 )
-def test_so_many_hidden_layers_are_before_the_memory(sizes, layers, encoder, after):
+def test_encoder_layers_precede_the_torso(sizes, layers, encoder, after):
     config = prl.RecurrentSACConfig(hidden_sizes=sizes, encoder_layers=layers, memory_size=4)
     q_config = prl.RecurrentDQNConfig(hidden_sizes=sizes, encoder_layers=layers, memory_size=4)
     space, start = spaces.Box(-1, 1, (3,)), jnp.zeros((1, 2), bool)

@@ -1,10 +1,11 @@
-"""What off-policy agents that remember share: replay of sequences with stored carries, and burn-in.
+"""What off-policy agents that remember share: replay of sequences, and burn-in.
 
 A replay memory stores sequences (`memory.sequence_replay`), each with the carry that the agent had
-before its first step. Updates start with that carry, or with the initial one (R2D2's stored state
-and zero start state). Neither is the carry that the agent would have now, so that the first
-`burn_in` steps of a sequence only bring it up to date, for each network with its own parameters and
-without gradients; the steps after them are learned from (Kapturowski et al. 2019, section 3).
+before its first step. Updates unroll a sequence from this carry or from the initial one ("stored
+state" and "zero start state" of R2D2, Kapturowski et al. 2019, section 3). Both differ from the
+carry under the current parameters, so the first `burn_in` steps of a sequence only recompute it,
+for each network with its own parameters and without gradients; the steps after them are learned
+from.
 """
 
 from __future__ import annotations
@@ -24,20 +25,20 @@ class BurnIn(NamedTuple):
     """The steps of sequences before those that are learned from."""
 
     carry: PyTree  # [B, ...]: stored before their first steps
-    start: jax.Array  # [burn_in, B] bool, as in `Sequences`
+    start: jax.Array  # [burn_in, B] bool: steps before which the carry is reset
     batch: Transition  # [burn_in x B]
 
 
 class Replayed(NamedTuple):
     """The steps of sequences that are learned from, T of each."""
 
-    start: jax.Array  # [T, B] bool, as in `Sequences`
+    start: jax.Array  # [T, B] bool, as in `BurnIn`
     batch: Transition  # [T x B]
     weight: jax.Array  # [T x B]
 
 
 def after_burn_in(config: SequenceReplay, sample: Sample) -> tuple[BurnIn, Replayed]:
-    """Splits a sample of sequences, which start with the carry that the configuration chooses.
+    """Splits a sample of sequences, which start with the carry of `config.start_carry`.
 
     Raises:
         ConfigError: the memory samples single transitions.
@@ -98,10 +99,10 @@ class SequenceReplay(ReplayConfig, RecurrentCell):
     sequence_length: int = static(20, at_least=1)
     """Steps of each sequence, with those of the burn-in; a multiple of rollout_length."""
     start_carry: str = static("stored", one_of=("stored", "initial"))
-    """Carry before the first step of a sampled sequence: stored; or initial, so that acting without
-    a memory, as at the beginning of episodes, is learned in all states."""
+    """Carry before the first step of a sampled sequence: stored, or initial, as at the beginning of
+    an episode."""
     burn_in: int = static(0, at_least=0)
-    """First steps of each sequence that only bring its carry up to date."""
+    """First steps of each sequence, which only recompute its carry."""
     batch_size: int = static(32)
     """Sequences per gradient update."""
     num_updates: int = static(10)

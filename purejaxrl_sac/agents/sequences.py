@@ -1,8 +1,9 @@
 """What recurrent agents share: stored carries, and samples of sequences.
 
 The carry of a recurrent torso is the agent's memory of the running episode. It is stored with every
-action. Updates unroll whole sequences from the carry that was stored at their beginning, as a
-constant (Kapturowski et al. 2019, "stored state"), and reset it where episodes begin inside them.
+action. On-policy updates unroll whole sequences from the carry that was stored at their beginning,
+as a constant, and reset it where episodes begin inside them. In replay, `start_carry` chooses
+between it and the initial one.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Sequences(NamedTuple):
 
     carry: PyTree  # [B, ...]: stored before their first steps
     start: jax.Array  # [T, B] bool: the first steps of episodes inside; never the first row's,
-    # whose carry has been reset already
+    # whose stored carry has been reset already
     batch: Transition  # [T x B]; `extras` are what the memoryless algorithm stores
     weight: jax.Array  # [T x B]
 
@@ -80,5 +81,5 @@ class RecurrentCell(Config):
     memory_size: int = static(64, at_least=1)
     """Units of the recurrent torso."""
     encoder_layers: int = static(1, at_least=0)
-    """Hidden layers before the recurrent torso; the others, at least the last, are after it and see
-    the observation, or what the encoder makes of it, beside the memory."""
+    """Hidden layers before the recurrent torso, at most all but the last. The others follow it;
+    their input is the torso's output and the encoder's."""

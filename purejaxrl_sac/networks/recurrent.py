@@ -148,10 +148,10 @@ class Recurrent(nn.Module):
 
 
 def layers_of_encoder(config: Any) -> int:
-    """How many hidden layers are before a recurrent torso: `encoder_layers`, but not the last one.
+    """Number of hidden layers before a recurrent torso: `encoder_layers`, at most all but the last.
 
-    The others are after it. They see what has been observed before and now and, in critics, the
-    action.
+    The others follow it. Their input is the output of the torso and of the encoder and, in critics,
+    the action.
     """
     return max(0, min(config.encoder_layers, len(config.hidden_sizes) - 1))
 
@@ -310,7 +310,15 @@ def recurrent_q_network(
         memory: the recurrent torso.
     """
     network = partial(Recurrent, memory=memory(config))
-    parts |= {"network": network, "before": layers_of_encoder(config), "norm": norm}
-    built = q_network(config, space, num_actions, num_outputs, **parts)
+    built = q_network(
+        config,
+        space,
+        num_actions,
+        num_outputs,
+        network=network,
+        before=layers_of_encoder(config),
+        norm=norm,
+        **parts,
+    )
     assert isinstance(built, Recurrent)
     return built

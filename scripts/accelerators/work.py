@@ -74,7 +74,7 @@ class Work:
 def stamp(
     what: str, device: str, algorithm: str, environment: str, *, preset: bool = True
 ) -> dict[str, Any]:
-    """The origin of a row that depends on the code and, unless told, the preset of an algorithm."""
+    """The origin of a row that depends on an algorithm's code and, if `preset`, on its preset."""
     depends = [*(["preset"] if preset else []), *record.algorithm_modules(algorithm)]
     return record.stamp(what, device, depends, algorithm=algorithm, environment=environment)
 
