@@ -7,6 +7,7 @@ import math
 import os
 import random
 import re
+from pathlib import Path
 from typing import Any, TypedDict
 
 import jax
@@ -390,6 +391,24 @@ def test_json_without_a_field_or_with_another_is_refused():
     del data["gamma"]
     with pytest.raises(ConfigError, match="the configuration has no field gamma"):
         record.config_from_dict(data)
+
+
+@pytest.mark.parametrize("algorithm", ("recurrent_pqn", "recurrent_sac", "dqn"))
+def test_fields_that_earlier_versions_did_not_write_have_the_values_of_their_runs(algorithm):
+    config = small(algorithm)
+    written = record.config_to_dict(config)
+    assert [x for x in record.ADDED if x in written] == {
+        "recurrent_pqn": ["encoder_layers"],
+        "recurrent_sac": ["encoder_layers", "start_carry"],
+        "dqn": [],
+    }[algorithm]
+    earlier = {name: value for name, value in written.items() if name not in record.ADDED}
+    assert record.config_from_dict(earlier) == config
+    record.check_equal(config, earlier, Path("run"))
+    if "encoder_layers" in written:
+        other = config.replace(encoder_layers=0)
+        with pytest.raises(ConfigError, match="encoder_layers is 0, but was 1"):
+            record.check_equal(other, earlier, Path("run"))
 
 
 # ── diverged seeds ──────────────────────────────────────────────────────────────────────────────

@@ -24,6 +24,8 @@ from purejaxrl_sac.normalize import WRAPPERS, wrapper
 from purejaxrl_sac.types import Transition
 
 CONFIG_FORMAT = 2  # 1 named environment objects, lambdas and composed functions less exactly
+ADDED: dict[str, Any] = {"encoder_layers": 1, "start_carry": "stored"}  # fields that earlier
+# versions did not write, with the values that describe their runs
 SETTINGS = (
     "jax_enable_x64",
     "jax_default_prng_impl",
@@ -140,6 +142,7 @@ def config_from_dict(data: dict[str, Any], given: Given = NOTHING) -> Config:
         data["env_params"] = parameters.changed(code["env"], data["env_params"])
     kinds = {name: bounds.kind for name, bounds in bounds_of(type(config)).items()}
     fields = {f.name for f in dataclasses.fields(config)} - {*apart}
+    data = {name: value for name, value in ADDED.items() if name in fields} | data
     if missing := fields - data.keys():
         raise ConfigError(f"the configuration has no field {min(missing)}")
     for name, value in data.items():
@@ -228,6 +231,7 @@ def _check_trusted(field: str, name: object, recipe: object, given: Given) -> No
 def check_equal(config: Config, written: dict[str, Any], path: Path) -> None:
     """Raises ConfigError with the first field in which a configuration is not the one written."""
     found = _with_old_names(config) if written.get("schema") == 1 else config_to_dict(config)
+    written = {name: value for name, value in ADDED.items() if name in found} | written
     for name in dict.fromkeys((*written, *found)):
         if name == "recipe":  # the same code may be named in several ways
             continue
