@@ -197,6 +197,8 @@ def panels_of(data: Data, most: int = 5) -> list[tuple[str, Data]]:
 
 
 def draw_curves(data: Data) -> Any:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     found = panels_of(data)
     columns = max(1, min(3, len(found)))
     figure = _figure(height=3 * -(-len(found) // columns))
@@ -220,6 +222,10 @@ def draw_curves(data: Data) -> Any:
             margin = 0.05 * (high - low)
             axes.set_ylim(low - margin, high + margin)
             axes.set_xlim(min(row["steps"][0] for row in same), max(last))
+        if axes.get_xscale() == "log":
+            low, high = axes.get_xlim()
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 100 * low else (1,)))
+            axes.xaxis.set_minor_formatter(NullFormatter())  # its labels overlap
         axes.legend(  # below the axis, where it covers no curve
             frameon=False, fontsize=6, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.24)
         )

@@ -1,5 +1,6 @@
 """Rows of figures: the code that they depend on, and how they are shown."""
 
+import itertools
 import json
 
 import jax
@@ -357,6 +358,28 @@ def test_the_scoreboard_shows_shares_and_marks_stale_rows(tmp_path, monkeypatch)
     monkeypatch.setitem(pictures.PUBLISHED, "without scores", {"memory": True})
     (shown,) = pictures.scoreboard()  # the best published one has 500
     assert shown["algorithm"] == "dqn" and shown["share"] == [0.75, 0.625, 0.75] and shown["stale"]
+
+
+def test_labels_of_steps_do_not_overlap():
+    figure = pictures.draw_curves(pictures.curves())
+    figure.canvas.draw()
+    drawn = [axes for axes in figure.axes if axes.axison]
+    assert {axes.get_xscale() for axes in drawn} == {"linear", "log"}
+    for axes in drawn:
+        low, high = axes.get_xlim()
+        shown = [
+            (x, label.get_window_extent())
+            for minor in (False, True)
+            for x, label in zip(
+                axes.xaxis.get_ticklocs(minor=minor),
+                axes.xaxis.get_ticklabels(minor=minor),
+                strict=True,
+            )
+            if low <= x <= high and label.get_text()
+        ]
+        boxes = [box for _, box in sorted(shown, key=lambda pair: pair[0])]
+        assert len(boxes) >= 2, axes.get_title()
+        assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes)), axes.get_title()
 
 
 def test_crowded_environments_have_several_panels_of_curves():
