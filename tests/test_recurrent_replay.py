@@ -338,7 +338,8 @@ def test_the_stored_carry_is_used_only_where_it_is_chosen(algorithm, burn_in):
         extras = sample.transition.extras
 
         def update(add):
-            carry = jax.tree.map(lambda x: x + add, extras.carry)
+            add = np.broadcast_to(add, config.batch_size)  # to carries [1, B, ...]
+            carry = jax.tree.map(lambda x: (x.swapaxes(1, -1) + add).swapaxes(1, -1), extras.carry)
             transition = sample.transition._replace(extras=extras._replace(carry=carry))
             changed = sample._replace(transition=transition)
             after, *_ = agent.update(jax.random.key(2), state.agent, changed, jnp.int32(0))
@@ -348,8 +349,12 @@ def test_the_stored_carry_is_used_only_where_it_is_chosen(algorithm, burn_in):
 
     stored, other = updated("stored", 0.0, 0.5)
     initial, same = updated("initial", 0.0, 0.5)
+    every_second = np.arange(8) % 2 / 2
+    mixed, equal, unequal = updated("mixed", 0.0, 0.5 - every_second, every_second)
     assert (stored != other).any()
     np.testing.assert_array_equal(initial, same)
+    np.testing.assert_array_equal(mixed, equal)
+    assert (mixed != unequal).any()
     np.testing.assert_array_equal(initial, stored)  # of the first steps of a run
 
 
