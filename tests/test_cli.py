@@ -520,6 +520,14 @@ def test_chunked_run_is_the_plain_run(key):
         ("info", "info needs the path of a run: purejaxrl-sac info PATH"),
         ("eval --episodes 3", "eval needs the path of a run: purejaxrl-sac eval PATH"),
         ("train sac --gama=1", "no flag is called --gama: did you mean --gamma?"),
+        (
+            "train sac --learning-rat 1",
+            "no flag is called --learning-rat: did you mean --learning-rate?",
+        ),
+        (
+            "train sac --target-entropi 1",
+            "no flag is called --target-entropi: did you mean --target-entropy-per-dim?",
+        ),
         ("train sac --qwxz 1", "no flag is called --qwxz: see purejaxrl-sac train sac --help"),
         (
             "train sac Pendulum-v1 --seeds 2",

@@ -128,6 +128,13 @@ def test_wrong_options_are_one_line(options, message, pair, tmp_path):
     assert not list(tmp_path.glob("c.*"))
 
 
+def test_a_run_is_not_compared_with_itself(pair, tmp_path):
+    same = pair[0].parent / "." / pair[0].name
+    for names in (None, ["A", "B", "C"]):
+        with pytest.raises(ConfigError, match=f"{re.escape(str(same))} is given twice"):
+            compared([*pair, same], tmp_path / "c.png", labels=names)
+
+
 @pytest.mark.parametrize(
     ("out", "message"),
     [

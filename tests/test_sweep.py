@@ -224,6 +224,7 @@ def test_the_command_line_sweeps_static_and_traced_fields(tmp_path, capsys):
         (["--range", "gamma=0.5:1", "--grid", "gamma=1"], "gamma is in --grid and in --range"),
         (["--range", "gamma=0.5:1", "--seed=-1"], "seed is -1, but must be between 0 and"),
         (["--grid", "gama=0.9"], "did you mean gamma?"),
+        (["--grid", "gamma=0.9,0.8,0.9"], "gamma has the value 0.9 twice: give each value once"),
         (["--grid", "gamma=0.9", "gamma=0.8"], "gamma is twice in --grid"),
         (["--grid", "gamma=0.9", "--grid", "omega=0.5"], "--grid is given twice"),
         (["--grid", "gamma=0.9", "--lanes=7"], "lanes is 7, but a point takes 8"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import re
 from collections.abc import Sequence
@@ -79,10 +80,11 @@ def _unrecognized(lines: Sequence[str], flags: Sequence[str], help_page: str) ->
     """The error for the first word that is no flag, nor the value of one."""
     from purejaxrl_sac import envs
 
-    listed = lines[0].partition(": ")[2].split(", ")[0]
+    listed = lines[0].partition(": ")[2].split(", ")[0].strip(",")
     word = next((x for x in flags if x.partition("=")[0] == listed), listed)
     if word.startswith("-"):
-        near = [line.split()[0] for line in lines[1:] if line.startswith("--")]
+        similar = [line.split()[0].strip(",") for line in lines[1:] if line.startswith("--")]
+        near = difflib.get_close_matches(word, similar, n=1, cutoff=0)
         hint = f"did you mean {near[0]}?" if near else help_page.strip("()")
         return ConfigError(f"no flag is called {word.partition('=')[0]}: {hint}")
     if word in {*envs.names(), *(env for _, env in PRESETS)}:

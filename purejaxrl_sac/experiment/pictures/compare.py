@@ -249,6 +249,9 @@ def _check_panel(panel: str | None, log_x: bool) -> None:
 
 def _names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:
     """A distinct name for each run: those given, or else those of the directories."""
+    places = [Path(path).resolve() for path in paths]
+    if again := [path for i, path in enumerate(paths) if places[i] in places[:i]]:
+        raise ConfigError(f"{again[0]} is given twice: give each run once")
     if given is None:
         return labels(paths)
     if len(given) != len(paths):

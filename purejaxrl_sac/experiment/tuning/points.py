@@ -31,8 +31,11 @@ def grid(**values: Sequence[Any]) -> list[Point]:
     """All combinations of values; the last field varies fastest.
 
     Raises:
-        ConfigError: there are more than `MAX_POINTS`.
+        ConfigError: there are more than `MAX_POINTS`, or a value is given twice.
     """
+    for name, given in values.items():
+        if twice := [x for i, x in enumerate(given) if str(x) in map(str, given[:i])]:
+            raise ConfigError(f"{name} has the value {twice[0]} twice: give each value once")
     check_count(math.prod(map(len, values.values())))
     names = list(values)
     return [dict(zip(names, x, strict=True)) for x in itertools.product(*values.values())]
