@@ -528,6 +528,10 @@ def test_chunked_run_is_the_plain_run(key):
             "train sac --target-entropi 1",
             "no flag is called --target-entropi: did you mean --target-entropy-per-dim?",
         ),
+        (
+            "train td3 --alpha 1 --alpha-learning-rate 3 --target-entropy-per-dim 1",
+            "no flag is called --alpha: see purejaxrl-sac train td3 --help",
+        ),
         ("train sac --qwxz 1", "no flag is called --qwxz: see purejaxrl-sac train sac --help"),
         (
             "train sac Pendulum-v1 --seeds 2",

@@ -129,7 +129,7 @@ def test_wrong_options_are_one_line(options, message, pair, tmp_path):
 
 
 def test_a_run_is_not_compared_with_itself(pair, tmp_path):
-    same = pair[0].parent / "." / pair[0].name
+    same = pair[0] / ".." / pair[0].name
     for names in (None, ["A", "B", "C"]):
         with pytest.raises(ConfigError, match=f"{re.escape(str(same))} is given twice"):
             compared([*pair, same], tmp_path / "c.png", labels=names)
