@@ -529,7 +529,7 @@ def test_chunked_run_is_the_plain_run(key):
             "no flag is called --target-entropi: did you mean --target-entropy-per-dim?",
         ),
         (
-            "train td3 --alpha 1 --alpha-learning-rate 3 --target-entropy-per-dim 1",
+            f"train td3 --alpha 1 --alpha-learning-rate {'1' * 20} --alphas 2",
             "no flag is called --alpha: see purejaxrl-sac train td3 --help",
         ),
         ("train sac --qwxz 1", "no flag is called --qwxz: see purejaxrl-sac train sac --help"),

@@ -83,8 +83,8 @@ def _unrecognized(lines: Sequence[str], flags: Sequence[str], help_page: str) ->
     listed = lines[0].partition(": ")[2].split(", ")[0].strip(",")
     word = next((x for x in flags if x.partition("=")[0] == listed), listed)
     if word.startswith("-"):
-        similar = [line.partition(" ")[0] for line in lines[1:] if line.startswith("--")]
-        near = difflib.get_close_matches(word, [x for x in similar if x not in flags], n=1)
+        similar = {line.split()[0].strip(",") for line in lines[1:] if line.startswith("--")}
+        near = difflib.get_close_matches(word, sorted(similar.difference(flags)), n=1)
         hint = f"did you mean {near[0]}?" if near else help_page.strip("()")
         return ConfigError(f"no flag is called {word.partition('=')[0]}: {hint}")
     if word in {*envs.names(), *(env for _, env in PRESETS)}:
