@@ -211,7 +211,8 @@ def draw_curves(data: Data) -> Any:
             axes.fill_between(
                 row["steps"], row["low"], row["high"], color=line.get_color(), alpha=0.25, lw=0
             )
-        axes.set(title=heading, xlabel="environment steps")
+        axes.set(xlabel="environment steps")
+        axes.set_title(heading, fontsize="medium")
         same = [row for row in data if row["environment"] == rows[0]["environment"]]
         last = [row["steps"][-1] for row in same]
         if max(last) > 4 * min(last):
