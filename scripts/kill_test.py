@@ -42,6 +42,7 @@ TINY = ["--seeds=2", "--episodes=4", "--chunks=6"]
 SMALL = [*TINY, "--num-envs=4", "--rollout-length=4", "--hidden-sizes", "8", "8", "--steps=480"]
 REPLAY = [*SMALL, "--warmup-steps=48", "--capacity=256", "--batch-size=8"]
 POINTS = ["--grid", "gamma=0.9,0.99", "num-envs=2,4", "--lanes=2", "--fresh-seeds=2"]
+SEQUENCES = ["--sequence-length=8", "--burn-in=4"]
 SWEEP = ["--env=chain", "--steps=480", "--seeds=2", "--episodes=4", "--chunks=3", *POINTS]
 RUNS = ("experiment.runs.lifecycle", "experiment.runs.loading")
 WRITES = {
@@ -91,6 +92,10 @@ CASES = {
         ["train", "sac", "--env=Pendulum-v1", *REPLAY, "--normalize", "observations", "rewards"]
     ),
     "ppo": Case(["train", "ppo", "--env=CartPole-v1", *SMALL]),
+    "recurrent_ppo": Case(
+        ["train", "recurrent_ppo", "--env=CartPole-positions", *SMALL, "--sequence-length=4"]
+    ),
+    "r2d2": Case(["train", "r2d2", "--env=CartPole-positions", *REPLAY, *SEQUENCES]),
     "fork": Case(["train", f"{FORK}:ConservativeSACConfig", "--env=Pendulum-v1", *REPLAY]),
     "sweep": Case(["sweep", "q_learning", *SWEEP]),
     **{name: Case([name]) for name in SEARCHES},
