@@ -159,6 +159,11 @@ def command(argv: Sequence[str]) -> str:
     return shlex.join(["python", *arguments])
 
 
+def release(version: str) -> tuple[int, ...]:
+    """"0.8.10" -> (0, 8, 10), in the order of releases."""
+    return tuple(map(int, version.split(".")))
+
+
 def stale(row: dict) -> bool:
     """Whether the code of a row has changed since it was measured."""
     if "depends" not in row:

@@ -332,6 +332,11 @@ def test_reliability_is_told_in_words(tmp_path, monkeypatch):
     }  # fmt: skip
 
 
+def test_versions_are_in_the_order_of_releases():
+    rows = [{"version": version, "stale": False} for version in ("0.8.9", "0.8.10", "0.8.1")]
+    assert reliability.line("", "", "", [*rows, rows[0]])["version"] == "0.8.1 to 0.8.10"
+
+
 def test_the_first_page_counts_the_marked_rows():
     pages = report.paths_and_pages()
     lines = pages[report.PAGE].splitlines()

@@ -10,6 +10,7 @@ from scripts.pages.tables import algorithm, number, rows, spread, table
 HALVES = ("first_half", "second_half")
 KILLED = {  # kinds of kill_test.py that are no algorithm -> what was killed
     "evaluations": "a run with evaluations during training",
+    "fork": "a run of a fork of `sac`",
     "processes": "a run of several processes",
     "sweep": "a sweep",
     "halving": "a search by successive halving",
@@ -76,7 +77,7 @@ def none_or(count: int, what: str) -> str:
 def line(done: str, often: str, wrong: str, of: Iterable[dict]) -> dict:
     """A row of the summary; it has the oldest version of its rows, and is stale if one is."""
     of = list(of)
-    versions = sorted({row["version"] for row in of})
+    versions = sorted({row["version"] for row in of}, key=record.release)
     stale = any(row.get("stale", False) or record.stale(row) for row in of)
     version = versions[0] if len(versions) == 1 else f"{versions[0]} to {versions[-1]}"
     return {"done": done, "often": often, "wrong": wrong, "version": version, "stale": stale}

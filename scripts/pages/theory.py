@@ -37,7 +37,7 @@ def groups() -> list[dict]:
                 ),
                 default=None,
             ),
-            "version": max(row["version"] for row in of),
+            "version": max((row["version"] for row in of), key=record.release),
             "stale": any(map(record.stale, of)),
         }
         for name, of in found.items()
