@@ -46,8 +46,6 @@ def after_burn_in(config: SequenceReplay, sample: Sample) -> tuple[BurnIn, Repla
     carry, start, batch, weight = sequences_of(sample)
     if config.start_carry == "initial":
         start = start.at[0].set(True)
-    elif config.start_carry == "mixed":
-        start = start.at[0, ::2].set(True)
     burn_in = config.burn_in
     row = burn_in * start.shape[1]
     before, after = (
@@ -100,9 +98,9 @@ class SequenceReplay(ReplayConfig, RecurrentCell):
     """Steps each environment takes between learning phases. Sequences begin where rollouts do."""
     sequence_length: int = static(20, at_least=1)
     """Steps of each sequence, with those of the burn-in; a multiple of rollout_length."""
-    start_carry: str = static("stored", one_of=("stored", "initial", "mixed"))
-    """Carry before the first step of a sampled sequence: stored; initial, as at the beginning of an
-    episode; or mixed, initial in every second sequence of a batch and stored in the others."""
+    start_carry: str = static("stored", one_of=("stored", "initial"))
+    """Carry before the first step of a sampled sequence: stored, or initial, as at the beginning of
+    an episode."""
     burn_in: int = static(0, at_least=0)
     """First steps of each sequence, which only recompute its carry."""
     batch_size: int = static(32)
