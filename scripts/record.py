@@ -160,7 +160,7 @@ def command(argv: Sequence[str]) -> str:
 
 
 def release(version: str) -> tuple[int, ...]:
-    """"0.8.10" -> (0, 8, 10), in the order of releases."""
+    """ "0.8.10" -> (0, 8, 10), in the order of releases."""
     return tuple(map(int, version.split(".")))
 
 

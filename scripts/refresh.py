@@ -21,7 +21,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,44 +96,45 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "JAX_PLATFORMS": "cpu"}
 
 
-def fresh(tree: Path) -> dict[str, list[bool]]:
-    """Whether each row of each file is fresh in a source tree."""
+def fresh(tree: Path) -> dict[str, set[str]]:
+    """The rows of each file that are fresh in a source tree, as lines."""
     program = (
         "import json; from scripts import record;"
-        "print(json.dumps({f.name: [not record.stale(r) for r in record.rows(f)]"
-        " for f in sorted(record.FOLDER.glob('*.jsonl'))}))"
+        "print(json.dumps({f.name: [x for x in f.read_text().splitlines()"
+        " if not record.stale(json.loads(x))] for f in record.FOLDER.glob('*.jsonl')}))"
     )
     command = [sys.executable, "-c", program]
     done = subprocess.run(
         command, cwd=tree, env={**_environment(), "PYTHONPATH": str(tree)}, check=True,
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    found: dict[str, list[bool]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    found: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
+    return {name: set(lines) for name, lines in found.items()}
 
 
-def renew(before: dict[str, list[bool]], same: set[str]) -> int:
+def renewable(before: dict[str, set[str]]) -> Iterator[tuple[Path, int, dict]]:
+    """File, line and row of those that were fresh, are stale, and may keep their figures."""
+    from scripts import record
+
+    for path in sorted(record.FOLDER.glob("*.jsonl")):
+        for i, line in enumerate(path.read_text().splitlines()):
+            row = json.loads(line)
+            kept = line in before.get(path.name, ()) and row["what"] not in NOT_OF_JAXPRS
+            if kept and record.stale(row):
+                yield path, i, row
+
+
+def renew(before: dict[str, set[str]], same: set[str]) -> int:
     """Give rows that were fresh, and whose programs are the same, the digest of today's code."""
     from scripts import record
 
-    count = 0
-    for path in sorted(record.FOLDER.glob("*.jsonl")):
+    found = [each for each in renewable(before) if _pair(each[2]) in same]
+    for path, i, row in found:
         lines = path.read_text().splitlines()
-        for i, was_fresh in enumerate(before.get(path.name, [])):
-            row = json.loads(lines[i])
-            if was_fresh and _kept(row) and _pair(row) in same:
-                names = row.get("algorithm", ""), row.get("environment", "")
-                lines[i] = json.dumps({**row, "code": record.code(row["depends"], *names)})
-                count += 1
+        names = row.get("algorithm", ""), row.get("environment", "")
+        lines[i] = json.dumps({**row, "code": record.code(row["depends"], *names)})
         path.write_text("\n".join(lines) + "\n")
-    return count
-
-
-def _kept(row: dict) -> bool:
-    """Whether a row is stale, and may keep its figures where the programs are the same."""
-    from scripts import record
-
-    return row["what"] not in NOT_OF_JAXPRS and record.stale(row)
+    return len(found)
 
 
 def _pair(row: dict) -> str:
@@ -159,13 +160,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         subprocess.run([*git, "add", "--detach", str(tree), options.since], check=True)
         try:
             before = fresh(tree)
-            rows = [
-                row
-                for path in sorted(record.FOLDER.glob("*.jsonl"))
-                for row, was in zip(record.rows(path), before.get(path.name, []), strict=False)
-                if was and _kept(row) and row.get("algorithm") and row.get("environment")
-            ]
-            pairs = sorted({(row["algorithm"], row["environment"]) for row in rows})
+            rows = [row for _, _, row in renewable(before)]
+            names = {(row.get("algorithm"), row.get("environment")) for row in rows}
+            pairs = sorted(pair for pair in names if all(pair))
             old, new = digests(pairs, tree), digests(pairs, record.ROOT)
         finally:
             subprocess.run([*git, "remove", "--force", str(tree)], check=True)

@@ -450,9 +450,11 @@ def test_only_rows_of_the_same_programs_are_renewed(tmp_path, monkeypatch):
     row = {**record.stamp("speed", "cpu", ["losses"]), "code": "old"}
     rows = [row | {"algorithm": x, "environment": "chain"} for x in ("a", "b", "a", "a", "a")]
     rows[3]["what"], rows[4]["what"] = "compile time", "start"  # which depend on options, too
+    rows[2]["value"] = 2  # was not fresh
     path = tmp_path / "speed.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    before = {"speed.jsonl": [True, True, False, True, True]}
+    fresh = [json.dumps(row) for row in (*rows[3:], *rows[:2])]
+    before = {"speed.jsonl": {"a row that is no more", *fresh}}
     assert refresh.renew(before, {"a chain"}) == 1
     assert [record.stale(row) for row in record.rows(path)] == [False, True, True, True, True]
 
