@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, envs, mdp
@@ -22,8 +22,9 @@ from tests.conftest import quick, small
 DEEP = {
     "CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1", "MountainCarContinuous-v0",
     "Reacher-misc", "PointRobot-misc", "Swimmer-misc", "multi_goal", "Catch-bsuite",
-    "DeepSea-bsuite", "FourRooms-misc", "Breakout-MinAtar", "Asterix-MinAtar", "Freeway-MinAtar",
-    "Seaquest-MinAtar", "SpaceInvaders-MinAtar",
+    "DeepSea-bsuite", "FourRooms-misc", "MetaMaze-misc", "CartPole-positions", "Pendulum-positions",
+    "Breakout-MinAtar", "Asterix-MinAtar", "Freeway-MinAtar", "Seaquest-MinAtar",
+    "SpaceInvaders-MinAtar",
 }  # fmt: skip
 TABULAR = {"FrozenLake-misc", "frozen_lake", "cliff_walking", "taxi", "four_rooms", "deep_sea"}
 COSTLY = {"Asterix-MinAtar", "Freeway-MinAtar", "Seaquest-MinAtar", "SpaceInvaders-MinAtar"}
@@ -88,7 +89,8 @@ def colors(frame):
     return {color for _, color in Image.fromarray(frame).getcolors(frame.size)}
 
 
-DRAWN_ALIKE = {name for name in DEEP if name.endswith("MinAtar")} - {"Breakout-MinAtar"}
+DRAWN_ALIKE = {name for name in DEEP if name.endswith(("MinAtar", "positions"))}
+DRAWN_ALIKE -= {"Breakout-MinAtar"}
 
 
 @pytest.mark.parametrize("env", quick(sorted(DEEP | TABULAR), *(DEEP | TABULAR) - DRAWN_ALIKE))
@@ -107,6 +109,31 @@ def test_every_environment_is_rendered(env, tmp_path, key):
     assert milliseconds[-1] == 1000 > milliseconds[0]
     assert all(len(colors(frame)) > 1 for frame in frames)
     assert any((frame != frames[0]).any() for frame in frames)
+
+
+@pytest.mark.parametrize("name", ["CartPole", "Pendulum"])
+def test_without_velocities_the_same_is_drawn(name, key):
+    config, state = untrained(f"{name}-v1")
+    env, seen = envs.make(f"{name}-v1"), envs.make(f"{name}-positions").components
+    played = render.rollout_episode(key, config, state, max_steps=3)
+    scene = painters.Scene(env, env.default_params, played)
+    hidden = scene._replace(episode=played._replace(obs=played.obs[:, seen]))
+    paint, paint_hidden = (painters.PAINTERS[f"{name}-{kind}"][0] for kind in ("v1", "positions"))
+    for t in range(4):
+        np.testing.assert_array_equal(paint(scene, t), paint_hidden(hidden, t))
+
+
+def test_the_goal_and_the_position_of_a_meta_maze_are_drawn(key):
+    config, state = untrained("MetaMaze-misc")
+    env = envs.make("MetaMaze-misc")
+    played = render.rollout_episode(key, config, state, max_steps=9)
+    for t, color in ((8, painters.RED), (9, painters.RED), (4, painters.GREEN)):
+        image = painters.meta_maze(painters.Scene(env, env.default_params, played), t)
+        states = jax.tree.map(lambda x, t=t: x[min(t, 8)], played.states)
+        row, column = states.pos if color == painters.RED else states.goal
+        cell = image.height / len(env.env_map)
+        above = np.array([column + 0.5, row + 0.27]) * cell  # of the letter of the goal
+        assert image.getpixel(tuple(above.astype(int).tolist())) == ImageColor.getrgb(color)
 
 
 def test_the_caption_shows_the_return_and_how_the_episode_ended(tmp_path, key, monkeypatch):

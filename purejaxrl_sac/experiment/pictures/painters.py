@@ -104,7 +104,8 @@ class Canvas:
 
 
 def cartpole(scene: Scene, t: int) -> Image.Image:
-    x, _, theta, _ = scene.episode.obs[t]
+    obs = scene.episode.obs[t]
+    x, theta = obs[::2] if len(obs) == 4 else obs  # with or without velocities
     limit = float(scene.params.x_threshold)
     length = 2 * float(scene.params.length)  # the parameter is half of it
     canvas = Canvas(-limit - 0.6, limit + 0.6, -0.5, length + 0.5)
@@ -134,7 +135,7 @@ def acrobot(scene: Scene, t: int) -> Image.Image:
 
 
 def pendulum(scene: Scene, t: int) -> Image.Image:
-    cos, sin, _ = scene.episode.obs[t]  # theta = 0 is upright, counterclockwise
+    cos, sin, *_ = scene.episode.obs[t]  # theta = 0 is upright, counterclockwise
     canvas = Canvas(-1.4, 1.4, -1.4, 1.4)
     canvas.rod((0, 0), (-sin, cos), 0.18, BLUE)
     canvas.disc((0, 0), 0.06, INK)
@@ -271,6 +272,17 @@ def rooms(scene: Scene, t: int) -> Image.Image:
     return canvas.image
 
 
+def meta_maze(scene: Scene, t: int) -> Image.Image:
+    states = scene.episode.states  # observations do not tell where: the last state is shown twice
+    now = min(t, len(states.pos) - 1)
+    canvas = grid_paper(np.where(np.asarray(scene.env.env_map, bool), ".", "#").tolist())
+    row, column = states.goal[now]
+    _mark(canvas, (row, column), GREEN)
+    canvas.text((column, -row), "G", "white")
+    _mark(canvas, states.pos[now], RED)
+    return canvas.image
+
+
 def taxi(scene: Scene, t: int) -> Image.Image:
     mdp = scene.env.mdp
     place = np.unravel_index(int(scene.episode.obs[t]), (5, 5, 5, 4))
@@ -346,8 +358,10 @@ def pixels(scene: Scene, t: int) -> Image.Image:
 
 PAINTERS: dict[str, tuple[Painter, int]] = {  # environment -> painter, frames per second
     "CartPole-v1": (cartpole, 25),
+    "CartPole-positions": (cartpole, 25),
     "Acrobot-v1": (acrobot, 20),
     "Pendulum-v1": (pendulum, 20),
+    "Pendulum-positions": (pendulum, 20),
     "MountainCar-v0": (mountain_car, 25),
     "MountainCarContinuous-v0": (mountain_car, 25),
     "Reacher-misc": (reacher, 20),
@@ -357,6 +371,7 @@ PAINTERS: dict[str, tuple[Painter, int]] = {  # environment -> painter, frames p
     "Catch-bsuite": (catch, 5),
     "DeepSea-bsuite": (deep_sea, 5),
     "FourRooms-misc": (rooms, 5),
+    "MetaMaze-misc": (meta_maze, 10),
     "taxi": (taxi, 5),
 }
 
