@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac.config import Config, ConfigError, shown
-from purejaxrl_sac.types import Env, Metrics, Network
+from purejaxrl_sac.types import Env, InitCarry, Metrics, Network, PyTree
 
 ERRORS = (  # of code; those of the machine, such as OSError, are none of them
     TypeError,
@@ -55,6 +55,21 @@ def check_observations(env: Env, obs: jax.Array) -> None:
         raise ConfigError(
             f"obs has shape {jnp.shape(obs)}, which is one observation of {env.name}: add a leading"
             " axis, as obs[None]"
+        )
+
+
+def check_carry(init_carry: InitCarry, obs: jax.Array, carry: PyTree) -> None:
+    """Raises ConfigError unless a carry has the shapes of `init_carry(N)`, for obs [N, ...].
+
+    Others may broadcast, so that nothing else would fail.
+    """
+    num = jnp.shape(obs)[0]
+    expected = jax.eval_shape(lambda: init_carry(num))
+    shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (carry, expected)]
+    if jax.tree.structure(carry) != jax.tree.structure(expected) or shapes[0] != shapes[1]:
+        raise ConfigError(
+            f"the carry is not that of {num} episodes, one for each observation: begin with"
+            f" policy.init_carry({num})"
         )
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac import envs, losses
-from purejaxrl_sac.checks import check_key, check_observations
+from purejaxrl_sac.checks import check_carry, check_key, check_observations
 from purejaxrl_sac.config import Config, ConfigError, whole_number
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import EnvState, InitCarry, PyTree, TrainState, Transition
@@ -57,6 +57,7 @@ def policy(config: Config, state: TrainState) -> Policy:
 
     def step(key: jax.Array, obs: jax.Array, carry: PyTree) -> tuple[jax.Array, PyTree]:
         check_observations(env, obs)
+        check_carry(agent.init_carry, obs, carry)
         action, carry = agent.policy(key, state.agent, obs, carry)
         return env.to_env(action), carry
 
@@ -72,6 +73,7 @@ def exploring_policy(config: Config, state: TrainState) -> Policy:
 
     def step(key: jax.Array, obs: jax.Array, carry: PyTree) -> tuple[jax.Array, PyTree]:
         check_observations(env, obs)
+        check_carry(agent.init_carry, obs, carry)
         action, _, carry = agent.act(key, state.agent, obs, state.step, carry)
         return env.to_env(action), carry
 

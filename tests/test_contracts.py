@@ -124,6 +124,9 @@ def test_evaluation_passes_the_carry_on():
     first, carry = policy(jax.random.key(0), obs, carry)
     second, _ = policy(jax.random.key(0), obs, carry)
     assert (first == 0).all() and (second == 1).all()
+    for wrong in (policy.init_carry(1), policy.init_carry(3), (), 0.0, (carry,)):
+        with pytest.raises(prl.ConfigError, match="the carry is not that of 2 episodes"):
+            policy(jax.random.key(0), obs, wrong)
     with pytest.raises(prl.ConfigError, match=r"this policy has a carry: call policy\(key, obs"):
         policy(jax.random.key(0), obs)
 
