@@ -392,7 +392,7 @@ def test_list_fits_on_a_screen(capsys):
     assert len(lines) <= 50
     first = [line.split()[0] for line in lines[1 : len(ALGORITHMS) + 1]]
     assert first == list(ALGORITHMS)
-    assert "dqn                Deep Q-network                            CartPole-v1 +9" in lines
+    assert "dqn                Deep Q-network                            CartPole-v1 +10" in lines
 
 
 def test_list_of_an_algorithm_has_its_presets_with_scores(capsys):
