@@ -310,7 +310,7 @@ def test_errors_of_rendering_and_writing_are_one_line(key, tmp_path):
     config, state = untrained("multi_goal")
     seeds = state._replace(key=jax.random.split(key))
     (tmp_path / "a.gif").write_text("mine")
-    maze = small("dqn").replace(env="MetaMaze-misc")
+    umbrella = small("dqn").replace(env="UmbrellaChain-bsuite")
     for match, out, *others in (
         (r"must end in \.gif or \.mp4", "a.png"),
         ("exists already", "a.gif"),
@@ -319,9 +319,9 @@ def test_errors_of_rendering_and_writing_are_one_line(key, tmp_path):
         ("fps is 100", "b.gif", {"fps": 100}),
         ("holds 2 seeds", "b.gif", {"state": seeds}),
         (
-            "no renderer for MetaMaze-misc: there are renderers for CartPole-v1",
+            "no renderer for UmbrellaChain-bsuite: there are renderers for CartPole-v1",
             "b.gif",
-            {"config": maze},
+            {"config": umbrella},
         ),
     ):
         options = {"config": config, "state": state, **dict(*others)}
