@@ -65,8 +65,7 @@ def check_carry(init_carry: InitCarry, obs: jax.Array, carry: PyTree) -> None:
     """
     num = jnp.shape(obs)[0]
     expected = jax.eval_shape(lambda: init_carry(num))
-    shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (carry, expected)]
-    if jax.tree.structure(carry) != jax.tree.structure(expected) or shapes[0] != shapes[1]:
+    if jax.tree.map(jnp.shape, carry) != jax.tree.map(jnp.shape, expected):
         raise ConfigError(
             f"the carry is not that of {num} episodes, one for each observation: begin with"
             f" policy.init_carry({num})"
