@@ -50,11 +50,17 @@ def check_key(key: jax.Array) -> None:
 
 
 def check_observations(env: Env, obs: jax.Array) -> None:
-    """Raises ConfigError if this is one observation, without the leading axis [N]."""
-    if jnp.shape(obs) == env.observation_space.shape:
+    """Raises ConfigError unless these are observations [N, *shape] of the environment."""
+    found, shape = jnp.shape(obs), env.observation_space.shape
+    if found == shape:
         raise ConfigError(
-            f"obs has shape {jnp.shape(obs)}, which is one observation of {env.name}: add a leading"
-            " axis, as obs[None]"
+            f"obs has shape {found}, which is one observation of {env.name}: add a leading axis, as"
+            " obs[None]"
+        )
+    if found[1:] != shape or not found:
+        expected = ", ".join(["N", *map(str, shape)])
+        raise ConfigError(
+            f"obs has shape {found}, but observations of {env.name} have shape [{expected}]"
         )
 
 

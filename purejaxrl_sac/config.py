@@ -224,6 +224,19 @@ def whole_number(name: str, value: Any, **bounds: Any) -> int:
     return int(value)
 
 
+def number(name: str, value: Any, **bounds: Any) -> float:
+    """An argument as a float; NumPy's and JAX's scalars are numbers, booleans are not.
+
+    Args:
+        **bounds: fields of `Bounds`.
+
+    Raises:
+        ConfigError: it is no number, or out of bounds.
+    """
+    Bounds(float, **bounds).check(name, value)
+    return float(value)
+
+
 def unknown(kind: str, name: object, known: Iterable[str], otherwise: str = "") -> ConfigError:
     """The error for a name that does not exist, with the nearest one that does."""
     near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.4)

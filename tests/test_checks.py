@@ -139,6 +139,19 @@ def test_observations_without_their_leading_axis(trained):
         prl.policy(table, state)(key, jnp.int32(0))
 
 
+@pytest.mark.parametrize("shape", [(), (2, 3), (2, 5), (2, 3, 4)])
+def test_observations_of_another_shape(trained, shape):
+    config, state = trained
+    obs, key = jnp.zeros(shape), jax.random.key(0)
+    for function in (
+        lambda: prl.policy(config, state)(key, obs),
+        lambda: prl.exploring_policy(config, state)(key, obs),
+        lambda: prl.q_values(config, state, obs),
+    ):
+        with pytest.raises(ConfigError, match=r"observations of CartPole-v1 have shape \[N, 4\]"):
+            function()
+
+
 @pytest.mark.parametrize("every", [0, -1, 1.5, "3"])
 def test_groups_of_metrics_are_whole_numbers(every):
     with pytest.raises(ConfigError, match="every is"):

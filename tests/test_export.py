@@ -279,6 +279,12 @@ def test_a_policy_with_a_carry(cell, tmp_path):
     about = json.loads((tmp_path / "out" / "policy.json").read_text())
     assert [array["shape"] for array in about["carry"]] == [[6]] * (2 if cell == "lstm" else 1)
     assert all(x.shape == (5, 6) for x in loaded["initial_carry"](5))
+    for others in ([], loaded["initial_carry"](1), [np.zeros(6)] * 2, [0, 1]):
+        with pytest.raises(ValueError, match="no carry of 3 episodes: see initial_carry"):
+            loaded["act"](obs, KEY, others)
+    for others in (0.5, obs[0], obs[:, :2]):
+        with pytest.raises(ValueError, match=r"must have shape \[B, 4\]"):
+            loaded["act"](others, KEY)
     first = loaded["act"](obs, KEY)[0]
     np.testing.assert_array_equal(first, choose(key, obs, choose.init_carry(3))[0])
 

@@ -207,6 +207,65 @@ def test_invalid_arguments_raise_one_clear_line(build, message):
     assert "\n" not in str(error.value)
 
 
+WHOLE = {  # functions of an argument that must be a whole number, by its name
+    "size": (mdp.deep_sea, mdp.frozen_lake),
+    "length": (mdp.chain,),
+    "actions": (mdp.maximization_bias, lambda x: mdp.garnet(jax.random.key(0), 3, x)),
+    "states": (lambda x: mdp.garnet(jax.random.key(0), x),),
+    "branching": (lambda x: mdp.garnet(jax.random.key(0), branching=x),),
+    "terminal": (lambda x: mdp.garnet(jax.random.key(0), terminal=x),),
+    "max_steps": (lambda x: Tabular(mdp.chain(), max_steps=x),),
+    "rounds": (lambda x: dp.soft_policy_iteration(mdp.chain(), 0.9, 1.0, rounds=x),),
+    "horizon": (
+        lambda x: dp.finite_horizon_evaluation(mdp.chain(), 0.9, np.eye(2)[[0] * 5], x),
+    ),
+    "a number of rows or columns in moves": (
+        lambda x: mdp.from_map("SG", moves=[(0, x)] + [(0, 1)] * 3),
+    ),
+}  # fmt: skip
+NUMBERS = {
+    "slip": (lambda x: mdp.chain(slip=x),),
+    "mean": (lambda x: mdp.maximization_bias(mean=x),),
+    "std": (lambda x: mdp.maximization_bias(std=x),),
+    "gamma": (
+        lambda x: dp.value_iteration(mdp.chain(), x),
+        lambda x: dp.policy_iteration(mdp.chain(), x),
+        lambda x: dp.finite_horizon_evaluation(mdp.chain(), x, np.eye(2)[[0] * 5], 3),
+    ),
+    "alpha": (
+        lambda x: dp.soft_value_iteration(mdp.chain(), 0.9, x),
+        lambda x: dp.soft_policy_evaluation(mdp.chain(), 0.9, x, np.eye(2)[[0] * 5]),
+    ),
+    "the reward of 'G'": (lambda x: mdp.from_map("SG", rewards={"G": x}),),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "value"),
+    [
+        *((n, f, x) for n, fs in WHOLE.items() for f in fs for x in (2.5, "3", None, True)),
+        *((n, f, x) for n, fs in NUMBERS.items() for f in fs for x in ("0.5", None, True)),
+    ],
+)
+def test_what_is_no_number_is_named(name, function, value):
+    with pytest.raises(prl.ConfigError, match=f"^{name} is {value!r}, but must be a (whole )?num"):
+        function(value)
+
+
+def test_rewards_that_are_no_mapping():
+    with pytest.raises(prl.ConfigError, match=r"rewards is 3, but must be like \{'G': 1.0"):
+        mdp.from_map("SG", rewards=3)
+
+
+def test_numbers_of_numpy_and_jax_are_numbers():
+    assert mdp.chain(np.int64(3), np.float32(0.5)).P.shape == (3, 2, 3)
+    assert mdp.deep_sea(jnp.int32(2)).P.shape == (5, 2, 5)
+    gammas = np.array([0.5, 0.9])
+    q = jax.vmap(lambda gamma: dp.value_iteration(mdp.chain(), gamma))(gammas)
+    for gamma, values in zip(gammas, q, strict=True):
+        np.testing.assert_allclose(dp.value_iteration(mdp.chain(), gamma), values, rtol=1e-6)
+
+
 @pytest.mark.parametrize("algorithm", ("q_learning", "sarsa"))
 @pytest.mark.parametrize(
     ("changes", "message"),

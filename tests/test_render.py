@@ -14,6 +14,7 @@ from PIL import Image, ImageColor, ImageDraw
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, envs, mdp
+from purejaxrl_sac.envs.partially_observed import State
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.experiment.pictures import painters, render
 from purejaxrl_sac.train import build
@@ -134,6 +135,40 @@ def test_the_goal_and_the_position_of_a_meta_maze_are_drawn(key):
         cell = image.height / len(env.env_map)
         above = np.array([column + 0.5, row + 0.27]) * cell  # of the letter of the goal
         assert image.getpixel(tuple(above.astype(int).tolist())) == ImageColor.getrgb(color)
+
+
+@pytest.mark.parametrize("turn", [0, 2, 3])
+def test_the_cell_and_the_goal_of_a_t_maze_are_drawn(turn):
+    """After the turn, too, which ends the episode in a state that is not on the map."""
+    env, right = envs.make("t_maze_5"), 1
+    draw, _ = painters.painter(small("recurrent_ppo", env="t_maze_5"))
+    for goal, middle in ((0, 1), (1, 5)):  # the rows of the corridors of the two mazes
+        positions = goal * 6 + np.arange(6)
+        actions = np.array([right] * 5 + [turn])
+        played = painters.Episode(State(positions, None, None), None, actions, None, "terminated")
+        cells = [(middle, i) for i in range(6)]
+        cells.append({0: (middle - 1, 5), 2: (middle + 1, 5), 3: (middle, 4)}[turn])
+        for t, (row, column) in enumerate(cells):
+            image = draw(painters.Scene(env, env.default_params, played), t)
+            cell = image.height / 7
+            center = (np.array([column + 0.5, row + 0.5]) * cell).astype(int)
+            assert image.getpixel(tuple(center.tolist())) == rgb(painters.RED)
+    goals = [np.asarray(image)[int((row + 0.2) * cell), int(5.2 * cell)] for row in (0, 2, 4, 6)]
+    light = [tuple(color) == rgb(painters.LIGHT_GREEN) for color in goals]
+    assert light == [True, False, False, True]
+
+
+def test_a_last_state_that_is_not_certain_is_not_drawn(key):
+    config, state = untrained("windowed_rooms")
+    played = render.rollout_episode(key, config, state, max_steps=6)
+    env = envs.make("windowed_rooms")
+    draw, _ = painters.painter(config)
+    scene = painters.Scene(env, env.default_params, played)
+    np.testing.assert_array_equal(draw(scene, 5), draw(scene, 6))
+    row, column = env.mdp.grid.position[played.states.position[5]]
+    image = draw(scene, 5)
+    center = (np.array([column + 0.5, row + 0.5]) * image.height / 13).astype(int)
+    assert image.getpixel(tuple(center.tolist())) == rgb(painters.RED)
 
 
 def test_the_caption_shows_the_return_and_how_the_episode_ended(tmp_path, key, monkeypatch):

@@ -12,7 +12,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from purejaxrl_sac import mdp as mdps
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.config import ConfigError, whole_number
 from purejaxrl_sac.mdp import MDP
 from purejaxrl_sac.mdp.model import Array
 
@@ -42,7 +42,7 @@ class Tabular(environment.Environment):
     """An MDP with a time limit.
 
     Raises:
-        ConfigError: the arrays are not an MDP.
+        ConfigError: the arrays are not an MDP, or max_steps is not a whole number of at least 1.
     """
 
     def __init__(self, mdp: MDP, name: str = "MDP", max_steps: int = 100) -> None:
@@ -50,10 +50,8 @@ class Tabular(environment.Environment):
         if not isinstance(mdp, MDP):
             raise ConfigError(f"Tabular needs an MDP, not a {type(mdp).__name__}: see mdp.make")
         mdps.validate(mdp)
-        if max_steps < 1:
-            raise ConfigError(f"max_steps is {max_steps}, but must be at least 1")
-        self.mdp, self._name, self._max_steps = mdp, name, max_steps
-        self._params = tables(mdp, max_steps)
+        self.mdp, self._name = mdp, name
+        self._params = tables(mdp, whole_number("max_steps", max_steps, at_least=1))
 
     @property
     def name(self) -> str:

@@ -86,7 +86,13 @@ def act(obs, key=None, carry=None):
     """
     obs = np.asarray(obs, observation["dtype"])
     key = randomness.integers(2**32, size=2) if key is None else key
-    carry = initial_carry(len(obs)) if carry is None else carry
+    if not obs.ndim or list(obs.shape[1:]) != observation["shape"]:
+        expected = ", ".join(map(str, ["B", *observation["shape"]]))
+        raise ValueError(f"obs has shape {obs.shape}, but must have shape [{expected}]")
+    first = initial_carry(len(obs))
+    carry = first if carry is None else list(carry)
+    if [np.shape(array) for array in carry] != [array.shape for array in first]:
+        raise ValueError(f"this is no carry of {len(obs)} episodes: see initial_carry")
     found = call(np.asarray(key, np.uint32), obs, *carry)
     return (np.asarray(found[0]), found[1:]) if remembered else np.asarray(found)
 

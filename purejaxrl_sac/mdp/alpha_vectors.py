@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.config import ConfigError, number
 from purejaxrl_sac.mdp.model import Array
 from purejaxrl_sac.mdp.pomdp import (
     POMDP,
@@ -42,8 +42,7 @@ def optimal_vectors(
     if horizon is None:
         if gamma == 1:
             raise ConfigError("gamma is 1: lower it, or give a horizon")
-        if not tolerance > 0:
-            raise ConfigError(f"tolerance is {tolerance}, but must be greater than zero")
+        number("tolerance", tolerance, above=0)
         rest = np.abs(found.r).max() / (1 - gamma)
         horizon = 1
         while gamma**horizon * rest > tolerance:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.config import ConfigError, whole_number
 from purejaxrl_sac.mdp.model import Array
 from purejaxrl_sac.mdp.pomdp import POMDP, FloatArray, IntArray, check_gamma, check_horizon, model
 
@@ -68,7 +68,7 @@ def _normalized(joint: FloatArray, message: str) -> tuple[FloatArray, float]:
 
 
 def _check_index(name: str, index: int, size: int) -> None:
-    if not 0 <= index < size:
+    if not 0 <= whole_number(name, index) < size:
         raise ConfigError(f"there is no {name} {index}: use 0 to {size - 1}")
 
 
@@ -114,6 +114,7 @@ def reachable_beliefs(
     """
     found = model(pomdp)
     check_horizon(horizon)
+    max_beliefs = whole_number("max_beliefs", max_beliefs)
     first = found.first.T if belief is None else _checked(pomdp, belief)[None]
     beliefs: list[FloatArray] = []
     numbers: dict[bytes, int] = {}

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.config import ConfigError, whole_number
 from purejaxrl_sac.mdp.model import Array, reaches
 from purejaxrl_sac.mdp.pomdp import (
     POMDP,
@@ -81,7 +81,7 @@ def best_memoryless(
     Raises:
         ConfigError: there are more policies; or as for `evaluate_memoryless`.
     """
-    found = model(pomdp)
+    found, max_policies = model(pomdp), whole_number("max_policies", max_policies)
     num_actions, _, num_observations = found.O.shape
     arrivals = found.P.max(0)[:, :, None] > 0  # [A, S, 1]
     occurs = (found.first > 0).any(0) | ((found.O > 0) & arrivals).any((0, 1))

@@ -25,9 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_sac import losses
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.config import ConfigError, whole_number
 from purejaxrl_sac.exploration import boltzmann
 from purejaxrl_sac.mdp import MDP, check_discount, check_policy
+from purejaxrl_sac.mdp.model import check_numbers
 from purejaxrl_sac.types import Scalar
 
 Solver = TypeVar("Solver", bound=Callable[..., Any])
@@ -41,8 +42,7 @@ def compiled(solve: Solver, static: str | None = None) -> Solver:
     def checked(mdp: MDP, gamma: Scalar, *args: Any, **kwargs: Any) -> Any:
         check_discount(mdp, gamma)
         alpha = kwargs.get("alpha", args[0] if args else 1.0)
-        if not isinstance(alpha, jax.core.Tracer) and not np.min(alpha) > 0:
-            raise ConfigError(f"alpha is {alpha}, but must be greater than zero")
+        check_numbers("alpha", alpha, above=0)
         values = program(mdp, gamma, *args, **kwargs)
         leaves = jax.tree.leaves(values)
         if any(not isinstance(x, jax.core.Tracer) and np.isnan(x).any() for x in leaves):
@@ -177,6 +177,7 @@ def soft_policy_evaluation(mdp: MDP, gamma: Scalar, alpha: Scalar, pi: jax.Array
     """
     check_policy(mdp, pi)
     check_discount(mdp, gamma, pi)
+    check_numbers("alpha", alpha)
     return _evaluate(mdp, gamma, alpha, pi)
 
 
@@ -205,6 +206,7 @@ def policy_iteration(mdp: MDP, gamma: Scalar) -> tuple[jax.Array, jax.Array]:
     Raises:
         ConfigError: gamma is not below 1.
     """
+    check_numbers("gamma", gamma)
     if not isinstance(gamma, jax.core.Tracer) and np.max(gamma) >= 1:
         raise ConfigError(f"policy iteration needs gamma < 1, not {gamma}: use value_iteration")
     return _policy_iteration(mdp, gamma)
@@ -253,6 +255,7 @@ def soft_policy_iteration(
     Raises:
         ConfigError: gamma is 1 and some state cannot reach a terminal one.
     """
+    rounds = whole_number("rounds", rounds, at_least=1)
 
     def iteration(pi: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         q = backup(mdp, gamma, _evaluate(mdp, gamma, alpha, pi))
@@ -269,10 +272,11 @@ def finite_horizon_evaluation(mdp: MDP, gamma: Scalar, pi: jax.Array, horizon: i
         horizon: number of steps; static.
 
     Raises:
-        ConfigError: pi is not a policy.
+        ConfigError: pi is not a policy, gamma is not a number, or horizon not a whole one.
     """
     check_policy(mdp, pi)
-    return _finite_horizon(mdp, gamma, pi, int(horizon))
+    check_numbers("gamma", gamma)
+    return _finite_horizon(mdp, gamma, pi, whole_number("horizon", horizon, at_least=0))
 
 
 @partial(jax.jit, static_argnums=3)

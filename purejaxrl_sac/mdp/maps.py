@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.config import ConfigError, number, shown, whole_number
 from purejaxrl_sac.mdp.model import MDP, Grid, make, reaches
 
 LEFT_DOWN_RIGHT_UP = ((0, -1), (1, 0), (0, 1), (-1, 0))
@@ -38,7 +39,10 @@ def from_map(
     """
     rows = _checked_map(rows)
     rewards = {"G": 1.0} if rewards is None else rewards
-    for letter in rewards:
+    if not isinstance(rewards, Mapping):
+        raise ConfigError(f"rewards is {shown(rewards)}, but must be like {{'G': 1.0, 'H': -1.0}}")
+    for letter, reward in rewards.items():
+        number(f"the reward of {letter!r}", reward)
         if letter not in set("S.FGHC"):
             raise ConfigError(f"rewards has the letter {letter!r}: use {LETTERS}")
     cells = [(i, j) for i, row in enumerate(rows) for j, x in enumerate(row) if x != "#"]
@@ -46,10 +50,12 @@ def from_map(
     starts = letters == "S"
     if np.shape(moves) != (4, 2):
         raise ConfigError(f"moves has shape {np.shape(moves)}, but must be four (rows, columns)")
+    for step in itertools.chain(*moves):
+        whole_number("a number of rows or columns in moves", step)
     if np.shape(turn) != (4,) or min(turn) < 0 or not np.isclose(sum(turn), 1):
         raise ConfigError(f"turn is {turn}, but must be four probabilities that sum to 1")
 
-    number = {cell: state for state, cell in enumerate(cells)}
+    states = {cell: state for state, cell in enumerate(cells)}
     num_states = len(cells)
     start = starts / starts.sum()
     P, expected = np.zeros((2, num_states, 4, num_states))
@@ -58,7 +64,7 @@ def from_map(
             for probability, (down, right) in zip(
                 turn, np.roll(moves, -action, axis=0), strict=True
             ):
-                successor = number.get((i + down, j + right), state)
+                successor = states.get((i + down, j + right), state)
                 reward = rewards.get(letters[successor], 0.0)
                 landing = start if letters[successor] == "C" else np.eye(num_states)[successor]
                 P[state, action] += probability * landing

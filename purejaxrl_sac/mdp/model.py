@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import struct
 
-from purejaxrl_sac.config import ConfigError, static
+from purejaxrl_sac.config import Bounds, ConfigError, static
 from purejaxrl_sac.types import Scalar
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -190,9 +190,8 @@ def check_discount(mdp: MDP, gamma: Scalar, pi: Array | None = None) -> None:
     """
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((mdp, gamma, pi))):
         return
+    check_numbers("gamma", gamma, at_least=0, at_most=1)
     gamma = np.max(gamma)
-    if not 0 <= gamma <= 1:
-        raise ConfigError(f"gamma is {gamma}, but must be between 0 and 1")
     if gamma < 1 or np.ndim(mdp.P) > 3:
         return
     possible = np.asarray(mdp.legal) if pi is None else np.asarray(pi) > 0
@@ -204,6 +203,21 @@ def check_discount(mdp: MDP, gamma: Scalar, pi: Array | None = None) -> None:
         raise ConfigError(
             f"gamma is 1, but from state {state} {reason}, so that values diverge: lower gamma"
         )
+
+
+def check_numbers(name: str, value: Scalar, **bounds: Any) -> None:
+    """Checks that a number, or all of an array, are within bounds; tracers pass.
+
+    Args:
+        **bounds: fields of `config.Bounds`.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return
+    for x in (value,) if np.ndim(value) == 0 else (np.min(value), np.max(value)):
+        Bounds(float, **bounds).check(name, x)
 
 
 def check_policy(mdp: MDP, pi: Array) -> None:

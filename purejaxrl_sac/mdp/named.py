@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.config import ConfigError, number, whole_number
 from purejaxrl_sac.mdp.maps import LEFT_DOWN_RIGHT_UP, from_map
 from purejaxrl_sac.mdp.model import MDP, Grid, make
 
@@ -24,6 +24,7 @@ def frozen_lake(size: int = 4, slippery: bool = True) -> MDP:
     On slippery ice the agent moves in the intended direction or to either side, with probability
     1/3 each. Gymnasium's FrozenLake-v1 and gymnax's FrozenLake-misc.
     """
+    size = whole_number("size", size)
     if size not in FROZEN_LAKE:
         raise ConfigError(f"there is no FrozenLake of size {size}: use 4 or 8, or from_map")
     turn = (1 / 3, 1 / 3, 0, 1 / 3) if slippery else (1, 0, 0, 0)
@@ -112,7 +113,12 @@ def chain(length: int = 5, slip: float = 0.2) -> MDP:
 
     Action 0 moves forward for a reward of 0, or of 10 in the last state, which it does not leave;
     action 1 returns to the first state for 2. With probability `slip` the other action is executed.
+
+    Raises:
+        ConfigError: length is not a whole number of at least 1, or slip is not a probability.
     """
+    length = whole_number("length", length, at_least=1)
+    slip = number("slip", slip, at_least=0, at_most=1)
     P, expected = np.zeros((2, length, 2, length))
     for state in range(length):
         for action in range(2):
@@ -133,7 +139,11 @@ def deep_sea(size: int = 10) -> MDP:
     left, for 0; the treasure, a reward of 1, is in the bottom right corner. States are
     row x size + column; the last state is terminal. gymnax's DeepSea-bsuite, where action 1 is
     always right.
+
+    Raises:
+        ConfigError: size is not a whole number of at least 1.
     """
+    size = whole_number("size", size, at_least=1)
     end = size * size
     P, R = np.zeros((end + 1, 2, end + 1)), np.zeros((end + 1, 2))
     for row in range(size):
@@ -156,7 +166,12 @@ def maximization_bias(actions: int = 10, mean: float = -0.1, std: float = 1.0) -
     In state 0, action 0 (left) leads to state 1 and action 1 (right) to the end, both for a reward
     of 0. In state 1, each of `actions` actions leads to the end for a reward of N(mean, std^2).
     State 2 is terminal.
+
+    Raises:
+        ConfigError: there are fewer than two actions, or mean or std is not a number.
     """
+    actions = whole_number("actions", actions, at_least=2)
+    mean, std = number("mean", mean), number("std", std, at_least=0)
     P, R = np.zeros((3, actions, 3)), np.zeros((3, actions))
     P[0, 0, 1] = P[0, 1:, 2] = P[1, :, 2] = 1
     R[1] = mean
@@ -180,8 +195,12 @@ def garnet(
         terminal: number of terminal states, which are the last ones.
 
     Raises:
-        ConfigError: more branches than states, or only terminal states.
+        ConfigError: more branches than states, only terminal states, or no whole numbers.
     """
+    states = whole_number("states", states, at_least=1)
+    actions = whole_number("actions", actions, at_least=1)
+    branching = whole_number("branching", branching)
+    terminal = whole_number("terminal", terminal)
     if not 1 <= branching <= states or not 0 <= terminal < states:
         raise ConfigError(
             f"a garnet of {states} states cannot have branching {branching} and {terminal} terminal"

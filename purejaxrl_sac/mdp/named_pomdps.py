@@ -7,9 +7,9 @@ from functools import partial
 
 import numpy as np
 
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.config import ConfigError, number, whole_number
 from purejaxrl_sac.mdp.maps import UP_RIGHT_DOWN_LEFT
-from purejaxrl_sac.mdp.model import MDP
+from purejaxrl_sac.mdp.model import MDP, Grid
 from purejaxrl_sac.mdp.model import make as make_mdp
 from purejaxrl_sac.mdp.named import four_rooms
 from purejaxrl_sac.mdp.pomdp import POMDP, make, observe_actions
@@ -21,14 +21,14 @@ def t_maze(length: int = 10) -> POMDP:
     Actions up, right, down, left. At the junction, the turn that was cued gives 4 and the other
     one -0.1; both end the episode. Not to move costs -0.1, all else 0. Observations are 0 and 1 in
     the first cell (the goal is up, down), 2 in the corridor and 3 at the junction and the end.
-    States are goal x (length + 1) + cell, and last the end.
+    States are goal x (length + 1) + cell, and last the end. The map has a maze for each goal.
 
     The optimal value is 4 gamma^length. Without memory, the turn is a guess: 1.95 gamma^length.
 
     Raises:
-        ConfigError: length is less than 1.
+        ConfigError: length is not a whole number of at least 1.
     """
-    _check_length(length)
+    length = whole_number("length", length, at_least=1)
     cells = length + 1
     end = 2 * cells
     P, R = np.zeros((end + 1, 4, end + 1)), np.zeros((end + 1, 4))
@@ -48,7 +48,11 @@ def t_maze(length: int = 10) -> POMDP:
                 P[state, action, successor] = 1
     O[end, 3] = 1
     start = np.isin(np.arange(end + 1), (0, cells)) / 2
-    return make(make_mdp(P, R, start=start, terminal=[end]), O)
+    corridor, arm, goal_arm = "S" + "." * length, "#" * length + ".", "#" * length + "G"
+    rows = (goal_arm, corridor, arm, "#" * cells, arm, corridor, goal_arm)
+    position = (*((row, cell) for row in (1, 5) for cell in range(cells)), (-1, -1))
+    grid = Grid(rows, position, UP_RIGHT_DOWN_LEFT)
+    return make(make_mdp(P, R, start=start, terminal=[end], grid=grid), O)
 
 
 def tiger(
@@ -68,10 +72,13 @@ def tiger(
         eaten: reward of the tiger's door.
 
     Raises:
-        ConfigError: accuracy is not a probability.
+        ConfigError: accuracy is not a probability, or a reward is not a number.
     """
-    if not 0 <= accuracy <= 1:
-        raise ConfigError(f"accuracy is {accuracy}, but must be between 0 and 1")
+    accuracy = number("accuracy", accuracy, at_least=0, at_most=1)
+    listen, treasure, eaten = (
+        number(name, reward)
+        for name, reward in (("listen", listen), ("treasure", treasure), ("eaten", eaten))
+    )
     P = np.full((2, 3, 2), 0.5)
     P[:, 0] = np.eye(2)
     R = np.array([[listen, eaten, treasure], [listen, treasure, eaten]])
@@ -93,9 +100,9 @@ def memory_chain(length: int = 5) -> POMDP:
     still seen when it is asked for.
 
     Raises:
-        ConfigError: length is less than 1.
+        ConfigError: length is not a whole number of at least 1.
     """
-    _check_length(length)
+    length = whole_number("length", length, at_least=1)
     end = 2 * (length + 1)
     P, R = np.zeros((end + 1, 2, end + 1)), np.zeros((end + 1, 2))
     O = np.zeros((end + 1, length + 2))
@@ -125,8 +132,7 @@ def windowed_grid(mdp: MDP, epsilon: float = 0.0) -> POMDP:
     """
     if mdp.grid is None:
         raise ConfigError("a windowed grid needs an MDP with a map: see mdp.from_map")
-    if not 0 <= epsilon <= 1:
-        raise ConfigError(f"epsilon is {epsilon}, but must be between 0 and 1")
+    epsilon = number("epsilon", epsilon, at_least=0, at_most=1)
     free = str.maketrans("SF", "..")
     width = len(mdp.grid.rows[0])
     # two rows and columns of walls, because a position off the map is (-1, -1)
@@ -135,14 +141,9 @@ def windowed_grid(mdp: MDP, epsilon: float = 0.0) -> POMDP:
     windows = [
         "".join(row[j + 1 : j + 4] for row in rows[i + 1 : i + 4]) for i, j in mdp.grid.position
     ]
-    number = {window: z for z, window in enumerate(dict.fromkeys(windows))}
-    seen = np.eye(len(number))[[number[window] for window in windows]]
-    return make(mdp, (1 - epsilon) * seen + epsilon / len(number))
-
-
-def _check_length(length: int) -> None:
-    if length < 1:
-        raise ConfigError(f"length is {length}, but must be at least 1")
+    indices = {window: z for z, window in enumerate(dict.fromkeys(windows))}
+    seen = np.eye(len(indices))[[indices[window] for window in windows]]
+    return make(mdp, (1 - epsilon) * seen + epsilon / len(indices))
 
 
 # name -> constructor, time limit in steps

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import struct
 
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.config import ConfigError, number, whole_number
 from purejaxrl_sac.mdp.model import MDP, Array
 from purejaxrl_sac.mdp.model import validate as validate_mdp
 
@@ -145,11 +145,9 @@ def model(pomdp: POMDP) -> Model:
 
 def check_gamma(gamma: float) -> None:
     """Raises ConfigError if gamma is not in [0, 1]."""
-    if not 0 <= gamma <= 1:
-        raise ConfigError(f"gamma is {gamma}, but must be between 0 and 1")
+    number("gamma", gamma, at_least=0, at_most=1)
 
 
 def check_horizon(horizon: int) -> None:
-    """Raises ConfigError if the number of steps is less than 1."""
-    if horizon < 1:
-        raise ConfigError(f"horizon is {horizon}, but must be at least 1")
+    """Raises ConfigError unless the number of steps is a whole number of at least 1."""
+    whole_number("horizon", horizon, at_least=1)

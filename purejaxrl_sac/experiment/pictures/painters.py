@@ -313,6 +313,21 @@ def grid_map(scene: Scene, t: int, grid: Grid) -> Image.Image:
     return canvas.image
 
 
+def hidden_map(scene: Scene, t: int, grid: Grid) -> Image.Image:
+    """A grid whose cells are hidden states: that after the last step is known if it is certain."""
+    states, actions = scene.episode.states.position, scene.episode.actions
+    now = min(t, len(states) - 1)
+    cell = grid.position[int(states[now])]
+    if t > now and scene.env.mdp.P[states[now], actions[now]].max() == 1:
+        row, column = np.add(cell, grid.moves[int(actions[now])])
+        on_map = 0 <= row < len(grid.rows) and 0 <= column < len(grid.rows[0])
+        if on_map and grid.rows[row][column] != "#":
+            cell = (row, column)
+    canvas = grid_paper(grid.rows)
+    _mark(canvas, cell, RED)
+    return canvas.image
+
+
 def grid_paper(rows: Sequence[Sequence[str]]) -> Canvas:
     """A canvas with the walls, letters and grid lines of a text map; row i is at y = -i."""
     height, width = len(rows), len(rows[0])
@@ -384,6 +399,7 @@ def painter(config: Config) -> tuple[Painter, int]:
     Raises:
         ConfigError: there is none, and observations are not images.
     """
+    from purejaxrl_sac.envs.partially_observed import PartiallyObserved
     from purejaxrl_sac.envs.tabular import exact
 
     env = envs.make(config.env)
@@ -397,6 +413,8 @@ def painter(config: Config) -> tuple[Painter, int]:
         return PAINTERS[env.name]
     if mdp is not None and mdp.grid is not None:
         return partial(grid_map, grid=mdp.grid), 5
+    if isinstance(env, PartiallyObserved) and env.mdp.grid is not None:
+        return partial(hidden_map, grid=env.mdp.grid), 5
     if len(shape) == 2:
         return pixels, 10
     known = ", ".join(PAINTERS)
