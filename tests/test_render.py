@@ -53,6 +53,10 @@ def untrained(env):
     return config, prl.TrainState(key, jnp.int32(0), *start(), None)
 
 
+def rollout_episode(key, config, state, **options):
+    return render.played_episode(*render.rollout_program(config, **options)(key, state))
+
+
 def replay(key, config, state, steps):
     """The same episode step by step: rewards, and whether it ended."""
     env = envs.bind(config.env)
@@ -116,7 +120,7 @@ def test_every_environment_is_rendered(env, tmp_path, key):
 def test_without_velocities_the_same_is_drawn(name, key):
     config, state = untrained(f"{name}-v1")
     env, seen = envs.make(f"{name}-v1"), envs.make(f"{name}-positions").components
-    played = render.rollout_episode(key, config, state, max_steps=3)
+    played = rollout_episode(key, config, state, max_steps=3)
     scene = painters.Scene(env, env.default_params, played)
     hidden = scene._replace(episode=played._replace(obs=played.obs[:, seen]))
     paint, paint_hidden = (painters.PAINTERS[f"{name}-{kind}"][0] for kind in ("v1", "positions"))
@@ -127,7 +131,7 @@ def test_without_velocities_the_same_is_drawn(name, key):
 def test_the_goal_and_the_position_of_a_meta_maze_are_drawn(key):
     config, state = untrained("MetaMaze-misc")
     env = envs.make("MetaMaze-misc")
-    played = render.rollout_episode(key, config, state, max_steps=9)
+    played = rollout_episode(key, config, state, max_steps=9)
     for t, color in ((8, painters.RED), (9, painters.RED), (4, painters.GREEN)):
         image = painters.meta_maze(painters.Scene(env, env.default_params, played), t)
         states = jax.tree.map(lambda x, t=t: x[min(t, 8)], played.states)
@@ -160,7 +164,7 @@ def test_the_cell_and_the_goal_of_a_t_maze_are_drawn(turn):
 
 def test_a_last_state_that_is_not_certain_is_not_drawn(key):
     config, state = untrained("windowed_rooms")
-    played = render.rollout_episode(key, config, state, max_steps=6)
+    played = rollout_episode(key, config, state, max_steps=6)
     env = envs.make("windowed_rooms")
     draw, _ = painters.painter(config)
     scene = painters.Scene(env, env.default_params, played)
@@ -194,7 +198,7 @@ def test_the_caption_shows_the_return_and_how_the_episode_ended(tmp_path, key, m
 def test_positions_on_a_map_are_those_of_the_environment(tmp_path, key):
     """Also with stochastic transitions: each one has positive probability."""
     config, state = untrained("frozen_lake_8x8")
-    played = render.rollout_episode(key, config, state)
+    played = rollout_episode(key, config, state)
     lake = mdp.frozen_lake(8)
     possible = np.asarray(lake.P)[played.obs[:-1], played.actions, played.obs[1:]]
     assert (possible > 0).all()

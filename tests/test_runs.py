@@ -840,3 +840,37 @@ def test_a_picture_that_fails_costs_no_result(tmp_path, monkeypatch):
     names = ("curve.png", "values.png", "episode.gif")
     expected = [f"{tmp_path / 'run' / name} was not drawn: no such thing" for name in names]
     assert failed == expected
+
+
+def test_the_episode_is_compiled_while_training_runs(tmp_path, monkeypatch):
+    """Before the training ends; it is drawn as without."""
+    compiled, drawn = [], []
+    compile_episode, episode = run_figures.compile_episode, render.episode
+
+    def compiling(config):
+        compiled.append(compile_episode(config))
+        return compiled[-1]
+
+    def drawing(*arguments, rollout):
+        assert compiled == [rollout] and isinstance(rollout, jax.stages.Compiled)
+        drawn.append(arguments)
+        return episode(*arguments, rollout=rollout)
+
+    monkeypatch.setattr(run_figures, "compile_episode", compiling)
+    monkeypatch.setattr(render, "episode", drawing)
+    run = prl.experiment.run(
+        small("q_learning"), out=tmp_path / "run", reporter=Recorder(), **SHORT
+    )
+    *arguments, path = drawn[0]
+    episode(*arguments, tmp_path / "again.gif")
+    assert (
+        (tmp_path / "again.gif").read_bytes()
+        == path.read_bytes()
+        == (run.path / "episode.gif").read_bytes()
+    )
+
+
+def test_an_episode_that_cannot_be_drawn_is_not_compiled(monkeypatch):
+    assert run_figures.compile_episode(small("q_learning", env="maximization_bias")) is None
+    monkeypatch.setattr(render, "rollout_program", lambda config: 1 / 0)
+    assert run_figures.compile_episode(small("q_learning")) is None

@@ -6,7 +6,7 @@ import io
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -30,6 +30,8 @@ from purejaxrl_sac.experiment.pictures.painters import (
 )
 from purejaxrl_sac.types import PyTree, TrainState, Transition
 
+Rollout = Callable[[jax.Array, TrainState], tuple[PyTree, Transition, jax.Array]]
+
 MAX_FRAMES = 250  # longer episodes skip steps
 MAX_STEPS = 500  # of an episode without time limit
 
@@ -43,6 +45,7 @@ def episode(
     max_steps: int | None = None,
     fps: float | None = None,
     policy: PolicyFactory = greedy,
+    rollout: Rollout | None = None,
 ) -> Episode:
     """Roll out one episode and write it as a GIF, or as MP4 with the extra `video`.
 
@@ -54,6 +57,7 @@ def episode(
         fps: frames per second, 1 to 50; None for the environment's usual rate. An episode of more
             than `MAX_FRAMES` steps shows every second, third, ... step only.
         policy: `evaluate.policy` (the default), `exploring_policy`, or your own.
+        rollout: the compiled `rollout_program` of these arguments; None compiles it now.
 
     Raises:
         ConfigError: no renderer for this environment, or the file cannot be written.
@@ -61,7 +65,8 @@ def episode(
     path = Path(path)
     _check(path, state, max_steps, fps)
     paint, usual_fps = painter(config)
-    played = rollout_episode(key, config, state, max_steps=max_steps, policy=policy)
+    rollout = rollout or rollout_program(config, max_steps=max_steps, policy=policy)
+    played = played_episode(*rollout(key, state))
     env = envs.make(config.env)
     params = env.default_params if config.env_params is None else config.env_params
     scene, length = Scene(env, params, played), len(played.rewards)
@@ -109,15 +114,10 @@ def _check(path: Path, state: TrainState, max_steps: int | None, fps: float | No
         )
 
 
-def rollout_episode(
-    key: jax.Array,
-    config: Config,
-    state: TrainState,
-    *,
-    max_steps: int | None = None,
-    policy: PolicyFactory = greedy,
-) -> Episode:
-    """Roll out one episode; arguments as for `episode`."""
+def rollout_program(
+    config: Config, *, max_steps: int | None = None, policy: PolicyFactory = greedy
+) -> jax.stages.Wrapped:
+    """The jitted rollout of one episode; arguments as for `episode`."""
     if max_steps is None and envs.bind(config.env, config.env_params).max_steps is None:
         max_steps = MAX_STEPS
 
@@ -125,7 +125,12 @@ def rollout_episode(
     def rollout(key: jax.Array, state: TrainState) -> tuple[PyTree, Transition, jax.Array]:
         return rollout_states(key, config, state, 1, policy=policy, max_steps=max_steps)
 
-    states, steps, running = jax.tree.map(lambda x: np.asarray(x)[:, 0], rollout(key, state))
+    return rollout
+
+
+def played_episode(*rolled_out: PyTree) -> Episode:
+    """The episode in the results of a `rollout_program`: states, steps, which of them it has."""
+    states, steps, running = jax.tree.map(lambda x: np.asarray(x)[:, 0], rolled_out)
     states, steps = jax.tree.map(lambda x: x[running], (states, steps))
     ending = "terminated" if steps.discount[-1] == 0 else "time limit"
     return Episode(

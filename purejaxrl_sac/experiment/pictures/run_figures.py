@@ -14,10 +14,10 @@ from purejaxrl_sac import envs
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment.devices.mesh import policy_state
 from purejaxrl_sac.experiment.errors import reason
-from purejaxrl_sac.experiment.pictures import bands, exact, painters, plot
+from purejaxrl_sac.experiment.pictures import bands, exact, painters, plot, render
 from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.experiment.runs.plans import Plan, Result, title
-from purejaxrl_sac.train import seed_state
+from purejaxrl_sac.train import init, seed_state
 from purejaxrl_sac.types import TrainState
 
 
@@ -27,6 +27,7 @@ def write_figures(
     result: Result,
     warn: Callable[[str], None],
     note: Callable[[str], None],
+    rollout: render.Rollout | None = None,
 ) -> dict[str, str]:
     """Write `curve.png`, `curve.csv`, `episode.gif` of the first seed, and `values.png` of a finite
     MDP.
@@ -37,12 +38,11 @@ def write_figures(
     Args:
         warn: receives one line for each picture that cannot be drawn, for whatever reason.
         note: receives one line if there is no `episode.gif`.
+        rollout: from `compile_episode`.
 
     Returns:
         additional rows of the run's summary.
     """
-    from purejaxrl_sac.experiment.pictures import render
-
     for file in (
         "curve.png",
         "curve.csv",
@@ -68,12 +68,23 @@ def write_figures(
         rows = {} if mdp is None else exact.write_value_map(plan.config, state, mdp, name, path)
     with _attempted(path / "episode.gif", warn):
         if _is_drawable(plan.config):
-            first = seed_state(state, 0)
-            render.episode(jax.random.key(0), plan.config, first, path / "episode.gif")
+            first = jax.device_put(seed_state(state, 0), jax.local_devices()[0])
+            arguments = (jax.random.key(0), plan.config, first, path / "episode.gif")
+            render.episode(*arguments, rollout=rollout)
         else:
             env = envs.make(plan.config.env).name
             note(f"no episode.gif: the environment {env} has no method paint(scene, t)")
     return rows
+
+
+def compile_episode(config: Config) -> render.Rollout | None:
+    """The program of `episode.gif`; None if it fails, which `write_figures` will report."""
+    with contextlib.suppress(Exception):
+        if _is_drawable(config):
+            key = jax.eval_shape(lambda: jax.random.key(0))
+            state = policy_state(jax.eval_shape(init, key, config))
+            return render.rollout_program(config).lower(key, state).compile()
+    return None
 
 
 def _is_drawable(config: Config) -> bool:

@@ -7,6 +7,8 @@ import math
 import signal
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -31,6 +33,9 @@ from purejaxrl_sac.experiment.runs.measures import Measures
 from purejaxrl_sac.experiment.runs.plans import Plan, Progress, Result
 from purejaxrl_sac.experiment.statistics import iqm
 from purejaxrl_sac.types import TrainState
+
+if TYPE_CHECKING:  # importing pictures takes a second
+    from purejaxrl_sac.experiment.pictures.render import Rollout
 
 
 def train(
@@ -63,7 +68,12 @@ def train(
         if note := plans.rounding_note(plan.config):
             reporter.message(note)
         done = steps // plan.config.steps_per_iteration - plan.config.warmup_iterations
-        programs = engine.compile_run(plan, done, mesh, evaluated=True, meanwhile=_import_pictures)
+        aside = ThreadPoolExecutor(1)
+        programs = engine.compile_run(
+            plan, done, mesh, evaluated=True, meanwhile=lambda: aside.submit(_import_pictures)
+        )
+        rollout = aside.submit(_compile_episode, plan)
+        aside.shutdown(wait=False)
         held = sum(resources.state_bytes(plan, mesh).values()) if checkpoint else 0
         resources.check_programs(programs, held)
         processes.on_first(before_training)
@@ -111,7 +121,9 @@ def train(
             evaluation = _evaluate(directory, plan, state, programs, reporter)
             state = trim(state, plan.lanes, mesh)
             result = Result(state, history, evaluation, programs.seconds, history[-1].seconds)
-            processes.on_first(lambda: _write_results(directory, plan, result, mesh, reporter))
+            processes.on_first(
+                lambda: _write_results(directory, plan, result, mesh, reporter, rollout)
+            )
         summary = directory.read_summary()
         return Run(directory.path, plan, plan.total, state, directory.columns(), summary)
 
@@ -160,12 +172,27 @@ def _evaluate(
 
 
 def _import_pictures() -> None:
-    """Imports what takes a second and is needed only after training."""
+    """Imports what takes a second and is needed only after the first chunk."""
+    import scipy.stats  # noqa: F401
+
     import purejaxrl_sac.experiment.pictures.run_figures  # noqa: F401
 
 
+def _compile_episode(plan: Plan) -> Rollout | None:
+    """As `run_figures.compile_episode`, for a run that has pictures."""
+    from purejaxrl_sac.experiment.pictures import run_figures
+
+    wanted = processes.is_first() and not plan.variants
+    return run_figures.compile_episode(plan.config) if wanted else None
+
+
 def _write_results(
-    directory: RunDirectory, plan: Plan, result: Result, mesh: Mesh, reporter: Reporter
+    directory: RunDirectory,
+    plan: Plan,
+    result: Result,
+    mesh: Mesh,
+    reporter: Reporter,
+    rollout: Future[Rollout | None],
 ) -> None:
     """Writes pictures and, last, the summary, which marks the run as finished."""
     from purejaxrl_sac.experiment.pictures import run_figures
@@ -173,7 +200,7 @@ def _write_results(
     figures = display.summary(plan.config, result)
     if not plan.variants:  # pictures aggregate over seeds of one configuration
         figures |= run_figures.write_figures(
-            directory.path, plan, result, reporter.warning, reporter.message
+            directory.path, plan, result, reporter.warning, reporter.message, rollout.result()
         )
     last = result.history[-1]
     failed = {str(seed): int(step) for seed, step in enumerate(last.failed_step) if step >= 0}
