@@ -194,6 +194,8 @@ TWO = np.array([[[0.5, 0.5]], [[0.0, 1.0]]])
         (lambda: dp.value_iteration(mdp.chain(), 1.0), "gamma is 1, but from state 0 no terminal"),
         (lambda: dp.soft_value_iteration(mdp.chain(), 1.0, 0.1), "lower gamma"),
         (lambda: dp.value_iteration(mdp.chain(), 1.1), "gamma is 1.1, but must be between"),
+        (lambda: dp.value_iteration(mdp.chain(), np.array([0.5, 1.1])), "gamma is .*1.1.*, but"),
+        (lambda: dp.value_iteration(mdp.chain(), np.array([-0.5, 0.1])), "gamma is .*-0.5.*, but"),
         (
             lambda: dp.policy_evaluation(mdp.cliff_walking(), 1.0, np.eye(4)[[3] * 48]),
             "the policy never terminates",

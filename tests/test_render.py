@@ -162,17 +162,23 @@ def test_the_cell_and_the_goal_of_a_t_maze_are_drawn(turn):
     assert light == [True, False, False, True]
 
 
-def test_a_last_state_that_is_not_certain_is_not_drawn(key):
-    config, state = untrained("windowed_rooms")
-    played = rollout_episode(key, config, state, max_steps=6)
-    env = envs.make("windowed_rooms")
-    draw, _ = painters.painter(config)
-    scene = painters.Scene(env, env.default_params, played)
-    np.testing.assert_array_equal(draw(scene, 5), draw(scene, 6))
-    row, column = env.mdp.grid.position[played.states.position[5]]
-    image = draw(scene, 5)
-    center = (np.array([column + 0.5, row + 0.5]) * image.height / 13).astype(int)
-    assert image.getpixel(tuple(center.tolist())) == rgb(painters.RED)
+@pytest.mark.parametrize(
+    ("env", "action"),
+    [("windowed_rooms", 1), ("t_maze_5", 0)],  # the free cell to the right is not certain; a wall
+)
+def test_the_mark_does_not_move_to_a_cell_that_may_not_be_reached(env, action):
+    draw, _ = painters.painter(small("recurrent_ppo", env=env))
+    found = envs.make(env)
+    grid, position = found.mdp.grid, 2
+    (row, column), (down, right) = grid.position[position], grid.moves[action]
+    assert (grid.rows[row + down][column + right] == "#") == (env == "t_maze_5")
+    played = painters.Episode(
+        State(np.array([position]), None, None), None, np.array([action]), None, "time limit"
+    )
+    before, after = (draw(painters.Scene(found, None, played), t) for t in (0, 1))
+    np.testing.assert_array_equal(before, after)
+    center = (np.array([column + 0.5, row + 0.5]) * after.height / len(grid.rows)).astype(int)
+    assert after.getpixel(tuple(center.tolist())) == rgb(painters.RED)
 
 
 def test_the_caption_shows_the_return_and_how_the_episode_ended(tmp_path, key, monkeypatch):
