@@ -4,10 +4,11 @@
 
 A row that was fresh at a commit is stale once a definition that it depends on is edited, also where
 the edit cannot change a figure: a new error message, or a new option. Where the jaxprs of `init`,
-`run` and `evaluate` of its algorithm and environment equal those of the commit, constants included,
-the row is given the digest of the present code. Its version and commit stay those of the
-measurement. Rows of other kinds, and of programs that differ, are left alone, as are those of
-compile times and of the start: both also depend on how programs are compiled.
+`run` and `evaluate` of its algorithm and environment equal those of the commit, with all constants
+and the values of traced fields, the row is given the digest of the present code. Its version and
+commit stay those of the measurement. Rows of other kinds, and of programs that differ, are left
+alone, as are those of compile times and of the start: both also depend on how programs are
+compiled.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ Pair = tuple[str, str]  # algorithm, environment
 
 
 def digest(algorithm: str, environment: str) -> str:
-    """Of the jaxprs of an algorithm's preset on an environment, and of their constants."""
+    """Of the jaxprs of an algorithm's preset on an environment, their constants and its values."""
     key = jax.random.key(0)
     name, params = _named(environment)
     if algorithm == RANDOM:
@@ -58,7 +59,8 @@ def digest(algorithm: str, environment: str) -> str:
     if prl.envs.bind(config.env, config.env_params).max_steps is not None:
         play = jax.make_jaxpr(lambda key, config, state: prl.evaluate(key, config, state, 2))
         found.append(play(key, config, state))
-    return _hash(*found)
+    values = [np.asarray(x).tolist() for x in jax.tree.leaves(config)]  # arguments of the programs
+    return _hash(*found, values=values)
 
 
 def _named(environment: str) -> tuple[str, Any]:
@@ -69,8 +71,8 @@ def _named(environment: str) -> tuple[str, Any]:
     return name, parameters.changed(name, found) if found else None
 
 
-def _hash(*programs: jax.extend.core.ClosedJaxpr) -> str:
-    digest = hashlib.sha256()
+def _hash(*programs: jax.extend.core.ClosedJaxpr, values: Sequence[Any] = ()) -> str:
+    digest = hashlib.sha256(repr(values).encode())
     for program in programs:
         digest.update(re.sub(r"0x[0-9a-f]+", "", str(program)).encode())  # addresses of functions
         for constant in program.consts:

@@ -438,6 +438,12 @@ def test_programs_are_told_apart_by_code_and_constants(monkeypatch):
     names = (f"MemoryChain-bsuite(memory_length={n})" for n in (5, 7))
     first, second = (refresh.digest("recurrent_pqn", name) for name in names)
     assert first != second
+    first, preset = refresh.digest("q_learning", "chain"), prl.preset
+    for changes in ({"gamma": 0.95}, {"env_params": prl.envs.make("chain").default_params}):
+        with monkeypatch.context() as patch:
+            patch.setattr(prl, "preset", lambda *x, y=changes: preset(*x).replace(**y))
+            values = refresh.digest("q_learning", "chain")
+        assert (values != first) == ("gamma" in changes)
     original = exploration.annealed_epsilon
     monkeypatch.setattr(exploration, "annealed_epsilon", lambda c, step: original(c, step) / 2)
     assert refresh.digest("q_learning", "chain") != first
