@@ -51,7 +51,7 @@ def check_key(key: jax.Array) -> None:
 
 def check_observations(env: Env, obs: jax.Array) -> None:
     """Raises ConfigError unless these are observations [N, *shape] of the environment."""
-    found, shape = jnp.shape(obs), env.observation_space.shape
+    found, shape = jnp.shape(obs), tuple(env.observation_space.shape)  # some are lists
     if found == shape:
         raise ConfigError(
             f"obs has shape {found}, which is one observation of {env.name}: add a leading axis, as"

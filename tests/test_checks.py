@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+from gymnax.environments import spaces
+from gymnax.environments.classic_control.cartpole import CartPole
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, mdp, networks
@@ -122,14 +124,20 @@ def test_legacy_keys_that_are_vmapped(trained):
         jax.vmap(prl.make_train(trained[0]))(keys)
 
 
-def test_observations_without_their_leading_axis(trained):
-    config, state = trained
-    obs, key = jnp.zeros(4), jax.random.key(0)
-    for function in (
+def acting(config, state, obs):
+    """What takes observations."""
+    key = jax.random.key(0)
+    return (
         lambda: prl.policy(config, state)(key, obs),
         lambda: prl.exploring_policy(config, state)(key, obs),
         lambda: prl.q_values(config, state, obs),
-    ):
+    )
+
+
+def test_observations_without_their_leading_axis(trained):
+    config, state = trained
+    obs, key = jnp.zeros(4), jax.random.key(0)
+    for function in acting(config, state, obs):
         with pytest.raises(ConfigError, match=r"one observation of CartPole-v1.*obs\[None\]"):
             function()
     assert prl.policy(config, state)(key, obs[None]).shape == (1,)
@@ -141,15 +149,21 @@ def test_observations_without_their_leading_axis(trained):
 
 @pytest.mark.parametrize("shape", [(), (2, 3), (2, 5), (2, 3, 4)])
 def test_observations_of_another_shape(trained, shape):
-    config, state = trained
-    obs, key = jnp.zeros(shape), jax.random.key(0)
-    for function in (
-        lambda: prl.policy(config, state)(key, obs),
-        lambda: prl.exploring_policy(config, state)(key, obs),
-        lambda: prl.q_values(config, state, obs),
-    ):
+    for function in acting(*trained, jnp.zeros(shape)):
         with pytest.raises(ConfigError, match=r"observations of CartPole-v1 have shape \[N, 4\]"):
             function()
+
+
+def test_a_shape_that_is_a_list_is_one(trained):
+    class Listed(CartPole):
+        def observation_space(self, params):
+            return spaces.Box(-9.0, 9.0, [4])
+
+    config, state = trained
+    choose = prl.policy(config.replace(env=Listed()), state)
+    assert choose(jax.random.key(0), jnp.zeros((2, 4))).shape == (2,)
+    with pytest.raises(ConfigError, match="add a leading axis"):
+        choose(jax.random.key(0), jnp.zeros(4))
 
 
 @pytest.mark.parametrize("every", [0, -1, 1.5, "3"])
