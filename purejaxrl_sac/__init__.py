@@ -143,7 +143,7 @@ if TYPE_CHECKING:  # what a type checker and an editor follow; at run time, `__g
     from purejaxrl_sac.mdp import dynamic_programming
     from purejaxrl_sac.memory import records, storage
 
-__version__ = "0.8.12"
+__version__ = "0.8.13"
 
 MODULES = {
     name: name
@@ -310,14 +310,16 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name in MODULES:
-        return importlib.import_module(f"{__name__}.{MODULES[name]}")
-    if name in __all__:  # an algorithm or a configuration class
-        from purejaxrl_sac.agents import exported
+if not TYPE_CHECKING:  # which knows all names from the imports above, and refuses others
 
-        return exported(name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name in MODULES:
+            return importlib.import_module(f"{__name__}.{MODULES[name]}")
+        if name in __all__:  # an algorithm or a configuration class
+            from purejaxrl_sac.agents import exported
+
+            return exported(name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -38,6 +38,11 @@ OTHERS = (  # folders of code that is not the user's
     Path(__file__).parent,
     *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")),
 )
+RESERVED = (  # names of what is recorded besides an algorithm's own metrics
+    *("episodes", "returns", "lengths", "episode_return", "episode_length", "latest_return"),
+    *("steps", "total_steps", "after", "seconds", "rate", "failed_step"),
+    *("greedy_return", "exploring_return", "metrics", "evaluation"),
+)
 TAKES = "see purejaxrl_sac.types for what parts take and return"
 
 
@@ -78,6 +83,15 @@ def check_carry(init_carry: InitCarry, obs: jax.Array, carry: PyTree) -> None:
         )
 
 
+def check_priority(priority: jax.Array, shape: tuple[int, ...]) -> None:
+    """Raises ConfigError unless these are priorities of this shape, one for each transition."""
+    if jnp.shape(priority) != shape:
+        raise ConfigError(
+            f"an update returned priorities of shape {[*jnp.shape(priority)]}, but this memory"
+            f" needs one for each transition of its sample, of shape {[*shape]}"
+        )
+
+
 class CheckedNetwork(NamedTuple):
     """A network whose outputs are checked when it is traced."""
 
@@ -85,26 +99,33 @@ class CheckedNetwork(NamedTuple):
     apply: Callable[..., Any]
 
 
-def checked(part: str, network: Network, *shapes: tuple[int | str, ...]) -> Network:
+def checked(
+    part: str, network: Network, *shapes: tuple[int | str, ...], arrays: int = 1
+) -> Network:
     """The network that a part returned; its outputs must have one of some shapes.
 
     Wrong ones may broadcast, so that nothing else would fail.
 
     Args:
         part: its name, for the message of the `ConfigError`.
-        shapes: of the first array in the outputs; "B" is the batch, and another name any length.
+        shapes: of each output; "B" is the batch, and another name any length.
+        arrays: the number of outputs; those after them are not checked.
     """
 
     def apply(variables: Any, /, *inputs: Any, **options: Any) -> Any:
         outputs = network.apply(variables, *inputs, **options)
         batch = inputs[0].shape[0]
-        found = jax.tree.leaves(outputs)[0].shape
         expected = [tuple(batch if n == "B" else n for n in shape) for shape in shapes]
-        if not any(_fits(found, shape) for shape in expected):
+        found = [jnp.shape(x) for x in jax.tree.leaves(outputs)[:arrays]]
+        fit = [any(_fits(x, shape) for shape in expected) for x in found]
+        if len(found) < arrays or not all(fit):
+            several = f"{arrays} arrays of shape " if arrays > 1 else ""
             texts = (f"[{', '.join(map(str, shape))}]" for shape in expected)
             raise ConfigError(
-                f"the network of the part {part} returned an array of shape {list(found)} for"
-                f" {batch} observations, but must return {' or '.join(texts)}"
+                f"the network of the part {part} returned"
+                f" {'an array' if len(found) == 1 else 'arrays'} of shape"
+                f" {' and '.join(str([*x]) for x in found)} for {batch} observations, but must"
+                f" return {several}{' or '.join(texts)}"
             )
         return outputs
 
@@ -116,9 +137,23 @@ def _fits(found: tuple[int, ...], shape: tuple[int | str, ...]) -> bool:
     return len(found) == len(shape) and all(isinstance(n, str) or n == m for m, n in pairs)
 
 
+def joined(*parts: Metrics) -> Metrics:
+    """The metrics of several losses; raises ConfigError if two of them have the same name."""
+    found: Metrics = {}
+    for metrics in parts:
+        if same := found.keys() & metrics.keys():
+            raise ConfigError(f"two metrics of an update are called {min(same)}: rename one")
+        found |= metrics
+    return found
+
+
 def check_metrics(metrics: Metrics) -> None:
-    """Raises ConfigError unless all metrics of an update are scalars."""
+    """Raises ConfigError unless all metrics of an update are scalars with names of their own."""
     for name, value in metrics.items():
+        if name in RESERVED:
+            raise ConfigError(
+                f"a metric of an update is called {name}, which a run records itself: rename it"
+            )
         if jnp.shape(value) != ():
             raise ConfigError(
                 f"the metric {name} of an update has shape {jnp.shape(value)}, but must be a"

@@ -16,7 +16,7 @@ import difflib
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,10 @@ from purejaxrl_sac.types import Algorithm, Curriculum, Wrapper
 
 class ConfigError(ValueError):
     """A configuration that cannot run; the message is one line that says what to do."""
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, Real) and not isinstance(x, bool)
 
 
 def _is_whole(x: Any) -> bool:
@@ -62,8 +66,7 @@ class Bounds(NamedTuple):
                 )
             return
         value = _plain(value)
-        number = isinstance(value, Real) and not isinstance(value, bool)
-        if not (_is_whole(value) if self.kind is int else number):
+        if not (_is_whole(value) if self.kind is int else _is_number(value)):
             what = "a whole number" if self.kind is int else "a number"
             raise ConfigError(f"{name} is {shown(value)}, but must be {what}")
         try:
@@ -154,6 +157,19 @@ class Config(struct.PyTreeNode):
     normalization_limit: float = traced(10.0, above=0)
     """Standard deviations that the wrappers of `normalize` clip to."""
 
+    def __init_subclass__(cls, **options: Any) -> None:  # typed, which flax's is not
+        super().__init_subclass__(**options)
+
+    if not TYPE_CHECKING:  # which knows the fields
+
+        def __new__(cls, *_: Any, **fields: Any) -> Any:
+            """Raises ConfigError for a field that does not exist, also in `replace`."""
+            known = cls.__dataclass_fields__
+            for name in fields:
+                if name not in known:
+                    raise unknown(f"field of {cls.__name__}", name, known)
+            return super().__new__(cls)
+
     def __post_init__(self) -> None:
         """Makes static fields hashable: Python's numbers for NumPy's and JAX's, tuples for lists.
 
@@ -241,7 +257,7 @@ def unknown(kind: str, name: object, known: Iterable[str], otherwise: str = "") 
     """The error for a name that does not exist, with the nearest one that does."""
     near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.4)
     hint = f"did you mean {near[0]}?" if near else otherwise or f"choose from {', '.join(known)}"
-    called = name if isinstance(name, str) else shown(name)
+    called = name if isinstance(name, str) and name.strip() else shown(name)
     return ConfigError(f"no {kind} is called {called}: {hint}")
 
 
@@ -277,13 +293,30 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def kind_of(value: object) -> str:
+    """What a value is, for messages: 3, None, a tuple of 2, an array of shape [4], an Agent."""
+    if value is None or isinstance(value, str | Real):
+        return shown(value)
+    if hasattr(value, "shape"):
+        return f"an array of shape {[*value.shape]}"
+    name = type(value).__name__
+    size = f" of {len(value)}" if type(value) is tuple else ""
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}{size}"
+
+
 def bounds_of(kind: type[Any]) -> dict[str, Bounds]:
-    """The bounds of all fields of a configuration class, those it inherits included."""
+    """The bounds of all fields of a configuration class, those it inherits included.
+
+    A traced field without bounds whose default is a number must be a number.
+    """
     found: dict[str, Bounds] = {}
     for cls in reversed(kind.__mro__):
         fields: dict[str, Any] = vars(cls).get("__dataclass_fields__", {})
         declared = {name: field.metadata.get("bounds") for name, field in fields.items()}
         found |= {name: bounds for name, bounds in declared.items() if bounds}
+    for field in dataclasses.fields(kind):
+        if field.metadata.get("pytree_node", True) and _is_number(field.default):
+            found.setdefault(field.name, Bounds(float, infinite=True))
     return found
 
 
@@ -297,10 +330,10 @@ def validate(config: Config) -> None:
     """
     if not isinstance(config, Config) or not dataclasses.is_dataclass(config):
         raise ConfigError(
-            f"config is a {type(config).__name__}, but must be a Config: use default_config('sac')"
+            f"config is {kind_of(config)}, but must be a Config: use default_config('sac')"
         )
     if config.algorithm is None:
-        raise ConfigError(f"a {type(config).__name__} has no algorithm: set algorithm=...")
+        raise ConfigError(f"{kind_of(config)} has no algorithm: set algorithm=...")
     if not callable(config.algorithm):
         raise ConfigError(f"algorithm is {shown(config.algorithm)}, but must be a function")
     if not (isinstance(config.wrappers, tuple) and all(map(callable, config.wrappers))):

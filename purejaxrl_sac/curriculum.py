@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from purejaxrl_sac import envs
 from purejaxrl_sac.checks import ERRORS, name_of_function
-from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.config import Config, ConfigError, kind_of
 from purejaxrl_sac.types import Env, PyTree
 
 PROGRESS = jax.ShapeDtypeStruct((), jnp.float32)
@@ -115,7 +115,7 @@ def _returned(config: Config, env: Env, name: str) -> dict[str, Any]:
     (params,) = found
     if not isinstance(params, type(env.params)):
         raise ConfigError(
-            f"{name} returned a {type(params).__name__}, but must return a"
+            f"{name} returned {kind_of(params)}, but must return a"
             f" {type(env.params).__name__}, such as params.replace(...)"
         )
     structures: list[Any] = [jax.tree.structure(x) for x in (params, env.params)]

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_sac import envs
-from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.config import Config, ConfigError, kind_of
 from purejaxrl_sac.evaluate import PolicyFactory, exploring_policy, rollout_episodes
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import Env, TrainState, Transition, store_unchanged
@@ -121,7 +121,7 @@ def record_dataset(
 def _check(env: Env, dataset: Transition) -> None:
     """Raises ConfigError if a dataset is not of an environment."""
     if not isinstance(dataset, Transition):
-        raise ConfigError(f"dataset is a {type(dataset).__name__}, but must be a Transition")
+        raise ConfigError(f"dataset is {kind_of(dataset)}, but must be a Transition")
     rows = len(dataset.reward) if np.ndim(dataset.reward) == 1 else 0
     if rows == 0:
         raise ConfigError("the dataset has no rows: its fields need one leading axis [R]")

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from purejaxrl_sac.checks import name_of_function
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.checks import joined, name_of_function
+from purejaxrl_sac.config import ConfigError, kind_of
 from purejaxrl_sac.kernels.packing import layout
 from purejaxrl_sac.types import Metrics, Penalty, PyTree, Scalar
 
@@ -48,20 +48,16 @@ def gradient_step(
 
 
 def checked_loss(loss: Callable[..., Any]) -> Callable[..., tuple[jax.Array, Any]]:
-    """The loss, which must return a scalar and what else an update needs (else `ConfigError`)."""
+    """`loss` with a check that it returns (scalar, aux), else a `ConfigError`."""
 
     def checked(*args: Any) -> tuple[jax.Array, Any]:
-        returned = loss(*args)
-        pair = isinstance(returned, (tuple, list)) and len(returned) == 2
+        returned: Any = loss(*args)
+        pair = isinstance(returned, tuple) and len(returned) == 2
         if not pair or jnp.shape(returned[0]) != ():
-            found = (
-                f"a loss of shape {jnp.shape(returned[0])}"
-                if pair
-                else f"a {type(returned).__name__}"
-            )
+            found = f"a loss of shape {[*jnp.shape(returned[0])]}" if pair else kind_of(returned)
             raise ConfigError(
                 f"the loss {name_of_function(loss)} returned {found}, but must return a scalar, the"
-                " mean over the batch, and a pair (what else the update needs, metrics)"
+                " mean over the batch, and what else the update needs: (loss, aux)"
             )
         value, aux = returned
         return value, aux
@@ -82,15 +78,8 @@ def penalized(
 
     def sum_of_both(params: PyTree, inputs: Any) -> tuple[jax.Array, tuple[Aux, Metrics]]:
         value, (aux, metrics) = loss(params, inputs)
-        returned: Any = penalty(params, inputs)
-        if not (
-            isinstance(returned, tuple) and len(returned) == 2 and jnp.shape(returned[0]) == ()
-        ):
-            raise ConfigError(
-                "a penalty must return (penalty, metrics), a scalar and a dictionary of scalars"
-            )
-        added, more = returned
-        return value + added, (aux, {**metrics, **more})
+        added, more = penalty(params, inputs)
+        return value + added, (aux, joined(metrics, more))
 
     return sum_of_both
 
@@ -130,7 +119,8 @@ def delayed_update(
 
     A cond on a value that is never batched, so that skipped updates cost nothing. Its outputs are
     packed into one array; parameters and optimiser states do not pass through it. Metrics are
-    scaled by `period`: their mean over a multiple of `period` updates is that over computed ones.
+    multiplied by `period` and 0 in skipped updates, so that their mean over a multiple of `period`
+    updates is the mean over the computed ones.
     """
     if due is True:
         return compute()

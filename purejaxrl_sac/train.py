@@ -23,7 +23,7 @@ from purejaxrl_sac.checks import (
     name_of_function,
 )
 from purejaxrl_sac.clock import batched, unbatched
-from purejaxrl_sac.config import Config, ConfigError, validate, whole_number
+from purejaxrl_sac.config import Config, ConfigError, kind_of, validate, whole_number
 from purejaxrl_sac.kernels.draws import one_draw
 from purejaxrl_sac.kernels.packing import packed_scan
 from purejaxrl_sac.memory.fixed import fixed_memory
@@ -56,7 +56,7 @@ def build(config: Config) -> tuple[Env, Agent, Memory]:
         built: Any = config.algorithm(config, env)
     if not (isinstance(built, tuple) and len(built) == 2):
         raise ConfigError(
-            f"the algorithm returned a {type(built).__name__}, but must return (Agent, Memory)"
+            f"the algorithm returned {kind_of(built)}, but must return (Agent, Memory)"
         )
     agent, memory = built
     if config.dataset is not None:
@@ -67,9 +67,7 @@ def build(config: Config) -> tuple[Env, Agent, Memory]:
         with errors_of_parts(config, "while it is built", TAKES, what):
             agent = wrap(config, env, agent)
         if not isinstance(agent, Agent):
-            raise ConfigError(
-                f"a wrapper returned a {type(agent).__name__}, but must return an Agent"
-            )
+            raise ConfigError(f"a wrapper returned {kind_of(agent)}, but must return an Agent")
     curriculum.check(config, env)
     return env, agent, memory
 

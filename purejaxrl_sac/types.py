@@ -106,7 +106,11 @@ class Update(Protocol):
     def __call__(
         self, key: jax.Array, state: Any, sample: Sample, count: jax.Array, /
     ) -> tuple[PyTree, jax.Array, Metrics]:
-        """(key, state, Sample, updates made before) -> state, priority [B], scalar metrics."""
+        """(key, state, Sample, updates made before) -> state, priority, scalar metrics.
+
+        The priority has the leading axes of the sample, [B] or [T, N]; memories without priorities
+        ignore it.
+        """
 
 
 class ProcessRollout(Protocol):
@@ -351,7 +355,7 @@ class MakeMemory(Protocol):
 
 
 LossOutput = tuple[jax.Array, tuple[jax.Array, Metrics]]
-"""loss, (array [B] such as priorities or log-probabilities, scalar metrics)."""
+"""Loss (a float32 scalar), (array [B] such as priorities or log-probabilities, scalar metrics)."""
 
 
 class Loss(Protocol):
@@ -391,7 +395,8 @@ class MakeActor(Protocol):
 class MakeCritics(Protocol):
     def __call__(self, config: Any, space: Any, /) -> Network:
         """(config, observation space) -> network: (features [B, ...], action [B, D]) -> [E, B] or
-        [E, B, K]; every parameter has a leading axis [E].
+        [E, B, K]. Every parameter has a leading axis [E], by which gradients are clipped
+        separately for each critic.
         """
 
 

@@ -1,18 +1,23 @@
 """Errors in what users pass, and in parts of their own, are one line that says what to do."""
 
+import inspect
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from gymnax.environments import spaces
 from gymnax.environments.classic_control.cartpole import CartPole
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import ConfigError, mdp, networks
+from purejaxrl_sac import ConfigError, checks, contracts, heads, mdp, networks, optimize
+from purejaxrl_sac.agents import sac
 from purejaxrl_sac.envs.tabular import Tabular
+from purejaxrl_sac.experiment.runs import metric_rows, plans
 from purejaxrl_sac.networks import continuous
+from purejaxrl_sac.train import TOTALS
 from tests.conftest import small
 from tests.probes import Probe
 
@@ -70,7 +75,9 @@ def test_a_q_network_returns_a_value_for_each_action(name):
 
 def test_an_actor_returns_a_mean_for_each_dimension():
     config = with_part("sac", actor=lambda *_: TwoOutputs())
-    with pytest.raises(ConfigError, match=r"part actor returned .* must return \[\d+, 1\]"):
+    with pytest.raises(
+        ConfigError, match=r"part actor returned .* return 2 arrays of shape \[\d+, 1\]"
+    ):
         jax.eval_shape(prl.init, jax.random.key(0), config)
 
 
@@ -92,14 +99,157 @@ def of_each_row(params, inputs):
 @pytest.mark.parametrize(
     ("part", "loss", "message"),
     [
-        ("critic_loss", without_aux, r"without_aux returned a \w+, but must return a scalar"),
-        ("critic_loss", of_each_row, r"of_each_row returned a loss of shape \(3,\)"),
-        ("actor_loss", of_each_row, r"of_each_row returned a loss of shape \(3,\)"),
+        ("critic_loss", without_aux, r"an array of shape \[\], but must return \(loss, \(array"),
+        ("critic_loss", of_each_row, r"a loss of shape \[3\], but must return a scalar"),
+        ("actor_loss", of_each_row, r"a loss of shape \[3\], but must return a scalar"),
     ],
 )
 def test_a_loss_is_a_scalar_and_more(part, loss, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=f"the part {part} of sac returned {message}"):
         jax.eval_shape(prl.make_train(with_part("sac", **{part: loss})), jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("loss", "found"),
+    [(without_aux, r"an array of shape \[\]"), (of_each_row, r"a loss of shape \[3\]")],
+)
+def test_losses_of_gradient_steps_are_checked(loss, found):
+    optimizer = optax.sgd(1.0)
+    learned = optimize.start(optimizer, jnp.zeros(3))
+    with pytest.raises(ConfigError, match=f"the loss {loss.__name__} returned {found}, but must"):
+        optimize.gradient_step(optimizer, learned, loss, None)
+
+
+def loss_with(array=None, metrics=None, of=jnp.float32):
+    def loss(params, inputs):
+        rows = inputs.batch.reward if array is None else array
+        return of(0), (rows, {} if metrics is None else metrics)
+
+    return loss
+
+
+def critique_with(**functions):
+    return lambda config: sac.minimum(config)._replace(**functions)
+
+
+def head_with(**functions):
+    return lambda config: heads.scalar(config)._replace(**functions)
+
+
+ROW_LOSS = jnp.zeros((8, 1)), jnp.zeros(8), {}  # small configurations have batches of 8
+MADE = (
+    ("critic_optimizer", 1e-3, "is 0.001, but must be a function, see MakeOptimizer in"),
+    ("critic_optimizer", lambda config: 1e-3, "returned 0.001, but must return an optax transform"),
+    ("actor_optimizer", lambda config: None, "returned None, but must return an optax transform"),
+    ("temperature_optimizer", lambda config: optax.adam, "returned a function, but must return"),
+    ("critics", lambda *_: None, "returned None, but must return a network .* with init and apply"),
+    ("actor", lambda *_: 3, "returned 3, but must return a network"),
+    ("critique", lambda config: 3, "returned 3, but must return a Critique"),
+    ("storage", lambda *_: (), "returned a tuple of 0, but must return a Storage"),
+    ("memory", lambda *_: [], "returned a list, but must return a Memory"),
+    ("noise", lambda *_: 1.0, "returned 1.0, but must return a Noise"),
+    ("critic_loss", None, "is None, but must be a function, see Loss in purejaxrl_sac.types"),
+)
+TRACED = (
+    (
+        "sac",
+        "critic_loss",
+        loss_with(of=jnp.int32),
+        "a loss of type int32, but must return float32",
+    ),
+    ("sac", "critic_loss", loss_with(jnp.zeros((8, 1))), r"of shape \[8, 1\], but .* shape \[8\]"),
+    ("sac", "actor_loss", loss_with(metrics=3.0), "3.0 as metrics, but must return a dictionary"),
+    (
+        "sac",
+        "critique",
+        critique_with(loss=lambda q, y: q),
+        r"the loss of each row of shape \[2, 8\]",
+    ),
+    ("sac", "critique", critique_with(value=lambda q: q), r"value of shape \[2, 8\]"),
+    ("sac", "critique", critique_with(next_return=lambda key, q: q.min(0)), r"of shape \[8\], but"),
+    (
+        "dqn",
+        "bootstrap",
+        lambda config, q: q.pi,
+        r"of shape \[8, 2\], but .*policy \[B, A\]",
+    ),
+    ("dqn", "bootstrap", lambda config, q: (q.pi[:, 0], 0.0), r"a policy of shape \[8\]"),
+    ("dqn", "bootstrap", lambda config, q: (q.pi, jnp.ones((8, 1))), r"a bonus of shape \[8, 1\]"),
+    ("dqn", "explore", lambda config, q, step: q.argmax(-1), r"a policy of shape \[3\], but"),
+    ("dqn", "explore", lambda config, q, step: jnp.ones_like(q, int), "a policy of type int32"),
+    ("dqn", "reward", lambda config, batch, q: q, r"rewards of shape \[8, 2\], but"),
+    ("dqn", "target", lambda *_: jnp.zeros((8, 3)), r"targets of shape \[8, 3\], but"),
+    ("dqn", "head", head_with(loss=lambda *_: ROW_LOSS), r"the loss of each row of shape \[8, 1\]"),
+    ("dqn", "head", head_with(loss=lambda *_: 0), r"0, but must return \(loss \[B\], priority"),
+    ("dqn", "head", head_with(expectation=lambda q: q), r"expectation of shape \[1, 2, 1\], but"),
+    ("dqn", "loss", loss_with("priority"), "'priority' as an array besides the loss, but must"),
+)
+
+
+@pytest.mark.parametrize(("part", "value", "message"), MADE)
+def test_what_a_part_is_and_makes(part, value, message):
+    with pytest.raises(ConfigError, match=f"the part {part} of sac {message}") as error:
+        prl.make_train(with_part("sac", **{part: value}))
+    assert "\n" not in str(error.value)
+
+
+def test_a_part_that_does_not_exist():
+    for name, near in (("critc_loss", "did you mean critic_loss"), ("x", "choose from actor, cri")):
+        with pytest.raises(ConfigError, match=f"no part of sac is called {name}: {near}"):
+            prl.make_train(with_part("sac", **{name: wrong}))
+
+
+@pytest.mark.parametrize(("algorithm", "part", "value", "message"), TRACED)
+def test_what_a_part_returns(algorithm, part, value, message):
+    config = with_part(algorithm, **{part: value})
+    pattern = f"the part {part} of {algorithm} returned .*{message}"
+    with pytest.raises(ConfigError, match=pattern) as error:
+        jax.eval_shape(prl.make_train(config), jax.random.key(0))
+    assert "\n" not in str(error.value)
+
+
+def test_every_contract_of_a_part_is_known():
+    unchecked = {"Record", "MakeNorm", "Objective", "ValueLoss", "Schedule"}
+    for name in ("sac", "recurrent_sac", "dqn", "recurrent_dqn", "pqn", "td3", "crossq", "sac_v1"):
+        parameters = inspect.signature(getattr(prl, name)).parameters.values()
+        kinds = {str(p.annotation) for p in parameters if p.kind is p.KEYWORD_ONLY}
+        contracts_ = {kind.removesuffix(" | None") for kind in kinds}
+        assert contracts_ - unchecked <= contracts.CHECKS.keys(), name
+
+
+def test_priorities_are_one_for_each_transition():
+    for priority in (jnp.float32(1), jnp.ones(3)):
+
+        def fork(config, env, priority=priority):
+            agent, memory = prl.per_dqn(config, env)
+
+            def update(*args):
+                state, _, metrics = agent.update(*args)
+                return state, priority, metrics
+
+            return agent._replace(update=update), memory
+
+        config = small("per_dqn").replace(algorithm=fork)
+        with pytest.raises(ConfigError, match=r"priorities of shape \[3?\], but .* shape \[8\]"):
+            jax.eval_shape(prl.make_train(config), jax.random.key(0))
+
+
+@pytest.mark.parametrize("name", ["returns", "episode_return", "steps", "greedy_return"])
+def test_metrics_do_not_take_the_names_of_what_is_recorded(name):
+    config = with_part("sac", critic_loss=loss_with(metrics={name: jnp.float32(5)}))
+    with pytest.raises(ConfigError, match=f"called {name}, which a run records itself: rename it"):
+        jax.eval_shape(prl.make_train(config), jax.random.key(0))
+
+
+def test_all_names_that_are_recorded_are_reserved():
+    columns = {*metric_rows.SCALARS, *metric_rows.PER_LANE, *plans.EVALUATED_POLICIES}
+    assert {*TOTALS, *plans.Progress._fields, *columns} <= {*checks.RESERVED}
+
+
+def test_metrics_of_two_losses_have_different_names():
+    config = with_part("sac", actor_loss=loss_with(metrics={"q": jnp.float32(5)}))
+    with pytest.raises(ConfigError, match="two metrics of an update are called q: rename one"):
+        jax.eval_shape(prl.make_train(config), jax.random.key(0))
 
 
 @pytest.mark.parametrize(
@@ -229,7 +379,6 @@ class BrokenStep(Tabular):
         ({"network": fails}, r"the part network of dqn fails while it is built: KeyError: .*types"),
         ({"network": takes_nothing}, "the part network of dqn fails .* takes 0 positional"),
         ({"head": takes_nothing}, "the part head of dqn fails .* TypeError"),
-        ({"no_such_part": fails}, "DQNConfig fails while it is built: TypeError: .*no_such_part"),
         ({"wrappers": (fails,)}, "the wrapper fails fails while it is built: KeyError"),
         ({"wrappers": (takes_nothing,)}, "the wrapper takes_nothing fails while it is built"),
         ({"wrappers": (partial(fails, 1),)}, "the wrapper fails fails while it is built"),
@@ -285,8 +434,8 @@ def measures_rows(params, inputs):
 @pytest.mark.parametrize(
     ("penalty", "complaint"),
     (
-        (returns_no_metrics, r"a penalty must return \(penalty, metrics\), a scalar and"),
-        (returns_rows, r"a penalty must return \(penalty, metrics\), a scalar and"),
+        (returns_no_metrics, r"the part penalty .* but must return \(penalty, metrics\)"),
+        (returns_rows, r"the part penalty of dqn returned a penalty of shape \[8\], but must"),
         (measures_rows, r"the metric rows of an update has shape \(8,\), but must be a scalar"),
     ),
 )

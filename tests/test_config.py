@@ -3,6 +3,7 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 import purejaxrl_sac as prl
@@ -11,6 +12,7 @@ from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.agents.distributional import QRDQNConfig, c51, qr_dqn
 from purejaxrl_sac.agents.dqn import dqn
 from purejaxrl_sac.agents.off_policy import NStep
+from purejaxrl_sac.config import kind_of
 from purejaxrl_sac.experiment.runs import record
 from purejaxrl_sac.presets import PRESETS
 from tests.conftest import small
@@ -84,7 +86,7 @@ def test_a_part_names_the_fields_it_needs():
 def test_an_algorithm_returns_an_agent_and_a_memory():
     for returned in (None, "agent", (1, 2, 3)):
         config = small("dqn").replace(algorithm=lambda config, env, it=returned: it)
-        refused(config, f"returned a {type(returned).__name__}, but must return")
+        refused(config, f"returned {kind_of(returned)}, but must return")
 
 
 def test_a_combined_configuration_needs_an_algorithm():
@@ -166,3 +168,30 @@ def test_an_implicit_head_needs_its_network():
     config = small("iqn").replace(algorithm=algorithm)
     with pytest.raises(ConfigError, match="needs a network that returns Quantiles"):
         jax.eval_shape(prl.make_train(config), jax.random.key(0))
+
+
+def test_a_field_that_does_not_exist():
+    for make in (prl.SACConfig, prl.preset("sac").replace):
+        with pytest.raises(ConfigError, match="no field of SACConfig is called taau: did you mean"):
+            make(taau=1)
+    with pytest.raises(ConfigError, match="no field of DQNConfig is called"):
+        prl.DQNConfig(**{"": 1})
+
+
+def test_a_number_without_bounds_must_be_a_number():
+    class Own(prl.SACConfig):
+        beta: float = 0.5
+        delta: float = prl.traced(1.0)
+        note: str | None = None
+
+    prl.validate(Own(beta=float("inf"), delta=-3, note="anything"))
+    for name in ("beta", "delta"):
+        for value in ("x", None, [1], True, float("nan")):
+            with pytest.raises(ConfigError, match=f"{name} is .*, but must be a number"):
+                prl.validate(Own(**{name: value}))
+
+
+def test_values_in_messages():
+    values = (None, 3, "x", (1, 2), [1], jnp.zeros((2, 3)), prl.types.Index(0, 0), ValueError())
+    texts = ("None", "3", "'x'", "a tuple of 2", "a list", "an array of shape [2, 3]", "an Index")
+    assert tuple(map(kind_of, values)) == (*texts, "a ValueError")

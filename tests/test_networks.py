@@ -1,5 +1,6 @@
 """Layers compared with flax and their definitions, and how networks are built from them."""
 
+import re
 from functools import partial
 from types import SimpleNamespace
 
@@ -149,6 +150,24 @@ def test_one_draw_gives_independent_noise_to_every_layer():
     plain = networks.q_network(CONFIG, VECTOR, 2, 4)
     plain = jax.jit(plain.init)(jax.random.key(0), jnp.zeros((1, 6)))
     assert draw_noise(jax.random.key(1), plain) == {"noise": {}}
+
+
+def test_noise_is_a_transformed_standard_normal_computed_once():
+    layer, x = NoisyDense(64), random((32, 128))
+    params = jax.jit(layer.init)(jax.random.key(1), x)
+
+    def apply(key, x):
+        return layer.apply({**params, **draw_noise(key, params)}, x)
+
+    key = jax.random.key(2)
+    e = jax.jit(lambda key: jax.random.normal(key, (128 + 64,), jnp.float32))(key)
+    drawn = jax.jit(draw_noise)(key, params)["noise"]["f"]
+    np.testing.assert_array_equal(drawn, jnp.sign(e) * jnp.sqrt(jnp.abs(e)))
+    compiled = jax.jit(apply).lower(key, x).compile().as_text()
+    functions = [part for part in compiled.split("\n\n") if "erf_inv" in part]
+    roots = [re.search(r"ROOT \S+ = f32\[([\d,]*)\]", part) for part in functions]
+    shapes = {root.group(1) for root in roots if root}
+    assert shapes == {"192"}, shapes  # not once for each row
 
 
 def test_noise_is_shared_in_a_batch_but_not_across_vmap():

@@ -28,6 +28,7 @@ import optax
 from purejaxrl_sac import distributions, exploration, optimize
 from purejaxrl_sac.agents.common import Layers, Learning, check_independent_noise
 from purejaxrl_sac.config import Config, ConfigError, static, traced
+from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.distributions import ActionDistribution
 from purejaxrl_sac.memory import latest, latest_complete
 from purejaxrl_sac.networks import default_actor_critic, features
@@ -173,6 +174,7 @@ def complete_episodes(config: Config) -> Memory:
     return latest_complete()
 
 
+@checks_parts
 def actor_critic(
     config: ActorCriticConfig,
     env: Env,

@@ -173,13 +173,24 @@ def dimension_of_actions(algorithm: str, env: Env, alternative: str = "discrete_
 
 
 def actor_and_critics(
-    config: Any, env: Env, action_dim: int, actor: MakeActor, critics: MakeCritics
+    config: Any,
+    env: Env,
+    action_dim: int,
+    actor: MakeActor,
+    critics: MakeCritics,
+    *,
+    actor_outputs: int = 2,
 ) -> tuple[Network, Network]:
-    """The networks of the two parts, whose outputs are checked: actions of D, E critics."""
+    """The networks of the two parts, whose outputs are checked.
+
+    Args:
+        action_dim: D.
+        actor_outputs: arrays [B, D] that the actor's network returns: mean and log std, or actions.
+    """
     space = env.observation_space
     policy, q = actor(config, space, action_dim), critics(config, space)
     return (
-        checked("actor", policy, ("B", action_dim)),
+        checked("actor", policy, ("B", action_dim), arrays=actor_outputs),
         checked("critics", q, ("E", "B"), ("E", "B", "K")),
     )
 

@@ -27,6 +27,7 @@ from purejaxrl_sac.agents.off_policy import (
     uniform_replay,
 )
 from purejaxrl_sac.config import static, traced
+from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.losses import soft, td
 from purejaxrl_sac.networks.continuous import Critics, Sampler, critic_torso
 from purejaxrl_sac.networks.torsos import features, torso
@@ -128,6 +129,7 @@ def one_critic(config: Layers, space: Any) -> Critics:
     return Critics(critic_torso(space, config.hidden_sizes, config.activation), 1)
 
 
+@checks_parts
 def continuous_soft_q(
     config: ContinuousSoftQConfig,
     env: Env,

@@ -39,7 +39,9 @@ from purejaxrl_sac.agents.sac import (
     minimum,
     temperature_gradient,
 )
+from purejaxrl_sac.checks import joined
 from purejaxrl_sac.config import ConfigError, static
+from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.distributions import squashed_gaussian
 from purejaxrl_sac.losses import soft, td
 from purejaxrl_sac.networks.continuous import Critics, GaussianActor
@@ -220,6 +222,7 @@ def actor_loss(
     return loss, (stats, log_prob, {"actor_loss": loss, "entropy": -log_prob.mean()})
 
 
+@checks_parts
 def crossq(
     config: CrossQConfig,
     env: Env,
@@ -306,7 +309,7 @@ def crossq(
             actor_stats=where(due, stats, state.actor_stats),
             log_alpha=apply_gradients(optimize_temperature, state.log_alpha, alpha_grad, due=due),
         )
-        metrics |= {"alpha": jnp.exp(state.log_alpha.params), **actor_metrics}
+        metrics = joined(metrics, {"alpha": jnp.exp(state.log_alpha.params)}, actor_metrics)
         return after, priority, metrics
 
     agent = memoryless(init, act, policy, update, q_values)

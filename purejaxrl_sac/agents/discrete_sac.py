@@ -32,7 +32,9 @@ from purejaxrl_sac.agents.sac import (
     default_temperature_optimizer,
     temperature_gradient,
 )
+from purejaxrl_sac.checks import joined
 from purejaxrl_sac.config import static, traced
+from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.losses import soft, td
 from purejaxrl_sac.networks.q_networks import q_network
 from purejaxrl_sac.networks.torsos import features
@@ -134,6 +136,7 @@ def target_entropy(
     return ratio * jnp.log(num_actions)
 
 
+@checks_parts
 def discrete_sac(
     config: DiscreteSACConfig,
     env: Env,
@@ -209,7 +212,7 @@ def discrete_sac(
         target_params = update_target(
             critic.params, state.target_params, config.tau, config.target_period, count
         )
-        metrics |= {"alpha": jnp.exp(state.log_alpha.params), **actor_metrics}
+        metrics = joined(metrics, {"alpha": jnp.exp(state.log_alpha.params)}, actor_metrics)
         return DiscreteSACState(actor, critic, target_params, log_alpha), priority, metrics
 
     agent = memoryless(init, act, policy, update, q_values)

@@ -47,7 +47,9 @@ from purejaxrl_sac.agents.off_policy import (
     soft_n_step_storage,
     uniform_replay,
 )
+from purejaxrl_sac.checks import joined
 from purejaxrl_sac.config import Config, static, traced
+from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.networks import Dueling, NoisyDense, draw_noise, features, q_network
 from purejaxrl_sac.optimize import Learned, decaying_adam, gradient_step, penalized, update_target
 from purejaxrl_sac.types import (
@@ -126,7 +128,7 @@ def q_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     row_loss, priority, metrics = head.loss(predicted, batch.action, following, backup)
     q = losses.select_action(head.expectation(predicted), batch.action).mean()
     loss = (weight * row_loss).mean()
-    return loss, (priority, {"loss": loss, "q": q, **metrics})
+    return loss, (priority, joined({"loss": loss, "q": q}, metrics))
 
 
 def backup_of(config: QConfig, target: Target, batch: Transition, reward: jax.Array) -> Backup:
@@ -229,6 +231,7 @@ def greedy(config: Config, q: jax.Array, step: jax.Array) -> jax.Array:
     return exploration.greedy(q)
 
 
+@checks_parts
 def dqn(
     config: QConfig,
     env: Env,

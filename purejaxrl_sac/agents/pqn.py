@@ -27,6 +27,7 @@ from purejaxrl_sac.agents.common import (
     value_network,
 )
 from purejaxrl_sac.config import static, traced
+from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.memory import minibatches
 from purejaxrl_sac.networks import LayerNorm, features, q_network
 from purejaxrl_sac.optimize import Learned, decaying_adam, gradient_step, start
@@ -68,6 +69,7 @@ def q_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
 normalized_network = partial(q_network, norm=LayerNorm)
 
 
+@checks_parts
 def pqn(
     config: PQNConfig,
     env: Env,

@@ -47,6 +47,7 @@ from purejaxrl_sac.agents.sequences import (
     within_episodes,
 )
 from purejaxrl_sac.config import ConfigError, static
+from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.distributions import ActionDistribution
 from purejaxrl_sac.memory import sequences
 from purejaxrl_sac.networks import (
@@ -92,6 +93,7 @@ def with_targets(
     return target, rollout.extras._replace(next_carry=())
 
 
+@checks_parts
 def recurrent_a2c(
     config: RecurrentA2CConfig,
     env: Env,
@@ -188,6 +190,7 @@ recurrent_ppo = partial(
 normalized_network = partial(recurrent_q_network, norm=LayerNorm)
 
 
+@checks_parts
 def recurrent_pqn(
     config: RecurrentPQNConfig,
     env: Env,

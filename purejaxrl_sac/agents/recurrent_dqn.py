@@ -28,6 +28,7 @@ from purejaxrl_sac.agents.recurrent_off_policy import (
 )
 from purejaxrl_sac.agents.sequences import Remembered, flattened, newest, within_episodes
 from purejaxrl_sac.config import ConfigError, static
+from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.networks import Dueling, features, recurrent_q_network
 from purejaxrl_sac.optimize import decaying_adam, penalized
 from purejaxrl_sac.returns import n_step_rows
@@ -56,6 +57,7 @@ from purejaxrl_sac.types import (
 )
 
 
+@checks_parts
 def recurrent_dqn(
     config: RecurrentDQNFields,
     env: Env,

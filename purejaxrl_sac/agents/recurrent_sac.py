@@ -24,6 +24,7 @@ from purejaxrl_sac.agents.recurrent_off_policy import (
 from purejaxrl_sac.agents.sac import SACFields, SACState
 from purejaxrl_sac.agents.sequences import Remembered, flattened, newest, within_episodes
 from purejaxrl_sac.config import static
+from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.distributions import squashed_gaussian
 from purejaxrl_sac.networks import features, recurrent_actor, recurrent_critics
 from purejaxrl_sac.noise import white
@@ -64,6 +65,7 @@ class History(NamedTuple):
     obs: jax.Array  # [T x B, ...]: features
 
 
+@checks_parts
 def recurrent_sac(
     config: RecurrentSACConfig,
     env: Env,

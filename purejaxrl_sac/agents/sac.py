@@ -8,9 +8,10 @@ Critics Q_i (an ensemble, two by default), a squashed Gaussian actor pi and a te
     J_alpha = E [ -alpha (log pi(a|s) + H) ]                          (sections 4.3.1, 4.3.2)
     Q-      = tau Q + (1 - tau) Q-
 
-Each is minimised by its own optimiser, in this order: the actor's loss uses the critics' new
-parameters, the temperature's loss the actions that the actor drew before its step. The parameter
-is log alpha, which keeps alpha positive; `alpha_learning_rate=0` keeps it fixed.
+Each is minimised by its own optimiser, in this order. The actor's loss uses the critics' new
+parameters. The temperature's loss uses log pi(a|s) of the actor's loss, that is, of the parameters
+before the actor's step. The learned parameter is log alpha, so that alpha is positive;
+`alpha_learning_rate=0` keeps it fixed.
 
 Networks, the meaning of the critics' outputs, the losses of critics and actor, optimisers,
 exploration noise, storage and memory are parts: functions whose contracts are in `types`. The
@@ -46,7 +47,9 @@ from purejaxrl_sac.agents.off_policy import (
     replay_storage,
     uniform_replay,
 )
+from purejaxrl_sac.checks import joined
 from purejaxrl_sac.config import Config, static
+from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.distributions import squashed_gaussian
 from purejaxrl_sac.losses import soft, td
 from purejaxrl_sac.networks.continuous import gaussian_actor, twin_critics
@@ -153,7 +156,11 @@ def soft_target(
 
 
 def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
-    """J_Q = E[sum_i (Q_i(s, a) - y)^2 / 2] (post, 4.19), and |y - Q(s, a)| [B] as priority."""
+    """J_Q = E[sum_i (Q_i(s, a) - y)^2 / 2] (post, 4.19), and |y - Q(s, a)| [B] as priority.
+
+    The sum over critics, and the Q of the priority, are those of the `Critique`, whose defaults are
+    squared errors and the minimum: change the error of a row there, and what is averaged here.
+    """
     _, networks, _, batch, weight, target, keys = inputs
     q = networks.critic(params, batch.obs, batch.action, keys.critic_dropout)
     value = networks.critique.value(q)
@@ -262,10 +269,11 @@ def learn(
     (actor_grads, alpha_grad), actor_metrics = delayed_update(delay, due, actor_and_temperature)
     actor = apply_gradients(optimize_actor, state.actor, actor_grads, due=due)
     log_alpha = apply_gradients(optimize_temperature, state.log_alpha, alpha_grad, due=due)
-    metrics |= {"alpha": jnp.exp(state.log_alpha.params), **actor_metrics}
+    metrics = joined(metrics, {"alpha": jnp.exp(state.log_alpha.params)}, actor_metrics)
     return SACState(actor, critic, target_params, log_alpha), priority, metrics
 
 
+@checks_parts
 def sac(
     config: SACFields,
     env: Env,

@@ -19,7 +19,9 @@ import jax.numpy as jnp
 from purejaxrl_sac.agents.common import Layers, LogStd, actor_and_critics, dimension_of_actions
 from purejaxrl_sac.agents.off_policy import Targets, encoded, replay_storage, uniform_replay
 from purejaxrl_sac.agents.sac import ContinuousConfig, default_critic_optimizer
+from purejaxrl_sac.checks import joined
 from purejaxrl_sac.config import static, traced
+from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.distributions import squashed_gaussian
 from purejaxrl_sac.losses import soft, td
 from purejaxrl_sac.networks.continuous import Head, gaussian_actor, twin_critics
@@ -112,6 +114,7 @@ def value_network(config: Layers, space: Any) -> Head:
     return Head(torso(space, config.hidden_sizes, config.activation), 1)
 
 
+@checks_parts
 def sac_v1(
     config: SACv1Config,
     env: Env,
@@ -181,7 +184,7 @@ def sac_v1(
             new_value.params, state.target_params, config.tau, config.target_period, count
         )
         state = SACv1State(new_actor, new_critic, new_value, target_params)
-        return state, priority, metrics | actor_metrics | value_metrics
+        return state, priority, joined(metrics, actor_metrics, value_metrics)
 
     agent = memoryless(init, act, policy, update, q_values)
     return agent, memory(config, storage(config, env))

@@ -27,7 +27,9 @@ from purejaxrl_sac.agents.sac import (
     default_actor_optimizer,
     default_critic_optimizer,
 )
+from purejaxrl_sac.checks import joined
 from purejaxrl_sac.config import Config, static, traced
+from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.losses import soft, td
 from purejaxrl_sac.networks.continuous import deterministic_actor, twin_critics
 from purejaxrl_sac.networks.torsos import features
@@ -128,6 +130,7 @@ def decaying(config: Any, step: jax.Array) -> Scalar:
     return exploration.linear_schedule(start, end, progress)
 
 
+@checks_parts
 def td3(
     config: TD3Config,
     env: Env,
@@ -149,7 +152,7 @@ def td3(
     """
     action_dim = dimension_of_actions("TD3", env)
     encode = features(env.observation_space)
-    actor_net, critic = actor_and_critics(config, env, action_dim, actor, critics)
+    actor_net, critic = actor_and_critics(config, env, action_dim, actor, critics, actor_outputs=1)
     optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)
     delay, critics_loss = config.policy_delay, penalized(critic_loss, penalty)
     draw_noise, init_carry = noise(config, action_dim)
@@ -203,7 +206,7 @@ def td3(
         targets = update_target(
             (new_actor.params, new_critic.params), targets, config.tau, delay, count
         )
-        return TD3State(new_actor, new_critic, *targets), priority, metrics | actor_metrics
+        return TD3State(new_actor, new_critic, *targets), priority, joined(metrics, actor_metrics)
 
     agent = Agent(init, act, policy, update, q_values, init_carry=init_carry)
     return agent, memory(config, storage(config, env))

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxrl_sac.config import ConfigError, unknown
+from purejaxrl_sac.config import ConfigError, kind_of, unknown
 from purejaxrl_sac.kernels.packing import packed_scan
 from purejaxrl_sac.mdp import NAMED, NAMED_POMDPS
 from purejaxrl_sac.types import Env, EnvState, Metrics, PyTree, Transition
@@ -129,7 +129,7 @@ def make(env: Any) -> Any:
         )
     if not hasattr(env, "default_params"):
         raise ConfigError(
-            f"env is a {type(env).__name__}, but must be a name or a gymnax Environment:"
+            f"env is {kind_of(env)}, but must be a name or a gymnax Environment:"
             " gymnax.make gives (env, params), of which env is the first"
         )
     return env
@@ -148,7 +148,7 @@ def bind(env: Any, params: Any = None) -> Env:
         default = env.default_params
         if not isinstance(params, type(default) | None):
             raise ConfigError(
-                f"env_params is a {type(params).__name__}, but must be a {type(default).__name__}:"
+                f"env_params is {kind_of(params)}, but must be a {type(default).__name__}:"
                 f" change values of default_params, as {env.name}'s default_params.replace(...)"
             )
         params = default if params is None else params

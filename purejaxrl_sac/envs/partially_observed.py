@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment, spaces
 
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.config import ConfigError, kind_of
 from purejaxrl_sac.envs import tabular
 from purejaxrl_sac.mdp import MDP, NAMED_POMDPS, POMDP
 from purejaxrl_sac.mdp.pomdp import validate
@@ -44,7 +44,7 @@ class PartiallyObserved(environment.Environment):
         super().__init__()
         if not isinstance(pomdp, POMDP):
             raise ConfigError(
-                f"PartiallyObserved needs a POMDP, not a {type(pomdp).__name__}: see mdp.pomdp.make"
+                f"PartiallyObserved needs a POMDP, not {kind_of(pomdp)}: see mdp.pomdp.make"
             )
         validate(pomdp)
         self.pomdp, self.hidden = pomdp, tabular.Tabular(pomdp.mdp, name, max_steps)

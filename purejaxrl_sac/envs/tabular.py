@@ -12,7 +12,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from purejaxrl_sac import mdp as mdps
-from purejaxrl_sac.config import ConfigError, whole_number
+from purejaxrl_sac.config import ConfigError, kind_of, whole_number
 from purejaxrl_sac.mdp import MDP
 from purejaxrl_sac.mdp.model import Array
 
@@ -48,7 +48,7 @@ class Tabular(environment.Environment):
     def __init__(self, mdp: MDP, name: str = "MDP", max_steps: int = 100) -> None:
         super().__init__()
         if not isinstance(mdp, MDP):
-            raise ConfigError(f"Tabular needs an MDP, not a {type(mdp).__name__}: see mdp.make")
+            raise ConfigError(f"Tabular needs an MDP, not {kind_of(mdp)}: see mdp.make")
         mdps.validate(mdp)
         self.mdp, self._name = mdp, name
         self._params = tables(mdp, whole_number("max_steps", max_steps, at_least=1))

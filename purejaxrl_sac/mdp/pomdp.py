@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import struct
 
-from purejaxrl_sac.config import ConfigError, number, whole_number
+from purejaxrl_sac.config import ConfigError, kind_of, number, whole_number
 from purejaxrl_sac.mdp.model import MDP, Array
 from purejaxrl_sac.mdp.model import validate as validate_mdp
 
@@ -42,7 +42,7 @@ def make(mdp: MDP, O: Array, initial: Array | None = None) -> POMDP:
         ConfigError: the arrays are not a POMDP, or `initial` is missing.
     """
     if not isinstance(mdp, MDP):
-        raise ConfigError(f"a POMDP needs an MDP, not a {type(mdp).__name__}: see mdp.make")
+        raise ConfigError(f"a POMDP needs an MDP, not {kind_of(mdp)}: see mdp.make")
     try:
         O = np.array(O, np.float64)
         start = None if initial is None else np.array(initial, np.float64)

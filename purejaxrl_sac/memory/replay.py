@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from purejaxrl_sac.checks import check_priority
 from purejaxrl_sac.exploration import linear_schedule
 from purejaxrl_sac.memory.sum_tree import Tree, draw_leaves, empty_tree, write_block, write_tree
 from purejaxrl_sac.types import Index, Memory, PyTree, Sample, Scalar, Storage, Transition
@@ -96,6 +97,7 @@ def prioritized(
         return importance(read, leaf, probability, stored, beta, progress)
 
     def update_priorities(state: Prioritized, sample: Sample, priority: jax.Array) -> Prioritized:
+        check_priority(priority, sample.index.shape)
         # lost transitions have weight 0 and meaningless TD errors: they get the lowest priority
         priority = jnp.where(sample.weight > 0, jnp.abs(priority), 0)
         return set_priorities(state, sample.index, priority, omega)

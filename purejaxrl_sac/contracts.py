@@ -1,0 +1,257 @@
+"""Checks of the parts that algorithms are given, by the contracts in `types`.
+
+    @checks_parts
+    def dqn(config, env, *, bootstrap: Bootstrap = maximum, ...): ...
+
+A part that is no function, or returns something else than its contract says, gets one line with
+its name. Shapes are checked while parts are traced: wrong ones may broadcast, so that nothing else
+would fail. Compiled programs do not change.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
+
+import jax
+import jax.numpy as jnp
+
+from purejaxrl_sac.config import ConfigError, kind_of, unknown
+from purejaxrl_sac.types import (
+    Agent,
+    Critique,
+    Env,
+    Memory,
+    NextQ,
+    NextReturn,
+    Noise,
+    QHead,
+    Scalar,
+    Storage,
+    Transition,
+)
+
+Built = TypeVar("Built", bound=Callable[..., tuple[Agent, Memory]])
+Shape = tuple[int, ...]
+
+
+class Part(NamedTuple):
+    """A part of an algorithm, for messages."""
+
+    name: str
+    algorithm: str
+
+    def error(self, what: str) -> ConfigError:
+        """The error of a part that is or returns something else, such as "is 3, but ..."."""
+        return ConfigError(f"the part {self.name} of {self.algorithm} {what}")
+
+    def several(self, returned: Any, *names: str) -> Any:
+        """What it returned, if that is a tuple of this many; `names` are what it must return."""
+        if isinstance(returned, tuple) and len(returned) == len(names):
+            return returned
+        raise self.error(f"returned {kind_of(returned)}, but must return ({', '.join(names)})")
+
+    def array(self, what: str, value: Any, *shapes: Shape) -> None:
+        """Checks that it returned an array, or a number, of one of these shapes."""
+        if not hasattr(value, "shape") and not isinstance(value, int | float):
+            raise self.error(f"returned {kind_of(value)} as {what}, but must return an array")
+        if jnp.shape(value) not in shapes:
+            expected = " or ".join(f"shape {[*shape]}" if shape else "a scalar" for shape in shapes)
+            raise self.error(
+                f"returned {what} of shape {[*jnp.shape(value)]}, but must return {expected}"
+            )
+
+    def floating(self, what: str, value: Any, shape: Shape) -> None:
+        """Checks that it returned floating-point numbers of this shape."""
+        self.array(what, value, shape)
+        if not jnp.issubdtype(dtype := jnp.result_type(value), jnp.floating):
+            raise self.error(f"returned {what} of type {dtype}, but must return float32")
+
+    def metrics(self, value: Any) -> None:
+        """Checks that it returned a dictionary of metrics."""
+        if not (isinstance(value, dict) and all(isinstance(name, str) for name in value)):
+            raise self.error(
+                f"returned {kind_of(value)} as metrics, but must return a dictionary by name"
+            )
+
+
+def checks_parts(algorithm: Built) -> Built:
+    """An algorithm whose keyword arguments are parts, with checks of those that it is given.
+
+    Raises:
+        ConfigError: when called, for a part that does not exist or is no function; when a part is
+            called, for what it returns.
+    """
+    parameters = inspect.signature(algorithm).parameters.values()
+    contracts = {p.name: str(p.annotation) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    name = algorithm.__name__
+
+    @functools.wraps(algorithm)
+    def build(config: Any, env: Env, **parts: Any) -> tuple[Agent, Memory]:
+        for part in parts:
+            if part not in contracts:
+                raise unknown(f"part of {name}", part, contracts)
+        checked = {
+            part: _checked(Part(part, name), contracts[part], function)
+            for part, function in parts.items()
+        }
+        return algorithm(config, env, **checked)
+
+    return cast(Built, build)
+
+
+def _checked(part: Part, contract: str, function: Any) -> Any:
+    optional = contract.endswith(" | None")
+    contract = contract.removesuffix(" | None")
+    if optional and function is None:
+        return None
+    if not callable(function):
+        see = f", see {contract} in purejaxrl_sac.types" if contract in CHECKS else ""
+        raise part.error(f"is {kind_of(function)}, but must be a function{see}")
+    check = CHECKS.get(contract)
+    if check is None:
+        return function
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return check(part, function(*args), *args)
+
+    return call
+
+
+# Each check takes the part, what it returned and what it was given, and returns what is used.
+
+
+def _optimizer(part: Part, made: Any, *_: Any) -> Any:
+    return _with_functions(part, made, "an optax transformation", "init", "update")
+
+
+def _network(part: Part, made: Any, *_: Any) -> Any:
+    return _with_functions(part, made, "a network such as a flax module", "init", "apply")
+
+
+def _with_functions(part: Part, made: Any, what: str, *names: str) -> Any:
+    if not all(callable(getattr(made, name, None)) for name in names):
+        raise part.error(
+            f"returned {kind_of(made)}, but must return {what}, with {' and '.join(names)}"
+        )
+    return made
+
+
+def _made(kind: type[Any]) -> Callable[..., Any]:
+    def check(part: Part, made: Any, *_: Any) -> Any:
+        if not isinstance(made, kind):
+            raise part.error(f"returned {kind_of(made)}, but must return a {kind.__name__}")
+        return made
+
+    return check
+
+
+def _critique(part: Part, made: Any, config: Any) -> Critique:
+    critique = _made(Critique)(part, made)
+
+    def next_return(key: jax.Array, q: jax.Array) -> jax.Array:
+        returned = critique.next_return(key, q)
+        columns = (jnp.shape(returned) or (1,))[-1]  # any K
+        part.array("next_return", returned, (q.shape[1], columns))
+        return cast(jax.Array, returned)
+
+    def loss(q: jax.Array, target: jax.Array) -> jax.Array:
+        returned = critique.loss(q, target)
+        part.array("the loss of each row", returned, q.shape[1:2])
+        return cast(jax.Array, returned)
+
+    def value(q: jax.Array) -> jax.Array:
+        returned = critique.value(q)
+        part.array("value", returned, q.shape[1:2])
+        return cast(jax.Array, returned)
+
+    return Critique(next_return, loss, value)
+
+
+def _head(part: Part, made: Any, config: Any) -> QHead:
+    head = _made(QHead)(part, made)
+
+    def expectation(outputs: Any) -> jax.Array:
+        returned = head.expectation(outputs)
+        if isinstance(outputs, jax.Array):
+            part.array("expectation", returned, outputs.shape[:-1])
+        return cast(jax.Array, returned)
+
+    def loss(outputs: Any, action: jax.Array, following: NextReturn, backup: Any) -> Any:
+        returned = head.loss(outputs, action, following, backup)
+        rows, priority, metrics = part.several(returned, "loss [B]", "priority [B]", "metrics")
+        part.array("the loss of each row", rows, action.shape)
+        part.array("priorities", priority, action.shape)
+        part.metrics(metrics)
+        return returned
+
+    return QHead(head.num_outputs, expectation, loss)
+
+
+def _loss(part: Part, returned: Any, params: Any, inputs: Any) -> Any:
+    loss, rest = part.several(returned, "loss", "(array [B], metrics)")
+    array, metrics = part.several(rest, "array [B]", "metrics")
+    part.floating("a loss", loss, ())
+    part.array("an array besides the loss", array, inputs.batch.reward.shape)
+    part.metrics(metrics)
+    return returned
+
+
+def _penalty(part: Part, returned: Any, params: Any, inputs: Any) -> Any:
+    penalty, metrics = part.several(returned, "penalty", "metrics")
+    part.floating("a penalty", penalty, ())
+    part.metrics(metrics)
+    return returned
+
+
+def _bootstrap(part: Part, returned: Any, config: Any, next_q: NextQ) -> Any:
+    pi, bonus = part.several(returned, "policy [B, A]", "bonus")
+    shape = next_q.online.shape
+    part.floating("a policy", pi, shape)
+    part.array("a bonus", bonus, (), shape[:1], shape)
+    return returned
+
+
+def _explore(part: Part, returned: Any, config: Any, q: jax.Array, step: Any) -> Any:
+    part.floating("a policy", returned, q.shape)
+    return returned
+
+
+def _reward(part: Part, returned: Any, config: Any, batch: Transition, q: jax.Array) -> Any:
+    part.array("rewards", returned, batch.reward.shape)
+    return returned
+
+
+def _target(part: Part, returned: Any, reward: jax.Array, *_: Any) -> Any:
+    part.array("targets", returned, reward.shape)
+    return returned
+
+
+def _noise_scale(part: Part, returned: Scalar, *_: Any) -> Any:
+    part.array("a standard deviation", returned, ())
+    return returned
+
+
+CHECKS: dict[str, Callable[..., Any]] = {
+    "MakeOptimizer": _optimizer,
+    **dict.fromkeys(("MakeQNetwork", "MakeActor", "MakeCritics", "MakeValue"), _network),
+    **dict.fromkeys(("MakeRecurrentQNetwork", "MakeRecurrentActor"), _network),
+    **dict.fromkeys(("MakeRecurrentCritics", "MakeActorCritic"), _network),
+    "MakeRecurrentActorCritic": _network,
+    "MakeStorage": _made(Storage),
+    "MakeMemory": _made(Memory),
+    "MakeNoise": _made(Noise),
+    "MakeCritique": _critique,
+    "MakeHead": _head,
+    "Loss": _loss,
+    "Penalty": _penalty,
+    "Bootstrap": _bootstrap,
+    "Explore": _explore,
+    "Reward": _reward,
+    "Target": _target,
+    "NoiseScale": _noise_scale,
+}
+"""Contract -> check of what a part returned; other contracts need only be functions."""
