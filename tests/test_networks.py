@@ -28,6 +28,7 @@ from purejaxrl_sac.networks import (
     draw_noise,
     midpoints,
 )
+from purejaxrl_sac.networks.q_networks import cos_pi
 from tests.conftest import small
 
 CONFIG = SimpleNamespace(
@@ -150,6 +151,14 @@ def test_one_draw_gives_independent_noise_to_every_layer():
     plain = networks.q_network(CONFIG, VECTOR, 2, 4)
     plain = jax.jit(plain.init)(jax.random.key(0), jnp.zeros((1, 6)))
     assert draw_noise(jax.random.key(1), plain) == {"noise": {}}
+
+
+def test_cos_pi_is_accurate_to_the_rounding_of_float32():
+    x = np.concatenate([np.linspace(-64, 64, 400_001), np.arange(-64, 65) / 2]).astype("float32")
+    computed = np.asarray(jax.jit(cos_pi)(x))
+    np.testing.assert_allclose(computed, np.cos(np.pi * x.astype("float64")), atol=2e-7)
+    assert np.abs(computed).max() <= 1 + 2e-7
+    np.testing.assert_array_equal(cos_pi(jnp.float32([0.5, 1.5, 63.5])), 0)
 
 
 def test_noise_is_a_transformed_standard_normal_computed_once():

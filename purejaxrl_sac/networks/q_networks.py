@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -95,11 +96,24 @@ class ImplicitQuantileNetwork(nn.Module):
             fraction = jax.random.uniform(self.make_rng("tau_target"), shape, jnp.float32)
         else:  # the same in all rows
             fraction = self.distortion(midpoints(self.num_policy_quantiles))[None]
-        cosines = jnp.cos(jnp.pi * jnp.arange(64, dtype=jnp.float32) * fraction[..., None])
+        cosines = cos_pi(jnp.arange(64, dtype=jnp.float32) * fraction[..., None])
         embedding = nn.relu(self.dense(features.shape[-1])(cosines))
         value = self.stream(features[:, None] * embedding).squeeze(-1)  # [B, K, A]
         fraction = jnp.broadcast_to(fraction, (batch, fraction.shape[-1]))
         return Quantiles(value.swapaxes(1, 2), fraction)
+
+
+SERIES = [(-1) ** k * math.pi ** (2 * k + 1) / math.factorial(2 * k + 1) for k in range(6)]
+"""The Taylor coefficients of sin(pi z) / z in z^2: exact to float32's rounding for |z| <= 1/2."""
+
+
+def cos_pi(x: jax.Array) -> jax.Array:
+    """cos(pi x), which `jnp.cos` computes several times as slowly on a CPU, and less accurately.
+
+    Whole periods are removed from x before it is multiplied by pi.
+    """
+    z = 0.5 - jnp.abs(x - 2 * jnp.round(x / 2))  # cos(pi x) = sin(pi z), |z| <= 1/2
+    return z * jnp.polyval(jnp.array(SERIES[::-1], x.dtype), z * z)
 
 
 def midpoints(count: int) -> jax.Array:
