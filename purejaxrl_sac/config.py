@@ -297,8 +297,8 @@ def kind_of(value: object) -> str:
     """What a value is, for messages: 3, None, a tuple of 2, an array of shape [4], an Agent."""
     if value is None or isinstance(value, str | Real):
         return shown(value)
-    if hasattr(value, "shape"):
-        return f"an array of shape {[*value.shape]}"
+    if isinstance(shape := getattr(value, "shape", None), tuple):
+        return f"an array of shape {[*shape]}"
     name = type(value).__name__
     size = f" of {len(value)}" if type(value) is tuple else ""
     return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}{size}"

@@ -115,8 +115,8 @@ def _returned(config: Config, env: Env, name: str) -> dict[str, Any]:
     (params,) = found
     if not isinstance(params, type(env.params)):
         raise ConfigError(
-            f"{name} returned {kind_of(params)}, but must return a"
-            f" {type(env.params).__name__}, such as params.replace(...)"
+            f"{name} returned {kind_of(params)}, but must return {kind_of(env.params)}, such as"
+            " params.replace(...)"
         )
     structures: list[Any] = [jax.tree.structure(x) for x in (params, env.params)]
     if structures[0] != structures[1]:

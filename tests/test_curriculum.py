@@ -202,7 +202,7 @@ def broken(params, progress):
     [
         (3, "curriculum is 3, but must be a function"),
         (lambda params, progress: {"reward": 1.0}, "returned a dict, but must return a Params"),
-        (lambda params, progress: None, "returned a NoneType, but must return a Params"),
+        (lambda params, progress: None, "returned None, but must return a Params"),
         (lambda params: params, "the curriculum <lambda> fails: TypeError"),
         (broken, "the curriculum broken fails: AttributeError"),
         (branching, "the curriculum branching needs the value of the progress"),

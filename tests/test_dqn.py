@@ -325,11 +325,12 @@ def test_selection_target_and_loss_draw_independent_noise():
     _, agent, memory = prl.build(config)
     state = init(jax.random.key(0), config)
     drawn = []
-    normal = jax.random.normal
+    uniform = jax.random.uniform  # which the noise is transformed from
 
     def spy(key, *arguments):
-        drawn.append(jax.random.key_data(key))
-        return normal(key, *arguments)
+        if arguments[-1] == 1:  # the upper bound; initial weights have smaller ones
+            drawn.append(jax.random.key_data(key))
+        return uniform(key, *arguments)
 
     @jax.jit
     def keys_of_an_update(state):
@@ -339,7 +340,7 @@ def test_selection_target_and_loss_draw_independent_noise():
         return drawn
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax.random, "normal", spy)
+        patch.setattr(jax.random, "uniform", spy)
         found = keys_of_an_update(state)
     assert len({tuple(key.tolist()) for key in found}) == 3  # of Q(s, a), Q(s', .) and Q-(s', .)
 

@@ -278,7 +278,7 @@ def test_damaged_recipes_are_one_line(changes, trust, forgotten):
     [
         (["--log", "fork_of_q.py:broken"], "the logger broken cannot be made"),
         (["--log", "fork_of_q.py:nothing"], "the logger nothing is None, but must be"),
-        (["--wrap", "fork_of_q.py:nothing"], "a wrapper returned a NoneType"),
+        (["--wrap", "fork_of_q.py:nothing"], "a wrapper returned None"),
         (["--wrap", "fork_of_q.py:broken"], "the wrapper broken fails while it is built"),
     ],
 )

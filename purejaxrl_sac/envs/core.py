@@ -148,7 +148,7 @@ def bind(env: Any, params: Any = None) -> Env:
         default = env.default_params
         if not isinstance(params, type(default) | None):
             raise ConfigError(
-                f"env_params is {kind_of(params)}, but must be a {type(default).__name__}:"
+                f"env_params is {kind_of(params)}, but must be {kind_of(default)}:"
                 f" change values of default_params, as {env.name}'s default_params.replace(...)"
             )
         params = default if params is None else params
