@@ -445,6 +445,13 @@ def test_programs_are_told_apart_by_code_and_constants(monkeypatch):
             values = refresh.digest("q_learning", "chain")
         assert (values != first) == ("gamma" in changes)
     original = exploration.annealed_epsilon
+
+    def unused(config, step):
+        jax.random.normal(jax.random.key(0), (0,))
+        return original(config, step)
+
+    monkeypatch.setattr(exploration, "annealed_epsilon", unused)
+    assert refresh.digest("q_learning", "chain") == first
     monkeypatch.setattr(exploration, "annealed_epsilon", lambda c, step: original(c, step) / 2)
     assert refresh.digest("q_learning", "chain") != first
 

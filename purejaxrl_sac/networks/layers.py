@@ -132,6 +132,8 @@ def draw_noise(key: jax.Array, params: PyTree) -> PyTree:
         for path, x in flatten_dict(params["params"]).items()
         if path[-1] == "sigma_w"
     ]
+    if not layers:
+        return {"noise": {}}
     sizes = [size for _, size in layers]
     above_minus_one = np.nextafter(np.float32(-1), np.float32(0))
     u = jax.random.uniform(key, (sum(sizes),), jnp.float32, above_minus_one, 1.0)
