@@ -5,10 +5,10 @@
 A row that was fresh at a commit is stale once a definition that it depends on is edited, also where
 the edit cannot change a figure: a new error message, or a new option. Where the jaxprs of `init`,
 `run` and `evaluate` of its algorithm and environment equal those of the commit, with all constants
-and the values of traced fields, but without equations whose results are not used, the row is given the digest of the present code. Its version and
-commit stay those of the measurement. Rows of other kinds, and of programs that differ, are left
-alone, as are those of compile times and of the start: both also depend on how programs are
-compiled.
+and the values of traced fields, but without equations whose results are not used, the row is given
+the digest of the present code. Its version and commit stay those of the measurement. Rows of other
+kinds, and of programs that differ, are left alone, as are those of compile times and of the start:
+both also depend on how programs are compiled.
 """
 
 from __future__ import annotations
