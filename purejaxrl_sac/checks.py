@@ -8,14 +8,16 @@ import sysconfig
 import traceback
 import types
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.errors
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from purejaxrl_sac.config import Config, ConfigError, shown
+from purejaxrl_sac.config import Config, ConfigError, kind_of, shown
 from purejaxrl_sac.types import Env, InitCarry, Metrics, Network, PyTree
 
 ERRORS = (  # of code; those of the machine, such as OSError, are none of them
@@ -108,8 +110,8 @@ def checked(
 
     Args:
         part: its name, for the message of the `ConfigError`.
-        shapes: of each output; "B" is the batch, and another name any length.
-        arrays: the number of outputs; those after them are not checked.
+        shapes: of the first output; "B" is the batch, and another name any length.
+        arrays: the number of outputs, of which the others must broadcast to the first.
     """
 
     def apply(variables: Any, /, *inputs: Any, **options: Any) -> Any:
@@ -117,8 +119,8 @@ def checked(
         batch = inputs[0].shape[0]
         expected = [tuple(batch if n == "B" else n for n in shape) for shape in shapes]
         found = [jnp.shape(x) for x in jax.tree.leaves(outputs)[:arrays]]
-        fit = [any(_fits(x, shape) for shape in expected) for x in found]
-        if len(found) < arrays or not all(fit):
+        fits = len(found) == arrays and any(_fits(found[0], shape) for shape in expected)
+        if not (fits and all(_broadcasts(shape, found[0]) for shape in found)):
             several = f"{arrays} arrays of shape " if arrays > 1 else ""
             texts = (f"[{', '.join(map(str, shape))}]" for shape in expected)
             raise ConfigError(
@@ -137,6 +139,11 @@ def _fits(found: tuple[int, ...], shape: tuple[int | str, ...]) -> bool:
     return len(found) == len(shape) and all(isinstance(n, str) or n == m for m, n in pairs)
 
 
+def _broadcasts(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    pairs = zip(reversed(found), reversed(shape), strict=False)
+    return len(found) <= len(shape) and all(n in (1, m) for n, m in pairs)
+
+
 def joined(*parts: Metrics) -> Metrics:
     """The metrics of several losses; raises ConfigError if two of them have the same name."""
     found: Metrics = {}
@@ -153,6 +160,10 @@ def check_metrics(metrics: Metrics) -> None:
         if name in RESERVED:
             raise ConfigError(
                 f"a metric of an update is called {name}, which a run records itself: rename it"
+            )
+        if not isinstance(value, jax.Array | np.ndarray | Real):
+            raise ConfigError(
+                f"the metric {name} of an update is {kind_of(value)}, but must be a scalar"
             )
         if jnp.shape(value) != ():
             raise ConfigError(

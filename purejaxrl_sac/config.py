@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import inspect
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
@@ -164,9 +166,9 @@ class Config(struct.PyTreeNode):
 
         def __new__(cls, *_: Any, **fields: Any) -> Any:
             """Raises ConfigError for a field that does not exist, also in `replace`."""
-            known = cls.__dataclass_fields__
+            known = _arguments(cls)
             for name in fields:
-                if name not in known:
+                if known is not None and name not in known:
                     raise unknown(f"field of {cls.__name__}", name, known)
             return super().__new__(cls)
 
@@ -227,6 +229,14 @@ class Config(struct.PyTreeNode):
             )
 
 
+@functools.cache
+def _arguments(kind: type[Any]) -> tuple[str, ...] | None:
+    """The names of what a class is constructed from; None if it takes any."""
+    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]  # without self
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return None if takes_any else tuple(p.name for p in parameters)
+
+
 def whole_number(name: str, value: Any, **bounds: Any) -> int:
     """An argument as an int; NumPy's and JAX's integers are whole numbers, booleans are not.
 
@@ -257,7 +267,8 @@ def unknown(kind: str, name: object, known: Iterable[str], otherwise: str = "") 
     """The error for a name that does not exist, with the nearest one that does."""
     near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.4)
     hint = f"did you mean {near[0]}?" if near else otherwise or f"choose from {', '.join(known)}"
-    called = name if isinstance(name, str) and name.strip() else shown(name)
+    plain = isinstance(name, str) and name.strip() and name.isprintable()
+    called = name if plain else shown(name)
     return ConfigError(f"no {kind} is called {called}: {hint}")
 
 
@@ -294,29 +305,26 @@ def shown(value: object) -> str:
 
 
 def kind_of(value: object) -> str:
-    """What a value is, for messages: 3, None, a tuple of 2, an array of shape [4], an Agent."""
+    """What a value is, for messages: 3, None, a tuple of 2, an array of shape [4], an MDP."""
     if value is None or isinstance(value, str | Real):
         return shown(value)
-    if isinstance(shape := getattr(value, "shape", None), tuple):
-        return f"an array of shape {[*shape]}"
+    if isinstance(value, jax.Array | np.ndarray):
+        return f"an array of shape {[*value.shape]}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
     name = type(value).__name__
     size = f" of {len(value)}" if type(value) is tuple else ""
-    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}{size}"
+    vowels = "AEFHILMNORSX" if name[:2].isupper() else "AEIOUaeiou"  # initialisms are spelt out
+    return f"{'an' if name[0] in vowels else 'a'} {name}{size}"
 
 
 def bounds_of(kind: type[Any]) -> dict[str, Bounds]:
-    """The bounds of all fields of a configuration class, those it inherits included.
-
-    A traced field without bounds whose default is a number must be a number.
-    """
+    """The bounds of all fields of a configuration class, those it inherits included."""
     found: dict[str, Bounds] = {}
     for cls in reversed(kind.__mro__):
         fields: dict[str, Any] = vars(cls).get("__dataclass_fields__", {})
         declared = {name: field.metadata.get("bounds") for name, field in fields.items()}
         found |= {name: bounds for name, bounds in declared.items() if bounds}
-    for field in dataclasses.fields(kind):
-        if field.metadata.get("pytree_node", True) and _is_number(field.default):
-            found.setdefault(field.name, Bounds(float, infinite=True))
     return found
 
 

@@ -3,9 +3,9 @@
     @checks_parts
     def dqn(config, env, *, bootstrap: Bootstrap = maximum, ...): ...
 
-A part that is no function, or returns something else than its contract says, gets one line with
-its name. Shapes are checked while parts are traced: wrong ones may broadcast, so that nothing else
-would fail. Compiled programs do not change.
+A part that is not a function, or that returns anything other than its contract says, gets one line
+with its name. Shapes are checked while parts are traced: wrong ones may broadcast, so that nothing
+else would fail. Compiled programs do not change.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import jax
 import jax.numpy as jnp
 
+from purejaxrl_sac import types
 from purejaxrl_sac.config import ConfigError, kind_of, unknown
 from purejaxrl_sac.types import (
     Agent,
@@ -28,7 +29,6 @@ from purejaxrl_sac.types import (
     NextReturn,
     Noise,
     QHead,
-    Scalar,
     Storage,
     Transition,
 )
@@ -49,7 +49,7 @@ class Part(NamedTuple):
 
     def several(self, returned: Any, *names: str) -> Any:
         """What it returned, if that is a tuple of this many; `names` are what it must return."""
-        if isinstance(returned, tuple) and len(returned) == len(names):
+        if isinstance(returned, tuple | list) and len(returned) == len(names):
             return returned
         raise self.error(f"returned {kind_of(returned)}, but must return ({', '.join(names)})")
 
@@ -67,7 +67,7 @@ class Part(NamedTuple):
         """Checks that it returned floating-point numbers of this shape."""
         self.array(what, value, shape)
         if not jnp.issubdtype(dtype := jnp.result_type(value), jnp.floating):
-            raise self.error(f"returned {what} of type {dtype}, but must return float32")
+            raise self.error(f"returned {what} of type {dtype}, but must return a float")
 
     def metrics(self, value: Any) -> None:
         """Checks that it returned a dictionary of metrics."""
@@ -81,8 +81,8 @@ def checks_parts(algorithm: Built) -> Built:
     """An algorithm whose keyword arguments are parts, with checks of those that it is given.
 
     Raises:
-        ConfigError: when called, for a part that does not exist or is no function; when a part is
-            called, for what it returns.
+        ConfigError: when called, for a part that does not exist or is not a function; when a part
+            is called, for what it returns.
     """
     parameters = inspect.signature(algorithm).parameters.values()
     contracts = {p.name: str(p.annotation) for p in parameters if p.kind is p.KEYWORD_ONLY}
@@ -108,7 +108,7 @@ def _checked(part: Part, contract: str, function: Any) -> Any:
     if optional and function is None:
         return None
     if not callable(function):
-        see = f", see {contract} in purejaxrl_sac.types" if contract in CHECKS else ""
+        see = f", see {contract} in purejaxrl_sac.types" if contract in vars(types) else ""
         raise part.error(f"is {kind_of(function)}, but must be a function{see}")
     check = CHECKS.get(contract)
     if check is None:
@@ -140,9 +140,14 @@ def _with_functions(part: Part, made: Any, what: str, *names: str) -> Any:
     return made
 
 
-def _made(kind: type[Any]) -> Callable[..., Any]:
+def _recurrent(part: Part, made: Any, *_: Any) -> Any:
+    names = "init", "apply", "initial_carry"
+    return _with_functions(part, made, "a recurrent network", *names)
+
+
+def _made(kind: Any) -> Callable[..., Any]:
     def check(part: Part, made: Any, *_: Any) -> Any:
-        if not isinstance(made, kind):
+        if not all(hasattr(made, field) for field in kind._fields):
             raise part.error(f"returned {kind_of(made)}, but must return a {kind.__name__}")
         return made
 
@@ -150,35 +155,35 @@ def _made(kind: type[Any]) -> Callable[..., Any]:
 
 
 def _critique(part: Part, made: Any, config: Any) -> Critique:
-    critique = _made(Critique)(part, made)
+    critique: Critique = _made(Critique)(part, made)
 
     def next_return(key: jax.Array, q: jax.Array) -> jax.Array:
         returned = critique.next_return(key, q)
         columns = (jnp.shape(returned) or (1,))[-1]  # any K
-        part.array("next_return", returned, (q.shape[1], columns))
-        return cast(jax.Array, returned)
+        part.array("next_return", returned, (q.shape[1], columns), ())
+        return returned
 
     def loss(q: jax.Array, target: jax.Array) -> jax.Array:
         returned = critique.loss(q, target)
         part.array("the loss of each row", returned, q.shape[1:2])
-        return cast(jax.Array, returned)
+        return returned
 
     def value(q: jax.Array) -> jax.Array:
         returned = critique.value(q)
         part.array("value", returned, q.shape[1:2])
-        return cast(jax.Array, returned)
+        return returned
 
-    return Critique(next_return, loss, value)
+    return critique._replace(next_return=next_return, loss=loss, value=value)
 
 
 def _head(part: Part, made: Any, config: Any) -> QHead:
-    head = _made(QHead)(part, made)
+    head: QHead = _made(QHead)(part, made)
 
     def expectation(outputs: Any) -> jax.Array:
         returned = head.expectation(outputs)
         if isinstance(outputs, jax.Array):
             part.array("expectation", returned, outputs.shape[:-1])
-        return cast(jax.Array, returned)
+        return returned
 
     def loss(outputs: Any, action: jax.Array, following: NextReturn, backup: Any) -> Any:
         returned = head.loss(outputs, action, following, backup)
@@ -188,21 +193,15 @@ def _head(part: Part, made: Any, config: Any) -> QHead:
         part.metrics(metrics)
         return returned
 
-    return QHead(head.num_outputs, expectation, loss)
+    return head._replace(expectation=expectation, loss=loss)
 
 
 def _loss(part: Part, returned: Any, params: Any, inputs: Any) -> Any:
     loss, rest = part.several(returned, "loss", "(array [B], metrics)")
     array, metrics = part.several(rest, "array [B]", "metrics")
     part.floating("a loss", loss, ())
-    part.array("an array besides the loss", array, inputs.batch.reward.shape)
-    part.metrics(metrics)
-    return returned
-
-
-def _penalty(part: Part, returned: Any, params: Any, inputs: Any) -> Any:
-    penalty, metrics = part.several(returned, "penalty", "metrics")
-    part.floating("a penalty", penalty, ())
+    if getattr(array, "ndim", 0):  # a scalar will do where nothing uses it
+        part.array("(loss, (array, metrics)) with an array", array, inputs.batch.reward.shape)
     part.metrics(metrics)
     return returned
 
@@ -210,8 +209,8 @@ def _penalty(part: Part, returned: Any, params: Any, inputs: Any) -> Any:
 def _bootstrap(part: Part, returned: Any, config: Any, next_q: NextQ) -> Any:
     pi, bonus = part.several(returned, "policy [B, A]", "bonus")
     shape = next_q.online.shape
-    part.floating("a policy", pi, shape)
-    part.array("a bonus", bonus, (), shape[:1], shape)
+    part.array("a policy", pi, shape)
+    part.array("a bonus", bonus, (), (1,), shape[:1], shape)
     return returned
 
 
@@ -230,28 +229,28 @@ def _target(part: Part, returned: Any, reward: jax.Array, *_: Any) -> Any:
     return returned
 
 
-def _noise_scale(part: Part, returned: Scalar, *_: Any) -> Any:
-    part.array("a standard deviation", returned, ())
+def _of_rows(part: Part, returned: Any, config: Any, rows: jax.Array, *_: Any) -> Any:
+    part.array("what is averaged over rows", returned, rows.shape)
     return returned
 
 
 CHECKS: dict[str, Callable[..., Any]] = {
     "MakeOptimizer": _optimizer,
     **dict.fromkeys(("MakeQNetwork", "MakeActor", "MakeCritics", "MakeValue"), _network),
-    **dict.fromkeys(("MakeRecurrentQNetwork", "MakeRecurrentActor"), _network),
-    **dict.fromkeys(("MakeRecurrentCritics", "MakeActorCritic"), _network),
-    "MakeRecurrentActorCritic": _network,
+    "MakeActorCritic": _network,
+    **dict.fromkeys(("MakeRecurrentQNetwork", "MakeRecurrentActorCritic"), _recurrent),
+    **dict.fromkeys(("MakeRecurrentActor", "MakeRecurrentCritics"), _recurrent),
     "MakeStorage": _made(Storage),
     "MakeMemory": _made(Memory),
     "MakeNoise": _made(Noise),
     "MakeCritique": _critique,
     "MakeHead": _head,
     "Loss": _loss,
-    "Penalty": _penalty,
     "Bootstrap": _bootstrap,
     "Explore": _explore,
     "Reward": _reward,
     "Target": _target,
-    "NoiseScale": _noise_scale,
+    "Objective": _of_rows,
+    "ValueLoss": _of_rows,
 }
 """Contract -> check of what a part returned; other contracts need only be functions."""

@@ -52,7 +52,7 @@ def checked_loss(loss: Callable[..., Any]) -> Callable[..., tuple[jax.Array, Any
 
     def checked(*args: Any) -> tuple[jax.Array, Any]:
         returned: Any = loss(*args)
-        pair = isinstance(returned, tuple) and len(returned) == 2
+        pair = isinstance(returned, tuple | list) and len(returned) == 2
         if not pair or jnp.shape(returned[0]) != ():
             found = f"a loss of shape {[*jnp.shape(returned[0])]}" if pair else kind_of(returned)
             raise ConfigError(
@@ -78,7 +78,13 @@ def penalized(
 
     def sum_of_both(params: PyTree, inputs: Any) -> tuple[jax.Array, tuple[Aux, Metrics]]:
         value, (aux, metrics) = loss(params, inputs)
-        added, more = penalty(params, inputs)
+        returned: Any = penalty(params, inputs)
+        pair = isinstance(returned, tuple | list) and len(returned) == 2
+        if not pair or jnp.shape(returned[0]) != () or not isinstance(returned[1], dict):
+            raise ConfigError(
+                "a penalty must return (penalty, metrics), a scalar and a dictionary of scalars"
+            )
+        added, more = returned
         return value + added, (aux, joined(metrics, more))
 
     return sum_of_both

@@ -6,6 +6,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from gymnax.environments import spaces
@@ -14,6 +15,7 @@ from gymnax.environments.classic_control.cartpole import CartPole
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, checks, contracts, heads, mdp, networks, optimize
 from purejaxrl_sac.agents import sac
+from purejaxrl_sac.agents.off_policy import uniform_replay
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.experiment.runs import metric_rows, plans
 from purejaxrl_sac.networks import continuous
@@ -155,7 +157,7 @@ TRACED = (
         "sac",
         "critic_loss",
         loss_with(of=jnp.int32),
-        "a loss of type int32, but must return float32",
+        "a loss of type int32, but must return a float",
     ),
     ("sac", "critic_loss", loss_with(jnp.zeros((8, 1))), r"of shape \[8, 1\], but .* shape \[8\]"),
     ("sac", "actor_loss", loss_with(metrics=3.0), "3.0 as metrics, but must return a dictionary"),
@@ -182,7 +184,6 @@ TRACED = (
     ("dqn", "head", head_with(loss=lambda *_: ROW_LOSS), r"the loss of each row of shape \[8, 1\]"),
     ("dqn", "head", head_with(loss=lambda *_: 0), r"0, but must return \(loss \[B\], priority"),
     ("dqn", "head", head_with(expectation=lambda q: q), r"expectation of shape \[1, 2, 1\], but"),
-    ("dqn", "loss", loss_with("priority"), "'priority' as an array besides the loss, but must"),
 )
 
 
@@ -209,12 +210,71 @@ def test_what_a_part_returns(algorithm, part, value, message):
 
 
 def test_every_contract_of_a_part_is_known():
-    unchecked = {"Record", "MakeNorm", "Objective", "ValueLoss", "Schedule"}
+    unchecked = {"Record", "MakeNorm", "NoiseScale", "Penalty", "Schedule"}
     for name in ("sac", "recurrent_sac", "dqn", "recurrent_dqn", "pqn", "td3", "crossq", "sac_v1"):
         parameters = inspect.signature(getattr(prl, name)).parameters.values()
         kinds = {str(p.annotation) for p in parameters if p.kind is p.KEYWORD_ONLY}
         contracts_ = {kind.removesuffix(" | None") for kind in kinds}
         assert contracts_ - unchecked <= contracts.CHECKS.keys(), name
+
+
+class MadeByClass(tuple):
+    """A class as a part, whose objects have the fields of a memory."""
+
+    def __new__(cls, config, storage):
+        found = super().__new__(cls, uniform_replay(config, storage))
+        for name in prl.types.Memory._fields:
+            setattr(found, name, getattr(uniform_replay(config, storage), name))
+        return found
+
+
+class NamedCritique(sac.Critique):
+    mine = 3.0
+
+
+class StateIndependentActor(nn.Module):
+    """A Gaussian whose standard deviation is one parameter for each dimension of actions."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1)(x), self.param("log_std", nn.initializers.zeros, (1,))
+
+
+def one_hot(config, next_q):
+    return next_q.online == next_q.online.max(-1, keepdims=True), jnp.zeros(1)
+
+
+def in_lists(params, inputs):
+    assert inputs.networks.critique.mine == 3.0
+    return [jnp.bfloat16(0), [jnp.float32(0), {"x": 1.0, "y": np.float32(2)}]]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "parts"),
+    (
+        ("sac", {"actor": lambda *_: StateIndependentActor()}),
+        ("sac", {"critique": lambda c: NamedCritique(*sac.minimum(c)), "critic_loss": in_lists}),
+        ("dqn", {"bootstrap": jax.jit(one_hot, static_argnums=0), "memory": MadeByClass}),
+        ("td3", {"noise_scale": lambda config, step: jnp.array([0.1])}),
+        ("a2c", {"objective": lambda config, log_prob, *_: -log_prob}),
+    ),
+)
+def test_parts_that_fit_in_another_form(algorithm, parts):
+    jax.eval_shape(prl.make_train(with_part(algorithm, **parts)), jax.random.key(0))
+
+
+def test_objectives_are_of_rows():
+    for value in (None, jnp.float32(0)):
+        config = with_part("a2c", objective=lambda *_, value=value: value)
+        with pytest.raises(ConfigError, match="the part objective of actor_critic returned"):
+            jax.eval_shape(prl.make_train(config), jax.random.key(0))
+
+
+@pytest.mark.parametrize("value", [None, {"a": 1.0}, "b"])
+def test_metrics_are_numbers(value):
+    config = with_part("sac", critic_loss=loss_with(metrics={"mine": value}))
+    with pytest.raises(ConfigError, match=r"the metric mine of an update is .*, but must be"):
+        jax.eval_shape(prl.make_train(config), jax.random.key(0))
 
 
 def test_priorities_are_one_for_each_transition():
@@ -434,8 +494,8 @@ def measures_rows(params, inputs):
 @pytest.mark.parametrize(
     ("penalty", "complaint"),
     (
-        (returns_no_metrics, r"the part penalty .* but must return \(penalty, metrics\)"),
-        (returns_rows, r"the part penalty of dqn returned a penalty of shape \[8\], but must"),
+        (returns_no_metrics, r"a penalty must return \(penalty, metrics\), a scalar and"),
+        (returns_rows, r"a penalty must return \(penalty, metrics\), a scalar and"),
         (measures_rows, r"the metric rows of an update has shape \(8,\), but must be a scalar"),
     ),
 )

@@ -1,18 +1,20 @@
 """Invalid configurations raise one-line errors before compilation."""
 
+import math
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import pytest
+from gymnax.environments import spaces
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import ConfigError, heads, networks
+from purejaxrl_sac import ConfigError, heads, mdp, networks
 from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.agents.distributional import QRDQNConfig, c51, qr_dqn
 from purejaxrl_sac.agents.dqn import dqn
 from purejaxrl_sac.agents.off_policy import NStep
-from purejaxrl_sac.config import kind_of
+from purejaxrl_sac.config import bounds_of, kind_of
 from purejaxrl_sac.experiment.runs import record
 from purejaxrl_sac.presets import PRESETS
 from tests.conftest import small
@@ -178,20 +180,31 @@ def test_a_field_that_does_not_exist():
         prl.DQNConfig(**{"": 1})
 
 
-def test_a_number_without_bounds_must_be_a_number():
+def test_fields_of_ones_own_without_bounds_take_any_value():
     class Own(prl.SACConfig):
-        beta: float = 0.5
-        delta: float = prl.traced(1.0)
-        note: str | None = None
+        count: int = 2
+        floor: float = -math.inf
+        goal: float | None = math.nan
 
-    prl.validate(Own(beta=float("inf"), delta=-3, note="anything"))
-    for name in ("beta", "delta"):
-        for value in ("x", None, [1], True, float("nan")):
-            with pytest.raises(ConfigError, match=f"{name} is .*, but must be a number"):
-                prl.validate(Own(**{name: value}))
+    for changes in ({}, {"count": 3, "goal": None}, {"floor": jnp.zeros(3)}):
+        prl.validate(Own(**changes))
+    assert "count" not in bounds_of(Own)  # so that a run restores an int as an int
+
+
+def test_a_configuration_with_a_constructor_of_its_own():
+    class Own(prl.SACConfig):
+        def __init__(self, width=16, **fields):
+            super().__init__(hidden_sizes=(width, width), **fields)
+
+    assert Own(width=8, tau=0.5).hidden_sizes == (8, 8)
+    with pytest.raises(ConfigError, match="no field of SACConfig is called taau"):
+        prl.SACConfig(**{"taau": 1})
 
 
 def test_values_in_messages():
     values = (None, 3, "x", (1, 2), [1], jnp.zeros((2, 3)), prl.types.Index(0, 0), ValueError())
     texts = ("None", "3", "'x'", "a tuple of 2", "a list", "an array of shape [2, 3]", "an Index")
     assert tuple(map(kind_of, values)) == (*texts, "a ValueError")
+    values = (mdp.chain(3), prl.PPOConfig(), spaces.Box(0, 1, (3,)), prl.PPOConfig)
+    texts = ("an MDP", "a PPOConfig", "a Box", "the class PPOConfig")
+    assert tuple(map(kind_of, values)) == texts

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_sac.checks import check_priority
 from purejaxrl_sac.clock import write_rows
 from purejaxrl_sac.memory.replay import Prioritized, importance, set_priorities
 from purejaxrl_sac.memory.sum_tree import draw_leaves, empty_tree, write_block
@@ -157,7 +156,6 @@ def prioritized_sequences(
         return importance(read, leaf, probability, number, beta, progress)
 
     def update_priorities(state: Prioritized, sample: Sample, priority: jax.Array) -> Prioritized:
-        check_priority(priority, (max(1, jnp.size(priority) // batch_size) * batch_size,))
         priority = jnp.abs(priority.reshape(-1, batch_size))  # of the last steps of each sequence
         weight = jnp.broadcast_to(sample.weight, sample.transition.last.shape)[-len(priority) :]
         learned = (weight > 0).astype(jnp.float32)
