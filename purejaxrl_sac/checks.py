@@ -144,16 +144,6 @@ def _broadcasts(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return len(found) <= len(shape) and all(n in (1, m) for n, m in pairs)
 
 
-def joined(*parts: Metrics) -> Metrics:
-    """The metrics of several losses; raises ConfigError if two of them have the same name."""
-    found: Metrics = {}
-    for metrics in parts:
-        if same := found.keys() & metrics.keys():
-            raise ConfigError(f"two metrics of an update are called {min(same)}: rename one")
-        found |= metrics
-    return found
-
-
 def check_metrics(metrics: Metrics) -> None:
     """Raises ConfigError unless all metrics of an update are scalars with names of their own."""
     for name, value in metrics.items():

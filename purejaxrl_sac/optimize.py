@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from purejaxrl_sac.checks import joined, name_of_function
+from purejaxrl_sac.checks import name_of_function
 from purejaxrl_sac.config import ConfigError, kind_of
 from purejaxrl_sac.kernels.packing import layout
 from purejaxrl_sac.types import Metrics, Penalty, PyTree, Scalar
@@ -88,6 +88,16 @@ def penalized(
         return value + added, (aux, joined(metrics, more))
 
     return sum_of_both
+
+
+def joined(*parts: Metrics) -> Metrics:
+    """The metrics of several losses; raises ConfigError if two of them have the same name."""
+    found: Metrics = {}
+    for metrics in parts:
+        if same := found.keys() & metrics.keys():
+            raise ConfigError(f"two metrics of an update are called {min(same)}: rename one")
+        found |= metrics
+    return found
 
 
 def apply_gradients(

@@ -39,7 +39,6 @@ from purejaxrl_sac.agents.sac import (
     minimum,
     temperature_gradient,
 )
-from purejaxrl_sac.checks import joined
 from purejaxrl_sac.config import ConfigError, static
 from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.distributions import squashed_gaussian
@@ -54,6 +53,7 @@ from purejaxrl_sac.optimize import (
     delayed_update,
     gradient_step,
     is_due,
+    joined,
     linear_decay,
     penalized,
     start,

@@ -32,7 +32,6 @@ from purejaxrl_sac.agents.sac import (
     default_temperature_optimizer,
     temperature_gradient,
 )
-from purejaxrl_sac.checks import joined
 from purejaxrl_sac.config import static, traced
 from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.losses import soft, td
@@ -43,6 +42,7 @@ from purejaxrl_sac.optimize import (
     apply_gradients,
     decaying_adam,
     gradient_step,
+    joined,
     penalized,
     start,
     update_target,

@@ -47,11 +47,17 @@ from purejaxrl_sac.agents.off_policy import (
     soft_n_step_storage,
     uniform_replay,
 )
-from purejaxrl_sac.checks import joined
 from purejaxrl_sac.config import Config, static, traced
 from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.networks import Dueling, NoisyDense, draw_noise, features, q_network
-from purejaxrl_sac.optimize import Learned, decaying_adam, gradient_step, penalized, update_target
+from purejaxrl_sac.optimize import (
+    Learned,
+    decaying_adam,
+    gradient_step,
+    joined,
+    penalized,
+    update_target,
+)
 from purejaxrl_sac.types import (
     Agent,
     Algorithm,

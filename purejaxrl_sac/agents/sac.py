@@ -47,7 +47,6 @@ from purejaxrl_sac.agents.off_policy import (
     replay_storage,
     uniform_replay,
 )
-from purejaxrl_sac.checks import joined
 from purejaxrl_sac.config import Config, static
 from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.distributions import squashed_gaussian
@@ -63,6 +62,7 @@ from purejaxrl_sac.optimize import (
     delayed_update,
     gradient_step,
     is_due,
+    joined,
     linear_decay,
     penalized,
     start,

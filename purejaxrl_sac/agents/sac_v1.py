@@ -19,7 +19,6 @@ import jax.numpy as jnp
 from purejaxrl_sac.agents.common import Layers, LogStd, actor_and_critics, dimension_of_actions
 from purejaxrl_sac.agents.off_policy import Targets, encoded, replay_storage, uniform_replay
 from purejaxrl_sac.agents.sac import ContinuousConfig, default_critic_optimizer
-from purejaxrl_sac.checks import joined
 from purejaxrl_sac.config import static, traced
 from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.distributions import squashed_gaussian
@@ -30,6 +29,7 @@ from purejaxrl_sac.optimize import (
     Learned,
     decaying_adam,
     gradient_step,
+    joined,
     penalized,
     start,
     update_target,

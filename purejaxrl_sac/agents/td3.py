@@ -27,7 +27,6 @@ from purejaxrl_sac.agents.sac import (
     default_actor_optimizer,
     default_critic_optimizer,
 )
-from purejaxrl_sac.checks import joined
 from purejaxrl_sac.config import Config, static, traced
 from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.losses import soft, td
@@ -40,6 +39,7 @@ from purejaxrl_sac.optimize import (
     delayed_update,
     gradient_step,
     is_due,
+    joined,
     penalized,
     start,
     update_target,
