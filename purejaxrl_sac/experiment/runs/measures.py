@@ -18,12 +18,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from purejaxrl_sac import references
-from purejaxrl_sac.checks import RESERVED
 from purejaxrl_sac.config import ConfigError, shown
 from purejaxrl_sac.experiment.devices.mesh import shardings, vmap_lanes
 from purejaxrl_sac.experiment.errors import reason
 from purejaxrl_sac.experiment.runs import engine
-from purejaxrl_sac.experiment.runs.plans import Plan, Progress
+from purejaxrl_sac.experiment.runs.plans import EVALUATED_POLICIES, Plan, Progress
 from purejaxrl_sac.train import seed_axes
 from purejaxrl_sac.types import Scalar, TrainState
 
@@ -63,7 +62,7 @@ class Measures:
     def _check(self, name: str, measure: Measure, lanes: TrainState) -> None:
         if not (isinstance(name, str) and name.isidentifier()):
             raise ConfigError(f"a measure is called {shown(name)}, but must be an identifier")
-        if name in RESERVED:
+        if name in (*Progress._fields, *EVALUATED_POLICIES, "after"):
             raise ConfigError(f"{name} is a metric already: give the measure another name")
         try:
             found = jax.eval_shape(jax.vmap(measure, (self.axes,)), lanes)
@@ -80,7 +79,7 @@ class Measures:
         """
         if not self.measures:
             return progress
-        if taken := self.measures.keys() & progress.metrics.keys():
+        if taken := self.measures.keys() & {*progress._fields, *progress.metrics, "after"}:
             raise ConfigError(f"{taken.pop()} is a metric already: give the measure another name")
         values = self.compiled(state)
         measured = {name: np.asarray(x)[: self.lanes] for name, x in values.items()}
