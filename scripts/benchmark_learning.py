@@ -2,6 +2,7 @@
 
     python scripts/benchmark_learning.py double_dqn CartPole-v1 --seeds 30
     python scripts/benchmark_learning.py pqn Breakout-MinAtar --seeds 3 --set total_steps=1_000_000
+    python scripts/benchmark_learning.py rainbow Seaquest-MinAtar --seeds 5 --directory sea
     python scripts/benchmark_learning.py --fill --minutes 60 --only CartPole-v1 ppo
 
 Trains all seeds in one batch, evaluates each greedily from different start states, and prints one
@@ -9,8 +10,10 @@ JSON row, appended to `--record`: the interquartile mean (IQM) over seeds with i
 interval, the worst seed, and the learning curve of training returns. The seeds differ from those
 used to tune presets, which have `--root 0`.
 
+With `--directory` the run is kept there, and the same command continues one that was stopped.
+
 `--fill` measures all cells of the scoreboard (`results/cells.toml`) that are missing or stale, the
-cheapest first, and records them; what the time limit stops is measured by the next call.
+cheapest first, and records them; the next call continues what the time limit stops.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from __future__ import annotations
 import argparse
 import ast
 import sys
-import time
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +29,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
+from rich.console import Console
 
 import purejaxrl_sac as prl
-from purejaxrl_sac.experiment.runs.engine import train_seeds
-from purejaxrl_sac.experiment.runs.plans import Progress, has_time_limit, plan
+from purejaxrl_sac.experiment import errors
+from purejaxrl_sac.experiment.runs import metric_rows
+from purejaxrl_sac.experiment.runs.directory import RunDirectory
+from purejaxrl_sac.experiment.runs.display import ConsoleReporter
+from purejaxrl_sac.experiment.runs.plans import Plan, Progress, has_time_limit, plan
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 from scripts import cells, record
 
@@ -41,6 +48,40 @@ def setting(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except (SyntaxError, ValueError):
         return name, value
+
+
+class Reporter(ConsoleReporter):
+    """Progress, without the table at the end."""
+
+    def on_finished(self, title: str, figures: dict[str, str], path: Path) -> None:
+        pass
+
+
+def trained(wanted: Plan, path: Path) -> tuple[prl.experiment.Run, list[Progress]]:
+    """The finished run of a plan in a directory: a new one, continued or read, and its history.
+
+    Raises:
+        ConfigError: the directory has a run of another plan, or a seed has diverged.
+    """
+    directory = RunDirectory(path)
+    started = (path / "config.json").exists()
+    if started and directory.read_plan() != wanted:
+        raise prl.ConfigError(f"{path} has a run of other settings: give another --directory")
+    reporter = Reporter(Console(stderr=True))
+    if not started:
+        run = prl.experiment.run(
+            wanted.config, wanted.seeds, out=path, seed=wanted.seed, episodes=wanted.episodes,
+            reporter=reporter,
+        )  # fmt: skip
+    elif directory.read_summary() is None:
+        run = prl.experiment.resume(path, reporter=reporter)
+    else:
+        run = prl.experiment.load(path)
+    if run.failed.any():
+        failed = ", ".join(map(str, np.flatnonzero(run.failed)))
+        raise prl.ConfigError(f"seeds have diverged, and an IQM would leave them out: {failed}")
+    rows = directory.read_metrics(wanted.lanes, wanted.total).rows
+    return run, metric_rows.history(rows, wanted, wanted.total)
 
 
 def main() -> None:
@@ -55,6 +96,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="time limit of --fill")
     parser.add_argument("--jobs", type=int, default=1, help="processes of --fill at a time")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="for --fill")
+    parser.add_argument("--directory", type=Path, help="of the run, to continue it if it is there")
     record.add_record(parser, "learning")
     options = parser.parse_args()
     try:
@@ -67,7 +109,7 @@ def main() -> None:
             raise prl.ConfigError("name an algorithm and an environment, or pass --fill")
         config = cells.configuration(options.algorithm, options.env).replace(**dict(options.set))
         episodes = -(-options.episodes // max(1, options.seeds))
-        run = plan(config, options.seeds, seed=options.root, episodes=episodes)
+        wanted = plan(config, options.seeds, seed=options.root, episodes=episodes)
         if not has_time_limit(config):
             raise prl.ConfigError(
                 f"{options.env} has no time limit, so that greedy returns are undefined"
@@ -75,20 +117,12 @@ def main() -> None:
     except (prl.ConfigError, TypeError) as error:
         sys.exit(f"error: {error}")
 
-    start_time = time.perf_counter()
-
-    def show(progress: Progress) -> None:
-        with np.errstate(all="ignore"):
-            latest = iqm(progress.latest_return[np.isfinite(progress.latest_return)])
-        print(
-            f"\r{progress.steps:>11,} steps  {progress.rate:>9,.0f} /s  return {latest:8.2f} "
-            f" {time.perf_counter() - start_time:6.0f} s",
-            end="", file=sys.stderr,
-        )  # fmt: skip
-
-    result = train_seeds(run, on_chunk=show)
-    print(file=sys.stderr)
-    scores = result.evaluation.mean(1)
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            run, history = trained(wanted, options.directory or Path(temporary) / "run")
+    except (prl.ConfigError, errors.RunError, errors.StoppedError) as error:
+        sys.exit(f"error: {error}")
+    scores = np.array(run.summary["greedy_returns"], float)
     low, high = bootstrap_interval(scores)
     depends = ["preset", "evaluate", "experiment.runs.engine"]
     names = {"algorithm": options.algorithm, "environment": options.env}
@@ -106,9 +140,8 @@ def main() -> None:
         "interval": [digits(low), digits(high)],
         "worst": digits(scores.min()),
         "best": digits(scores.max()),
-        "failed_seeds": int(result.history[-1].failed.sum()),
-        "train_seconds": round(result.train_seconds),
-        "curve": curve(result.history),
+        "train_seconds": round(history[-1].seconds),
+        "curve": curve(history),
     }
     record.append(options.record, row)
 

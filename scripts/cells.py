@@ -7,6 +7,8 @@ them. Its row is the last one in a record of `benchmark_learning.py` with the sa
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,13 +157,23 @@ class Running(NamedTuple):
     process: subprocess.Popen
     messages: IO[str]  # its standard error
     start_time: float
+    directory: Path  # of its run
+
+
+def directory(cell: Cell, file: Path) -> Path:
+    """Where a cell's run is kept until it has a row: one for each state of the code."""
+    depends = ["core", "preset", "experiment.runs.engine"]
+    code = record.code(depends, cell.algorithm, cell.environment)
+    name = "-".join([*map(str, cell), prl.__version__, code])
+    return file.parent / "unfinished" / re.sub(r"[^\w.=-]+", "_", name)
 
 
 def fill(file: Path, minutes: float, jobs: int = 1, only: Sequence[str] = ()) -> int:
     """Measure missing and stale cells, the cheapest first, within a time limit.
 
-    Each cell is measured by a process of its own. Those that the time limit stops leave no row and
-    are measured by the next call.
+    Each cell is measured by a process of its own. Those that the time limit stops leave no row;
+    the next call continues them from their last checkpoint, which is at most five minutes older,
+    if the code is still the same.
 
     Args:
         file: to which rows are appended.
@@ -202,13 +214,15 @@ def fill(file: Path, minutes: float, jobs: int = 1, only: Sequence[str] = ()) ->
 def _start(cell: Cell, file: Path) -> Running:
     # on a GPU, processes share the memory
     environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
-    command = [sys.executable, str(SCRIPT), *cell.arguments(), "--record", str(file)]
+    place = directory(cell, file)
+    places = ["--record", str(file), "--directory", str(place)]
+    command = [sys.executable, str(SCRIPT), *cell.arguments(), *places]
     messages = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by _report)
     process = subprocess.Popen(
         command, env=environment, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=messages,
     )  # fmt: skip
-    return Running(cell, process, messages, time.monotonic())
+    return Running(cell, process, messages, time.monotonic(), place)
 
 
 def _report(job: Running) -> bool:
@@ -219,6 +233,8 @@ def _report(job: Running) -> bool:
     last = text.split("\n")[-1].strip()
     took = time.monotonic() - job.start_time
     failed = job.process.returncode != 0
+    if not failed:
+        shutil.rmtree(job.directory, ignore_errors=True)
     state = f"failed with status {job.process.returncode}: {last}" if failed else last
     print(f"{took:5.0f} s  {job.cell.algorithm} {job.cell.environment}: {state}", flush=True)
     return failed

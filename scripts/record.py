@@ -147,15 +147,20 @@ def stamp(
 
 
 def command(argv: Sequence[str]) -> str:
-    """The command line without `--record`, with the script's path in the repository."""
+    """The command line with the script's path in the repository, without `--record`, `--directory`.
+
+    The two say where things are written, and have no influence on figures.
+    """
     script = Path(argv[0])
     inside = script.resolve().is_relative_to(ROOT)
     arguments = [str(script.resolve().relative_to(ROOT)) if inside else script.name]
-    skip = False
+    before = ""
     for word in argv[1:]:
-        skip, skipped = word == "--record", skip
-        if not (skip or (skipped and word.endswith(".jsonl")) or word.startswith("--record=")):
+        is_file = before == "--record" and word.endswith(".jsonl")
+        is_path = is_file or before == "--directory"
+        if not (is_path or word.partition("=")[0] in ("--record", "--directory")):
             arguments.append(word)
+        before = word
     return shlex.join(["python", *arguments])
 
 

@@ -1,6 +1,8 @@
 """Cells of the learning scoreboard: which are measured next, and by how much goals are missed."""
 
 import json
+import os
+import signal
 import sys
 
 import numpy as np
@@ -91,7 +93,8 @@ def test_fill_measures_reports_and_stops(monkeypatch, tmp_path, capsys):
     script = tmp_path / "script.py"
     script.write_text(
         "import json, pathlib, sys, time\n"
-        "name, file = sys.argv[1], sys.argv[-1]\n"
+        "name, file, place = sys.argv[1], sys.argv[-3], pathlib.Path(sys.argv[-1])\n"
+        "place.mkdir(parents=True)\n"
         "if name == 'slow': time.sleep(60)\n"
         "if name == 'broken': sys.exit('error: no such thing')\n"
         "print('x' * 200_000 + '\\rreturn 1.0', file=sys.stderr)\n"
@@ -107,6 +110,53 @@ def test_fill_measures_reports_and_stops(monkeypatch, tmp_path, capsys):
     assert "broken X: failed with status 1: error: no such thing" in shown
     assert "stopped at the time limit: slow X" in shown and "not started: later X" in shown
     assert json.loads(file.read_text()) == {"algorithm": "good"}
+    kept = sorted(path.name.split("-")[0] for path in (tmp_path / "unfinished").iterdir())
+    assert kept == ["broken", "slow"]
+
+
+def measured(path, monkeypatch, *arguments):
+    """The row of a short cell."""
+    words = [
+        "q_learning",
+        "frozen_lake_8x8",
+        "--seeds=2",
+        "--episodes=4",
+        "--set",
+        "total_steps=4000",
+    ]
+    monkeypatch.setattr(
+        sys, "argv", ["benchmark_learning.py", *words, *arguments, f"--record={path}"]
+    )
+    benchmark_learning.main()
+    return record.rows(path)[-1]
+
+
+def test_a_stopped_cell_is_continued_where_it_stopped(tmp_path, monkeypatch):
+    file = tmp_path / "rows.jsonl"
+    expected = measured(file, monkeypatch)
+    kept = ["--directory", str(tmp_path / "kept")]
+    on_chunk, stop = benchmark_learning.Reporter.on_chunk, iter([False] * 9 + [True])
+    seen = []
+
+    def stopped(self, progress):
+        seen.append(progress.steps)
+        on_chunk(self, progress)
+        if next(stop, False):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(benchmark_learning.Reporter, "on_chunk", stopped)
+    with pytest.raises(SystemExit, match="stopped"):
+        measured(file, monkeypatch, *kept)
+    assert len(seen) == 10
+    continued = measured(file, monkeypatch, *kept)
+    assert seen == sorted(set(seen))  # nothing was trained again
+    number_of_chunks = len(seen)
+    again = measured(file, monkeypatch, *kept)  # a finished run is read
+    assert len(seen) == number_of_chunks
+    for row in (continued, again):
+        assert {**row, "train_seconds": expected["train_seconds"]} == expected
+    with pytest.raises(SystemExit, match="has a run of other settings"):
+        measured(file, monkeypatch, *kept, "--root=21")
 
 
 @pytest.mark.parametrize(

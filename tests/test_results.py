@@ -175,7 +175,13 @@ def test_only_the_preset_of_a_row_counts(monkeypatch):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--record", "--seeds", "3"], ["--record", "x.jsonl", "--seeds", "3"], ["--seeds", "3"]],
+    [
+        ["--record", "--seeds", "3"],
+        ["--record", "x.jsonl", "--seeds", "3"],
+        ["--directory", "x", "--seeds", "3", "--record=x.jsonl"],
+        ["--seeds", "3", "--directory=x"],
+        ["--seeds", "3"],
+    ],
 )
 def test_a_command_is_what_repeats_a_row(arguments):
     argv = [str(record.ROOT / "scripts" / "benchmark_speed.py"), *arguments]
