@@ -33,7 +33,8 @@ def uniform(storage: Storage, batch_size: int) -> Memory:
     def draw(key: jax.Array, state: PyTree, step: jax.Array, num_updates: int) -> Sample:
         stored = jnp.minimum(step, rows)
         drawn = jax.random.randint(key, (num_updates, batch_size), 0, stored * num_envs)
-        index = Index(step - stored + drawn // num_envs, drawn % num_envs)
+        time = step - stored + jax.lax.div(drawn, num_envs)
+        index = Index(time, jax.lax.rem(drawn, num_envs))
         return storage.read(state, step, index)  # one gather for all updates
 
     return Memory(
@@ -89,8 +90,9 @@ def prioritized(
 
     def sample(state: Prioritized, draw: Draw) -> Sample:
         leaf, probability = draw_leaves(state.tree, draw.uniform)
-        row, step = leaf // num_envs, draw.step
-        index = Index(step - 1 - (step - 1 - row) % rows, leaf % num_envs)
+        row, step = jax.lax.div(leaf, num_envs), draw.step
+        time = step - 1 - jax.lax.rem(step - 1 - row, rows)
+        index = Index(time, jax.lax.rem(leaf, num_envs))
         read = storage.read(state.storage, step, index)
         stored = jnp.minimum(step, rows) * num_envs
         progress = step.astype(jnp.float32) / (total_steps / num_envs)

@@ -7,6 +7,9 @@ divides R. The cost of a read does not depend on the capacity.
 
 Words are not numbers: no gradient passes through a memory.
 
+Indices of reads are never negative, and divided by `lax.div` and `lax.rem`: `//` and `%` have six
+more operations for negative numbers, which XLA repeats for every word that is read.
+
 The array has two axes and is never reshaped: a TPU tiles the last two axes, so that a reshape
 would copy it; XLA lays it out with the records along the lanes there.
 """
@@ -58,7 +61,7 @@ def ring(capacity: int, num_envs: int, codec: Codec = records.words) -> Storage:
         return state.replace(words=write_rows(state.words, block, step % rows * num_envs))
 
     def read(state: Records, step: jax.Array, index: Index) -> Sample:
-        packed = _take(state.words, index.time % rows * num_envs + index.env)
+        packed = _take(state.words, jax.lax.rem(index.time, rows) * num_envs + index.env)
         transition = state.record(codec).decode(packed)
         return Sample(transition, jnp.ones(index.time.shape, jnp.float32), index)
 
@@ -123,7 +126,7 @@ def deduplicated(
     def read(state: Deduplicated, step: jax.Array, index: Index) -> Sample:
         total, max_boundaries = len(state.rows.words) // num_envs - 1, len(state.boundary)
         record = state.rows.record(codec)
-        row = index.time % total * num_envs + index.env
+        row = jax.lax.rem(index.time, total) * num_envs + index.env
         packed = _take(state.rows.words, row)
         transition = record.decode(packed[..., :-1])
         number = packed[..., -1].astype(jnp.int32)
@@ -131,7 +134,7 @@ def deduplicated(
         newer = (state.boundaries - number) % _period(max_boundaries)
         lost = truncated & (newer > max_boundaries)
         following = _take(state.rows.words, row + num_envs)[..., :-1]
-        boundary = _take(state.boundary, number % max_boundaries)
+        boundary = _take(state.boundary, jax.lax.rem(number, max_boundaries))
         successor = jnp.where(truncated[..., None], boundary, following)
         transition = transition._replace(next_obs=record.decode(successor).obs)
         return Sample(transition, 1 - lost.astype(jnp.float32), index)

@@ -57,7 +57,7 @@ def write_tree(tree: Tree, leaf: jax.Array, value: jax.Array, fan_out: int = FAN
     leaves = tree[0].at[leaf].set(0).at[leaf].max(value)
     levels = [leaves]
     for above in tree[1:]:
-        leaf = leaf // fan_out
+        leaf = jax.lax.div(leaf, fan_out)
         levels.append(above.at[leaf].set(read_rows(levels[-1], leaf, fan_out).sum(-1)))
     return tuple(levels)
 
