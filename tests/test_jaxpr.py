@@ -11,6 +11,7 @@ from jax.interpreters import partial_eval
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.agents import ALGORITHMS
+from purejaxrl_sac.types import Transition
 from tests.conftest import TABULAR, quick, small
 
 CAPACITY = 7_776  # larger than any other array
@@ -164,3 +165,20 @@ def test_no_field_is_ignored(algorithm):
             if str(trace(prl.train, changed)) == str(whole):
                 ignored.add(name)
     assert not ignored & set(fields)
+
+
+@pytest.mark.parametrize("algorithm", ["dqn", "per_dqn"])
+def test_indices_of_reads_are_divided_without_corrections_for_negative_numbers(algorithm):
+    config = small(algorithm)
+    _, _, memory = prl.build(config)
+    one = jnp.ones((config.rollout_length, config.num_envs))
+    obs = jnp.ones((*one.shape, 4))
+    state = memory.init(Transition(obs, one.astype(jnp.int32), one, one, obs, one > 0))
+
+    def draw_and_sample(key, state, step):
+        draws = memory.draw(key, state, step, 2)
+        return memory.sample(state, jax.tree.map(lambda x: x[0], draws))
+
+    jaxpr = jax.make_jaxpr(draw_and_sample)(jax.random.key(0), state, jnp.int32(8))
+    used = {equation.primitive.name for equation in equations(jaxpr.jaxpr)}
+    assert "rem" in used and "sign" not in used
