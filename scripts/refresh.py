@@ -1,6 +1,7 @@
 """Keep rows whose code was edited while the programs that it builds stayed the same.
 
     python scripts/refresh.py --since COMMIT
+    python scripts/refresh.py --since COMMIT --iterations 20
 
 A row that was fresh at a commit is stale once a definition that it depends on is edited, also where
 the edit cannot change a figure: a new error message, or a new option. Where the jaxprs of `init`,
@@ -9,6 +10,10 @@ and the values of traced fields, but without equations whose results are not use
 the digest of the present code. Its version and commit stay those of the measurement. Rows of other
 kinds, and of programs that differ, are left alone, as are those of compile times and of the start:
 both also depend on how programs are compiled.
+
+With `--iterations`, pairs of different programs are trained with both, for the warm-up and that
+many iterations. Where every bit of the two final states is equal, learning curves are kept: for
+programs that compute the same numbers in another way.
 """
 
 from __future__ import annotations
@@ -64,6 +69,24 @@ def digest(algorithm: str, environment: str) -> str:
     return _hash(*found, values=values)
 
 
+def numbers(algorithm: str, environment: str, iterations: int) -> str:
+    """Digest of all bits of the state after the warm-up and some iterations on this machine."""
+    name, params = _named(environment)
+    config = parameters.fixed(prl.preset(algorithm, name).replace(env_params=params))
+    count = config.warmup_iterations + iterations
+
+    @jax.jit  # a new function in each call, as above
+    def train(key: jax.Array) -> Any:
+        return prl.run(prl.init(key, config), config, count)[0]
+
+    state = train(jax.random.key(0))
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(state):
+        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        digest.update(np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
 def _named(environment: str) -> tuple[str, Any]:
     """As `cells.named`, but with nothing that a source tree may have changed."""
     name, _, settings = environment.removesuffix(")").partition("(")
@@ -85,9 +108,14 @@ def _hash(*programs: jax.extend.core.ClosedJaxpr, values: Sequence[Any] = ()) ->
     return digest.hexdigest()[:16]
 
 
-def digests(pairs: Sequence[Pair], tree: Path) -> dict[str, str]:
-    """The digest of each pair with the package of a source tree, by "algorithm environment"."""
+def digests(pairs: Sequence[Pair], tree: Path, iterations: int | None = None) -> dict[str, str]:
+    """The digest of each pair with the package of a source tree, by "algorithm environment".
+
+    Args:
+        iterations: for `numbers`; None for digests of programs.
+    """
     command = [sys.executable, str(Path(__file__).resolve()), "--programs", json.dumps(pairs)]
+    command += [] if iterations is None else ["--iterations", str(iterations)]
     done = subprocess.run(
         command, cwd=tree, env={**_environment(), "PYTHONPATH": str(tree)}, check=True,
         stdout=subprocess.PIPE, text=True,
@@ -128,11 +156,19 @@ def renewable(before: dict[str, set[str]]) -> Iterator[tuple[Path, int, dict]]:
                 yield path, i, row
 
 
-def renew(before: dict[str, set[str]], same: set[str]) -> int:
-    """Give rows that were fresh, and whose programs are the same, the digest of today's code."""
+def renew(before: dict[str, set[str]], same: set[str], equal: set[str] = frozenset()) -> int:
+    """Give rows that were fresh the digest of today's code.
+
+    Args:
+        same: pairs of the same programs.
+        equal: pairs of the same numbers, of which learning curves are kept.
+    """
     from scripts import record
 
-    found = [each for each in renewable(before) if _pair(each[2]) in same]
+    def kept(row: dict) -> bool:
+        return _pair(row) in same or (row["what"] == "learning" and _pair(row) in equal)
+
+    found = [each for each in renewable(before) if kept(each[2])]
     for path, i, row in found:
         lines = path.read_text().splitlines()
         names = row.get("algorithm", ""), row.get("environment", "")
@@ -148,11 +184,18 @@ def _pair(row: dict) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--since", metavar="COMMIT", help="at which rows were fresh")
+    parser.add_argument("--iterations", type=int, help="to train where programs differ")
     parser.add_argument("--programs", metavar="JSON", help="print digests of pairs (internal)")
     options = parser.parse_args(argv)
     if options.programs:
-        pairs = [tuple(pair) for pair in json.loads(options.programs)]
-        print(json.dumps({" ".join(pair): digest(*pair) for pair in pairs}))
+        pairs: list[Pair] = [tuple(pair) for pair in json.loads(options.programs)]
+        found = {}
+        for name, env in pairs:
+            if options.iterations is None:
+                found[f"{name} {env}"] = digest(name, env)
+            else:
+                found[f"{name} {env}"] = numbers(name, env, options.iterations)
+        print(json.dumps(found))
         return 0
     if not options.since:
         parser.error("--since needs a commit")
@@ -168,11 +211,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             names = {(row.get("algorithm"), row.get("environment")) for row in rows}
             pairs = sorted(pair for pair in names if all(pair))
             old, new = digests(pairs, tree), digests(pairs, record.ROOT)
+            same = {pair for pair, value in new.items() if old.get(pair) == value}
+            equal = set()
+            if options.iterations is not None:
+                of_curves = {_pair(row) for row in rows if row["what"] == "learning"} - same
+                left = [p for p in pairs if " ".join(p) in of_curves and p[0] != RANDOM]
+                old, new = (digests(left, x, options.iterations) for x in (tree, record.ROOT))
+                equal = {pair for pair, value in new.items() if old.get(pair) == value}
+                for pair in sorted(new.keys() - equal):
+                    print(f"other numbers: {pair}")
         finally:
             subprocess.run([*git, "remove", "--force", str(tree)], check=True)
-    same = {pair for pair, value in new.items() if old.get(pair) == value}
-    print(f"{renew(before, same)} rows of {len(same)} pairs keep their figures")
-    for pair in sorted(new.keys() - same):
+    print(f"{renew(before, same, equal)} rows of {len(same | equal)} pairs keep their figures")
+    for pair in sorted({_pair(row) for row in rows} - same - equal):
         print(f"other programs: {pair}")
     return 0
 

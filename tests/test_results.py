@@ -467,15 +467,32 @@ def test_only_rows_of_the_same_programs_are_renewed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(record, "FOLDER", tmp_path)
     row = {**record.stamp("speed", "cpu", ["losses"]), "code": "old"}
-    rows = [row | {"algorithm": x, "environment": "chain"} for x in ("a", "b", "a", "a", "a")]
+    names = ("a", "b", "a", "a", "a", "c", "c")
+    rows = [row | {"algorithm": x, "environment": "chain"} for x in names]
     rows[3]["what"], rows[4]["what"] = "compile time", "start"  # which depend on options, too
+    rows[6]["what"] = "learning"
     rows[2]["value"] = 2  # was not fresh
     path = tmp_path / "speed.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     fresh = [json.dumps(row) for row in (*rows[3:], *rows[:2])]
     before = {"speed.jsonl": {"a row that is no more", *fresh}}
-    assert refresh.renew(before, {"a chain"}) == 1
-    assert [record.stale(row) for row in record.rows(path)] == [False, True, True, True, True]
+    assert refresh.renew(before, {"a chain"}, equal={"c chain"}) == 2
+    stale = [record.stale(row) for row in record.rows(path)]
+    assert stale == [False, True, True, True, True, True, False]  # speed may differ, numbers not
+
+
+def test_numbers_of_states_are_told_apart_by_bits(monkeypatch):
+    from purejaxrl_sac import exploration
+    from scripts import refresh
+
+    first = refresh.numbers("q_learning", "chain", 3)
+    assert refresh.numbers("q_learning", "chain", 3) == first
+    assert refresh.numbers("q_learning", "chain", 4) != first
+    original = exploration.annealed_epsilon
+    monkeypatch.setattr(exploration, "annealed_epsilon", lambda c, step: original(c, step) * 1)
+    assert refresh.numbers("q_learning", "chain", 3) == first
+    monkeypatch.setattr(exploration, "annealed_epsilon", lambda c, step: original(c, step) * 0)
+    assert refresh.numbers("q_learning", "chain", 3) != first
 
 
 @pytest.mark.parametrize(
