@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_sac.config import Config, ConfigError, kind_of, shown
-from purejaxrl_sac.types import Env, InitCarry, Metrics, Network, PyTree
+from purejaxrl_sac.types import Env, InitCarry, Metrics, Network, PyTree, TrainState
 
 ERRORS = (  # of code; those of the machine, such as OSError, are none of them
     TypeError,
@@ -54,6 +54,15 @@ def check_key(key: jax.Array) -> None:
         raise ConfigError(f"key is {shown(key)}, but must be a typed key: use jax.random.key(0)")
     if key.shape != ():
         raise ConfigError(f"key has shape {key.shape}, but must be one key: vmap over many")
+
+
+def check_state(state: TrainState) -> None:
+    """Raises ConfigError if a state is one of several seeds, outside of a vmap."""
+    if shape := getattr(getattr(state, "key", None), "shape", ()):
+        raise ConfigError(
+            f"state is of {shape[0]} seeds: take one, seed_state(state, 0), or vmap over all, see"
+            " seed_axes"
+        )
 
 
 def check_observations(env: Env, obs: jax.Array) -> None:

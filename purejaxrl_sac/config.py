@@ -127,8 +127,9 @@ def _declared(
 class Config(struct.PyTreeNode):
     """Fields of every run.
 
-    Fields made by `static` are shapes, counts and callables: changing one compiles a new
-    program. All others are traced numbers: `vmap` over them is a hyperparameter sweep.
+    Fields made by `static` are shapes, counts, names, callables and the numbers that networks are
+    built from: changing one compiles a new program. All others are traced: numbers, over which a
+    `vmap` is a hyperparameter sweep, and pytrees.
     """
 
     algorithm: Algorithm = static(None)
@@ -244,8 +245,9 @@ def whole_number(name: str, value: Any, **bounds: Any) -> int:
         **bounds: fields of `Bounds`.
 
     Raises:
-        ConfigError: it is no whole number, or out of bounds.
+        ConfigError: it is not a whole number, out of bounds, or traced.
     """
+    _check_known(name, value)
     Bounds(int, **bounds).check(name, value)
     return int(value)
 
@@ -257,10 +259,19 @@ def number(name: str, value: Any, **bounds: Any) -> float:
         **bounds: fields of `Bounds`.
 
     Raises:
-        ConfigError: it is no number, or out of bounds.
+        ConfigError: it is not a number, out of bounds, or traced.
     """
+    _check_known(name, value)
     Bounds(float, **bounds).check(name, value)
     return float(value)
+
+
+def _check_known(name: str, value: Any) -> None:
+    if isinstance(value, jax.core.Tracer):
+        raise ConfigError(
+            f"{name} is traced, but is a static number: pass it by functools.partial or as one of"
+            " jit's static_argnames"
+        )
 
 
 def unknown(kind: str, name: object, known: Iterable[str], otherwise: str = "") -> ConfigError:

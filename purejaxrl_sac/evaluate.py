@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac import envs, losses
-from purejaxrl_sac.checks import check_carry, check_key, check_observations
+from purejaxrl_sac.checks import check_carry, check_key, check_observations, check_state
 from purejaxrl_sac.config import Config, ConfigError, whole_number
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import EnvState, InitCarry, PyTree, TrainState, Transition
@@ -52,7 +53,11 @@ def policy(config: Config, state: TrainState) -> Policy:
 
     Args:
         state: one seed's state; vmap for many.
+
+    Raises:
+        ConfigError: the configuration cannot run, or the state is of several seeds.
     """
+    check_state(state)
     env, agent, _ = build(config)
 
     def step(key: jax.Array, obs: jax.Array, carry: PyTree) -> tuple[jax.Array, PyTree]:
@@ -67,8 +72,9 @@ def policy(config: Config, state: TrainState) -> Policy:
 def exploring_policy(config: Config, state: TrainState) -> Policy:
     """The policy that collects rollouts, with the exploration of the state's own step.
 
-    Arguments and result as for `policy`.
+    Arguments, result and errors as for `policy`.
     """
+    check_state(state)
     env, agent, _ = build(config)
 
     def step(key: jax.Array, obs: jax.Array, carry: PyTree) -> tuple[jax.Array, PyTree]:
@@ -99,8 +105,10 @@ def q_values(
         [N, A], or [N] where `action` is given.
 
     Raises:
-        ConfigError: the agent has no such values, or actions are continuous and none is given.
+        ConfigError: the agent has no such values, actions are continuous and none is given, or the
+            state is of several seeds.
     """
+    check_state(state)
     env, agent, _ = build(config)
     if agent.q_values is None:
         raise ConfigError(
@@ -143,7 +151,8 @@ def evaluate(
 
     Raises:
         ConfigError: no time limit is known, because the environment has none or because
-            env_params are traced.
+            env_params are traced; the state is of several seeds; or `episodes` or `max_steps` is
+            not a static whole number > 0.
     """
 
     def add(
@@ -151,9 +160,8 @@ def evaluate(
     ) -> tuple[jax.Array, None]:
         return total + jnp.where(running, transition.reward, 0), None
 
-    return _scan(
-        key, config, state, episodes, policy, max_steps, jnp.zeros(episodes, jnp.float32), add
-    )[0]
+    start = partial(jnp.zeros, dtype=jnp.float32)
+    return _scan(key, config, state, episodes, policy, max_steps, start, add)[0]
 
 
 def rollout_episodes(
@@ -175,7 +183,7 @@ def rollout_episodes(
         belong to the episode, [max_steps, episodes] bool.
     """
     return _scan(
-        key, config, state, episodes, policy, max_steps, None,
+        key, config, state, episodes, policy, max_steps, lambda _: None,
         lambda _, env_state, transition, running: (None, (transition, running)),
     )[1]  # fmt: skip
 
@@ -196,7 +204,7 @@ def rollout_states(
         them belong to the episode.
     """
     return _scan(
-        key, config, state, episodes, policy, max_steps, None,
+        key, config, state, episodes, policy, max_steps, lambda _: None,
         lambda _, env_state, transition, running: (None, (env_state.state, transition, running)),
     )[1]  # fmt: skip
 
@@ -208,13 +216,13 @@ def _scan(
     episodes: int,
     policy: PolicyFactory,
     max_steps: int | None,
-    total: Total,
+    start: Callable[[int], Total],
     accumulate: Callable[[Total, EnvState, Transition, jax.Array], tuple[Total, Output]],
 ) -> tuple[Total, Output]:
     """Plays episodes.
 
     Args:
-        total: initial value of the quantity that is accumulated over steps.
+        start: number of episodes -> initial value of the quantity that is accumulated over steps.
         accumulate: (total, environments before the step, transition, whether it belongs to the
             episode [N]) -> total, output of the step. Only outputs are stacked: without jit,
             unused ones would be stored as well.
@@ -223,13 +231,16 @@ def _scan(
         the last total, and the outputs with leading axis [max_steps].
     """
     check_key(key)
+    check_state(state)
     episodes = whole_number("episodes", episodes, at_least=1)
     env = envs.bind(config.env, config.env_params)
-    max_steps = env.max_steps if max_steps is None else max_steps
-    if max_steps is None or isinstance(max_steps, jax.core.Tracer):
-        raise ConfigError(
-            f"the time limit of {env.name} is not known before compilation: pass max_steps"
-        )
+    if max_steps is None:
+        max_steps = env.max_steps
+        if max_steps is None or isinstance(max_steps, jax.core.Tracer):
+            raise ConfigError(
+                f"the time limit of {env.name} is not known before compilation: pass max_steps"
+            )
+    max_steps = whole_number("max_steps", max_steps, at_least=1)
     chosen = policy(config, state)
 
     def without_carry(key: jax.Array, obs: jax.Array, _: PyTree) -> tuple[jax.Array, PyTree]:
@@ -249,6 +260,6 @@ def _scan(
         return (after, carry, running & ~transition.last, total), output
 
     key_reset, key_steps = jax.random.split(key)
-    loop = (env.reset(key_reset, episodes), carry, jnp.ones(episodes, bool), total)
-    loop, outputs = jax.lax.scan(body, loop, jax.random.split(key_steps, int(max_steps)))
+    loop = (env.reset(key_reset, episodes), carry, jnp.ones(episodes, bool), start(episodes))
+    loop, outputs = jax.lax.scan(body, loop, jax.random.split(key_steps, max_steps))
     return loop[-1], outputs

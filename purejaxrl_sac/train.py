@@ -1,7 +1,7 @@
 """The training loop: collect a rollout, add it to the memory, update the agent G times.
 
 `train` is `init` and then `run`. All three are pure functions, to be jitted and vmapped by the
-caller; `run(2n)` equals `run(n)` twice, bit for bit.
+caller; `run(2n)` equals `run(n)` twice, on a CPU bit for bit.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from purejaxrl_sac.checks import (
     TAKES,
     check_key,
     check_metrics,
+    check_state,
     errors_of_parts,
     name_of_function,
 )
@@ -144,6 +145,9 @@ def init(key: jax.Array, config: Config) -> TrainState:
 def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState, Metrics]:
     """Continues a run for `iterations` (a static number) iterations.
 
+    Args:
+        state: one seed's state; vmap for many, see `seed_axes`.
+
     Returns:
         the new state, and metrics with leading axis [iterations]: `episodes` that ended in the
         iteration, the sums of their undiscounted `returns` and of their `lengths`, and the
@@ -152,8 +156,11 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
         updates, see `optimize.delayed_update`.
 
     Raises:
-        ConfigError: the configuration cannot run, or a part of the algorithm fails.
+        ConfigError: the configuration cannot run, or a part of the algorithm fails; the state is of
+            several seeds; or `iterations` is not a static whole number.
     """
+    iterations = whole_number("iterations", iterations, at_least=0)
+    check_state(state)
     env, agent, memory = build(config)
     initial_carry = agent.init_carry(config.num_envs)
 
@@ -269,8 +276,9 @@ def train_with_eval(
 
     Raises:
         ConfigError: the configuration cannot run, has fewer iterations than points, or more
-            environment steps than an int32 can count.
+            environment steps than an int32 can count; or `points` is not a static whole number > 0.
     """
+    points = whole_number("points", points, at_least=1)
     if config.total_steps >= 2**31:
         raise ConfigError(
             f"total_steps is {config.total_steps}, but train_with_eval counts up to 2**31 - 1: use"
@@ -300,8 +308,8 @@ def seed_axes(state: TrainState) -> TrainState:
         states = jax.vmap(init, (0, None), out_axes=axes)(keys, config)
         states, metrics = jax.vmap(run, (axes, None, None), (axes, 0))(states, config, n)
 
-    A state returned by a plain `vmap` has a copy of the clock per seed, which its axes state; `run`
-    uses one of these equal copies.
+    A state returned by a plain `vmap` has one copy of the clock per seed, and the axis of its
+    `step` is 0; `run` uses one of these equal copies.
     """
     axis: Any = 0  # axes take the places of arrays
     step: Any = axis if jnp.ndim(state.step) else None

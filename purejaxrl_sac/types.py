@@ -1,7 +1,7 @@
 """The contracts: transitions, agents, memories, environments, and the parts that form an agent.
 
-Every function of a contract is a Protocol whose docstring gives the shapes of its arrays. Protocols
-name no parameters: implementations choose their own names.
+Functions of a contract are Protocols whose docstrings give the shapes of their arrays, or callables
+with a comment. Their parameters are positional: implementations choose their own names.
 
 Shapes: T is the rollout length, N the number of parallel environments, B a batch, G the number of
 updates per iteration, A the number of discrete actions, D the dimension of continuous ones, K the

@@ -376,6 +376,44 @@ def test_a_shape_that_is_a_list_is_one(trained):
         choose(jax.random.key(0), jnp.zeros(4))
 
 
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (lambda key, config, state, n: prl.run(state, config, n), "iterations"),
+        (lambda key, config, state, n: prl.train_with_eval(key, config, len, n), "points"),
+        (prl.evaluate, "episodes"),
+        (lambda key, config, state, n: prl.evaluate(key, config, state, max_steps=n), "max_steps"),
+        (lambda key, config, state, n: prl.train(key, config, n), "every"),
+    ],
+)
+def test_counts_are_static_whole_numbers(trained, function, name):
+    config, state = trained
+    key = jax.random.key(0)
+    for value in (2.5, -1, "x", True, None if name == "points" else [1]):
+        with pytest.raises(ConfigError, match=rf"^{name} is .*, but must be "):
+            function(key, config, state, value)
+    with pytest.raises(ConfigError, match=f"^{name} is traced, but is a static number"):
+        jax.jit(lambda n: function(key, config, state, n))(3)
+
+
+def test_a_state_of_several_seeds_is_refused_outside_of_a_vmap(trained):
+    config, _ = trained
+    keys = jax.random.split(jax.random.key(0), 2)
+    states = jax.vmap(prl.init, (0, None))(keys, config)
+    obs = jnp.zeros((3, 4))
+    for use in (
+        lambda state: prl.run(state, config, 1)[0].step,
+        lambda state: prl.evaluate(keys[0], config, state, 2, max_steps=3),
+        lambda state: prl.policy(config, state)(keys[0], obs),
+        lambda state: prl.exploring_policy(config, state)(keys[0], obs),
+        lambda state: prl.q_values(config, state, obs),
+    ):
+        with pytest.raises(ConfigError, match=r"^state is of 2 seeds: take one, seed_state"):
+            use(states)
+        one, both = use(prl.seed_state(states, 1)), jax.vmap(use)(states)
+        np.testing.assert_allclose(one, both[1], rtol=1e-5)
+
+
 @pytest.mark.parametrize("every", [0, -1, 1.5, "3"])
 def test_groups_of_metrics_are_whole_numbers(every):
     with pytest.raises(ConfigError, match="every is"):

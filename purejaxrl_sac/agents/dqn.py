@@ -371,7 +371,7 @@ class Noisy(QConfig):
     """Fields of `noisy_network`."""
 
     sigma: float = static(0.5, at_least=0)
-    """Initial noise of a layer's parameters, times the square root of its number of inputs."""
+    """Initial noise of a layer's parameters, before division by the square root of its inputs."""
 
 
 class DQNConfig(QConfig, Huber, EpsilonGreedy):

@@ -159,7 +159,8 @@ def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """J_Q = E[sum_i (Q_i(s, a) - y)^2 / 2] (post, 4.19), and |y - Q(s, a)| [B] as priority.
 
     The sum over critics, and the Q of the priority, are those of the `Critique`, whose defaults are
-    squared errors and the minimum: change the error of a row there, and what is averaged here.
+    squared errors and the minimum. To change the loss of a row, replace the `Critique`; to change
+    the average over rows, replace this function.
     """
     _, networks, _, batch, weight, target, keys = inputs
     q = networks.critic(params, batch.obs, batch.action, keys.critic_dropout)
@@ -302,7 +303,8 @@ def sac(
         penalty: added to the critics' loss, such as `conservative.conservative_critics`.
 
     Raises:
-        ConfigError: the environment's actions are discrete.
+        ConfigError: the environment's actions are discrete or its observations images, or a part
+            does not keep its contract.
     """
     action_dim = dimension_of_actions("SAC", env)
     encode = features(env.observation_space)

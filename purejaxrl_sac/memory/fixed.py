@@ -18,7 +18,7 @@ def fixed_memory(config: Any) -> Memory:
 def fixed(dataset: Transition, batch_size: int) -> Memory:
     """Samples the rows of a dataset uniformly, with replacement.
 
-    The dataset is no part of the memory's state, so that all seeds of a run share one copy.
+    The dataset is not part of the memory's state, so that all seeds of a run share one copy.
 
     Args:
         dataset: leading axis [R].

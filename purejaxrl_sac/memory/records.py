@@ -46,7 +46,7 @@ def words(spec: Any) -> Record:
         spec: shape structs of one transition, or any other pytree of them.
 
     Raises:
-        ConfigError: a dtype that is neither bool nor of 8, 16, 32 or 64 bits.
+        ConfigError: a dtype other than bool, and integers and floats of 8, 16, 32 or 64 bits.
     """
     return _record(jax.tree.map(_exact, spec))
 

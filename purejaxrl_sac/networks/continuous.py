@@ -142,11 +142,26 @@ def gaussian_actor(
 
 
 def deterministic_actor(config: Any, space: Any, action_dim: int) -> DeterministicActor:
-    """An MLP with tanh outputs; arguments as for `gaussian_actor`."""
+    """An MLP with tanh outputs.
+
+    Args:
+        config: hidden_sizes and activation.
+        space: gymnax observation space.
+        action_dim: D.
+    """
     mlp = torso(space, config.hidden_sizes, config.activation)
     return DeterministicActor(mlp, action_dim)
 
 
 def twin_critics(config: Any, space: Any, **parts: Any) -> Critics:
-    """Two independent MLPs; arguments as for `gaussian_actor`."""
+    """Two independent MLPs.
+
+    Args:
+        config: hidden_sizes and activation.
+        space: gymnax observation space.
+        **parts: as for `torso`.
+
+    Raises:
+        ConfigError: observations are images.
+    """
     return Critics(critic_torso(space, config.hidden_sizes, config.activation, **parts), 2)

@@ -82,8 +82,9 @@ class BatchRenorm(nn.Module):
 class NoisyDense(nn.Module):
     """A linear layer with factorised Gaussian noise (Fortunato et al. 2018, arXiv 1706.10295).
 
-    y = (mu_w + sigma_w * f(e) f(e')^T) x + mu_b + sigma_b * f(e'),   f(e) = sgn(e) sqrt|e|
+    y = x (mu_w + sigma_w * f(e) f(e')^T) + mu_b + sigma_b * f(e'),   f(e) = sgn(e) sqrt|e|
 
+    with a number e for each input and e' for each output.
     The noise is a variable of the collection "noise", see `draw_noise`, and is the same for all
     rows of a batch. Without that collection, the layer is deterministic.
     """

@@ -168,7 +168,8 @@ def torso(
         space: gymnax observation space.
         hidden_sizes: units of each layer of the MLP.
         activation: the activation function's name in flax.linen.
-        layers: space -> the convolutions before the MLP; () to flatten observations instead.
+        layers: a function of the space that returns the convolutions before the MLP, or () to
+            flatten observations.
         dense: layers of the MLP.
         conv: convolutional layers.
         norm: normalisation before every activation.
