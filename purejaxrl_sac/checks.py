@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_sac.config import Config, ConfigError, kind_of, shown
-from purejaxrl_sac.types import Env, InitCarry, Metrics, Network, PyTree, TrainState
+from purejaxrl_sac.types import Agent, Env, InitCarry, Metrics, Network, PyTree, TrainState
 
 ERRORS = (  # of code; those of the machine, such as OSError, are none of them
     TypeError,
@@ -78,6 +78,55 @@ def check_observations(env: Env, obs: jax.Array) -> None:
         raise ConfigError(
             f"obs has shape {found}, but observations of {env.name} have shape [{expected}]"
         )
+
+
+def checked_agent(config: Config, env: Env, agent: Agent) -> Agent:
+    """The agent, as its wrappers left it, with checks of what it returns where it is traced."""
+    owner = name_of_function(config.algorithm)
+    if config.wrappers:
+        owner += f" with {', '.join(map(name_of_function, config.wrappers))}"
+
+    def several(function: str, returned: Any, *names: str) -> Any:
+        if isinstance(returned, tuple) and len(returned) == len(names):
+            return returned
+        raise ConfigError(
+            f"{function} of {owner} returned {kind_of(returned)}, but must return"
+            f" {', '.join(names)}"
+        )
+
+    def check_actions(function: str, action: jax.Array, obs: jax.Array) -> None:
+        shape = obs.shape[:1] if env.action_dim is None else (obs.shape[0], env.action_dim)
+        kind = jnp.integer if env.action_dim is None else jnp.floating
+        found = jnp.result_type(action)
+        if jnp.shape(action) != shape or not jnp.issubdtype(found, kind):
+            raise ConfigError(
+                f"{function} of {owner} returned actions that are {found}{[*jnp.shape(action)]},"
+                f" but must return {'integers' if kind is jnp.integer else 'floats'} of shape"
+                f" {[*shape]}"
+            )
+
+    def act(
+        key: jax.Array, state: Any, obs: jax.Array, step: jax.Array, carry: Any
+    ) -> tuple[jax.Array, PyTree, PyTree]:
+        returned = agent.act(key, state, obs, step, carry)
+        action, extras, carry = several("act", returned, "action", "extras", "carry")
+        check_actions("act", action, obs)
+        return action, extras, carry
+
+    def policy(key: jax.Array, state: Any, obs: jax.Array, carry: Any) -> tuple[jax.Array, PyTree]:
+        returned = agent.policy(key, state, obs, carry)
+        action, carry = several("policy", returned, "action", "carry")
+        check_actions("policy", action, obs)
+        return action, carry
+
+    def update(
+        key: jax.Array, state: Any, sample: Any, count: jax.Array
+    ) -> tuple[PyTree, jax.Array, Metrics]:
+        returned = agent.update(key, state, sample, count)
+        state, priority, metrics = several("update", returned, "state", "priority", "metrics")
+        return state, priority, metrics
+
+    return agent._replace(act=act, policy=policy, update=update)
 
 
 def check_carry(init_carry: InitCarry, obs: jax.Array, carry: PyTree) -> None:

@@ -24,11 +24,13 @@ from purejaxrl_sac.types import (
     Agent,
     Critique,
     Env,
+    Index,
     Memory,
     NextQ,
     NextReturn,
     Noise,
     QHead,
+    Sample,
     Storage,
     Transition,
 )
@@ -68,6 +70,31 @@ class Part(NamedTuple):
         self.array(what, value, shape)
         if not jnp.issubdtype(dtype := jnp.result_type(value), jnp.floating):
             raise self.error(f"returned {what} of type {dtype}, but must return a float")
+
+    def state(self, function: str, value: Any, given: Any) -> Any:
+        """The state that a function of it returned, if it has the form of the one it was given."""
+        forms = [
+            jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), x) for x in (value, given)
+        ]
+        if forms[0] == forms[1]:
+            return value
+        what = kind_of(value) if type(value) is not type(given) else "a state of other arrays"
+        raise self.error(f"returned {what} from {function}, but must return a state as it is given")
+
+    def sample(self, function: str, value: Any) -> Sample:
+        """What it returned from a function, if that is a sample with a weight for each row."""
+        if not (isinstance(value, Sample) and isinstance(value.transition, Transition)):
+            raise self.error(
+                f"returned {kind_of(value)} from {function}, but must return a Sample of a"
+                " Transition"
+            )
+        shape, weight = jnp.shape(value.transition.reward), jnp.shape(value.weight)
+        if weight != shape[len(shape) - len(weight) :]:
+            raise self.error(
+                f"returned weights of shape {[*weight]} from {function}, but rewards of shape"
+                f" {[*shape]}"
+            )
+        return value
 
     def metrics(self, value: Any) -> None:
         """Checks that it returned a dictionary of metrics."""
@@ -152,6 +179,51 @@ def _made(kind: Any) -> Callable[..., Any]:
         return made
 
     return check
+
+
+def _storage(part: Part, made: Any, config: Any, env: Env) -> Storage:
+    storage: Storage = _made(Storage)(part, made)
+    if storage.num_envs != config.num_envs:
+        raise part.error(f"has num_envs={storage.num_envs}, but {config.num_envs} are trained with")
+    rows, rest = divmod(storage.capacity, storage.num_envs)
+    if rest or rows < 1:
+        raise part.error(
+            f"has capacity={storage.capacity}, but must have a multiple of num_envs,"
+            f" {storage.num_envs}"
+        )
+
+    def add(state: Any, step: jax.Array, rollout: Transition) -> Any:
+        return part.state("add", storage.add(state, step, rollout), state)
+
+    def read(state: Any, step: jax.Array, index: Index) -> Sample:
+        sample = part.sample("read", storage.read(state, step, index))
+        part.array("weights from read", sample.weight, jnp.shape(sample.transition.reward))
+        return sample
+
+    return _replaced(storage, Storage, add=add, read=read)
+
+
+def _memory(part: Part, made: Any, config: Any, storage: Storage) -> Memory:
+    memory: Memory = _made(Memory)(part, made)
+
+    def add(state: Any, step: jax.Array, rollout: Transition) -> Any:
+        return part.state("add", memory.add(state, step, rollout), state)
+
+    def sample(state: Any, draw: Any) -> Sample:
+        return part.sample("sample", memory.sample(state, draw))
+
+    def update_priorities(state: Any, sample: Sample, priority: jax.Array) -> Any:
+        updated = memory.update_priorities(state, sample, priority)
+        return part.state("update_priorities", updated, state)
+
+    return _replaced(memory, Memory, add=add, sample=sample, update_priorities=update_priorities)
+
+
+def _replaced(made: Any, kind: Any, **functions: Any) -> Any:
+    """What a part made, with other functions; an object that is no tuple becomes one."""
+    if not isinstance(made, kind):
+        made = kind(*(getattr(made, field) for field in kind._fields))
+    return made._replace(**functions)
 
 
 def _critique(part: Part, made: Any, config: Any) -> Critique:
@@ -240,8 +312,8 @@ CHECKS: dict[str, Callable[..., Any]] = {
     "MakeActorCritic": _network,
     **dict.fromkeys(("MakeRecurrentQNetwork", "MakeRecurrentActorCritic"), _recurrent),
     **dict.fromkeys(("MakeRecurrentActor", "MakeRecurrentCritics"), _recurrent),
-    "MakeStorage": _made(Storage),
-    "MakeMemory": _made(Memory),
+    "MakeStorage": _storage,
+    "MakeMemory": _memory,
     "MakeNoise": _made(Noise),
     "MakeCritique": _critique,
     "MakeHead": _head,

@@ -20,6 +20,7 @@ from purejaxrl_sac.checks import (
     check_key,
     check_metrics,
     check_state,
+    checked_agent,
     errors_of_parts,
     name_of_function,
 )
@@ -70,7 +71,7 @@ def build(config: Config) -> tuple[Env, Agent, Memory]:
         if not isinstance(agent, Agent):
             raise ConfigError(f"a wrapper returned {kind_of(agent)}, but must return an Agent")
     curriculum.check(config, env)
-    return env, agent, memory
+    return env, checked_agent(config, env, agent), memory
 
 
 def init(key: jax.Array, config: Config) -> TrainState:

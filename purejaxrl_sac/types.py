@@ -37,17 +37,20 @@ class Transition(NamedTuple):
 
 
 class Index(NamedTuple):
-    """Identifies transitions: step `time` of environment `env`, arrays of any shape [...]."""
+    """Identifies transitions: step `time` of environment `env`, arrays of any shape [...].
+
+    It is not checked: of a storage of R rows at the clock `step`, step - R <= time < step.
+    """
 
     time: jax.Array  # [...] int32, counted by the clock `TrainState.step`
-    env: jax.Array  # [...] int32
+    env: jax.Array  # [...] int32, 0 <= env < N
 
 
 class Sample(NamedTuple):
     """What a memory passes to `Agent.update`."""
 
     transition: Transition  # leading axes [B] from a replay memory, [T, N] from `latest`
-    weight: jax.Array  # loss weight of each row; broadcasts against the leading axes
+    weight: jax.Array  # loss weight of each row: of the shape of the rewards, or its last axes
     index: Any = ()  # where the rows are stored, for `Memory.update_priorities`
     rewards: jax.Array | None = None  # [B, n]: the rewards that `transition.reward` is the
     # discounted sum of, for agents that transform each; None where it is one reward

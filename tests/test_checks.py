@@ -15,7 +15,7 @@ from gymnax.environments.classic_control.cartpole import CartPole
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, checks, contracts, heads, mdp, networks, optimize
 from purejaxrl_sac.agents import sac
-from purejaxrl_sac.agents.off_policy import uniform_replay
+from purejaxrl_sac.agents.off_policy import replay_storage, uniform_replay
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.experiment.runs import metric_rows, plans
 from purejaxrl_sac.networks import continuous
@@ -138,6 +138,40 @@ def head_with(**functions):
     return lambda config: heads.scalar(config)._replace(**functions)
 
 
+def storage_with(**changes):
+    def storage(config, env):
+        made = replay_storage(config, env)
+        return made._replace(**{name: change(made) for name, change in changes.items()})
+
+    return storage
+
+
+def memory_with(**changes):
+    def memory(config, storage):
+        made = uniform_replay(config, storage)
+        return made._replace(**{name: change(made) for name, change in changes.items()})
+
+    return memory
+
+
+def reading(change):
+    """A storage with a change of what it reads."""
+    return storage_with(read=lambda made: lambda *args: change(made.read(*args)))
+
+
+def sampling(change):
+    """A memory with a change of its samples."""
+    return memory_with(sample=lambda made: lambda *args: change(made.sample(*args)))
+
+
+def column(sample):
+    return sample._replace(weight=sample.weight[..., None])
+
+
+def constant(value):
+    return lambda made: lambda *_: value
+
+
 ROW_LOSS = jnp.zeros((8, 1)), jnp.zeros(8), {}  # small configurations have batches of 8
 MADE = (
     ("critic_optimizer", 1e-3, "is 0.001, but must be a function, see MakeOptimizer in"),
@@ -149,6 +183,9 @@ MADE = (
     ("critique", lambda config: 3, "returned 3, but must return a Critique"),
     ("storage", lambda *_: (), "returned a tuple of 0, but must return a Storage"),
     ("memory", lambda *_: [], "returned a list, but must return a Memory"),
+    ("storage", storage_with(num_envs=lambda _: 4), "has num_envs=4, but 3 are trained with"),
+    ("storage", storage_with(capacity=lambda _: 95), "has capacity=95, but must have a multiple"),
+    ("storage", storage_with(capacity=lambda _: 0), "has capacity=0, but must have a multiple"),
     ("noise", lambda *_: 1.0, "returned 1.0, but must return a Noise"),
     ("critic_loss", None, "is None, but must be a function, see Loss in purejaxrl_sac.types"),
 )
@@ -174,6 +211,24 @@ TRACED = (
         "bootstrap",
         lambda config, q: q.pi,
         r"of shape \[8, 2\], but .*policy \[B, A\]",
+    ),
+    *(
+        (name, part, make, message)
+        for name in ("sac", "dqn")
+        for part, make, message in (
+            ("storage", reading(column), r"weights of shape \[2, 8, 1\] from read, but rewards"),
+            (
+                "storage",
+                reading(lambda x: x._replace(weight=jnp.float32(1))),
+                r"weights from read of shape \[\], but must return shape \[2, 8\]",
+            ),
+            ("storage", reading(lambda x: x.transition), "a Transition from read, but must return"),
+            ("storage", storage_with(add=constant(None)), "None from add, but must return a state"),
+            ("memory", sampling(column), r"weights of shape \[8, 1\] from sample, but rewards of"),
+            ("memory", sampling(lambda x: x.transition), "a Transition from sample, but must"),
+            ("memory", memory_with(add=constant(())), "a tuple of 0 from add, but must return a"),
+            ("memory", memory_with(update_priorities=constant(None)), "None from update_priori"),
+        )
     ),
     ("dqn", "bootstrap", lambda config, q: (q.pi[:, 0], 0.0), r"a policy of shape \[8\]"),
     ("dqn", "bootstrap", lambda config, q: (q.pi, jnp.ones((8, 1))), r"a bonus of shape \[8, 1\]"),
@@ -207,6 +262,50 @@ def test_what_a_part_returns(algorithm, part, value, message):
     with pytest.raises(ConfigError, match=pattern) as error:
         jax.eval_shape(prl.make_train(config), jax.random.key(0))
     assert "\n" not in str(error.value)
+
+
+def changing(function, change):
+    """A wrapper around an agent of which one function returns something else."""
+
+    def wrapper(config, env, agent):
+        original = getattr(agent, function)
+        return agent._replace(**{function: lambda *args: change(original(*args))})
+
+    return wrapper
+
+
+@pytest.mark.parametrize("name", ["dqn", "sac"])
+@pytest.mark.parametrize(
+    ("function", "change", "message"),
+    [
+        (
+            "policy",
+            lambda x: x[0],
+            r"returned an array of shape \[2.*\], but must return action, c",
+        ),
+        (
+            "policy",
+            lambda x: (x[0][..., None], x[1]),
+            r"returned actions that are .*2.* of shape \[2",
+        ),
+        ("act", lambda x: x[:2], "returned a tuple of 2, but must return action, extras, carry"),
+        (
+            "act",
+            lambda x: (x[0] > 0, *x[1:]),
+            r"returned actions that are bool\[3.* (integers|floats) of",
+        ),
+        ("update", lambda x: x[:2], "returned a tuple of 2, but must return state, priority, metr"),
+    ],
+)
+def test_what_an_agent_returns(name, function, change, message):
+    config = small(name).replace(wrappers=(changing(function, change),))
+
+    def train_and_evaluate(key):
+        state, _ = prl.train(key, config)
+        return prl.evaluate(key, config, state, 2)
+
+    with pytest.raises(ConfigError, match=f"^{function} of {name} with wrapper {message}"):
+        jax.eval_shape(train_and_evaluate, jax.random.key(0))
 
 
 def test_every_contract_of_a_part_is_known():

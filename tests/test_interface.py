@@ -87,6 +87,40 @@ def by_halves(self, key, state, action, params):
     return jnp.stack([state.x]), state, 1.0, state.x > 3, {}
 
 
+def stepping(i, change):
+    """`step_env` with a change of its i-th value."""
+
+    def step_env(self, key, state, action, params):
+        values = [*Line.step_env(self, key, state, action, params)]
+        values[i] = change(values[i])
+        return tuple(values)
+
+    return step_env
+
+
+@pytest.mark.parametrize("dtype", [int, float, jnp.uint8])
+def test_terminated_may_be_a_number(dtype):
+    """The complement of an integer is not that of a bool: ~1 is -2."""
+    expected, found = (
+        bound(max_steps=9, step_env=stepping(3, lambda x, kind=kind: x.astype(kind)))
+        for kind in (bool, dtype)
+    )
+    key, keys = jax.random.key(0), jax.random.split(jax.random.key(1), 2)
+    ends = []
+    for env in (expected, found):
+        state, action = env.reset(key, 2), jnp.ones(2, jnp.int32)
+        for _ in range(4):
+            state, transition, _ = env.step(keys, state, action)
+        assert transition.last.dtype == bool
+        ends.append(transition)
+    assert ends[0].last.all()
+    jax.tree.map(np.testing.assert_array_equal, *ends)
+
+
+def test_a_number_of_actions_may_be_an_array():
+    assert bound(action_space=lambda *_: spaces.Discrete(jnp.int32(2))).num_actions == 2
+
+
 def without_time(self, key, params):
     return jnp.stack([jnp.float32(0)]), Timeless(x=jnp.float32(0))
 
@@ -117,6 +151,23 @@ def with_legacy_observations(self, key, params):
             r"has no method get_obs",
         ),
         ({"observation_space": lambda self, params: spaces.Box(0, 1, (3,))}, r"\(1,\).*\(3,\)"),
+        (
+            {"reset_env": lambda self, *args: Line.reset_env(self, *args)[::-1]},
+            "returns state, obs, but must return obs, state",
+        ),
+        ({"step_env": stepping(3, lambda x: x[None])}, r"terminated .* is bool\[1\] .* scalar"),
+        (
+            {"step_env": stepping(2, lambda x: jnp.ones(2))},
+            r"returned a reward of shape \(2,\) from step",
+        ),
+        ({"observation_space": lambda *_: None}, "is None without a shape, but must be a Box"),
+        ({"observation_space": lambda *_: spaces.Dict({})}, "is a Dict without a shape"),
+        ({"observation_space": lambda *_: spaces.Box(0, 1, None)}, "is a Box without a shape"),
+        ({"action_space": lambda *_: spaces.Discrete(0)}, "actions of Line is 0, but must be at l"),
+        ({"action_space": lambda *_: spaces.Discrete(2.5)}, "2.5, but must be a whole number"),
+        ({"action_space": lambda *_: spaces.Box(1, -1, (1,))}, "whose low exceeds their high"),
+        ({"action_space": lambda *_: spaces.Box(-jnp.ones(3), 1, (1,))}, r"arrays of shape \[1\]"),
+        ({"action_space": lambda *_: spaces.Box([-1.0], [1.0], (1,))}, "are a list, but must be"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(changes, message):

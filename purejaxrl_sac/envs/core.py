@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxrl_sac.config import ConfigError, kind_of, unknown
+from purejaxrl_sac.config import ConfigError, kind_of, unknown, whole_number
 from purejaxrl_sac.kernels.packing import packed_scan
 from purejaxrl_sac.mdp import NAMED, NAMED_POMDPS
 from purejaxrl_sac.types import Env, EnvState, Metrics, PyTree, Transition
@@ -156,24 +156,20 @@ def bind(env: Any, params: Any = None) -> Env:
 
     num_actions = action_dim = None
     if isinstance(action_space, spaces.Discrete):
-        num_actions = action_space.n
+        num_actions = whole_number(
+            f"the number of actions of {env.name}", action_space.n, at_least=1
+        )
 
         def to_env(action: jax.Array) -> jax.Array:
             return action
 
         def random_action(key: jax.Array, num_envs: int) -> jax.Array:
-            return jax.random.randint(key, (num_envs,), 0, action_space.n, jnp.int32)
+            return jax.random.randint(key, (num_envs,), 0, num_actions, jnp.int32)
 
     elif isinstance(action_space, spaces.Box):
         low, high, shape = action_space.low, action_space.high, action_space.shape
         action_dim = math.prod(shape)
-        for bound in (low, high):
-            if not isinstance(bound, jax.core.Tracer) and not np.isfinite(bound).all():
-                raise ConfigError(
-                    f"{env.name} has unbounded actions ({action_space}), which cannot be rescaled"
-                    " from [-1, 1]: wrap it in an environment with finite bounds"
-                )
-
+        _check_bounds(env.name, action_space)
         continuous = jnp.issubdtype(action_space.dtype, jnp.floating)
 
         def to_env(action: jax.Array) -> jax.Array:
@@ -208,6 +204,7 @@ def bind(env: Any, params: Any = None) -> Env:
             )
         for what, found, shape in (
             ("a reward", reward, env_state.episode_return.shape),
+            ("terminated", terminated, env_state.episode_return.shape),
             ("an observation", obs, env_state.obs.shape),
         ):
             if found.shape != shape:
@@ -216,6 +213,7 @@ def bind(env: Any, params: Any = None) -> Env:
                     f" step, but must return one of shape {shape[1:]}"
                 )
         reward = reward.astype(jnp.float32)
+        terminated, truncated = terminated.astype(bool), truncated.astype(bool)  # 0 and 1 will do
         last = terminated | truncated
         transition = Transition(
             obs=env_state.obs,
@@ -269,13 +267,40 @@ def _spaces(env: Any, params: Any) -> tuple[Any, Any]:
         ConfigError: the environment does not have them.
     """
     try:
-        return env.action_space(params), env.observation_space(params)
+        actions, observations = env.action_space(params), env.observation_space(params)
+        if not isinstance(getattr(observations, "shape", None), tuple | list):
+            raise ConfigError(
+                f"the observation_space of {env.name} is {kind_of(observations)} without a shape,"
+                " but must be a Box or Discrete"
+            )
+        return actions, observations
     except NotImplementedError as error:
         from purejaxrl_sac.envs import interface
 
         if text := interface.missing_method(env, error):
             raise ConfigError(text) from error
         raise
+
+
+def _check_bounds(name: str, box: Any) -> None:
+    """Raises ConfigError unless actions in [-1, 1] can be rescaled to a Box; tracers pass."""
+    bounds = [box.low, box.high]
+    if any(isinstance(bound, jax.core.Tracer) for bound in bounds):
+        return
+    low, high = map(np.asarray, bounds)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise ConfigError(
+            f"{name} has unbounded actions ({box}), which cannot be rescaled from [-1, 1]: wrap it"
+            " in an environment with finite bounds"
+        )
+    for bound in bounds:
+        if isinstance(bound, tuple | list) or np.shape(bound) not in ((), tuple(box.shape)):
+            raise ConfigError(
+                f"{name} has bounds of actions that are {kind_of(bound)}, but must be numbers or"
+                f" arrays of shape {[*box.shape]}"
+            )
+    if (low > high).any():
+        raise ConfigError(f"{name} has actions whose low exceeds their high: {box}")
 
 
 def _legal_actions(env: Any, params: Any) -> Callable[[jax.Array], jax.Array] | None:

@@ -94,6 +94,11 @@ def causes(env: Env, error: BaseException) -> Iterator[str]:
         begun = jax.eval_shape(lambda key: game.reset_env(key, params), key)
         yield from _counted(name, "reset_env", begun, ("obs", "state"))
         obs, state = jax.tree.map(_strong, tuple(begun))
+        if isinstance(obs, environment.EnvState):
+            yield (
+                f"reset_env of the environment {name} returns state, obs, but must return obs,"
+                " state"
+            )
         if inherited("is_truncated") and not hasattr(state, "time"):
             yield (
                 f"the state of the environment {name} has no field time, which counts the steps of"
@@ -104,6 +109,11 @@ def causes(env: Env, error: BaseException) -> Iterator[str]:
         )
     names = ("obs", "state", "reward", "terminated", "info")
     yield from _counted(name, "step_env", stepped, names)
+    if stepped[3].shape:
+        yield (
+            f"terminated of the environment {name} is {_shown(stepped[3])} from step_env, but must"
+            " be a scalar"
+        )
     yield from _different(name, "obs", obs, stepped[0])
     yield from _different(name, "state", state, stepped[1])
 
