@@ -19,25 +19,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from scripts.options import Parser, count
+
 STAGES = ("curve", "profile", "flags", "fit")
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser that reports errors in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{message} (see --help)\n")
-
-
-def count(text: str) -> int:
-    """Parse a positive integer."""
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
-    return int(text)
 
 
 def parser() -> Parser:

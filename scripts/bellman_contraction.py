@@ -9,7 +9,6 @@ of the soft Q* to the hard one as the temperature tends to zero.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from purejaxrl_sac import losses
 from purejaxrl_sac import mdp as mdps
 from purejaxrl_sac.mdp import dynamic_programming as dp
 from scripts import record
+from scripts.options import Parser, count
 
 GAMMA, ALPHA = 0.9, 0.5
 
@@ -54,8 +54,8 @@ def ratios(key: jax.Array) -> dict[str, jax.Array]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=10_000)
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=count, default=10_000)
     parser.add_argument("--out", type=Path, default=Path("bellman_contraction.png"))
     record.add_record(parser, "theory")
     options = parser.parse_args()

@@ -39,6 +39,7 @@ from purejaxrl_sac import normalize
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 from scripts import record
 from scripts.benchmark_learning import setting
+from scripts.options import Parser, count
 
 EPISODES, LENGTH = 64, 1_000
 ALGORITHMS = ("sac", "redq", "droq", "tqc", "simba", "crossq", "td3")
@@ -135,13 +136,13 @@ def brax(env: str, options: argparse.Namespace) -> tuple[np.ndarray, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = Parser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("env", help="TASK or TASK/BACKEND, such as hopper/spring")
     parser.add_argument("--algorithms", nargs="*", default=["sac"], choices=ALGORITHMS)
     parser.add_argument("--peer", action="store_true", help="also train Brax's SAC")
-    parser.add_argument("--steps", type=int, default=200_000)
-    parser.add_argument("--updates", type=int, default=8, help="per 16 environment steps")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=count, default=200_000)
+    parser.add_argument("--updates", type=count, default=8, help="per 16 environment steps")
+    parser.add_argument("--seeds", type=count, default=5)
     parser.add_argument("--root", type=int, default=20, help="seed of all random numbers")
     parser.add_argument("--reward-scaling", type=float, default=1.0, help="for Brax's SAC")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="not for SimBa")

@@ -40,10 +40,10 @@ from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment.devices.mesh import mesh_for, policy_state
 from purejaxrl_sac.experiment.runs import engine, plans
 from scripts import phases, record
-from scripts.accelerator import Parser, count
 from scripts.accelerators.report import grid
 from scripts.accelerators.tables import newest
 from scripts.accelerators.work import main_environment
+from scripts.options import Parser, count
 from scripts.peers.environment import peer_python
 
 RECORD = record.FOLDER / "compile.jsonl"

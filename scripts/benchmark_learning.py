@@ -18,7 +18,6 @@ cheapest first, and records them; the next call continues what the time limit st
 
 from __future__ import annotations
 
-import argparse
 import ast
 import sys
 import tempfile
@@ -39,6 +38,7 @@ from purejaxrl_sac.experiment.runs.display import ConsoleReporter
 from purejaxrl_sac.experiment.runs.plans import Plan, Progress, has_time_limit, plan
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 from scripts import cells, record
+from scripts.options import Parser, minutes
 
 
 def setting(text: str) -> tuple[str, Any]:
@@ -65,6 +65,8 @@ def trained(wanted: Plan, path: Path) -> tuple[prl.experiment.Run, list[Progress
     """
     directory = RunDirectory(path)
     started = (path / "config.json").exists()
+    if not started and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
+        raise prl.ConfigError(f"{path} is not a run: give another --directory")
     if started and directory.read_plan() != wanted:
         raise prl.ConfigError(f"{path} has a run of other settings: give another --directory")
     reporter = Reporter(Console(stderr=True))
@@ -80,12 +82,14 @@ def trained(wanted: Plan, path: Path) -> tuple[prl.experiment.Run, list[Progress
     if run.failed.any():
         failed = ", ".join(map(str, np.flatnonzero(run.failed)))
         raise prl.ConfigError(f"seeds have diverged, and an IQM would leave them out: {failed}")
-    rows = directory.read_metrics(wanted.lanes, wanted.total).rows
-    return run, metric_rows.history(rows, wanted, wanted.total)
+    metrics = directory.read_metrics(wanted.lanes, wanted.total)
+    if metrics.lost:
+        raise prl.ConfigError(f"{directory.metrics}: {metrics.warning}, so that there is no curve")
+    return run, metric_rows.history(metrics.rows, wanted, wanted.total)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = Parser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("algorithm", nargs="?")
     parser.add_argument("env", nargs="?", help="a name, or NAME(FIELD=VALUE), quoted")
     parser.add_argument("--seeds", type=int, default=30)
@@ -93,7 +97,7 @@ def main() -> None:
     parser.add_argument("--root", type=int, default=20, help="seed of all random numbers")
     parser.add_argument("--set", nargs="+", type=setting, default=[], metavar="NAME=VALUE")
     parser.add_argument("--fill", action="store_true", help="measure missing and stale cells")
-    parser.add_argument("--minutes", type=float, default=60.0, help="time limit of --fill")
+    parser.add_argument("--minutes", type=minutes, default=60.0, help="time limit of --fill")
     parser.add_argument("--jobs", type=int, default=1, help="processes of --fill at a time")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="for --fill")
     parser.add_argument("--directory", type=Path, help="of the run, to continue it if it is there")
@@ -102,6 +106,10 @@ def main() -> None:
     try:
         if options.fill and options.algorithm:
             raise prl.ConfigError("--fill measures many cells: choose them by --only")
+        of_one = ("seeds", "episodes", "root", "set", "directory")
+        given = [f"--{name}" for name in of_one if vars(options)[name] != parser.get_default(name)]
+        if options.fill and given:
+            raise prl.ConfigError(f"--fill measures cells as they are: leave {given[0]} out")
         if options.fill:
             file = options.record or cells.LEARNING
             sys.exit(cells.fill(file, options.minutes, options.jobs, options.only))

@@ -11,7 +11,6 @@ Compile times are separate.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from functools import partial
@@ -27,6 +26,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import envs
 from scripts import record
 from scripts.benchmark_speed import continuing_timer, timer
+from scripts.options import Parser, count
 
 ENVIRONMENTS = {
     "CartPole-v1": 20,
@@ -78,11 +78,12 @@ def measure(algorithm: str, name: str, num_envs: int, rounds: int) -> dict[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = Parser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--algorithms", nargs="+", default=["a2c"], choices=["a2c", "ppo"])
-    parser.add_argument("--environments", nargs="+", default=list(ENVIRONMENTS))
-    parser.add_argument("--envs", nargs="+", type=int, default=[2_048])
-    parser.add_argument("--rounds", type=int, default=5)
+    names = list(ENVIRONMENTS)
+    parser.add_argument("--environments", nargs="+", default=names, choices=names)
+    parser.add_argument("--envs", nargs="+", type=count, default=[2_048])
+    parser.add_argument("--rounds", type=count, default=5)
     record.add_record(parser, "speed")
     options = parser.parse_args()
     for algorithm in options.algorithms:

@@ -14,7 +14,6 @@ the default.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -30,6 +29,7 @@ import jax.numpy as jnp
 
 from purejaxrl_sac.memory.sum_tree import FAN_OUT, draw_leaves, empty_tree, write_tree
 from scripts import record
+from scripts.options import Parser, count
 
 FAN_OUTS = (2, 8, 16, 32, 64, 128, 256, 1_024)
 
@@ -97,11 +97,11 @@ def timer(name: str, capacity: int, seeds: int, batch: int, operations: int) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--capacities", nargs="+", type=int, default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 8])
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = Parser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--capacities", nargs="+", type=count, default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--seeds", nargs="+", type=count, default=[1, 8])
+    parser.add_argument("--batch", type=count, default=64)
+    parser.add_argument("--rounds", type=count, default=7)
     parser.add_argument("--structures", nargs="+", default=list(STRUCTURES), choices=STRUCTURES)
     record.add_record(parser, "speed")
     options = parser.parse_args()

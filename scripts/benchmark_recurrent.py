@@ -32,6 +32,7 @@ import jax
 import purejaxrl_sac as prl
 from scripts import hlo, record, targets
 from scripts.benchmark_speed import continuing_timer, over_seeds
+from scripts.options import Parser, count
 from scripts.peers.environment import PUREJAXRL, Peer, peer_python
 
 ENVIRONMENT = "CartPole-v1"
@@ -192,14 +193,14 @@ def check(options: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = Parser(description=__doc__.split("\n", 1)[0])
     algorithms = ("recurrent_ppo", "recurrent_pqn")
     parser.add_argument("--algorithms", nargs="+", default=algorithms, choices=algorithms)
     parser.add_argument("--cells", nargs="+", default=CELLS, choices=CELLS)
-    parser.add_argument("--envs", nargs="+", type=int, default=[4, 64])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 8])
-    parser.add_argument("--steps", type=int, default=65_536, help="per timed run, over all seeds")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--envs", nargs="+", type=count, default=[4, 64])
+    parser.add_argument("--seeds", nargs="+", type=count, default=[1, 8])
+    parser.add_argument("--steps", type=count, default=65_536, help="per timed run, over all seeds")
+    parser.add_argument("--rounds", type=count, default=5)
     parser.add_argument("--target", help="compile for this GPU in place of timing")
     parser.add_argument("--purejaxrl", type=Path, metavar="CLONE", help="of its repository")
     temporary = Path(tempfile.gettempdir())

@@ -9,7 +9,6 @@ Rows are appended to `--record`.
 
 from __future__ import annotations
 
-import argparse
 import io
 import statistics
 import sys
@@ -32,15 +31,16 @@ from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints, split_state
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import ConsoleReporter
 from scripts import record
+from scripts.options import Parser, count
 
 CHUNKS = 10  # each the default fiftieth of a run
 RUNS = (("sac", "Pendulum-v1", {}), ("dqn", "CartPole-v1", {"total_steps": 50_000}))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = Parser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--seeds", type=count, default=8)
+    parser.add_argument("--rounds", type=count, default=5)
     record.add_record(parser, "reliability")
     options = parser.parse_args()
     print(f"{jax.device_count()} x {jax.devices()[0].device_kind}, {options.seeds} seeds")

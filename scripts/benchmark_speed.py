@@ -18,7 +18,6 @@ which costs it about one percent.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -36,6 +35,7 @@ import jax.numpy as jnp
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs
 from scripts import record
+from scripts.options import Parser, count
 from scripts.peers.environment import Peer, peer_python
 
 WARMUP = 256
@@ -172,12 +172,12 @@ def prepare(peer: Peer, algorithm: str, seeds: int, capacity: int, iterations: i
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = Parser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--algorithms", nargs="+", default=list(WORK), choices=list(WORK))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 8])
-    parser.add_argument("--buffers", nargs="+", type=int, default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--updates", type=int, default=1, help="per iteration")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seeds", nargs="+", type=count, default=[1, 8])
+    parser.add_argument("--buffers", nargs="+", type=count, default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--updates", type=count, default=1, help="per iteration")
+    parser.add_argument("--rounds", type=count, default=7)
     parser.add_argument("--peer", choices=["rejax"])
     parser.add_argument(
         "--peer-environment", type=Path, default=Path(tempfile.gettempdir()) / "purejaxrl-rejax"

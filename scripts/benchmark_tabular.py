@@ -10,7 +10,6 @@ straightforward one in NumPy: one environment, one step, one update at a time.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -24,6 +23,7 @@ import numpy as np
 
 import purejaxrl_sac as prl
 from scripts import record
+from scripts.options import Parser, count
 
 LOOP_STEPS = 20_000
 ROWS = (  # environment, seeds, parallel environments per seed, rollout length
@@ -85,8 +85,8 @@ def loop_rate(epsilon: float = 0.1, learning_rate: float = 0.1, gamma: float = 0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=count, default=7)
     record.add_record(parser, "speed")
     options = parser.parse_args()
 

@@ -72,7 +72,10 @@ def named(environment: str) -> tuple[str, Any]:
     Raises:
         ConfigError: there is no such environment or parameter.
     """
-    name, _, settings = environment.removesuffix(")").partition("(")
+    name, has_settings, settings = environment.partition("(")
+    if has_settings and not settings.endswith(")"):
+        raise prl.ConfigError(f"{environment} has no closing parenthesis: quote NAME(FIELD=VALUE)")
+    settings = settings.removesuffix(")")
     return name, environment_parameters(name, settings.split(",") if settings else ())
 
 
@@ -173,7 +176,8 @@ def fill(file: Path, minutes: float, jobs: int = 1, only: Sequence[str] = ()) ->
 
     Each cell is measured by a process of its own. Those that the time limit stops leave no row;
     the next call continues them from their last checkpoint, which is at most five minutes older,
-    if the code is still the same.
+    if the code is still the same. Their runs lie in `unfinished` beside the file, and may be
+    deleted.
 
     Args:
         file: to which rows are appended.
@@ -232,6 +236,9 @@ def _report(job: Running) -> bool:
     job.messages.close()
     last = text.split("\n")[-1].strip()
     took = time.monotonic() - job.start_time
+    if "being written by another process" in last:  # another --fill, or one that was killed
+        print(f"{took:5.0f} s  {job.cell.algorithm} {job.cell.environment}: {last}", flush=True)
+        return False
     failed = job.process.returncode != 0
     if not failed:
         shutil.rmtree(job.directory, ignore_errors=True)

@@ -9,7 +9,6 @@ rate of an optimal policy with and without a time limit.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from purejaxrl_sac import mdp as mdps
 from purejaxrl_sac.experiment.pictures import value_maps
 from purejaxrl_sac.mdp import dynamic_programming as dp
 from scripts import record
+from scripts.options import Parser
 
 KNOWN = {  # (MDP, gamma) -> V* of the start state
     ("frozen_lake", 0.99): 0.5420259,
@@ -35,7 +35,7 @@ SOFT_FROZEN_LAKE = 2.471032  # gamma 0.99, alpha 0.1, terminal values 0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("exact_values.png"))
     record.add_record(parser, "theory")
     options = parser.parse_args()

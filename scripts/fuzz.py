@@ -8,7 +8,6 @@ directory, or other numbers without a word is an error of the package, and is pr
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import hashlib
@@ -41,6 +40,7 @@ from purejaxrl_sac.experiment.errors import RunWarning
 from purejaxrl_sac.experiment.runs import checkpoint, engine, plans
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from scripts import record
+from scripts.options import Parser, count
 
 ENVS = ("chain", "CartPole-v1", "Pendulum-v1", "cliff_walking")
 
@@ -461,8 +461,8 @@ KINDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--cases", type=int, default=200, help="of each kind")
+    parser = Parser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--cases", type=count, default=200, help="of each kind")
     parser.add_argument("--only", nargs="*", choices=KINDS, default=list(KINDS))
     parser.add_argument("--seed", type=int, default=0)
     record.add_record(parser, "reliability")

@@ -12,7 +12,6 @@ one that has imported JAX, so that a kill takes seconds; they share a cache of c
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import multiprocessing
 import os
@@ -36,6 +35,7 @@ from purejaxrl_sac.experiment.runs import checkpoint, lifecycle  # noqa: F401
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.tuning import search, sweep  # noqa: F401
 from scripts import record
+from scripts.options import Parser, count
 
 FORK = Path(__file__).parents[1] / "tests" / "forks" / "conservative_sac.py"
 TINY = ["--seeds=2", "--episodes=4", "--chunks=6"]
@@ -104,8 +104,8 @@ CASES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--kills", type=int, default=20)
+    parser = Parser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--kills", type=count, default=20)
     parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
     parser.add_argument("--seed", type=int, default=0, help="seed of the kill times")
     record.add_record(parser, "reliability")

@@ -10,7 +10,6 @@ independent code.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from matplotlib.figure import Figure
 
 import purejaxrl_sac as prl
 from scripts import record
+from scripts.options import Parser, count
 
 EPISODES = 300
 REFERENCE = {  # % left at episodes 100, 200, 300
@@ -64,8 +64,8 @@ def share_of_left(algorithm: str, key: jax.Array, seeds: int) -> tuple[np.ndarra
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=10_000)
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=count, default=10_000)
     parser.add_argument("--out", type=Path, default=Path("maximization_bias.png"))
     record.add_record(parser, "theory")
     options = parser.parse_args()

@@ -12,7 +12,6 @@ policy has one action, and from random starts near it, where it may have one for
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from matplotlib.figure import Figure
 import purejaxrl_sac as prl
 from purejaxrl_sac.envs.multigoal import GOALS, MultiGoal, Params, goal_reached
 from scripts import record
+from scripts.options import Parser, count
 
 NAMES = ("right", "left", "top", "bottom")
 EPISODES = 200
@@ -70,9 +70,9 @@ def draw_actions(axes: Axes, config: prl.Config, state: prl.TrainState) -> None:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, list[int]]:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=20_000)
+    parser = Parser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--seeds", type=count, default=3)
+    parser.add_argument("--steps", type=count, default=20_000)
     parser.add_argument("--out", type=Path, default=Path("multi_goal.png"))
     record.add_record(parser, "theory")
     options = parser.parse_args(arguments)

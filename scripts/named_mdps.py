@@ -9,7 +9,6 @@ steps from every state and action.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from purejaxrl_sac import mdp as mdps
 from purejaxrl_sac.experiment.pictures import value_maps
 from purejaxrl_sac.mdp import dynamic_programming as dp
 from scripts import record
+from scripts.options import Parser
 
 TRIALS = 3_000  # per state and action
 GYMNASIUM = {  # name -> gymnasium's id and arguments
@@ -144,7 +144,7 @@ def compare(mdp: mdps.MDP, found: tuple) -> tuple[float, float, bool]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("named_mdps"))
     record.add_record(parser, "theory")
     options = parser.parse_args()

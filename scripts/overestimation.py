@@ -13,7 +13,6 @@ errors sum to 0, have a maximum of at least sqrt(C / (m - 1)).
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from scipy import integrate, stats
 
 from purejaxrl_sac import losses
 from scripts import record
+from scripts.options import Parser, count
 
 ACTIONS = (2, 3, 5, 10, 20, 50)
 ERRORS = {
@@ -70,8 +70,8 @@ def smallest_overestimation(key: jax.Array, m: int, trials: int) -> tuple[float,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=200_000)
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=count, default=200_000)
     parser.add_argument("--out", type=Path, default=Path("overestimation.png"))
     record.add_record(parser, "theory")
     options = parser.parse_args()

@@ -11,7 +11,6 @@ bootstrap. Prints averages over the last fifth of the run, as interquartile mean
 
 from __future__ import annotations
 
-import argparse
 import sys
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 from purejaxrl_sac.mdp import dynamic_programming as dp
 from scripts import record
+from scripts.options import Parser, count
 
 GAMMA, STATES, ACTIONS, NOISE = 0.9, 20, 10, 3.0
 ALGORITHMS = {"dqn": "tab:orange", "double_dqn": "tab:blue"}
@@ -71,10 +71,10 @@ def measure(config: prl.Config, seeds: int, points: int) -> tuple[np.ndarray, ..
 
 
 def main(arguments: list[str] | None = None) -> dict[str, tuple[float, float, float]]:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--seeds", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=30_000)
-    parser.add_argument("--points", type=int, default=40)
+    parser = Parser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--seeds", type=count, default=30)
+    parser.add_argument("--steps", type=count, default=30_000)
+    parser.add_argument("--points", type=count, default=40)
     parser.add_argument("--out", type=Path, default=Path("overestimation_dqn.png"))
     record.add_record(parser, "theory")
     options = parser.parse_args(arguments)

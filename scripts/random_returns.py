@@ -7,7 +7,6 @@ Prints one JSON row per environment, appended to `--record`: the mean return ove
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import jax
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs
 from scripts import cells, record
+from scripts.options import Parser, count
 
 
 def returns(name: str, params: Any, episodes: int, root: int) -> jax.Array:
@@ -37,9 +37,9 @@ def returns(name: str, params: Any, episodes: int, root: int) -> jax.Array:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = Parser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("environments", nargs="+")
-    parser.add_argument("--episodes", type=int, default=1_024)
+    parser.add_argument("--episodes", type=count, default=1_024)
     parser.add_argument("--root", type=int, default=20)
     record.add_record(parser, "learning")
     options = parser.parse_args()

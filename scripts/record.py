@@ -28,7 +28,7 @@ from pathlib import Path
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import mdp
-from scripts import dependencies, phases
+from scripts import dependencies, options, phases
 from scripts.dependencies import ROOT
 
 FOLDER = ROOT / "scripts" / "results"
@@ -154,13 +154,16 @@ def command(argv: Sequence[str]) -> str:
     script = Path(argv[0])
     inside = script.resolve().is_relative_to(ROOT)
     arguments = [str(script.resolve().relative_to(ROOT)) if inside else script.name]
-    before = ""
+    path = False  # whether the word is that of the option before
     for word in argv[1:]:
-        is_file = before == "--record" and word.endswith(".jsonl")
-        is_path = is_file or before == "--directory"
-        if not (is_path or word.partition("=")[0] in ("--record", "--directory")):
+        name, given, _ = word.partition("=")
+        if name in ("--record", "--directory"):
+            path = not given
+        elif path and not word.startswith("-"):
+            path = False
+        else:
+            path = False
             arguments.append(word)
-        before = word
     return shlex.join(["python", *arguments])
 
 
@@ -220,12 +223,12 @@ def append(record: Path | None, row: dict, *, show: bool = True) -> None:
     if "depends" in row and row["code"] == code(row["depends"]):
         names = row.get("algorithm", ""), row.get("environment", "")
         row = {**row, "code": code(row["depends"], *names)}
+    if show:  # first, because it cannot fail
+        print(json.dumps(row), flush=True)
     if record:
         record.parent.mkdir(parents=True, exist_ok=True)
         with record.open("a") as file:
             file.write(json.dumps(row) + "\n")
-    if show:
-        print(json.dumps(row), flush=True)
 
 
 def keeper(record: Path | None, what: str, depends: Sequence[str]) -> Callable[..., None]:
@@ -244,7 +247,7 @@ def keeper(record: Path | None, what: str, depends: Sequence[str]) -> Callable[.
 def add_record(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the option `--record`, whose file is `scripts/results/NAME.jsonl` by default."""
     parser.add_argument(
-        "--record", type=Path, nargs="?", const=FOLDER / f"{name}.jsonl", metavar="FILE",
+        "--record", type=options.record, nargs="?", const=FOLDER / f"{name}.jsonl", metavar="FILE",
         help=f"append the rows to a file, by default scripts/results/{name}.jsonl",
     )  # fmt: skip
 

@@ -204,7 +204,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         git = ["git", "-C", str(record.ROOT), "worktree"]
-        subprocess.run([*git, "add", "--detach", str(tree), options.since], check=True)
+        if subprocess.run(
+            [*git, "add", "--detach", str(tree), options.since], check=False
+        ).returncode:
+            parser.error(f"--since is {options.since}, but must be a commit of this clone")
         try:
             before = fresh(tree)
             rows = [row for _, _, row in renewable(before)]

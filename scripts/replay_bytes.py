@@ -10,7 +10,6 @@ the environment, the format of versions up to 0.6.0.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from pathlib import Path
@@ -28,6 +27,7 @@ from purejaxrl_sac.memory import records
 from purejaxrl_sac.memory.storage import Deduplicated
 from purejaxrl_sac.types import Transition
 from scripts import record
+from scripts.options import Parser, count
 
 ENVIRONMENTS = (
     "Asterix-MinAtar",
@@ -96,8 +96,8 @@ def row(name: str, capacity: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--capacity", type=int, default=1_000_000)
+    parser = Parser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--capacity", type=count, default=1_000_000)
     record.add_record(parser, "memory")
     options = parser.parse_args()
     print(f"{'environment':24}{'storage':14}{'codec':10}{'before':>10}{'bytes':>10}")

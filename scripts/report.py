@@ -9,7 +9,6 @@ Figures of earlier code are marked: by † in tables, by hollow markers or dashe
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -22,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from scripts import cells, dependencies, pictures, record
 from scripts.accelerators import report as accelerators
+from scripts.options import Parser
 from scripts.pages import costs, learning, reliability, speed, theory
 from scripts.pages.tables import grid, marked
 
@@ -169,7 +169,7 @@ def outdated() -> list[Path]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = Parser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
     if parser.parse_args().check:
         wrong = outdated()

@@ -8,7 +8,6 @@ threads may grow.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac.experiment.errors import StoppedError
 from purejaxrl_sac.experiment.runs.display import Reporter
 from scripts import record
+from scripts.options import Parser, minutes
 
 
 class Sample(NamedTuple):
@@ -51,8 +51,8 @@ class Sampler(Reporter):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--minutes", type=float, default=60)
+    parser = Parser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--minutes", type=minutes, default=60)
     record.add_record(parser, "reliability")
     options = parser.parse_args()
     sampler = Sampler(60 * options.minutes)

@@ -12,7 +12,6 @@ standard errors.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from purejaxrl_sac import exploration
 from purejaxrl_sac import mdp as mdps
 from purejaxrl_sac.mdp import dynamic_programming as dp
 from scripts import record
+from scripts.options import Parser, count
 
 GAMMA, ALPHA, EPSILON = 0.9, 0.1, 0.3
 ENVIRONMENTS = ("frozen_lake", "chain", "garnet")
@@ -99,9 +99,9 @@ def errors(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=800_000)
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=count, default=64)
+    parser.add_argument("--steps", type=count, default=800_000)
     parser.add_argument("--out", type=Path, default=Path("tabular_convergence.png"))
     record.add_record(parser, "theory")
     options = parser.parse_args()

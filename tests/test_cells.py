@@ -157,6 +157,43 @@ def test_a_stopped_cell_is_continued_where_it_stopped(tmp_path, monkeypatch):
         assert {**row, "train_seconds": expected["train_seconds"]} == expected
     with pytest.raises(SystemExit, match="has a run of other settings"):
         measured(file, monkeypatch, *kept, "--root=21")
+    metrics = tmp_path / "kept" / "metrics.jsonl"
+    metrics.write_text("".join(metrics.read_text().splitlines(True)[:3]))
+    with pytest.raises(SystemExit, match=r"rows after steps .* are missing .* no curve"):
+        measured(file, monkeypatch, *kept)
+    assert len(record.rows(file)) == 3
+    with pytest.raises(SystemExit, match="is not a run: give another --directory"):
+        measured(file, monkeypatch, "--directory", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--record", "{folder}"], "is a folder: pass a file"),
+        (["--record", "{folder}/file/rows.jsonl"], "cannot be written"),
+        (["--minutes", "nan"], "nan is not a positive number"),
+        (["--dir", "x"], "unrecognized arguments: --dir x"),
+    ],
+)
+def test_options_are_checked_before_anything_is_measured(
+    words, message, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "file").touch()
+    words = [word.format(folder=tmp_path) for word in words]
+    monkeypatch.setattr(sys, "argv", ["benchmark_learning.py", "dqn", "CartPole-v1", *words])
+    with pytest.raises(SystemExit) as error:
+        benchmark_learning.main()
+    shown = capsys.readouterr().err
+    assert error.value.code == 2 and message in shown and shown.count("\n") == 1
+
+
+def test_a_cell_that_another_process_measures_has_not_failed(monkeypatch, tmp_path, capsys):
+    script = tmp_path / "script.py"
+    script.write_text("import sys; sys.exit('error: x is being written by another process')")
+    monkeypatch.setattr(cells, "SCRIPT", script)
+    monkeypatch.setattr(cells, "to_measure", lambda rows, only: [cells.Cell("dqn", "X")])
+    assert cells.fill(tmp_path / "rows.jsonl", minutes=1) == 0
+    assert "dqn X: error: x is being written by another process" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -165,6 +202,12 @@ def test_a_stopped_cell_is_continued_where_it_stopped(tmp_path, monkeypatch):
         ([], "name an algorithm and an environment, or pass --fill"),
         (["dqn"], "name an algorithm and an environment, or pass --fill"),
         (["dqn", "--fill"], "--fill measures many cells: choose them by --only"),
+        (["--fill", "--seeds", "3"], "--fill measures cells as they are: leave --seeds out"),
+        (["--fill", "--set", "tau=1"], "--fill measures cells as they are: leave --set out"),
+        (
+            ["dqn", "CartPole-v1("],
+            "CartPole-v1( has no closing parenthesis: quote NAME(FIELD=VALUE)",
+        ),
         (["--fill", "--jobs", "0"], "jobs is 0, but must be at least 1"),
         (["--fill", "--only", "nothing"], "nothing: no algorithm or environment of cells.toml"),
     ],

@@ -178,6 +178,7 @@ def test_only_the_preset_of_a_row_counts(monkeypatch):
     [
         ["--record", "--seeds", "3"],
         ["--record", "x.jsonl", "--seeds", "3"],
+        ["--record", "x.txt", "--seeds", "3"],
         ["--directory", "x", "--seeds", "3", "--record=x.jsonl"],
         ["--seeds", "3", "--directory=x"],
         ["--seeds", "3"],

@@ -1,0 +1,47 @@
+"""A parser of command lines, and types of options."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that reports errors in one line, and takes no abbreviated options."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{message} (see --help)\n")
+
+
+def count(text: str) -> int:
+    """Parse a positive integer."""
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
+    return int(text)
+
+
+def minutes(text: str) -> float:
+    """Parse a positive number of minutes."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def record(text: str) -> Path:
+    """A file to which rows can be appended; folders that do not exist are made later."""
+    path = Path(text)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder: pass a file")
+    if not (folder.is_dir() and os.access(path if path.exists() else folder, os.W_OK)):
+        raise argparse.ArgumentTypeError(f"{path} cannot be written")
+    return path
