@@ -179,11 +179,6 @@ def peer_kernels(options: argparse.Namespace, target: targets.Target, envs: int,
 
 def check(options: argparse.Namespace) -> None:
     """Raises ConfigError unless all sizes can be measured."""
-    for name in ("envs", "seeds", "steps", "rounds"):
-        value = getattr(options, name)
-        least = min(value) if isinstance(value, list) else value
-        if least < 1:
-            raise prl.ConfigError(f"--{name} is {least}, but must be at least 1")
     for envs in options.envs:
         if envs % MINIBATCHES:
             raise prl.ConfigError(

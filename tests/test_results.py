@@ -412,7 +412,7 @@ def test_crowded_environments_have_several_panels_of_curves():
         (["--purejaxrl", "absent"], "absent is not a clone of PureJaxRL"),
         (["--target", "k9"], "no target is called k9"),
         (["--envs", "3"], "--envs is 3, but must be a multiple of 4"),
-        (["--rounds", "0"], "--rounds is 0, but must be at least 1"),
+        (["--rounds", "0"], "argument --rounds: 0 is not a positive integer"),
     ],
 )
 def test_what_recurrent_speed_cannot_measure_is_one_line(arguments, message, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """Storages: every stored transition compared with a history in NumPy."""
 
+from functools import partial
 from typing import NamedTuple
 
 import chex
@@ -9,10 +10,13 @@ import numpy as np
 import pytest
 import rlax
 
+import purejaxrl_sac as prl
+from purejaxrl_sac.agents.off_policy import replay_storage
 from purejaxrl_sac.memory import uniform
 from purejaxrl_sac.memory.storage import _period, deduplicated, n_step, ring
 from purejaxrl_sac.returns import discounted_sum
 from purejaxrl_sac.types import Index, Sample, Transition
+from tests.conftest import small
 
 ROWS, GAMMA = 8, 0.9
 
@@ -370,3 +374,19 @@ def test_uniform_replay_draws_only_stored_transitions(kind):
         sample = memory.draw(jax.random.key(t), state, jnp.int32(t + 4), 2)
         valid = stream.obs[max(0, t + 4 - ROWS) : t + 4, :, 0].ravel()
         assert set(np.unique(sample.transition.obs[..., 0])) == set(valid)
+
+
+@pytest.mark.parametrize(
+    ("codec", "message"),
+    [
+        (5, "the codec is 5, but must be a function"),
+        (lambda spec: None, "the codec returned None, but must return a records.Record"),
+        (lambda spec: (1, 2), "the codec returned a tuple of 2, but must return"),
+    ],
+)
+def test_a_codec_makes_a_record(codec, message):
+    config = small("dqn")
+    storage = partial(replay_storage, codec=codec)
+    config = config.replace(algorithm=partial(config.algorithm, storage=storage))
+    with pytest.raises(prl.ConfigError, match=f"^{message}"):
+        jax.eval_shape(prl.make_train(config), jax.random.key(0))

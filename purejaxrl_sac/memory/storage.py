@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from purejaxrl_sac.clock import write_rows
+from purejaxrl_sac.config import ConfigError, kind_of
 from purejaxrl_sac.memory import records
 from purejaxrl_sac.memory.records import Codec, Record
 from purejaxrl_sac.returns import discounted_sum
@@ -40,7 +41,7 @@ class Records(struct.PyTreeNode):
     def record(self, codec: Codec) -> Record:
         """The `Record` by which `codec` packs them."""
         leaves, treedef = self.spec
-        return codec(jax.tree.unflatten(treedef, leaves))
+        return _record(codec, jax.tree.unflatten(treedef, leaves))
 
 
 def ring(capacity: int, num_envs: int, codec: Codec = records.words) -> Storage:
@@ -192,8 +193,19 @@ def _empty(count: int, rollout: Transition, codec: Codec, more: int = 0) -> Reco
     """Zeros for `count` transitions, with `more` additional words each."""
     spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), rollout)
     leaves, treedef = jax.tree.flatten(spec)
-    words = jnp.zeros((count, codec(spec).words + more), jnp.uint32)
+    words = jnp.zeros((count, _record(codec, spec).words + more), jnp.uint32)
     return Records(words, (tuple(leaves), treedef))
+
+
+def _record(codec: Codec, spec: Transition) -> Record:
+    if not callable(codec):
+        raise ConfigError(
+            f"the codec is {kind_of(codec)}, but must be a function, see records.Codec"
+        )
+    record = codec(spec)
+    if not isinstance(record, Record):
+        raise ConfigError(f"the codec returned {kind_of(record)}, but must return a records.Record")
+    return record
 
 
 def _flat(rollout: jax.Array) -> jax.Array:
