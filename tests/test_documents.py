@@ -122,8 +122,7 @@ def test_every_script_is_described():
     text = (ROOT / "scripts" / "README.md").read_text()
     scripts = [*(ROOT / "scripts").glob("*.py"), *(ROOT / "scripts").glob("*.sh")]
     described = {*re.findall(r"`([\w]+\.(?:py|sh))", text)}
-    helpers = {"targets.py", "pictures.py"}  # of accelerator.py and of report.py
-    assert {path.name for path in scripts} - helpers == described - {"__init__.py"}
+    assert {path.name for path in scripts} == described - {"__init__.py"}
 
 
 def test_every_benchmark_records_its_rows():
