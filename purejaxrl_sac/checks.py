@@ -87,7 +87,7 @@ def checked_agent(config: Config, env: Env, agent: Agent) -> Agent:
         owner += f" with {', '.join(map(name_of_function, config.wrappers))}"
 
     def several(function: str, returned: Any, *names: str) -> Any:
-        if isinstance(returned, tuple) and len(returned) == len(names):
+        if isinstance(returned, tuple | list) and len(returned) == len(names):
             return returned
         raise ConfigError(
             f"{function} of {owner} returned {kind_of(returned)}, but must return"

@@ -73,10 +73,11 @@ class Part(NamedTuple):
 
     def state(self, function: str, value: Any, given: Any) -> Any:
         """The state that a function of it returned, if it has the form of the one it was given."""
-        forms = [
-            jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), x) for x in (value, given)
-        ]
-        if forms[0] == forms[1]:
+
+        def form(state: Any) -> Any:
+            return jax.tree.map(lambda x: (jnp.shape(x), jnp.asarray(x).dtype), state)
+
+        if form(value) == form(given):
             return value
         what = kind_of(value) if type(value) is not type(given) else "a state of other arrays"
         raise self.error(f"returned {what} from {function}, but must return a state as it is given")

@@ -2,6 +2,7 @@
 
 import inspect
 from functools import partial
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -339,6 +340,27 @@ class StateIndependentActor(nn.Module):
         return nn.Dense(1)(x), self.param("log_std", nn.initializers.zeros, (1,))
 
 
+class Keyed(NamedTuple):
+    inner: Any
+    key: Any
+    count: Any
+
+
+def storage_with_a_key(config, env):
+    """A storage whose state has more than arrays of numbers."""
+    made = replay_storage(config, env)
+
+    def add(state, step, rollout):
+        key = jax.random.split(state.key)[0]
+        return Keyed(made.add(state.inner, step, rollout), key, state.count + 1)
+
+    return made._replace(
+        init=lambda rollout: Keyed(made.init(rollout), jax.random.key(0), 0),
+        add=add,
+        read=lambda state, *args: made.read(state.inner, *args),
+    )
+
+
 def one_hot(config, next_q):
     return next_q.online == next_q.online.max(-1, keepdims=True), jnp.zeros(1)
 
@@ -354,6 +376,7 @@ def in_lists(params, inputs):
         ("sac", {"actor": lambda *_: StateIndependentActor()}),
         ("sac", {"critique": lambda c: NamedCritique(*sac.minimum(c)), "critic_loss": in_lists}),
         ("dqn", {"bootstrap": jax.jit(one_hot, static_argnums=0), "memory": MadeByClass}),
+        ("dqn", {"storage": storage_with_a_key}),
         ("td3", {"noise_scale": lambda config, step: jnp.array([0.1])}),
         ("a2c", {"objective": lambda config, log_prob, *_: -log_prob}),
     ),
