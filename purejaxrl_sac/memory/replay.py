@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from purejaxrl_sac.checks import check_priority
 from purejaxrl_sac.exploration import linear_schedule
+from purejaxrl_sac.memory.indices import divided
 from purejaxrl_sac.memory.sum_tree import Tree, draw_leaves, empty_tree, write_block, write_tree
 from purejaxrl_sac.types import Index, Memory, PyTree, Sample, Scalar, Storage, Transition
 
@@ -33,8 +34,8 @@ def uniform(storage: Storage, batch_size: int) -> Memory:
     def draw(key: jax.Array, state: PyTree, step: jax.Array, num_updates: int) -> Sample:
         stored = jnp.minimum(step, rows)
         drawn = jax.random.randint(key, (num_updates, batch_size), 0, stored * num_envs)
-        time = step - stored + jax.lax.div(drawn, num_envs)
-        index = Index(time, jax.lax.rem(drawn, num_envs))
+        row, env = divided(drawn, num_envs)
+        index = Index(step - stored + row, env)
         return storage.read(state, step, index)  # one gather for all updates
 
     return Memory(
@@ -90,9 +91,9 @@ def prioritized(
 
     def sample(state: Prioritized, draw: Draw) -> Sample:
         leaf, probability = draw_leaves(state.tree, draw.uniform)
-        row, step = jax.lax.div(leaf, num_envs), draw.step
-        time = step - 1 - jax.lax.rem(step - 1 - row, rows)
-        index = Index(time, jax.lax.rem(leaf, num_envs))
+        (row, env), step = divided(leaf, num_envs), draw.step
+        _, age = divided(step - 1 - row, rows)
+        index = Index(step - 1 - age, env)
         read = storage.read(state.storage, step, index)
         stored = jnp.minimum(step, rows) * num_envs
         progress = step.astype(jnp.float32) / (total_steps / num_envs)

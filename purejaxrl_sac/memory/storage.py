@@ -7,9 +7,6 @@ divides R. The cost of a read does not depend on the capacity.
 
 Words are not numbers: no gradient passes through a memory.
 
-Indices of reads are never negative, and divided by `lax.div` and `lax.rem`: `//` and `%` have six
-more operations for negative numbers, which XLA repeats for every word that is read.
-
 The array has two axes and is never reshaped: a TPU tiles the last two axes, so that a reshape
 would copy it; XLA lays it out with the records along the lanes there.
 """
@@ -25,6 +22,7 @@ from flax import struct
 from purejaxrl_sac.clock import write_rows
 from purejaxrl_sac.config import ConfigError, kind_of
 from purejaxrl_sac.memory import records
+from purejaxrl_sac.memory.indices import divided
 from purejaxrl_sac.memory.records import Codec, Record
 from purejaxrl_sac.returns import discounted_sum
 from purejaxrl_sac.types import Index, PyTree, Sample, Scalar, Storage, Transition
@@ -62,7 +60,8 @@ def ring(capacity: int, num_envs: int, codec: Codec = records.words) -> Storage:
         return state.replace(words=write_rows(state.words, block, step % rows * num_envs))
 
     def read(state: Records, step: jax.Array, index: Index) -> Sample:
-        packed = _take(state.words, jax.lax.rem(index.time, rows) * num_envs + index.env)
+        _, row = divided(index.time, rows)
+        packed = _take(state.words, row * num_envs + index.env)
         transition = state.record(codec).decode(packed)
         return Sample(transition, jnp.ones(index.time.shape, jnp.float32), index)
 
@@ -127,7 +126,8 @@ def deduplicated(
     def read(state: Deduplicated, step: jax.Array, index: Index) -> Sample:
         total, max_boundaries = len(state.rows.words) // num_envs - 1, len(state.boundary)
         record = state.rows.record(codec)
-        row = jax.lax.rem(index.time, total) * num_envs + index.env
+        _, time = divided(index.time, total)
+        row = time * num_envs + index.env
         packed = _take(state.rows.words, row)
         transition = record.decode(packed[..., :-1])
         number = packed[..., -1].astype(jnp.int32)
@@ -135,7 +135,8 @@ def deduplicated(
         newer = (state.boundaries - number) % _period(max_boundaries)
         lost = truncated & (newer > max_boundaries)
         following = _take(state.rows.words, row + num_envs)[..., :-1]
-        boundary = _take(state.boundary, jax.lax.rem(number, max_boundaries))
+        _, slot = divided(number, max_boundaries)
+        boundary = _take(state.boundary, slot)
         successor = jnp.where(truncated[..., None], boundary, following)
         transition = transition._replace(next_obs=record.decode(successor).obs)
         return Sample(transition, 1 - lost.astype(jnp.float32), index)

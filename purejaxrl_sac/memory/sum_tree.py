@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_sac.clock import write_rows
+from purejaxrl_sac.memory.indices import divided
 
 FAN_OUT = 8  # the fastest of 2 to 1,024 on a CPU: scripts/benchmark_priorities.py
 
@@ -57,7 +58,7 @@ def write_tree(tree: Tree, leaf: jax.Array, value: jax.Array, fan_out: int = FAN
     leaves = tree[0].at[leaf].set(0).at[leaf].max(value)
     levels = [leaves]
     for above in tree[1:]:
-        leaf = jax.lax.div(leaf, fan_out)
+        leaf, _ = divided(leaf, fan_out)
         levels.append(above.at[leaf].set(read_rows(levels[-1], leaf, fan_out).sum(-1)))
     return tuple(levels)
 
