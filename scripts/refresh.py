@@ -226,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             subprocess.run([*git, "remove", "--force", str(tree)], check=True)
     print(f"{renew(before, same, equal)} rows of {len(same | equal)} pairs keep their figures")
-    for pair in sorted({_pair(row) for row in rows} - same - equal):
+    for pair in sorted({" ".join(pair) for pair in pairs} - same - equal):
         print(f"other programs: {pair}")
     return 0
 
