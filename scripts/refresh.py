@@ -27,7 +27,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,7 @@ def renewable(before: dict[str, set[str]]) -> Iterator[tuple[Path, int, dict]]:
                 yield path, i, row
 
 
-def renew(before: dict[str, set[str]], same: set[str], equal: set[str] = frozenset()) -> int:
+def renew(before: dict[str, set[str]], same: set[str], equal: Collection[str] = ()) -> int:
     """Give rows that were fresh the digest of today's code.
 
     Args:
