@@ -19,10 +19,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def count(text: str) -> int:
-    """Parse a positive integer."""
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
+    """Parse a positive integer, such as 10000 or 10_000."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
-    return int(text)
+    return value
 
 
 def minutes(text: str) -> float:

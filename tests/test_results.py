@@ -1,5 +1,6 @@
 """Rows of figures: the code that they depend on, and how they are shown."""
 
+import argparse
 import itertools
 import json
 
@@ -8,7 +9,7 @@ import pytest
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.mdp import dynamic_programming as dp
-from scripts import benchmark_recurrent, cells, dependencies, pictures, record, report
+from scripts import benchmark_recurrent, cells, dependencies, options, pictures, record, report
 from scripts.pages import learning as learning_page
 from scripts.pages import reliability, tables, theory
 
@@ -420,6 +421,17 @@ def test_what_recurrent_speed_cannot_measure_is_one_line(arguments, message, mon
     with pytest.raises(SystemExit) as stopped:
         benchmark_recurrent.main()
     assert stopped.value.code == 2 and message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("text", ("10000", "10_000"))
+def test_counts_are_written_as_in_python(text):
+    assert options.count(text) == 10_000
+
+
+@pytest.mark.parametrize("text", ("0", "-1", "1.5", "1e4", "1__0", "_1", "", "many"))
+def test_other_counts_are_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a positive integer"):
+        options.count(text)
 
 
 def test_readme_names_the_environments_of_each_algorithm(tmp_path, monkeypatch):
