@@ -14,6 +14,7 @@ import jax
 from purejaxrl_sac.config import ConfigError
 
 REJAX = ("rejax==0.1.3", "gymnax<1")
+SBX = ("sbx-rl==0.28.0",)
 PUREJAXRL = ("flax", "optax", "distrax", "gymnax<1")  # its code is read from a clone
 
 

@@ -1,0 +1,191 @@
+"""Seconds from a command to a solved environment, compared with rejax and SBX.
+
+    python scripts/benchmark_solution.py                          # CartPole-v1 and Pendulum-v1
+    python scripts/benchmark_solution.py CartPole-v1 --peers rejax --rounds 1 --record
+
+An environment is solved if the IQM over seeds of their mean returns in 64 episodes after training
+is at least 475 (CartPole-v1, by PPO) or -150 (Pendulum-v1, by SAC). Each library has its own tuned
+settings. First the fewest steps of a list are searched with which it solves the environment; then
+whole processes, from the start of the interpreter to their end, train all seeds for that number of
+steps and evaluate them. They alternate between libraries, each with a compilation cache of its own:
+empty, and then filled by the process before. Each round has other seeds.
+
+Ours is `purejaxrl-sac train` with its pictures and checkpoints. rejax trains all seeds in one
+program, SBX one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bisect
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.experiment.statistics import iqm
+from scripts import options, record
+from scripts.peers.environment import REJAX, SBX, peer_python
+
+EPISODES = 64
+PEERS = {"rejax": REJAX, "sbx": SBX}
+
+
+class Task(NamedTuple):
+    """When an environment is solved, and the numbers of steps that are tried."""
+
+    algorithm: str
+    goal: float
+    steps: tuple[int, ...]
+
+
+class Trained(NamedTuple):
+    """What a process did."""
+
+    seconds: float
+    scores: list[float]
+    library: str
+
+
+Train = Callable[[int, int, Path], Trained]  # (steps, root, cache) -> Trained
+TASKS = {
+    "CartPole-v1": Task(
+        "ppo", 475, (20_000, 30_000, 40_000, 50_000, 75_000, 100_000, 150_000, 200_000)
+    ),
+    "Pendulum-v1": Task("sac", -150, (3_000, 4_000, 5_000, 6_000, 8_000, 10_000, 15_000, 20_000)),
+}
+
+
+def timed(command: Sequence[str | Path], cache: Path) -> tuple[float, str]:
+    """Seconds and output of a process.
+
+    Raises:
+        ConfigError: the command fails.
+    """
+    environ = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    start_time = time.perf_counter()
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, env=environ, cwd=record.ROOT, check=False
+    )
+    seconds = time.perf_counter() - start_time
+    if done.returncode:
+        raise ConfigError(f"status {done.returncode} of: {' '.join(map(str, command))}")
+    return seconds, done.stdout
+
+
+def ours(environment: str, seeds: int, steps: int, root: int, cache: Path) -> Trained:
+    """This package's command line with a preset."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*(sys.executable, "-m", "purejaxrl_sac", "train", TASKS[environment].algorithm)]
+        command += ["--env", environment, "--seeds", str(seeds), "--seed", str(root)]
+        command += ["--total-steps", str(steps), "--episodes", str(EPISODES)]
+        command += ["--out", f"{folder}/run", "--json"]
+        seconds, _ = timed(command, cache)
+        summary = json.loads(Path(folder, "run", "summary.json").read_text())
+    return Trained(seconds, summary["greedy_returns"], "")
+
+
+def peers(
+    name: str, python: Path, environment: str, seeds: int, steps: int, root: int, cache: Path
+) -> Trained:
+    """A peer's training in its own virtual environment."""
+    request = {"algorithm": TASKS[environment].algorithm, "environment": environment}
+    request |= {"seeds": seeds, "steps": steps, "root": root, "episodes": EPISODES}
+    worker = Path(__file__).parent / "peers" / f"{name}_solution.py"
+    seconds, output = timed([python, worker, json.dumps(request)], cache)
+    answer = json.loads(output.splitlines()[-1])
+    return Trained(seconds, answer["scores"], answer["library"])
+
+
+def solved(task: Task, trained: Trained) -> bool:
+    """Whether the IQM of the seeds reaches the goal."""
+    return bool(iqm(trained.scores) >= task.goal)
+
+
+def fewest_steps(task: Task, train: Train, cache: Path) -> int | None:
+    """The first number of steps that solves the task, by bisection, or None if none does."""
+    first = bisect.bisect_left(
+        task.steps, True, key=lambda steps: solved(task, train(steps, 0, cache))
+    )
+    return task.steps[first] if first < len(task.steps) else None
+
+
+def alternate(task: Task, trains: dict[str, Train], rounds: int) -> Iterator[dict[str, Any]]:
+    """Figures of each library, timed in turns."""
+    with tempfile.TemporaryDirectory() as cache:
+        steps = {name: fewest_steps(task, train, Path(cache)) for name, train in trains.items()}
+    found: dict[str, list[tuple[Trained, Trained]]] = {name: [] for name in trains}
+    for number in range(1, rounds + 1):
+        for name, train in trains.items():
+            count = steps[name]
+            if count is not None:
+                with tempfile.TemporaryDirectory() as folder:
+                    cache_of_round = Path(folder)
+                    found[name].append(
+                        (train(count, number, cache_of_round), train(count, number, cache_of_round))
+                    )
+    for name, pairs in found.items():
+        row: dict[str, Any] = {"steps": steps[name], "goal": task.goal, "rounds": rounds}
+        if pairs:
+            empty, full = zip(*pairs, strict=True)
+            row |= {"library": empty[0].library} if empty[0].library else {}
+            row["empty"] = round(statistics.median(x.seconds for x in empty), 1)
+            row["full"] = round(statistics.median(x.seconds for x in full), 1)
+            row["value"] = round(statistics.median(float(iqm(x.scores)) for x in empty), 1)
+            row["solved"] = sum(solved(task, x) for x in empty)
+        else:
+            row |= {"library": name} if name else {}
+        yield row
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status is 2 for invalid input, reported in one line."""
+    parser = options.Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("environments", nargs="*", metavar="ENV", help=", ".join(TASKS))
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument("--seeds", type=options.count, default=8)
+    parser.add_argument("--rounds", type=options.count, default=3)
+    parser.add_argument(
+        "--peer-environments", type=Path, default=Path(tempfile.gettempdir()), metavar="FOLDER",
+        help="of the virtual environments purejaxrl-rejax and purejaxrl-sbx",
+    )  # fmt: skip
+    record.add_record(parser, "speed")
+    chosen = parser.parse_args(arguments)
+    environments = chosen.environments or list(TASKS)
+    if unknown := [name for name in environments if name not in TASKS]:
+        parser.error(f"no task is called {unknown[0]}: choose among {', '.join(TASKS)}")
+    try:
+        pythons = {
+            name: peer_python(chosen.peer_environments / f"purejaxrl-{name}", PEERS[name])
+            for name in chosen.peers
+        }
+        for environment in environments:
+            task = TASKS[environment]
+            trains: dict[str, Train] = {"": partial(ours, environment, chosen.seeds)}
+            for name, python in pythons.items():
+                trains[name] = partial(peers, name, python, environment, chosen.seeds)
+            work = {"algorithm": task.algorithm, "environment": environment}
+            stamp = record.stamp("solution", depends=["core", "preset", "experiment.runs"], **work)
+            for row in alternate(task, trains, chosen.rounds):
+                record.append(chosen.record, {**stamp, **work, "seeds": chosen.seeds, **row})
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

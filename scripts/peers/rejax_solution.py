@@ -1,0 +1,71 @@
+"""Train several seeds of rejax and evaluate them; the argument is one JSON request.
+
+Runs in rejax's virtual environment, with the settings of its repository's `configs/gymnax`. The
+mean return of each seed is written to standard output as JSON. rejax's policies draw their actions
+when they are evaluated, too.
+"""
+
+import json
+import sys
+from importlib.metadata import version
+
+import jax
+import rejax
+from rejax.evaluate import evaluate
+
+SETTINGS = {
+    ("ppo", "CartPole-v1"): {
+        "agent_kwargs": {"activation": "tanh"},
+        "num_envs": 5,
+        "num_steps": 100,
+        "num_epochs": 5,
+        "num_minibatches": 5,
+        "learning_rate": 7.5e-4,
+        "max_grad_norm": 0.5,
+        "gamma": 0.99,
+        "gae_lambda": 0.95,
+        "clip_eps": 0.2,
+        "ent_coef": 0.01,
+        "vf_coef": 0.5,
+    },
+    ("sac", "Pendulum-v1"): {
+        "agent_kwargs": {"activation": "swish"},
+        "num_envs": 1,
+        "buffer_size": 10_000,
+        "fill_buffer": 256,
+        "batch_size": 256,
+        "learning_rate": 0.01,
+        "num_epochs": 1,
+        "gamma": 0.99,
+        "polyak": 0.98,
+        "target_entropy_ratio": None,
+        "normalize_observations": True,
+    },
+}
+
+
+def main():
+    request = json.loads(sys.argv[1])
+    work = request["algorithm"], request["environment"]
+    steps, episodes = request["steps"], request["episodes"]
+
+    def returns(algorithm, state, key):
+        act = algorithm.make_act(state)
+        return evaluate(act, key, algorithm.env, algorithm.env_params, episodes)[1]
+
+    algorithm = getattr(rejax, work[0].upper()).create(
+        env=work[1],
+        total_timesteps=steps,
+        eval_freq=steps,
+        skip_initial_evaluation=True,
+        **SETTINGS[work],
+    )
+    algorithm = algorithm.replace(eval_callback=returns)
+    keys = jax.random.split(jax.random.PRNGKey(request["root"]), request["seeds"])
+    _, found = jax.jit(jax.vmap(algorithm.train))(keys)  # [seeds, 1, episodes]
+    answer = {"library": f"rejax {version('rejax')}", "scores": found.mean((1, 2)).tolist()}
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()
