@@ -11,7 +11,8 @@ steps and evaluate them. They alternate between libraries, each with a compilati
 empty, and then filled by the process before. Each round has other seeds.
 
 Ours is `purejaxrl-sac train` with its pictures and checkpoints. rejax trains all seeds in one
-program, SBX one after the other.
+program. SBX trains one seed after the other, from one number of steps to the next, and stops when
+they have solved the environment; its evaluations before are not counted.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from scripts.peers.environment import REJAX, SBX, peer_python
 
 EPISODES = 64
 PEERS = {"rejax": REJAX, "sbx": SBX}
+STOP_WHEN_SOLVED = ("sbx",)
 
 
 class Task(NamedTuple):
@@ -54,7 +56,8 @@ class Trained(NamedTuple):
 
     seconds: float
     scores: list[float]
-    library: str
+    steps: int
+    library: str = ""
 
 
 Train = Callable[[int, int, Path], Trained]  # (steps, root, cache) -> Trained
@@ -93,19 +96,23 @@ def ours(environment: str, seeds: int, steps: int, root: int, cache: Path) -> Tr
         command += ["--out", f"{folder}/run", "--json"]
         seconds, _ = timed(command, cache)
         summary = json.loads(Path(folder, "run", "summary.json").read_text())
-    return Trained(seconds, summary["greedy_returns"], "")
+    return Trained(seconds, summary["greedy_returns"], steps)
 
 
-def peers(
+def peer(
     name: str, python: Path, environment: str, seeds: int, steps: int, root: int, cache: Path
 ) -> Trained:
     """A peer's training in its own virtual environment."""
-    request = {"algorithm": TASKS[environment].algorithm, "environment": environment}
+    task = TASKS[environment]
+    request: dict[str, Any] = {"algorithm": task.algorithm, "environment": environment}
     request |= {"seeds": seeds, "steps": steps, "root": root, "episodes": EPISODES}
+    if name in STOP_WHEN_SOLVED:
+        request |= {"steps": task.steps, "goal": task.goal}
     worker = Path(__file__).parent / "peers" / f"{name}_solution.py"
     seconds, output = timed([python, worker, json.dumps(request)], cache)
     answer = json.loads(output.splitlines()[-1])
-    return Trained(seconds, answer["scores"], answer["library"])
+    seconds -= answer["aside"]
+    return Trained(seconds, answer["scores"], answer["steps"], answer["library"])
 
 
 def solved(task: Task, trained: Trained) -> bool:
@@ -122,31 +129,42 @@ def fewest_steps(task: Task, train: Train, cache: Path) -> int | None:
 
 
 def alternate(task: Task, trains: dict[str, Train], rounds: int) -> Iterator[dict[str, Any]]:
-    """Figures of each library, timed in turns."""
+    """Figures of each library, timed in turns.
+
+    Args:
+        trains: by name of the library; "" is this one.
+    """
     with tempfile.TemporaryDirectory() as cache:
-        steps = {name: fewest_steps(task, train, Path(cache)) for name, train in trains.items()}
+        steps = {
+            name: task.steps[-1]
+            if name in STOP_WHEN_SOLVED
+            else fewest_steps(task, train, Path(cache))
+            for name, train in trains.items()
+        }
     found: dict[str, list[tuple[Trained, Trained]]] = {name: [] for name in trains}
-    for number in range(1, rounds + 1):
+    for root in range(1, rounds + 1):
         for name, train in trains.items():
-            count = steps[name]
-            if count is not None:
+            if count := steps[name]:
                 with tempfile.TemporaryDirectory() as folder:
-                    cache_of_round = Path(folder)
-                    found[name].append(
-                        (train(count, number, cache_of_round), train(count, number, cache_of_round))
-                    )
+                    empty, full = (train(count, root, Path(folder)) for _ in range(2))
+                found[name].append((empty, full))
     for name, pairs in found.items():
-        row: dict[str, Any] = {"steps": steps[name], "goal": task.goal, "rounds": rounds}
-        if pairs:
-            empty, full = zip(*pairs, strict=True)
-            row |= {"library": empty[0].library} if empty[0].library else {}
-            row["empty"] = round(statistics.median(x.seconds for x in empty), 1)
-            row["full"] = round(statistics.median(x.seconds for x in full), 1)
-            row["value"] = round(statistics.median(float(iqm(x.scores)) for x in empty), 1)
-            row["solved"] = sum(solved(task, x) for x in empty)
-        else:
-            row |= {"library": name} if name else {}
-        yield row
+        row: dict[str, Any] = {"goal": task.goal, "rounds": rounds}
+        row |= {"library": name} if name else {}
+        yield row | (_medians(task, pairs) if pairs else {"solved": 0})
+
+
+def _medians(task: Task, pairs: Sequence[tuple[Trained, Trained]]) -> dict[str, Any]:
+    """Medians over rounds of what one library did with empty and full caches."""
+    empty, full = zip(*pairs, strict=True)
+    return {
+        "steps": int(statistics.median(x.steps for x in empty)),
+        "empty": round(statistics.median(x.seconds for x in empty), 1),
+        "full": round(statistics.median(x.seconds for x in full), 1),
+        "value": round(statistics.median(float(iqm(x.scores)) for x in empty), 1),
+        "solved": sum(solved(task, x) for x in empty),
+        **({"library": empty[0].library} if empty[0].library else {}),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -176,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             task = TASKS[environment]
             trains: dict[str, Train] = {"": partial(ours, environment, chosen.seeds)}
             for name, python in pythons.items():
-                trains[name] = partial(peers, name, python, environment, chosen.seeds)
+                trains[name] = partial(peer, name, python, environment, chosen.seeds)
             work = {"algorithm": task.algorithm, "environment": environment}
             stamp = record.stamp("solution", depends=["core", "preset", "experiment.runs"], **work)
             for row in alternate(task, trains, chosen.rounds):

@@ -48,6 +48,10 @@ def warm_up() -> None:
 
 
 def device() -> str:
-    """The devices of this process, on CPUs with the number of cores."""
+    """The devices of this process, on CPUs with the number of cores that it may use."""
     name = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    return f"{name}, {os.cpu_count()} cores" if jax.default_backend() == "cpu" else name
+    if jax.default_backend() != "cpu":
+        return name
+    usable = getattr(os, "sched_getaffinity", None)  # absent on macOS and Windows
+    cores = len(usable(0)) if usable else os.cpu_count()
+    return f"{name}, {cores} core" + "s" * (cores != 1)

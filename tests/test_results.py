@@ -9,7 +9,16 @@ import pytest
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.mdp import dynamic_programming as dp
-from scripts import benchmark_recurrent, cells, dependencies, options, pictures, record, report
+from scripts import (
+    benchmark_recurrent,
+    cells,
+    dependencies,
+    options,
+    phases,
+    pictures,
+    record,
+    report,
+)
 from scripts.pages import learning as learning_page
 from scripts.pages import reliability, tables, theory
 
@@ -421,6 +430,12 @@ def test_what_recurrent_speed_cannot_measure_is_one_line(arguments, message, mon
     with pytest.raises(SystemExit) as stopped:
         benchmark_recurrent.main()
     assert stopped.value.code == 2 and message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("cores", "text"), (({3}, "1 core"), ({0, 1}, "2 cores")))
+def test_devices_are_named_with_the_cores_that_may_be_used(cores, text, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: cores, raising=False)
+    assert phases.device() == f"{jax.device_count()} x cpu, {text}"
 
 
 @pytest.mark.parametrize("text", ("10000", "10_000"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from scripts.pages.tables import Cell, algorithm, limitation, number, picture, rows, spread, table
 
 WORK: dict[str, Cell] = {"work": lambda row: f"{algorithm(row)} {row['environment']}"}
@@ -37,7 +39,8 @@ def summary() -> list[str]:
 
 def page() -> list[str]:
     """All tables of speed."""
-    return ["# Speed", *iterations(), *throughput(), *recurrent(), *priorities(), *scale()]
+    parts = (iterations, solution, throughput, recurrent, priorities, scale)
+    return ["# Speed", *itertools.chain.from_iterable(part() for part in parts)]
 
 
 def iterations() -> list[str]:
@@ -59,6 +62,50 @@ def iterations() -> list[str]:
                 ),
             },
             notes=limitation("speed"),
+        ),
+    ]
+
+
+def solution() -> list[str]:
+    """Seconds from a command to a solved environment."""
+    same = ("library", "algorithm", "environment", "seeds", "device")
+    found = rows("speed", "solution", same)
+    if not found:
+        return []
+    ours = {tuple(row[name] for name in same[1:]): row for row in found if "library" not in row}
+
+    def seconds(cache: str) -> Cell:
+        return lambda row: f"{row[cache]:.1f}" if cache in row else ""
+
+    def ratio(cache: str) -> Cell:
+        def text(row: dict) -> str:
+            own = ours.get(tuple(row[name] for name in same[1:]), {})
+            known = "library" in row and cache in row and cache in own
+            return f"{row[cache] / own[cache]:.1f}" if known else ""
+
+        return text
+
+    return [
+        "## Time to solution",
+        "Seconds of a whole command, from the start of the interpreter on, that trains all seeds"
+        " for the fewest steps of a list that solve the environment, and evaluates them: IQM over"
+        " seeds of at least 475 on CartPole-v1, -150 on Pendulum-v1. Each library has its own tuned"
+        " settings, and trains in turns with the others: with an empty cache of compiled programs,"
+        " and with a full one. rejax evaluates a policy that draws its actions, the others a"
+        " greedy one (`scripts/benchmark_solution.py`).",
+        table(
+            found,
+            {
+                "work": lambda row: f"{algorithm(row)} {row['environment']}",
+                "seeds": lambda row: f"{row['seeds']:,}",
+                "steps": lambda row: f"{row['steps']:,}" if "steps" in row else "",
+                "solved, rounds": lambda row: f"{row['solved']} of {row['rounds']}",
+                "IQM": lambda row: number(row.get("value")),
+                "empty cache, s": seconds("empty"),
+                "ratio": ratio("empty"),
+                "full cache, s": seconds("full"),
+                "ratio, full": ratio("full"),
+            },
         ),
     ]
 

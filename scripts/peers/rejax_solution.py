@@ -63,8 +63,8 @@ def main():
     algorithm = algorithm.replace(eval_callback=returns)
     keys = jax.random.split(jax.random.PRNGKey(request["root"]), request["seeds"])
     _, found = jax.jit(jax.vmap(algorithm.train))(keys)  # [seeds, 1, episodes]
-    answer = {"library": f"rejax {version('rejax')}", "scores": found.mean((1, 2)).tolist()}
-    print(json.dumps(answer))
+    answer = {"scores": found.mean((1, 2)).tolist(), "steps": steps, "aside": 0.0}
+    print(json.dumps({"library": f"rejax {version('rejax')}", **answer}))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Train several seeds of SBX, one after the other, and evaluate them; the argument is JSON.
+"""Train several seeds of SBX until they solve an environment; the argument is one JSON request.
 
 Runs in SBX's virtual environment, with the settings of RL Zoo. The mean return of each seed's
 greedy policy is written to standard output as JSON.
 """
 
+import itertools
 import json
 import sys
+import time
 from importlib.metadata import version
 
 import sbx
@@ -35,21 +37,49 @@ SETTINGS = {
 }
 
 
-def score(request, seed):
-    """The mean greedy return of one seed after training."""
-    work = request["algorithm"], request["environment"]
+def made(work, total, seed):
+    """A model whose schedules end after `total` steps, however often it is asked to learn."""
+    settings, model = dict(SETTINGS[work]), None
+
+    def scheduled(schedule):
+        return lambda _: schedule(1 - model.num_timesteps / total if model else 1.0)
+
+    for name, value in settings.items():
+        settings[name] = scheduled(value) if callable(value) else value
     envs = make_vec_env(work[1], n_envs=ENVS[work[1]], seed=seed)
-    model = getattr(sbx, work[0].upper())("MlpPolicy", envs, seed=seed, **SETTINGS[work])
-    model.learn(request["steps"])
-    many = make_vec_env(work[1], n_envs=16, seed=seed + 1_000)
-    return float(evaluate_policy(model, many, request["episodes"], deterministic=True)[0])
+    model = getattr(sbx, work[0].upper())("MlpPolicy", envs, seed=seed, **settings)
+    return model
+
+
+def solve(work, steps, goal, seeds, root, episodes):
+    """Train all seeds from one number of steps to the next, until they solve the environment.
+
+    Returns:
+        The mean greedy returns of the seeds, the steps and the seconds of all evaluations but the
+        last.
+    """
+    models = [made(work, steps[-1], root * seeds + i) for i in range(seeds)]
+    many = make_vec_env(work[1], n_envs=16, seed=root + 1_000)
+    aside = last = 0.0
+    for before, after in itertools.pairwise((0, *steps)):
+        for model in models:
+            model.learn(after - before, reset_num_timesteps=before == 0)
+        aside, start_time = aside + last, time.perf_counter()
+        found = [evaluate_policy(model, many, episodes, deterministic=True) for model in models]
+        scores = [float(mean) for mean, _ in found]
+        last = time.perf_counter() - start_time
+        middle = sorted(scores)[seeds // 4 : seeds - seeds // 4]  # their mean is the IQM
+        if sum(middle) / len(middle) >= goal:
+            break
+    return scores, after, aside
 
 
 def main():
     request = json.loads(sys.argv[1])
-    first = request["root"] * request["seeds"]
-    scores = [score(request, first + i) for i in range(request["seeds"])]
-    print(json.dumps({"library": f"sbx {version('sbx-rl')}", "scores": scores}))
+    work = request.pop("algorithm"), request.pop("environment")
+    scores, steps, aside = solve(work, **request)
+    answer = {"scores": scores, "steps": steps, "aside": aside}
+    print(json.dumps({"library": f"sbx {version('sbx-rl')}", **answer}))
 
 
 if __name__ == "__main__":
