@@ -186,6 +186,7 @@ def main() -> None:
             "changed": {} if name == PEER else options.set,
             "seeds": options.seeds,
             "root": options.root,
+            "episodes": EPISODES * options.seeds,
             "value": round(float(iqm(scores)), 1),
             "interval": [round(float(low), 1), round(float(high), 1)],
             "worst": round(float(scores.min()), 1),
