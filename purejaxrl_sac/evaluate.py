@@ -49,7 +49,7 @@ PolicyFactory = Callable[[Config, TrainState], Callable[..., Any]]
 
 
 def policy(config: Config, state: TrainState) -> Policy:
-    """The policy to deploy: greedy for value-based agents, the Gaussian's mean for SAC.
+    """The policy to deploy: greedy for value-based agents, tanh of the Gaussian's mean for SAC.
 
     Args:
         state: one seed's state; vmap for many.
@@ -71,6 +71,8 @@ def policy(config: Config, state: TrainState) -> Policy:
 
 def exploring_policy(config: Config, state: TrainState) -> Policy:
     """The policy that collects rollouts, with the exploration of the state's own step.
+
+    Each step has noise of its own, also where `noise_repeat` repeats it in training.
 
     Arguments, result and errors as for `policy`.
     """

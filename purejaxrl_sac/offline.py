@@ -64,7 +64,7 @@ def offline(config: AnyConfig, dataset: Transition) -> AnyConfig:
             " memory, such as dqn or sac"
         )
     if config.wrappers:
-        raise ConfigError("wrappers normalise rollouts, of which there are none: leave them out")
+        raise ConfigError("wrappers cannot be used with a dataset: leave them out")
     _check(envs.bind(config.env, config.env_params), dataset)
     found = config.replace(
         dataset=Dataset(*jax.tree.map(jnp.asarray, dataset._replace(extras=()))),

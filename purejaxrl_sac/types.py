@@ -29,8 +29,10 @@ class Transition(NamedTuple):
     obs: jax.Array  # [..., *obs_shape], in the environment's own dtype
     action: jax.Array  # [...] int32 if discrete, else [..., D] in [-1, 1]
     reward: jax.Array  # [...] float32
-    discount: jax.Array  # [...] float32: 0 where the episode TERMINATED, 1 elsewhere
-    next_obs: Any  # [..., *obs_shape]: the true next observation, before any auto-reset; () where
+    discount: jax.Array  # [...] float32: 0 where the episode TERMINATED, 1 elsewhere; in samples
+    # of k steps gamma^(k-1) instead of 1, see `memory.storage.n_step_storage`
+    next_obs: Any  # [..., *obs_shape]: the true next observation, before any auto-reset; arbitrary
+    # where discount is 0 in samples of images, whose storage keeps each once; () where
     # `Agent.process_rollout` has removed it because no update needs it
     last: jax.Array  # [...] bool: terminated or truncated, the last transition of its episode
     extras: Any = ()  # what `Agent.act` stores with an action (log-probabilities, values, carries)
@@ -70,7 +72,7 @@ class TrainState(NamedTuple):
     """The complete state of a run: a run can be resumed from it and its configuration."""
 
     key: jax.Array  # typed PRNG key
-    step: jax.Array  # int32: steps taken by each environment, warm-up included; never batched
+    step: jax.Array  # int32: steps taken by each environment, warm-up included; see `seed_axes`
     env: EnvState
     agent: PyTree
     memory: PyTree

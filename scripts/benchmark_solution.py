@@ -3,16 +3,17 @@
     python scripts/benchmark_solution.py                          # CartPole-v1 and Pendulum-v1
     python scripts/benchmark_solution.py CartPole-v1 --peers rejax --rounds 1 --record
 
-An environment is solved if the IQM over seeds of their mean returns in 64 episodes after training
-is at least 475 (CartPole-v1, by PPO) or -150 (Pendulum-v1, by SAC). Each library has its own tuned
-settings. First the fewest steps of a list are searched with which it solves the environment; then
-whole processes, from the start of the interpreter to their end, train all seeds for that number of
-steps and evaluate them. They alternate between libraries, each with a compilation cache of its own:
-empty, and then filled by the process before. Each round has other seeds.
+An environment is solved if the IQM over seeds of the mean returns of their greedy policies in 64
+episodes after training is at least 475 (CartPole-v1, by PPO) or -150 (Pendulum-v1, by SAC). Each
+library has its own tuned settings. First a bisection finds the smallest listed number of steps with
+which it solves the environment, for one set of seeds. Then whole processes, from the start of the
+interpreter to their end, train others for that number of steps and evaluate them, and rounds that
+solve the environment are counted. They alternate between libraries, each with a compilation cache
+of its own: empty, and then filled by the process before.
 
 Ours is `purejaxrl-sac train` with its pictures and checkpoints. rejax trains all seeds in one
-program. SBX trains one seed after the other, from one number of steps to the next, and stops when
-they have solved the environment; its evaluations before are not counted.
+program. SBX trains one seed after the other, from one listed number of steps to the next, and stops
+when they have solved the environment; the seconds of its evaluations before are subtracted.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
 
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.statistics import iqm
@@ -55,9 +58,8 @@ class Trained(NamedTuple):
     """What a process did."""
 
     seconds: float
-    scores: list[float]
+    scores: list[float | None]  # None: the seed diverged
     steps: int
-    library: str = ""
 
 
 Train = Callable[[int, int, Path], Trained]  # (steps, root, cache) -> Trained
@@ -112,12 +114,17 @@ def peer(
     seconds, output = timed([python, worker, json.dumps(request)], cache)
     answer = json.loads(output.splitlines()[-1])
     seconds -= answer["aside"]
-    return Trained(seconds, answer["scores"], answer["steps"], answer["library"])
+    return Trained(seconds, answer["scores"], answer["steps"])
+
+
+def score(trained: Trained) -> float:
+    """IQM over the seeds, nan if one has diverged."""
+    return float(iqm(np.array(trained.scores, float)))
 
 
 def solved(task: Task, trained: Trained) -> bool:
     """Whether the IQM of the seeds reaches the goal."""
-    return bool(iqm(trained.scores) >= task.goal)
+    return score(trained) >= task.goal
 
 
 def fewest_steps(task: Task, train: Train, cache: Path) -> int | None:
@@ -150,7 +157,7 @@ def alternate(task: Task, trains: dict[str, Train], rounds: int) -> Iterator[dic
                 found[name].append((empty, full))
     for name, pairs in found.items():
         row: dict[str, Any] = {"goal": task.goal, "rounds": rounds}
-        row |= {"library": name} if name else {}
+        row |= {"library": version(name)} if name else {}
         yield row | (_medians(task, pairs) if pairs else {"solved": 0})
 
 
@@ -161,10 +168,14 @@ def _medians(task: Task, pairs: Sequence[tuple[Trained, Trained]]) -> dict[str, 
         "steps": int(statistics.median(x.steps for x in empty)),
         "empty": round(statistics.median(x.seconds for x in empty), 1),
         "full": round(statistics.median(x.seconds for x in full), 1),
-        "value": round(statistics.median(float(iqm(x.scores)) for x in empty), 1),
+        "value": round(statistics.median(score(x) for x in empty), 1),
         "solved": sum(solved(task, x) for x in empty),
-        **({"library": empty[0].library} if empty[0].library else {}),
     }
+
+
+def version(name: str) -> str:
+    """A peer with its version, such as rejax 0.1.3."""
+    return PEERS[name][0].replace("==", " ")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -196,7 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name, python in pythons.items():
                 trains[name] = partial(peer, name, python, environment, chosen.seeds)
             work = {"algorithm": task.algorithm, "environment": environment}
-            stamp = record.stamp("solution", depends=["core", "preset", "experiment.runs"], **work)
+            depends = ["core", "preset", "experiment.runs.lifecycle"]
+            stamp = record.stamp("solution", depends=depends, **work)
             for row in alternate(task, trains, chosen.rounds):
                 record.append(chosen.record, {**stamp, **work, "seeds": chosen.seeds, **row})
     except ConfigError as error:

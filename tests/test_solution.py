@@ -1,7 +1,6 @@
 """Time to solution: the search of the fewest steps, rows and their page."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -12,16 +11,16 @@ from scripts.pages import speed
 TASK = Task("ppo", goal=475, steps=(10, 20, 30, 40, 50))
 
 
-def learner(enough, library="", seconds=(4.0, 2.0)):
+def learner(enough, seconds=(4.0, 2.0), asked=None, name=""):
     """Training that solves the task with enough steps, and notes what it was asked."""
-    asked = []
+    asked = [] if asked is None else asked
 
     def train(steps, root, cache):
         full = any(cache.iterdir())
         (cache / "program").touch()
-        asked.append((steps, root, full))
+        asked.append((name, steps, root, full))
         score = 480.0 if steps >= enough else 100.0
-        return Trained(seconds[full], [0.0, score, score, 500.0], steps, library)
+        return Trained(seconds[full], [0.0, score, score, 500.0], steps)
 
     return train, asked
 
@@ -30,31 +29,66 @@ def learner(enough, library="", seconds=(4.0, 2.0)):
 def test_the_fewest_steps_are_found(enough, tmp_path):
     train, asked = learner(enough)
     assert fewest_steps(TASK, train, tmp_path) == min(n for n in TASK.steps if n >= enough)
-    assert len(asked) <= 3 and {root for _, root, _ in asked} == {0}
+    assert len(asked) <= 3 and {root for _, _, root, _ in asked} == {0}
 
 
 def test_a_task_that_no_number_of_steps_solves(tmp_path):
     assert fewest_steps(TASK, learner(60)[0], tmp_path) is None
-    (row,) = alternate(TASK, {"slow": learner(60)[0]}, rounds=2)
-    assert row == {"solved": 0, "goal": 475, "rounds": 2, "library": "slow"}
+    (row,) = alternate(TASK, {"rejax": learner(60)[0]}, rounds=2)
+    assert row == {"solved": 0, "goal": 475, "rounds": 2, "library": "rejax 0.1.3"}
 
 
 def test_libraries_alternate_with_empty_and_full_caches_and_other_seeds():
-    (ours, asked), (peer, asked_peer) = learner(30), learner(20, "peer 1", (40.0, 10.0))
-    own, other = alternate(TASK, {"": ours, "peer": peer}, rounds=2)
-    pairs = [(root, full) for root in (1, 2) for full in (False, True)]
-    assert asked[-4:] == [(30, *pair) for pair in pairs]
-    assert asked_peer[-4:] == [(20, *pair) for pair in pairs]
+    ours, asked = learner(30)
+    peer, _ = learner(20, (40.0, 10.0), asked, "rejax")
+    own, other = alternate(TASK, {"": ours, "rejax": peer}, rounds=2)
+    assert asked[-8:] == [
+        (name, steps, root, full)
+        for root in (1, 2)
+        for name, steps in (("", 30), ("rejax", 20))
+        for full in (False, True)
+    ]
     figures = {"goal": 475, "rounds": 2, "value": 480.0, "solved": 2}
     assert own == {"steps": 30, "empty": 4.0, "full": 2.0, **figures}
-    assert other == {"steps": 20, "empty": 40.0, "full": 10.0, "library": "peer 1", **figures}
+    assert other == {"steps": 20, "empty": 40.0, "full": 10.0, "library": "rejax 0.1.3", **figures}
 
 
-def test_a_library_that_stops_by_itself_is_not_searched(monkeypatch):
-    monkeypatch.setattr(benchmark_solution, "STOP_WHEN_SOLVED", ("peer",))
-    train, asked = learner(20, "peer 1")
-    (row,) = alternate(TASK, {"peer": train}, rounds=1)
-    assert asked == [(50, 1, False), (50, 1, True)] and row["library"] == "peer 1"
+def test_a_library_that_stops_by_itself_is_not_searched():
+    train, asked = learner(20)
+    (row,) = alternate(TASK, {"sbx": train}, rounds=1)
+    assert [x[1:] for x in asked] == [(50, 1, False), (50, 1, True)]
+    assert row["library"] == "sbx-rl 0.28.0"
+
+
+@pytest.mark.parametrize(
+    ("scores", "enough"),
+    (
+        ([0.0, 480.0, 480.0, 500.0], True),
+        ([400.0, 460.0, 480.0, 500.0], False),
+        ([None, 480.0, 480.0, 500.0], False),  # diverged
+    ),
+)
+def test_an_environment_is_solved_by_the_interquartile_mean(scores, enough):
+    assert benchmark_solution.solved(TASK, Trained(1.0, scores, 10)) is enough
+
+
+@pytest.mark.parametrize("name", ("rejax", "sbx"))
+def test_what_a_peer_is_asked_and_what_is_subtracted(name, tmp_path, monkeypatch):
+    commands = []
+
+    def timed(command, cache):
+        commands.append(command)
+        return 50.0, 'a line\n{"scores": [1.0], "steps": 7, "aside": 20.0}\n'
+
+    monkeypatch.setattr(benchmark_solution, "timed", timed)
+    found = benchmark_solution.peer(name, "python", "CartPole-v1", 8, 30_000, 3, tmp_path)
+    assert found == Trained(30.0, [1.0], 7)
+    ((python, worker, text),) = commands
+    request, task = json.loads(text), benchmark_solution.TASKS["CartPole-v1"]
+    common = {"algorithm": "ppo", "environment": "CartPole-v1", "seeds": 8, "root": 3}
+    counts = {"steps": list(task.steps), "goal": 475} if name == "sbx" else {"steps": 30_000}
+    assert request == {**common, "episodes": 64, **counts}
+    assert python == "python" and worker.name == f"{name}_solution.py" and worker.exists()
 
 
 def test_an_unknown_environment_and_a_command_that_fails_are_one_line(tmp_path, capsys):
@@ -79,15 +113,16 @@ def test_the_table_has_ratios_to_our_command(tmp_path, monkeypatch):
     (tmp_path / "speed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     table = speed.solution()[-1].splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
-    assert cells[0][1:9] == ["8", "30,000", "1 of 1", "490", "10.0", "", "5.0", ""]
+    assert cells[0][1:10] == ["cpu", "8", "30,000", "1 of 1", "490", "10.0", "", "5.0", ""]
     assert cells[1][0] == "peer 1: `ppo` CartPole-v1"
-    assert cells[1][1:9] == ["8", "20,000", "1 of 1", "490", "25.0", "2.5", "20.0", "4.0"]
-    assert cells[2][1:9] == ["8", "", "0 of 1", "", "", "", "", ""]
+    assert cells[1][1:10] == ["cpu", "8", "20,000", "1 of 1", "490", "25.0", "2.5", "20.0", "4.0"]
+    assert cells[2][1:10] == ["cpu", "8", "", "0 of 1", "", "", "", "", ""]
     (tmp_path / "speed.jsonl").write_text("")
     assert speed.solution() == []
 
 
 @pytest.mark.slow
 def test_our_command_solves_cartpole(tmp_path):
-    trained = benchmark_solution.ours("CartPole-v1", 2, 20_000, 0, Path(tmp_path))
-    assert len(trained.scores) == 2 and min(trained.scores) > 100 and not trained.library
+    task = benchmark_solution.TASKS["CartPole-v1"]
+    trained = benchmark_solution.ours("CartPole-v1", 8, 100_000, 0, tmp_path)
+    assert len(trained.scores) == 8 and benchmark_solution.solved(task, trained)

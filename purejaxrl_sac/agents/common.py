@@ -46,7 +46,7 @@ class EpsilonGreedy(Config):
     """Fields of `exploration.annealed_epsilon`."""
 
     epsilon_start: float = traced(1.0, between=(0, 1))
-    """Probability of a random action at the first step."""
+    """Probability of a random action at step 0 of the clock, which includes the warm-up."""
     epsilon_end: float = traced(0.05, between=(0, 1))
     """Probability of a random action at the end of the schedule."""
     epsilon_fraction: float = traced(0.2, between=(0, 1))

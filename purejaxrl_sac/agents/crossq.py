@@ -1,9 +1,10 @@
 """CrossQ (Bhatt et al. 2024, arXiv 1902.05605): SAC with batch renormalisation, without targets.
 
 Q(s, a) and Q(s', a') are the outputs of one pass over both halves of a joint batch, so that they
-are normalised alike; that is what makes the target network unnecessary:
+are normalised alike; that is what makes the target network unnecessary (d is 0 where the episode
+terminated and 1 elsewhere):
 
-    y = r + gamma (min_j Q_j(s', a') - alpha log pi(a'|s')),   a' ~ pi(.|s')
+    y = r + gamma d (min_j Q_j(s', a') - alpha log pi(a'|s')),   a' ~ pi(.|s')
 
 It needs observations that vary: where all of a batch are equal, its statistics are noise. As in the
 authors' networks, inputs and the outputs of each activation are normalised, and Adam's b1 is 0.5.

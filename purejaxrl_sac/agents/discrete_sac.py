@@ -1,7 +1,7 @@
 """SAC for discrete actions (Christodoulou 2019, arXiv 1910.07207): expectations are exact sums.
 
     V(s)    = sum_a pi(a|s) (min_i Q_i(s, a) - alpha log pi(a|s))                (post, 4.4)
-    y       = r + gamma V-(s')
+    y       = r + gamma d V-(s'),   d = 0 where the episode terminated, else 1
     J_pi    = E [ sum_a pi(a|s) (alpha log pi(a|s) - min_i Q_i(s, a)) ]
     J_alpha = E [ alpha (H(pi(.|s)) - H) ]
 

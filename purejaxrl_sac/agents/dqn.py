@@ -2,10 +2,11 @@
 
 The Q-network is regressed on bootstrapped returns over a replay memory D (post, 2.6),
 
-    L(theta) = E_D [ w l(Q(s, a; theta), y) ],    y = r + gamma V(s'; theta, theta-),
+    L(theta) = E_D [ w l(Q(s, a; theta), y) ],    y = r + gamma d V(s'; theta, theta-),
 
-theta- being a delayed copy of theta. A bootstrap returns the policy pi that is followed from s' on,
-and a bonus that is added to the return after each a':
+theta- being a delayed copy of theta, and d 0 where the episode terminated, else 1. A bootstrap
+returns the policy pi that is followed from s' on, and a bonus that is added to the return after
+each a':
 
     V(s') = sum_a' pi(a'|s') (Q(s', a'; theta-) + bonus(a'))
 
@@ -223,7 +224,7 @@ def policy_entropy(config: Soft, q: jax.Array) -> jax.Array:
 
 
 def epsilon_greedy(config: EpsilonGreedy, q: jax.Array, step: jax.Array) -> jax.Array:
-    """A random action with probability epsilon, which decays over the run (post, section 1.4)."""
+    """A random action with probability epsilon, which decays with the clock (post, section 1.4)."""
     return exploration.epsilon_greedy(q, exploration.annealed_epsilon(config, step))
 
 

@@ -2,13 +2,14 @@
 
 Critics Q_i (an ensemble, two by default), a squashed Gaussian actor pi and a temperature alpha:
 
-    y       = r + gamma (min_j Q-_j(s', a') - alpha log pi(a'|s')),  a' ~ pi(.|s')
+    y       = r + gamma d (min_j Q-_j(s', a') - alpha log pi(a'|s')),  a' ~ pi(.|s')
     J_Q     = E [ sum_i (Q_i(s, a) - y)^2 / 2 ]                                        (4.19)
     J_pi    = E [ alpha log pi(f(eps; s)|s) - min_i Q_i(s, f(eps; s)) ]                (4.23)
     J_alpha = E [ -alpha (log pi(a|s) + H) ]                          (sections 4.3.1, 4.3.2)
     Q-      = tau Q + (1 - tau) Q-
 
-Each is minimised by its own optimiser, in this order. The actor's loss uses the critics' new
+d is 0 where the episode terminated and 1 elsewhere. Each loss is minimised by its own optimiser, in
+this order. The actor's loss uses the critics' new
 parameters. The temperature's loss uses log pi(a|s) of the actor's loss, that is, of the parameters
 before the actor's step. The learned parameter is log alpha, so that alpha is positive;
 `alpha_learning_rate=0` keeps it fixed.
@@ -146,7 +147,7 @@ class LossInputs(NamedTuple):
 def soft_target(
     config: Any, networks: Networks, state: SACState, batch: Transition, keys: Keys
 ) -> jax.Array:
-    """y = r + gamma (min_j Q-_j(s', a') - alpha log pi(a'|s')), a' ~ pi(.|s'); [B, K]."""
+    """y = r + gamma d (min_j Q-_j(s', a') - alpha log pi(a'|s')), a' ~ pi(.|s'); [B, K]."""
     action, log_prob = networks.sample(keys.next_action, state.actor.params, batch.next_obs)
     q = networks.critic(state.target_params, batch.next_obs, action, keys.target_dropout)
     next_return = networks.critique.next_return(keys.critique, q)

@@ -1,10 +1,11 @@
 """TD3 (Fujimoto et al. 2018, arXiv 1802.09477): SAC's deterministic counterpart.
 
-    y    = r + gamma min_j Q-_j(s', clip(mu-(s') + eps, -1, 1)),   eps ~ clip(N(0, sigma^2), +-c)
+    y    = r + gamma d min_j Q-_j(s', clip(mu-(s') + eps, -1, 1)),   eps ~ clip(N(0, sigma^2), +-c)
     J_Q  = E [ sum_i (Q_i(s, a) - y)^2 / 2 ]
     J_mu = -E [ Q_1(s, mu(s)) ],  minimised once in `policy_delay` updates, when targets move, too
 
-Exploration adds Gaussian noise to the actions; `noise_scale=decaying` lowers it over the run.
+d is 0 where the episode terminated and 1 elsewhere. Exploration adds Gaussian noise to the actions;
+`noise_scale=decaying` lowers it over the run.
 """
 
 from __future__ import annotations
@@ -69,9 +70,9 @@ from purejaxrl_sac.types import (
 
 class TD3State(NamedTuple):
     actor: Learned  # phi
-    critic: Learned  # theta_i, leading axis [2]
+    critic: Learned  # theta_i, leading axis [E], two by default
     target_actor_params: PyTree  # phi-
-    target_critic_params: PyTree  # theta-_i, leading axis [2]
+    target_critic_params: PyTree  # theta-_i, leading axis [E]
 
 
 class LossInputs(NamedTuple):
@@ -145,10 +146,14 @@ def td3(
     storage: MakeStorage = replay_storage,
     memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
-    """TD3; the parts are those of `sac`, and `noise_scale` (`constant` or `decaying`).
+    """TD3; parts as in `sac`, but for its critique, losses and temperature, and `noise_scale`.
+
+    Args:
+        noise_scale: `constant` or `decaying`.
 
     Raises:
-        ConfigError: the environment's actions are discrete.
+        ConfigError: the environment's actions are discrete or its observations images, or a part
+            does not return what its contract says.
     """
     action_dim = dimension_of_actions("TD3", env)
     encode = features(env.observation_space)

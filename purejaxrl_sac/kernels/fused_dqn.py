@@ -1,6 +1,6 @@
 """A complete DQN update as a single GPU kernel: a wrapper of agents of the `dqn` family.
 
-    config.replace(wrappers=(fused.dqn_update,))
+    config.replace(wrappers=(fused_dqn.dqn_update,))
 
 An update of a small Q-network takes about 20 kernels of a few microseconds each, most of it launch
 latency. Here, one Pallas kernel (Triton backend) computes the forward passes of both networks, TD
@@ -139,7 +139,7 @@ def dqn_update(
         key: jax.Array, state: dqn.DQNState, sample: Sample, count: jax.Array
     ) -> tuple[dqn.DQNState, jax.Array, Metrics]:
         if not isinstance(state, dqn.DQNState):
-            raise ConfigError("fused.dqn_update must be the first of the wrappers: move it there")
+            raise ConfigError("dqn_update must be the first of the wrappers: move it there")
         if interpret:
             return fused(key, state, sample, count, interpret=True)
         return jax.lax.platform_dependent(
@@ -167,7 +167,7 @@ def _check(config: dqn.DQNConfig, env: Env) -> tuple[bool, int]:
         algorithm = algorithm.func
     if algorithm is not dqn.dqn:
         raise ConfigError(
-            "fused.dqn_update needs dqn or a partial of it as the algorithm: leave the wrapper out"
+            "dqn_update needs dqn or a partial of it as the algorithm: leave the wrapper out"
         )
     bootstrap = parts.get("bootstrap", dqn.maximum)
     supported: dict[str, tuple[Any, ...]] = {
@@ -181,23 +181,19 @@ def _check(config: dqn.DQNConfig, env: Env) -> tuple[bool, int]:
     for name, choices in supported.items():
         if parts.get(name, choices[0]) not in choices:
             names = " or ".join(choice.__name__ for choice in choices)
-            raise ConfigError(f"fused.dqn_update needs {name}={names}: leave the wrapper out")
+            raise ConfigError(f"dqn_update needs {name}={names}: leave the wrapper out")
     if config.activation not in ACTIVATIONS:
-        raise ConfigError(
-            f"activation is {config.activation}, but fused.dqn_update needs relu or tanh"
-        )
+        raise ConfigError(f"activation is {config.activation}, but dqn_update needs relu or tanh")
     if config.compute_dtype != "float32":
-        raise ConfigError(
-            f"compute_dtype is {config.compute_dtype}, but fused.dqn_update needs float32"
-        )
+        raise ConfigError(f"compute_dtype is {config.compute_dtype}, but dqn_update needs float32")
     shape = getattr(env.observation_space, "shape", ())
     if hasattr(env.observation_space, "n") or len(shape) != 1:
         raise ConfigError(
-            f"fused.dqn_update needs observations that are vectors, which {env.name}'s are not"
+            f"dqn_update needs observations that are vectors, which {env.name}'s are not"
         )
     if env.legal_actions is not None:
         raise ConfigError(
-            f"fused.dqn_update does not support {env.name}, whose actions may be illegal: leave the"
+            f"dqn_update does not support {env.name}, whose actions may be illegal: leave the"
             " wrapper out"
         )
     num_actions = env.num_actions
@@ -206,7 +202,7 @@ def _check(config: dqn.DQNConfig, env: Env) -> tuple[bool, int]:
     padded = [_padded(size) for size in sizes]
     if max(a * b for a, b in itertools.pairwise(padded)) > MAX_WEIGHTS:
         raise ConfigError(
-            f"layers are of {sizes} units, but fused.dqn_update supports at most 256 x 128"
+            f"layers are of {sizes} units, but dqn_update supports at most 256 x 128"
             " weights per layer: lower hidden_sizes or leave the wrapper out"
         )
     return bootstrap is dqn.double, num_actions

@@ -20,7 +20,8 @@ def td_target(
     """y = r + gamma V(s'), and y = r where the episode terminated (post, 1.2.1).
 
     Args:
-        reward, discount, next_value: [B]; discount is 0 at terminations, 1 elsewhere.
+        reward, discount, next_value: [B]; discount is 0 at terminations, 1 elsewhere (for rewards
+            of k steps gamma^(k-1)).
     """
     chex.assert_equal_shape([reward, discount, next_value])
     return jax.lax.stop_gradient(reward + gamma * discount * next_value)

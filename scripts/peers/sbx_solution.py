@@ -4,17 +4,16 @@ Runs in SBX's virtual environment, with the settings of RL Zoo. The mean return 
 greedy policy is written to standard output as JSON.
 """
 
-import itertools
 import json
 import sys
 import time
-from importlib.metadata import version
 
 import sbx
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 ENVS = {"CartPole-v1": 8, "Pendulum-v1": 1}
+SCHEDULE = 100_000  # steps, after which schedules are zero
 
 
 def linear(value):
@@ -37,12 +36,12 @@ SETTINGS = {
 }
 
 
-def made(work, total, seed):
-    """A model whose schedules end after `total` steps, however often it is asked to learn."""
+def made(work, seed):
+    """A model whose schedules are those of RL Zoo, however often it is asked to learn."""
     settings, model = dict(SETTINGS[work]), None
 
     def scheduled(schedule):
-        return lambda _: schedule(1 - model.num_timesteps / total if model else 1.0)
+        return lambda _: schedule(max(0, 1 - model.num_timesteps / SCHEDULE) if model else 1.0)
 
     for name, value in settings.items():
         settings[name] = scheduled(value) if callable(value) else value
@@ -58,12 +57,13 @@ def solve(work, steps, goal, seeds, root, episodes):
         The mean greedy returns of the seeds, the steps and the seconds of all evaluations but the
         last.
     """
-    models = [made(work, steps[-1], root * seeds + i) for i in range(seeds)]
+    models = [made(work, root * seeds + i) for i in range(seeds)]
     many = make_vec_env(work[1], n_envs=16, seed=root + 1_000)
     aside = last = 0.0
-    for before, after in itertools.pairwise((0, *steps)):
+    for count in steps:
         for model in models:
-            model.learn(after - before, reset_num_timesteps=before == 0)
+            taken = model.num_timesteps
+            model.learn(count - taken, reset_num_timesteps=taken == 0)
         aside, start_time = aside + last, time.perf_counter()
         found = [evaluate_policy(model, many, episodes, deterministic=True) for model in models]
         scores = [float(mean) for mean, _ in found]
@@ -71,15 +71,14 @@ def solve(work, steps, goal, seeds, root, episodes):
         middle = sorted(scores)[seeds // 4 : seeds - seeds // 4]  # their mean is the IQM
         if sum(middle) / len(middle) >= goal:
             break
-    return scores, after, aside
+    return scores, models[0].num_timesteps, aside
 
 
 def main():
     request = json.loads(sys.argv[1])
     work = request.pop("algorithm"), request.pop("environment")
     scores, steps, aside = solve(work, **request)
-    answer = {"scores": scores, "steps": steps, "aside": aside}
-    print(json.dumps({"library": f"sbx {version('sbx-rl')}", **answer}))
+    print(json.dumps({"scores": scores, "steps": steps, "aside": aside}))
 
 
 if __name__ == "__main__":
