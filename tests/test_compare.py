@@ -23,15 +23,17 @@ RETURNS = np.array([[1.0, 2, 3, 4], [2, 4, 6, 8], [3, 5, 7, 13]])  # [chunks, se
 GREEDY = [10.0, 20.0, 30.0, 60.0]
 
 
-def fake_run(path, returns=RETURNS, greedy=GREEDY, steps=STEPS, diverged=()):
+def fake_run(
+    path, returns=RETURNS, greedy=GREEDY, steps=STEPS, diverged=(), params=None, variants=None
+):
     """A finished run with given training and greedy returns."""
     seeds = returns.shape[1]
     failed = np.array([50 if seed in diverged else -1 for seed in range(seeds)])
     counts = ("seed", "chunk", "episodes", "eval_every", "eval_episodes", "keep")
     document = {
-        "schema": RUN_FORMAT, "config": {"env": "CartPole-v1"}, "seeds": seeds, "variants": {},
-        **dict.fromkeys(counts, 1), "versions": {}, "settings": {}, "device": "cpu",
-        "revision": None,
+        "schema": RUN_FORMAT, "config": {"env": "CartPole-v1", "env_params": params},
+        "seeds": seeds, "variants": variants or {}, **dict.fromkeys(counts, 1), "versions": {},
+        "settings": {}, "device": "cpu", "revision": None,
     }  # fmt: skip
     path.mkdir()
     files.write_document(path / "config.json", document)
@@ -64,11 +66,11 @@ def eight(tmp_path):
     return [fake_run(tmp_path / "many", np.arange(24.0).reshape(3, 8), [*range(8)])]
 
 
-def compared(paths, out, **options):
+def compared(paths, out, metric="episode_return", **options):
     """The figure; warnings are ignored."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RunWarning)
-        return compare.compare(paths, "episode_return", out, **options)
+        return compare.compare(paths, metric, out, **options)
 
 
 def table(path):
@@ -111,13 +113,20 @@ def test_dollars_in_names_of_directories_are_no_formulas(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": ["A"]}, "labels are 1, but runs are 2: give one for each run"),
-        ({"labels": ["A", "B", "C"]}, "labels are 3, but runs are 2"),
+        ({"labels": ["A"]}, "number of labels is 1, but that of runs 2: give one for each run"),
+        ({"labels": ["A", "B", "C"]}, "number of labels is 3, but that of runs 2"),
         ({"labels": ["A", "A"]}, "the label A is given twice"),
         ({"labels": ["A", " "]}, "a label is empty"),
-        ({"labels": ["A", r"$\frac{1$"]}, "cannot write"),
+        (
+            {"labels": ["A", r"$\frac{1$"]},
+            "a label or the title has a formula that cannot be drawn",
+        ),
+        ({"labels": ["A", "学习"]}, "has characters that the font does not have"),
+        ({"title": "学习"}, "has characters that the font does not have"),
         ({"panel": "curve"}, "did you mean curves"),
         ({"panel": "scores", "log_x": True}, "log_x is for learning curves"),
+        ({"panel": "scores", "metric": "loss"}, "metric is for learning curves"),
+        ({"metric": "failed_step"}, "has no metric failed_step: it has"),
         ({"layout": layout.inches(1, 1)}, "the figure does not fit: give it a larger size"),
     ],
 )
@@ -126,6 +135,37 @@ def test_wrong_options_are_one_line(options, message, pair, tmp_path):
         compared(pair, tmp_path / "c.png", **options)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.glob("c.*"))
+
+
+def test_other_parameters_of_the_environment_are_reported(tmp_path):
+    params = ({"length": 3.0}, {"length": 3.0}, None)
+    paths = [fake_run(tmp_path / name, params=x) for name, x in zip("abc", params, strict=True)]
+    text = "the parameters of CartPole-v1 differ between runs"
+    with pytest.warns(RunWarning, match=text):
+        compare.compare(paths, "episode_return", tmp_path / "c.png")
+    with pytest.warns(RunWarning) as caught:
+        compare.compare(paths[:2], "episode_return", tmp_path / "d.png")
+    assert not any(text in str(warning.message) for warning in caught)
+
+
+def test_configurations_of_a_sweep_are_not_pooled(tmp_path):
+    path = fake_run(tmp_path / "a", variants={"gamma": [0.9, 0.99], "tau": [0.1, 0.2]})
+    with pytest.raises(ConfigError, match=r"runs of several configurations \(of gamma, tau\)"):
+        compare.compare([path], "episode_return", tmp_path / "c.png")
+
+
+def test_a_run_without_a_finished_episode_does_not_change_the_scores_of_others(pair, tmp_path):
+    new = fake_run(tmp_path / "new", np.full((3, 4), nan), greedy=[])
+    with pytest.warns(RunWarning) as caught:
+        figure = compare.compare([*pair, new], "episode_return", tmp_path / "c.png")
+    texts = [str(warning.message) for warning in caught]
+    assert "new has no finished episode, and therefore no score" in texts
+    assert not any("training returns" in text for text in texts)
+    assert figure.axes[1].get_xlabel() == "final greedy return of a seed"
+    message = "improvement needs two runs with scores, but there is 1"
+    with pytest.raises(ConfigError, match=message):
+        compared([pair[0], new], tmp_path / "i.png", panel="improvement")
+    assert not list(tmp_path.glob("i.*"))
 
 
 def test_a_run_is_not_compared_with_itself(pair, tmp_path):
@@ -299,15 +339,17 @@ def test_steps_on_a_logarithmic_axis(pair, tmp_path):
     low, high = axes[0].get_xlim()
     assert 0 < low < 100 and 1_600 < high < 3_000
     labels = [text.get_text() for text in axes[0].get_xticklabels()]
-    assert {"100", "200", "500", "1 k"} <= set(labels)
+    assert {"100", "200", "500", "1k"} <= set(labels)
 
 
 def test_intervals_of_few_seeds_are_called_their_range(pair, eight, tmp_path):
     text = "interval of 4 seeds: about their range"
     with pytest.warns(RunWarning) as caught:
         figure = compare.compare(pair, "episode_return", tmp_path / "c.png")
-    assert [str(warning.message) for warning in caught] == [text]
-    assert note(figure) == f"95 % bootstrap intervals; {text}"
+    whole = f"{text} for IQMs, else too few to be reliable"
+    assert [str(warning.message) for warning in caught] == [whole]
+    assert note(figure) == f"95 % bootstrap intervals; {whole}"
+    assert note(compared(pair, tmp_path / "s.png", panel="scores")).endswith(text)
     thin = [line for line in figure.axes[0].lines if line.get_linewidth() < 1]
     assert len(thin) == 8 and len(figure.axes[0].lines) == 10
     figure = compared(pair, tmp_path / "p.png", panel="improvement")
@@ -418,7 +460,7 @@ def test_the_command_line_has_all_options(pair, tmp_path, capsys):
         (["--size", "nan", "2"], "size is nan x 2 inches"),
         (["--columns", "3"], "columns"),
         (["--panel", "heatmap"], "panel"),
-        (["--labels", "A", "B"], "labels are 2, but runs are 1"),
+        (["--labels", "A", "B"], "number of labels is 2, but that of runs 1"),
     ],
 )
 def test_wrong_flags_are_one_line(flags, message, tmp_path, capsys):

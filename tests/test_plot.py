@@ -294,7 +294,9 @@ def test_long_names_do_not_overlap(number):
 def test_too_little_to_compare(scores, tmp_path):
     curves = {label: (np.arange(1, 3), np.ones((len(x), 2))) for label, x in scores.items()}
     figure = plot.comparison(curves, scores, ylabel="return", path=tmp_path / "few.png")
-    assert [text.get_text() for text in figure.axes[IMPROVEMENTS].texts] == ["needs two runs"]
+    assert [text.get_text() for text in figure.axes[IMPROVEMENTS].texts] == [
+        "needs two runs with scores"
+    ]
     assert (tmp_path / "few.png").exists()
 
 

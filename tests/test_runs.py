@@ -364,7 +364,9 @@ def test_links_are_refused_before_anything_is_written(copy, tmp_path):
 def test_a_finished_run_is_extended(whole, copy):
     with pytest.raises(ConfigError, match="add --steps"):
         prl.experiment.resume(copy.path)
-    with pytest.raises(ConfigError, match="has 240 already: give more"):
+    with pytest.raises(
+        ConfigError, match="is the new total, and the run has 240 already: give more"
+    ):
         prl.experiment.resume(copy.path, steps=100)
     run = prl.experiment.resume(copy.path, steps=360)
     assert run.steps == 360 and metrics(copy.path)[: len(whole.metrics["steps"])] == metrics(
@@ -506,6 +508,11 @@ def test_not_a_run(tmp_path, copy):
     with pytest.raises(ConfigError, match="is not a run: it does not exist"):
         prl.experiment.load(tmp_path / "nothing")
     with pytest.raises(ConfigError, match=r"is not a run: it has no config\.json"):
+        prl.experiment.load(tmp_path)
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(
+        ConfigError, match=r"is not a run: it is a sweep, whose best run is .*best$"
+    ):
         prl.experiment.load(tmp_path)
     (copy.path / "config.json").write_text('{"schema": 3, "con')
     with pytest.raises(ConfigError, match=r"config\.json cannot be read, it is damaged: restore"):

@@ -91,9 +91,9 @@ def solution() -> list[str]:
         " and evaluates their greedy policies. An environment is solved by an IQM over seeds of at"
         " least 475 on CartPole-v1, -150 on Pendulum-v1. Each library has its own tuned settings"
         " and trains for a number of steps that solved it with other seeds; SBX trains one seed"
-        " after the other and stops when all together have solved it, and the seconds of its evaluations"
-        " before are subtracted. Libraries alternate, with an empty cache of compiled programs and"
-        " then with a full one (`scripts/benchmark_solution.py`).",
+        " after the other and stops when all together have solved it, and the seconds of its"
+        " evaluations before are subtracted. Libraries alternate, with an empty cache of compiled"
+        " programs and then with a full one (`scripts/benchmark_solution.py`).",
         table(
             found,
             {

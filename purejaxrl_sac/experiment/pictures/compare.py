@@ -48,20 +48,25 @@ def compare(
         log_x: learning curves over the logarithm of the steps.
         layout: size of the figure.
 
-    Warns if runs have different numbers of steps or few seeds, a seed has diverged, training
-    returns stand for greedy ones, or the CSV file cannot be written.
+    Warns if runs have different numbers of steps, parameters of their environment or few seeds, a
+    seed has diverged, a run has no finished episode, training returns stand for greedy ones, or the
+    CSV file cannot be written.
 
     Raises:
-        ConfigError: not a run, no such metric or panel, different environments, other than one
-            distinct label for each run, a figure that does not fit its size, or a file exists with
-            other contents.
+        ConfigError: not a run, or one of several configurations, no such metric or panel, different
+            environments, other than one distinct label for each run, fewer than two runs with
+            scores for their improvement, a figure that does not fit its size, characters that its
+            font does not have, or a file exists with other contents.
     """
     table = _check_files(Path(out))
-    _check_panel(panel, log_x)
+    _check_panel(panel, metric, log_x)
     if not paths:
         raise ConfigError("plot needs at least one run")
     runs = _read(paths, metric, _names(paths, labels), marked=labels is None)
     score, scores = _scores(runs)
+    known = sum(np.isfinite(x).any() for x in scores.values())
+    if panel == "improvement" and known < 2:
+        raise ConfigError(f"the panel improvement needs two runs with scores, but there is {known}")
     content = Content(
         curves={label: (run.steps, run.values) for label, run in runs.items()},
         scores=scores,
@@ -74,16 +79,24 @@ def compare(
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="constrained_layout not applied")
+            warnings.filterwarnings("error", message="Glyph .* missing")
             figure, shown = plot.compose(
                 content, panels, layout, title or "", panel is None or title is None
             )
             data = bands.csv_text(shown, dict(zip(runs, map(one_line, paths), strict=True)))
             written = _check_table(table, data)
             files.write_figure(out, figure)
-    except UserWarning:
-        raise ConfigError("the figure does not fit: give it a larger size") from None
-    except (OSError, ValueError) as error:  # a full disk, or a formula that cannot be drawn
-        raise ConfigError(f"cannot write {out}: {reason(error)}") from None
+    except UserWarning as warning:
+        if "missing" in str(warning):
+            text = "a label or the title has characters that the font does not have: use others"
+        else:
+            text = "the figure does not fit: give it a larger size"
+        raise ConfigError(text) from None
+    except ValueError as error:
+        text = f"a label or the title has a formula that cannot be drawn: {reason(error)}"
+        raise ConfigError(text) from None
+    except OSError as error:  # such as a full disk
+        raise ConfigError(f"cannot write {out}: {error.strerror or reason(error)}") from None
     if text := plot.few_seeds(shown):
         warnings.warn(RunWarning(text), stacklevel=2)
     try:
@@ -135,6 +148,10 @@ class _Run(NamedTuple):
     training: np.ndarray  # [seeds] latest training returns
     diverged: np.ndarray  # [seeds]
 
+    def has_score(self) -> bool:
+        """Whether a seed has finished an episode or been evaluated."""
+        return bool(np.isfinite([self.greedy, self.training]).any())
+
 
 def _read(
     paths: Sequence[Path], metric: str, names: Sequence[str], marked: bool
@@ -146,11 +163,20 @@ def _read(
             are.
     """
     directories = [RunDirectory.find(path) for path in paths]
-    envs = sorted({run.read_document()["config"]["env"] for run in directories})
+    documents = [directory.read_document() for directory in directories]
+    envs = sorted({document["config"]["env"] for document in documents})
     if len(envs) > 1:
         raise ConfigError(f"runs on {' and '.join(envs)} cannot be compared: plot them separately")
-    for directory in directories:
-        metrics = directory.read_metrics(lanes_of(directory.read_document()))
+    if len({repr(document["config"].get("env_params")) for document in documents}) > 1:
+        text = f"the parameters of {envs[0]} differ between runs, so returns may not be comparable"
+        warnings.warn(RunWarning(text), stacklevel=3)
+    for directory, document in zip(directories, documents, strict=True):
+        if document["variants"]:
+            raise ConfigError(
+                f"{directory.path} has runs of several configurations (of"
+                f" {', '.join(document['variants'])}): train them separately to plot them"
+            )
+        metrics = directory.read_metrics(lanes_of(document))
         if metrics.lost and not metrics.rows:
             raise ConfigError(f"{directory.metrics}: {metrics.warning}")
     every = [directory.columns() for directory in directories]
@@ -171,7 +197,7 @@ def _read(
 def _columns_of_run(
     directory: RunDirectory, columns: Mapping[str, np.ndarray], metric: str
 ) -> _Run:
-    known = [column for column in columns if column not in ("steps", "seconds")]
+    known = [column for column in columns if column not in ("steps", "seconds", "failed_step")]
     if metric not in known:
         has = ", ".join(known) or "none yet"
         raise ConfigError(f"{directory.path} has no metric {metric}: it has {has}")
@@ -191,7 +217,7 @@ def _columns_of_run(
 
 def _scores(runs: Mapping[str, _Run]) -> tuple[str, dict[str, np.ndarray]]:
     """What the score of a seed is, and the scores of all seeds by run."""
-    if all(np.isfinite(run.greedy).any() for run in runs.values()):
+    if all(np.isfinite(run.greedy).any() or not run.has_score() for run in runs.values()):
         return "greedy return", {label: run.greedy for label, run in runs.items()}
     return "training return", {label: run.training for label, run in runs.items()}
 
@@ -206,8 +232,13 @@ def _warn_of_unequal(runs: Mapping[str, _Run]) -> None:
         )
         text = f"runs have different numbers of steps: {'; '.join(marked)}"
         warnings.warn(RunWarning(text), stacklevel=3)
-    unscored = [label for label, run in runs.items() if not np.isfinite(run.greedy).any()]
-    if unscored and len(unscored) < len(runs):
+    for label, run in runs.items():
+        if not run.has_score():
+            text = f"{label} has no finished episode, and therefore no score"
+            warnings.warn(RunWarning(text), stacklevel=3)
+    scored = {label: run for label, run in runs.items() if run.has_score()}
+    unscored = [label for label, run in scored.items() if not np.isfinite(run.greedy).any()]
+    if unscored and len(unscored) < len(scored):
         text = f"{', '.join(unscored)}: no greedy returns yet, so all scores are training returns"
         warnings.warn(RunWarning(text), stacklevel=3)
 
@@ -240,11 +271,14 @@ def _check_table(table: Path, text: str) -> bool:
     return True
 
 
-def _check_panel(panel: str | None, log_x: bool) -> None:
+def _check_panel(panel: str | None, metric: str, log_x: bool) -> None:
     if panel is not None and panel not in PANELS:
         raise unknown("panel", panel, PANELS)
-    if log_x and panel not in (None, "curves"):
-        raise ConfigError(f"log_x is for learning curves, which the panel {panel} does not have")
+    of_curves = {"log_x": log_x, "metric": metric != "episode_return"}
+    if panel not in (None, "curves") and (given := [x for x, y in of_curves.items() if y]):
+        raise ConfigError(
+            f"{given[0]} is for learning curves, which the panel {panel} does not have"
+        )
 
 
 def _names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:
@@ -256,8 +290,8 @@ def _names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:
         return labels(paths)
     if len(given) != len(paths):
         raise ConfigError(
-            f"labels are {len(given)}, but runs are {len(paths)}: give one for each run, in their"
-            " order"
+            f"the number of labels is {len(given)}, but that of runs {len(paths)}: give one for"
+            " each run, in their order"
         )
     if not all(name.strip() for name in given):
         raise ConfigError("a label is empty: give each run a name")

@@ -164,7 +164,7 @@ def draw_profiles(axes: Axes, scores: Scores, styles: Styles, xlabel: str = SCOR
             axes.step(thresholds, band.y, where="post", label=name, **style)
             shown.append(band)
     axes.set_title("Performance profiles", loc="left")
-    axes.set(xlabel=xlabel, ylabel="fraction of seeds above it", ylim=(-0.02, 1.02))
+    axes.set(xlabel=xlabel, ylabel="fraction of seeds with more", ylim=(-0.02, 1.02))
     _plain(axes)
     return shown
 
@@ -191,7 +191,14 @@ def draw_improvements(axes: Axes, scores: Scores, styles: Styles) -> list[Band]:
             name, color = _named(label, len(x), len(x)), styles[label]["color"]
             axes.plot([], [], marker="o", linestyle="none", color=color, label=name)
     else:
-        axes.text(0.5, 0.5, "needs two runs", ha="center", transform=axes.transAxes, color="0.4")
+        axes.text(
+            0.5,
+            0.5,
+            "needs two runs with scores",
+            ha="center",
+            transform=axes.transAxes,
+            color="0.4",
+        )
     axes.set_title("Probability of improvement", loc="left")
     axes.set(xlim=(-0.02, 1.02), xlabel="P(first > second)")
     _plain(axes)
@@ -240,7 +247,7 @@ def over_steps(axes: Axes, ylabel: str, log: bool = False) -> None:
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(left=0)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _plain(axes: Axes) -> None:

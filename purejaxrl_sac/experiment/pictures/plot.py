@@ -230,9 +230,11 @@ def compose(
 
 def few_seeds(shown: Sequence[Band]) -> str:
     """What intervals of few seeds mean in a figure, in one line; empty if there are none."""
-    if of_iqm := [band.seeds for band in shown if band.statistic == "IQM"]:
-        return caution(of_iqm)
-    return caution([band.seeds for band in shown], "too few to be reliable")
+    of_iqm = [band.seeds for band in shown if band.statistic == "IQM"]
+    others = [band.seeds for band in shown if band.panel in ("profile", "improvement")]
+    if of_iqm and others:
+        return caution(of_iqm, "about their range for IQMs, else too few to be reliable")
+    return caution(of_iqm) if of_iqm else caution(others, "too few to be reliable")
 
 
 def _styles(labels: Iterable[str]) -> Styles:

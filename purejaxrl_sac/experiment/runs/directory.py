@@ -110,6 +110,8 @@ class RunDirectory:
         """
         if not files.exists(Path(path) / "config.json"):
             reason = "has no config.json" if files.exists(Path(path)) else "does not exist"
+            if files.exists(Path(path) / "sweep.json"):
+                reason = f"is a sweep, whose best run is {Path(path) / 'best'}"
             raise ConfigError(f"{path} is not a run: it {reason}")
         return cls(path)
 

@@ -206,10 +206,16 @@ def _extended_plan(directory: RunDirectory, plan: Plan, steps: int | None) -> Pl
         return plan
     if steps is None:
         raise ConfigError(f"{directory.path} is finished: add --steps to extend it")
+    whole_number("steps", steps, at_least=1)
+    if steps <= plan.total:
+        raise ConfigError(
+            f"steps is {steps:,}, but is the new total, and the run has {plan.total:,} already:"
+            " give more"
+        )
     extended = plan._replace(config=plan.config.replace(total_steps=steps))
     plans.plan(extended.config, plan.seeds, variants=plan.variants)  # checks the new total
     if extended.total <= plan.total:
-        raise ConfigError(f"steps is {steps:,}, but the run has {plan.total:,} already: give more")
+        raise ConfigError(f"steps is {steps:,}, which adds no iteration: give more")
     return extended
 
 
