@@ -8,7 +8,7 @@ from scripts import benchmark_solution, record
 from scripts.benchmark_solution import Task, Trained, alternate, fewest_steps
 from scripts.pages import speed
 
-TASK = Task("ppo", goal=475, steps=(10, 20, 30, 40, 50))
+TASK = Task("ppo", goal=475, episodes=9, steps=(10, 20, 30, 40, 50))
 
 
 def learner(enough, seconds=(4.0, 2.0), asked=None, name=""):
@@ -35,7 +35,7 @@ def test_the_fewest_steps_are_found(enough, tmp_path):
 def test_a_task_that_no_number_of_steps_solves(tmp_path):
     assert fewest_steps(TASK, learner(60)[0], tmp_path) is None
     (row,) = alternate(TASK, {"rejax": learner(60)[0]}, rounds=2)
-    assert row == {"solved": 0, "goal": 475, "rounds": 2, "library": "rejax 0.1.3"}
+    assert row == {"solved": 0, "goal": 475, "episodes": 9, "rounds": 2, "library": "rejax 0.1.3"}
 
 
 def test_libraries_alternate_with_empty_and_full_caches_and_other_seeds():
@@ -48,7 +48,7 @@ def test_libraries_alternate_with_empty_and_full_caches_and_other_seeds():
         for name, steps in (("", 30), ("rejax", 20))
         for full in (False, True)
     ]
-    figures = {"goal": 475, "rounds": 2, "value": 480.0, "solved": 2}
+    figures = {"goal": 475, "episodes": 9, "rounds": 2, "value": 480.0, "solved": 2}
     assert own == {"steps": 30, "empty": 4.0, "full": 2.0, **figures}
     assert other == {"steps": 20, "empty": 40.0, "full": 10.0, "library": "rejax 0.1.3", **figures}
 

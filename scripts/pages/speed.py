@@ -92,7 +92,7 @@ def solution() -> list[str]:
         " least 475 on CartPole-v1, -150 on Pendulum-v1. Each library has its own tuned settings"
         " and trains for a number of steps that solved it with other seeds; SBX trains one seed"
         " after the other and stops when all together have solved it, and the seconds of its"
-        " evaluations before are subtracted. Libraries alternate, with an empty cache of compiled"
+        " evaluations are subtracted. Libraries alternate, with an empty cache of compiled"
         " programs and then with a full one (`scripts/benchmark_solution.py`).",
         table(
             found,
