@@ -168,6 +168,15 @@ def test_a_run_without_a_finished_episode_does_not_change_the_scores_of_others(p
     assert not list(tmp_path.glob("i.*"))
 
 
+def test_without_greedy_returns_of_a_run_all_scores_are_training_returns(pair, tmp_path):
+    new = fake_run(tmp_path / "new", greedy=[])
+    with pytest.warns(RunWarning) as caught:
+        figure = compare.compare([*pair, new], "episode_return", tmp_path / "c.png")
+    text = "new: no greedy returns yet, so all scores are training returns"
+    assert text in [str(warning.message) for warning in caught]
+    assert figure.axes[1].get_xlabel() == "final training return of a seed"
+
+
 def test_a_run_is_not_compared_with_itself(pair, tmp_path):
     same = pair[0] / ".." / pair[0].name
     for names in (None, ["A", "B", "C"]):

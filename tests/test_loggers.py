@@ -116,7 +116,7 @@ def test_scores_of_unfinished_runs_are_marked(tmp_path):
         prl.experiment.run(TINY, out=tmp_path / name, **SHORT)
     (tmp_path / "b" / "summary.json").unlink()
     paths = [tmp_path / "a", tmp_path / "b"]
-    with pytest.warns(RunWarning, match="b: no greedy returns yet"):
+    with pytest.warns(RunWarning, match="b has no finished episode, and therefore no score"):
         compare.compare(paths, "episode_return", tmp_path / "c.png")
 
 
