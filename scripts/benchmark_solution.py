@@ -5,12 +5,12 @@
 
 An environment is solved if the IQM over seeds of the mean returns of their greedy policies after
 training is at least 475 (CartPole-v1, by PPO, in 64 episodes of each seed) or -150 (Pendulum-v1, by
-SAC, in 1,024). Each
-library has its own tuned settings. First a bisection finds the smallest listed number of steps with
-which it solves the environment, for one set of seeds. Then whole processes, from the start of the
-interpreter to their end, train others for that number of steps and evaluate them, and rounds that
-solve the environment are counted. They alternate between libraries, each with a compilation cache
-of its own: empty, and then filled by the process before.
+SAC, in 1,024). Each library has its own tuned settings. First a bisection finds the smallest listed
+number of steps with which it solves the environment, for one set of seeds. Then whole processes,
+from the start of the interpreter to their end, train others for that number of steps and evaluate
+them, and rounds that solve the environment are counted. They alternate between libraries, each with
+a compilation cache of its own: empty, and then filled by the process before. A library that fails is
+reported and left out.
 
 Ours is `purejaxrl-sac train` with its pictures and checkpoints. rejax trains all seeds in one
 program. SBX trains one seed after the other, from one listed number of steps to the next, and stops
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import bisect
+import contextlib
 import json
 import os
 import statistics
@@ -145,24 +146,32 @@ def alternate(task: Task, trains: dict[str, Train], rounds: int) -> Iterator[dic
     Args:
         trains: by name of the library; "" is this one.
     """
-    with tempfile.TemporaryDirectory() as cache:
-        steps = {
-            name: task.steps[-1]
-            if name in STOP_WHEN_SOLVED
-            else fewest_steps(task, train, Path(cache))
-            for name, train in trains.items()
-        }
+    steps: dict[str, int | None] = {}
     found: dict[str, list[tuple[Trained, Trained]]] = {name: [] for name in trains}
+    for name, train in trains.items():
+        with _left_out(found, name), tempfile.TemporaryDirectory() as folder:
+            stops = name in STOP_WHEN_SOLVED
+            steps[name] = task.steps[-1] if stops else fewest_steps(task, train, Path(folder))
     for root in range(1, rounds + 1):
-        for name, train in trains.items():
+        for name in tuple(found):
             if count := steps[name]:
-                with tempfile.TemporaryDirectory() as folder:
-                    empty, full = (train(count, root, Path(folder)) for _ in range(2))
-                found[name].append((empty, full))
+                with _left_out(found, name), tempfile.TemporaryDirectory() as folder:
+                    empty, full = (trains[name](count, root, Path(folder)) for _ in range(2))
+                    found[name].append((empty, full))
     for name, pairs in found.items():
         row: dict[str, Any] = {"goal": task.goal, "episodes": task.episodes, "rounds": rounds}
         row |= {"library": version(name)} if name else {}
         yield row | (_medians(task, pairs) if pairs else {"solved": 0})
+
+
+@contextlib.contextmanager
+def _left_out(found: dict[str, Any], name: str) -> Iterator[None]:
+    """Report a library whose process fails and leave it out, so that no other one is lost."""
+    try:
+        yield
+    except ConfigError as error:
+        print(f"{name or 'this package'} is left out: {error}", file=sys.stderr)
+        del found[name]
 
 
 def _medians(task: Task, pairs: Sequence[tuple[Trained, Trained]]) -> dict[str, Any]:
@@ -200,6 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environments = chosen.environments or list(TASKS)
     if unknown := [name for name in environments if name not in TASKS]:
         parser.error(f"no task is called {unknown[0]}: choose among {', '.join(TASKS)}")
+    status = 0
     try:
         pythons = {
             name: peer_python(chosen.peer_environments / f"purejaxrl-{name}", PEERS[name])
@@ -213,12 +223,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             work = {"algorithm": task.algorithm, "environment": environment}
             depends = ["core", "preset", "experiment.runs.lifecycle"]
             stamp = record.stamp("solution", depends=depends, **work)
-            for row in alternate(task, trains, chosen.rounds):
+            rows = list(alternate(task, trains, chosen.rounds))
+            for row in rows:
                 record.append(chosen.record, {**stamp, **work, "seeds": chosen.seeds, **row})
+            status = max(status, 2 * (len(rows) < len(trains)))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    return 0
+    return status
 
 
 if __name__ == "__main__":

@@ -43,9 +43,9 @@ def minutes(text: str) -> float:
 def record(text: str) -> Path:
     """A file to which rows can be appended; folders that do not exist are made later."""
     path = Path(text)
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a folder: pass a file")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not (folder.is_dir() and os.access(path if path.exists() else folder, os.W_OK)):
         raise argparse.ArgumentTypeError(f"{path} cannot be written")
     return path

@@ -449,6 +449,12 @@ def test_other_counts_are_refused(text):
         options.count(text)
 
 
+@pytest.mark.parametrize("path", ("/", "."))
+def test_a_folder_is_no_record(path):
+    with pytest.raises(argparse.ArgumentTypeError, match="is a folder: pass a file"):
+        options.record(path)
+
+
 def test_readme_names_the_environments_of_each_algorithm(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "FOLDER", tmp_path)
     fresh = {**record.stamp("learning", "cpu", ["losses"]), "seeds": 3}

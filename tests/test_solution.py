@@ -60,6 +60,18 @@ def test_a_library_that_stops_by_itself_is_not_searched():
     assert row["library"] == "sbx-rl 0.28.0"
 
 
+@pytest.mark.parametrize("failing", (0, 2), ids=("in the search", "in the second round"))
+def test_a_library_that_fails_is_left_out_and_costs_no_other_row(failing, capsys):
+    def fails(steps, root, cache):
+        if root == failing:
+            raise benchmark_solution.ConfigError("status 1 of: it")
+        return Trained(1.0, [500.0] * 4, steps)
+
+    (row,) = alternate(TASK, {"": learner(30)[0], "rejax": fails}, rounds=2)
+    assert row["solved"] == 2 and "library" not in row
+    assert capsys.readouterr().err == "rejax is left out: status 1 of: it\n"
+
+
 @pytest.mark.parametrize(
     ("scores", "enough"),
     (
