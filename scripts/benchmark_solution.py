@@ -9,8 +9,8 @@ SAC, in 1,024). Each library has its own tuned settings. First a bisection finds
 number of steps with which it solves the environment, for one set of seeds. Then whole processes,
 from the start of the interpreter to their end, train others for that number of steps and evaluate
 them, and rounds that solve the environment are counted. They alternate between libraries, each with
-a compilation cache of its own: empty, and then filled by the process before. A library that fails is
-reported and left out.
+a compilation cache of its own: empty, and then filled by the process before. A library that fails
+is reported and left out.
 
 Ours is `purejaxrl-sac train` with its pictures and checkpoints. rejax trains all seeds in one
 program. SBX trains one seed after the other, from one listed number of steps to the next, and stops
