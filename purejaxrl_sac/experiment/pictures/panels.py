@@ -164,7 +164,7 @@ def draw_profiles(axes: Axes, scores: Scores, styles: Styles, xlabel: str = SCOR
             axes.step(thresholds, band.y, where="post", label=name, **style)
             shown.append(band)
     axes.set_title("Performance profiles", loc="left")
-    axes.set(xlabel=xlabel, ylabel="fraction of seeds with more than x", ylim=(-0.02, 1.02))
+    axes.set(xlabel=xlabel, ylabel="fraction of seeds above x", ylim=(-0.02, 1.02))
     _plain(axes)
     return shown
 
