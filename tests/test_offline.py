@@ -140,19 +140,28 @@ def test_a_penalty_is_part_of_the_loss(name):
     def half_square(params):
         return sum(jnp.square(x).sum() for x in jax.tree.leaves(params)) / 2
 
+    config = small(name)
+    env = prl.envs.bind(config.env)
+    obs = jnp.zeros((8, *env.observation_space.shape))
+    action = jnp.zeros(8, int) if env.num_actions else jnp.zeros((8, env.action_dim))
+    batch = prl.Transition(obs, action, jnp.ones(8), jnp.ones(8), obs, jnp.zeros(8, bool))
+
     @jax.jit
     @jax.vmap
     def norms(weight):
-        """|theta|^2 / 2 in every iteration, and at the end."""
+        """|theta|^2 / 2 in an update, and after it."""
 
         def penalty(params, inputs):
             return weight * half_square(params), {"norm": half_square(params)}
 
-        config = small(name)
-        config = config.replace(algorithm=partial(config.algorithm, penalty=penalty))
-        state, metrics = prl.train(jax.random.key(0), config)
-        agent = state.agent
-        return metrics["norm"], half_square(agent.params if name == "dqn" else agent.critic.params)
+        _, agent, _ = prl.build(
+            config.replace(algorithm=partial(config.algorithm, penalty=penalty))
+        )
+        state = agent.init(jax.random.key(0), obs)
+        sample = prl.types.Sample(batch, jnp.ones(8))
+        state, _, metrics = agent.update(jax.random.key(1), state, sample, jnp.int32(0))
+        params = state.params if name == "dqn" else state.critic.params
+        return metrics["norm"], half_square(params)
 
     during, (plain, penalised) = norms(jnp.array([0.0, 0.1]))
     assert (during > 0).all() and penalised < plain
