@@ -277,9 +277,9 @@ def test_sensitivity_says_what_intervals_of_few_seeds_mean(tmp_path, monkeypatch
     found = points.grid(tau=[0.1, 0.2])
     for seeds in (4, 8):
         scores = np.arange(2.0 * seeds).reshape(2, seeds)
-        sensitivity.write_figures(found, scores, None, tmp_path)
+        sensitivity.write_figures(found, scores, None, tmp_path, "sac on Pendulum-v1")
     titles = [figure.get_suptitle().replace("\n", " ") for figure in saved]
-    usual = "IQM, 95 % bootstrap intervals"
+    usual = "sac on Pendulum-v1: IQM, 95 % bootstrap intervals"
     assert titles == [f"{usual}; interval of 4 seeds: about their range", usual]
     assert saved[0].axes[0].get_ylabel() == "final score"
 
@@ -289,16 +289,16 @@ def test_figures_of_categories_samples_and_missing_scores(tmp_path):
     cube = rng.random((20, 2))
     scales = {"tau": points.log_uniform(1e-4, 1e-1), "gamma": points.uniform(0.9, 1)}
     found = points.sampled(cube, **scales)
-    sensitivity.write_figures(found, rng.normal(size=(20, 4)), 3, tmp_path)
+    sensitivity.write_figures(found, rng.normal(size=(20, 4)), 3, tmp_path, "sac")
     assert {x.name for x in tmp_path.iterdir()} == {"sensitivity.png", "heatmap.png"}
     categories = points.grid(
         activation=["relu", "tanh"], hidden_sizes=[(8, 8), (16,)], tau=[0.1, 1.0]
     )
-    sensitivity.write_figures(categories, rng.normal(size=(8, 4)), None, tmp_path)
+    sensitivity.write_figures(categories, rng.normal(size=(8, 4)), None, tmp_path, "sac")
     one = tmp_path / "one"
     one.mkdir()
-    sensitivity.write_figures(found[:1], np.ones((1, 2)), 0, one)
-    sensitivity.write_figures(found, np.full((20, 2), np.nan), None, one)
+    sensitivity.write_figures(found[:1], np.ones((1, 2)), 0, one, "dqn")
+    sensitivity.write_figures(found, np.full((20, 2), np.nan), None, one, "dqn")
     assert not list(one.iterdir())
 
 

@@ -95,7 +95,8 @@ class RunDirectory:
                 x.name not in LEFTOVERS for x in Path(path).iterdir()
             ):
                 raise ConfigError(
-                    f"{path} exists already: give --out another directory, or move this one away"
+                    f"{path} exists already: choose another with --name or --out, or move this one"
+                    " away"
                 ) from None
         except OSError as error:
             raise ConfigError(f"cannot create {path}: {error.strerror}") from None
@@ -150,7 +151,7 @@ class RunDirectory:
     def check_new(self) -> None:
         """Raises ConfigError if another process has started a run here in the meantime."""
         if (self.path / "config.json").exists():
-            raise ConfigError(f"{self.path} exists already: give --out another directory")
+            raise ConfigError(f"{self.path} exists already: choose another with --name or --out")
 
     def is_running(self) -> bool:
         """Whether a process holds the lock."""

@@ -29,7 +29,12 @@ def varied(points: Sequence[Point]) -> list[str]:
 
 
 def write_figures(
-    points: Sequence[Point], scores: np.ndarray, best: int | None, path: Path, measure: str = ""
+    points: Sequence[Point],
+    scores: np.ndarray,
+    best: int | None,
+    path: Path,
+    title: str,
+    measure: str = "",
 ) -> None:
     """Write `sensitivity.png` and, if two hyperparameters vary, `heatmap.png` into a directory.
 
@@ -37,6 +42,7 @@ def write_figures(
         scores: [points, seeds]; nan where a seed has no score.
         best: index of the point to mark.
         path: the directory.
+        title: what was trained, such as "sac on Pendulum-v1".
         measure: what the values are instead of scores; `sensitivity-MEASURE.png` are its files.
     """
     what, end = (measure or "final score"), f"{'-' * bool(measure)}{measure}.png"
@@ -54,14 +60,17 @@ def write_figures(
         axes.set_axis_off()
     for axes in panels[::columns]:
         axes.set_ylabel(what.replace("_", " "))
-    note = "; ".join(filter(None, ("IQM, 95 % bootstrap intervals", caution(known))))
+    note = "; ".join(filter(None, (f"{title}: IQM, 95 % bootstrap intervals", caution(known))))
     figure.suptitle(wrapped(note, 0.8 * size[0]), fontsize="medium")
     if lines := panels[0].get_legend_handles_labels()[0]:
-        figure.legend(handles=lines, loc="outside lower center", frameon=False, fontsize="small")
+        style: Any = {"frameon": False, "fontsize": "small", "ncols": len(lines)}
+        figure.legend(handles=lines, loc="outside lower center", **style)
     files.write_figure(path / f"sensitivity{end}", figure)
     if len(names) == 2:
         figure = Figure(figsize=(5.4, 4.2), dpi=150, layout="constrained")
         draw_heatmap(figure, figure.subplots(), names, points, scores, best, what)
+        note = "" if best is None else " (framed: the best point)"
+        figure.suptitle(wrapped(f"{title}{note}", 4.3), fontsize="medium")
         files.write_figure(path / f"heatmap{end}", figure)
 
 
@@ -79,7 +88,8 @@ def draw_sensitivity(
         if len(known):
             axes.plot(shifted[i], iqm(known), "o", markersize=4, color="#0072B2")
         if i == best:
-            axes.plot(shifted[i], iqm(known), "o", markersize=10, fillstyle="none", color="black")
+            ring: Any = {"fillstyle": "none", "linestyle": "none", "color": "black"}
+            axes.plot(shifted[i], iqm(known), "o", markersize=10, label="best point", **ring)
     distinct = np.unique(x)
     if len(distinct) <= MAX_POOLED and len(distinct) < len(x):
         pooled = [_known_iqm(scores[x == value]) for value in distinct]

@@ -121,7 +121,7 @@ def create(path: Path, sweep: Sweep, measure: Mapping[str, Measure] | None = Non
             path.mkdir(parents=True)
         except FileExistsError:
             raise ConfigError(
-                f"{path} exists already: give --out another directory, or resume it"
+                f"{path} exists already: choose another with --name or --out, or resume it"
             ) from None
         except OSError as error:
             raise ConfigError(f"cannot create {path}: {error.strerror}") from None

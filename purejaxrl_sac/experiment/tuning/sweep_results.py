@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.pictures import bands
 from purejaxrl_sac.experiment.runs import display, files
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
+from purejaxrl_sac.experiment.runs.plans import title
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 from purejaxrl_sac.experiment.tuning import batches
 from purejaxrl_sac.experiment.tuning.sweep_plan import Sweep, read_document
@@ -117,9 +119,10 @@ def write(result: SweepResult) -> None:
         for seed, score in enumerate(result.scores[i])
     ]
     files.write_csv(path / "seeds.csv", rows)
-    sensitivity.write_figures(sweep.points, result.scores, result.best, path)
+    figures = partial(sensitivity.write_figures, sweep.points, title=title(sweep.config))
+    figures(result.scores, result.best, path)
     for name, values in result.measures.items():
-        sensitivity.write_figures(sweep.points, values, result.best, path, name)
+        figures(values, result.best, path, measure=name)
     document: dict[str, Any] = {
         "points": len(sweep.points),
         "programs": len(list(sweep.programs())),
