@@ -2,8 +2,8 @@
 # # Quickstart: SAC on Pendulum with 32 seeds
 #
 # Soft Actor-Critic (post "From Q-learning to Soft Actor Critic", section 4) on gymnax's
-# `Pendulum-v1`, with 32 independent seeds in one compiled program. Everything below uses the
-# public API. The notebook takes about a minute on two CPU cores.
+# `Pendulum-v1`, with 32 independent seeds in one compiled program. The notebook takes a few minutes
+# on two CPU cores.
 
 # %%
 # %matplotlib inline

@@ -78,7 +78,8 @@ print(f"mean discounted return of {EPISODES:,} episodes: {returns.mean():.6f} +-
 # This is the function `dp.optimality`. Left: both norms for random pairs $Q_1, Q_2$ on random MDPs;
 # half of the pairs differ by a constant, which is the worst case. Up to rounding, no point is above
 # the line of slope $\gamma$. Right: as a consequence, repeated application of $\mathcal T$ converges to
-# its unique fixed point $Q^*$ from any initial values, by a factor of at least $\gamma$ per application.
+# its unique fixed point $Q^*$ from any initial values: each application multiplies the error by at most
+# $\gamma$.
 
 
 # %%
@@ -133,9 +134,9 @@ plt.show()
 # ```
 #
 # The post's conditions for convergence (1.5) are that every pair is visited infinitely often, and
-# that $\sum_t \beta_t = \infty$, $\sum_t \beta_t^2 < \infty$. Here $\beta = 1 / n(s, a)^\omega$, where
-# $n$ counts visits to the pair: $\omega = 0$ is a constant learning rate ($\beta = 0.1$), and
-# $1/2 < \omega \le 1$ satisfies both conditions. All actions are random: Q-learning is off-policy, so
+# that $\sum_t \beta_t = \infty$, $\sum_t \beta_t^2 < \infty$. Here $\beta = \beta_0 / n(s, a)^\omega$,
+# where $n$ counts visits to the pair: $\omega = 0$ is a constant learning rate (with $\beta_0 = 0.1$), and
+# $1/2 < \omega \le 1$ satisfies both conditions (with $\beta_0 = 1$). All actions are random: Q-learning is off-policy, so
 # its fixed point does not depend on the behaviour policy, as long as that explores all actions.
 #
 # `prl.train_with_eval` trains and evaluates a measure of the state at regular intervals; with `jit`
@@ -149,10 +150,10 @@ base = prl.default_config("q_learning").replace(
     env="frozen_lake", total_steps=STEPS, num_envs=8, gamma=GAMMA, **random_actions
 )
 schedules = {
-    r"constant, $\beta = 0.1$": base.replace(learning_rate=0.1, omega=0.0),
-    r"$\omega = 0.6$": base.replace(learning_rate=1.0, omega=0.6),
-    r"$\omega = 0.8$": base.replace(learning_rate=1.0, omega=0.8),
-    r"$\omega = 1$": base.replace(learning_rate=1.0, omega=1.0),
+    "constant, β = 0.1": base.replace(learning_rate=0.1, omega=0.0),
+    "ω = 0.6": base.replace(learning_rate=1.0, omega=0.6),
+    "ω = 0.8": base.replace(learning_rate=1.0, omega=0.8),
+    "ω = 1": base.replace(learning_rate=1.0, omega=1.0),
 }
 
 

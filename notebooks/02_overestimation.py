@@ -2,8 +2,8 @@
 # # 2. Overestimation
 #
 # This chapter follows section 2.8 of the post "From Q-learning to Soft Actor Critic": the bias of
-# the maximum over noisy estimates, Double Q-learning, and Double DQN. In its notation $Q'$ selects and
-# $Q$ evaluates; in deep networks $\theta$ selects and $\theta^-$ evaluates.
+# the maximum over noisy estimates, Double Q-learning, and Double DQN. As in its formula, $Q'$ selects and
+# $Q$ evaluates (the sentences below the formula exchange the two); in deep networks $\theta$ selects and $\theta^-$ evaluates.
 
 # %%
 # %matplotlib inline
@@ -173,7 +173,7 @@ axes.legend(frameon=False, fontsize="small")
 plt.show()
 
 # %% [markdown]
-# Both overestimate. DQN's estimates reach the optimal value long before its policies do; those of
+# Both overestimate. DQN's estimates reach the optimal value, which its policies never do; those of
 # Double DQN are lower, clearly so in the first half of the run. In the last fifth the remaining
 # difference is small, with an interval that includes 0, and the true values of both do not differ
 # significantly at any time. Double DQN is not unbiased: its two networks are the same network at

@@ -141,9 +141,10 @@ plt.show()
 # gradients are dominated by those of the maximum. This policy degrades, too. Without replay the
 # values increase slowly, and returns fluctuate.
 #
-# The returns (left) after 22,000 steps do not show that DQN is worse without replay or without a target
-# network: the intervals are wide. A time limit of 500 matters little, because few episodes are that
-# long: the curve of "time limit = termination" coincides with that of DQN.
+# The returns (left) after 22,000 steps do not show that DQN needs replay or a target network: without
+# replay the interval is wide, and without a target network the returns are even higher here, although
+# the values are impossible. A time limit of 500 matters little, because few episodes are that long: the
+# curve of "time limit = termination" coincides with that of DQN.
 #
 # ## A short time limit
 #

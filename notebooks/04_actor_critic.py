@@ -66,7 +66,7 @@ advantage = q - v[:, None]
 P_pi = jnp.einsum("sa,sat->st", pi, chain.P)
 d = jnp.linalg.solve(jnp.eye(len(v)) - GAMMA * P_pi.T, chain.start)
 theorem = d[:, None] * pi * advantage
-print(f"V of the five states: {np.round(v, 1)}")
+print("V of the five states:", *(f"{x:.1f}" for x in v))
 print(
     f"largest entry {jnp.abs(exact).max():.3f}; the two differ by {jnp.abs(theorem - exact).max():.1e}"
 )

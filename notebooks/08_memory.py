@@ -164,7 +164,7 @@ axes.set(
 plt.show()
 
 # %% [markdown]
-# Listening until one side was heard twice more than the other is optimal here. The agent below has to find
+# Listening until one side leads by two is optimal here. The agent below has to find
 # that out and to count. It observes its last action together with the roar, because while it explores,
 # actions do not follow from what was observed before.
 

@@ -240,7 +240,7 @@ def errors_of_parts(config: Config, what: str, remedy: str, otherwise: str = "")
             raise ConfigError(
                 f"{culprit(config, error, otherwise)} needs a field {error.name}, which a"
                 f" {type(config).__name__} does not have: derive your configuration from the class"
-                " that has it"
+                " that has it, and name that class as the algorithm (train file.py:Class)"
             ) from error
         raise ConfigError(
             f"{culprit(config, error, otherwise)} fails {what}: {described(error, remedy)}"

@@ -130,7 +130,7 @@ def main() -> None:
             run, history = trained(wanted, options.directory or Path(temporary) / "run")
     except (prl.ConfigError, errors.RunError, errors.StoppedError) as error:
         sys.exit(f"error: {error}")
-    scores = np.array(run.summary["greedy_returns"], float)
+    scores = run.greedy_returns
     low, high = bootstrap_interval(scores)
     depends = ["preset", "evaluate", "experiment.runs.engine"]
     names = {"algorithm": options.algorithm, "environment": options.env}

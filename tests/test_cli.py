@@ -20,6 +20,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import cli
 from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.cli import parsing
+from purejaxrl_sac.cli.options import TrainOptions
 from purejaxrl_sac.experiment.runs import engine, files, plans, record
 from purejaxrl_sac.presets import PRESETS
 from tests.conftest import small
@@ -379,6 +380,14 @@ def test_module_is_the_command(capsys):
         check=False,
     )
     assert done.returncode == 2 and "no algorithm is called nothing" in done.stderr
+
+
+def test_layers_are_written_as_in_grids_too():
+    for layers in (["32x16"], ["32", "16"]):
+        options = parsing.parse_with_preset(
+            TrainOptions, "train", "dqn", ["--hidden-sizes", *layers, "--seeds", "3"]
+        )
+        assert options.config.hidden_sizes == (32, 16) and options.seeds == 3
 
 
 def listed(capsys, *arguments):

@@ -11,6 +11,8 @@ from jax.interpreters import partial_eval
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.agents import ALGORITHMS
+from purejaxrl_sac.experiment.devices.mesh import mesh_for
+from purejaxrl_sac.experiment.runs import engine, plans
 from purejaxrl_sac.types import Transition
 from tests.conftest import TABULAR, quick, small
 
@@ -134,6 +136,16 @@ def test_deduplicated_images_are_never_copied(seeds):
     assert memory < seeds * 16 * CAPACITY * 64
     compiled = jax.jit(run, donate_argnums=0).lower(state).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < memory / 10
+
+
+def test_finiteness_is_computed_of_floating_metrics_only():
+    """Of whole numbers, it would be a constant of all lanes and iterations."""
+    plan = plans.plan(small("q_learning"), 2)
+    _, chunks = engine.training_programs(plan, mesh_for(2, 1), [5])
+    jaxpr = chunks[5].function.trace(*chunks[5].arguments).jaxpr.jaxpr
+    found = [x for x in equations(jaxpr) if x.outvars[0].aval.shape == (2, 5)]
+    made = [x for x in found if x.outvars[0].aval.dtype == bool]
+    assert {x.primitive.name for x in made} == {"and", "is_finite"}
 
 
 OTHERS = {"activation": "silu", "compute_dtype": "bfloat16", "cell": "lstm", "sequence_length": 1}

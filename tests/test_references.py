@@ -362,6 +362,17 @@ def test_parts_are_listed_with_types_and_defaults(forgotten, capsys):
     assert [line for line in lines if line[2:] in found] == [f"  {text}" for text in found]
 
 
+def test_the_parts_of_one_s_own_class_are_listed(forgotten, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = "import purejaxrl_sac as prl\nclass MineConfig(prl.SACConfig):\n    pass\n"
+    Path("mine.py").write_text(text)
+    assert cli.main(["list", "mine.py:MineConfig"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "mine.py:MineConfig: derived from SACConfig"
+    assert "  critics: MakeCritics = twin_critics" in lines
+    assert "train it: purejaxrl-sac train mine.py:MineConfig --env Pendulum-v1" in lines
+
+
 @pytest.mark.parametrize("command", ["train", "sweep"])
 def test_help_lists_the_parts_of_the_algorithm(command, capsys):
     with pytest.raises(SystemExit):

@@ -100,7 +100,8 @@ def test_load_reads_what_run_wrote(whole):
     assert same(run.state, whole.state)
     run = prl.experiment.load(whole.path)
     assert run.state.memory == () and same(run.state.agent, whole.state.agent)
-    assert run.summary == whole.summary and len(run.summary["greedy_returns"]) == 2
+    assert run.summary == whole.summary and run.greedy_returns.shape == (2,)
+    assert run.greedy_returns.tolist() == run.summary["greedy_returns"]
     assert len(list((run.path / "checkpoints").glob("[0-9]*"))) == 2  # the default of keep
     for name, column in whole.metrics.items():
         np.testing.assert_array_equal(run.metrics[name], column, err_msg=name)
@@ -134,7 +135,10 @@ def test_a_run_is_shown_without_its_arrays(whole, copy):
     expected = f"<Run {whole.path}: q_learning on chain, 2 seeds, {whole.steps} steps, greedy"
     assert repr(whole) == str(whole) == f"{expected} return {greedy}>"
     copy.summary.unlink()
-    assert repr(prl.experiment.load(copy.path)).endswith(f"2 seeds, {whole.steps} steps>")
+    unfinished = prl.experiment.load(copy.path)
+    assert repr(unfinished).endswith(f"2 seeds, {whole.steps} steps>")
+    with pytest.raises(ConfigError, match="has not finished, so it has no greedy returns yet"):
+        _ = unfinished.greedy_returns
     plan = whole.plan._replace(variants={"gamma": [0.5, 0.9]})
     assert "chain, 2 variants x 2 seeds, " in repr(whole._replace(plan=plan))
 

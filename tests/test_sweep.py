@@ -77,7 +77,8 @@ def test_an_infinite_limit_is_static_unless_it_is_swept():
             {"learning_rat": 1.0},
             "is called learning_rat: did you mean learning_rate",
         ),
-        ({"env": "chain"}, "no hyperparameter is called env"),
+        ({"env": "chain"}, "env cannot be swept: run one sweep for each"),
+        ({"seed": 1}, "seed is no hyperparameter: all points have the same seeds"),
         ({"gamma": "two"}, "gamma is 'two', but takes values like"),
         ({"hidden_sizes": 0.5}, "hidden_sizes is 0.5, but takes values like"),
         ({"activation": 0.5}, "activation is 0.5, but takes values like"),
@@ -140,6 +141,34 @@ def test_a_stopped_sweep_is_resumed_with_equal_results(whole, tmp_path):
     np.testing.assert_array_equal(found.scores, whole.scores)
     np.testing.assert_array_equal(found.fresh, whole.fresh)
     assert (path / "table.csv").read_text() == (whole.path / "table.csv").read_text()
+
+
+def test_a_batch_that_is_not_the_sweep_s_is_refused(whole, tmp_path):
+    path = shutil.copytree(whole.path, tmp_path / "sweep")
+    batch = path / "batches" / "00002-00002"
+    with pytest.raises(ConfigError, match=r"00002-00002 is a batch of a sweep, .* start a sweep"):
+        prl.experiment.resume(batch, steps=100_000)
+    assert sweep.resume(path).best == whole.best
+    shutil.rmtree(path / "best")
+    other = next(i for i in range(3) if i != whole.best)
+    batches.train_here([batches.fresh_batch(path, whole.sweep, other)])
+    with pytest.raises(ConfigError, match=r"best is not what .* its learning_rate is .* move it"):
+        sweep.resume(path)
+    shutil.rmtree(path / "best")
+    batches.train_here([batches.fresh_batch(path, whole.sweep._replace(seed=5), whole.best)])
+    with pytest.raises(ConfigError, match=r"best is not what .* seed is 1000008, not 1000003"):
+        sweep.resume(path)
+    (batch / "summary.json").write_text("junk")
+    with pytest.raises(ConfigError, match=r"or move .*00002-00002 away, and resume the sweep"):
+        sweep.resume(path)
+
+
+def test_what_a_sweep_is_not(whole, tmp_path, capsys):
+    batch = str(whole.path / "batches" / "00000-00001")
+    assert cli.main(["eval", batch]) == 2
+    assert "several configurations (of learning_rate)" in capsys.readouterr().err
+    assert cli.main(["train", "--config", str(whole.path), "--out", str(tmp_path / "run")]) == 2
+    assert f"is a sweep, whose best run is {whole.path / 'best'}" in capsys.readouterr().err
 
 
 def test_batches_fit_into_memory(tmp_path, monkeypatch):
@@ -206,7 +235,8 @@ def test_the_command_line_sweeps_static_and_traced_fields(tmp_path, capsys):
     )
     assert (tmp_path / "sweep" / "heatmap.png").exists()
     assert cli.main(["info", str(tmp_path / "sweep")]) == 0
-    assert "4 of 4 trained" in capsys.readouterr().out
+    described = capsys.readouterr().out
+    assert "4 of 4 trained" in described and "its score, IQM" in described
     assert (
         cli.main(["resume", str(tmp_path / "sweep"), "--json"]) == 0
     )  # nothing remains to be trained
@@ -219,13 +249,18 @@ def test_the_command_line_sweeps_static_and_traced_fields(tmp_path, capsys):
         ([], "a sweep needs --grid"),
         (["--grid", "gamma"], "--grid takes NAME=VALUE,VALUE, not 'gamma'"),
         (["--range", "gamma=0.9"], "--range takes gamma=LOW:HIGH"),
-        (["--range", "gamma=0:1"], "0 has no logarithm: start above zero, or append :linear"),
-        (["--range", "gamma=1:0.5:linear"], "a range goes from low to high"),
+        (
+            ["--range", "gamma=0:1"],
+            "gamma: 0 has no logarithm: start above zero, or append :linear",
+        ),
+        (["--range", "gamma=1:0.5:linear"], "gamma: a range goes from low to high"),
+        (["--range", "gamma=0.5:1:log"], "gamma=LOW:HIGH:linear, not gamma=0.5:1:log"),
         (["--range", "gamma=0.5:1", "--grid", "gamma=1"], "gamma is in --grid and in --range"),
         (["--range", "gamma=0.5:1", "--seed=-1"], "seed is -1, but must be between 0 and"),
         (["--grid", "gama=0.9"], "did you mean gamma?"),
         (["--grid", "gamma=0.9,0.8,0.9"], "gamma has the value 0.9 twice: give each value once"),
         (["--grid", "gamma=0.9", "gamma=0.8"], "gamma is twice in --grid"),
+        (["--grid", "initial-value=1", "initial_value=2"], "initial_value is twice in --grid"),
         (["--grid", "gamma=0.9", "--grid", "omega=0.5"], "--grid is given twice"),
         (["--grid", "gamma=0.9", "--lanes=7"], "lanes is 7, but a point takes 8"),
         (["--grid", "gamma=0.9", "--devices=9"], "devices is 9, but must be between 1 and 2"),
@@ -243,7 +278,10 @@ def test_every_point_lies_within_its_panel():
     scores = np.array([[-1700.0, -1690], [-1690, -1710], [-850, -840], [-219, -168]])
     for values in ([1e-4, 1e-4, 1e-3, 1e-3], [0.9, 0.9, 0.95, 0.95], ["a", "a", "b", "b"]):
         axes = Figure().subplots()
-        sensitivity.draw_sensitivity(axes, "field", values, scores, 3)
+        found = [{"field": x, "other": i % 2} for i, x in enumerate(values)]
+        sensitivity.draw_sensitivity(axes, "field", found, scores, 3)
+        labels = [text.get_text() for text in axes.get_xticklabels()]
+        assert labels == [str(x) for x in dict.fromkeys(values)]
         (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
         dots = [line for line in axes.get_lines() if line.get_marker() == "o"]
         assert len(dots) == 5  # the best is also circled
@@ -269,6 +307,16 @@ def test_points_that_share_a_value_are_moved_apart_symmetrically(log):
 
 def test_the_points_of_one_value_are_moved_apart():
     np.testing.assert_allclose(sensitivity.dodged(np.ones(3), False), [0.97, 1, 1.03])
+
+
+def test_only_points_that_differ_in_nothing_else_are_pooled():
+    assert sensitivity.crossed("a", points.grid(a=[1, 2], b=[3, 4]))
+    assert not sensitivity.crossed("a", points.grid(a=[1, 2, 3]))  # nothing to pool
+    cube = points.sobol(4, 1)
+    mixed = [{"a": x["a"], "b": b} for b in (0, 1) for x in points.sampled(cube, a=lambda u: u)]
+    assert sensitivity.crossed("a", mixed) and sensitivity.crossed("b", mixed)
+    pairs = [{"a": 1, "b": 1}, {"a": 1, "b": 2}, {"a": 2, "b": 3}, {"a": 2, "b": 4}]
+    assert not sensitivity.crossed("a", pairs)
 
 
 def test_sensitivity_says_what_intervals_of_few_seeds_mean(tmp_path, monkeypatch):

@@ -111,6 +111,10 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it does not exist or is not TOML.
     """
+    if (path / "sweep.json").exists():
+        from purejaxrl_sac.experiment.runs.directory import sweep_note
+
+        raise ConfigError(f"{path} is not a file or a run: it {sweep_note(path)}")
     path = path / "config.toml" if path.is_dir() else path
     try:
         return tomllib.loads(path.read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -11,14 +12,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from purejaxrl_sac import references
 from purejaxrl_sac.agents import ALGORITHMS, default_config, preset
 from purejaxrl_sac.cli import parts
-from purejaxrl_sac.config import ConfigError, unknown
+from purejaxrl_sac.cli.parsing import env_name
+from purejaxrl_sac.config import Config, ConfigError, unknown
 from purejaxrl_sac.presets import PRESETS
 
 LIST_USAGE = """\
 purejaxrl-sac list                 the algorithms, and where they have presets
-purejaxrl-sac list ALGORITHM       its presets with their scores, and its parts
+purejaxrl-sac list ALGORITHM       presets, scores and parts; or file.py:Class
 purejaxrl-sac list ENVIRONMENT     the presets of all algorithms for it
 purejaxrl-sac list --presets       all presets, with their recorded scores
 purejaxrl-sac list --envs          all environments"""
@@ -49,7 +52,7 @@ def show(arguments: list[str]) -> None:
             presets(PRESETS)
         case ["--envs" | "--environments"]:
             environments()
-        case [name] if name in ALGORITHMS:
+        case [name] if name in ALGORITHMS or references.is_reference(name):
             algorithm(name)
         case [name]:
             environment(name)
@@ -83,10 +86,11 @@ def _where(name: str) -> str:
 
 def algorithm(name: str) -> None:
     """Print what an algorithm is, its presets and its parts."""
-    print(f"{name}: {ALGORITHMS[name][2]}")
+    config = preset(name)
+    listed = ALGORITHMS[name][2] if name in ALGORITHMS else _first_line(type(config))
+    print(f"{name}: {listed}")
     found = [key for key in PRESETS if key[0] == name]
-    config = default_config(name)
-    default = config.env
+    default = env_name(config.env)
     if found:
         presets(found)
     else:
@@ -98,6 +102,14 @@ def algorithm(name: str) -> None:
     env = default if (name, default) in PRESETS or not found else min(found)[1]
     print(f"\ntrain it: purejaxrl-sac train {name} --env {env}")
     print(f"its flags: purejaxrl-sac train {name} --help")
+
+
+def _first_line(kind: type[Config]) -> str:
+    """The first line of a class's own docstring, or the class that it is derived from."""
+    text = inspect.getdoc(kind) or ""
+    if not text or text.startswith(f"{kind.__name__}("):  # which dataclasses write
+        text = f"derived from {kind.__mro__[1].__name__}"
+    return text.partition("\n")[0]
 
 
 def environment(name: str) -> None:

@@ -110,7 +110,8 @@ class EngineOptions(RunOptions):
     """What trains the batches of a sweep."""
 
     lanes: int | None = None
-    """Maximum number of points x seeds trained at once; by default as many as fit into memory."""
+    """Maximum number of points x seeds trained at once; by default as many as fit into memory.
+    `resume` does not remember it."""
     engine: Literal["here", "ray"] = "here"
     """Train in this process, or let Ray distribute batches of points over a cluster whose hosts
     share the directory."""

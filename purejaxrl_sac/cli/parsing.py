@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
@@ -108,12 +108,15 @@ def parse(
         raise readable(messages.getvalue(), command, flags) from None
 
 
-def assignments(words: Sequence[str], flag: str, value: str) -> dict[str, str]:
+def assignments(
+    words: Sequence[str], flag: str, value: str, clean: Callable[[str], str] = str
+) -> dict[str, str]:
     """NAME=VALUE ... as {name: value}.
 
     Args:
         flag: the name of the option, for messages.
         value: what VALUE stands for, for messages.
+        clean: spellings of a name to the one that is returned.
 
     Raises:
         ConfigError: a word is not of this form, or a name is given twice.
@@ -123,6 +126,7 @@ def assignments(words: Sequence[str], flag: str, value: str) -> dict[str, str]:
         name, equals, text = word.partition("=")
         if not (name and equals and text):
             raise ConfigError(f"--{flag} takes NAME={value}, not {word!r}")
+        name = clean(name)
         if name in found:
             raise ConfigError(f"{name} is twice in --{flag}: give it once")
         found[name] = text
@@ -193,6 +197,15 @@ def whole(text: str) -> str:
     return str(int(value)) if value == value.to_integral_value() else text
 
 
+def _with_layers(flags: Iterable[str]) -> Iterator[str]:
+    """Layers such as 64x64, as in grids, as numbers of their own: 64 64."""
+    before = ""
+    for flag in flags:
+        layers = before in LAYERS and re.fullmatch(r"\d+(x\d+)+", flag)
+        yield from flag.split("x") if layers else [flag]
+        before = flag
+
+
 def parse_with_preset(
     kind: type[NewOptions], command: str, algorithm: str, flags: list[str]
 ) -> NewOptions:
@@ -204,7 +217,7 @@ def parse_with_preset(
     check_algorithm(command, algorithm, flags)
     split = (flag.split("=", 1) if flag.startswith("--") else [flag] for flag in flags)
     flags = ["--total-steps" if part == "--steps" else part for parts in split for part in parts]
-    flags = [whole(flag) for flag in flags]
+    flags = list(_with_layers(map(whole, flags)))
     for before, flag in itertools.pairwise([command, *flags]):
         if flag in SYNONYMS:
             raise ConfigError(f"no flag is called {flag}: did you mean {SYNONYMS[flag]}?")

@@ -30,7 +30,14 @@ def evaluate(options: EvalOptions) -> None:
 
     if options.episodes < 1:
         raise ConfigError(f"episodes is {options.episodes}, but must be at least 1")
-    devices = options.set_up_devices(lanes_of(RunDirectory.find(options.run).read_document()))
+    document = RunDirectory.find(options.run).read_document()
+    if document["variants"]:
+        raise ConfigError(
+            f"{options.run} has runs of several configurations (of"
+            f" {', '.join(document['variants'])}), and their returns are no sample: see the table"
+            " of its sweep, or train one of them alone"
+        )
+    devices = options.set_up_devices(lanes_of(document))
     run = load(options.run, best=options.best, **options.code())
     episodes = options.episodes
     choose = {"greedy": policy, "exploring": exploring_policy}[options.policy]

@@ -118,8 +118,8 @@ def requested_points(options: SweepOptions) -> list[Point]:
     """
     from purejaxrl_sac.experiment.tuning import points
 
-    axes = _fields(options.config, assignments(options.grid, "grid", "VALUE,VALUE"))
-    ranges = _fields(options.config, assignments(options.range, "range", "LOW:HIGH"))
+    axes = _fields(options.config, options.grid, "grid", "VALUE,VALUE")
+    ranges = _fields(options.config, options.range, "range", "LOW:HIGH")
     if not axes and not ranges:
         raise ConfigError("a sweep needs --grid FIELD=VALUE,VALUE or --range FIELD=LOW:HIGH")
     if both := axes.keys() & ranges.keys():
@@ -158,15 +158,15 @@ def print_result(options: RunOptions, result: SweepResult) -> None:
     display.print_results(Console(), title, figures, result.path)
 
 
-def _fields(config: Config, given: dict[str, str]) -> dict[str, str]:
-    """With underscores in the names of fields.
+def _fields(config: Config, words: Sequence[str], flag: str, value: str) -> dict[str, str]:
+    """`assignments` to fields, whose names have underscores.
 
     Raises:
-        ConfigError: a field has the name that it has in other libraries.
+        ConfigError: as for `assignments`, or a field has the name that it has in other libraries.
     """
     from purejaxrl_sac.experiment.tuning import points
 
-    found = {name.replace("-", "_"): text for name, text in given.items()}
+    found = assignments(words, flag, value, clean=lambda name: name.replace("-", "_"))
     swept = {field.name for field in dataclasses.fields(config)} - points.NOT_SWEPT
     for name in found.keys() - swept:
         flag = SYNONYMS.get(f"--{name.replace('_', '-')}", "")
@@ -185,9 +185,12 @@ def _scale(name: str, text: str) -> Scale:
         low, high = map(float, ends.split(":"))
     except ValueError:
         raise ConfigError(
-            f"--range takes {name}=LOW:HIGH or {name}=LOW:HIGH:linear, not {text!r}"
+            f"--range takes {name}=LOW:HIGH or {name}=LOW:HIGH:linear, not {name}={text}"
         ) from None
-    return points.uniform(low, high) if linear else points.log_uniform(low, high)
+    try:
+        return points.uniform(low, high) if linear else points.log_uniform(low, high)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
 
 
 def resume(options: ResumeOptions) -> None:

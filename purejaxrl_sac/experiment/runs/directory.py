@@ -67,6 +67,13 @@ class Summary(TypedDict):
     device: str
 
 
+def sweep_note(path: Path) -> str:
+    """What a sweep's directory is, for messages."""
+    if files.exists(path / "best" / "config.json"):
+        return f"is a sweep, whose best run is {path / 'best'}"
+    return f"is a sweep, whose runs are in {path / 'batches'}"
+
+
 class RunDirectory:
     """The files of one run; `create` makes a new directory, `find` opens an existing one.
 
@@ -112,7 +119,7 @@ class RunDirectory:
         if not files.exists(Path(path) / "config.json"):
             reason = "has no config.json" if files.exists(Path(path)) else "does not exist"
             if files.exists(Path(path) / "sweep.json"):
-                reason = f"is a sweep, whose best run is {Path(path) / 'best'}"
+                reason = sweep_note(Path(path))
             raise ConfigError(f"{path} is not a run: it {reason}")
         return cls(path)
 

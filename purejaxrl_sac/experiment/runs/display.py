@@ -127,7 +127,7 @@ class ConsoleReporter(Reporter):
         self._print(text, "yellow")
 
     def on_start(self, plan: Plan, title: str, device: str) -> None:
-        self.config = plan.config
+        self.config, self.pooled = plan.config, " of all points" if plan.variants else ""
         steps = f"{plan.total:,} environment steps"
         self._print(f"{title}, {plan.lanes} x {steps}, on {device}", "bold")
         self.message("compiling (up to a minute; faster the next time) ...")
@@ -153,7 +153,7 @@ class ConsoleReporter(Reporter):
         self.printed, self.printed_at = done, now
         line = f"{progress.rate:,.0f} environment steps/s, {seconds_left(progress):.0f} s left,"
         latest = progress.latest_return[~progress.failed]
-        line += " return" if np.isfinite(latest).any() else ""
+        line += f" return{self.pooled}" if np.isfinite(latest).any() else ""
         line += f" {with_interval(latest)}"
         if len(self.greedy):
             line += f", greedy {with_interval(self.greedy)}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -362,7 +362,8 @@ def _chunk(
     axes = seed_axes(state)
     train = vmap_lanes(partial(run, iterations=iterations), mesh, (axes, config_axes), (axes, 0))
     state, metrics = train(state, config)
-    finite = jnp.stack([jnp.isfinite(x) for x in metrics.values()]).all(0)  # [lanes, iterations]
+    floats = [x for x in metrics.values() if jnp.issubdtype(x.dtype, jnp.inexact)]
+    finite = reduce(jnp.logical_and, map(jnp.isfinite, floats))  # [lanes, iterations]
     reduced = {name: x.sum(1) if name in TOTALS else x.mean(1) for name, x in metrics.items()}
     reduced["finite"] = jnp.where(finite.all(1), iterations, finite.argmin(1))
     if episodes:

@@ -19,7 +19,7 @@ from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.experiment.devices import processes, resources
 from purejaxrl_sac.experiment.devices.mesh import device_name, mesh_for, use_all_cores
 from purejaxrl_sac.experiment.errors import DamagedError
-from purejaxrl_sac.experiment.runs import display, engine, metric_rows, plans, record
+from purejaxrl_sac.experiment.runs import display, engine, files, metric_rows, plans, record
 from purejaxrl_sac.experiment.runs.checkpoint import Checkpoint, Checkpoints, split_state
 from purejaxrl_sac.experiment.runs.directory import RunDirectory, RunDocument
 from purejaxrl_sac.experiment.runs.display import Reporter
@@ -206,6 +206,12 @@ def _extended_plan(directory: RunDirectory, plan: Plan, steps: int | None) -> Pl
         return plan
     if steps is None:
         raise ConfigError(f"{directory.path} is finished: add --steps to extend it")
+    batches = directory.path.absolute().parent
+    if batches.name == "batches" and files.exists(batches.parent / "sweep.json"):
+        raise ConfigError(
+            f"{directory.path} is a batch of a sweep, whose points have equal steps: start a sweep"
+            " with more"
+        )
     whole_number("steps", steps, at_least=1)
     if steps <= plan.total:
         raise ConfigError(

@@ -67,6 +67,19 @@ class Run(NamedTuple):
         known = failed_step[self.metrics["steps"] <= self.steps]
         return np.any(known >= 0, axis=0)
 
+    @property
+    def greedy_returns(self) -> np.ndarray:
+        """[lanes] the mean greedy return of each seed at the end; nan for seeds that diverged.
+
+        Raises:
+            ConfigError: the run has not finished, or its environment has no time limit.
+        """
+        if self.summary is None or self.summary["steps"] != self.steps:
+            raise ConfigError(f"{self.path} has not finished, so it has no greedy returns yet")
+        if self.summary["greedy_returns"] is None:
+            raise ConfigError(f"{self.path} has no greedy returns: episodes have no time limit")
+        return np.array(self.summary["greedy_returns"], float)
+
     def seed_state(self, seed: int = 0) -> TrainState:
         """The state of one seed.
 

@@ -221,7 +221,8 @@ def _check_trusted(field: str, name: object, recipe: object, given: Given) -> No
     if not (found := sorted(set(recipes.named(recipe)))):
         raise ConfigError(f"its {field} is {name}, which no reference names: pass {field}=...")
     if not given.trust:
-        places = ", ".join(f"{x} ({references.location(x)})" for x in found)
+        own = [x for x in found if not x.startswith("purejaxrl_sac.")]
+        places = ", ".join(f"{x} ({references.location(x)})" for x in own or found)
         raise ConfigError(
             f"its {field} is custom code, {places}: to import it, pass trust=True (--trust), or"
             f" name it again as {field}=... (--{flag})"

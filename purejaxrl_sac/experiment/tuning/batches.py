@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment.devices import processes, resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
-from purejaxrl_sac.experiment.runs import lifecycle, record
+from purejaxrl_sac.experiment.runs import lifecycle, plans, record
+from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import Reporter
 from purejaxrl_sac.experiment.tuning.points import points_per_batch, variants
 from purejaxrl_sac.experiment.tuning.sweep_plan import Sweep
@@ -117,13 +118,32 @@ def train_batch(batch: Batch, *, any_version: bool = False, **options: Any) -> N
     finished, started = ((batch.path / name).exists() for name in ("summary.json", "config.json"))
     processes.on_first(lambda: None)  # all processes have checked before any of them writes
     if finished:
-        return
+        return _check_same(batch)
     if started:
         config = _custom_config(batch.config)
         lifecycle.resume(batch.path, config=config, any_version=any_version, **options)
     else:
         plan = {"out": batch.path, "variants": batch.variants, **batch.options}
         lifecycle.run(batch.config, **plan, **options)
+
+
+def _check_same(batch: Batch) -> None:
+    """Raises ConfigError if the run on disk is not that of the batch, but for its code."""
+    written = RunDirectory.find(batch.path).read_document()
+    plan = plans.plan(batch.config, variants=batch.variants, **batch.options)
+    for name in ("seeds", "seed", "episodes", "variants"):
+        if written[name] != getattr(plan, name):
+            raise _changed(batch.path, f"{name} is {written[name]}, not {getattr(plan, name)}")
+    found, expected = written["config"], record.config_to_dict(plan.config)
+    for name in set(found) & set(expected) - {"recipe"}:
+        if json.dumps(found[name]) != json.dumps(expected[name]):
+            raise _changed(batch.path, f"its {name} is {found[name]}, not {expected[name]}")
+
+
+def _changed(path: Path, what: str) -> ConfigError:
+    return ConfigError(
+        f"{path} is not what the sweep trained or is to train: {what}: move it away, and resume"
+    )
 
 
 def _custom_config(config: Config) -> Config | None:

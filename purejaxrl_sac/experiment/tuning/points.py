@@ -129,6 +129,10 @@ def check_points(config: Config, points: Sequence[Point]) -> list[Point]:
             raise ConfigError("every point of a sweep has the same fields")
         typed = {}
         for name, value in point.items():
+            if name in ("seed", "seeds"):
+                raise ConfigError(f"{name} is no hyperparameter: all points have the same seeds")
+            if name in NOT_SWEPT:
+                raise ConfigError(f"{name} cannot be swept: run one sweep for each")
             if name not in fields:
                 raise unknown("hyperparameter", name, sorted(fields))
             typed[name] = _convert(name, value, fields[name])

@@ -17,7 +17,7 @@ from purejaxrl_sac.experiment.pictures.bands import caution
 from purejaxrl_sac.experiment.pictures.layout import wrapped
 from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
-from purejaxrl_sac.experiment.tuning.points import Point
+from purejaxrl_sac.experiment.tuning.points import ENV_PARAMS, Point
 
 LOG_RATIO = 10.0  # largest / smallest value from which an axis is logarithmic
 MAX_POOLED = 12  # values of a hyperparameter up to which points that share a value are pooled
@@ -55,7 +55,7 @@ def write_figures(
     figure = Figure(figsize=size, dpi=150, layout="constrained")
     panels = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     for axes, name in zip(panels, names, strict=False):
-        draw_sensitivity(axes, name, [point[name] for point in points], scores, best)
+        draw_sensitivity(axes, name, points, scores, best)
     for axes in panels[len(names) :]:
         axes.set_axis_off()
     for axes in panels[::columns]:
@@ -75,11 +75,14 @@ def write_figures(
 
 
 def draw_sensitivity(
-    axes: Axes, name: str, values: Sequence[Any], scores: np.ndarray, best: int | None
+    axes: Axes, name: str, points: Sequence[Point], scores: np.ndarray, best: int | None
 ) -> None:
-    """Draw every point's IQM with its interval over one hyperparameter, and a line through the IQMs
-    of points pooled by value."""
-    x = axis_positions(axes, "x", values)
+    """Draw every point's IQM with its interval over one hyperparameter.
+
+    Points of one value are drawn side by side. If they are `crossed`, a line joins the IQMs of all
+    points of each value.
+    """
+    x = axis_positions(axes, "x", [point[name] for point in points])
     shifted = dodged(x, axes.get_xscale() == "log")
     for i, row in enumerate(scores):
         known = row[np.isfinite(row)]
@@ -89,14 +92,29 @@ def draw_sensitivity(
             axes.plot(shifted[i], iqm(known), "o", markersize=4, color="#0072B2")
         if i == best:
             ring: Any = {"fillstyle": "none", "linestyle": "none", "color": "black"}
-            axes.plot(shifted[i], iqm(known), "o", markersize=10, label="best point", **ring)
+            axes.plot(shifted[i], iqm(known), "o", markersize=10, label="best final score", **ring)
     distinct = np.unique(x)
-    if len(distinct) <= MAX_POOLED and len(distinct) < len(x):
+    if len(distinct) <= MAX_POOLED and crossed(name, points):
         pooled = [_known_iqm(scores[x == value]) for value in distinct]
         axes.plot(distinct, pooled, color="#D55E00", linewidth=1.5, label="pooled by value")
-    axes.set_xlabel(name.replace("_", " "))
+    axes.set_xlabel(_label(name))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.2)
+
+
+def crossed(name: str, points: Sequence[Point]) -> bool:
+    """Whether each value of a hyperparameter is combined with the same, several, values of all
+    others, so that points pooled by it differ in nothing else."""
+    others: dict[str, list[str]] = {}
+    for point in points:
+        rest = {field: x for field, x in point.items() if field != name}
+        others.setdefault(str(point[name]), []).append(str(rest))
+    first, *remaining = map(sorted, others.values())
+    return len(first) > 1 and all(rest == first for rest in remaining)
+
+
+def _label(name: str) -> str:
+    return name.removeprefix(ENV_PARAMS).replace("_", " ")
 
 
 def _known_iqm(scores: np.ndarray) -> float:
@@ -159,8 +177,8 @@ def draw_heatmap(
         colors = axes.scatter(x, y, c=iqms, cmap="viridis", s=60)
         if best is not None:
             axes.plot(x[best], y[best], "o", markersize=14, fillstyle="none", color="#D55E00")
-    axes.set_xlabel(names[1].replace("_", " "))
-    axes.set_ylabel(names[0].replace("_", " "))
+    axes.set_xlabel(_label(names[1]))
+    axes.set_ylabel(_label(names[0]))
     figure.colorbar(colors, label=f"IQM of {what}")
 
 
@@ -177,11 +195,16 @@ def axis_positions(axes: Axes, axis: Literal["x", "y"], values: Sequence[Any]) -
     x = np.array(values, float)
     ticks = axes.xaxis if axis == "x" else axes.yaxis
     ticks.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-    if x.min() > 0 and x.max() >= LOG_RATIO * x.min():
+    log = x.min() > 0 and x.max() >= LOG_RATIO * x.min()
+    if log:
         axes.set(**{f"{axis}scale": "log"})
         ticks.set_major_locator(LogLocator(subs=(1, 3) if x.max() < 1e3 * x.min() else (1,)))
         ticks.set_major_formatter("{x:g}")
         ticks.set_minor_formatter(NullFormatter())  # their labels would overlap
+    place = np.unique(np.log(x) if log else x)
+    if 1 < len(place) < 7 and np.diff(place).min() > 0.15 * np.ptp(place):
+        axes.set(**{f"{axis}ticks": np.unique(x)})
+        axes.set(**{f"{axis}ticklabels": map(_text, np.unique(x).tolist())})
     return x
 
 

@@ -66,7 +66,10 @@ def read_measure(path: Path, sweep: Sweep, name: str) -> np.ndarray:
 def lane_scores(path: Path) -> np.ndarray:
     """Greedy returns of a run, [lanes], or training returns where there is no time limit."""
     directory = RunDirectory.find(path)
-    summary = directory.read_summary()
+    try:
+        summary = directory.read_summary()
+    except ConfigError as error:
+        raise ConfigError(f"{error}; or move {path} away, and resume the sweep") from None
     if summary is None:
         raise ConfigError(f"{path} has not finished: resume the sweep")
     returns: Any = summary["greedy_returns"]
@@ -165,7 +168,7 @@ def describe(path: Path) -> dict[str, str]:
         if (batches.path_of(path, group) / "summary.json").exists()
     )
     finished = (path / "summary.json").exists()
-    return {
+    rows = {
         "sweep of": ", ".join(document["points"][0]),
         "algorithm": document["config"]["algorithm"],
         "environment": document["config"]["env"],
@@ -173,3 +176,16 @@ def describe(path: Path) -> dict[str, str]:
         "points": f"{trained} of {len(document['points'])} trained",
         "seeds per point": str(document["seeds"]),
     }
+    summary = (files.parse(files.read_text(path / "summary.json")) or {}) if finished else {}
+    if best := summary.get("best"):
+        fields = document["points"][0]
+        rows["best"] = ", ".join(f"{name} {format_value(best[name])}" for name in fields)
+        rows["its score, IQM [95 % interval]"] = _with_interval(best)
+    if fresh := summary.get("best_on_fresh_seeds"):
+        rows["its score with fresh seeds"] = _with_interval(fresh)
+    return rows
+
+
+def _with_interval(found: dict[str, Any]) -> str:
+    """Of `score_statistics`, 'IQM [low, high]'."""
+    return "{iqm:.4g} [{low:.4g}, {high:.4g}]".format(**found)
