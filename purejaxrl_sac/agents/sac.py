@@ -2,9 +2,9 @@
 
 Critics Q_i (an ensemble, two by default), a squashed Gaussian actor pi and a temperature alpha:
 
-    y       = r + gamma d (min_j Q-_j(s', a') - alpha log pi(a'|s')),  a' ~ pi(.|s')
+    y       = r + gamma d (min_j Q-_j(s', a') - alpha log pi(a'|s')),  a' ~ pi(.|s')   (4.3.2)
     J_Q     = E [ sum_i (Q_i(s, a) - y)^2 / 2 ]                                        (4.19)
-    J_pi    = E [ alpha log pi(f(eps; s)|s) - min_i Q_i(s, f(eps; s)) ]                (4.23)
+    J_pi    = E [ alpha log pi(f(eps; s)|s) - min_i Q_i(s, f(eps; s)) ]         (4.23, 4.3.1)
     J_alpha = E [ -alpha (log pi(a|s) + H) ]                          (sections 4.3.1, 4.3.2)
     Q-      = tau Q + (1 - tau) Q-
 

@@ -79,6 +79,8 @@ def surprise(log_pi: jax.Array) -> jax.Array:
 def soft_critic(q: jax.Array, target: jax.Array) -> jax.Array:
     """J_Q(theta_i) = E[1/2 (Q_i(s, a) - y)^2] per sample, summed over critics (post, 4.19).
 
+    The target of the post's section 4.3.2 has the minimum of the target critics.
+
     Args:
         q: [E, B]; target: [B], the same for every critic.
     """
@@ -88,6 +90,8 @@ def soft_critic(q: jax.Array, target: jax.Array) -> jax.Array:
 
 def soft_actor(q: jax.Array, log_prob: jax.Array, alpha: jax.Array | float) -> jax.Array:
     """J_pi(phi) = E[alpha log pi(f(eps; s)|s) - min_i Q_i(s, f(eps; s))] (post, 4.21, 4.23).
+
+    The minimum is that of the post's section 4.3.1; its equations have one critic.
 
     Args:
         q: [E, B], the ensemble's values of the reparameterised action; log_prob: [B].
