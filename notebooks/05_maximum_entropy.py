@@ -350,8 +350,8 @@ plt.show()
 
 # %% [markdown]
 # From the exact centre soft Q-learning reaches all four goals with both seeds, although not equally
-# often (training is short, and the sampler lags behind $Q$), while the mean action of SAC always leads
-# to the same one. The middle figure shows why: $Q$ has four modes, and the sampled actions cover all
+# often (training is short, and the sampler lags behind $Q$), while the mean action of SAC leads to the
+# same one in all episodes of a seed. The middle figure shows why: $Q$ has four modes, and the sampled actions cover all
 # of them.
 #
 # ## Exercise

@@ -35,7 +35,7 @@ POST = {  # sections and equations of the post
     1: "1 2.2 2.3 3 4 5",
     2: "3 3.1 4 6 8 8.1 8.2 8.3",
     3: "3",
-    4: "1 1.1 1.2 2 3 3.1 4 6 9 10 12 13 15 16 18 19 21 22 23 24",
+    4: "1 1.1 1.2 2 3 3.1 3.2 4 6 9 10 12 13 15 16 18 19 21 22 23 24",
 }
 SECTIONS = {f"{part}.{x}" for part, numbers in POST.items() for x in numbers.split()} | {"4", "6.7"}
 ALLOWED = {

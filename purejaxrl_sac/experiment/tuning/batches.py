@@ -135,7 +135,7 @@ def _check_same(batch: Batch) -> None:
         if written[name] != getattr(plan, name):
             raise _changed(batch.path, f"{name} is {written[name]}, not {getattr(plan, name)}")
     found, expected = written["config"], record.config_to_dict(plan.config)
-    for name in set(found) & set(expected) - {"recipe"}:
+    for name in sorted(set(found) & set(expected) - {"recipe"}):
         if json.dumps(found[name]) != json.dumps(expected[name]):
             raise _changed(batch.path, f"its {name} is {found[name]}, not {expected[name]}")
 
