@@ -191,10 +191,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         pairs: list[Pair] = [tuple(pair) for pair in json.loads(options.programs)]
         found = {}
         for name, env in pairs:
-            if options.iterations is None:
-                found[f"{name} {env}"] = digest(name, env)
-            else:
-                found[f"{name} {env}"] = numbers(name, env, options.iterations)
+            try:
+                if options.iterations is None:
+                    found[f"{name} {env}"] = digest(name, env)
+                else:
+                    found[f"{name} {env}"] = numbers(name, env, options.iterations)
+            except prl.ConfigError as error:  # such as an extra that is not installed
+                print(f"{name} {env} is left alone: {error}", file=sys.stderr)
         print(json.dumps(found))
         return 0
     if not options.since:

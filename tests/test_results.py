@@ -468,6 +468,16 @@ def test_readme_names_the_environments_of_each_algorithm(tmp_path, monkeypatch):
     ]
 
 
+def test_a_pair_whose_environment_is_not_installed_is_left_alone(capsys):
+    from scripts import refresh
+
+    pairs = [["q_learning", "chain"], ["q_learning", "nowhere"]]
+    assert refresh.main(["--programs", json.dumps(pairs)]) == 0
+    printed = capsys.readouterr()
+    assert list(json.loads(printed.out)) == ["q_learning chain"]
+    assert "q_learning nowhere is left alone: " in printed.err
+
+
 def test_programs_are_told_apart_by_code_and_constants(monkeypatch):
     from purejaxrl_sac import exploration
     from scripts import refresh
