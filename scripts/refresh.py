@@ -56,13 +56,14 @@ def digest(algorithm: str, environment: str) -> str:
         action = jax.eval_shape(lambda: env.random_action(key, 2))
         return _hash(jax.make_jaxpr(env.step)(keys, start, action))
     config = parameters.fixed(prl.preset(algorithm, name).replace(env_params=params))
+    env = prl.envs.bind(name, params)  # here, because Brax keeps arrays that it makes in a trace
     state = jax.eval_shape(prl.init, key, config)
     functions = [  # new ones in each call, because JAX keeps what it has traced
         lambda key, config, state: prl.init(key, config),
         lambda key, config, state: prl.run(state, config, 2),
     ]
     found = [jax.make_jaxpr(function)(key, config, state) for function in functions]
-    if prl.envs.bind(config.env, config.env_params).max_steps is not None:
+    if env.max_steps is not None:
         play = jax.make_jaxpr(lambda key, config, state: prl.evaluate(key, config, state, 2))
         found.append(play(key, config, state))
     values = [np.asarray(x).tolist() for x in jax.tree.leaves(config)]  # arguments of the programs
