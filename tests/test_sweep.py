@@ -163,6 +163,20 @@ def test_a_batch_that_is_not_the_sweep_s_is_refused(whole, tmp_path):
         sweep.resume(path)
 
 
+def test_what_is_shown_of_a_sweep(whole, tmp_path):
+    path = shutil.copytree(whole.path, tmp_path / "sweep")
+    summary = path / "summary.json"
+    rows = sweep_results.describe(path)
+    assert rows["best"] == f"learning_rate {whole.sweep.points[whole.best]['learning_rate']}"
+    iqm = json.loads(summary.read_text())["best_on_fresh_seeds"]["iqm"]
+    assert rows["its score with fresh seeds"].startswith(f"{iqm:.4g} [")
+    for text in ("junk", summary.read_text().replace('"iqm"', '"mean"'), "{}"):
+        summary.write_text(text)
+        assert "damaged: resume writes it again" in sweep_results.describe(path)["results"]
+    assert sweep.resume(path).best == whole.best
+    assert sweep_results.describe(path) == rows
+
+
 def test_what_a_sweep_is_not(whole, tmp_path, capsys):
     batch = str(whole.path / "batches" / "00000-00001")
     assert cli.main(["eval", batch]) == 2

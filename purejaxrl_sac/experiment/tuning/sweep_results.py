@@ -176,7 +176,11 @@ def describe(path: Path) -> dict[str, str]:
         "points": f"{trained} of {len(document['points'])} trained",
         "seeds per point": str(document["seeds"]),
     }
-    summary = (files.parse(files.read_text(path / "summary.json")) or {}) if finished else {}
+    if not finished:
+        return rows
+    summary = files.parse(files.read_text(path / "summary.json")) or {}
+    if summary.pop("checksums", None) != files.checksums(summary):
+        return rows | {"results": "summary.json is damaged: resume writes it again"}
     if best := summary.get("best"):
         fields = document["points"][0]
         rows["best"] = ", ".join(f"{name} {format_value(best[name])}" for name in fields)
