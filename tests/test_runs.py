@@ -514,6 +514,10 @@ def test_not_a_run(tmp_path, copy):
     with pytest.raises(ConfigError, match=r"is not a run: it has no config\.json"):
         prl.experiment.load(tmp_path)
     (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"it is a sweep, whose runs are in .*batches$"):
+        prl.experiment.load(tmp_path)
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "config.json").write_text("{}")
     with pytest.raises(
         ConfigError, match=r"is not a run: it is a sweep, whose best run is .*best$"
     ):

@@ -106,6 +106,7 @@ class ConsoleReporter(Reporter):
         self.printed = 0.0  # fraction of the run at the last printed line
         self.printed_at = clock()
         self.warned = False  # of returns outside a categorical agent's support
+        self.pooled = ""  # what returns are of, in a sweep
         self.failed = 0  # number of diverged seeds reported so far
         self.greedy = np.empty(0)  # the latest greedy returns
         self.bar = ProgressBar(
@@ -127,7 +128,8 @@ class ConsoleReporter(Reporter):
         self._print(text, "yellow")
 
     def on_start(self, plan: Plan, title: str, device: str) -> None:
-        self.config, self.pooled = plan.config, " of all points" if plan.variants else ""
+        self.config = plan.config
+        self.pooled = " of all points" if plan.variants else ""
         steps = f"{plan.total:,} environment steps"
         self._print(f"{title}, {plan.lanes} x {steps}, on {device}", "bold")
         self.message("compiling (up to a minute; faster the next time) ...")
