@@ -450,6 +450,14 @@ def test_intervals_are_equal_during_training_and_after_it():
     assert "return {}, greedy {}".format(*shown) in printed(reporter)
 
 
+def test_progress_of_a_sweep_says_what_its_returns_are_of():
+    reporter = console_reporter()
+    plan = plans.plan(small("dqn"), seeds=1, variants={"gamma": [0.9, 0.99]})
+    reporter.on_start(plan, "a sweep", "cpu")
+    reporter.on_chunk(progress(9, [1.0, 2.0])._replace(failed_step=np.full(2, -1)))
+    assert "0 s left, return of all points 0 [0, 0]" in printed(reporter)
+
+
 def test_progress_before_an_episode_has_finished():
     reporter = console_reporter()
     reporter.on_chunk(progress(9, [0.0, 0.0])._replace(latest_return=np.full(2, np.nan)))
