@@ -144,6 +144,7 @@ def main() -> None:
         "root": options.root,
         "episodes": episodes * options.seeds,
         "changed": dict(options.set),
+        "tried": None if options.set else cells.tried(options.algorithm, options.env),
         "value": digits(iqm(scores)),
         "interval": [digits(low), digits(high)],
         "worst": digits(scores.min()),

@@ -114,6 +114,13 @@ def goals(path: Path = CELLS) -> dict[tuple[str, str], Goal]:
     return found
 
 
+def tried(algorithm: str, environment: str, path: Path = CELLS) -> int | None:
+    """How many configurations were compared to choose a preset; None if they were not counted."""
+    entry = tomllib.loads(path.read_text()).get(environment, {})
+    found: int | None = entry.get("tried", {}).get(algorithm)
+    return found
+
+
 def fresh(cell: Cell, rows: Sequence[dict]) -> bool:
     """Whether the last row of a cell was measured on the current code."""
     row = next((row for row in reversed(rows) if cell.is_of(row)), None)

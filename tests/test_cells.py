@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import tomllib
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac.experiment.runs import plans
 from purejaxrl_sac.presets import PRESETS
 from scripts import benchmark_learning, cells, random_returns, record
+from scripts.pages import learning as learning_page
 
 
 def row(cell, seconds=10, **changes):
@@ -36,6 +38,19 @@ def test_every_cell_has_a_preset_and_valid_goals():
     assert goals["dqn", "CartPole-v1"] == (495, 450)
     assert goals["iqn", "CartPole-v1"] == (495, None)
     assert goals["sac", "Reacher-misc"] == (None, None)
+
+
+def test_the_size_of_a_search_is_part_of_a_row(tmp_path):
+    (tmp_path / "cells.toml").write_text('[here]\nalgorithms = ["dqn"]\ntried = { dqn = 3 }\n')
+    assert cells.tried("dqn", "here", tmp_path / "cells.toml") == 3
+    assert cells.tried("sac", "here", tmp_path / "cells.toml") is None
+    assert cells.tried("dqn", "there", tmp_path / "cells.toml") is None
+    for environment, entry in tomllib.loads(cells.CELLS.read_text()).items():
+        for name, count in entry.get("tried", {}).items():
+            assert name in entry["algorithms"] and count > 1, environment
+    row = {"algorithm": "dqn", "environment": "CartPole-v1", "value": 500, "changed": {}}
+    assert "the best of 3 configurations" in learning_page.limited({**row, "tried": 3})
+    assert "configurations" not in learning_page.limited({**row, "tried": None})
 
 
 def test_arguments_of_a_cell_are_those_of_the_script(monkeypatch):

@@ -79,13 +79,15 @@ def sample(row: dict) -> str:
 
 
 def limited(row: dict) -> str:
-    """Settings and limitations; also whether a score is above the optimum, by chance."""
-    text = limitation("learning")(row)
+    """Settings and limitations; also the search for the preset, where its size was recorded, and
+    whether a score is above the optimum, by chance."""
+    notes = [limitation("learning")(row)]
+    if row.get("tried"):
+        notes.append(f"the best of {row['tried']} configurations with other seeds")
     optimum = PUBLISHED.get(row["environment"], {}).get("optimum")
-    if optimum is None or row["value"] <= optimum:
-        return text
-    above = f"above the optimum by chance: {episodes(row)} episodes per seed"
-    return f"{text}; {above}" if text else above
+    if optimum is not None and row["value"] > optimum:
+        notes.append(f"above the optimum by chance: {episodes(row)} episodes per seed")
+    return "; ".join(filter(None, notes))
 
 
 def reported(row: dict) -> str:
