@@ -110,12 +110,13 @@ class NoisyDense(nn.Module):
         x, mu_w, mu_b, sigma_w, sigma_b = (
             value.astype(dtype) for value in (x, mu_w, mu_b, sigma_w, sigma_b)
         )
-        y = x @ mu_w + mu_b
         if not self.has_variable("noise", "f"):
-            return y
+            return x @ mu_w + mu_b
         noise: jax.Array = self.get_variable("noise", "f").astype(dtype)
         f_in, f_out = noise[:width], noise[width:]
-        return y + ((x * f_in) @ sigma_w + sigma_b) * f_out
+        if x.size == width:  # two products of one row cost less than another matrix
+            return x @ mu_w + mu_b + ((x * f_in) @ sigma_w + sigma_b) * f_out
+        return x @ (mu_w + sigma_w * jnp.outer(f_in, f_out)) + (mu_b + sigma_b * f_out)
 
 
 def draw_noise(key: jax.Array, params: PyTree) -> PyTree:
