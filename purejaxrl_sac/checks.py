@@ -56,7 +56,7 @@ def check_key(key: jax.Array) -> None:
         raise ConfigError(f"key has shape {key.shape}, but must be one key: vmap over many")
 
 
-def check_state(state: TrainState) -> None:
+def check_one_seed(state: TrainState) -> None:
     """Raises ConfigError if a state is one of several seeds, outside of a vmap."""
     if shape := getattr(getattr(state, "key", None), "shape", ()):
         raise ConfigError(
@@ -65,8 +65,67 @@ def check_state(state: TrainState) -> None:
         )
 
 
-def check_observations(env: Env, obs: jax.Array) -> None:
-    """Raises ConfigError unless these are observations [N, *shape] of the environment."""
+def check_state(config: Config, env: Env, agent: Agent, state: TrainState) -> None:
+    """Raises ConfigError unless a state is one seed's, and its agent's one of this configuration.
+
+    Others may have arrays of other shapes, which are read and written beyond their ends silently.
+    """
+    if not isinstance(state, TrainState):
+        raise ConfigError(
+            f"state is {kind_of(state)}, but must be a TrainState, as init and run return it"
+        )
+    check_one_seed(state)
+    space = env.observation_space
+    shape = (config.num_envs, *space.shape)
+    obs = jax.ShapeDtypeStruct(shape, getattr(space, "dtype", jnp.float32))
+    with errors_of_parts(config, *running(env)):
+        expected = jax.eval_shape(agent.init, jax.eval_shape(jax.random.key, 0), obs)
+    check_shapes("agent", state.agent, expected)
+
+
+def check_environments(config: Config, env: Env, state: TrainState) -> None:
+    """Raises ConfigError unless a state has the environments of this configuration."""
+    if not jax.tree.leaves(state.env):
+        raise ConfigError(
+            "state has no environments and no memory, without which a run cannot continue: load it"
+            " with whole=True"
+        )
+    spec = jax.ShapeDtypeStruct((config.num_envs, *env.observation_space.shape), jnp.float32)
+    check_shapes("env.obs", state.env.obs, spec)
+
+
+def check_shapes(part: str, found: PyTree, expected: PyTree) -> None:
+    """Raises ConfigError unless a part of a state has the structure and shapes of another."""
+    remedy = "the state is of another configuration, or of another environment"
+    if type(found) is not type(expected) and isinstance(found, tuple):
+        raise ConfigError(
+            f"state.{part} is {kind_of(found)}, but with this configuration it is"
+            f" {kind_of(expected)}: {remedy}"
+        )
+    has, must = (
+        {path: f"has shape {[*jnp.shape(x)]}" for path, x in jax.tree_util.tree_leaves_with_path(t)}
+        for t in (found, expected)
+    )
+    for path in [*must, *has]:
+        if has.get(path) != must.get(path):
+            name = f"state.{part}{jax.tree_util.keystr(path)}"
+            raise ConfigError(
+                f"{name} {has.get(path, 'is missing')}, but with this configuration it"
+                f" {must.get(path, 'is missing')}: {remedy}"
+            )
+
+
+def running(env: Env) -> tuple[str, str]:
+    """What parts do in a run, and what to check if they fail, for `errors_of_parts`."""
+    return (
+        f"on observations of shape {env.observation_space.shape}",
+        "check what its networks and other parts take and return: see purejaxrl_sac.types",
+    )
+
+
+def check_observations(env: Env, obs: jax.Array) -> jax.Array:
+    """Observations as an array; ConfigError unless they are [N, *shape], of the right type."""
+    obs = jnp.asarray(obs)
     found, shape = jnp.shape(obs), tuple(env.observation_space.shape)  # some are lists
     if found == shape:
         raise ConfigError(
@@ -77,6 +136,35 @@ def check_observations(env: Env, obs: jax.Array) -> None:
         expected = ", ".join(["N", *map(str, shape)])
         raise ConfigError(
             f"obs has shape {found}, but observations of {env.name} have shape [{expected}]"
+        )
+    if hasattr(env.observation_space, "n") and not jnp.issubdtype(obs.dtype, jnp.integer):
+        raise ConfigError(f"obs is {obs.dtype}, but observations of {env.name} are integers")
+    return obs
+
+
+def check_actions(env: Env, action: jax.Array, num: int, what: str) -> None:
+    """Raises ConfigError unless these are actions [N] or [N, D], in canonical units.
+
+    Args:
+        num: N.
+        what: the beginning of the message, such as "action is".
+    """
+    discrete = env.action_dim is None
+    expected = jax.ShapeDtypeStruct(
+        (num,) if env.action_dim is None else (num, env.action_dim),
+        jnp.int32 if discrete else jnp.float32,
+    )
+    check_actions_like(expected, action, what)
+
+
+def check_actions_like(expected: jax.ShapeDtypeStruct, action: jax.Array, what: str) -> None:
+    """Raises ConfigError unless actions have this shape and are as integral as this type."""
+    kind = jnp.integer if jnp.issubdtype(expected.dtype, jnp.integer) else jnp.floating
+    found = jnp.result_type(action)
+    if jnp.shape(action) != expected.shape or not jnp.issubdtype(found, kind):
+        raise ConfigError(
+            f"{what} {found}{[*jnp.shape(action)]}, but must be"
+            f" {'integers' if kind is jnp.integer else 'floats'} of shape {[*expected.shape]}"
         )
 
 
@@ -94,29 +182,18 @@ def checked_agent(config: Config, env: Env, agent: Agent) -> Agent:
             f" {', '.join(names)}"
         )
 
-    def check_actions(function: str, action: jax.Array, obs: jax.Array) -> None:
-        shape = obs.shape[:1] if env.action_dim is None else (obs.shape[0], env.action_dim)
-        kind = jnp.integer if env.action_dim is None else jnp.floating
-        found = jnp.result_type(action)
-        if jnp.shape(action) != shape or not jnp.issubdtype(found, kind):
-            raise ConfigError(
-                f"{function} of {owner} returned actions that are {found}{[*jnp.shape(action)]},"
-                f" but must return {'integers' if kind is jnp.integer else 'floats'} of shape"
-                f" {[*shape]}"
-            )
-
     def act(
         key: jax.Array, state: Any, obs: jax.Array, step: jax.Array, carry: Any
     ) -> tuple[jax.Array, PyTree, PyTree]:
         returned = agent.act(key, state, obs, step, carry)
         action, extras, carry = several("act", returned, "action", "extras", "carry")
-        check_actions("act", action, obs)
+        check_actions(env, action, obs.shape[0], f"act of {owner} returned actions that are")
         return action, extras, carry
 
     def policy(key: jax.Array, state: Any, obs: jax.Array, carry: Any) -> tuple[jax.Array, PyTree]:
         returned = agent.policy(key, state, obs, carry)
         action, carry = several("policy", returned, "action", "carry")
-        check_actions("policy", action, obs)
+        check_actions(env, action, obs.shape[0], f"policy of {owner} returned actions that are")
         return action, carry
 
     def update(

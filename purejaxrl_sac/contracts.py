@@ -258,8 +258,8 @@ def _head(part: Part, made: Any, config: Any) -> QHead:
             part.array("expectation", returned, outputs.shape[:-1])
         return returned
 
-    def loss(outputs: Any, action: jax.Array, following: NextReturn, backup: Any) -> Any:
-        returned = head.loss(outputs, action, following, backup)
+    def loss(outputs: Any, action: jax.Array, next_return: NextReturn, backup: Any) -> Any:
+        returned = head.loss(outputs, action, next_return, backup)
         rows, priority, metrics = part.several(returned, "loss [B]", "priority [B]", "metrics")
         part.array("the loss of each row", rows, action.shape)
         part.array("priorities", priority, action.shape)

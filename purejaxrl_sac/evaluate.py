@@ -11,7 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac import envs, losses
-from purejaxrl_sac.checks import check_carry, check_key, check_observations, check_state
+from purejaxrl_sac.checks import (
+    check_actions,
+    check_actions_like,
+    check_carry,
+    check_key,
+    check_observations,
+    check_one_seed,
+    check_state,
+)
 from purejaxrl_sac.config import Config, ConfigError, whole_number
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import EnvState, InitCarry, PyTree, TrainState, Transition
@@ -55,13 +63,15 @@ def policy(config: Config, state: TrainState) -> Policy:
         state: one seed's state; vmap for many.
 
     Raises:
-        ConfigError: the configuration cannot run, or the state is of several seeds.
+        ConfigError: the configuration cannot run, or the state is of several seeds or of another
+            configuration.
     """
-    check_state(state)
     env, agent, _ = build(config)
+    check_state(config, env, agent, state)
 
     def step(key: jax.Array, obs: jax.Array, carry: PyTree) -> tuple[jax.Array, PyTree]:
-        check_observations(env, obs)
+        check_key(key)
+        obs = check_observations(env, obs)
         check_carry(agent.init_carry, obs, carry)
         action, carry = agent.policy(key, state.agent, obs, carry)
         return env.to_env(action), carry
@@ -76,11 +86,12 @@ def exploring_policy(config: Config, state: TrainState) -> Policy:
 
     Arguments, result and errors as for `policy`.
     """
-    check_state(state)
     env, agent, _ = build(config)
+    check_state(config, env, agent, state)
 
     def step(key: jax.Array, obs: jax.Array, carry: PyTree) -> tuple[jax.Array, PyTree]:
-        check_observations(env, obs)
+        check_key(key)
+        obs = check_observations(env, obs)
         check_carry(agent.init_carry, obs, carry)
         action, _, carry = agent.act(key, state.agent, obs, state.step, carry)
         return env.to_env(action), carry
@@ -108,16 +119,18 @@ def q_values(
 
     Raises:
         ConfigError: the agent has no such values, actions are continuous and none is given, or the
-            state is of several seeds.
+            state is of several seeds or of another configuration.
     """
-    check_state(state)
     env, agent, _ = build(config)
+    check_state(config, env, agent, state)
     if agent.q_values is None:
         raise ConfigError(
             "this algorithm has no q_values of single observations: use one that learns them, such"
             " as dqn or sac"
         )
-    check_observations(env, obs)
+    obs = check_observations(env, obs)
+    if action is not None:
+        check_actions(env, action, obs.shape[0], "action is")
     if env.num_actions is not None:
         q = agent.q_values(state.agent, obs)
         return q if action is None else losses.select_action(q, action)
@@ -153,8 +166,9 @@ def evaluate(
 
     Raises:
         ConfigError: no time limit is known, because the environment has none or because
-            env_params are traced; the state is of several seeds; or `episodes` or `max_steps` is
-            not a static whole number > 0.
+            env_params are traced; the state is of several seeds or of another configuration; the
+            policy's actions have another shape or type than the environment's; or `episodes` or
+            `max_steps` is not a static whole number > 0.
     """
 
     def add(
@@ -233,7 +247,7 @@ def _scan(
         the last total, and the outputs with leading axis [max_steps].
     """
     check_key(key)
-    check_state(state)
+    check_one_seed(state)
     episodes = whole_number("episodes", episodes, at_least=1)
     env = envs.bind(config.env, config.env_params)
     if max_steps is None:
@@ -243,10 +257,18 @@ def _scan(
                 f"the time limit of {env.name} is not known before compilation: pass max_steps"
             )
     max_steps = whole_number("max_steps", max_steps, at_least=1)
-    chosen = policy(config, state)
+    chosen = None if isinstance(policy, Policy) else policy(config, state)
+    if not callable(chosen):
+        raise ConfigError(
+            "policy must be a function (config, state) -> policy, as prl.policy itself is, whose"
+            " result is a function (key, obs) -> actions"
+        )
+    expected = jax.eval_shape(lambda key: env.to_env(env.random_action(key, episodes)), key)
 
     def without_carry(key: jax.Array, obs: jax.Array, _: PyTree) -> tuple[jax.Array, PyTree]:
-        return chosen(key, obs), ()
+        action = chosen(key, obs)
+        check_actions_like(expected, action, "the policy returned actions that are")
+        return action, ()
 
     choose: Step = chosen.step if isinstance(chosen, Policy) else without_carry
     carry: PyTree = chosen.init_carry(episodes) if isinstance(chosen, Policy) else ()

@@ -24,9 +24,9 @@ def scalar(config: Any) -> QHead:
     """The expected return itself, by a Huber or (delta = inf) squared loss."""
 
     def loss(
-        outputs: jax.Array, action: jax.Array, following: NextReturn, backup: Backup
+        outputs: jax.Array, action: jax.Array, next_return: NextReturn, backup: Backup
     ) -> tuple[jax.Array, jax.Array, Metrics]:
-        value = mix(following.pi, following.outputs + following.bonus[..., None])
+        value = mix(next_return.pi, next_return.outputs + next_return.bonus[..., None])
         td_error = (backup(value) - chosen(outputs, action)).squeeze(-1)
         return losses.huber(td_error, config.huber_delta), jnp.abs(td_error), {}
 
@@ -43,12 +43,12 @@ def categorical(config: Any) -> QHead:
     atoms = jnp.linspace(config.v_min, config.v_max, config.num_atoms, dtype=jnp.float32)
 
     def loss(
-        outputs: jax.Array, action: jax.Array, following: NextReturn, backup: Backup
+        outputs: jax.Array, action: jax.Array, next_return: NextReturn, backup: Backup
     ) -> tuple[jax.Array, jax.Array, Metrics]:
-        probability = following.pi[..., None] * jax.nn.softmax(following.outputs)  # [B, A, K]
-        if following.bonus.shape[-1] == 1:  # the same returns after all actions: mix them first
+        probability = next_return.pi[..., None] * jax.nn.softmax(next_return.outputs)  # [B, A, K]
+        if next_return.bonus.shape[-1] == 1:  # the same returns after all actions: mix them first
             probability = probability.sum(1, keepdims=True)
-        value = jnp.broadcast_to(atoms + following.bonus[..., None], probability.shape)
+        value = jnp.broadcast_to(atoms + next_return.bonus[..., None], probability.shape)
         probability, value = (x.reshape(len(x), -1) for x in (probability, value))
         value = backup(value)
         target = losses.categorical_projection(value, probability, atoms)
@@ -65,9 +65,9 @@ def quantile(config: Any) -> QHead:
     fraction = midpoints(config.num_quantiles)
 
     def loss(
-        outputs: jax.Array, action: jax.Array, following: NextReturn, backup: Backup
+        outputs: jax.Array, action: jax.Array, next_return: NextReturn, backup: Backup
     ) -> tuple[jax.Array, jax.Array, Metrics]:
-        target = backup(drawn(following, following.outputs))
+        target = backup(drawn(next_return, next_return.outputs))
         return _regress(config, chosen(outputs, action), fraction, target)
 
     return QHead(config.num_quantiles, lambda outputs: outputs.mean(-1), loss)
@@ -89,9 +89,9 @@ def implicit_quantile(config: Any) -> QHead:
         return outputs
 
     def loss(
-        outputs: Quantiles, action: jax.Array, following: NextReturn, backup: Backup
+        outputs: Quantiles, action: jax.Array, next_return: NextReturn, backup: Backup
     ) -> tuple[jax.Array, jax.Array, Metrics]:
-        target = backup(drawn(following, following.outputs.value))
+        target = backup(drawn(next_return, next_return.outputs.value))
         return _regress(config, chosen(outputs.value, action), outputs.fraction, target)
 
     return QHead(1, lambda outputs: checked(outputs).value.mean(-1), loss)
@@ -102,10 +102,10 @@ def mix(pi: jax.Array, outputs: jax.Array) -> jax.Array:
     return (pi[..., None] * outputs).sum(-2)
 
 
-def drawn(following: NextReturn, quantiles: jax.Array) -> jax.Array:
+def drawn(next_return: NextReturn, quantiles: jax.Array) -> jax.Array:
     """The quantiles of an action a' ~ pi(.|s'), with its bonus; [B, A, K] to [B, K]."""
-    action = exploration.sample(following.key, following.pi)
-    return chosen(quantiles + following.bonus[..., None], action)
+    action = exploration.sample(next_return.key, next_return.pi)
+    return chosen(quantiles + next_return.bonus[..., None], action)
 
 
 def chosen(outputs: jax.Array, action: jax.Array) -> jax.Array:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_sac import envs
+from purejaxrl_sac.checks import check_one_seed
 from purejaxrl_sac.config import Config, ConfigError, kind_of
 from purejaxrl_sac.evaluate import PolicyFactory, exploring_policy, rollout_episodes
 from purejaxrl_sac.train import build
@@ -55,6 +56,8 @@ def offline(config: AnyConfig, dataset: Transition) -> AnyConfig:
         ConfigError: the algorithm does not learn from single transitions of a replay memory, or
             the dataset does not fit the environment.
     """
+    if not isinstance(config, Config):
+        raise ConfigError(f"config is {kind_of(config)}, but must be a configuration")
     for field, what in (("n_step", "n-step returns"), ("priority_exponent", "priorities")):
         if hasattr(config, field):
             raise ConfigError(f"{type(config).__name__} learns with {what}: not from a dataset yet")
@@ -67,7 +70,7 @@ def offline(config: AnyConfig, dataset: Transition) -> AnyConfig:
         raise ConfigError("wrappers cannot be used with a dataset: leave them out")
     _check(envs.bind(config.env, config.env_params), dataset)
     found = config.replace(
-        dataset=Dataset(*jax.tree.map(jnp.asarray, dataset._replace(extras=()))),
+        dataset=Dataset(*map(jnp.asarray, dataset[:-1])),  # without extras
         num_envs=1, rollout_length=1, noise_repeat=1, warmup_steps=0,
     )  # fmt: skip
     if build(found)[1].process_rollout is not store_unchanged:
@@ -95,11 +98,7 @@ def record_dataset(
         transitions with leading axis [R], the total length of the episodes, and actions in
         canonical units.
     """
-    if state.key.ndim:
-        raise ConfigError(
-            f"the state has an axis of {state.key.shape[0]} seeds: take one of them, for example"
-            " seed_state(state, 0)"
-        )
+    check_one_seed(state)
     env = envs.bind(config.env, config.env_params)
     play = jax.jit(
         lambda key, config, state: rollout_episodes(

@@ -115,7 +115,7 @@ def apply_gradients(
 
 
 def is_due(period: int, count: jax.Array) -> jax.Array | bool:
-    """Whether this is the last of `period` updates; True, no array, where the period is 1.
+    """Whether this is the last of `period` updates; the Python value True if the period is 1.
 
     Args:
         count: updates made before this one; never batched.

@@ -17,12 +17,15 @@ import jax.numpy as jnp
 from purejaxrl_sac import curriculum, envs, exploration
 from purejaxrl_sac.checks import (
     TAKES,
+    check_environments,
     check_key,
     check_metrics,
+    check_shapes,
     check_state,
     checked_agent,
     errors_of_parts,
     name_of_function,
+    running,
 )
 from purejaxrl_sac.clock import batched, unbatched
 from purejaxrl_sac.config import Config, ConfigError, kind_of, validate, whole_number
@@ -63,7 +66,7 @@ def build(config: Config) -> tuple[Env, Agent, Memory]:
     agent, memory = built
     if config.dataset is not None:
         with errors_of_parts(config, "while it is built", "a dataset is set by `offline`"):
-            memory = fixed_memory(config)
+            memory = fixed_memory(config, env)
     for wrap in config.wrappers:
         what = f"the wrapper {name_of_function(wrap)}"
         with errors_of_parts(config, "while it is built", TAKES, what):
@@ -87,8 +90,7 @@ def init(key: jax.Array, config: Config) -> TrainState:
     """
     check_key(key)
     env, agent, memory = build(config)
-    running = _running(env)
-    with errors_of_parts(config, *running):
+    with errors_of_parts(config, *running(env)):
         initial_carry = agent.init_carry(config.num_envs)
     shape = (config.warmup_iterations, config.rollout_length, 2)  # keys of actors, of environments
 
@@ -101,7 +103,7 @@ def init(key: jax.Array, config: Config) -> TrainState:
         agent_state = agent.init(key_agent, env_state.obs)
         return key, jax.random.split(key_warmup, shape), env_state, agent_state
 
-    with errors_of_parts(config, *running):
+    with errors_of_parts(config, *running(env)):
         key, keys, env_state, agent_state = one_draw(start)(key)
 
     def random_action(
@@ -129,7 +131,7 @@ def init(key: jax.Array, config: Config) -> TrainState:
         return envs.rollout(one, keys, env_state, step, random_action, initial_carry)
 
     spec = jax.ShapeDtypeStruct(shape[1:], key.dtype)
-    with errors_of_parts(config, *running):
+    with errors_of_parts(config, *running(env)):
         _, (rollout, _) = jax.eval_shape(collect, spec, env_state, step)
         _, stored = jax.eval_shape(agent.process_rollout, agent_state, rollout)
         memory_state = memory.init(stored)
@@ -139,7 +141,9 @@ def init(key: jax.Array, config: Config) -> TrainState:
         collected = collect(keys, state.env, state.step)
         return _add(agent, memory, config, state, collected)[0], None
 
-    with errors_of_parts(config, *running):
+    if jax.config.values["jax_disable_jit"] and not config.warmup_iterations:
+        return state  # without jit, a scan needs at least one iteration
+    with errors_of_parts(config, *running(env)):
         return jax.lax.scan(warm_up, state, _repeat_noise(keys, config.noise_repeat))[0]
 
 
@@ -158,11 +162,12 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
 
     Raises:
         ConfigError: the configuration cannot run, or a part of the algorithm fails; the state is of
-            several seeds; or `iterations` is not a static whole number.
+            several seeds or of another configuration; or `iterations` is not a static whole number.
     """
     iterations = whole_number("iterations", iterations, at_least=0)
-    check_state(state)
     env, agent, memory = build(config)
+    check_state(config, env, agent, state)
+    check_environments(config, env, state)
     initial_carry = agent.init_carry(config.num_envs)
 
     def iteration(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
@@ -204,7 +209,7 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
         return state._replace(agent=agent_state, memory=memory_state), {**episodes, **metrics}
 
     state = batched(state)._replace(step=unbatched(state.step))
-    with errors_of_parts(config, *_running(env)):
+    with errors_of_parts(config, *running(env)):
         return packed_scan(iteration, state, length=iterations)
 
 
@@ -296,8 +301,9 @@ def train_with_eval(
         return after, measure(after)
 
     state = init(key, config)
+    first = jax.tree.map(jnp.asarray, measure(state))
     _, measured = jax.lax.scan(advance, state, length=points)
-    measured = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), measure(state), measured)
+    measured = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, measured)
     iterations = config.warmup_iterations + length * jnp.arange(points + 1)
     return iterations * config.steps_per_iteration, measured
 
@@ -338,14 +344,6 @@ def seed_state(state: TrainState, seed: int) -> TrainState:
 @jax.jit  # one program instead of one for each shape
 def _select(tree: PyTree, index: int) -> Any:
     return jax.tree.map(lambda x: x[index], tree)
-
-
-def _running(env: Env) -> tuple[str, str]:
-    """What parts do in a run, and what to check if they fail, for `errors_of_parts`."""
-    return (
-        f"on observations of shape {env.observation_space.shape}",
-        "check what its networks and other parts take and return: see purejaxrl_sac.types",
-    )
 
 
 def _keys(key: jax.Array, config: Config) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
@@ -389,6 +387,7 @@ def _add(
     """Adds a rollout to the memory; also sums its episode statistics."""
     env_state, (rollout, episodes) = collected
     agent_state, rollout = agent.process_rollout(state.agent, rollout)
+    check_shapes("memory", state.memory, jax.eval_shape(memory.init, rollout))
     state = state._replace(
         step=state.step + config.rollout_length,
         env=env_state,

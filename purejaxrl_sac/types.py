@@ -365,8 +365,8 @@ LossOutput = tuple[jax.Array, tuple[jax.Array, Metrics]]
 
 class Loss(Protocol):
     def __call__(self, params: PyTree, inputs: Any, /) -> LossOutput:
-        """(parameters, the algorithm's `LossInputs`) -> loss, (priority [B], metrics); SAC's actor
-        loss returns log pi(a|s) [B] in place of priorities.
+        """(parameters, the algorithm's `LossInputs`) -> loss, (priority [B], metrics); losses of
+        actors return log pi(a|s) [B] (SAC) or Q(s, mu(s)) [B] (TD3) in place of priorities.
         """
 
 
@@ -502,7 +502,7 @@ class NextReturn(NamedTuple):
 
 class HeadLoss(Protocol):
     def __call__(
-        self, outputs: Any, action: jax.Array, following: NextReturn, backup: Backup, /
+        self, outputs: Any, action: jax.Array, next_return: NextReturn, backup: Backup, /
     ) -> tuple[jax.Array, jax.Array, Metrics]:
         """(outputs at s, action [B], NextReturn, Backup) -> loss [B], priority [B], metrics."""
 

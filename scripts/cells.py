@@ -36,7 +36,7 @@ class Cell(NamedTuple):
 
     algorithm: str
     environment: str  # a name, or NAME(FIELD=VALUE) with other parameters, see `configuration`
-    seeds: int = 30
+    seeds: int = 30  # at least
     root: int = 20
     episodes: int = 1_000  # over all seeds, at least
 
@@ -47,10 +47,11 @@ class Cell(NamedTuple):
         return [self.algorithm, self.environment, *options]
 
     def is_of(self, row: dict) -> bool:
-        """Whether a row measured this cell."""
-        episodes = -(-self.episodes // self.seeds) * self.seeds
-        values = [row.get(name) for name in ("algorithm", "environment", "seeds", "root")]
-        return [*values, row.get("episodes")] == [*self[:4], episodes] and not row.get("changed")
+        """Whether a row measured this cell, with as many seeds and episodes or more."""
+        found = [row.get(name) for name in ("algorithm", "environment", "root")]
+        same = found == [self.algorithm, self.environment, self.root] and not row.get("changed")
+        enough = (row.get("seeds") or 0, row.get("episodes") or 0)
+        return same and enough[0] >= self.seeds and enough[1] >= self.episodes
 
 
 def configuration(algorithm: str, environment: str) -> prl.Config:

@@ -78,6 +78,7 @@ def test_a_cell_is_recognised_by_all_of_its_settings():
     for changes in ({"seeds": 8}, {"root": 21}, {"episodes": 60}, {"changed": {"tau": 1.0}}):
         assert not cell.is_of(row(cell, **changes))
     assert not cell.is_of(row(cell, algorithm="double_dqn"))
+    assert cell.is_of(row(cell, seeds=60, episodes=2_040))  # more of both is enough
 
 
 def test_missing_and_stale_cells_are_measured_the_cheapest_first(current, monkeypatch):

@@ -1,9 +1,11 @@
 """Errors in what users pass, and in parts of their own, are one line that says what to do."""
 
 import inspect
+import pickle
 from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ from purejaxrl_sac.agents import sac
 from purejaxrl_sac.agents.off_policy import replay_storage, uniform_replay
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.experiment.runs import metric_rows, plans
+from purejaxrl_sac.mdp import dynamic_programming
 from purejaxrl_sac.networks import continuous
 from purejaxrl_sac.train import TOTALS
 from tests.conftest import small
@@ -695,3 +698,148 @@ def test_an_update_that_changes_its_state_is_told_what_differs():
     with pytest.raises(ConfigError, match=r"but they differ: .*carry") as error:
         jax.eval_shape(prl.make_train(config), jax.random.key(0))
     assert "\n" not in str(error.value)
+
+
+SMALLER = {"hidden_sizes": (4,), "capacity": 24}
+OF_THE_STATE = r"with this configuration it (has shape|is)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_sizes": (16,)}, rf"state\.agent\.params.* {OF_THE_STATE}"),
+        ({"hidden_sizes": (4, 4)}, r"state\.agent\.params.* is missing, but with this"),
+        ({"env": "Acrobot-v1"}, rf"state\.agent\.params.* {OF_THE_STATE}"),
+        ({"capacity": 48}, rf"state\.memory.* has shape \[24, .*\], but {OF_THE_STATE} \[48"),
+        ({"capacity": 12}, rf"state\.memory.* has shape \[24, .*\], but {OF_THE_STATE} \[12"),
+        ({"num_envs": 6}, rf"state\.env\.obs has shape \[3, 4\], but {OF_THE_STATE} \[6, 4\]"),
+    ],
+)
+def test_a_state_of_another_configuration_is_refused(changes, message):
+    """Its arrays would be read and written beyond their ends, which JAX does silently."""
+    config = small("dqn", **SMALLER)
+    state = jax.eval_shape(prl.init, jax.random.key(0), config)
+    other = config.replace(**changes)
+    with pytest.raises(ConfigError, match=message) as error:
+        jax.eval_shape(partial(prl.run, config=other, iterations=1), state)
+    assert "\n" not in str(error.value)
+    jax.eval_shape(partial(prl.run, config=config, iterations=1), state)
+
+
+def test_policies_need_a_state_of_their_configuration():
+    config, other = small("dqn", **SMALLER), small("q_learning")
+    state = jax.eval_shape(prl.init, jax.random.key(0), config)
+    for function in (prl.policy, prl.exploring_policy):
+        with pytest.raises(ConfigError, match=r"state\.agent is a DQNState, but with this .* QTab"):
+            function(other, state)
+        with pytest.raises(ConfigError, match="state is a DQNState, but must be a TrainState"):
+            function(config, state.agent)
+        function(config.replace(capacity=48, total_steps=480), state)  # which it does not use
+    with pytest.raises(ConfigError, match=r"state\.agent\.params.* has shape"):
+        prl.q_values(config.replace(hidden_sizes=(5,)), state, jnp.zeros((1, 4)))
+    with pytest.raises(ConfigError, match="state is None, but must be a TrainState"):
+        prl.evaluate(jax.random.key(0), config, None, 1)
+
+
+def test_a_state_without_its_memory_cannot_continue():
+    config = small("dqn", **SMALLER)
+    state = jax.eval_shape(prl.init, jax.random.key(0), config)
+    with pytest.raises(ConfigError, match=r"no environments and no memory.* whole=True"):
+        prl.run(state._replace(env=(), memory=()), config, 1)
+
+
+@pytest.mark.parametrize(
+    ("obs", "action", "message"),
+    [
+        (jnp.zeros((2, 4)), jnp.zeros(2), r"action is float32\[2\], but must be integers of shape"),
+        (jnp.zeros((2, 4)), jnp.zeros((2, 1), int), r"action is int32\[2, 1\], but must be"),
+        (jnp.zeros((2, 4)), jnp.zeros(1, int), r"action is int32\[1\], .* of shape \[2\]"),
+        ([[0.0] * 3], None, r"obs has shape \(1, 3\)"),
+    ],
+)
+def test_values_of_actions_that_do_not_fit(obs, action, message, trained):
+    config, state = trained
+    with pytest.raises(ConfigError, match=message):
+        prl.q_values(config, state, obs, action)
+
+
+def test_observations_may_be_lists_and_states_are_integers(trained):
+    config, state = trained
+    rows = [[0.1, 0.2, 0.3, 0.4]]
+    expected = prl.policy(config, state)(jax.random.key(0), jnp.array(rows))
+    assert prl.policy(config, state)(jax.random.key(0), rows) == expected
+    with pytest.raises(ConfigError, match=r"key is .*, but must be a typed key"):
+        prl.policy(config, state)(0, rows)
+    config = small("q_learning")
+    state = jax.eval_shape(prl.init, jax.random.key(0), config)
+    with pytest.raises(ConfigError, match=r"obs is float32, but observations of .* are integers"):
+        prl.policy(config, state)(jax.random.key(0), jnp.array([1.5]))
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (
+            lambda n: jnp.full(n, 0.7),
+            r"the policy returned actions that are float32\[2\], but must",
+        ),
+        (lambda n: jnp.zeros((), int), r"actions that are int32\[\], but must be integers"),
+        (lambda n: jnp.ones((n, 1), int), r"actions that are int32\[2, 1\], but must be integers"),
+    ],
+)
+def test_actions_of_a_policy_that_do_not_fit(action, message, trained):
+    config, state = trained
+    play = partial(prl.evaluate, jax.random.key(0), config, state, 2, max_steps=2)
+    with pytest.raises(ConfigError, match=message):
+        play(policy=lambda config, state: lambda key, obs: action(len(obs)))
+
+
+def test_a_policy_is_made_by_a_function_of_configuration_and_state(trained):
+    config, state = trained
+    for policy in (prl.policy(config, state), lambda config, state: jnp.zeros(2, int)):
+        with pytest.raises(ConfigError, match=r"policy must be a function \(config, state\) ->"):
+            prl.evaluate(jax.random.key(0), config, state, 2, policy=policy)
+
+
+@pytest.mark.parametrize(
+    ("space", "name"), [("action_space", "action_space"), ("observation_space", "observation")]
+)
+def test_spaces_without_elements(space, name):
+    env = Probe(lambda *_: 1.0, 3)
+    setattr(env, space, lambda params: spaces.Box(-1, 1, (0,)))
+    with pytest.raises(ConfigError, match=rf"the {name}.* has shape \(0,\), which has no elem"):
+        prl.build(small("sac", env=env))
+
+
+def test_parameters_of_another_environment_with_the_same_name():
+    params = prl.envs.make("CartPole-v1").default_params
+    config = small("sac").replace(env_params=params)
+    with pytest.raises(ConfigError, match=r"env_params is .*cartpole's, but must be .*pendulum's"):
+        prl.build(config)
+
+
+def test_an_mdp_is_not_its_environment():
+    with pytest.raises(ConfigError, match="mdp is a Tabular, but must be an MDP: use its field"):
+        dynamic_programming.value_iteration(Tabular(mdp.chain(3)), 0.9)
+
+
+def test_a_run_without_jit_needs_no_warm_up():
+    config = small("q_learning", warmup_steps=0, total_steps=12)
+    with jax.disable_jit():
+        eager = prl.init(jax.random.key(0), config)
+    chex.assert_trees_all_equal_shapes(eager, prl.init(jax.random.key(0), config))
+
+
+@pytest.mark.parametrize("algorithm", ("q_learning", "double_q_learning", "q_lambda", "sac"))
+def test_configurations_can_be_pickled(algorithm):
+    config = prl.default_config(algorithm)
+    again = pickle.loads(pickle.dumps(config))
+    assert again.replace(algorithm=config.algorithm) == config
+
+
+@pytest.mark.parametrize("limit", (0, 2.5))
+def test_time_limits_are_whole_numbers_of_steps(limit):
+    params = prl.envs.make("Pendulum-v1").default_params.replace(max_steps_in_episode=limit)
+    with pytest.raises(ConfigError, match=rf"max_steps_in_episode of .* is {limit}, but must be"):
+        prl.build(small("sac").replace(env_params=params))
+    assert prl.build(small("dqn", env="BernoulliBandit-misc"))[0].max_steps == 100  # here 100.0

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -345,6 +346,14 @@ def test_every_field_is_a_flag_with_help(capsys):
     assert "Discount factor." in shown and "NAME=VALUE" in shown
 
 
+def test_docstrings_of_flags_are_one_line():
+    """The help of a flag would break at the ends of their lines."""
+    folder = Path(cli.__file__).parents[1]
+    for path in [folder / "cli" / "options.py", *(folder / "agents").glob("*.py")]:
+        found = re.findall(r'(?m)^    \w+: .*\n    """(?:[^"]*\n)+[^"]*"""', path.read_text())
+        assert not found, (path, found)
+
+
 def test_help_and_flags_do_not_import_environments():
     code = (
         "import sys; from purejaxrl_sac.cli import TrainOptions, main, parse_with_preset;"
@@ -541,6 +550,8 @@ def test_chunked_run_is_the_plain_run(key):
             f"train td3 --alpha 1 --alpha-learning-rate {'1' * 20} --alphas 2",
             "no flag is called --alpha: see purejaxrl-sac train td3 --help",
         ),
+        ("train sac --set tau=0.1", "no flag is called --set: each field has one, such as --gamma"),
+        ("compare a b", "no command is called compare: use plot RUN RUN ..."),
         ("train sac --qwxz 1", "no flag is called --qwxz: see purejaxrl-sac train sac --help"),
         (
             "train sac Pendulum-v1 --seeds 2",

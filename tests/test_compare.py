@@ -352,17 +352,17 @@ def test_steps_on_a_logarithmic_axis(pair, tmp_path):
 
 
 def test_intervals_of_few_seeds_are_called_their_range(pair, eight, tmp_path):
-    text = "interval of 4 seeds: about their range"
+    text = "intervals of 4 seeds: about their range"
     with pytest.warns(RunWarning) as caught:
         figure = compare.compare(pair, "episode_return", tmp_path / "c.png")
-    whole = f"{text} for IQMs, else too few to be reliable"
+    whole = "intervals of 4 seeds: unreliable; of IQMs about their range"
     assert [str(warning.message) for warning in caught] == [whole]
     assert note(figure) == f"95 % bootstrap intervals; {whole}"
     assert note(compared(pair, tmp_path / "s.png", panel="scores")).endswith(text)
     thin = [line for line in figure.axes[0].lines if line.get_linewidth() < 1]
     assert len(thin) == 8 and len(figure.axes[0].lines) == 10
     figure = compared(pair, tmp_path / "p.png", panel="improvement")
-    assert note(figure).endswith("interval of 4 seeds: too few to be reliable")
+    assert note(figure).endswith("intervals of 4 seeds: unreliable")
     with warnings.catch_warnings():
         warnings.simplefilter("error", RunWarning)
         figure = compare.compare(eight, "episode_return", tmp_path / "d.png", panel="curves")
@@ -385,8 +385,8 @@ def test_one_seed_has_no_interval(tmp_path):
     [
         ([6, 32], ""),
         ([0], ""),
-        ([5, 2, 2, 8], "interval of 2 or 5 seeds: about their range"),
-        ([1, 3, 1], "interval of 3 seeds: about their range; 1 seed: no interval"),
+        ([5, 2, 2, 8], "intervals of 2 or 5 seeds: about their range"),
+        ([1, 3, 1], "intervals of 3 seeds: about their range; 1 seed: no interval"),
     ],
 )
 def test_cautions(seeds, expected):
@@ -455,7 +455,7 @@ def test_the_command_line_has_all_options(pair, tmp_path, capsys):
     shown, err = capsys.readouterr()
     written, improvement = shown.splitlines()
     assert written == f"written to {out}" and improvement.startswith("P(SAC > TD3) = ")
-    assert err == "purejaxrl-sac: interval of 4 seeds: about their range\n"
+    assert err == "purejaxrl-sac: intervals of 4 seeds: about their range\n"
     assert b"MediaBox [ 0 0 234 144 ]" in out.read_bytes()
     rows = table(tmp_path / "c.csv")
     assert {(row["label"], row["panel"]) for row in rows} == {("SAC", "curves"), ("TD3", "curves")}
@@ -496,7 +496,7 @@ def test_the_tables_of_chunks_without_an_episode_have_no_rows(tmp_path):
 
 def test_the_curve_of_a_run_and_its_table(tmp_path):
     figure, shown = plot.run_curve(np.array(STEPS), RETURNS.T, "dqn on chain")
-    text = "interval of 4 seeds: about their range"
+    text = "intervals of 4 seeds: about their range"
     assert figure.axes[0].get_legend().get_title().get_text() == text
     bands.write_csv(tmp_path / "curve.csv", bands.csv_text(shown, {}))
     rows = table(tmp_path / "curve.csv")

@@ -300,3 +300,18 @@ def test_wrappers_that_were_switched_off_stay_off(tmp_path):
     path = tmp_path / "x.toml"
     path.write_text(configuration.text(configuration.of_config(config.replace(wrappers=()))))
     assert parsed(["train", "--config", str(path)]).config.wrappers == ()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("n_step = 3\nlerning_rate = 0.1", "sac has no field n_step, lerning_rate: did you mean"),
+        ("lerning_rate = 0.1", "sac has no field lerning_rate: did you mean learning_rate?"),
+        ("qwxz = 1", "sac has no field qwxz: see purejaxrl-sac train sac --help"),
+    ],
+)
+def test_unknown_keys_are_named_with_their_file(keys, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("bad.toml").write_text(f'algorithm = "sac"\nsteps = 100\n{keys}\n')
+    assert cli.main(["train", "--config=bad.toml"]) == 2
+    assert capsys.readouterr().err.startswith(f"purejaxrl-sac: bad.toml: {message}")

@@ -383,7 +383,7 @@ def test_a_curriculum_on_the_command_line(tmp_path, monkeypatch, capsys):
         capsys.readouterr()
         assert cli.main(command) == 2
         error = capsys.readouterr().err
-        assert re.search(r"its curriculum is custom code, .*\(--curriculum\)", error)
+        assert re.search(r"its curriculum is custom code, .* with --curriculum \(", error)
         assert cli.main([*command, *NAMED]) == 0
     assert lengths("one")[-1] == [4, 4]
     sweep = ["sweep", "dqn", *LINE, *NAMED, "--out=sweep", "--fresh-seeds=0"]

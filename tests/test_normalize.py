@@ -227,7 +227,7 @@ def test_wrappers_survive_serialisation():
     assert written["wrappers"] == ["observations", "rewards"]
     assert config_from_dict(written).wrappers == BOTH
     own = config_to_dict(config.replace(wrappers=(normalize._next,)))
-    with pytest.raises(ConfigError, match="its wrappers is custom code"):
+    with pytest.raises(ConfigError, match="its wrappers are custom code"):
         config_from_dict(own)
 
 

@@ -98,7 +98,7 @@ def test_the_penalty_of_discrete_actions_by_hand():
     inputs = prl.agents.dqn.LossInputs(
         config, outputs=lambda params, obs, **keys: obs, head=prl.heads.scalar(config),
         batch=prl.Transition(q[..., None], jnp.array([0, 0]), None, None, None, None),
-        weight=jnp.array([1.0, 0.5]), following=None, backup=None,
+        weight=jnp.array([1.0, 0.5]), next_return=None, backup=None,
         keys=prl.agents.dqn.Keys(*jax.random.split(jax.random.key(0), 6)),
     )  # fmt: skip
     found, metrics = conservative.conservative_values(None, inputs)
@@ -341,13 +341,38 @@ def test_an_algorithm_that_processes_rollouts_is_refused():
     with pytest.raises(ConfigError, match="SimBaConfig processes rollouts"):
         prl.offline(small("simba"), data)
     states = jax.jit(jax.vmap(prl.init, (0, None)))(jax.random.split(jax.random.key(0), 2), config)
-    with pytest.raises(ConfigError, match="take one of them, for example seed_state"):
+    with pytest.raises(ConfigError, match=r"take one, seed_state\(state, 0\)"):
         prl.record_dataset(jax.random.key(1), config, states, 1)
 
 
-def test_a_dataset_that_is_none():
+def test_what_is_no_dataset_or_configuration(chain):
     with pytest.raises(ConfigError, match="dataset is a dict, but must be a Transition"):
         prl.offline(small("dqn"), {})
+    with pytest.raises(ConfigError, match="config is 'dqn', but must be a configuration"):
+        prl.offline("dqn", chain[1])
+
+
+def test_fields_of_a_dataset_may_be_lists(chain):
+    data = chain[1]._replace(reward=chain[1].reward.tolist())
+    found = prl.offline(small("dqn", env="chain"), data).dataset
+    np.testing.assert_array_equal(found.reward, chain[1].reward)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_envs": 4}, "num_envs is 4, but must be 1 with a dataset: leave it"),
+        ({"warmup_steps": 8}, "warmup_steps is 8, but must be 0 with a dataset: leave it"),
+        (
+            {"env": "CartPole-v1"},
+            r"of the dataset have shape \[\], but those of .* \[4\]",
+        ),
+    ],
+)
+def test_what_a_dataset_fixes_cannot_be_changed_afterwards(changes, message, chain):
+    config = prl.offline(small("dqn", env="chain"), chain[1])
+    with pytest.raises(ConfigError, match=message):
+        prl.make_train(config.replace(**changes))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"x" * 100, None])

@@ -321,3 +321,16 @@ def test_series_of_a_metric():
         plot.series(metrics, config, points=13)
     with pytest.raises(prl.ConfigError, match="did you mean returns"):
         plot.series(metrics, config, "return")
+    with pytest.raises(prl.ConfigError, match="points is 0, but must be at least 1"):
+        plot.series(metrics, config, points=0)
+    for values in (episodes[0], episodes[:, ::4]):  # one seed, every fourth iteration
+        with pytest.raises(prl.ConfigError, match=r"must be \[runs, 12\]: a metric of every it"):
+            plot.series({"returns": values, "episodes": values}, config, points=3)
+
+
+def test_curves_that_are_none(tmp_path):
+    plot.learning_curve(np.arange(3), np.zeros((2, 3)), "title", str(tmp_path / "a.png"))
+    assert (tmp_path / "a.png").exists()
+    for values in (np.zeros(3), np.zeros((2, 4))):
+        with pytest.raises(prl.ConfigError, match=r"values are \[seeds, points\], and steps \[po"):
+            plot.learning_curve(np.arange(3), values, "title")

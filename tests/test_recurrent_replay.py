@@ -252,7 +252,7 @@ def test_r2d2_targets_and_burn_in_by_hand(bootstrap, n, start_carry):
 
     def loss(params, inputs):
         value, (priority, metrics) = dqn.q_loss(params, inputs)
-        target = inputs.backup(heads.mix(inputs.following.pi, inputs.following.outputs))
+        target = inputs.backup(heads.mix(inputs.next_return.pi, inputs.next_return.outputs))
         more = {"target": target.squeeze(-1), "weight": inputs.weight}
         return value, (priority, {**metrics, **more})
 

@@ -1,6 +1,7 @@
 """Forks in files of their own: named on the command line, trained, and read only if trusted."""
 
 import json
+import re
 import shutil
 import sys
 from functools import partial
@@ -131,7 +132,8 @@ def test_a_run_is_read_only_with_trust(command, forgotten, capsys):
         shutil.copytree("runs/run", "runs/longer")
     assert cli.main(COMMANDS[command]) == 2
     error = capsys.readouterr().err
-    assert f"fork_of_q.py:OptimisticConfig ({forgotten / 'fork_of_q.py'})" in error
+    place = f"in {forgotten / 'fork_of_q.py'}: to import it, add --trust"
+    assert "code, fork_of_q.py:" in error and place in error
     assert "--trust" in error and error.count("\n") == 1
     assert not {"fork_of_q", "helper_of_fork"} & sys.modules.keys()
     assert cli.main([*COMMANDS[command], "--trust"]) == 0
@@ -142,9 +144,13 @@ def test_a_run_is_read_only_with_trust(command, forgotten, capsys):
 
 
 @pytest.mark.parametrize("command", [["info", "runs/run"], ["plot", "runs/run", "--out=x.png"]])
-def test_what_needs_no_code_imports_none(command, forgotten):
+def test_what_needs_no_code_imports_none(command, forgotten, capsys):
     assert cli.main(command) == 0
     assert "fork_of_q" not in sys.modules
+    if command[0] == "info":
+        out = capsys.readouterr().out
+        assert re.search(r"code\W+fork_of_q.py:Corridor, fork_of_q.py:OptimisticC", out)
+        assert "'keywords'" not in out
 
 
 def test_the_documented_algorithm_has_the_presets_of_sac(tmp_path, monkeypatch):
@@ -165,7 +171,7 @@ def test_a_run_is_read_where_its_code_is_named_again(forgotten, capsys):
     given = ["--algorithm=fork_of_q.py:OptimisticConfig", "--env=fork_of_q.py:Corridor"]
     assert cli.main(["eval", "runs/run", *given]) == 2
     error = capsys.readouterr().err
-    assert "its wrappers is custom code" in error and "wrappers=... (--wrap)" in error
+    assert "its wrappers are custom code" in error and "with --wrap (wrappers=...)" in error
     wrap = ["--wrap", "fork_of_q.py:identity"]
     commands = COMMANDS | {"export": ["export", "runs/run", "--out=other_policy"]}
     commands["render"] = ["render", "runs/run", "--out=other.gif"]

@@ -369,7 +369,8 @@ def test_a_finished_run_is_extended(whole, copy):
     with pytest.raises(ConfigError, match="add --steps"):
         prl.experiment.resume(copy.path)
     with pytest.raises(
-        ConfigError, match="is the new total, and the run has 240 already: give more"
+        ConfigError,
+        match="and 100 is not more than the 240 that the run has: give more",
     ):
         prl.experiment.resume(copy.path, steps=100)
     run = prl.experiment.resume(copy.path, steps=360)
@@ -488,6 +489,9 @@ def test_a_second_writer_is_refused(copy):
     with copy.locked():
         assert copy.describe()["status"] == "running"
         assert prl.experiment.load(copy.path).steps == 240  # reading needs no lock
+        shutil.rmtree(copy.checkpoints)
+        with pytest.raises(ConfigError, match="is training and has no checkpoint yet: try again"):
+            prl.experiment.load(copy.path)
 
 
 def test_other_versions_are_refused_unless_allowed(copy):

@@ -425,3 +425,33 @@ def test_no_action_leaves_its_box():
     for value in (-1.0, 0.9999999, 1.0):
         action = np.asarray(env.to_env(jnp.full((1, len(low)), value)))[0]
         assert (low <= action).all() and (action <= high).all()
+
+
+@pytest.mark.parametrize("algorithm", (sac, td3))
+def test_losses_are_parts_of_actor_and_critics(algorithm):
+    """What has a loss of zero stays as it is."""
+    name = algorithm.__name__.rpartition(".")[2]
+
+    def of_zero(loss):
+        def scaled(params, inputs):
+            value, (other, metrics) = loss(params, inputs)
+            return 0 * value, (other, metrics)
+
+        return scaled
+
+    config = configured(name).replace(num_updates=1)
+    changed = {}
+    for part in ("critic_loss", "actor_loss"):
+        parts = {part: of_zero(getattr(algorithm, part))}
+        config = config.replace(algorithm=partial(getattr(prl, name), **parts))
+        agent = built(config)[1]
+        before = agent.init(jax.random.key(0), OBS)
+        after = before
+        for count in range(2):
+            sample = Sample(BATCH, jnp.float32(1))
+            after, *_ = agent.update(jax.random.key(1), after, sample, jnp.int32(count))
+        changed[part] = [
+            not jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), a.params, b.params))
+            for a, b in ((before.critic, after.critic), (before.actor, after.actor))
+        ]
+    assert changed == {"critic_loss": [False, True], "actor_loss": [True, False]}

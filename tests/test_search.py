@@ -255,6 +255,8 @@ train_population = partial(search.population_based_training, low={RATE: 0.0}, hi
             "learning_rate is bounded by 0.0 and 0.5, but points lie outside",
         ),
         (lambda: train_population(TINY, RATES, low={RATE: -1.0}), "learning_rate is -1.0"),
+        (lambda: train_population(TINY, RATES, low={RATE: None}), "learning_rate has a bound that"),
+        (lambda: train_population(TINY, RATES, factor=-2.0), "factor is -2.0, but must be > 0"),
         (lambda: train_population(TINY, RATES, generations=0), "generations is 0"),
         (lambda: search.successive_halving(TINY, RATES, seeds=4, max_lanes=3), "lanes is 3"),
     ],

@@ -229,3 +229,20 @@ def test_different_tasks_are_not_compared(shape):
     """Some of these would broadcast."""
     with pytest.raises(ValueError, match="same tasks"):
         st.probability_of_improvement(np.zeros((4, 3)), np.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"confidence": 95}, "confidence is 95, but must be between 0 and 1"),
+        ({"confidence": -0.5}, "confidence is -0.5, but must be between 0 and 1"),
+        ({"resamples": 0}, "resamples is 0, but must be at least 1"),
+        ({"statistic": np.median}, r"statistic returned shape \(\) for scores of shape \(5, \d+\)"),
+    ],
+)
+def test_arguments_of_intervals(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        st.bootstrap_interval(np.ones((5, 2)), **arguments)
+    if "statistic" not in arguments:
+        with pytest.raises(ValueError, match=message):
+            st.stratified_interval([np.ones(5)], np.mean, **arguments)

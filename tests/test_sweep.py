@@ -342,7 +342,7 @@ def test_sensitivity_says_what_intervals_of_few_seeds_mean(tmp_path, monkeypatch
         sensitivity.write_figures(found, scores, None, tmp_path, "sac on Pendulum-v1")
     titles = [figure.get_suptitle().replace("\n", " ") for figure in saved]
     usual = "sac on Pendulum-v1: IQM, 95 % bootstrap intervals"
-    assert titles == [f"{usual}; interval of 4 seeds: about their range", usual]
+    assert titles == [f"{usual}; intervals of 4 seeds: about their range", usual]
     assert saved[0].axes[0].get_ylabel() == "final score"
 
 

@@ -285,8 +285,7 @@ class ReinforceConfig(ActorCriticConfig):
 
     algorithm: Algorithm = static(reinforce)
     rollout_length: int = static(1_000)
-    """Steps each environment takes between updates: at least twice the longest episode, so that
-    all of its states are learned from."""
+    """Steps of each environment between updates: at least twice the longest episode."""
     learning_rate: float = 3e-3
     """Initial learning rate."""
     trace_decay: float = 1.0

@@ -124,7 +124,7 @@ class LossInputs(NamedTuple):
     @property
     def keys(self) -> Keys:
         """Keys as those of `sac.LossInputs`, for penalties; independent of the loss's own."""
-        return Keys(*jax.random.split(jax.random.fold_in(self.key, 1), 6))
+        return Keys(*jax.random.split(jax.random.fold_in(self.key, 1), len(Keys._fields)))
 
 
 class NormalizedMLP(nn.Module):

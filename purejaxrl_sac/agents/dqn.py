@@ -4,7 +4,7 @@ The Q-network is regressed on bootstrapped returns over a replay memory D (post,
 
     L(theta) = E_D [ w l(Q(s, a; theta), y) ],    y = r + gamma d V(s'; theta, theta-),
 
-theta- being a delayed copy of theta, and d 0 where the episode terminated, else 1. A bootstrap
+theta- being a delayed copy of theta, and d 0 if s' is terminal, else 1. A bootstrap
 returns the policy pi that is followed from s' on, and a bonus that is added to the return after
 each a':
 
@@ -123,16 +123,16 @@ class LossInputs(NamedTuple):
     head: QHead  # what the outputs mean
     batch: Transition  # [B]
     weight: jax.Array  # [B], or a scalar
-    following: NextReturn
+    next_return: NextReturn
     backup: Backup
     keys: Keys
 
 
 def q_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """L(theta) = E_D[w l(Q(s, a; theta), y)] (post, 2.6), l being the head's."""
-    _, outputs, head, batch, weight, following, backup, keys = inputs
+    _, outputs, head, batch, weight, next_return, backup, keys = inputs
     predicted = outputs(params, batch.obs, noise=keys.loss, tau=keys.tau)
-    row_loss, priority, metrics = head.loss(predicted, batch.action, following, backup)
+    row_loss, priority, metrics = head.loss(predicted, batch.action, next_return, backup)
     q = losses.select_action(head.expectation(predicted), batch.action).mean()
     loss = (weight * row_loss).mean()
     return loss, (priority, joined({"loss": loss, "q": q}, metrics))
@@ -301,6 +301,7 @@ def dqn(
         key: jax.Array, state: DQNState, sample: Sample, count: jax.Array
     ) -> tuple[DQNState, jax.Array, Metrics]:
         batch, keys = sample.transition, Keys(*jax.random.split(key, len(Keys._fields)))
+        # XLA computes equal outputs once, and drops those that the parts do not use
         q = expectation(state.params, batch.next_obs, noise=keys.online)
         next_q = NextQ(
             online=q,
@@ -311,10 +312,12 @@ def dqn(
         next_outputs = outputs(
             state.target_params, batch.next_obs, noise=keys.target, tau_target=keys.tau_target
         )
-        following = NextReturn(next_outputs, pi, broadcast_bonus(bonus, pi), keys.next_action)
+        next_return = NextReturn(next_outputs, pi, broadcast_bonus(bonus, pi), keys.next_action)
         r = reward(config, batch, expectation(state.target_params, batch.obs))
         backup = backup_of(config, target, batch, r)
-        inputs = LossInputs(config, outputs, q_head, batch, sample.weight, following, backup, keys)
+        inputs = LossInputs(
+            config, outputs, q_head, batch, sample.weight, next_return, backup, keys
+        )
         return learn(config, optimize, penalized(loss, penalty), state, inputs, count)
 
     agent = memoryless(init, act, policy, update, q_values)

@@ -95,7 +95,9 @@ def replay_storage(config: ReplayConfig, env: Env, codec: records.Codec | None =
 
 
 def n_step_storage(config: NStep, env: Env, codec: records.Codec | None = None) -> Storage:
-    """Transitions of n steps."""
+    """Transitions of n steps, whose rewards are summed without entropies of soft algorithms in
+    between: see `soft_n_step_storage`.
+    """
     return n_step(replay_storage(config, env, codec), config.n_step, config.gamma)
 
 

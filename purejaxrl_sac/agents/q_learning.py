@@ -217,23 +217,26 @@ def sarsa(config: TabularConfig, env: Env) -> tuple[Agent, Memory]:
     return tabular(config, env, _sarsa, memory=latest_with_next_action())
 
 
-q_learning = partial(
-    tabular,
-    bootstrap=lambda config, next_q, batch: next_q.q.max(-1),
-)
-double_q_learning = partial(
-    tabular,
-    bootstrap=lambda config, next_q, batch: losses.select_action(next_q.other, next_q.q.argmax(-1)),
-    tables=2,
-)
-expected_sarsa = partial(
-    tabular,
-    bootstrap=lambda config, next_q, batch: losses.expected_value(next_q.q, next_q.pi),
-)
-soft_q_learning = partial(
-    tabular,
-    bootstrap=lambda config, next_q, batch: losses.log_sum_exp(next_q.q, config.alpha),
-)
+def _maximum(config: TabularConfig, next_q: NextTableQ, batch: Transition) -> jax.Array:
+    return next_q.q.max(-1)
+
+
+def _double(config: TabularConfig, next_q: NextTableQ, batch: Transition) -> jax.Array:
+    return losses.select_action(next_q.other, next_q.q.argmax(-1))
+
+
+def _expected(config: TabularConfig, next_q: NextTableQ, batch: Transition) -> jax.Array:
+    return losses.expected_value(next_q.q, next_q.pi)
+
+
+def _soft(config: TabularConfig, next_q: NextTableQ, batch: Transition) -> jax.Array:
+    return losses.log_sum_exp(next_q.q, config.alpha)
+
+
+q_learning = partial(tabular, bootstrap=_maximum)
+double_q_learning = partial(tabular, bootstrap=_double, tables=2)
+expected_sarsa = partial(tabular, bootstrap=_expected)
+soft_q_learning = partial(tabular, bootstrap=_soft)
 q_lambda = partial(q_learning, targets=watkins)
 
 

@@ -296,8 +296,7 @@ class RecurrentA2CConfig(ActorCriticConfig, RecurrentCell):
 
     algorithm: Algorithm = static(recurrent_a2c)
     rollout_length: int = static(32)
-    """Steps each environment takes between learning phases: as far as returns look ahead, and as
-    far back as gradients reach."""
+    """Steps of each environment between learning phases, through which gradients flow."""
 
 
 class RecurrentPPOConfig(PPOConfig, SequenceEpochs, RecurrentCell):

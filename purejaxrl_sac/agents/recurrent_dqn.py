@@ -161,24 +161,27 @@ def recurrent_dqn(
 
 
 def n_step(
-    config: RecurrentDQNFields, following: NextReturn, batch: Transition, shape: tuple[int, ...]
+    config: RecurrentDQNFields, next_return: NextReturn, batch: Transition, shape: tuple[int, ...]
 ) -> tuple[NextReturn, Transition]:
     """Returns and transitions of up to n steps inside the sequences, see `returns.n_step_rows`.
 
     Args:
-        following, batch: of one step, [T x B].
+        next_return, batch: of one step, [T x B].
         shape: (T, B).
     """
     if config.n_step == 1:
-        return following, batch
+        return next_return, batch
     reward, discount, last = (x.reshape(shape) for x in (batch.reward, batch.discount, batch.last))
     reward, discount, final = n_step_rows(reward, discount, last, config.n_step, config.gamma)
     row = (final * shape[1] + jnp.arange(shape[1], dtype=jnp.int32)).reshape(-1)
-    bonus = following.bonus if len(following.bonus) == 1 else following.bonus[row]
-    following = NextReturn(
-        jax.tree.map(lambda x: x[row], following.outputs), following.pi[row], bonus, following.key
+    bonus = next_return.bonus if len(next_return.bonus) == 1 else next_return.bonus[row]
+    next_return = NextReturn(
+        jax.tree.map(lambda x: x[row], next_return.outputs),
+        next_return.pi[row],
+        bonus,
+        next_return.key,
     )
-    return following, batch._replace(reward=reward.reshape(-1), discount=discount.reshape(-1))
+    return next_return, batch._replace(reward=reward.reshape(-1), discount=discount.reshape(-1))
 
 
 r2d2 = partial(

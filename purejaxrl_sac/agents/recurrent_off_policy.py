@@ -99,8 +99,7 @@ class SequenceReplay(ReplayConfig, RecurrentCell):
     sequence_length: int = static(20, at_least=1)
     """Steps of each sequence, with those of the burn-in; a multiple of rollout_length."""
     start_carry: str = static("stored", one_of=("stored", "initial"))
-    """Carry before the first step of a sampled sequence: stored, or initial, as at the beginning of
-    an episode."""
+    """Carry before a sampled sequence: stored, or initial as at the start of an episode."""
     burn_in: int = static(0, at_least=0)
     """First steps of each sequence, which only recompute its carry."""
     batch_size: int = static(32)

@@ -113,9 +113,10 @@ def recurrent_sac(
     networks = sac.Networks(sample_action, critic, critique(config))
     learner = sac.Learner(
         networks,
-        optimizers,
-        (penalized(critic_loss, penalty), actor_loss),
-        config.target_entropy_per_dim * action_dim,
+        *optimizers,
+        penalized(critic_loss, penalty),
+        actor_loss,
+        target_entropy=config.target_entropy_per_dim * action_dim,
     )
 
     def init_carry(num_envs: int) -> tuple[Carries, PyTree]:
@@ -182,7 +183,7 @@ def recurrent_sac(
         seen: Any = History(carry, begun, obs)
         next_seen: Any = History(next_carry, within_episodes(1, begun.size), next_obs)
         batch = batch._replace(obs=seen, next_obs=next_seen)
-        keys = sac.Keys(*jax.random.split(key, 6))
+        keys = sac.Keys(*jax.random.split(key, len(sac.Keys._fields)))
         return sac.learn(config, learner, state, batch, weight, keys, count)
 
     agent = Agent(init, act, policy, update, init_carry=init_carry)

@@ -160,8 +160,8 @@ def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """J_Q = E[sum_i (Q_i(s, a) - y)^2 / 2] (post, 4.19), and |y - Q(s, a)| [B] as priority.
 
     The sum over critics, and the Q of the priority, are those of the `Critique`, whose defaults are
-    squared errors and the minimum. To change the loss of a row, replace the `Critique`; to change
-    the average over rows, replace this function.
+    squared errors and the minimum. To change the loss of a row, replace the part `critique`, such
+    as `minimum`, which makes it; to change the average over rows, replace this function.
     """
     _, networks, _, batch, weight, target, keys = inputs
     q = networks.critic(params, batch.obs, batch.action, keys.critic_dropout)
@@ -223,11 +223,11 @@ class Learner(NamedTuple):
     """What an update uses besides the configuration, the state and the batch."""
 
     networks: Networks
-    # optimisers of actor, critics and temperature
-    optimizers: tuple[
-        optax.GradientTransformation, optax.GradientTransformation, optax.GradientTransformation
-    ]
-    losses: tuple[Loss, Loss]  # of critics and actor
+    optimize_actor: optax.GradientTransformation
+    optimize_critic: optax.GradientTransformation
+    optimize_temperature: optax.GradientTransformation
+    critic_loss: Loss
+    actor_loss: Loss
     target_entropy: jax.Array | float
 
 
@@ -248,13 +248,11 @@ def learn(
         count: updates made before.
     """
     networks, delay = learner.networks, config.policy_delay
-    optimize_actor, optimize_critic, optimize_temperature = learner.optimizers
-    critic_loss, actor_loss = learner.losses
     target = soft_target(config, networks, state, batch, keys)
     inputs = LossInputs(config, networks, state, batch, weight, target, keys)
 
     critic, _, (priority, metrics) = gradient_step(
-        optimize_critic, state.critic, critic_loss, inputs
+        learner.optimize_critic, state.critic, learner.critic_loss, inputs
     )
     target_params = update_target(
         critic.params, state.target_params, config.tau, config.target_period, count
@@ -262,15 +260,15 @@ def learn(
 
     def actor_and_temperature() -> tuple[tuple[PyTree, jax.Array], Metrics]:
         after = inputs._replace(state=state._replace(critic=critic))
-        gradient = jax.grad(checked_loss(actor_loss), has_aux=True)
+        gradient = jax.grad(checked_loss(learner.actor_loss), has_aux=True)
         actor_grads, (log_prob, metrics) = gradient(state.actor.params, after)
         alpha_grad = temperature_gradient(state.log_alpha, log_prob, learner.target_entropy)
         return (actor_grads, alpha_grad), metrics
 
     due = is_due(delay, count)
     (actor_grads, alpha_grad), actor_metrics = delayed_update(delay, due, actor_and_temperature)
-    actor = apply_gradients(optimize_actor, state.actor, actor_grads, due=due)
-    log_alpha = apply_gradients(optimize_temperature, state.log_alpha, alpha_grad, due=due)
+    actor = apply_gradients(learner.optimize_actor, state.actor, actor_grads, due=due)
+    log_alpha = apply_gradients(learner.optimize_temperature, state.log_alpha, alpha_grad, due=due)
     metrics = joined(metrics, {"alpha": jnp.exp(state.log_alpha.params)}, actor_metrics)
     return SACState(actor, critic, target_params, log_alpha), priority, metrics
 
@@ -310,9 +308,6 @@ def sac(
     action_dim = dimension_of_actions("SAC", env)
     encode = features(env.observation_space)
     actor_net, critic_net = actor_and_critics(config, env, action_dim, actor, critics)
-    target_entropy = config.target_entropy_per_dim * action_dim
-    optimize_actor, optimize_critic = actor_optimizer(config), critic_optimizer(config)
-    optimize_temperature = temperature_optimizer(config)
     draw_noise, init_carry = noise(config, action_dim)
 
     def sample_action(
@@ -329,9 +324,12 @@ def sac(
     networks = Networks(sample_action, critic, critique(config))
     learner = Learner(
         networks,
-        (optimize_actor, optimize_critic, optimize_temperature),
-        (penalized(critic_loss, penalty), actor_loss),
-        target_entropy,
+        actor_optimizer(config),
+        critic_optimizer(config),
+        temperature_optimizer(config),
+        penalized(critic_loss, penalty),
+        actor_loss,
+        target_entropy=config.target_entropy_per_dim * action_dim,
     )
 
     def init(key: jax.Array, obs: jax.Array) -> SACState:
@@ -339,10 +337,10 @@ def sac(
         action = jnp.zeros((obs.shape[0], action_dim), jnp.float32)
         critic_params = critic_net.init(key_critic, encode(obs), action)
         return SACState(
-            actor=start(optimize_actor, actor_net.init(key_actor, encode(obs))),
-            critic=start(optimize_critic, critic_params),
+            actor=start(learner.optimize_actor, actor_net.init(key_actor, encode(obs))),
+            critic=start(learner.optimize_critic, critic_params),
             target_params=jax.tree.map(jnp.copy, critic_params),
-            log_alpha=start(optimize_temperature, jnp.log(jnp.float32(config.alpha))),
+            log_alpha=start(learner.optimize_temperature, jnp.log(jnp.float32(config.alpha))),
         )
 
     def act(
@@ -365,7 +363,7 @@ def sac(
         key: jax.Array, state: SACState, sample: Sample, count: jax.Array
     ) -> tuple[SACState, jax.Array, Metrics]:
         batch = encoded(sample.transition, encode)
-        keys = Keys(*jax.random.split(key, 6))
+        keys = Keys(*jax.random.split(key, len(Keys._fields)))
         return learn(config, learner, state, batch, sample.weight, keys, count)
 
     agent = Agent(init, act, policy, update, q_values, init_carry=init_carry)

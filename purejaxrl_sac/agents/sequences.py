@@ -81,5 +81,4 @@ class RecurrentCell(Config):
     memory_size: int = static(64, at_least=1)
     """Units of the recurrent torso."""
     encoder_layers: int = static(1, at_least=0)
-    """Hidden layers before the recurrent torso, at most all but the last. The others follow it;
-    their input is the torso's output and the encoder's."""
+    """Hidden layers before the recurrent torso; the others follow it, at least one."""

@@ -37,6 +37,7 @@ from purejaxrl_sac.noise import white
 from purejaxrl_sac.optimize import (
     Learned,
     apply_gradients,
+    checked_loss,
     delayed_update,
     gradient_step,
     is_due,
@@ -49,6 +50,7 @@ from purejaxrl_sac.types import (
     Agent,
     Algorithm,
     Env,
+    Loss,
     LossOutput,
     MakeActor,
     MakeCritics,
@@ -105,11 +107,13 @@ def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     return loss, (jnp.abs(target - q).mean(0), {"critic_loss": loss, "q": q.mean()})
 
 
-def actor_loss(params: PyTree, inputs: LossInputs) -> jax.Array:
-    """J_mu."""
+def actor_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
+    """J_mu, and Q_1(s, mu(s)) [B]."""
     obs = inputs.batch.obs
     action = inputs.actor.apply(params, obs)
-    return -inputs.critic.apply(inputs.state.critic.params, obs, action)[0].mean()
+    q = inputs.critic.apply(inputs.state.critic.params, obs, action)[0]
+    loss = -q.mean()
+    return loss, (q, {"actor_loss": loss})
 
 
 def constant(config: Any, step: jax.Array) -> Scalar:
@@ -138,6 +142,8 @@ def td3(
     *,
     actor: MakeActor = deterministic_actor,
     critics: MakeCritics = twin_critics,
+    critic_loss: Loss = critic_loss,
+    actor_loss: Loss = actor_loss,
     actor_optimizer: MakeOptimizer = default_actor_optimizer,
     critic_optimizer: MakeOptimizer = default_critic_optimizer,
     noise: MakeNoise = white,
@@ -146,9 +152,11 @@ def td3(
     storage: MakeStorage = replay_storage,
     memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
-    """TD3; parts as in `sac`, but for its critique, losses and temperature, and `noise_scale`.
+    """TD3; parts as in `sac`, without critique and temperature, and with `noise_scale`.
 
     Args:
+        critic_loss, actor_loss: functions of this module's `LossInputs`; the actor's returns
+            Q(s, mu(s)) [B] in place of priorities.
         noise_scale: `constant` or `decaying`.
 
     Raises:
@@ -201,8 +209,9 @@ def td3(
         after = inputs._replace(state=state._replace(critic=new_critic))
 
         def actor_gradient() -> tuple[PyTree, Metrics]:
-            loss, grads = jax.value_and_grad(actor_loss)(state.actor.params, after)
-            return grads, {"actor_loss": loss}
+            gradient = jax.grad(checked_loss(actor_loss), has_aux=True)
+            grads, (_, metrics) = gradient(state.actor.params, after)
+            return grads, metrics
 
         due = is_due(delay, count)
         grads, actor_metrics = delayed_update(delay, due, actor_gradient)

@@ -157,6 +157,8 @@ def dispatch(arguments: list[str]) -> None:
         case [command, *_]:
             if (name := command.lower().replace("-", "_")) in ALGORITHMS:
                 raise ConfigError(f"no command is called {command}: did you mean train {name}?")
+            if command == "compare":
+                raise ConfigError("no command is called compare: use plot RUN RUN ...")
             known = ", ".join(["train", "sweep", *COMMANDS, "list", "preset"])
             raise ConfigError(f"no command is called {command}: use one of {known}")
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from purejaxrl_sac import references
-from purejaxrl_sac.agents import configuration
+from purejaxrl_sac.agents import ALGORITHMS, configuration
 from purejaxrl_sac.cli.options import EngineOptions, RunOptions, SweepOptions, TrainOptions
 from purejaxrl_sac.config import ConfigError, shown
 
@@ -64,6 +65,7 @@ def expanded(arguments: list[str]) -> list[str]:
     if not trusted and (named := [*filter(references.is_reference, code)]):
         places = ", ".join(f"{x} ({references.location(x)})" for x in named)
         raise ConfigError(f"{path} names code, {places}: add --trust to import it")
+    _check_fields(path, algorithm, contents)
     for name, on in switches.items():
         if not _is_given(name, rest):
             words += _switch(path, algorithm, name, on)
@@ -97,6 +99,18 @@ def _is_given(name: str, flags: list[str]) -> bool:
     """Whether a key is on the command line as well."""
     ends = ("--" + name.replace("_", "-"), "--no-" + name.replace("_", "-"))
     return any(x.partition("=")[0] in ends for x in flags)
+
+
+def _check_fields(path: Path, algorithm: str, names: Collection[str]) -> None:
+    """Raises ConfigError for keys that are no options, nor fields of a listed algorithm."""
+    if algorithm not in ALGORITHMS:  # an algorithm of one's own is not imported yet
+        return
+    fields = {field.name for field in dataclasses.fields(configuration(algorithm))}
+    known = {*fields, *_options(), "steps"}
+    if unknown := [name for name in names if name not in known]:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"see purejaxrl-sac train {algorithm} --help"
+        raise ConfigError(f"{path}: {algorithm} has no field {', '.join(unknown)}: {hint}")
 
 
 def _check_key(path: Path, name: str) -> None:

@@ -31,8 +31,7 @@ class DeviceOptions:
     devices: int | Literal["all"] = "all"
     """Number of devices that the seeds are distributed over."""
     cpu_devices: int | None = None
-    """Number of CPU devices to create; by default one per core, but no more than there are
-    seeds."""
+    """Number of CPU devices to create; by default one per core, but at most one per seed."""
 
     def set_up_devices(self, lanes: int) -> int | None:
         """Create the CPU devices, and return how many devices to use; None for all."""
@@ -51,8 +50,7 @@ class RunOptions(DeviceOptions):
     results: it changes rounding, which long training of networks amplifies."""
 
     coordinator: str | None = None
-    """HOST:PORT of process 0 if several processes train together; detected on Slurm and TPU
-    pods."""
+    """HOST:PORT of process 0 of several; detected on Slurm and TPU pods."""
     processes: int | None = None
     """Number of processes."""
     process: int | None = None
@@ -68,8 +66,7 @@ class RunOptions(DeviceOptions):
     json: bool = False
     """Print one JSON object per line, for programs."""
     log: tuple[str, ...] = ()
-    """Additional loggers, besides metrics.jsonl: tensorboard, wandb, or your own as
-    file.py:name."""
+    """Loggers besides metrics.jsonl: tensorboard, wandb, or your own as file.py:name."""
     no_cache: bool = False
     """Do not keep compiled programs on disk between calls."""
 
@@ -110,11 +107,9 @@ class EngineOptions(RunOptions):
     """What trains the batches of a sweep."""
 
     lanes: int | None = None
-    """Maximum number of points x seeds trained at once; by default as many as fit into memory.
-    `resume` does not remember it."""
+    """Points x seeds trained at once; by default what fits into memory. Not kept for resume."""
     engine: Literal["here", "ray"] = "here"
-    """Train in this process, or let Ray distribute batches of points over a cluster whose hosts
-    share the directory."""
+    """Train in this process, or on a Ray cluster whose hosts share the directory."""
     ray_address: str | None = None
     """Address of the Ray cluster; by default a running one that Ray finds, or else this machine."""
     cpus: int = 1
@@ -150,8 +145,7 @@ class NewRunOptions:
     """What `train` and `sweep` have in common."""
 
     name: str | None = None
-    """The output directory is runs/NAME, which must not exist yet; by default the name is made of
-    algorithm, environment and time."""
+    """The output directory is runs/NAME, a new one; by default ALGORITHM-ENV-TIME."""
     out: Path | None = None
     """The output directory itself, instead of a name."""
     env_params: tuple[str, ...] = ()
@@ -161,14 +155,11 @@ class NewRunOptions:
     normalize: tuple[Normalization, ...] = ()
     """What to divide by its running standard deviation; observations are also centred."""
     wrap: tuple[str, ...] = ()
-    """Further wrappers of the agent, the innermost first: file.py:name or module:name ...; also
-    observations and rewards, where they are not the innermost ones."""
+    """Further wrappers of the agent, the innermost first: file.py:name or module:name ..."""
     curriculum: str | None = None
-    """Parameters of the environment that change over training: file.py:name or module:name of a
-    function (params, progress) -> params."""
+    """file.py:name of a function (params, progress) -> parameters of the environment."""
     parts: tuple[str, ...] = ()
-    """Other parts of the algorithm, which `list ALGORITHM` shows: PART=file.py:name or
-    PART=module:name ..."""
+    """Other parts of the algorithm, see `list ALGORITHM`: PART=file.py:name ..."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -191,8 +182,7 @@ class TrainOptions(NewRunOptions):
     episodes: int = 512
     """Greedy evaluation episodes per seed at the end."""
     eval_every: int = 0
-    """Environment steps between evaluations during training, which select the best checkpoint; 0
-    for none."""
+    """Steps between evaluations, which select the best checkpoint; 0 for none."""
     eval_episodes: int = 32
     """Episodes per seed of each evaluation during training, greedy and exploring."""
     measure: tuple[str, ...] = ()
@@ -326,11 +316,9 @@ class PlotOptions:
     metric: str = "episode_return"
     """Metric of the learning curves: any column of metrics.jsonl."""
     out: Path | None = None
-    """A .png, .pdf or .svg file, which must not exist yet; comparison-TIME.png by default. Its data
-    is written beside it, as .csv."""
+    """A new .png, .pdf or .svg file, with its data beside it as .csv."""
     labels: tuple[str, ...] = ()
-    """A name for each run, in their order, which may hold formulas ($...$); by default those of the
-    directories."""
+    """A name for each run, with formulas ($...$) if needed; by default the directory's."""
     title: str | None = None
     """Title of the figure; '' for none. By default, a single panel has its own and a page none."""
     panel: Literal["curves", "scores", "profile", "improvement"] | None = None

@@ -219,6 +219,8 @@ def parse_with_preset(
     flags = ["--total-steps" if part == "--steps" else part for parts in split for part in parts]
     flags = list(_with_layers(map(whole, flags)))
     for before, flag in itertools.pairwise([command, *flags]):
+        if flag == "--set":
+            raise ConfigError("no flag is called --set: each field has one, such as --gamma 0.9")
         if flag in SYNONYMS:
             raise ConfigError(f"no flag is called {flag}: did you mean {SYNONYMS[flag]}?")
         if before in LAYERS and "," in flag:

@@ -89,7 +89,8 @@ def plot(options: PlotOptions) -> None:
         layout=size,
     )
     print(f"written to {one_line(out)}")
-    if line := compare.improvement_line(options.runs, options.labels or None):
+    improvement = options.panel in (None, "improvement")
+    if improvement and (line := compare.improvement_line(options.runs, options.labels or None)):
         print(one_line(line))
 
 

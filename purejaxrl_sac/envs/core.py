@@ -147,12 +147,20 @@ def bind(env: Any, params: Any = None) -> Env:
     with jax.ensure_compile_time_eval():  # spaces of untraced parameters are concrete
         default = env.default_params
         if not isinstance(params, type(default) | None):
+            found, expected = (kind_of(x) for x in (params, default))
+            if found == expected:  # of different modules
+                found, expected = (f"{type(x).__module__}'s" for x in (params, default))
             raise ConfigError(
-                f"env_params is {kind_of(params)}, but must be {kind_of(default)}:"
+                f"env_params is {found}, but must be {expected}:"
                 f" change values of default_params, as {env.name}'s default_params.replace(...)"
             )
         params = default if params is None else params
         action_space, observation_space = _spaces(env, params)
+    limit = getattr(params, "max_steps_in_episode", None)
+    if isinstance(limit, float) and limit.is_integer():  # gymnax's BernoulliBandit has 100.0
+        limit = int(limit)
+    if limit is not None and not isinstance(limit, jax.core.Tracer) and np.ndim(limit) == 0:
+        whole_number(f"max_steps_in_episode of {env.name}", limit, at_least=1)
 
     num_actions = action_dim = None
     if isinstance(action_space, spaces.Discrete):
@@ -247,7 +255,7 @@ def bind(env: Any, params: Any = None) -> Env:
         num_actions=num_actions,
         action_dim=action_dim,
         name=env.name,
-        max_steps=getattr(params, "max_steps_in_episode", None),
+        max_steps=limit,
         game=env,
         params=params,
         binary_observations=_has_binary_observations(env),
@@ -273,6 +281,11 @@ def _spaces(env: Any, params: Any) -> tuple[Any, Any]:
                 f"the observation_space of {env.name} is {kind_of(observations)} without a shape,"
                 " but must be a Box or Discrete"
             )
+        for name, space in (("action_space", actions), ("observation_space", observations)):
+            if 0 in (getattr(space, "shape", None) or ()):
+                raise ConfigError(
+                    f"the {name} of {env.name} has shape {space.shape}, which has no elements"
+                )
         return actions, observations
     except NotImplementedError as error:
         from purejaxrl_sac.envs import interface

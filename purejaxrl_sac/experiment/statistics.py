@@ -102,7 +102,7 @@ def bootstrap_interval(
 
     Args:
         scores: [runs, ...]; runs are resampled, the other axes are not.
-        statistic: [runs, ...] -> [...], a reduction over the first axis.
+        statistic: [runs, ...] -> [...], a reduction over the first axis only.
         confidence: coverage of the interval.
         resamples: number of bootstrap resamples.
         seed: of the resampling.
@@ -111,17 +111,28 @@ def bootstrap_interval(
         lower and upper end, each [...].
 
     Raises:
-        ValueError: there are no runs.
+        ValueError: there are no runs, `statistic` is not such a reduction, `confidence` is not
+            between 0 and 1, or `resamples` is less than 1.
     """
     scores = _as_runs(scores)
+    _check_resampling(confidence, resamples)
     index = np.random.default_rng(seed).integers(len(scores), size=(resamples, len(scores)))
     points = scores.reshape(len(scores), -1).T
     number = max(1, min(index.size // 2**18, resamples // 2))
     parts = np.array_split(index.T, number, axis=1)  # which fit into a cache
-    ends = [  # one at a time, because all take runs x resamples x points of memory
-        _ends(np.concatenate([statistic(point[part]) for part in parts]), confidence)
-        for point in points
-    ]
+
+    def resampled(point: np.ndarray) -> np.ndarray:
+        values = [statistic(point[part]) for part in parts]
+        for value, part in zip(values, parts, strict=True):
+            if np.shape(value) != part.shape[1:]:
+                raise ValueError(
+                    f"statistic returned shape {np.shape(value)} for scores of shape {part.shape},"
+                    " but must reduce the first axis only, as lambda x: np.median(x, axis=0) does"
+                )
+        return np.concatenate(values)
+
+    # one at a time, because all take runs x resamples x points of memory
+    ends = [_ends(resampled(point), confidence) for point in points]
     low, high = np.transpose(ends).reshape(2, *scores.shape[1:])
     return low, high
 
@@ -150,8 +161,10 @@ def stratified_interval(
         lower and upper end, each [...].
 
     Raises:
-        ValueError: scores are empty or nan.
+        ValueError: scores are empty or nan; `confidence` is not between 0 and 1, or `resamples` is
+            less than 1.
     """
+    _check_resampling(confidence, resamples)
     rng = np.random.default_rng(seed)
     samples = [_checked(sample) for sample in samples]
 
@@ -173,6 +186,13 @@ def _ends(values: np.ndarray, confidence: float) -> np.ndarray:
     """Both percentiles over the first axis: [resamples, ...] -> [2, ...]."""
     tail = 50 * (1 - confidence)
     return np.percentile(values, [tail, 100 - tail], axis=0)
+
+
+def _check_resampling(confidence: float, resamples: int) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}, but must be between 0 and 1, as 0.95 is")
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}, but must be at least 1")
 
 
 def _as_runs(scores: np.ndarray) -> np.ndarray:

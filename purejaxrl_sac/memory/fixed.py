@@ -7,11 +7,30 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_sac.types import Memory, PyTree, Sample, Transition
+from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.types import Env, Memory, PyTree, Sample, Transition
+
+ONE = ("num_envs", "rollout_length", "noise_repeat")
 
 
-def fixed_memory(config: Any) -> Memory:
-    """`fixed` for the fields `dataset` and `batch_size` of a configuration."""
+def fixed_memory(config: Any, env: Env) -> Memory:
+    """`fixed` for the fields `dataset` and `batch_size` of a configuration.
+
+    Raises:
+        ConfigError: the fields that `offline` sets were changed after it.
+    """
+    for name, value in {**dict.fromkeys(ONE, 1), "warmup_steps": 0}.items():
+        if getattr(config, name) != value:
+            raise ConfigError(
+                f"{name} is {getattr(config, name)}, but must be {value} with a dataset: leave it"
+                " as offline sets it"
+            )
+    shape = config.dataset.obs.shape[1:]
+    if shape != tuple(env.observation_space.shape):
+        raise ConfigError(
+            f"observations of the dataset have shape {[*shape]}, but those of {env.name}"
+            f" {[*env.observation_space.shape]}: call offline after setting env"
+        )
     return fixed(config.dataset, config.batch_size)
 
 

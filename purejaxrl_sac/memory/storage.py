@@ -170,6 +170,7 @@ def n_step(storage: Storage, n: int, gamma: Scalar) -> Storage:
         ended = jnp.cumsum(last, axis=-1) - last > 0
         valid = (ahead_by <= newest) & ~ended
         steps = valid.sum(-1, dtype=jnp.int32)
+        # [B, n, ...] -> [B, ...], or without B for a single index
         first = jax.tree.map(lambda x: x[(slice(None),) * index.time.ndim + (0,)], ahead)
         final = storage.read(state, step, index._replace(time=index.time + steps - 1))
         rewards = valid.astype(jnp.float32) * ahead.reward

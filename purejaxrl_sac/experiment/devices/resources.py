@@ -180,7 +180,7 @@ def report(plan: Plan, programs: Programs) -> dict[str, str]:
         "free memory": format_bytes(available()),
         "devices": f"{programs.mesh.size}, {padded(plan.lanes, programs.mesh)} lanes",
         "compilation": f"{programs.seconds:.1f} s",
-        "chunks": f"{-(-plan.config.iterations // plan.chunk)} of {plan.chunk} iterations",
+        "chunks": f"{-(-plan.config.iterations // plan.chunk)}, each of {plan.chunk} iterations",
         "compiler's cost estimate, each loop counted once": (
             f"{cost.get('flops', math.nan):.3g} FLOP,"
             f" {format_bytes(cost.get('bytes accessed', math.nan))} accessed"

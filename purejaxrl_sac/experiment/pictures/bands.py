@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.statistics import (
     bootstrap_interval,
     iqm,
@@ -68,6 +69,11 @@ def curve(label: str, steps: np.ndarray, values: np.ndarray) -> Band:
         values: [seeds, points], nan where nothing was measured, such as where no episode ended.
     """
     values = np.asarray(values, float)
+    if values.ndim != 2 or values.shape[1:] != np.shape(steps):
+        raise ConfigError(
+            f"values of shape {[*values.shape]} are no curve over steps of shape"
+            f" {[*np.shape(steps)]}: values are [seeds, points], and steps [points]"
+        )
     filled = forward_fill(values)
     finite = np.isfinite(filled[:, -1])
     known, new = filled[finite], np.isfinite(values[finite]).any(0)
@@ -158,7 +164,7 @@ def caution(seeds: Iterable[int], meaning: str = "about their range") -> str:
     """
     few = sorted({number for number in seeds if 0 < number < FEW_SEEDS})
     several = [str(number) for number in few if number > 1]
-    texts = [f"interval of {' or '.join(several)} seeds: {meaning}"] * bool(several)
+    texts = [f"intervals of {' or '.join(several)} seeds: {meaning}"] * bool(several)
     return "; ".join([*texts, *["1 seed: no interval"] * (1 in few)])
 
 

@@ -230,7 +230,7 @@ def _warn_of_unequal(runs: Mapping[str, _Run]) -> None:
             label if f"{x:,} steps" in label else f"{label}, {x:,} steps"
             for label, x in steps.items()
         )
-        text = f"runs have different numbers of steps: {'; '.join(marked)}"
+        text = f"final scores are of different numbers of steps: {'; '.join(marked)}"
         warnings.warn(RunWarning(text), stacklevel=3)
     for label, run in runs.items():
         if not run.has_score():

@@ -164,7 +164,7 @@ def draw_profiles(axes: Axes, scores: Scores, styles: Styles, xlabel: str = SCOR
             axes.step(thresholds, band.y, where="post", label=name, **style)
             shown.append(band)
     axes.set_title("Performance profiles", loc="left")
-    axes.set(xlabel=xlabel, ylabel="fraction of seeds above x", ylim=(-0.02, 1.02))
+    axes.set(xlabel=xlabel, ylabel="fraction with score > x", ylim=(-0.02, 1.02))
     _plain(axes)
     return shown
 
@@ -200,7 +200,7 @@ def draw_improvements(axes: Axes, scores: Scores, styles: Styles) -> list[Band]:
             color="0.4",
         )
     axes.set_title("Probability of improvement", loc="left")
-    axes.set(xlim=(-0.02, 1.02), xlabel="P(first > second)")
+    axes.set(xlim=(-0.02, 1.02), xlabel="P(X > Y)")
     _plain(axes)
     _rows(axes, [f"{first}\n> {second}" for first, second in pairs])
     return shown

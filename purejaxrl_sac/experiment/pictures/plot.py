@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from purejaxrl_sac.config import Config, ConfigError, unknown
+from purejaxrl_sac.config import Config, ConfigError, unknown, whole_number
 from purejaxrl_sac.experiment.pictures import bands
 from purejaxrl_sac.experiment.pictures.bands import FEW_SEEDS, Band, Curve, caution
 from purejaxrl_sac.experiment.pictures.layout import (
@@ -58,10 +58,17 @@ def series(
         environment steps at the end of each part, [points], and values, [runs, points].
 
     Raises:
-        ConfigError: no such metric, or fewer iterations than points.
+        ConfigError: no such metric, one of another shape, or fewer iterations than points.
     """
     if name not in metrics:
         raise unknown("metric", name, metrics)
+    points = whole_number("points", points, at_least=1)
+    shape = np.shape(metrics[name])
+    if len(shape) != 2 or shape[1] != config.iterations:
+        raise ConfigError(
+            f"{name} has shape {[*shape]}, but must be [runs, {config.iterations}]: a metric of"
+            " every iteration of train, vmapped over seeds"
+        )
     part = config.iterations // points
     if part < 1:
         raise ConfigError(
@@ -82,7 +89,7 @@ def series(
 
 
 def learning_curve(
-    steps: np.ndarray, returns: np.ndarray, title: str, path: Path | None = None
+    steps: np.ndarray, returns: np.ndarray, title: str, path: str | Path | None = None
 ) -> Figure:
     """Plot the IQM over runs with its 95 % bootstrap band, and single runs as faint lines.
 
@@ -126,7 +133,7 @@ def curves(
     curves: Curves,
     ylabel: str,
     title: str = "",
-    path: Path | None = None,
+    path: str | Path | None = None,
     *,
     layout: Layout = SCREEN,
 ) -> Figure:
@@ -139,7 +146,7 @@ def intervals(
     scores: Scores,
     xlabel: str = SCORE,
     title: str = "",
-    path: Path | None = None,
+    path: str | Path | None = None,
     *,
     layout: Layout = SCREEN,
 ) -> Figure:
@@ -152,7 +159,7 @@ def profile(
     scores: Scores,
     xlabel: str = SCORE,
     title: str = "",
-    path: Path | None = None,
+    path: str | Path | None = None,
     *,
     layout: Layout = SCREEN,
 ) -> Figure:
@@ -162,7 +169,7 @@ def profile(
 
 
 def improvement(
-    scores: Scores, title: str = "", path: Path | None = None, *, layout: Layout = SCREEN
+    scores: Scores, title: str = "", path: str | Path | None = None, *, layout: Layout = SCREEN
 ) -> Figure:
     """Plot P(a seed of one run > a seed of another) of several runs, with intervals."""
     return _written(compose(Content({}, scores), ("improvement",), layout, title)[0], path)
@@ -175,7 +182,7 @@ def comparison(
     ylabel: str,
     xlabel: str = SCORE,
     title: str = "",
-    path: Path | None = None,
+    path: str | Path | None = None,
     layout: Layout = SCREEN,
 ) -> Figure:
     """Plot curves, final scores, profiles and probabilities of improvement side by side.
@@ -233,8 +240,8 @@ def few_seeds(shown: Sequence[Band]) -> str:
     of_iqm = [band.seeds for band in shown if band.statistic == "IQM"]
     others = [band.seeds for band in shown if band.panel in ("profile", "improvement")]
     if of_iqm and others:
-        return caution(of_iqm, "about their range for IQMs, else too few to be reliable")
-    return caution(of_iqm) if of_iqm else caution(others, "too few to be reliable")
+        return caution(of_iqm, "unreliable; of IQMs about their range")
+    return caution(of_iqm) if of_iqm else caution(others, "unreliable")
 
 
 def _styles(labels: Iterable[str]) -> Styles:
@@ -283,7 +290,7 @@ def _note(shown: Sequence[Band]) -> str:
     return "; ".join(["95 % bootstrap intervals"] * intervals + [text] * bool(text))
 
 
-def _written(figure: Figure, path: Path | None) -> Figure:
+def _written(figure: Figure, path: str | Path | None) -> Figure:
     if path is not None:
         files.write_figure(path, figure)
     return figure

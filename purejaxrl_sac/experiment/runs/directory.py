@@ -19,7 +19,14 @@ from purejaxrl_sac.experiment.devices import processes
 from purejaxrl_sac.experiment.devices.mesh import device_name
 from purejaxrl_sac.experiment.devices.resources import format_bytes
 from purejaxrl_sac.experiment.errors import InUseError, RunWarning
-from purejaxrl_sac.experiment.runs import configuration, datasets, files, metric_rows, record
+from purejaxrl_sac.experiment.runs import (
+    configuration,
+    datasets,
+    files,
+    metric_rows,
+    recipes,
+    record,
+)
 from purejaxrl_sac.experiment.runs.metric_rows import Metrics
 from purejaxrl_sac.experiment.runs.plans import Plan
 from purejaxrl_sac.types import Transition
@@ -273,10 +280,12 @@ class RunDirectory:
             status = "trained, but not evaluated: resume makes the evaluation"
         failed_step = rows[-1]["failed_step"] if rows else []
         failed = [seed for seed, step in enumerate(failed_step) if step >= 0]
-        hidden = ("algorithm", "env", "schema", "total_steps")
+        hidden = ("algorithm", "env", "schema", "total_steps", "recipe")
+        code = sorted({*recipes.named(config.get("recipe", {}))})
         return {
             "algorithm": config["algorithm"],
             "environment": config["env"],
+            **({"code": ", ".join(code)} if code else {}),
             "status": "running" if self.is_running() else status,
             "environment steps per seed": f"{steps:,} of {config['total_steps']:,}",
             "seeds": f"{document['seeds']}, root seed {document['seed']}",

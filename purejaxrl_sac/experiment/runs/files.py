@@ -73,13 +73,14 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_text(path, text.getvalue())
 
 
-def write_figure(path: Path, figure: Figure) -> None:
+def write_figure(path: str | Path, figure: Figure) -> None:
     """Replaces an image file atomically; its suffix is the format, PNG without one.
 
     Text stays text, in TrueType fonts, and equal figures are equal files: they hold no date.
     """
     import matplotlib as mpl
 
+    path = Path(path)
     if not path.suffix:
         path = path.with_suffix(".png")
     date = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(path.suffix)

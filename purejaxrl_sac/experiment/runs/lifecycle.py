@@ -215,8 +215,8 @@ def _extended_plan(directory: RunDirectory, plan: Plan, steps: int | None) -> Pl
     whole_number("steps", steps, at_least=1)
     if steps <= plan.total:
         raise ConfigError(
-            f"steps is {steps:,}, but is the new total, and the run has {plan.total:,} already:"
-            " give more"
+            f"steps is the new total, and {steps:,} is not more than the {plan.total:,} that the"
+            " run has: give more"
         )
     extended = plan._replace(config=plan.config.replace(total_steps=steps))
     plans.plan(extended.config, plan.seeds, variants=plan.variants)  # checks the new total

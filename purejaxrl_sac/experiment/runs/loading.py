@@ -190,6 +190,8 @@ def load(
     if found is None:
         if best and not plan.eval_every:
             raise ConfigError(f"{path} has no best checkpoint: it was trained without --eval-every")
+        if not damaged and directory.is_running():
+            raise ConfigError(f"{path} is training and has no checkpoint yet: try again later")
         advice = "load the newest one" if best else way_out(directory, damaged)
         raise ConfigError(f"{where} has no intact checkpoint: {advice}")
     steps, parts = found

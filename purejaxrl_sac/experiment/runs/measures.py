@@ -126,7 +126,7 @@ def measured_again(
     if not trust:
         places = ", ".join(f"{x} ({references.location(x)})" for x in found.values())
         raise ConfigError(
-            f"its measures are custom code, {places}: to import it, pass trust=True (--trust),"
-            " or pass measure=... again"
+            f"its measures are custom code, {places}: to import it, add --trust (trust=True), or"
+            " name them again with --measure (measure=...)"
         )
     return {name: references.load(reference) for name, reference in found.items()}

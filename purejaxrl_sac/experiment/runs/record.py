@@ -221,11 +221,12 @@ def _check_trusted(field: str, name: object, recipe: object, given: Given) -> No
     if not (found := sorted(set(recipes.named(recipe)))):
         raise ConfigError(f"its {field} is {name}, which no reference names: pass {field}=...")
     if not given.trust:
-        own = [x for x in found if not x.startswith("purejaxrl_sac.")]
-        places = ", ".join(f"{x} ({references.location(x)})" for x in own or found)
+        own = [x for x in found if not x.startswith("purejaxrl_sac.")] or found
+        places = " and ".join(sorted({references.location(x) for x in own}))
+        verb = "are" if field == "wrappers" else "is"
         raise ConfigError(
-            f"its {field} is custom code, {places}: to import it, pass trust=True (--trust), or"
-            f" name it again as {field}=... (--{flag})"
+            f"its {field} {verb} custom code, {', '.join(own)}, in {places}: to import it, add"
+            f" --trust (trust=True), or name it again with --{flag} ({field}=...)"
         )
 
 

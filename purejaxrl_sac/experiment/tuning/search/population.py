@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from purejaxrl_sac.config import Config, ConfigError, traced_fields, validate, whole_number
+from purejaxrl_sac.config import (
+    Config,
+    ConfigError,
+    kind_of,
+    traced_fields,
+    validate,
+    whole_number,
+)
 from purejaxrl_sac.experiment.devices.mesh import fill, mesh_for, padded, trim
 from purejaxrl_sac.experiment.runs import files, plans
 from purejaxrl_sac.experiment.runs.plans import Plan
@@ -136,7 +144,7 @@ def population_based_training(
             more members than fit into memory.
     """
     points = check_points(config, points)
-    _check_population(config, points, low, high, fraction)
+    _check_population(config, points, low, high, fraction, factor)
     names = sorted(points[0])
     generations = whole_number("generations", generations, at_least=1)
     lanes.check_time_limit(config)
@@ -204,10 +212,13 @@ def _check_population(
     low: Mapping[str, float],
     high: Mapping[str, float],
     fraction: float,
+    factor: float,
 ) -> None:
     """Raises ConfigError for invalid arguments of `population_based_training`."""
     if len(points) < 2 or not 0 < fraction <= 0.5:
         raise ConfigError("a population needs at least two members, and a fraction of at most 0.5")
+    if not factor > 0:
+        raise ConfigError(f"factor is {factor}, but must be > 0: values become larger or smaller")
     names = sorted(points[0])
     if static := set(names) - traced_fields(config):
         raise ConfigError(
@@ -216,6 +227,9 @@ def _check_population(
     if unbounded := set(names) - (low.keys() & high.keys()):
         raise ConfigError(f"{unbounded.pop()} needs a bound in low and in high")
     for name in names:
+        for value in (low[name], high[name]):
+            if not isinstance(value, Real):
+                raise ConfigError(f"{name} has a bound that is {kind_of(value)}: give a number")
         if not all(low[name] <= point[name] <= high[name] for point in points):
             raise ConfigError(
                 f"{name} is bounded by {low[name]} and {high[name]}, but points lie outside"
