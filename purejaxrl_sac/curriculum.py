@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac import envs
-from purejaxrl_sac.checks import ERRORS, name_of_function
 from purejaxrl_sac.config import Config, ConfigError, kind_of
+from purejaxrl_sac.part_errors import ERRORS, name_of_function
 from purejaxrl_sac.types import Env, PyTree
 
 PROGRESS = jax.ShapeDtypeStruct((), jnp.float32)

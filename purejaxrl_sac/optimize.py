@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from purejaxrl_sac.checks import name_of_function
 from purejaxrl_sac.config import ConfigError, kind_of
 from purejaxrl_sac.kernels.packing import layout
+from purejaxrl_sac.part_errors import name_of_function
 from purejaxrl_sac.types import Metrics, Penalty, PyTree, Scalar
 
 Aux = TypeVar("Aux")

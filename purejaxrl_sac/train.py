@@ -16,22 +16,19 @@ import jax.numpy as jnp
 
 from purejaxrl_sac import curriculum, envs, exploration
 from purejaxrl_sac.checks import (
-    TAKES,
     check_environments,
     check_key,
     check_metrics,
     check_shapes,
     check_state,
     checked_agent,
-    errors_of_parts,
-    name_of_function,
-    running,
 )
 from purejaxrl_sac.clock import batched, unbatched
 from purejaxrl_sac.config import Config, ConfigError, kind_of, validate, whole_number
 from purejaxrl_sac.kernels.draws import one_draw
 from purejaxrl_sac.kernels.packing import packed_scan
 from purejaxrl_sac.memory.fixed import fixed_memory
+from purejaxrl_sac.part_errors import TAKES, errors_of_parts, name_of_function, running
 from purejaxrl_sac.types import (
     Agent,
     Env,

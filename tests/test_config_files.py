@@ -2,20 +2,19 @@
 
 import json
 import re
-import tomllib
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import ConfigError, cli, normalize
+from purejaxrl_sac import ConfigError, cli, normalize, presets
 from purejaxrl_sac.agents import ALGORITHMS, dqn
 from purejaxrl_sac.cli import config_files
 from purejaxrl_sac.cli.options import SweepOptions, TrainOptions
 from purejaxrl_sac.cli.parsing import parse_with_preset
 from purejaxrl_sac.experiment.runs import configuration
-from purejaxrl_sac.presets import PRESETS, _read
+from purejaxrl_sac.presets import PRESETS
 from tests.conftest import small
 
 FILE = """
@@ -224,17 +223,17 @@ def test_presets_that_are_not_there(line, message, capsys):
 
 
 def test_presets_are_valid_files():
-    folder = Path(prl.__file__).parent / "presets"
-    found = [_read(path) for path in sorted(folder.glob("*.toml"))]
-    assert {key for presets in found for key in presets} == PRESETS.keys()
     for algorithm, env in PRESETS:
         assert algorithm in ALGORITHMS
         config = prl.preset(algorithm, env)
         assert config.env == env
         prl.build(config) if env != "brax" and not env.startswith("brax/") else None
-    single = tomllib.loads((folder / "Asterix-MinAtar.toml").read_text())["rainbow"]
-    assert PRESETS["rainbow", "Asterix-MinAtar"]["n_step"] == single["n_step"] == 1
-    assert "n_step" not in PRESETS["rainbow", "Breakout-MinAtar"]
+
+
+def test_a_preset_of_one_environment_is_preferred_to_that_of_several(tmp_path):
+    (tmp_path / "a.toml").write_text("env = 'x'\n[dqn]\nlayers = [1]\n")
+    (tmp_path / "b.toml").write_text("env = ['x', 'y']\n[dqn]\ntau = 0.5\n")
+    assert presets.read(tmp_path) == {("dqn", "x"): {"layers": (1,)}, ("dqn", "y"): {"tau": 0.5}}
 
 
 def test_a_file_of_code_that_is_trusted(tmp_path, monkeypatch):

@@ -8,8 +8,8 @@ import typing
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from purejaxrl_sac import references
-from purejaxrl_sac.checks import name_of_function
 from purejaxrl_sac.config import Config, ConfigError, shown, unknown
+from purejaxrl_sac.part_errors import name_of_function
 from purejaxrl_sac.presets import PRESETS
 from purejaxrl_sac.types import Algorithm
 

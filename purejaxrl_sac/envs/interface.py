@@ -14,8 +14,8 @@ from typing import Any
 import jax
 from gymnax.environments import environment
 
-from purejaxrl_sac.checks import ERRORS, described
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.part_errors import ERRORS, described
 from purejaxrl_sac.types import Env
 
 METHODS = {  # what users write -> its arguments and results

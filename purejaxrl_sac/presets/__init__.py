@@ -33,7 +33,13 @@ def _settings(table: dict[str, Any]) -> Settings:
     return found
 
 
-_files = [_read(path) for path in sorted(Path(__file__).parent.glob("*.toml"))]
-PRESETS: dict[tuple[str, str], Settings] = {}
-for _file in sorted(_files, key=lambda file: -len({env for _, env in file})):
-    PRESETS |= _file
+def read(folder: Path) -> dict[tuple[str, str], Settings]:
+    """(algorithm, environment) -> settings, of all files of a folder."""
+    files = [_read(path) for path in sorted(folder.glob("*.toml"))]
+    found: dict[tuple[str, str], Settings] = {}
+    for file in sorted(files, key=lambda file: -len({env for _, env in file})):
+        found |= file
+    return found
+
+
+PRESETS = read(Path(__file__).parent)
