@@ -1,9 +1,11 @@
 """The command line."""
 
+import ast
 import contextlib
 import dataclasses
 import errno
 import inspect
+import itertools
 import json
 import re
 import shutil
@@ -350,8 +352,11 @@ def test_docstrings_of_flags_are_one_line():
     """The help of a flag would break at the ends of their lines."""
     folder = Path(cli.__file__).parents[1]
     for path in [folder / "cli" / "options.py", *(folder / "agents").glob("*.py")]:
-        found = re.findall(r'(?m)^    \w+: .*\n    """(?:[^"]*\n)+[^"]*"""', path.read_text())
-        assert not found, (path, found)
+        for node in ast.walk(ast.parse(path.read_text())):
+            body = node.body if isinstance(node, ast.ClassDef) else []
+            for field, text in itertools.pairwise(body):
+                if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                    assert text.lineno == text.end_lineno, (path, text.lineno)
 
 
 def test_help_and_flags_do_not_import_environments():

@@ -298,7 +298,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
     whole = prl.experiment.run(config, out=tmp_path / "whole", **RUN)
     with pytest.raises(StoppedError):
         prl.experiment.run(config, out=tmp_path / "run", reporter=Recorder(2), **RUN)
-    with pytest.raises(ConfigError, match="pass trust=True"):
+    with pytest.raises(ConfigError, match="add --trust"):
         prl.experiment.resume(tmp_path / "run", env=ENV)
     with pytest.raises(ConfigError, match=r"curriculum is .*test_curriculum:growing, but was"):
         prl.experiment.resume(tmp_path / "run", env=ENV, curriculum=growing)

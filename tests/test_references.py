@@ -149,7 +149,7 @@ def test_what_needs_no_code_imports_none(command, forgotten, capsys):
     assert "fork_of_q" not in sys.modules
     if command[0] == "info":
         out = capsys.readouterr().out
-        assert re.search(r"code\W+fork_of_q.py:Corridor, fork_of_q.py:OptimisticC", out)
+        assert re.search(r"code\W+fork_of_q.py:Corridor,\W+fork_of_q.py:OptimisticC", out)
         assert "'keywords'" not in out
 
 

@@ -59,6 +59,17 @@ def forward_fill(returns: np.ndarray) -> np.ndarray:
     return np.take_along_axis(returns, np.maximum.accumulate(known, axis=1), axis=1)
 
 
+def _of_seeds(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values as an array [seeds, points]; ConfigError unless there is one for each of the steps."""
+    values = np.asarray(values, float)
+    if values.ndim != 2 or values.shape[1:] != np.shape(steps):
+        raise ConfigError(
+            f"values of shape {[*values.shape]} are no curve over steps of shape"
+            f" {[*np.shape(steps)]}: values are [seeds, points], and steps [points]"
+        )
+    return values
+
+
 def curve(label: str, steps: np.ndarray, values: np.ndarray) -> Band:
     """The IQM over the seeds with a value, from where all of them have one.
 
@@ -68,12 +79,7 @@ def curve(label: str, steps: np.ndarray, values: np.ndarray) -> Band:
         steps: [points].
         values: [seeds, points], nan where nothing was measured, such as where no episode ended.
     """
-    values = np.asarray(values, float)
-    if values.ndim != 2 or values.shape[1:] != np.shape(steps):
-        raise ConfigError(
-            f"values of shape {[*values.shape]} are no curve over steps of shape"
-            f" {[*np.shape(steps)]}: values are [seeds, points], and steps [points]"
-        )
+    values = _of_seeds(steps, values)
     filled = forward_fill(values)
     finite = np.isfinite(filled[:, -1])
     known, new = filled[finite], np.isfinite(values[finite]).any(0)
@@ -94,7 +100,7 @@ def seed_curves(label: str, steps: np.ndarray, values: np.ndarray) -> list[Band]
     """
     rows = [
         (seed, np.asarray(steps, float)[known], row[known])
-        for seed, row in enumerate(np.asarray(values, float))
+        for seed, row in enumerate(_of_seeds(steps, values))
         if (known := np.isfinite(row)).any()
     ]
     return [
