@@ -33,8 +33,8 @@ def check_one_seed(state: TrainState) -> None:
     """Raises ConfigError if a state is one of several seeds, outside of a vmap."""
     if shape := getattr(getattr(state, "key", None), "shape", ()):
         raise ConfigError(
-            f"state is of {shape[0]} seeds: take one, seed_state(state, 0), or vmap over all, see"
-            " seed_axes"
+            f"state is of {' x '.join(map(str, shape))} seeds: take one, seed_state(state, 0), or"
+            " vmap over all, see seed_axes"
         )
 
 
@@ -49,31 +49,31 @@ def check_state(config: Config, env: Env, agent: Agent, state: TrainState) -> No
         )
     check_one_seed(state)
     space = env.observation_space
-    shape = (config.num_envs, *space.shape)
-    obs = jax.ShapeDtypeStruct(shape, getattr(space, "dtype", jnp.float32))
+    own = jax.tree.leaves(state.env)  # policies may have been trained with another num_envs
+    num_envs = jnp.shape(state.env.obs)[0] if own else config.num_envs
+    obs = jax.ShapeDtypeStruct((num_envs, *space.shape), getattr(space, "dtype", jnp.float32))
     with errors_of_parts(config, *running(env)):
-        expected = jax.eval_shape(agent.init, jax.eval_shape(jax.random.key, 0), obs)
+        key = jax.ShapeDtypeStruct((), state.key.dtype)
+        expected = jax.eval_shape(agent.init, key, obs)
     check_shapes("agent", state.agent, expected)
 
 
 def check_environments(config: Config, env: Env, state: TrainState) -> None:
     """Raises ConfigError unless a state has the environments of this configuration."""
-    if not jax.tree.leaves(state.env):
-        raise ConfigError(
-            "state has no environments and no memory, without which a run cannot continue: load it"
-            " with whole=True"
-        )
+    obs = getattr(state.env, "obs", ())  # of a run that was loaded without its environments
     spec = jax.ShapeDtypeStruct((config.num_envs, *env.observation_space.shape), jnp.float32)
-    check_shapes("env.obs", state.env.obs, spec)
+    check_shapes("env.obs", obs, spec)
 
 
 def check_shapes(part: str, found: PyTree, expected: PyTree) -> None:
     """Raises ConfigError unless a part of a state has the structure and shapes of another."""
     remedy = "the state is of another configuration, or of another environment"
-    if type(found) is not type(expected) and isinstance(found, tuple):
+    if jax.tree.leaves(expected) and not jax.tree.leaves(found):
+        raise ConfigError(f"state.{part} is empty: load the run with whole=True to continue it")
+    kinds = kind_of(found), kind_of(expected)  # classes may be made anew in each call
+    if isinstance(found, tuple) and kinds[0] != kinds[1]:
         raise ConfigError(
-            f"state.{part} is {kind_of(found)}, but with this configuration it is"
-            f" {kind_of(expected)}: {remedy}"
+            f"state.{part} is {kinds[0]}, but with this configuration it is {kinds[1]}: {remedy}"
         )
     has, must = (
         {path: f"has shape {[*jnp.shape(x)]}" for path, x in jax.tree_util.tree_leaves_with_path(t)}
@@ -124,6 +124,7 @@ def check_actions(env: Env, action: jax.Array, num: int, what: str) -> None:
 
 def check_actions_like(expected: jax.ShapeDtypeStruct, action: jax.Array, what: str) -> None:
     """Raises ConfigError unless actions have this shape and are as integral as this type."""
+    action = jnp.asarray(action)
     kind = jnp.integer if jnp.issubdtype(expected.dtype, jnp.integer) else jnp.floating
     found = jnp.result_type(action)
     if jnp.shape(action) != expected.shape or not jnp.issubdtype(found, kind):

@@ -265,12 +265,15 @@ def _scan(
         )
     expected = jax.eval_shape(lambda key: env.to_env(env.random_action(key, episodes)), key)
 
-    def without_carry(key: jax.Array, obs: jax.Array, _: PyTree) -> tuple[jax.Array, PyTree]:
-        action = chosen(key, obs)
+    def choose(key: jax.Array, obs: jax.Array, carry: PyTree) -> tuple[jax.Array, PyTree]:
+        own = chosen if isinstance(chosen, Policy) else None
+        action, carry = own.step(key, obs, carry) if own else (chosen(key, obs), ())
+        action = jnp.asarray(action)
+        if jnp.promote_types(action.dtype, expected.dtype) == expected.dtype:
+            action = action.astype(expected.dtype)  # such as bool -> int32, and int32 -> float32
         check_actions_like(expected, action, "the policy returned actions that are")
-        return action, ()
+        return action, carry
 
-    choose: Step = chosen.step if isinstance(chosen, Policy) else without_carry
     carry: PyTree = chosen.init_carry(episodes) if isinstance(chosen, Policy) else ()
 
     def body(

@@ -27,7 +27,7 @@ from purejaxrl_sac.clock import batched, unbatched
 from purejaxrl_sac.config import Config, ConfigError, kind_of, validate, whole_number
 from purejaxrl_sac.kernels.draws import one_draw
 from purejaxrl_sac.kernels.packing import packed_scan
-from purejaxrl_sac.memory.fixed import fixed_memory
+from purejaxrl_sac.memory.fixed import check_fixed, fixed_memory
 from purejaxrl_sac.part_errors import TAKES, errors_of_parts, name_of_function, running
 from purejaxrl_sac.types import (
     Agent,
@@ -165,6 +165,8 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
     env, agent, memory = build(config)
     check_state(config, env, agent, state)
     check_environments(config, env, state)
+    if config.dataset is not None:
+        check_fixed(config)
     initial_carry = agent.init_carry(config.num_envs)
 
     def iteration(state: TrainState, _: None) -> tuple[TrainState, Metrics]:

@@ -16,7 +16,7 @@ from gymnax.environments import spaces
 from gymnax.environments.classic_control.cartpole import CartPole
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import ConfigError, checks, contracts, heads, mdp, networks, optimize
+from purejaxrl_sac import ConfigError, checks, contracts, heads, mdp, networks, normalize, optimize
 from purejaxrl_sac.agents import sac
 from purejaxrl_sac.agents.off_policy import replay_storage, uniform_replay
 from purejaxrl_sac.envs.tabular import Tabular
@@ -744,8 +744,9 @@ def test_policies_need_a_state_of_their_configuration():
 def test_a_state_without_its_memory_cannot_continue():
     config = small("dqn", **SMALLER)
     state = jax.eval_shape(prl.init, jax.random.key(0), config)
-    with pytest.raises(ConfigError, match=r"no environments and no memory.* whole=True"):
-        prl.run(state._replace(env=(), memory=()), config, 1)
+    for kept in (state._replace(env=(), memory=()), state._replace(memory=())):
+        with pytest.raises(ConfigError, match=r"is empty: load the run with whole=True"):
+            jax.eval_shape(partial(prl.run, config=config, iterations=1), kept)
 
 
 @pytest.mark.parametrize(
@@ -837,9 +838,87 @@ def test_configurations_can_be_pickled(algorithm):
     assert again.replace(algorithm=config.algorithm) == config
 
 
-@pytest.mark.parametrize("limit", (0, 2.5))
-def test_time_limits_are_whole_numbers_of_steps(limit):
+@pytest.mark.parametrize(
+    ("limit", "steps"),
+    [(5, 5), (5.0, 5), (np.float32(5), 5), (jnp.float32(5), 5), (4.5, 5), (np.inf, None)],
+)
+def test_time_limits_may_be_floats(limit, steps):
     params = prl.envs.make("Pendulum-v1").default_params.replace(max_steps_in_episode=limit)
-    with pytest.raises(ConfigError, match=rf"max_steps_in_episode of .* is {limit}, but must be"):
+    assert prl.build(small("sac").replace(env_params=params))[0].max_steps == steps
+
+
+def test_episodes_have_at_least_one_step():
+    params = prl.envs.make("Pendulum-v1").default_params.replace(max_steps_in_episode=0)
+    with pytest.raises(ConfigError, match=r"max_steps_in_episode of .* is 0, but must be at least"):
         prl.build(small("sac").replace(env_params=params))
-    assert prl.build(small("dqn", env="BernoulliBandit-misc"))[0].max_steps == 100  # here 100.0
+
+
+def test_a_class_of_states_may_be_made_anew_in_each_call():
+    def algorithm(config, env):
+        class State(NamedTuple):
+            agent: Any
+
+        agent, memory = prl.dqn(config, env)
+
+        def update(key, state, sample, count):
+            after, priority, metrics = agent.update(key, state.agent, sample, count)
+            return state._replace(agent=after), priority, metrics
+
+        return agent._replace(
+            init=lambda key, obs: State(agent.init(key, obs)),
+            act=lambda key, state, *rest: agent.act(key, state.agent, *rest),
+            policy=lambda key, state, *rest: agent.policy(key, state.agent, *rest),
+            update=update,
+        ), memory
+
+    config = small("dqn", **SMALLER).replace(algorithm=algorithm)
+    jax.eval_shape(prl.train, jax.random.key(0), config)
+    state = jax.eval_shape(prl.init, jax.random.key(0), config)
+    play = partial(prl.evaluate, config=config, episodes=2, max_steps=2)
+    jax.eval_shape(lambda key, state: play(key, state=state), jax.random.key(0), state)
+
+
+def test_policies_are_evaluated_with_another_number_of_environments():
+    config = small("dqn", **SMALLER).replace(wrappers=(normalize.rewards,))
+    state = jax.eval_shape(prl.init, jax.random.key(0), config)
+    prl.policy(config.replace(num_envs=6), state)
+
+
+def test_shapes_of_keys_are_those_of_their_implementation():
+    def algorithm(config, env):
+        agent, memory = prl.q_learning(config, env)
+        return agent._replace(init=lambda key, obs: (agent.init(key, obs), key)), memory
+
+    config = small("q_learning").replace(algorithm=algorithm)
+    env, agent, _ = prl.build(config)
+    key = jax.random.key(0, impl="rbg")
+    obs = jnp.zeros(config.num_envs, int)
+    state = prl.TrainState(key, jnp.int32(0), (), agent.init(key, obs), ())
+    checks.check_state(config, env, agent, state)
+
+
+def test_actions_of_a_policy_may_be_booleans_or_lists(trained):
+    config, state = trained
+    play = partial(prl.evaluate, jax.random.key(0), config, state, 2, max_steps=20)
+    found = [
+        play(policy=lambda config, state, act=act: lambda key, obs: act(obs))
+        for act in (lambda obs: obs[:, 0] > -9, lambda obs: [1, 1], lambda obs: jnp.ones(2, int))
+    ]
+    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_array_equal(found[1], found[2])
+    own = prl.Policy(lambda key, obs, carry: (jnp.full(2, 7.5), carry), lambda num: ())
+    with pytest.raises(ConfigError, match=r"the policy returned actions that are float32\[2\]"):
+        play(policy=lambda config, state: own)
+
+
+class FloatStates(Probe):
+    def observation_space(self, params):
+        return spaces.Discrete(2)
+
+    def get_obs(self, state, *rest):
+        return jnp.float32(0)
+
+
+def test_states_of_a_discrete_space_are_integers():
+    with pytest.raises(ConfigError, match=r"observations that are float32, .* return integers"):
+        prl.build(small("dqn", env=FloatStates(lambda *_: 1.0, 3)))

@@ -307,6 +307,7 @@ def test_wrappers_that_were_switched_off_stay_off(tmp_path):
         ("n_step = 3\nlerning_rate = 0.1", "sac has no field n_step, lerning_rate: did you mean"),
         ("lerning_rate = 0.1", "sac has no field lerning_rate: did you mean learning_rate?"),
         ("qwxz = 1", "sac has no field qwxz: see purejaxrl-sac train sac --help"),
+        ('dataset = "None"\nqwxz = 1', "sac has no field qwxz: see"),
     ],
 )
 def test_unknown_keys_are_named_with_their_file(keys, message, tmp_path, monkeypatch, capsys):
@@ -314,3 +315,7 @@ def test_unknown_keys_are_named_with_their_file(keys, message, tmp_path, monkeyp
     Path("bad.toml").write_text(f'algorithm = "sac"\nsteps = 100\n{keys}\n')
     assert cli.main(["train", "--config=bad.toml"]) == 2
     assert capsys.readouterr().err.startswith(f"purejaxrl-sac: bad.toml: {message}")
+    assert cli.main(["train", "dqn", "--config=bad.toml"]) == 2
+    assert "bad.toml is of sac: dqn has no field" in capsys.readouterr().err
+    Path("good.toml").write_text('algorithm = "sac"\nsteps = 2000\ndataset = "None"\n')
+    assert parsed(["train", "--config", "good.toml"]).config.dataset is None

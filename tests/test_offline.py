@@ -372,7 +372,7 @@ def test_fields_of_a_dataset_may_be_lists(chain):
 def test_what_a_dataset_fixes_cannot_be_changed_afterwards(changes, message, chain):
     config = prl.offline(small("dqn", env="chain"), chain[1])
     with pytest.raises(ConfigError, match=message):
-        prl.make_train(config.replace(**changes))
+        jax.eval_shape(prl.train, jax.random.key(0), config.replace(**changes))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"x" * 100, None])

@@ -308,6 +308,8 @@ def sac(
     action_dim = dimension_of_actions("SAC", env)
     encode = features(env.observation_space)
     actor_net, critic_net = actor_and_critics(config, env, action_dim, actor, critics)
+    target_entropy = config.target_entropy_per_dim * action_dim
+    optimizers = actor_optimizer(config), critic_optimizer(config), temperature_optimizer(config)
     draw_noise, init_carry = noise(config, action_dim)
 
     def sample_action(
@@ -323,13 +325,7 @@ def sac(
 
     networks = Networks(sample_action, critic, critique(config))
     learner = Learner(
-        networks,
-        actor_optimizer(config),
-        critic_optimizer(config),
-        temperature_optimizer(config),
-        penalized(critic_loss, penalty),
-        actor_loss,
-        target_entropy=config.target_entropy_per_dim * action_dim,
+        networks, *optimizers, penalized(critic_loss, penalty), actor_loss, target_entropy
     )
 
     def init(key: jax.Array, obs: jax.Array) -> SACState:

@@ -46,6 +46,7 @@ def expanded(arguments: list[str]) -> list[str]:
     algorithm = contents.pop("algorithm", None)
     if algorithm is not None and not isinstance(algorithm, str):
         raise ConfigError(f"{path}: algorithm is {shown(algorithm)}, but must be a name")
+    of_file = algorithm
     code = [] if algorithm is None else [algorithm]
     if rest and not rest[0].startswith("-"):
         algorithm, code, rest = rest[0], [], rest[1:]
@@ -65,7 +66,7 @@ def expanded(arguments: list[str]) -> list[str]:
     if not trusted and (named := [*filter(references.is_reference, code)]):
         places = ", ".join(f"{x} ({references.location(x)})" for x in named)
         raise ConfigError(f"{path} names code, {places}: add --trust to import it")
-    _check_fields(path, algorithm, contents)
+    _check_fields(path, algorithm, contents, of_file)
     for name, on in switches.items():
         if not _is_given(name, rest):
             words += _switch(path, algorithm, name, on)
@@ -101,7 +102,7 @@ def _is_given(name: str, flags: list[str]) -> bool:
     return any(x.partition("=")[0] in ends for x in flags)
 
 
-def _check_fields(path: Path, algorithm: str, names: Collection[str]) -> None:
+def _check_fields(path: Path, algorithm: str, names: Collection[str], of_file: str | None) -> None:
     """Raises ConfigError for keys that are no options, nor fields of a listed algorithm."""
     if algorithm not in ALGORITHMS:  # an algorithm of one's own is not imported yet
         return
@@ -110,7 +111,8 @@ def _check_fields(path: Path, algorithm: str, names: Collection[str]) -> None:
     if unknown := [name for name in names if name not in known]:
         near = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"see purejaxrl-sac train {algorithm} --help"
-        raise ConfigError(f"{path}: {algorithm} has no field {', '.join(unknown)}: {hint}")
+        whose = f"{path} is of {of_file}" if of_file not in (None, algorithm) else path
+        raise ConfigError(f"{whose}: {algorithm} has no field {', '.join(unknown)}: {hint}")
 
 
 def _check_key(path: Path, name: str) -> None:
@@ -155,7 +157,7 @@ def _flag(path: Path, name: str, value: Any, given: list[str]) -> Iterator[str]:
                 yield f"{key}={','.join(map(_text, x)) if several else _text(x)}"
     elif isinstance(value, list):
         yield from map(_text, value)
-    elif name == "dataset":
+    elif name == "dataset" and value != "None":
         yield str((path if path.is_dir() else path.parent) / _text(value))
     elif value is not True:
         yield _text(value)

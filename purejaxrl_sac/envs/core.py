@@ -156,11 +156,6 @@ def bind(env: Any, params: Any = None) -> Env:
             )
         params = default if params is None else params
         action_space, observation_space = _spaces(env, params)
-    limit = getattr(params, "max_steps_in_episode", None)
-    if isinstance(limit, float) and limit.is_integer():  # gymnax's BernoulliBandit has 100.0
-        limit = int(limit)
-    if limit is not None and not isinstance(limit, jax.core.Tracer) and np.ndim(limit) == 0:
-        whole_number(f"max_steps_in_episode of {env.name}", limit, at_least=1)
 
     num_actions = action_dim = None
     if isinstance(action_space, spaces.Discrete):
@@ -255,7 +250,7 @@ def bind(env: Any, params: Any = None) -> Env:
         num_actions=num_actions,
         action_dim=action_dim,
         name=env.name,
-        max_steps=limit,
+        max_steps=_time_limit(env.name, params),
         game=env,
         params=params,
         binary_observations=_has_binary_observations(env),
@@ -266,6 +261,20 @@ def bind(env: Any, params: Any = None) -> Env:
 
         interface.check(bound, default=usual)
     return bound
+
+
+def _time_limit(name: str, params: Any) -> Any:
+    """The longest episode, of which some are floats: an int, a tracer, or None for no limit.
+
+    Raises:
+        ConfigError: it is less than 1.
+    """
+    limit = getattr(params, "max_steps_in_episode", None)
+    if limit is None or isinstance(limit, jax.core.Tracer) or np.ndim(limit) > 0:
+        return limit
+    if not limit >= 1:
+        raise ConfigError(f"max_steps_in_episode of {name} is {limit}, but must be at least 1")
+    return None if math.isinf(limit) else math.ceil(limit)
 
 
 def _spaces(env: Any, params: Any) -> tuple[Any, Any]:

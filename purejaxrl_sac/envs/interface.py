@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from gymnax.environments import environment
 
 from purejaxrl_sac.config import ConfigError
@@ -65,6 +66,11 @@ def check(env: Env, *, default: bool) -> None:
         raise ConfigError(
             f"the environment {name} returns observations of shape {obs.shape[1:]}, but its"
             f" observation_space has the shape {shape}"
+        )
+    if hasattr(env.observation_space, "n") and not jnp.issubdtype(obs.dtype, jnp.integer):
+        raise ConfigError(
+            f"the environment {name} returns observations that are {obs.dtype}, but its"
+            " observation_space is Discrete: return integers"
         )
     with contextlib.suppress(TypeError):  # an object without weak references is checked again
         _checked[id(game)] = weakref.ref(game)

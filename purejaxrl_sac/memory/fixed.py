@@ -13,18 +13,22 @@ from purejaxrl_sac.types import Env, Memory, PyTree, Sample, Transition
 ONE = ("num_envs", "rollout_length", "noise_repeat")
 
 
-def fixed_memory(config: Any, env: Env) -> Memory:
-    """`fixed` for the fields `dataset` and `batch_size` of a configuration.
-
-    Raises:
-        ConfigError: the fields that `offline` sets were changed after it.
-    """
+def check_fixed(config: Any) -> None:
+    """Raises ConfigError if fields that `offline` sets were changed after it."""
     for name, value in {**dict.fromkeys(ONE, 1), "warmup_steps": 0}.items():
         if getattr(config, name) != value:
             raise ConfigError(
                 f"{name} is {getattr(config, name)}, but must be {value} with a dataset: leave it"
                 " as offline sets it"
             )
+
+
+def fixed_memory(config: Any, env: Env) -> Memory:
+    """`fixed` for the fields `dataset` and `batch_size` of a configuration.
+
+    Raises:
+        ConfigError: the dataset is of another environment.
+    """
     shape = config.dataset.obs.shape[1:]
     if shape != tuple(env.observation_space.shape):
         raise ConfigError(
