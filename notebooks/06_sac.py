@@ -411,7 +411,8 @@ for label, made, found in (
     said, true = (np.asarray(x) for x in jax.jit(check)(found))
     above[label] = said - true
     low, high = bootstrap_interval(above[label])
-    greedy = iqm(np.asarray(play(found)).mean(1))
+    of_kind = jax.vmap(lambda s, c=made: prl.evaluate(jax.random.key(11), c, s, EPISODES))
+    greedy = iqm(np.asarray(jax.jit(of_kind)(found)).mean(1))
     print(
         f"{label:11} says {iqm(said):6.1f}, true {iqm(true):6.1f}: above by {iqm(said - true):+5.1f}"
         f" [{low:+.1f}, {high:+.1f}]; greedy return {greedy:.1f} ({len(said)} seeds)"
