@@ -301,11 +301,14 @@ def test_wrappers_that_were_switched_off_stay_off(tmp_path):
     assert parsed(["train", "--config", str(path)]).config.wrappers == ()
 
 
+NEAR = "sac has no field n_step (did you mean steps?), lerning_rate (did you mean learning_rate?)"
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ("n_step = 3\nlerning_rate = 0.1", "sac has no field n_step, lerning_rate: did you mean"),
-        ("lerning_rate = 0.1", "sac has no field lerning_rate: did you mean learning_rate?"),
+        ("n_step = 3\nlerning_rate = 0.1", NEAR),
+        ("lerning_rate = 0.1", "sac has no field lerning_rate (did you mean learning_rate?): see"),
         ("qwxz = 1", "sac has no field qwxz: see purejaxrl-sac train sac --help"),
         ('dataset = "None"\nqwxz = 1', "sac has no field qwxz: see"),
     ],

@@ -109,10 +109,13 @@ def _check_fields(path: Path, algorithm: str, names: Collection[str], of_file: s
     fields = {field.name for field in dataclasses.fields(configuration(algorithm))}
     known = {*fields, *_options(), "steps"}
     if unknown := [name for name in names if name not in known]:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"see purejaxrl-sac train {algorithm} --help"
         whose = f"{path} is of {of_file}" if of_file not in (None, algorithm) else path
-        raise ConfigError(f"{whose}: {algorithm} has no field {', '.join(unknown)}: {hint}")
+        near = [(name, difflib.get_close_matches(name, known, n=1)) for name in unknown]
+        texts = (f"{name} (did you mean {found[0]}?)" if found else name for name, found in near)
+        raise ConfigError(
+            f"{whose}: {algorithm} has no field {', '.join(texts)}: see purejaxrl-sac train"
+            f" {algorithm} --help"
+        )
 
 
 def _check_key(path: Path, name: str) -> None:
