@@ -70,7 +70,7 @@ def check_shapes(part: str, found: PyTree, expected: PyTree) -> None:
     remedy = "the state is of another configuration, or of another environment"
     if jax.tree.leaves(expected) and not jax.tree.leaves(found):
         raise ConfigError(f"state.{part} is empty: load the run with whole=True to continue it")
-    kinds = kind_of(found), kind_of(expected)  # classes may be made anew in each call
+    kinds = kind_of(found), kind_of(expected)  # a local class differs between calls
     if isinstance(found, tuple) and kinds[0] != kinds[1]:
         raise ConfigError(
             f"state.{part} is {kinds[0]}, but with this configuration it is {kinds[1]}: {remedy}"

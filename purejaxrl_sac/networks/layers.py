@@ -114,7 +114,7 @@ class NoisyDense(nn.Module):
             return x @ mu_w + mu_b
         noise: jax.Array = self.get_variable("noise", "f").astype(dtype)
         f_in, f_out = noise[:width], noise[width:]
-        if x.size == width:  # two products of one row cost less than another matrix
+        if x.size == width:  # for one row, two products cost less than forming the sum of matrices
             return x @ mu_w + mu_b + ((x * f_in) @ sigma_w + sigma_b) * f_out
         return x @ (mu_w + sigma_w * jnp.outer(f_in, f_out)) + (mu_b + sigma_b * f_out)
 
