@@ -13,16 +13,17 @@ from purejaxrl_sac.experiment.devices.mesh import use_cpu_devices
 use_cpu_devices(2)  # so that tests of several seeds cover sharding over devices
 
 
-QUICK_COMPILATION = "--xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1"
+QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 if jax.__version_info__ < (0, 11):  # which has no such flag
     QUICK_COMPILATION += " --xla_cpu_use_fusion_emitters=false"
-FULL_COMPILATION = {"xla_backend_optimization_level": 3}  # as in use, where rounding is compared
+# as in use: where rounding is compared, and of programs that run for longer than they compile
+FULL_COMPILATION = {"xla_backend_optimization_level": 3}
 if jax.__version_info__ < (0, 11):
     FULL_COMPILATION["xla_cpu_use_fusion_emitters"] = True
 
 
 def pytest_configure(config):
-    """Compile fast tests in half the time, and each program once: it is most of what they do.
+    """Compile fast tests in a third of the time, and each program once: it is most of their work.
 
     With JAX_COMPILATION_CACHE_DIR set to a folder that is kept, the next run compiles only programs
     that have changed (29 CPU-seconds of test_sac.py become 10).

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import typing
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -80,14 +81,14 @@ def test_named_algorithms_are_typed_by_their_configuration(function):
 
 
 def test_every_field_of_every_configuration_is_documented():
-    for name in ALGORITHMS:
-        kind = type(agents.default_config(name))
+    source = cache(inspect.getsource)
+    for kind in {type(agents.default_config(name)) for name in ALGORITHMS}:
         for field in dataclasses.fields(kind):
             if field.name == "algorithm":  # the class's docstring states it
                 continue
             places = [x for x in kind.__mro__ if field.name in vars(x).get("__annotations__", {})]
             documented = rf'\n    {field.name}: [^\n]*(\n        [^\n]*\n    \))?\n    """'
-            assert re.search(documented, inspect.getsource(places[0])), (
+            assert re.search(documented, source(places[0])), (
                 f"{places[0].__name__}.{field.name} has no docstring"
             )
 
