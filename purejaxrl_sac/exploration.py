@@ -107,7 +107,9 @@ def random_action(env: Env, key: jax.Array, obs: jax.Array) -> jax.Array:
 
 def greedy(q: jax.Array) -> jax.Array:
     """All probability on argmax_a Q(s, a), split evenly between ties; [..., A] to [..., A]."""
-    best = (q == q.max(-1, keepdims=True)).astype(q.dtype)
+    equal = q == q.max(-1, keepdims=True)
+    # the first one in any case: a compiler may compute q twice, and round it differently
+    best = (equal | jax.nn.one_hot(q.argmax(-1), q.shape[-1], dtype=bool)).astype(q.dtype)
     return best / best.sum(-1, keepdims=True)
 
 

@@ -18,6 +18,7 @@ import purejaxrl_sac as prl
 from purejaxrl_sac import envs
 from purejaxrl_sac.agents.dqn import replay_storage
 from purejaxrl_sac.types import Index
+from tests.conftest import FULL_COMPILATION
 
 GAMMA = 0.9
 
@@ -166,7 +167,8 @@ def learned(algorithm, env, updates=1_000, /, **changes):
     config = config.replace(**changes)
     updates_per_step = config.num_updates / config.steps_per_iteration
     config = config.replace(total_steps=config.warmup_steps + int(updates / updates_per_step))
-    return config, *jax.jit(prl.train)(jax.random.key(0), config)
+    options = FULL_COMPILATION if algorithm == "iqn" else None
+    return config, *jax.jit(prl.train, compiler_options=options)(jax.random.key(0), config)
 
 
 def adam_gradient(opt_state, b1=0.9):

@@ -18,7 +18,7 @@ from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.mdp import dynamic_programming as dp
 from purejaxrl_sac.memory import latest_complete
 from purejaxrl_sac.types import Sample, Transition
-from tests.conftest import FULL_COMPILATION, built, compiled, init, quick, small
+from tests.conftest import built, compiled, init, quick, small
 from tests.probes import CONTINUOUS, GAMMA, Params, Probe, trained
 
 ON_POLICY = ("a2c", "reinforce", "ppo")
@@ -471,8 +471,7 @@ def test_the_critic_of_a_fixed_policy_converges_to_its_value():
     state = init(jax.random.key(0), config)
     actor = {**state.agent.params["params"], "head": params["params"]["head"]}
     state = state._replace(agent=state.agent._replace(params={"params": actor}))
-    run = jax.jit(prl.run, static_argnums=2, compiler_options=FULL_COMPILATION)
-    state, _ = run(state, config, config.iterations)
+    state, _ = jax.jit(prl.run, static_argnums=2)(state, config, config.iterations)
     found = values(config, state, jnp.arange(6))
     np.testing.assert_allclose(found, value, atol=0.05 * float(jnp.abs(value).max()))
 

@@ -524,7 +524,7 @@ def test_counts_are_static_whole_numbers(trained, function, name):
 def test_a_state_of_several_seeds_is_refused_outside_of_a_vmap(trained):
     config, _ = trained
     keys = jax.random.split(jax.random.key(0), 2)
-    states = jax.vmap(prl.init, (0, None))(keys, config)
+    states = jax.jit(jax.vmap(prl.init, (0, None)))(keys, config)
     obs = jnp.zeros((3, 4))
     for use in (
         lambda state: prl.run(state, config, 1)[0].step,
@@ -535,7 +535,7 @@ def test_a_state_of_several_seeds_is_refused_outside_of_a_vmap(trained):
     ):
         with pytest.raises(ConfigError, match=r"^state is of 2 seeds: take one, seed_state"):
             use(states)
-        one, both = use(prl.seed_state(states, 1)), jax.vmap(use)(states)
+        one, both = jax.jit(use)(prl.seed_state(states, 1)), jax.jit(jax.vmap(use))(states)
         np.testing.assert_allclose(one, both[1], rtol=1e-5)
 
 

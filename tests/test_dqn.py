@@ -17,7 +17,7 @@ from purejaxrl_sac.agents.off_policy import NStep
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.mdp import dynamic_programming as dp
 from purejaxrl_sac.types import Sample, Transition
-from tests.conftest import FULL_COMPILATION, built, init, quick, small
+from tests.conftest import built, init, quick, small
 from tests.probes import GAMMA, Counter, Params, Probe, adam_gradient, replayed, stored, trained
 
 MODULES = {"dqn", "distributional", "pqn"}
@@ -107,7 +107,7 @@ def fixed_point(algorithm, updates=3_000, **changes):
         state, _ = jax.lax.scan(learn, state, (keys, jnp.arange(updates)))
         return agent.q_values(state, jnp.arange(len(MDP.P)))
 
-    return np.asarray(jax.jit(run, compiler_options=FULL_COMPILATION)(jax.random.key(1)))
+    return np.asarray(jax.jit(run)(jax.random.key(1)))
 
 
 @pytest.mark.parametrize(

@@ -184,16 +184,15 @@ def test_fused_and_unfused_agents_can_resume_each_other(algorithm):
     """Each computes one half of a run."""
     config = small(algorithm, hidden_sizes=(32,), max_grad_norm=float("inf"))
     keys = jax.random.split(jax.random.key(0), 2)
+    start = jax.jit(jax.vmap(prl.init, (0, None)))(keys, config)
+
+    @jax.jit
+    def half(state, config):
+        return jax.vmap(lambda state: prl.run(state, config, config.iterations // 2))(state)
 
     def trained(*wrappers):
         first, second = (config.replace(wrappers=w) for w in wrappers)
-        half = config.iterations // 2
-
-        def both(key):
-            state, _ = prl.run(prl.init(key, first), first, half)
-            return prl.run(state, second, half)
-
-        return jax.jit(jax.vmap(both))(keys)
+        return half(half(start, first)[0], second)
 
     unfused = trained((), ())
     for fused in (trained((FUSED,), ()), trained((), (FUSED,))):

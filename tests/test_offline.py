@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -20,7 +20,7 @@ from purejaxrl_sac.agents.conservative import (
 )
 from purejaxrl_sac.experiment.runs import datasets
 from purejaxrl_sac.mdp import dynamic_programming
-from tests.conftest import compiled, init, small
+from tests.conftest import FULL_COMPILATION, compiled, init, small
 
 COUNTS = np.array([3, 1])  # of both actions in every state
 GAMMA = 0.9
@@ -51,8 +51,9 @@ def learn(chain):
         num_updates=50, total_steps=1_000, tau=1.0, gamma=GAMMA,
     )  # fmt: skip
     config = prl.offline(config, chain[1])
-    train = jax.jit(prl.train)
+    train = jax.jit(prl.train, compiler_options=FULL_COMPILATION)
 
+    @cache
     def learned(weight):
         state, metrics = train(jax.random.key(0), config.replace(conservative_weight=weight))
         assert not metrics["episodes"].any() and (state.step == 1_000).all()
