@@ -107,9 +107,8 @@ def random_action(env: Env, key: jax.Array, obs: jax.Array) -> jax.Array:
 
 def greedy(q: jax.Array) -> jax.Array:
     """All probability on argmax_a Q(s, a), split evenly between ties; [..., A] to [..., A]."""
-    equal = q == q.max(-1, keepdims=True)
-    # the first one in any case: a compiler may compute q twice, and round it differently
-    best = (equal | jax.nn.one_hot(q.argmax(-1), q.shape[-1], dtype=bool)).astype(q.dtype)
+    # none is best if a compiler rounds q differently in the comparison, see `networks.Dueling`
+    best = (q == q.max(-1, keepdims=True)).astype(q.dtype)
     return best / best.sum(-1, keepdims=True)
 
 

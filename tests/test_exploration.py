@@ -86,17 +86,3 @@ def test_noise_repeat_selects_the_sampler():
     once, twice = (SimpleNamespace(noise_repeat=n) for n in (1, 2))
     assert exploration.sampler(once) is exploration.sample
     assert exploration.sampler(twice) is exploration.sample_temporally_extended
-
-
-class ComputedTwice(np.ndarray):
-    """Values whose maximum is computed again, with other rounding, as compilers may do."""
-
-    def max(self, *args, **kwargs):
-        return np.nextafter(np.asarray(self).max(*args, **kwargs), np.float32(np.inf))
-
-
-def test_greedy_takes_an_action_when_no_value_equals_the_maximum():
-    q = np.float32([[0.1, 0.3, 0.2], [0.5, 0.5, 0.4], [-np.inf, -0.2, -0.3]])
-    found = exploration.greedy(q.view(ComputedTwice))
-    np.testing.assert_array_equal(found, [[0, 1, 0], [1, 0, 0], [0, 1, 0]])
-    np.testing.assert_array_equal(exploration.greedy(q), [[0, 1, 0], [0.5, 0.5, 0], [0, 1, 0]])

@@ -47,7 +47,10 @@ class Dueling(nn.Module):
         advantage = Linear(
             self.mlp, self.dense, self.num_actions, self.num_outputs, name="advantage"
         )(x)
-        return value + advantage - advantage.mean(-2, keepdims=True)
+        # the mean is not multiplied after its sum: a compiler may compute Q(s, .) once for its
+        # maximum and again to compare with it, and round products that it adds differently
+        mean = (advantage / self.num_actions).sum(-2, keepdims=True)
+        return value + advantage - mean
 
 
 class QNetwork(nn.Module):
