@@ -280,7 +280,7 @@ def crossq(
 
     def q_values(state: CrossQState, obs: jax.Array, action: jax.Array) -> jax.Array:
         variables = {"params": state.critic.params, **state.critic_stats}
-        return critic.apply(variables, encode(obs), action).min(0)
+        return td.least_value(critic.apply(variables, encode(obs), action))
 
     def update(
         key: jax.Array, state: CrossQState, sample: Sample, count: jax.Array

@@ -94,7 +94,7 @@ def soft_target(inputs: LossInputs) -> jax.Array:
     """y = r + gamma V-(s'), [B]."""
     config, log_pi, twin_q, state, batch, _ = inputs
     next_log_pi = log_pi(state.actor.params, batch.next_obs)
-    next_q = twin_q(state.target_params, batch.next_obs).min(0)
+    next_q = td.least_value(twin_q(state.target_params, batch.next_obs))
     alpha = jnp.exp(state.log_alpha.params)
     next_value = soft.discrete_soft_value(next_q, next_log_pi, alpha)
     return td.td_target(batch.reward, batch.discount, config.gamma, next_value)
@@ -113,7 +113,7 @@ def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
 def actor_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """J_pi, and the policy's entropy [B]."""
     _, log_pi, twin_q, state, batch, _ = inputs
-    q = twin_q(state.critic.params, batch.obs).min(0)
+    q = td.least_value(twin_q(state.critic.params, batch.obs))
     log_probability = log_pi(params, batch.obs)
     entropy = soft.entropy(jnp.exp(log_probability))
     alpha = jnp.exp(state.log_alpha.params)
@@ -182,7 +182,7 @@ def discrete_sac(
         return jax.vmap(model.apply, (0, None))(params, encode(obs)).squeeze(-1)
 
     def q_values(state: DiscreteSACState, obs: jax.Array) -> jax.Array:
-        return exploration.legal_values(env, obs, twin_q(state.critic.params, obs).min(0))
+        return exploration.legal_values(env, obs, td.least_value(twin_q(state.critic.params, obs)))
 
     def act(
         key: jax.Array, state: DiscreteSACState, obs: jax.Array, step: jax.Array

@@ -197,9 +197,9 @@ def temperature_gradient(
 def minimum(config: Config) -> Critique:
     """The minimum over critics, in targets and for the actor (post, 4.3.1)."""
     return Critique(
-        next_return=lambda key, q: q.min(0)[:, None],
+        next_return=lambda key, q: td.least_value(q)[:, None],
         loss=lambda q, target: soft.soft_critic(q, target.squeeze(-1)),
-        value=lambda q: q.min(0),
+        value=td.least_value,
     )
 
 

@@ -34,6 +34,7 @@ from purejaxrl_sac.agents.sac import SACConfig, SACFields, minimum, sac
 from purejaxrl_sac.config import ConfigError, static, traced
 from purejaxrl_sac.kernels.sorting import ascending
 from purejaxrl_sac.losses.distributional import quantile_huber
+from purejaxrl_sac.losses.td import least_value
 from purejaxrl_sac.networks.continuous import (
     Critics,
     GaussianActor,
@@ -66,7 +67,7 @@ def random_minimum(config: REDQConfig) -> Critique:
 
     def next_return(key: jax.Array, q: jax.Array) -> jax.Array:
         chosen = jax.random.permutation(key, members)[:size]
-        return q[chosen].min(0)[:, None]
+        return least_value(q[chosen])[:, None]
 
     return minimum_and_mean(config)._replace(next_return=next_return)
 

@@ -163,7 +163,7 @@ def sac_v1(
         return jnp.tanh(mean)
 
     def q_values(state: SACv1State, obs: jax.Array, action: jax.Array) -> jax.Array:
-        return critic.apply(state.critic.params, encode(obs), action).min(0)
+        return td.least_value(critic.apply(state.critic.params, encode(obs), action))
 
     def update(
         key: jax.Array, state: SACv1State, sample: Sample, count: jax.Array

@@ -95,8 +95,8 @@ def smoothed_target(inputs: LossInputs) -> jax.Array:
     noise = config.target_noise * jax.random.normal(key, batch.action.shape, jnp.float32)
     noise = jnp.clip(noise, -config.target_noise_clip, config.target_noise_clip)
     next_action = jnp.clip(actor.apply(state.target_actor_params, batch.next_obs) + noise, -1, 1)
-    next_q = critic.apply(state.target_critic_params, batch.next_obs, next_action).min(0)
-    return td.td_target(batch.reward, batch.discount, config.gamma, next_q)
+    next_q = critic.apply(state.target_critic_params, batch.next_obs, next_action)
+    return td.td_target(batch.reward, batch.discount, config.gamma, td.least_value(next_q))
 
 
 def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:

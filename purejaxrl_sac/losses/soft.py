@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxrl_sac.losses.td import expected_value, select_action
+from purejaxrl_sac.losses.td import expected_value, least_value, select_action
 
 
 def log_sum_exp(q: jax.Array, alpha: jax.Array | float) -> jax.Array:
@@ -57,7 +57,7 @@ def soft_value(q: jax.Array, log_prob: jax.Array, alpha: jax.Array | float) -> j
         q: [E, B], the ensemble's values of the sampled action; log_prob: [B].
     """
     chex.assert_rank([q, log_prob], [2, 1])
-    return q.min(0) - alpha * log_prob
+    return least_value(q) - alpha * log_prob
 
 
 def discrete_soft_value(q: jax.Array, log_pi: jax.Array, alpha: jax.Array | float) -> jax.Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -53,6 +55,18 @@ def select_action(q: jax.Array, action: jax.Array) -> jax.Array:
     chex.assert_equal_shape_prefix([q, action], action.ndim)
     taken = action[..., None] == jnp.arange(q.shape[-1])
     return jnp.where(taken, q, 0).sum(-1)
+
+
+def least_value(q: jax.Array) -> jax.Array:
+    """min_i Q_i, the minimum over an ensemble (clipped double Q; Fujimoto et al. 2018).
+
+    By comparisons of its members: the gradient of `jnp.min` compares each with the result instead,
+    which XLA may compute and round once more, and is NaN where none is equal.
+
+    Args:
+        q: [E, ...].
+    """
+    return reduce(lambda least, other: jnp.where(least <= other, least, other), q)
 
 
 def expected_value(q: jax.Array, pi: jax.Array) -> jax.Array:
