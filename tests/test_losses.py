@@ -95,6 +95,14 @@ def test_td_errors_agree_with_rlax(bootstrap):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_the_least_value_of_an_ensemble_has_the_gradient_of_its_first_least_member(transform):
+    q = jnp.array([[1.0, 5.0, -2.0, 0.0], [3.0, 2.0, -2.0, -1.0], [2.0, 4.0, 7.0, -1.0]])
+    least, pullback = jax.vjp(transform(losses.least_value), q)
+    np.testing.assert_array_equal(least, q.min(0))
+    (gradient,) = pullback(jnp.array([1.0, 2.0, 3.0, 4.0]))
+    np.testing.assert_array_equal(gradient, [[1, 0, 3, 0], [0, 2, 0, 4], [0, 0, 0, 0]])
+
+
 @pytest.mark.parametrize("delta", (0.1, 1.0, 5.0))
 def test_huber_agrees_with_rlax(delta):
     x = jnp.linspace(-4, 4, 41)

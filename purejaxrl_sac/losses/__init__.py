@@ -25,6 +25,7 @@ from purejaxrl_sac.losses.soft import (
 from purejaxrl_sac.losses.td import (
     expected_value,
     huber,
+    least_value,
     rescale,
     rescaled_td_target,
     select_action,
@@ -40,6 +41,7 @@ __all__ = [
     "expected_value",
     "huber",
     "importance_soft_value",
+    "least_value",
     "log_sum_exp",
     "munchausen",
     "quantile_huber",
