@@ -3,13 +3,15 @@
     python scripts/benchmark_brax.py hopper/spring --peer
     python scripts/benchmark_brax.py hopper/spring --algorithms sac redq droq --updates 16
     python scripts/benchmark_brax.py hopper/spring --algorithms tqc --set num_critics=2
+    python scripts/benchmark_brax.py hopper/spring --algorithms droq --directory hopper
 
 Needs the extra `brax`. Prints a JSON line per algorithm, appended to `--record`: returns of greedy
 episodes of 1,000 steps, as IQM over seeds with its 95 % bootstrap interval, and training seconds
-per seed without compilation. All algorithms make `--updates` updates of 256 transitions after each
-step of 16 environments, normalise observations and have a target entropy of -1/2 nat per dimension
-if they learn a temperature. REDQ and DroQ update their actors with every update here. SimBa and
-CrossQ's critics keep their own networks, and SimBa its own learning rate.
+per seed without compilation. With `--directory` the runs of this package are kept there, and the
+same command continues one that was stopped. All algorithms make `--updates` updates of 256
+transitions after each step of 16 environments, normalise observations and have a target entropy of
+-1/2 nat per dimension if they learn a temperature. REDQ and DroQ update their actors with every
+update here. SimBa and CrossQ's critics keep their own networks, and SimBa its own learning rate.
 
 Brax fills its replay memory with the untrained policy, this package with uniform actions; Brax
 starts all episodes of an environment from the state of the first one. Its seeds are trained
@@ -22,7 +24,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-import time
+import tempfile
 import warnings
 from functools import partial
 from pathlib import Path
@@ -36,9 +38,11 @@ import numpy as np
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import normalize
+from purejaxrl_sac.experiment import errors
+from purejaxrl_sac.experiment.runs.plans import plan
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 from scripts import record
-from scripts.benchmark_learning import setting
+from scripts.benchmark_learning import setting, trained
 from scripts.options import Parser, count
 
 EPISODES, LENGTH = 64, 1_000
@@ -76,16 +80,10 @@ def configuration(algorithm: str, env: str, options: argparse.Namespace) -> prl.
     return config.replace(**{name: value for name, value in fields.items() if name in known})
 
 
-def ours(config: prl.Config, seeds: int, root: int) -> tuple[np.ndarray, float]:
-    """Greedy returns per seed, and seconds of training per seed."""
-    keys = jax.random.split(jax.random.key(root), seeds)
-    train = jax.jit(jax.vmap(prl.make_train(config))).lower(keys).compile()
-    start_time = time.perf_counter()
-    state, _ = jax.block_until_ready(train(keys))
-    seconds = (time.perf_counter() - start_time) / seeds
-    play = jax.vmap(lambda key, state: prl.evaluate(key, config, state, EPISODES))
-    keys = jax.random.split(jax.random.key(root + 1), seeds)
-    return np.asarray(jax.jit(play)(keys, state)).mean(1), seconds
+def ours(config: prl.Config, seeds: int, root: int, path: Path) -> tuple[np.ndarray, float]:
+    """Greedy returns per seed, and seconds of training per seed, of the run in a directory."""
+    run, history = trained(plan(config, seeds, seed=root, episodes=EPISODES), path)
+    return run.greedy_returns, history[-1].seconds / seeds
 
 
 def brax(env: str, options: argparse.Namespace) -> tuple[np.ndarray, float]:
@@ -147,6 +145,7 @@ def main() -> None:
     parser.add_argument("--reward-scaling", type=float, default=1.0, help="for Brax's SAC")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="not for SimBa")
     parser.add_argument("--set", nargs="*", default=[], type=setting, metavar="NAME=VALUE")
+    parser.add_argument("--directory", type=Path, help="of the runs, to continue those in it")
     record.add_record(parser, "learning")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -162,38 +161,54 @@ def main() -> None:
             raise prl.ConfigError(f"none of the algorithms has {', '.join(sorted(unknown))}")
     except (prl.ConfigError, TypeError) as error:
         sys.exit(f"error: {error}")
-    work = {
-        name: partial(ours, config, options.seeds, options.root) for name, config in configs.items()
-    }
-    if options.peer:
-        work[PEER] = partial(brax, env, options)
-    for name, measure in work.items():
-        scores, seconds = measure()
-        low, high = bootstrap_interval(scores)
-        depends = ["normalize", "envs.brax", "evaluate", *record.algorithm_modules(name)]
-        row = {
-            **record.stamp("learning", depends=depends),
-            **({"library": "brax 0.14.2"} if name == PEER else {}),
-            "algorithm": "sac" if name == PEER else name,
-            "environment": env,
-            "kind": "equal updates",
-            "steps": options.steps,
-            "updates": options.updates
-            * (options.steps - SHARED["warmup_steps"])
-            // SHARED["num_envs"],
-            "learning_rate": getattr(configs.get(name), "learning_rate", options.learning_rate),
-            "reward_scaling": options.reward_scaling if name == PEER else 1.0,
-            "changed": {} if name == PEER else options.set,
-            "seeds": options.seeds,
-            "root": options.root,
-            "episodes": EPISODES * options.seeds,
-            "value": round(float(iqm(scores)), 1),
-            "interval": [round(float(low), 1), round(float(high), 1)],
-            "worst": round(float(scores.min()), 1),
-            "scores": [round(float(score), 1) for score in np.sort(scores)],
-            "seconds_per_seed": round(seconds, 1),
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.directory or Path(temporary)
+        work = {
+            name: partial(ours, config, options.seeds, options.root, folder / name)
+            for name, config in configs.items()
         }
-        record.append(options.record, row)
+        if options.peer:
+            work[PEER] = partial(brax, env, options)
+        try:
+            for name, measure in work.items():
+                append(options, env, name, configs.get(name), *measure())
+        except (prl.ConfigError, errors.RunError, errors.StoppedError) as error:
+            sys.exit(f"error: {error}")
+
+
+def append(
+    options: argparse.Namespace,
+    env: str,
+    name: str,
+    config: prl.Config | None,
+    scores: np.ndarray,
+    seconds: float,
+) -> None:
+    """Record the scores of one algorithm."""
+    low, high = bootstrap_interval(scores)
+    depends = ["normalize", "envs.brax", "evaluate", "experiment.runs.engine"]
+    depends += record.algorithm_modules(name)
+    row = {
+        **record.stamp("learning", depends=depends),
+        **({"library": "brax 0.14.2"} if name == PEER else {}),
+        "algorithm": "sac" if name == PEER else name,
+        "environment": env,
+        "kind": "equal updates",
+        "steps": options.steps,
+        "updates": options.updates * (options.steps - SHARED["warmup_steps"]) // SHARED["num_envs"],
+        "learning_rate": getattr(config, "learning_rate", options.learning_rate),
+        "reward_scaling": options.reward_scaling if name == PEER else 1.0,
+        "changed": {} if name == PEER else options.set,
+        "seeds": options.seeds,
+        "root": options.root,
+        "episodes": EPISODES * options.seeds,
+        "value": round(float(iqm(scores)), 1),
+        "interval": [round(float(low), 1), round(float(high), 1)],
+        "worst": round(float(scores.min()), 1),
+        "scores": [round(float(score), 1) for score in np.sort(scores)],
+        "seconds_per_seed": round(seconds, 1),
+    }
+    record.append(options.record, row)
 
 
 if __name__ == "__main__":
