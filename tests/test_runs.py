@@ -1,12 +1,13 @@
 """Runs on disk: their files, and recovery from kills, signals, damage and full disks."""
 
+import contextlib
 import json
 import os
 import random
 import resource
 import shutil
 import signal
-from functools import partial
+from functools import cache, partial
 from unittest import mock
 
 import gymnax
@@ -35,7 +36,10 @@ from scripts import kill_test
 from tests.conftest import quick, small
 
 TINY = small("q_learning", env="chain")  # compiled in a second or two
-SHORT = {"seeds": 2, "chunks": 6, "episodes": 4, "checkpoint_minutes": 0}
+PLAN = {"seeds": 2, "chunks": 6, "episodes": 4}
+SHORT = {**PLAN, "checkpoint_minutes": 0}
+EVALUATED = {**PLAN, "eval_every": 80}  # and one checkpoint, at the end
+MORE = 348  # steps of an extended run: chunks of the same length
 
 
 class Recorder(Reporter):
@@ -82,10 +86,47 @@ def stopped(path, config, after=2, **changes):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def programs():
+    """The programs of runs of TINY with evaluations, by their steps, each compiled once."""
+    compile_run = engine.compile_run  # not that of `ready`
+    plan = plans.plan(TINY, **PLAN, eval_every=80)
+
+    @cache
+    def compiled(steps):
+        config = TINY.replace(total_steps=steps)
+        return compile_run(plan._replace(config=config), evaluated=True)
+
+    return compiled
+
+
+@contextlib.contextmanager
+def without_compilation(programs):
+    with mock.patch.object(
+        engine, "compile_run", lambda plan, *_, **__: programs(plan.config.total_steps)
+    ):
+        yield
+
+
+@pytest.fixture
+def ready(programs):
+    """Runs of TINY with evaluations need not compile."""
+    with without_compilation(programs):
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, programs):
     """A finished run of two seeds, with evaluations; read-only."""
     path = tmp_path_factory.mktemp("runs") / "whole"
-    return prl.experiment.run(TINY, out=path, eval_every=80, **SHORT)
+    with without_compilation(programs):
+        return prl.experiment.run(TINY, out=path, **EVALUATED, checkpoint_minutes=0)
+
+
+@pytest.fixture(scope="module")
+def deep():
+    """The plan and the programs of runs with evaluations and with a replay memory."""
+    plan = plans.plan(small("dqn", env="chain", capacity=120_000), **PLAN, eval_every=80)
+    return plan, engine.compile_run(plan, evaluated=True)
 
 
 @pytest.fixture
@@ -115,9 +156,12 @@ def test_load_reads_what_run_wrote(whole):
         run.policy(seed=2)
 
 
-def test_evaluations_during_training_share_start_states_and_save_the_best_policy(tmp_path):
-    config = small("dqn", learning_rate=0.0, epsilon_end=0.0, epsilon_fraction=0.0)
-    run = prl.experiment.run(config, out=tmp_path / "run", eval_every=80, **SHORT)
+def test_evaluations_during_training_share_start_states_and_save_the_best_policy(deep, tmp_path):
+    plan, programs = deep
+    changes = {"learning_rate": 0.0, "epsilon_end": 0.0, "epsilon_fraction": 0.0}
+    with mock.patch.object(engine, "compile_run", return_value=programs):
+        config = plan.config.replace(**changes)
+        run = prl.experiment.run(config, out=tmp_path / "run", **EVALUATED)
     greedy = run.metrics["greedy_return"]
     known = greedy[np.isfinite(greedy).all(1)]
     assert len(known) == 3 and (known == known[0]).all()  # at 80, 160 and 240 steps
@@ -125,7 +169,7 @@ def test_evaluations_during_training_share_start_states_and_save_the_best_policy
     np.testing.assert_array_equal(explored[np.isfinite(explored).all(1)], known)
     best = prl.experiment.load(run.path, best=True)
     assert best.steps == run.metrics["steps"][np.isfinite(greedy).all(1)][0]
-    assert best.policy()(jax.random.key(0), jnp.zeros((3, 4))).shape == (3,)
+    assert best.policy()(jax.random.key(0), jnp.zeros(3, int)).shape == (3,)
     fresh = best.evaluate(6, seed=1)
     assert fresh.shape == (2, 6) and (fresh != run.evaluate(6, seed=2)).any()
 
@@ -183,9 +227,12 @@ def test_the_best_policy_has_the_highest_interquartile_mean():
 @pytest.mark.parametrize("algorithm", quick(("per_dqn", "sac", "a2c"), "per_dqn"))
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(algorithm, tmp_path):
     wrappers = {"wrappers": (normalize.observations,)} if algorithm == "sac" else {}
-    config = small(algorithm, **wrappers)
-    whole = prl.experiment.run(config, out=tmp_path / "whole", **SHORT)
-    stopped(tmp_path / "run", config)
+    env = {"env": "maximization_bias"} if algorithm == "per_dqn" else {}
+    config = small(algorithm, **env, **wrappers)
+    programs = engine.compile_run(plans.plan(config, **PLAN), evaluated=True)
+    with mock.patch.object(engine, "compile_run", return_value=programs):
+        whole = prl.experiment.run(config, out=tmp_path / "whole", **SHORT)
+        stopped(tmp_path / "run", config)
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left == {"config.json", "config.toml", "lock", "metrics.jsonl", "checkpoints"}
     run = prl.experiment.resume(tmp_path / "run", checkpoint_minutes=0)
@@ -194,18 +241,24 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(algorithm, tmp_pa
     assert run.summary["greedy_returns"] == whole.summary["greedy_returns"]
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+STATES = (  # of different types
+    "q_learning", "dqn", "per_dqn", "r2d2", "pqn", "ppo", "recurrent_a2c", "continuous_soft_q",
+    "sac", "recurrent_sac", "discrete_sac", "sac_v1", "crossq", "simba", "td3",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("algorithm", quick(ALGORITHMS, *STATES))
 def test_every_state_is_restored_from_its_checkpoint(algorithm, tmp_path):
     plan = plans.plan(small(algorithm), 2)
     rng = np.random.default_rng(0)
 
     def fill(x):
         if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-            return jax.random.split(jax.random.key(7), x.shape)
-        return jnp.asarray(rng.integers(0, 2, x.shape)).astype(x.dtype)
+            return jax.random.wrap_key_data(rng.integers(0, 9, (*x.shape, 2), np.uint32))
+        return rng.integers(0, 2, x.shape).astype(x.dtype)
 
     like = engine.shapes(plan)
-    state = jax.tree.map(fill, like)
+    state = jax.device_put(jax.tree.map(fill, like))
     checkpoints = Checkpoints(tmp_path / "kept", keep=1)
     checkpoints.save(10, 2, **split_state(state))
     checkpoints.wait()
@@ -238,6 +291,7 @@ def flip(path, rng):
     file.write_bytes(content)
 
 
+@pytest.mark.usefixtures("ready")
 @pytest.mark.parametrize("damage", ("flip", "truncate", "delete", "seal"))
 def test_a_damaged_checkpoint_is_skipped_with_a_message(damage, whole, copy):
     (copy.path / "summary.json").unlink()  # as if killed before the end
@@ -306,6 +360,7 @@ def test_every_flipped_bit_is_detected(whole, tmp_path):
         checkpoints.close()
 
 
+@pytest.mark.usefixtures("ready")
 def test_a_run_whose_checkpoints_are_all_damaged_is_not_changed(whole, copy):
     copy.summary.unlink()
     for path in copy.checkpoints.iterdir():
@@ -328,6 +383,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_changed(whole, copy):
     assert metrics(copy.path) == metrics(whole.path)
 
 
+@pytest.mark.usefixtures("ready")
 def test_an_incomplete_last_line_of_metrics_is_rewritten(whole, copy):
     copy.summary.unlink()
     os.truncate(copy.metrics, copy.metrics.stat().st_size - 9)
@@ -336,6 +392,7 @@ def test_an_incomplete_last_line_of_metrics_is_rewritten(whole, copy):
     assert metrics(copy.path) == metrics(whole.path)
 
 
+@pytest.mark.usefixtures("ready")
 @pytest.mark.parametrize("damage", ("delete", "flip"))
 def test_a_run_is_resumed_without_lost_metrics(damage, whole, copy):
     copy.summary.unlink()
@@ -373,11 +430,13 @@ def test_a_finished_run_is_extended(whole, copy):
         match="and 100 is not more than the 240 that the run has: give more",
     ):
         prl.experiment.resume(copy.path, steps=100)
-    run = prl.experiment.resume(copy.path, steps=360)
-    assert run.steps == 360 and metrics(copy.path)[: len(whole.metrics["steps"])] == metrics(
+    reporter = Recorder()
+    run = prl.experiment.resume(copy.path, steps=MORE + 2, reporter=reporter)
+    assert f"total_steps is {MORE + 2}, but an iteration takes 12: {MORE}" in reporter.messages[1]
+    assert run.steps == MORE and metrics(copy.path)[: len(whole.metrics["steps"])] == metrics(
         whole.path
     )
-    assert prl.experiment.load(copy.path).config.total_steps == 360
+    assert prl.experiment.load(copy.path).config.total_steps == MORE + 2
     kept = json.loads((copy.path / "summary-240.json").read_text())
     assert kept.items() >= whole.summary.items()
 
@@ -386,19 +445,21 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
+@pytest.mark.usefixtures("ready")
 def test_an_extension_that_was_killed_while_it_started_can_be_repeated(whole, copy, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(RunDirectory, "write_plan", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            prl.experiment.resume(copy.path, steps=360)
+            prl.experiment.resume(copy.path, steps=MORE)
     assert prl.experiment.resume(copy.path).steps == 240
     with monkeypatch.context() as patch:
         patch.setattr(metric_rows, "truncate", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            prl.experiment.resume(copy.path, steps=360)
-    assert prl.experiment.resume(copy.path, steps=360).steps == 360
+            prl.experiment.resume(copy.path, steps=MORE)
+    assert prl.experiment.resume(copy.path, steps=MORE).steps == MORE
 
 
+@pytest.mark.usefixtures("ready")
 def test_damaged_last_lines_of_metrics_are_rewritten(whole, copy):
     copy.summary.unlink()
     shutil.rmtree(copy.checkpoints / str(whole.steps))  # back to the previous checkpoint
@@ -409,6 +470,7 @@ def test_damaged_last_lines_of_metrics_are_rewritten(whole, copy):
     assert metrics(copy.path) == metrics(whole.path)
 
 
+@pytest.mark.usefixtures("ready")
 def test_the_best_policy_in_the_metrics_is_always_on_disk(whole, copy):
     """Also for a run that is stopped after every chunk."""
     best = prl.experiment.load(whole.path, best=True)
@@ -450,11 +512,12 @@ def test_a_failure_of_the_machine_is_not_reported_as_damage(copy, monkeypatch):
     assert sorted(copy.path.rglob("*")) == before
 
 
+@pytest.mark.usefixtures("ready")
 def test_the_directory_of_a_run_that_was_killed_before_it_had_a_plan_can_be_used(tmp_path):
     path = tmp_path / "run"
     path.mkdir()
     (path / "lock").touch()
-    assert prl.experiment.run(TINY, out=path, **SHORT).steps == 240
+    assert prl.experiment.run(TINY, out=path, **EVALUATED).steps == 240
 
 
 def test_load_warns_of_damage(whole, copy):
@@ -463,6 +526,7 @@ def test_load_warns_of_damage(whole, copy):
         assert prl.experiment.load(copy.path, whole=True).steps < whole.steps
 
 
+@pytest.mark.usefixtures("ready")
 def test_an_incomplete_checkpoint_is_removed(whole, copy):
     copy.summary.unlink()
     newest = copy.checkpoints / str(whole.steps)
@@ -471,20 +535,23 @@ def test_an_incomplete_checkpoint_is_removed(whole, copy):
     assert same(run.state, whole.state) and not half.exists()
 
 
+@pytest.mark.usefixtures("ready")
 def test_the_requested_number_of_checkpoints_is_kept(copy):
     with pytest.raises(ConfigError, match="keep is 0"):
-        prl.experiment.resume(copy.path, steps=360, keep=0)
+        prl.experiment.resume(copy.path, steps=MORE, keep=0)
     before = {path.name for path in copy.checkpoints.iterdir()}
     assert len(before) == 2
-    prl.experiment.resume(copy.path, steps=360, keep=3, checkpoint_minutes=0)
+    changes = {"keep": 3, "checkpoint_minutes": 0}
+    with pytest.raises(StoppedError):
+        prl.experiment.resume(copy.path, steps=MORE, reporter=Recorder(2), **changes)
     assert len(list(copy.checkpoints.iterdir())) == 3
-    prl.experiment.resume(copy.path, steps=480, checkpoint_minutes=0)
+    prl.experiment.resume(copy.path, checkpoint_minutes=0)
     assert len(list(copy.checkpoints.iterdir())) == 3
 
 
 def test_a_second_writer_is_refused(copy):
     with copy.locked(), pytest.raises(ConfigError, match="being written by another process"):
-        prl.experiment.resume(copy.path, steps=360)
+        prl.experiment.resume(copy.path, steps=MORE)
     assert copy.describe()["status"] == "finished"
     with copy.locked():
         assert copy.describe()["status"] == "running"
@@ -494,15 +561,16 @@ def test_a_second_writer_is_refused(copy):
             prl.experiment.load(copy.path)
 
 
+@pytest.mark.usefixtures("ready")
 def test_other_versions_are_refused_unless_allowed(copy):
     settings = record.settings() | {"jax_threefry_partitionable": False, "XLA_FLAGS": "--fast"}
     rewrite(copy.path, versions=record.versions() | {"optax": "0.0.1"}, settings=settings)
     other = r"optax 0\.0\.1 .*, jax_threefry_partitionable False \(here True\), XLA_FLAGS --fast"
     with pytest.raises(ConfigError, match=f"{other} .* --any-version"):
-        prl.experiment.resume(copy.path, steps=300)
+        prl.experiment.resume(copy.path, steps=MORE)
     assert prl.experiment.load(copy.path).steps == 240
     reporter = Recorder()
-    prl.experiment.resume(copy.path, steps=300, any_version=True, reporter=reporter)
+    prl.experiment.resume(copy.path, steps=MORE, any_version=True, reporter=reporter)
     assert "numbers may differ" in reporter.messages[0]
     other = pytest.raises(ConfigError, match="holds arrays of other shapes or types")
     with jax.default_prng_impl("rbg"), other:
@@ -546,7 +614,7 @@ def test_a_custom_algorithm_is_resumed_with_its_config(tmp_path):
         return q_learning(config, env)
 
     config = TINY.replace(algorithm=mine)
-    stopped(tmp_path / "run", config)
+    stopped(tmp_path / "run", config, seeds=1)
     with pytest.raises(ConfigError, match="no reference names: pass algorithm="):
         prl.experiment.resume(tmp_path / "run")
     with pytest.raises(ConfigError, match="is not the one"):
@@ -554,17 +622,19 @@ def test_a_custom_algorithm_is_resumed_with_its_config(tmp_path):
     assert prl.experiment.resume(tmp_path / "run", config=config).steps == 240
 
 
+@pytest.mark.usefixtures("ready")
 @pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))
 def test_signals_stop_after_the_chunk(number, tmp_path):
     before = signal.getsignal(number)
     with pytest.raises(StoppedError, match=f"stopped at step .* by {number.name}") as stop:
-        prl.experiment.run(TINY, out=tmp_path / "run", reporter=Recorder(2, number), **SHORT)
+        prl.experiment.run(TINY, out=tmp_path / "run", reporter=Recorder(2, number), **EVALUATED)
     assert stop.value.signal == number and signal.getsignal(number) == before
     kept = prl.experiment.load(tmp_path / "run")
     assert kept.steps == stop.value.steps < kept.plan.total
     assert metrics(kept.path)[-1]["steps"] == kept.steps
 
 
+@pytest.mark.usefixtures("ready")
 @pytest.mark.parametrize("when", ("last chunk", "evaluation", "pictures"))
 def test_a_run_that_is_stopped_before_its_evaluation_says_so(when, tmp_path, whole, monkeypatch):
     def stop(*args, **named):
@@ -577,7 +647,7 @@ def test_a_run_that_is_stopped_before_its_evaluation_says_so(when, tmp_path, who
     path = tmp_path / "run"
     reporter = Recorder(len(metrics(whole.path)) if when == "last chunk" else None)
     with pytest.raises(StoppedError) as stop_of_run:
-        prl.experiment.run(TINY, out=path, eval_every=80, reporter=reporter, **SHORT)
+        prl.experiment.run(TINY, out=path, reporter=reporter, **EVALUATED)
     assert signal.getsignal(signal.SIGTERM) == before
     error = stop_of_run.value
     assert error.trained and error.steps == 240 and error.signal == signal.SIGTERM
@@ -589,20 +659,7 @@ def test_a_run_that_is_stopped_before_its_evaluation_says_so(when, tmp_path, who
     assert (path / "curve.png").exists()
 
 
-@pytest.mark.parametrize(
-    ("steps", "note"), [(240, ""), (250, "250, but an iteration takes 4: 248")]
-)
-def test_steps_that_are_no_whole_iterations_are_named(steps, note, tmp_path):
-    reporter = Recorder()
-    run = prl.experiment.run(
-        TINY.replace(total_steps=steps, num_envs=2, rollout_length=2), out=tmp_path / "run",
-        reporter=reporter, **SHORT,
-    )  # fmt: skip
-    assert run.steps == steps - steps % 4
-    notes = [text for text in reporter.messages if "total_steps" in text]
-    assert len(notes) == bool(note) and all(note in text for text in notes)
-
-
+@pytest.mark.usefixtures("ready")
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, whole, capfd):
     """Simulates a full disk by a limit on file sizes."""
 
@@ -617,7 +674,9 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, whole, capfd):
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         with pytest.raises(RunError, match="resume it from its checkpoint of step"):
-            prl.experiment.run(TINY, out=tmp_path / "run", reporter=Fill(), eval_every=80, **SHORT)
+            prl.experiment.run(
+                TINY, out=tmp_path / "run", reporter=Fill(), **EVALUATED, checkpoint_minutes=0
+            )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
@@ -663,12 +722,11 @@ def test_a_run_that_never_started_writes_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_run_that_does_not_fit_is_refused_with_the_numbers(tmp_path, monkeypatch):
+def test_a_run_that_does_not_fit_is_refused_with_the_numbers(tmp_path, monkeypatch, deep):
     config = small("dqn", capacity=12 * 10**8)
     with pytest.raises(ConfigError, match=r"memory .* GiB.* are free: lower capacity"):
         prl.experiment.run(config, out=tmp_path / "run", **SHORT)
-    plan = plans.plan(small("sac"), 2)
-    programs = engine.compile_run(plan)
+    plan, programs = deep
     needed = resources.program_bytes(programs)
     assert needed > sum(resources.state_bytes(plan, programs.mesh).values())
     monkeypatch.setattr(resources, "available", lambda: needed)
@@ -679,6 +737,7 @@ def test_a_run_that_does_not_fit_is_refused_with_the_numbers(tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("ready")
 @pytest.mark.parametrize("fault", ["estimated", "actual"])
 def test_an_evaluation_that_does_not_fit_does_not_cost_the_run(tmp_path, monkeypatch, fault):
     free = iter((2**40, 2**40, 0))  # before compilation, after it and after training
@@ -688,8 +747,8 @@ def test_an_evaluation_that_does_not_fit_does_not_cost_the_run(tmp_path, monkeyp
         full = mock.Mock(side_effect=jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: full\n..."))
         monkeypatch.setattr(engine, "final_evaluation", full)
     reporter = Recorder()
-    run = prl.experiment.run(small("dqn"), out=tmp_path / "run", reporter=reporter, **SHORT)
-    (warning,) = reporter.messages
+    run = prl.experiment.run(TINY, out=tmp_path / "run", reporter=reporter, **EVALUATED)
+    warning, _ = reporter.messages
     cause = "KiB at its peak, but" if fault == "estimated" else "RESOURCE_EXHAUSTED: full"
     assert cause in warning and f"eval {tmp_path / 'run'} with fewer --episodes than" in warning
     assert run.summary["greedy_returns"] is None and run.steps == run.plan.total
@@ -697,9 +756,8 @@ def test_an_evaluation_that_does_not_fit_does_not_cost_the_run(tmp_path, monkeyp
     assert np.isfinite(prl.experiment.load(run.path).evaluate(2)).all()
 
 
-def test_a_run_allocates_its_replay_memory_once():
-    plan = plans.plan(small("dqn", capacity=12 * 10**5), 2, eval_every=120)
-    programs = engine.compile_run(plan)
+def test_a_run_allocates_its_replay_memory_once(deep):
+    plan, programs = deep
     replay = resources.state_bytes(plan, programs.mesh)["memory"]
     assert replay < resources.program_bytes(programs) < 1.05 * replay
 
@@ -727,8 +785,11 @@ def test_the_step_at_which_a_seed_diverged_is_recorded():
         assert progress.failed.tolist() == [False, True, False]
 
 
-def test_the_compiled_program_detects_divergence(tmp_path):
-    run = prl.experiment.run(small("dqn", learning_rate=1e30), out=tmp_path / "run", **SHORT)
+def test_the_compiled_program_detects_divergence(deep, tmp_path):
+    plan, programs = deep
+    with mock.patch.object(engine, "compile_run", return_value=programs):
+        config = plan.config.replace(learning_rate=1e30)
+        run = prl.experiment.run(config, out=tmp_path / "run", **EVALUATED)
     found = run.summary["failed_step"]
     assert found.keys() == {"0", "1"} and all(24 < step <= 240 for step in found.values())
     assert "left out" in next(name for name in run.summary["figures"] if "nan" in name)
@@ -820,9 +881,6 @@ def test_functions_are_named_with_their_parts():
 )
 def test_a_run_goes_on_only_with_its_own_environment_and_algorithm(changes, message, firm):
     path, config = firm
-    with pytest.raises(ConfigError, match=r"env is .*pass"):
-        prl.experiment.load(path)
-    assert prl.experiment.load(path, config=config).evaluate(8).shape == (2, 8)
     for read in (prl.experiment.load, prl.experiment.resume):
         with pytest.raises(ConfigError, match=message):
             read(path, config=config.replace(**changes))
@@ -834,17 +892,26 @@ def firm(tmp_path_factory):
     path = tmp_path_factory.mktemp("firm") / "run"
     env = gymnax.make("FrozenLake-misc", is_slippery=False)[0]
     config = small("q_learning", env="FrozenLake-misc").replace(env=env)
-    prl.experiment.run(config, out=path, **SHORT)
+    prl.experiment.run(config, out=path, **PLAN)
     return path, config
 
 
+def test_a_run_on_an_environment_object_is_read_with_it(firm):
+    path, config = firm
+    with pytest.raises(ConfigError, match=r"env is .*pass"):
+        prl.experiment.load(path)
+    assert prl.experiment.load(path, config=config).evaluate(8).shape == (2, 8)
+
+
+@pytest.mark.usefixtures("ready")
 def test_a_run_that_cannot_be_drawn_says_so(tmp_path):
-    config, reporter = small("q_learning", env="maximization_bias"), Recorder()
-    run = prl.experiment.run(config, out=tmp_path / "run", reporter=reporter, **SHORT)
-    text = "no episode.gif: the environment maximization_bias has no method paint(scene, t)"
-    assert reporter.messages[-1] == text and not (run.path / "episode.gif").exists()
+    reporter = Recorder()
+    run = prl.experiment.run(TINY, out=tmp_path / "run", reporter=reporter, **EVALUATED)
+    text = "no episode.gif: the environment chain has no method paint(scene, t)"
+    assert reporter.messages == [text] and not (run.path / "episode.gif").exists()
 
 
+@pytest.mark.usefixtures("ready")
 def test_a_picture_that_fails_costs_no_result(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise AttributeError("no such thing\nand more")
@@ -853,7 +920,7 @@ def test_a_picture_that_fails_costs_no_result(tmp_path, monkeypatch):
         monkeypatch.setattr(module, name, fail)
     monkeypatch.setattr(run_figures, "_is_drawable", lambda config: True)
     reporter = Recorder()
-    run = prl.experiment.run(TINY, out=tmp_path / "run", reporter=reporter, **SHORT)
+    run = prl.experiment.run(TINY, out=tmp_path / "run", reporter=reporter, **EVALUATED)
     assert run.summary is not None and run.summary["steps"] == run.plan.total
     failed = [text for text in reporter.messages if "was not drawn" in text]
     names = ("curve.png", "values.png", "episode.gif")
@@ -878,7 +945,7 @@ def test_the_episode_is_compiled_while_training_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(run_figures, "compile_episode", compiling)
     monkeypatch.setattr(render, "episode", drawing)
     run = prl.experiment.run(
-        small("q_learning"), out=tmp_path / "run", reporter=Recorder(), **SHORT
+        small("q_learning"), out=tmp_path / "run", reporter=Recorder(), **{**PLAN, "seeds": 1}
     )
     *arguments, path = drawn[0]
     episode(*arguments, tmp_path / "again.gif")
