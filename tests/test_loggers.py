@@ -2,6 +2,7 @@
 
 import sys
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,12 +10,18 @@ import pytest
 import purejaxrl_sac as prl
 from purejaxrl_sac.experiment.errors import RunWarning
 from purejaxrl_sac.experiment.pictures import compare
-from purejaxrl_sac.experiment.runs import loggers, plans
+from purejaxrl_sac.experiment.runs import engine, loggers, plans
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
-from tests.conftest import small
-from tests.test_runs import SHORT, Recorder
+from tests.test_compare import RETURNS, fake_run
+from tests.test_runs import PLAN, TINY, Recorder, stopped
 
-TINY = small("q_learning", env="chain")
+
+@pytest.fixture(autouse=True, scope="module")
+def programs():
+    """All runs are of one plan: their programs are compiled once."""
+    found = engine.compile_run(plans.plan(TINY, **PLAN), evaluated=True)
+    with mock.patch.object(engine, "compile_run", return_value=found):
+        yield
 
 
 class Service:
@@ -63,16 +70,16 @@ def test_returns_are_logged_with_iqm_and_interval_over_healthy_seeds():
 
 
 def test_a_service_is_told_the_configuration_and_the_end(service, tmp_path):
-    path = tmp_path / "run"
-    run = prl.experiment.run(TINY, out=path, loggers=[loggers.WeightsAndBiases], **SHORT)
+    path, makers = tmp_path / "run", [loggers.WeightsAndBiases]
+    stopped(path, TINY, loggers=makers)
     (started,) = service.started
     assert started["config"]["algorithm"] == "q_learning" and started["config"]["seeds"] == 2
     assert started["config"]["gamma"] == TINY.gamma
+    assert len(service.rows) == 2 and service.finished == 1
+    run = prl.experiment.resume(path, loggers=makers)
     assert [step for step, _ in service.rows] == run.metrics["steps"].tolist()
-    assert service.finished == 1
-    longer = TINY.total_steps * 2
-    prl.experiment.resume(path, steps=longer, loggers=[loggers.WeightsAndBiases])
-    prl.experiment.run(TINY, out=tmp_path / "new", loggers=[loggers.WeightsAndBiases], **SHORT)
+    assert service.finished == 2
+    prl.experiment.run(TINY, out=tmp_path / "new", loggers=makers, **PLAN)
     first, resumed, new = (arguments["id"] for arguments in service.started)
     assert first == resumed != new
 
@@ -90,7 +97,7 @@ def test_a_logger_that_fails_costs_no_run(tmp_path):
 
     broken, rows, reporter = Broken(), [], Recorder()
     makers = [lambda *_: broken, lambda *_: rows.append]
-    run = prl.experiment.run(TINY, out=tmp_path / "run", loggers=makers, reporter=reporter, **SHORT)
+    run = prl.experiment.run(TINY, out=tmp_path / "run", loggers=makers, reporter=reporter, **PLAN)
     assert run.summary is not None and len(rows) == 6 and broken.calls == 1
     said = [text for text in reporter.messages if "logger" in text]
     assert said == [
@@ -100,22 +107,17 @@ def test_a_logger_that_fails_costs_no_run(tmp_path):
 
 
 def test_runs_of_different_lengths_are_marked(tmp_path):
-    prl.experiment.run(TINY, out=tmp_path / "a", **SHORT)
-    longer = TINY.replace(total_steps=480)
-    prl.experiment.run(longer, out=tmp_path / "b", **SHORT)
-    paths = [tmp_path / "a", tmp_path / "b"]
-    with pytest.warns(RunWarning, match="different numbers of steps: a, 240 steps; b, 480 steps"):
+    paths = [fake_run(tmp_path / "a"), fake_run(tmp_path / "b", steps=(100, 400, 900))]
+    with pytest.warns(RunWarning, match="different numbers of steps: a, 1,600 steps; b, 900 ste"):
         figure = compare.compare(paths, "episode_return", tmp_path / "c.png")
     texts = [text.get_text() for axes in figure.axes for text in axes.get_yticklabels()]
     texts += [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    assert any("240 steps" in text for text in texts), texts
+    assert any("1,600 steps" in text for text in texts), texts
 
 
 def test_scores_of_unfinished_runs_are_marked(tmp_path):
-    for name in ("a", "b"):
-        prl.experiment.run(TINY, out=tmp_path / name, **SHORT)
+    paths = [fake_run(tmp_path / "a"), fake_run(tmp_path / "b", RETURNS * np.nan)]
     (tmp_path / "b" / "summary.json").unlink()
-    paths = [tmp_path / "a", tmp_path / "b"]
     with pytest.warns(RunWarning, match="b has no finished episode, and therefore no score"):
         compare.compare(paths, "episode_return", tmp_path / "c.png")
 
@@ -137,7 +139,7 @@ def test_loggers_are_closed_whatever_happens(tmp_path):
         raise prl.ConfigError("no such service")
 
     with pytest.raises(prl.ConfigError, match="no such service"):
-        prl.experiment.run(TINY, out=tmp_path / "a", loggers=[Log, broken], **SHORT)
+        prl.experiment.run(TINY, out=tmp_path / "a", loggers=[Log, broken], **PLAN)
     assert len(closed) == 1 and not (tmp_path / "a").exists()
-    prl.experiment.run(TINY, out=tmp_path / "b", loggers=[Log], **SHORT)
+    prl.experiment.run(TINY, out=tmp_path / "b", loggers=[Log], **PLAN)
     assert len(closed) == 2
