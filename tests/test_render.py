@@ -57,26 +57,30 @@ def rollout_episode(key, config, state, **options):
     return render.played_episode(*render.rollout_program(config, **options)(key, state))
 
 
-def replay(key, config, state, steps):
+def acting_randomly(config, state):
+    """A policy without a network, which would have to be compiled."""
+    env = envs.bind(config.env)
+    return lambda key, obs: env.random_action(key, len(obs))
+
+
+def replay(key, config, steps):
     """The same episode step by step: rewards, and whether it ended."""
     env = envs.bind(config.env)
-    key_reset, key_steps = jax.random.split(key)
-    choose = prl.policy(config, state)
+    choose = acting_randomly(config, None)
 
-    @jax.jit
     def step(env_state, key):
         key_act, key_env = jax.random.split(key)
         action = choose(key_act, env_state.obs)
         env_state, transition, _ = env.step(key_env[None], env_state, action)
-        return env_state, transition.reward[0], transition.last[0]
+        return env_state, (transition.reward[0], transition.last[0])
 
-    env_state, rewards = jax.jit(env.reset, static_argnums=1)(key_reset, 1), []
-    for key_step in jax.random.split(key_steps, steps):
-        env_state, reward, last = step(env_state, key_step)
-        rewards.append(float(reward))
-        if last:
-            return rewards, True
-    return rewards, False
+    @jax.jit
+    def play(key):
+        key_reset, key_steps = jax.random.split(key)
+        return jax.lax.scan(step, env.reset(key_reset, 1), jax.random.split(key_steps, steps))[1]
+
+    rewards, last = map(np.asarray, play(key))
+    return (rewards[: last.argmax() + 1], True) if last.any() else (rewards, False)
 
 
 def frames_of(path):
@@ -95,18 +99,20 @@ def colors(frame):
 
 
 DRAWN_ALIKE = {name for name in DEEP if name.endswith(("MinAtar", "positions"))}
+DRAWN_ALIKE |= {"MountainCarContinuous-v0", "cliff_walking", "four_rooms", "deep_sea"}
 DRAWN_ALIKE -= {"Breakout-MinAtar"}
 
 
 @pytest.mark.parametrize("env", quick(sorted(DEEP | TABULAR), *(DEEP | TABULAR) - DRAWN_ALIKE))
 def test_every_environment_is_rendered(env, tmp_path, key):
-    config, state = untrained(env)
+    config = small("a2c" if env in DEEP else "q_learning").replace(env=env)
+    state = prl.TrainState(key, jnp.int32(0), None, None, None)
     path = tmp_path / "episode.gif"
     slow = {"Seaquest-MinAtar": 24, "Swimmer-misc": 80}  # steps until something visible changes
     steps = slow.get(env, 12)
-    played = render.episode(key, config, state, path, max_steps=steps)
+    played = render.episode(key, config, state, path, max_steps=steps, policy=acting_randomly)
     if env not in COSTLY:  # to compile; they are rendered as Breakout is
-        rewards, ended = replay(key, config, state, steps)
+        rewards, ended = replay(key, config, steps)
         np.testing.assert_allclose(played.rewards, rewards, rtol=1e-4, atol=1e-6)
         assert (played.ending != "unfinished") == ended
     frames, milliseconds = frames_of(path)
