@@ -12,12 +12,13 @@ import pytest
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, cli, mdp, normalize
-from purejaxrl_sac.agents import conservative, sac, td3
+from purejaxrl_sac.agents import conservative, sac
 from purejaxrl_sac.agents.conservative import (
     ConservativeCrossQConfig,
     ConservativeDQNConfig,
     ConservativeSACConfig,
 )
+from purejaxrl_sac.experiment.pictures import run_figures
 from purejaxrl_sac.experiment.runs import datasets
 from purejaxrl_sac.mdp import dynamic_programming
 from tests.conftest import FULL_COMPILATION, compiled, init, small
@@ -44,11 +45,19 @@ def chain():
 
 
 @pytest.fixture(scope="module")
+def swings():
+    """Two episodes of twenty steps of Pendulum-v1."""
+    config = small("td3")
+    state = init(jax.random.key(0), config)
+    return prl.record_dataset(jax.random.key(1), config, state, 2, max_steps=20)
+
+
+@pytest.fixture(scope="module")
 def learn(chain):
     """A function that returns Q [S, A] after learning from the chain's dataset."""
     config = ConservativeDQNConfig(
         env="chain", hidden_sizes=(), learning_rate=0.05, learning_rate_end=1e-4, batch_size=200,
-        num_updates=50, total_steps=1_000, tau=1.0, gamma=GAMMA,
+        num_updates=50, total_steps=300, target_period=50, tau=1.0, gamma=GAMMA,
     )  # fmt: skip
     config = prl.offline(config, chain[1])
     train = jax.jit(prl.train, compiler_options=FULL_COMPILATION)
@@ -56,7 +65,7 @@ def learn(chain):
     @cache
     def learned(weight):
         state, metrics = train(jax.random.key(0), config.replace(conservative_weight=weight))
-        assert not metrics["episodes"].any() and (state.step == 1_000).all()
+        assert not metrics["episodes"].any() and (state.step == 300).all()
         return np.asarray(prl.q_values(config, state, jnp.arange(5)))
 
     return learned
@@ -158,7 +167,8 @@ def test_a_penalty_is_part_of_the_loss(name):
         _, agent, _ = prl.build(
             config.replace(algorithm=partial(config.algorithm, penalty=penalty))
         )
-        state = agent.init(jax.random.key(0), obs)
+        shapes = jax.eval_shape(agent.init, jax.random.key(0), obs)
+        state = jax.tree.map(lambda x: jnp.full(x.shape, 0.1, x.dtype), shapes)
         sample = prl.types.Sample(batch, jnp.ones(8))
         state, _, metrics = agent.update(jax.random.key(1), state, sample, jnp.int32(0))
         params = state.params if name == "dqn" else state.critic.params
@@ -183,47 +193,49 @@ def test_the_penalty_of_crossq_has_running_statistics():
 
     key = jax.random.key(3)
     config = small("crossq").replace(algorithm=partial(prl.crossq, penalty=penalty))
-    state = jax.jit(prl.make_train(config))(jax.random.key(0))[0]
-    _, agent, memory = prl.build(config)
+    _, agent, _ = prl.build(config)
+    obs, next_obs = np.random.default_rng(0).standard_normal((2, 8, 3), np.float32)
+    action, reward = np.tanh(obs[:, :1]), obs[:, 1]
+    batch = prl.Transition(obs, action, reward, np.ones(8), next_obs, np.zeros(8, bool))
 
     @jax.jit
-    def updated(state):
-        """A sample, and metrics and keys of an update on it."""
-        draw = memory.draw(jax.random.key(1), state.memory, state.step, 1)
-        sample = memory.sample(state.memory, jax.tree.map(lambda x: x[0], draw))
-        _, _, metrics = agent.update(jax.random.key(2), state.agent, sample, jnp.int32(0))
+    def updated():
+        """A state whose statistics are not the first ones, metrics and keys of its update."""
+        state = agent.init(jax.random.key(0), obs)
+        statistics = {"actor_stats": state.actor_stats, "critic_stats": state.critic_stats}
+        state = state._replace(**jax.tree.map(lambda x: x + 0.5, statistics))
+        sample = prl.types.Sample(batch, jnp.ones(8))
+        _, _, metrics = agent.update(jax.random.key(2), state, sample, jnp.int32(0))
         keys = [inputs[-1].key, *inputs[-1].keys]
-        return sample, metrics, [jax.random.key_data(key) for key in keys]
+        return state, metrics, [jax.random.key_data(key) for key in keys]
 
-    sample, metrics, keys = updated(state)
-    batch = sample.transition
+    state, metrics, keys = updated()
     agent = compiled(agent)
-    expected = agent.q_values(state.agent, batch.obs, batch.action)
+    expected = agent.q_values(state, obs, action)
     seen = [metrics[f"q_{i}"] for i in range(len(expected))]
     np.testing.assert_allclose(seen, expected, rtol=1e-5)
-    acted, _, _ = agent.act(key, state.agent, batch.obs, state.step, ())
+    acted, _, _ = agent.act(key, state, obs, jnp.int32(0), ())
     seen = [metrics[f"action_{i}"] for i in range(len(expected))]
     np.testing.assert_allclose(seen, acted[:, 0], atol=1e-5)
     assert len({tuple(key.tolist()) for key in keys}) == 7
 
 
-def test_crossq_is_conservative_on_a_dataset():
+def test_crossq_is_conservative_on_a_dataset(swings):
     """log of the integral of exp Q - Q of the data is smaller with a larger weight."""
-    config = small("sac")
-    state = init(jax.random.key(0), config)
-    data = prl.record_dataset(jax.random.key(1), config, state, 1, policy=prl.policy)
     config = ConservativeCrossQConfig(
-        env="Pendulum-v1", hidden_sizes=(16,), critic_hidden_sizes=(16,), batch_size=64,
-        num_updates=40, total_steps=10,
+        env="Pendulum-v1", hidden_sizes=(), critic_hidden_sizes=(16,), batch_size=32,
+        num_updates=40, total_steps=10, conservative_samples=4,
     )  # fmt: skip
-    config = prl.offline(config, data)
-    train = jax.jit(prl.train)
+    config = prl.offline(config, swings)
 
+    @jax.jit
+    @jax.vmap
     def gap(weight):
-        _, metrics = train(jax.random.key(2), config.replace(conservative_weight=weight))
-        return float(metrics["conservative_gap"][-1])
+        _, metrics = prl.train(jax.random.key(2), config.replace(conservative_weight=weight))
+        return metrics["conservative_gap"][-1]
 
-    assert gap(5.0) < gap(0.0) - 0.1
+    conservative, plain = np.asarray(gap(jnp.array([5.0, 0.0])))
+    assert conservative < plain - 0.1
 
 
 def test_a_dataset_of_a_policy(tmp_path):
@@ -258,24 +270,48 @@ def test_seeds_share_a_dataset_and_differ(chain):
     assert len(np.unique(metrics["loss"][:, -1])) == 3
 
 
-def test_an_offline_run_is_stopped_and_resumed(chain, tmp_path, monkeypatch):
+QUIET = ["--quiet", "--no-cache"]
+SIZES = ["--hidden-sizes", "4", "--steps=60", "--seeds=2", "--episodes=4", "--batch-size=8"]
+LINE = ["dqn", "--env=chain", "--dataset=data.npz", "--chunks=3", *SIZES, *QUIET]
+
+
+@pytest.fixture
+def folder(chain, tmp_path, monkeypatch):
+    """The working directory, with the chain's dataset."""
     monkeypatch.chdir(tmp_path)
     datasets.save("data.npz", chain[1])
-    line = ["train", "dqn", "--env=chain", "--dataset=data.npz", "--steps=60", "--seeds=2"]
-    line += ["--hidden-sizes", "4", "--episodes=4", "--chunks=3", "--batch-size=8"]
-    quiet = ["--quiet", "--no-cache", "--checkpoint-minutes=0", "--keep=9"]
-    assert cli.main([*line, *quiet, "--out=whole"]) == 0
+
+
+@pytest.fixture
+def whole(folder):
+    """A finished run, `whole`, with all its checkpoints."""
+    keep = ["--checkpoint-minutes=0", "--keep=9"]
+    assert cli.main(["train", *LINE, *keep, "--out=whole"]) == 0
+    return prl.experiment.load("whole")
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    monkeypatch.setattr(run_figures, "compile_episode", lambda config: None)
+    monkeypatch.setattr(run_figures, "write_figures", lambda *_: {})
+
+
+def same_agents(one, other):
+    agents = one.state.agent, other.state.agent
+    return jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), *agents))
+
+
+def test_an_offline_run_is_stopped_and_resumed_and_repeated(chain, whole, no_pictures):
     document = json.loads(Path("whole/config.json").read_text())
     assert document["config"]["dataset"] == datasets.checksum(chain[1])
-    whole = prl.experiment.load("whole")
     assert whole.summary["greedy_returns"] is not None and whole.evaluate(4).shape == (2, 4)
     shutil.copytree("whole", "half")
     Path("half/summary.json").unlink()
     shutil.rmtree("half/checkpoints/60")
-    assert cli.main(["resume", "half", *quiet]) == 0
-    half = prl.experiment.load("half")
-    same = jax.tree.map(lambda x, y: (x == y).all(), half.state.agent, whole.state.agent)
-    assert jax.tree.all(same)
+    assert cli.main(["resume", "half", *QUIET]) == 0
+    assert same_agents(prl.experiment.load("half"), whole)
+    assert cli.main(["train", "--config=whole", "--out=again", *QUIET]) == 0
+    assert same_agents(prl.experiment.load("again"), whole)
     other = chain[1]._replace(reward=chain[1].reward + 1)
     datasets.save("half/dataset.npz", other)
     with pytest.raises(ConfigError, match="is not the dataset that the run was created with"):
@@ -315,32 +351,25 @@ def test_datasets_and_algorithms_that_do_not_fit(config, changes, message, chain
         prl.offline(config, chain[1]._replace(**changes))
 
 
-def test_a_sweep_and_a_repetition_learn_from_the_dataset(chain, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    datasets.save("data.npz", chain[1])
-    line = ["--env=chain", "--dataset=data.npz", "--steps=40", "--seeds=2", "--hidden-sizes", "4"]
-    line += ["--episodes=4", "--chunks=2", "--batch-size=8", "--quiet", "--no-cache"]
+def test_a_sweep_learns_from_the_dataset(folder, no_pictures):
     grid = ["--grid", "hidden-sizes=4,8", "--fresh-seeds=0"]
-    assert cli.main(["sweep", "dqn", *line, *grid, "--out=sweep"]) == 0
+    assert cli.main(["sweep", *LINE, *grid, "--out=sweep"]) == 0
     whole = Path("sweep/seeds.csv").read_text()
     for name in ("table.csv", "seeds.csv", "summary.json"):
         Path("sweep", name).unlink()
     shutil.rmtree(sorted(Path("sweep/batches").iterdir())[-1])
-    assert cli.main(["resume", "sweep", "--quiet", "--no-cache"]) == 0
+    assert cli.main(["resume", "sweep", *QUIET]) == 0
     assert Path("sweep/seeds.csv").read_text() == whole
-    assert cli.main(["train", "dqn", *line, "--out=one"]) == 0
-    assert cli.main(["train", "--config=one", "--out=two", "--quiet", "--no-cache"]) == 0
-    states = [prl.experiment.load(name).state.agent for name in ("one", "two")]
-    assert jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), *states))
 
 
-def test_an_algorithm_that_processes_rollouts_is_refused():
+def test_an_algorithm_that_processes_rollouts_is_refused(swings):
     """Its statistics of observations would stay those of the start."""
-    config = small("td3")
-    state = init(jax.random.key(0), config)
-    data = prl.record_dataset(jax.random.key(1), config, state, 1, max_steps=5)
     with pytest.raises(ConfigError, match="SimBaConfig processes rollouts"):
-        prl.offline(small("simba"), data)
+        prl.offline(small("simba"), swings)
+
+
+def test_a_dataset_is_recorded_with_the_state_of_one_seed():
+    config = small("dqn", env="chain")
     states = jax.jit(jax.vmap(prl.init, (0, None)))(jax.random.split(jax.random.key(0), 2), config)
     with pytest.raises(ConfigError, match=r"take one, seed_state\(state, 0\)"):
         prl.record_dataset(jax.random.key(1), config, states, 1)
@@ -395,16 +424,12 @@ def test_pickled_and_incomplete_files(tmp_path):
         datasets.load(path)
 
 
-def test_conservative_sac_from_the_command_line(tmp_path, monkeypatch):
+def test_conservative_sac_from_the_command_line(swings, tmp_path, no_pictures, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = small("td3")
-    state = init(jax.random.key(0), config)
-    data = prl.record_dataset(jax.random.key(1), config, state, 2, max_steps=20)
-    datasets.save("data.npz", data)
+    datasets.save("data.npz", swings)
     name = "purejaxrl_sac.agents.conservative:ConservativeSACConfig"
     line = ["train", name, "--env=Pendulum-v1", "--dataset=data.npz", "--steps=20", "--out=run"]
     line += ["--hidden-sizes", "4", "--episodes=2", "--batch-size=4", "--conservative-samples=2"]
     assert cli.main([*line, "--quiet", "--no-cache"]) == 0
     row = json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])
     assert np.isfinite(row["conservative_gap"]).all()
-    assert td3.TD3Config is type(config)
