@@ -101,7 +101,7 @@ def test_the_soft_value_of_equal_actions_is_the_logarithm_of_their_volume(dimens
 
 ALPHA = 0.1
 SMALL = {
-    "batch_size": 64, "num_particles": 16, "num_actions": 32, "hidden_sizes": (32, 32),
+    "batch_size": 32, "num_particles": 16, "num_actions": 32, "hidden_sizes": (32, 32),
     "alpha": ALPHA, "learning_rate": 3e-3,
 }  # fmt: skip
 
@@ -116,7 +116,7 @@ def test_the_sampler_approximates_the_energy_based_policy():
     env = Probe(
         lambda sign, time, action: -jnp.square(jnp.abs(action) - 0.5), action_space=CONTINUOUS
     )
-    config, state = trained("continuous_soft_q", env, 2_000, **SMALL)
+    config, state = trained("continuous_soft_q", env, 1_000, **SMALL)
     found = drawn(config, state, [1, 0])
     grid = np.linspace(-1, 1, 2_001)
     density = np.exp(-np.square(np.abs(grid) - 0.5) / ALPHA)
@@ -129,8 +129,8 @@ def test_the_sampler_approximates_the_energy_based_policy():
 def test_values_bootstrap_at_time_limits_with_the_entropy():
     """Constant reward 1: Q = (1 + alpha log 2) / (1 - gamma) minus the bonus of the first step."""
     env = Probe(lambda sign, time, action: 1.0, horizon=0, action_space=CONTINUOUS)
-    changes = {**SMALL, "env_params": Params(max_steps_in_episode=3)}
-    _, _, metrics = learned("continuous_soft_q", env, 2_000, **changes)
+    changes = {**SMALL, "tau": 0.2, "env_params": Params(max_steps_in_episode=3)}
+    _, _, metrics = learned("continuous_soft_q", env, 600, **changes)
     q = (1 + GAMMA * ALPHA * np.log(2)) / (1 - GAMMA)
     np.testing.assert_allclose(metrics["q"][-50:].mean(), q, rtol=0.07)
 
