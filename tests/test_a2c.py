@@ -84,7 +84,7 @@ def test_the_best_continuous_action_of_each_observation_is_found(policy):
         action_space=CONTINUOUS,
     )
     algorithm = partial(a2c.actor_critic, distribution=policy, optimizer=prl.optimize.decaying_adam)
-    config, state = trained("a2c", env, 1_500, **MANY, algorithm=algorithm)
+    config, state = trained("a2c", env, 800, **MANY, algorithm=algorithm)
     action = prl.policy(config, state)(jax.random.key(0), obs([-1, 0], [1, 0]))
     np.testing.assert_allclose(action.ravel(), [-0.5, 0.5], atol=0.1)
 
