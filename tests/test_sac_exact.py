@@ -379,8 +379,8 @@ def test_sac_learns_the_soft_optimal_policy_of_a_bandit():
     target, scale = -0.5, 4.0
     env = Probe(lambda sign, time, action: -scale * (action - MU) ** 2, action_space=CONTINUOUS)
     config, state = trained(
-        "sac", env, 4_000, alpha_learning_rate=5e-3, target_entropy_per_dim=target,
-        learning_rate=2e-3, learning_rate_end=0.1,
+        "sac", env, 2_000, alpha_learning_rate=1e-2, target_entropy_per_dim=target,
+        learning_rate=3e-3, learning_rate_end=0.1,
     )  # fmt: skip
     alpha = brentq(lambda alpha: boltzmann(alpha, scale)[1] - target, 0.05, 20)
     space = envs.bind(env).observation_space
