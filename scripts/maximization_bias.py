@@ -32,7 +32,9 @@ REFERENCE = {  # % left at episodes 100, 200, 300
 }
 
 
-def share_of_left(algorithm: str, key: jax.Array, seeds: int) -> tuple[np.ndarray, float, float]:
+def share_of_left(
+    algorithm: str, key: jax.Array, seeds: int, compiler_options: dict | None = None
+) -> tuple[np.ndarray, float, float]:
     """The fraction of seeds that went left in each episode.
 
     Returns:
@@ -54,7 +56,9 @@ def share_of_left(algorithm: str, key: jax.Array, seeds: int) -> tuple[np.ndarra
         ended = jnp.where(metrics["episodes"] > 0, episode, EPISODES)
         return jnp.zeros(EPISODES).at[ended].set(metrics["lengths"] == 2, mode="drop")
 
-    share = jax.jit(lambda keys: jax.vmap(went_left)(keys).mean(0))
+    share = jax.jit(
+        lambda keys: jax.vmap(went_left)(keys).mean(0), compiler_options=compiler_options
+    )
     keys = jax.random.split(key, seeds)
     start_time = time.perf_counter()
     program = share.lower(keys).compile()

@@ -65,7 +65,13 @@ def fixed_point(variant: str, mdp: mdps.MDP) -> np.ndarray:
 
 
 def errors(
-    variant: str, env: str, steps: int, seeds: int, points: int = 20, omega: float = 0.6
+    variant: str,
+    env: str,
+    steps: int,
+    seeds: int,
+    points: int = 20,
+    omega: float = 0.6,
+    compiler_options: dict | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Relative errors during training.
 
@@ -94,7 +100,8 @@ def errors(
 
     train = partial(prl.train_with_eval, config=config, measure=error, points=points)
     keys = jax.random.split(jax.random.key(0), seeds)
-    taken, found = jax.jit(jax.vmap(train, out_axes=(None, 0)))(keys)
+    learn = jax.vmap(train, out_axes=(None, 0))
+    taken, found = jax.jit(learn, compiler_options=compiler_options)(keys)
     return np.asarray(taken), np.asarray(found).T
 
 

@@ -305,10 +305,11 @@ def test_custom_exploration(key):
 @pytest.mark.parametrize("env", quick(tabular_convergence.ENVIRONMENTS, "garnet"))
 def test_tables_converge_to_the_exact_fixed_point(variant, env):
     """Between checks the error decreases by more than its uncertainty; it ends near zero."""
-    seeds = 8
-    _, found = tabular_convergence.errors(variant, env, steps=60_000, seeds=seeds, points=20)
+    _, found = tabular_convergence.errors(
+        variant, env, steps=200_000, seeds=16, points=20, compiler_options=FULL_COMPILATION
+    )
     looks = found[[0, 2, 8, 20]]
-    mean, standard_error = looks.mean(1), looks.std(1, ddof=1) / np.sqrt(seeds)
+    mean, standard_error = looks.mean(1), looks.std(1, ddof=1) / 4
     uncertain = np.sqrt(standard_error[1:] ** 2 + standard_error[:-1] ** 2)
     assert (np.diff(mean) < -2 * uncertain).all(), mean
     assert mean[-1] < LAST_ERROR.get(variant, 0.1) * mean[0] + 3 * standard_error[-1], mean
@@ -317,10 +318,12 @@ def test_tables_converge_to_the_exact_fixed_point(variant, env):
 LAST_ERROR = {"SARSA, epsilon to 0": 0.3, "Double Q-learning": 0.15}
 
 
-@pytest.mark.parametrize("seeds", quick((1_000, 10_000), 1_000))
+@pytest.mark.parametrize("seeds", quick((2_000, 10_000), 2_000))
 def test_the_maximisation_bias_is_that_of_sutton_and_barto(seeds):
     for algorithm, reference in maximization_bias.REFERENCE.items():
-        left, *_ = maximization_bias.share_of_left(algorithm, jax.random.key(1), seeds)
+        left, *_ = maximization_bias.share_of_left(
+            algorithm, jax.random.key(1), seeds, FULL_COMPILATION
+        )
         for episode, expected in zip((100, 200, 300), reference, strict=True):
             share = left[episode - 1]
             error = 100 * np.sqrt(share * (1 - share) * (1 / seeds + 1 / 20_000))
