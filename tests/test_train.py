@@ -1,7 +1,7 @@
 """Invariants of the training loop."""
 
 import pickle
-from functools import partial
+from functools import cache, partial
 
 import chex
 import jax
@@ -14,12 +14,12 @@ from purejaxrl_sac import agents, exploration, normalize, optimize
 from purejaxrl_sac.agents import discrete_sac
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.train import _keys
-from tests.conftest import quick, small
+from tests.conftest import init, quick, run, small
 from tests.probes import CONTINUOUS, Probe, replayed
 
 ALGORITHMS = ("per_dqn", "ppo", "simba", "td3", "double_q_learning", "sarsa")
 SEEDS = 3
-SLOW = pytest.mark.slow
+train = jax.jit(prl.train)
 
 
 def unwrapped(tree):
@@ -53,16 +53,19 @@ def vmapped_init(config):
     return jax.jit(jax.vmap(prl.init, (0, None), axes))(keys, config), axes
 
 
-@pytest.mark.parametrize("algorithm", quick(ALGORITHMS, "td3", "double_q_learning"))
+def vmapped_run(axes):
+    return jax.jit(jax.vmap(prl.run, (axes, None, None), (axes, 0)), static_argnums=2)
+
+
+@pytest.mark.parametrize("algorithm", quick(ALGORITHMS, "double_q_learning"))
 def test_train_is_run_after_init_and_run_composes_bit_for_bit(key, algorithm):
     config = small(algorithm)
-    run = jax.jit(prl.run, static_argnums=2)
-    start = jax.jit(prl.init)(key, config)
+    start = init(key, config)
     half, rest = divmod(config.iterations, 2)
     assert half >= 9 and not rest
     middle, first = run(start, config, half)
     twice, second = run(middle, config, half)
-    once, metrics = jax.jit(prl.train)(key, config)
+    once, metrics = train(key, config)
     assert_equal(once, twice)
     assert_equal(metrics, jax.tree.map(lambda *x: jnp.concatenate(x), first, second))
     assert_equal((once, metrics), run(start, config, config.iterations))
@@ -79,11 +82,11 @@ def test_train_with_eval_measures_the_states_of_train(key):
     watch = partial(prl.train_with_eval, config=config, measure=measure, points=3)
     steps, measured = jax.jit(watch)(key)
     share = config.iterations // 3
-    state = jax.jit(prl.init)(key, config)
+    state = init(key, config)
     for i in range(4):
         chex.assert_trees_all_equal(measured["q"][i], state.agent.q)
         assert int(steps[i]) == int(measured["step"][i]) * config.num_envs
-        state, _ = jax.jit(prl.run, static_argnums=2)(state, config, share)
+        state, _ = run(state, config, share)
     keys = jax.random.split(key)
     vmapped, _ = jax.jit(jax.vmap(watch, out_axes=(None, 0)))(keys)
     np.testing.assert_array_equal(vmapped, steps)
@@ -92,64 +95,77 @@ def test_train_with_eval_measures_the_states_of_train(key):
 
 
 @pytest.mark.parametrize("algorithm", quick(ALGORITHMS, "per_dqn", "sarsa"))
-def test_vmapped_train_is_vmapped_init_and_vmapped_run_which_composes_bit_for_bit(algorithm):
+def test_vmapped_run_composes_bit_for_bit(algorithm):
     config = small(algorithm)
     start, axes = vmapped_init(config)
-    run = jax.jit(jax.vmap(prl.run, (axes, None, None), (axes, 0)), static_argnums=2)
-    half = config.iterations // 2
-    once, metrics = run(start, config, 2 * half)
+    run, half = vmapped_run(axes), config.iterations // 2
+    once, _ = run(start, config, 2 * half)
     assert_equal(once, run(run(start, config, half)[0], config, half)[0])
     assert once.step.shape == () and 2 * half == config.iterations
+
+
+@pytest.mark.parametrize("algorithm", quick(ALGORITHMS, "sarsa"))
+def test_vmapped_train_is_vmapped_init_and_vmapped_run(algorithm):
+    config = small(algorithm)
+    start, axes = vmapped_init(config)
+    found = vmapped_run(axes)(start, config, config.iterations)
     keys = jax.random.split(jax.random.key(0), SEEDS)
-    state, expected = jax.jit(jax.vmap(prl.make_train(config)))(keys)
-    found = (state._replace(step=state.step[0]), expected)
+    state, metrics = jax.jit(jax.vmap(prl.make_train(config)))(keys)
+    expected = (state._replace(step=state.step[0]), metrics)
     if algorithm in ("ppo", "per_dqn"):  # fused differently, which rounds differently
-        assert_close((once, metrics), found)
+        assert_close(found, expected)
     else:
-        assert_equal((once, metrics), found)
+        assert_equal(found, expected)
 
 
-@pytest.mark.parametrize("algorithm", quick(("dqn", "sac"), "dqn"))
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ("dqn", "sac"))
 def test_a_state_with_a_batched_clock_resumes_equally(algorithm):
     config = small(algorithm)
     start, axes = vmapped_init(config)
     copied = start._replace(step=jnp.full(SEEDS, start.step))
-    both = prl.seed_axes(copied)
     expected, continued = (
-        jax.jit(jax.vmap(partial(prl.run, config=config, iterations=3), (x,), (x, 0)))(state)[0]
-        for x, state in ((axes, start), (both, copied))
+        vmapped_run(x)(state, config, 3)[0]
+        for x, state in ((axes, start), (prl.seed_axes(copied), copied))
     )
     assert continued.step.shape == (SEEDS,)
     assert_equal(expected, continued._replace(step=continued.step[0]))
 
 
 def test_a_nested_vmapped_state_resumes_bit_for_bit():
-    """Configurations x seeds, with the batched clock that plain vmaps return."""
-    config = small("td3")
+    """Configurations x seeds, with the batched clock that plain vmaps return, as in one run."""
+    config = small("td3", hidden_sizes=(8,))
     config = config.replace(total_steps=8 * config.steps_per_iteration)
     keys = jax.random.split(jax.random.key(0), (2, SEEDS))
     nest = lambda f: jax.vmap(jax.vmap(f))  # noqa: E731
     start = jax.jit(nest(partial(prl.init, config=config)))(keys)
     assert start.step.shape == (2, SEEDS)
-    run = jax.jit(lambda state, n: nest(lambda s: prl.run(s, config, n))(state), static_argnums=1)
-    once = run(start, 6)[0]
-    assert_equal(once, run(run(start, 3)[0], 3)[0])
-    assert_equal(once, jax.jit(nest(prl.make_train(config)))(keys)[0])
-    jaxpr = str(jax.make_jaxpr(run, static_argnums=1)(start, 6))
+    half = jax.jit(nest(lambda state: prl.run(state, config, config.iterations // 2)))
+    middle, first = half(start)
+    twice, second = half(middle)
+    once, metrics = jax.jit(nest(prl.make_train(config)))(keys)
+    assert config.iterations == 6
+    assert_equal(once, twice)
+    assert_equal(metrics, jax.tree.map(lambda *x: np.concatenate(x, axis=-1), first, second))
+    jaxpr = str(half.trace(start).jaxpr)
     assert "dynamic_update_slice" in jaxpr
     assert "scatter" not in jaxpr
 
 
 @pytest.mark.parametrize("algorithm", quick(("q_learning", "dqn", "sac"), "q_learning"))
 def test_eager_jit_and_vmap_agree(key, algorithm):
-    config = small(algorithm, num_envs=2, rollout_length=2, warmup_steps=4, total_steps=8)
-    jitted = jax.jit(prl.train)(key, config)
+    table = {"warmup_steps": 0, "initial_value": 1.0}  # which changes without a reward
+    changes = table if algorithm == "q_learning" else {"warmup_steps": 4}
+    config = small(algorithm, num_envs=2, rollout_length=2, **changes)
+    config = config.replace(total_steps=config.warmup_steps + 4)
+    jitted = train(key, config)
     with jax.disable_jit():
         eager = prl.train(key, config)
     vmapped = jax.jit(jax.vmap(prl.make_train(config)))(key[None])
     close = partial(chex.assert_trees_all_close, rtol=2e-4, atol=2e-5)
     close(jitted[0].agent, eager[0].agent)
     close(jitted[0].agent, jax.tree.map(lambda x: x[0], vmapped[0].agent))
+    assert differ(jitted[0].agent, init(key, config).agent)
 
 
 @pytest.mark.parametrize("algorithm", ("dqn", "sac"))
@@ -223,99 +239,107 @@ OTHER_VALUES = {
 GARNET = {"env": "garnet", "epsilon_end": 0.1, "epsilon_fraction": 0.8, "bonus": 5.0}
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "changes", "unused"),
-    [
-        pytest.param("dqn", {"epsilon_end": 0.1}, (), marks=SLOW),
-        ("rainbow", {}, ()),
-        ("pqn", {"epsilon_end": 0.1, "wrappers": (normalize.observations,)}, ()),
-        ("sac", {}, ()),
-        ("q_learning", {**GARNET, "exploration": "boltzmann"}, ("bonus",)),
-        pytest.param("soft_q_learning", GARNET, ("bonus",), marks=SLOW),
-        pytest.param(
-            "munchausen_dqn", {"epsilon_end": 0.1, "munchausen_min": -0.1}, (), marks=SLOW
-        ),
-        pytest.param("iqn", {"epsilon_end": 0.1, "learning_rate": 0.01}, (), marks=SLOW),
-        pytest.param("ppo", {"learning_rate": 0.05}, (), marks=SLOW),
-        pytest.param("continuous_soft_q", {}, (), marks=SLOW),
-        pytest.param("discrete_sac", {"alpha_learning_rate": 0.1}, (), marks=SLOW),
-        pytest.param("td3", {}, (), marks=SLOW),
-        pytest.param("q_lambda", GARNET, ("alpha", "bonus"), marks=SLOW),
-        pytest.param("q_learning", {**GARNET, "exploration": "ucb"}, ("alpha",), marks=SLOW),
-        pytest.param("expected_sarsa", GARNET, ("alpha", "bonus"), marks=SLOW),
-    ],
-)
-def test_every_traced_field_has_an_effect_and_sweeps_equal_runs(key, algorithm, changes, unused):
+SWEPT = {  # changes of a small configuration, and fields that it does not use
+    "dqn": ({"epsilon_end": 0.1}, ()),
+    "rainbow": ({}, ()),
+    "pqn": ({"epsilon_end": 0.1, "wrappers": (normalize.observations,)}, ()),
+    "sac": ({}, ()),
+    "q_learning": ({**GARNET, "exploration": "boltzmann"}, ("bonus",)),
+    "soft_q_learning": (GARNET, ("bonus",)),
+    "munchausen_dqn": ({"epsilon_end": 0.1, "munchausen_min": -0.1}, ()),
+    "iqn": ({"epsilon_end": 0.1, "learning_rate": 0.01}, ()),
+    "ppo": ({"learning_rate": 0.05}, ()),
+    "continuous_soft_q": ({}, ()),
+    "discrete_sac": ({"alpha_learning_rate": 0.1}, ()),
+    "td3": ({}, ()),
+    "q_lambda": (GARNET, ("alpha", "bonus")),
+    "q_learning, ucb": ({**GARNET, "exploration": "ucb"}, ("alpha",)),
+    "expected_sarsa": (GARNET, ("alpha", "bonus")),
+}
+
+
+@cache
+def sweep_of_every_field(case):
+    """The names of all fields in use, a configuration for each after the default, and agents."""
+    changes, unused = SWEPT[case]
+    algorithm, *_ = case.split(",")
     config = small(algorithm, **changes)
     names = [name for name in traced_fields(algorithm) if name not in unused]
     if config_explores_without_epsilon(config):
         names = [name for name in names if not name.startswith("epsilon")]
     if not config.wrappers:
         names.remove("normalization_limit")
-    assert "learning_rate" in names and "gamma" in names
     variants = [
         config.replace(**{name: OTHER_VALUES.get(name, 0.5 * getattr(config, name))})
         for name in names
     ]
-    lanes = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(v) for v in x]), config, *variants)
+    lanes = jax.tree.map(lambda *x: np.stack([np.asarray(v) for v in x]), config, *variants)
     axes = jax.tree.map(lambda _: 0, config)
-    swept = jax.jit(jax.vmap(prl.train, in_axes=(None, axes)))(key, lanes)[0]
+    swept, _ = jax.jit(jax.vmap(prl.train, in_axes=(None, axes)))(jax.random.key(0), lanes)
+    return names, lanes, jax.device_get(swept.agent)
+
+
+def lane_of(tree, lane):
+    return jax.tree.map(lambda x: x[lane], tree)
+
+
+@pytest.mark.parametrize("case", quick(SWEPT, "rainbow", "pqn", "sac", "q_learning"))
+def test_every_traced_field_has_an_effect(case):
+    names, _, agents = sweep_of_every_field(case)
+    assert "learning_rate" in names and "gamma" in names
+    base = lane_of(agents, 0)
     for lane, name in enumerate(names, start=1):
-        agent = jax.tree.map(lambda x, lane=lane: x[lane], swept.agent)
-        base = jax.tree.map(lambda x: x[0], swept.agent)
-        assert differ(agent[:2], base[:2]), f"{name} changes nothing"
+        assert differ(lane_of(agents, lane)[:2], base[:2]), f"{name} changes nothing"
+
+
+@pytest.mark.parametrize("case", quick(SWEPT, "sac", "q_learning"))
+def test_sweeps_of_every_field_equal_single_runs(case):
+    names, lanes, agents = sweep_of_every_field(case)
     for lane in (0, 1, len(names)):
-        solo = jax.jit(prl.train)(key, jax.tree.map(lambda x, lane=lane: x[lane], lanes))[0]
-        lane_agent = jax.tree.map(lambda x, lane=lane: x[lane], swept.agent)
-        chex.assert_trees_all_close(lane_agent, solo.agent, rtol=1e-3, atol=1e-4)
+        alone, _ = train(jax.random.key(0), lane_of(lanes, lane))
+        chex.assert_trees_all_close(lane_of(agents, lane), alone.agent, rtol=1e-3, atol=1e-4)
 
 
-def test_a_sweep_of_one_field_equals_single_runs(key):
-    config = small("dqn")
+@pytest.mark.parametrize("algorithm", quick(("dqn", "q_learning"), "q_learning"))
+def test_a_sweep_of_one_field_equals_single_runs(key, algorithm):
+    config = small(algorithm, **GARNET if algorithm == "q_learning" else {})
     axes = jax.tree.map(lambda _: None, config).replace(learning_rate=0)
-    lanes = config.replace(learning_rate=jnp.array([1e-3, 1e-2]))
-    state, _ = jax.jit(jax.vmap(prl.train, in_axes=(None, axes)))(key, lanes)
-    for lane, rate in enumerate((1e-3, 1e-2)):
-        solo, _ = jax.jit(prl.train)(key, config.replace(learning_rate=rate))
-        chex.assert_trees_all_close(
-            jax.tree.map(lambda x, lane=lane: x[lane], state.agent.params),
-            solo.agent.params,
-            rtol=1e-3,
-            atol=1e-4,
-        )
+    rates = np.float32([1e-3, 1e-2])
+    sweep = jax.jit(jax.vmap(prl.train, in_axes=(None, axes)))
+    agents = sweep(key, config.replace(learning_rate=rates))[0].agent
+    for lane, rate in enumerate(rates):
+        alone, _ = train(key, config.replace(learning_rate=rate))
+        chex.assert_trees_all_close(lane_of(agents, lane)[0], alone.agent[0], rtol=1e-3, atol=1e-4)
+    assert differ(lane_of(agents, 0)[0], lane_of(agents, 1)[0])
 
 
-@pytest.mark.parametrize("algorithm", ("dqn", "sac"))
+@pytest.mark.parametrize("algorithm", quick(("dqn", "sac"), "sac"))
 def test_a_pickled_state_resumes_equally(key, algorithm):
     config = small(algorithm)
-    state = jax.jit(prl.init)(key, config)
+    state = init(key, config)
     host = state._replace(key=jax.random.key_data(state.key))
     copy = pickle.loads(pickle.dumps(host))
     assert_equal(host, copy)
     assert jax.tree.structure(host) == jax.tree.structure(copy)
-    assert_equal(
-        jax.jit(prl.run, static_argnums=2)(state, config, 2),
-        jax.jit(prl.run, static_argnums=2)(
-            copy._replace(key=jax.random.wrap_key_data(copy.key)), config, 2
-        ),
-    )
+    resumed = run(copy._replace(key=jax.random.wrap_key_data(copy.key)), config, 2)
+    assert_equal(run(state, config, 2), resumed)
 
 
 def test_a_donated_state_is_deleted_and_resumes_equally(key):
     config = small("sac")
-    state = jax.jit(prl.init)(key, config)
-    expected = jax.jit(prl.run, static_argnums=2)(state, config, 3)
-    donated = jax.jit(prl.run, static_argnums=2, donate_argnums=0)(state, config, 3)
+    state = init(key, config)
+    expected = run(state, config, 2)
+    donated = jax.jit(prl.run, static_argnums=2, donate_argnums=0)(state, config, 2)
     assert_equal(expected, donated)
     assert state.memory.words.is_deleted()
 
 
 def test_episode_metrics_count_every_episode(key):
     config = small("dqn", total_steps=2_400)
-    state, metrics = jax.jit(prl.train)(key, config)
+    state, metrics = train(key, config)
     learned = config.iterations * config.steps_per_iteration
     running = int(state.env.episode_length.sum())
-    before = jax.jit(prl.init)(key, config).env.episode_length.sum()
+    before = init(key, config).env.episode_length.sum()
     assert int(metrics["lengths"].sum()) + running - int(before) == learned
     assert int(metrics["episodes"].sum()) > 10
     np.testing.assert_allclose(metrics["returns"], metrics["lengths"])  # CartPole pays 1 a step
@@ -324,7 +348,7 @@ def test_episode_metrics_count_every_episode(key):
 def test_the_warm_up_is_random_and_counts_as_steps(key):
     config = small("sac", num_envs=4, rollout_length=1, warmup_steps=401, capacity=1_000)
     config = config.replace(total_steps=408)
-    state = jax.jit(prl.init)(key, config)
+    state = init(key, config)
     assert int(state.step) == config.warmup_iterations == 101
     actions = replayed(config, state).action
     assert len(actions) == 101
@@ -342,8 +366,7 @@ def test_updates_are_counted_over_the_whole_run(key):
         return agent._replace(update=update)
 
     config = small("q_learning", num_updates=2, warmup_steps=24, wrappers=(counting,))
-    run = jax.jit(prl.run, static_argnums=2)
-    state, first = run(jax.jit(prl.init)(key, config), config, 2)
+    state, first = run(init(key, config), config, 2)
     second = run(state, config, 2)[1]
     counts = np.concatenate([first["count"], second["count"]])  # means over two updates
     np.testing.assert_array_equal(counts, [0.5, 2.5, 4.5, 6.5])
@@ -363,9 +386,9 @@ def test_noise_repeat_repeats_random_numbers(key, warm):
         "sac", env=env, num_envs=3, rollout_length=6, noise_repeat=3, capacity=36, batch_size=8
     )
     config = config.replace(warmup_steps=36 if warm else 18, total_steps=72, learning_rate=0.0)
-    state = jax.jit(prl.init)(key, config)
+    state = init(key, config)
     if not warm:
-        state, _ = jax.jit(prl.run, static_argnums=2)(state, config, 2)
+        state, _ = run(state, config, 2)
     actions = replayed(config, state).action.reshape(-1, 3, 3)  # [repetitions, steps, envs]
     np.testing.assert_allclose(actions, np.broadcast_to(actions[:, :1], actions.shape), atol=1e-6)
     assert len(np.unique(actions[:, 0].round(5))) == actions[:, 0].size == 12
