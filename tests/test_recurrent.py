@@ -1,5 +1,6 @@
 """Agents that remember: recurrent torsos, A2C, PPO and PQN with them, and stacked observations."""
 
+import itertools
 from functools import partial
 
 import chex
@@ -44,20 +45,23 @@ class Recall(Probe):
 def unrolled(cell):
     """A torso, its variables, random inputs, and starts of which each row has one or none."""
     torso = TORSOS[cell](SIZE)
-    keys = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(keys[0], (STEPS, BATCH, INPUTS))
-    begun = jnp.zeros((STEPS, BATCH), bool).at[2, 0].set(True).at[4, 1].set(True)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((STEPS, BATCH, INPUTS), np.float32)
+    begun = np.zeros((STEPS, BATCH), bool)
+    begun[2, 0] = begun[4, 1] = True
     carry = torso.initial_carry(BATCH)
-    variables = jax.jit(torso.init)(keys[1], carry, x, begun)
-    carry = jax.tree.map(lambda z: jax.random.normal(keys[2], z.shape), carry)
-    return jax.jit(torso.apply), torso, variables, carry, x, begun
+    variables = jax.jit(torso.init)(jax.random.key(1), carry, x, begun)
+    carry = jax.tree.map(lambda z: rng.standard_normal(z.shape, np.float32), carry)
+    return jax.jit(torso.apply), torso, jax.device_get(variables), carry, x, begun
 
 
 @pytest.mark.parametrize("cell", TORSOS)
 def test_two_episodes_are_as_two_sequences(cell):
     apply, torso, variables, carry, x, _ = unrolled(cell)
-    never = jnp.zeros((STEPS, BATCH), bool)
-    both = apply(variables, carry, x, never.at[2].set(True))
+    never = np.zeros((STEPS, BATCH), bool)
+    again = never.copy()
+    again[2] = True
+    both = apply(variables, carry, x, again)
     first = apply(variables, carry, x[:2], never[:2])
     second = apply(variables, torso.initial_carry(BATCH), x[2:], never[2:])
     chex.assert_shape(both[1], (STEPS, BATCH, SIZE))
@@ -76,7 +80,7 @@ def test_a_sequence_is_as_its_steps(cell):
     whole, steps = apply(variables, carry, x, begun), []
     for t in range(STEPS):
         steps.append(apply(variables, carry, x[t : t + 1], begun[t : t + 1]))
-        carry = jax.tree.map(lambda x: x[-1], steps[-1][0])
+        carry = jax.tree.map(lambda x: np.asarray(x)[-1], steps[-1][0])
     same = partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-6)
     same = same if cell == "min_gru" else chex.assert_trees_all_equal
     same(whole, jax.tree.map(lambda *each: np.concatenate(each), *steps))
@@ -107,14 +111,15 @@ def test_no_gradient_passes_the_start_of_an_episode(cell):
 def test_min_gru_by_hand():
     """With gates of 1/2, h is the mean of itself and the input; the third begins an episode."""
     torso = networks.MinGRU(1)
-    carry, x = jnp.full((1, 1), 8.0), jnp.array([4.0, 2.0, 6.0])[:, None, None]
+    carry, x = np.full((1, 1), 8, np.float32), np.float32([4, 2, 6])[:, None, None]
+    zero, one = np.zeros(1, np.float32), np.ones((1, 1), np.float32)
     params = {
-        "gate": {"kernel": jnp.zeros((1, 1)), "bias": jnp.zeros(1)},
-        "candidate": {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)},
+        "gate": {"kernel": 0 * one, "bias": zero},
+        "candidate": {"kernel": one, "bias": zero},
     }
-    begun = jnp.array([[False], [False], [True]])
-    carries, h = torso.apply({"params": params}, carry, x, begun)
-    np.testing.assert_allclose(h.ravel(), [6, 4, 3], rtol=1e-6)
+    begun = np.array([[False], [False], [True]])
+    carries, h = jax.jit(torso.apply)({"params": params}, carry, x, begun)
+    np.testing.assert_allclose(np.ravel(h), [6, 4, 3], rtol=1e-6)
     np.testing.assert_array_equal(carries, h)
 
 
@@ -178,7 +183,7 @@ def forgetful(build, kind):
 def test_a_torso_without_memory_is_the_memoryless_algorithm(algorithm, plain, build, key):
     """Each batch is a whole rollout, of which episodes end; all metrics and actions agree."""
     env = Probe(lambda sign, time, action: sign * action, horizon=3, signs=(-1.0, 1.0))
-    config = small(algorithm, env=env, num_epochs=2)
+    config = small(algorithm, env=env, num_epochs=2, hidden_sizes=(8,))
     ours = partial(getattr(recurrent, algorithm), network=forgetful(build, Alike))
     theirs = partial(plain, network=forgetful(build, Memoryless))
     (state, metrics), (other, expected) = (
@@ -195,14 +200,18 @@ def test_a_torso_without_memory_is_the_memoryless_algorithm(algorithm, plain, bu
 
 def test_sequences_are_whole_and_each_is_drawn_once_in_every_epoch():
     steps, num_envs, length = 6, 4, 3
-    time, env = jnp.indices((steps, num_envs))
+    time, env = np.indices((steps, num_envs), np.int32)
     rollout = Transition(time, env, time * 1.0, time * 1.0, (), time > 9, {"carry": env[..., None]})
     part = memory.sequences(num_epochs=2, num_minibatches=4, length=length)
-    draws = part.draw(jax.random.key(0), rollout, jnp.int32(0), 8)
-    seen = []
+
+    @jax.jit
+    def sampled(key, rollout):
+        draws = part.draw(key, rollout, jnp.int32(0), 8)
+        return jax.lax.map(partial(part.sample, rollout), draws)
+
+    samples, seen = jax.device_get(sampled(jax.random.key(0), rollout)), []
     for g in range(8):
-        sample = part.sample(rollout, jax.tree.map(lambda x, g=g: x[g], draws))
-        found = sample.transition
+        found = jax.tree.map(lambda x, g=g: x[g], samples.transition)
         chex.assert_shape(found.obs, (length, 2))
         np.testing.assert_array_equal(found.obs, found.obs[0] + np.arange(length)[:, None])
         np.testing.assert_array_equal(found.action, found.action[:1].repeat(length, 0))
@@ -215,7 +224,14 @@ def test_sequences_are_whole_and_each_is_drawn_once_in_every_epoch():
     assert seen[:4] != seen[4:]
 
 
-@pytest.mark.parametrize(("cell", "length"), (("lstm", None), ("min_gru", 5)))
+@pytest.mark.parametrize(
+    ("cell", "length"),
+    (
+        ("lstm", 5),
+        pytest.param("lstm", None, marks=pytest.mark.slow),
+        pytest.param("min_gru", 5, marks=pytest.mark.slow),
+    ),
+)
 def test_unrolled_sequences_repeat_what_was_acted_on(cell, length, key):
     """Before the first update, log pi(a|s) and V(s) of a sequence are those that were stored."""
     config = small(
@@ -298,9 +314,12 @@ def test_q_targets_at_truncation_by_hand(key):
 
 LEARNING = {
     "recurrent_a2c": {"cell": "lstm", "rollout_length": 6, "total_steps": 20_000},
-    "recurrent_ppo": {"cell": "gru", "num_updates": 8, "sequence_length": 12},
+    "recurrent_ppo": {
+        "cell": "gru", "num_updates": 8, "sequence_length": 12, "total_steps": 8_000,
+    },
     "recurrent_pqn": {
         "cell": "min_gru", "num_updates": 8, "sequence_length": 12, "epsilon_fraction": 0.5,
+        "total_steps": 8_000,
     },
 }  # fmt: skip
 
@@ -346,8 +365,9 @@ def test_memoryless_ppo_stays_at_chance_unless_observations_are_stacked():
     assert returns.mean() > 0.95
 
 
-def test_runs_are_continued_bit_for_bit_and_seeds_are_independent():
-    config = small("recurrent_ppo", cell="lstm")
+@pytest.mark.parametrize("algorithm", quick(("recurrent_a2c", "recurrent_ppo"), "recurrent_a2c"))
+def test_runs_are_continued_bit_for_bit_and_seeds_are_independent(algorithm):
+    config = small(algorithm, cell="lstm", hidden_sizes=(8,))
     keys = jax.random.split(jax.random.key(0), 2)
     axes = prl.seed_axes(jax.eval_shape(prl.init, keys[0], config))
     init = jax.jit(jax.vmap(partial(prl.init, config=config), out_axes=axes))
@@ -370,9 +390,20 @@ def test_runs_are_continued_bit_for_bit_and_seeds_are_independent():
     assert (whole.env.obs[1] != other.env.obs[1]).any()
 
 
-@pytest.mark.parametrize("env", ("Breakout-MinAtar", "FrozenLake-misc", "Pendulum-v1"))
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_images_indices_and_continuous_actions_have_networks(algorithm, env):
+@pytest.mark.parametrize(
+    "names",
+    quick(
+        [*itertools.product(ALGORITHMS, ("Breakout-MinAtar", "FrozenLake-misc", "Pendulum-v1"))],
+        ("recurrent_a2c", "Breakout-MinAtar"),
+        ("recurrent_ppo", "FrozenLake-misc"),
+        ("recurrent_ppo", "Pendulum-v1"),
+        ("recurrent_pqn", "Breakout-MinAtar"),
+        ("recurrent_pqn", "Pendulum-v1"),
+    ),
+    ids="-".join,
+)
+def test_images_indices_and_continuous_actions_have_networks(names):
+    algorithm, env = names
     config = small(algorithm, env=env, wrappers=())
     if (algorithm, env) == ("recurrent_pqn", "Pendulum-v1"):
         with pytest.raises(ConfigError, match="PQN needs discrete actions"):
@@ -440,19 +471,31 @@ def test_the_command_line_chooses_the_cell():
 # stacked observations
 
 
-def frames(env, k, steps, params=None):
+def frames(env, k, steps):
     """Observations of one environment, its stacked ones, and which steps were last."""
-    plain, stacked = envs.bind(env, params), envs.bind(frame_stack(env, k), params)
-    start, state = plain.reset(jax.random.key(0), 1), stacked.reset(jax.random.key(0), 1)
-    rows = [(start.obs[0], state.obs[0], None, None, True)]
-    for key in jax.random.split(jax.random.key(1), (steps, 1)):
-        action = plain.random_action(key[0], 1)
-        start, one, _ = plain.step(key, start, plain.to_env(action))
-        state, other, _ = stacked.step(key, state, stacked.to_env(action))
-        chex.assert_trees_all_equal(one.reward, other.reward)
-        chex.assert_trees_all_equal(one.last, other.last)
-        rows.append((start.obs[0], state.obs[0], one.next_obs[0], other.next_obs[0], one.last[0]))
-    return stacked, rows
+    plain, stacked = envs.bind(env), envs.bind(frame_stack(env, k))
+
+    @jax.jit
+    def played(keys):
+        states = plain.reset(jax.random.key(0), 1), stacked.reset(jax.random.key(0), 1)
+
+        def step(states, key):
+            action = plain.random_action(key[0], 1)
+            one, other = (
+                env.step(key, state, env.to_env(action))
+                for env, state in zip((plain, stacked), states, strict=True)
+            )
+            after = one[0], other[0]
+            return after, (*[state.obs[0] for state in after], one[1], other[1])
+
+        return [state.obs for state in states], jax.lax.scan(step, states, keys)[1]
+
+    keys = jax.random.split(jax.random.key(1), (steps, 1))
+    (start, first), (obs, stack, one, other) = jax.device_get(played(keys))
+    rows = [(start[0], first[0], None, None, True)]
+    chex.assert_trees_all_equal((one.reward, one.last), (other.reward, other.last))
+    after = one.next_obs[:, 0], other.next_obs[:, 0], one.last[:, 0]
+    return stacked, [*rows, *zip(obs, stack, *after, strict=True)]
 
 
 @pytest.mark.parametrize("k", (1, 3))
@@ -505,8 +548,8 @@ def test_tables_learn_from_stacked_indices():
         env=frame_stack(Indices(2), 2), total_steps=4_000, learning_rate=0.5
     )
     state, _ = jax.jit(prl.make_train(config))(jax.random.key(0))
-    returns = prl.evaluate(jax.random.key(1), config, state, 64, max_steps=2)
-    np.testing.assert_array_equal(returns, 1)
+    play = jax.jit(partial(prl.evaluate, max_steps=2), static_argnums=3)
+    np.testing.assert_array_equal(play(jax.random.key(1), config, state, 64), 1)
 
 
 @pytest.mark.parametrize(
