@@ -23,6 +23,7 @@ from purejaxrl_sac.memory.sum_tree import (
     write_tree,
 )
 from purejaxrl_sac.types import Transition
+from tests.conftest import FULL_COMPILATION
 
 TREES = pytest.mark.parametrize(
     ("capacity", "fan_out"),
@@ -68,9 +69,9 @@ def test_sums_are_exact_after_random_writes(capacity, fan_out):
 def test_writing_a_block_equals_writing_its_leaves(capacity, fan_out):
     rng = np.random.default_rng(6)
     tree = tree_of(rng.random(capacity), fan_out)
+    write = jax.jit(jax.vmap(partial(write_block, fan_out=fan_out), (0, None, 0)))
     for count in {1, min(capacity, 2), min(capacity, 70), capacity}:
         value = np.float32(rng.random(count))
-        write = jax.jit(jax.vmap(partial(write_block, fan_out=fan_out), (0, None, 0)))
         for start in rng.integers(0, capacity - count + 1, 5):
             expected = write_leaves(tree, start + np.arange(count), value, fan_out)
             block = jax.tree.map(lambda x: np.asarray(x)[None], (tree, value))
@@ -86,7 +87,8 @@ def test_both_choices_among_siblings_agree():
         jax.jit(partial(descend, fan_out=FAN_OUT, choose=choose))(tree, numbers)
         for choose in (choose_by_reductions, choose_by_comparisons)
     )
-    same = np.asarray(one[0] == other[0])
+    one, other = jax.device_get((one, other))
+    same = one[0] == other[0]
     assert same.mean() > 0.999  # another order of summation rounds differently
     np.testing.assert_allclose(one[1][same], other[1][same], rtol=1e-5)
 
@@ -98,7 +100,15 @@ def test_trees_have_the_minimum_height():
 
 
 def uniform(tree, count, seed=0):
-    return jax.random.uniform(jax.random.key(seed), (count, len(tree)))
+    return np.random.default_rng(seed).random((count, len(tree)), np.float32)
+
+
+BLOCK = 5_000  # twice the corners of the highest tree
+
+
+@cache
+def descending(fan_out, choose):
+    return jax.jit(partial(descend, fan_out=fan_out, choose=choose))
 
 
 @CHOICES
@@ -109,8 +119,10 @@ def test_leaves_are_drawn_in_proportion_to_their_values(capacity, fan_out, choos
     values[0] = 1
     tree = tree_of(values, fan_out)
     count = 50_000
-    draw = jax.jit(partial(descend, fan_out=fan_out, choose=choose))
-    leaf, probability = draw(tree, uniform(tree, count))
+    draw = descending(fan_out, choose)
+    blocks = uniform(tree, count).reshape(-1, BLOCK, len(tree))
+    drawn = [jax.device_get(draw(tree, block)) for block in blocks]
+    leaf, probability = (np.concatenate(x) for x in zip(*drawn, strict=True))
     assert leaf.dtype == jnp.int32
     np.testing.assert_allclose(probability, values[leaf] / values.sum(), rtol=1e-4)
     counts = np.bincount(leaf, minlength=capacity)
@@ -155,23 +167,23 @@ def test_draws_are_stratified(fan_out, choose):
 def corners(tree):
     """Numbers that combine, for every level, 0, the largest number below 1 and a random one."""
     choices = np.meshgrid(*[range(3)] * len(tree), indexing="ij")
-    choices = np.tile(np.stack([c.ravel() for c in choices], -1), (100, 1))
-    rng = np.random.default_rng(2)
-    anywhere = rng.random(choices.shape, np.float32)
-    return jnp.asarray(np.choose(choices, (np.float32(0), BELOW_ONE, anywhere)))
+    choices = np.stack([c.ravel() for c in choices], -1)
+    choices = np.resize(choices, (BLOCK, len(tree)))
+    anywhere = np.random.default_rng(2).random(choices.shape, np.float32)
+    return np.choose(choices, (np.float32(0), BELOW_ONE, anywhere))
 
 
 @CHOICES
 @TREES
 def test_leaves_of_value_zero_are_never_drawn(capacity, fan_out, choose):
     rng = np.random.default_rng(3)
-    draw = jax.jit(partial(descend, fan_out=fan_out, choose=choose))
+    draw = descending(fan_out, choose)
     for attempt in range(10):
         values = (10 ** rng.uniform(-6, 6, capacity)).astype(np.float32)
         values[rng.random(capacity) < 0.2 * (attempt % 5)] = 0
         values[rng.integers(capacity)] = 1e-6
         tree = tree_of(values, fan_out)
-        leaf, probability = draw(tree, corners(tree))
+        leaf, probability = jax.device_get(draw(tree, corners(tree)))
         assert (leaf < capacity).all() and (values[leaf] > 0).all()
         assert (probability > 0).all()
 
@@ -209,7 +221,7 @@ def test_rounding_errors_do_not_accumulate_over_many_writes():
     """Ten million priorities from 1e-6 to 1e6, which sums updated by differences would corrupt."""
     capacity, batch = 5_000, 100
     rng = np.random.default_rng(5)
-    leaves = jnp.asarray(rng.integers(0, capacity, (997, batch)))
+    leaves = jnp.asarray(rng.integers(0, capacity, (997, batch), np.int32))
     values = 10 ** rng.uniform(-6, 6, leaves.shape) * (rng.random(leaves.shape) < 0.9)
     values = jnp.asarray(values, jnp.float32)
 
@@ -217,14 +229,18 @@ def test_rounding_errors_do_not_accumulate_over_many_writes():
         leaf = (leaves[count % 997] + count) % capacity
         return write_tree(tree, leaf, values[count % 997]), None
 
-    tree, _ = jax.lax.scan(write, empty_tree(capacity), jnp.arange(100_000))
+    fill = jax.jit(
+        lambda tree: jax.lax.scan(write, tree, jnp.arange(100_000))[0],
+        compiler_options=FULL_COMPILATION,
+    )
+    tree = fill(empty_tree(capacity))
     written = np.asarray(tree[0], np.float64)
     np.testing.assert_allclose(np.asarray(tree[-1], np.float64).sum(), written.sum(), rtol=1e-5)
     expect_sums(tree, FAN_OUT)
     assert 0.05 < (written[:capacity] == 0).mean() < 0.15
     for numbers in (uniform(tree, 100_000), corners(tree)):
-        leaf, _ = draw_leaves(tree, numbers)
-        assert (written[leaf] > 0).all()
+        leaf, _ = jax.jit(draw_leaves)(tree, numbers)
+        assert (written[np.asarray(leaf)] > 0).all()
 
 
 LENGTH, NUM_ENVS, ROWS = 2, 3, 8
