@@ -24,7 +24,7 @@ SIZES = {
     "batch_size": 8,
     "num_envs": 3,
     "rollout_length": 4,
-    "hidden_sizes": (8, 8),
+    "hidden_sizes": (8,),
 }
 
 
