@@ -23,7 +23,7 @@ from purejaxrl_sac.agents import sac_v1 as sac_v1_module
 from purejaxrl_sac.agents.sac import gaussian_actor, sac
 from purejaxrl_sac.distributions import squashed_gaussian
 from purejaxrl_sac.types import Sample, Transition
-from tests.conftest import FULL_COMPILATION, small
+from tests.conftest import small
 from tests.probes import CONTINUOUS, Probe, adam_gradient, trained
 
 MU = 0.3
@@ -98,7 +98,7 @@ def test_a_fixed_temperature_reaches_the_gaussian_optimum(monkeypatch):
         config = of_bandit("sac", alpha_learning_rate=0.0).replace(alpha=alpha)
         return improved(config, partial(sac, critics=given), 6_000)[1]
 
-    found = jax.jit(jax.vmap(learn), compiler_options=FULL_COMPILATION)(alpha)
+    found = jax.jit(jax.vmap(learn))(alpha)
     np.testing.assert_allclose(found["mean"], MU, atol=0.02)
     np.testing.assert_allclose(found["std"] ** 2, alpha / 2, rtol=0.02)
     value = alpha / 2 * jnp.log(jnp.pi * alpha)
@@ -114,7 +114,7 @@ def test_the_learned_temperature_gives_the_target_entropy(monkeypatch):
         config = of_bandit("sac", alpha_learning_rate=2e-3).replace(target_entropy_per_dim=target)
         return improved(config, partial(sac, critics=given), 10_000)[1]
 
-    found = jax.jit(jax.vmap(learn), compiler_options=FULL_COMPILATION)(target)
+    found = jax.jit(jax.vmap(learn))(target)
     np.testing.assert_allclose(found["entropy"], target, atol=0.005)
     alpha = jnp.exp(2 * target) / (jnp.pi * jnp.e)
     np.testing.assert_allclose(found["alpha"], alpha, rtol=0.01)
@@ -125,7 +125,7 @@ def test_the_value_network_of_sac_v1_learns_the_soft_value(monkeypatch):
     monkeypatch.setattr(sac_v1_module, "squashed_gaussian", gaussian)
     config = of_bandit("sac_v1").replace(alpha=0.5)
     make = partial(sac_v1_module.sac_v1, critics=given)
-    run = jax.jit(lambda: improved(config, make, 4_000), compiler_options=FULL_COMPILATION)
+    run = jax.jit(lambda: improved(config, make, 4_000))
     state, found = run()
     np.testing.assert_allclose(found["std"] ** 2, 0.25, rtol=0.02)
     space = envs.bind(config.env).observation_space
