@@ -25,7 +25,7 @@ from purejaxrl_sac.experiment.pictures.plot import COLORS
 from purejaxrl_sac.mdp import dynamic_programming as dp
 
 SHORT = os.environ.get("PUREJAXRL_SAC_NOTEBOOKS") == "short"  # smaller numbers, for tests
-MDPS, SAMPLES = (20, 10_000) if SHORT else (2_000, 1_000_000)
+MDPS, SAMPLES, MOVES = (20, 10_000, 200) if SHORT else (2_000, 1_000_000, 2_000)
 SEEDS, STEPS, EPISODES = (2, 1_200, 20) if SHORT else (2, 20_000, 200)
 GAMMA, ALPHA = 0.9, 0.5
 
@@ -270,7 +270,7 @@ def move(particles, _):
     return particles + 0.02 * losses.svgd_direction(particles, score(particles)), None
 
 
-particles, _ = jax.lax.scan(move, particles, length=2_000)
+particles, _ = jax.lax.scan(move, particles, length=MOVES)
 right_share = (particles > 0).mean()
 true_share = density[grid > 0].sum() * width
 

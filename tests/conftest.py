@@ -105,7 +105,7 @@ def quick(algorithms, *few):
 
 def small(algorithm, **changes):
     """A preset reduced to a few iterations of several environments and updates."""
-    config = prl.preset(algorithm, ENVS.get(algorithm, "frozen_lake"))
+    config = prl.preset(algorithm, ENVS.get(algorithm, "maximization_bias"))
     sizes = {
         "total_steps": 240,
         "num_envs": 3,
@@ -115,7 +115,7 @@ def small(algorithm, **changes):
         "warmup_steps": 24,
         "capacity": 96,
         "batch_size": 8,
-        "hidden_sizes": (8, 8),
+        "hidden_sizes": (8,),
         "actor_width": 8,
         "critic_width": 8,
         "memory_size": 8,

@@ -20,7 +20,10 @@ def test_every_algorithm_and_every_layer_of_the_package_has_a_fault():
 
 def test_faults_that_cannot_be_applied_are_reported():
     fault = FAULTS[0]
-    absent, broken = fault._replace(text="none"), fault._replace(fault="(", tests=["test_none.py"])
+    absent, broken = (
+        fault._replace(text="in no file"),
+        fault._replace(fault="(", tests=["test_none.py"]),
+    )
     assert faults.problems([absent]) == [f"{fault.name}: its text occurs 0 times in {fault.file}"]
     unparsable, untested = faults.problems([broken])
     assert "was never closed" in unparsable

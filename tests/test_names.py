@@ -155,17 +155,17 @@ def test_what_an_object_has_cached_does_not_count():
     assert names.environment_name(env) == before
 
 
+def texts():
+    """Texts of values whose order or address in memory differs between processes."""
+    values = [{"x", "y", "z"}, optax.adam(1e-3), nn.Dense(8), closure(1), Plain(2).go]
+    return [names.environment_name(Mine(x)) for x in values]
+
+
 def test_texts_are_equal_in_another_process():
-    code = (
-        "import tests.conftest\nfrom tests.test_names import *\n"
-        "values = [{'x', 'y', 'z'}, optax.adam(1e-3), nn.Dense(8), closure(1), Plain(2).go]\n"
-        "print([names.environment_name(Mine(x)) for x in values])\n"
-    )
-    run = [sys.executable, "-c", code]
-    one, other = (
-        subprocess.run(run, capture_output=True, text=True, check=True).stdout for _ in range(2)
-    )
-    assert one == other and one.strip()
+    code = "import sys, tests.conftest; sys.path.append('tests'); import test_names"
+    run = [sys.executable, "-c", f"{code}; print(test_names.texts())"]
+    other = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert other.strip() == str(texts())
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
