@@ -944,9 +944,8 @@ def test_the_episode_is_compiled_while_training_runs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(run_figures, "compile_episode", compiling)
     monkeypatch.setattr(render, "episode", drawing)
-    run = prl.experiment.run(
-        small("q_learning"), out=tmp_path / "run", reporter=Recorder(), **{**PLAN, "seeds": 1}
-    )
+    config = small("q_learning", env="frozen_lake")
+    run = prl.experiment.run(config, 1, out=tmp_path / "run", reporter=Recorder(), chunks=6)
     *arguments, path = drawn[0]
     episode(*arguments, tmp_path / "again.gif")
     assert (
@@ -959,4 +958,4 @@ def test_the_episode_is_compiled_while_training_runs(tmp_path, monkeypatch):
 def test_an_episode_that_cannot_be_drawn_is_not_compiled(monkeypatch):
     assert run_figures.compile_episode(small("q_learning", env="maximization_bias")) is None
     monkeypatch.setattr(render, "rollout_program", lambda config: 1 / 0)
-    assert run_figures.compile_episode(small("q_learning")) is None
+    assert run_figures.compile_episode(small("q_learning", env="frozen_lake")) is None
