@@ -357,7 +357,7 @@ def test_wrong_arguments_of_a_run_are_one_line(arguments, message):
 
 
 def test_integers_of_numpy_and_jax_are_integers():
-    config = small("dqn", num_envs=np.int64(3), batch_size=jnp.int32(8), hidden_sizes=[8, 8])
+    config = small("dqn", num_envs=np.int64(3), batch_size=jnp.int32(8), hidden_sizes=[8])
     assert config == small("dqn") and hash(config.batch_size) and type(config.num_envs) is int
     plan = plans.plan(config, np.int64(2), seed=jnp.uint32(3), variants={"tau": np.array([0.5, 1])})
     assert json.loads(json.dumps(plan[1:])) == [2, 3, plan.chunk, 128, 0, 32, {"tau": [0.5, 1.0]}]

@@ -161,7 +161,8 @@ def texts():
     return [names.environment_name(Mine(x)) for x in values]
 
 
-def test_texts_are_equal_in_another_process():
+def test_texts_are_equal_again_and_in_another_process():
+    assert texts() == texts()
     code = "import sys, tests.conftest; sys.path.append('tests'); import test_names"
     run = [sys.executable, "-c", f"{code}; print(test_names.texts())"]
     other = subprocess.run(run, capture_output=True, text=True, check=True).stdout

@@ -190,9 +190,15 @@ def _object(value: Any, seen: Seen) -> str:
 
 
 def _attributes(value: Any) -> Iterable[str]:
-    """Names of what an object consists of, without what it has cached."""
+    """Names of what an object consists of, without what it has cached.
+
+    Nor private attributes of a dataclass that are not its fields: a module of Flax counts in one
+    how many modules the process has made.
+    """
     kind = type(value)
     names = {*getattr(value, "__dict__", {})}
+    if dataclasses.is_dataclass(value):
+        names = {name for name in names if not name.startswith("_")}
     if isinstance(value, tuple):
         names |= {*getattr(kind, "_fields", ())}
     if dataclasses.is_dataclass(value):
