@@ -58,13 +58,16 @@ def select_action(q: jax.Array, action: jax.Array) -> jax.Array:
 
 
 def least_value(q: jax.Array) -> jax.Array:
-    """min_i Q_i, the minimum over an ensemble (clipped double Q; Fujimoto et al. 2018).
+    """min_i Q_i, the minimum over an ensemble (Fujimoto et al. 2018, arXiv 1802.09477).
 
     By comparisons of its members: the gradient of `jnp.min` compares each with the result instead,
     which XLA may compute and round once more, and is NaN where none is equal.
 
     Args:
-        q: [E, ...].
+        q: [E, ...], with the members of the ensemble first.
+
+    Returns:
+        [...], of which the gradient is that of the first least member.
     """
     return reduce(lambda least, other: jnp.where(least <= other, least, other), q)
 
