@@ -5,6 +5,7 @@ import itertools
 import json
 
 import jax
+import numpy as np
 import pytest
 
 import purejaxrl_sac as prl
@@ -12,6 +13,7 @@ from purejaxrl_sac.mdp import dynamic_programming as dp
 from scripts import (
     benchmark_recurrent,
     cells,
+    classic_control,
     dependencies,
     options,
     phases,
@@ -553,6 +555,24 @@ def test_the_optima_of_tables_are_exact(name):
     assert tables.number(float(env.mdp.start @ values)) == tables.number(optimum)
 
 
+@pytest.mark.parametrize("name", classic_control.TASKS)
+def test_the_optima_of_classic_control_are_computed(name):
+    case = f"{name}, optimal on a grid with gamma {classic_control.TASKS[name].gammas[0]}: return"
+    (row,) = (row for row in theory.cases() if row["kind"] == case)
+    assert learning_page.PUBLISHED[name]["optimum"] == pytest.approx(row["value"], abs=0.05)
+
+
+def test_a_policy_that_is_optimal_on_a_coarse_grid(key, monkeypatch):
+    task = classic_control.TASKS["MountainCar-v0"]
+    coarse = task._replace(grid=tuple(axis[::5] for axis in task.grid))
+    monkeypatch.setitem(classic_control.TASKS, "MountainCar-v0", coarse)
+    undiscounted, discounted, values = classic_control.returns("MountainCar-v0", 0.99, 64, key)
+    optimum = learning_page.PUBLISHED["MountainCar-v0"]["optimum"]
+    assert optimum - 2 < undiscounted.mean() < optimum + 1
+    np.testing.assert_allclose(discounted, -(1 - 0.99**-undiscounted) / 0.01, rtol=1e-5)
+    assert float(values.mean()) == pytest.approx(float(discounted.mean()), rel=0.03)
+
+
 def test_sampled_values_have_the_decimals_of_their_errors():
     assert theory.value({"value": 0.000674275, "error": 0.0013}).split() == [
         "0.0007",
@@ -567,5 +587,7 @@ def test_steps_of_published_scores_are_shown_where_they_differ():
     row = {"environment": "MountainCarContinuous-v0", "steps": 50_016}
     assert learning_page.reported(row) == "rl-zoo gSDE SAC 94.7"
     assert learning_page.reported({**row, "steps": 100_000}) == "rl-zoo gSDE SAC 94.7 (50k)"
-    assert learning_page.reported({**row, "environment": "CartPole-v1"}) == "optimum 500"
-    assert learning_page.reported({**row, "environment": "unpublished"}) == ""
+    assert learning_page.reported({**row, "environment": "CartPole-v1"}) == "rl-zoo DQN 500"
+    assert learning_page.optimum({**row, "environment": "CartPole-v1"}) == "500"
+    for cell in (learning_page.reported, learning_page.optimum):
+        assert cell({**row, "environment": "unpublished"}) == ""
