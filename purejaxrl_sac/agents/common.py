@@ -124,7 +124,11 @@ class EntropyTarget(Temperature):
     """Fields of a temperature that keeps the entropy of squashed Gaussians at a target."""
 
     target_entropy_per_dim: float = traced(-1.0, kind=float, below=MAX_ENTROPY)
-    """Target entropy in nats per action dimension, of actions in [-1, 1]; below `MAX_ENTROPY`."""
+    """Target entropy in nats per action dimension, of actions in [-1, 1]; below `MAX_ENTROPY`.
+
+    Where actions can end an episode, a negative target is a cost of each step, alpha times its
+    size, which favours short episodes; a positive one favours long episodes.
+    """
 
 
 def number_of_actions(algorithm: str, env: Env) -> int:
