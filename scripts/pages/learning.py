@@ -178,7 +178,11 @@ def page() -> list[str]:
             if family(env) == name:
                 chosen = [row for row in every if row["environment"] == env]
                 parts += [f"### {env}", table(chosen, columns, notes=limited)]
-    return [*parts, "## Scores that others report, and optima", published()]
+    optima = (
+        "Optima of MountainCar and Pendulum are returns of policies that are optimal on a grid of"
+        " states ([all of them](theory.md))."
+    )
+    return [*parts, "## Scores that others report, and optima", optima, published()]
 
 
 def published() -> str:
