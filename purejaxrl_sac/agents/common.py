@@ -121,14 +121,14 @@ MAX_ENTROPY = 0.6836
 
 
 class EntropyTarget(Temperature):
-    """Fields of a temperature that keeps the entropy of squashed Gaussians at a target."""
-
-    target_entropy_per_dim: float = traced(-1.0, kind=float, below=MAX_ENTROPY)
-    """Target entropy in nats per action dimension, of actions in [-1, 1]; below `MAX_ENTROPY`.
+    """Fields of a temperature that keeps the entropy of squashed Gaussians at a target.
 
     Where actions can end an episode, a negative target is a cost of each step, alpha times its
     size, which favours short episodes; a positive one favours long episodes.
     """
+
+    target_entropy_per_dim: float = traced(-1.0, kind=float, below=MAX_ENTROPY)
+    """Target entropy in nats per action dimension, of actions in [-1, 1]; below `MAX_ENTROPY`."""
 
 
 def number_of_actions(algorithm: str, env: Env) -> int:
