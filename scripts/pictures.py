@@ -255,16 +255,16 @@ def draw_speed(data: Data) -> Any:
         [], [], "o", color=OURS, markerfacecolor="white" if stale else OURS, label=_ours(stale)
     )
     axes.plot([], [], "s", color=DARK, label=rows[0]["peer"])
-    axes.legend(frameon=False, fontsize=7, loc="upper left", ncols=2)
+    axes.legend(frameon=False, fontsize=7, loc="lower right", ncols=2)
     sizes = [f"{_plural(row['seeds'])}\n{count(row['buffer'])}" for row in rows]
     axes.set_xticks(range(len(rows)), sizes)
-    axes.set(yscale="log", ylim=(60, 4_000), ylabel="µs per iteration and seed")
+    axes.set(yscale="log", ylim=(60, 6_000), ylabel="µs per iteration and seed")
     axes.set_yticks((100, 1_000), ("100", "1,000"))
     axes.grid(axis="y", alpha=0.25)
     for name in dict.fromkeys(row["algorithm"] for row in rows):
         places = [i for i, row in enumerate(rows) if row["algorithm"] == name]
         text = f"{name.upper()}, {rows[places[0]]['environment']}"
-        axes.text((places[0] + places[-1]) / 2, 4_300, text, ha="center", weight="bold")
+        axes.text((places[0] + places[-1]) / 2, 6_500, text, ha="center", weight="bold")
     axes.set_xlabel("seeds in one program, and rows of the replay memory; two cores of a CPU")
     return figure
 
