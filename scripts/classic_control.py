@@ -5,9 +5,9 @@
 
 Backward induction over the steps of an episode, with values interpolated between the points of a
 grid, gives a policy that looks one step ahead. Its mean undiscounted return in episodes of gymnax
-is the optimum, or a little less, because the grid is finite. With a discount below 1, it is what an
-agent with that discount strives for. The discounted return is compared with the grid's value of the
-same start states.
+is the optimum, or a little less, because the grid is finite. With a discount below 1, it is the
+undiscounted return of the policy that is optimal for that discount. The discounted return is
+compared with the grid's value of the same start states.
 """
 
 from __future__ import annotations

@@ -179,8 +179,8 @@ def page() -> list[str]:
                 chosen = [row for row in every if row["environment"] == env]
                 parts += [f"### {env}", table(chosen, columns, notes=limited)]
     optima = (
-        "Optima of MountainCar and Pendulum are returns of policies that are optimal on a grid of"
-        " states ([all of them](theory.md))."
+        "Optima of MountainCar, MountainCarContinuous and Pendulum are returns of policies that are"
+        " optimal on a grid of states ([all of them](theory.md))."
     )
     return [*parts, "## Scores that others report, and optima", optima, published()]
 
