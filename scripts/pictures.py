@@ -197,7 +197,7 @@ def panels_of(data: Data, most: int = 5) -> list[tuple[str, Data]]:
 
 
 def draw_curves(data: Data) -> Any:
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, SymmetricalLogLocator
 
     found = panels_of(data)
     columns = max(1, min(3, len(found)))
@@ -215,14 +215,21 @@ def draw_curves(data: Data) -> Any:
         axes.set_title(heading, fontsize="medium")
         same = [row for row in data if row["environment"] == rows[0]["environment"]]
         last = [row["steps"][-1] for row in same]
-        if max(last) > 4 * min(last):
+        if max(last) > 2.5 * min(last):
             axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda x, _: count(x) if x else "0")
+        low, high = min(min(row["low"]) for row in same), max(max(row["high"]) for row in same)
         if len(same) > len(rows):  # panels of one environment have the same axes
-            low, high = min(min(row["low"]) for row in same), max(max(row["high"]) for row in same)
             margin = 0.05 * (high - low)
             axes.set_ylim(low - margin, high + margin)
             axes.set_xlim(min(row["steps"][0] for row in same), max(last))
+        if high < 0 and low < 3 * high:  # a linear axis would hide how curves end
+            axes.set_yscale("symlog", linthresh=-high)
+            axes.yaxis.set_major_locator(
+                SymmetricalLogLocator(base=10, linthresh=-high, subs=(1, 2, 5))
+            )
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.set_ylim(1.1 * low, high / 1.1)
         if axes.get_xscale() == "log":
             low, high = axes.get_xlim()
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 100 * low else (1,)))

@@ -384,12 +384,19 @@ def test_the_scoreboard_shows_shares_and_marks_stale_rows(tmp_path, monkeypatch)
     assert shown["algorithm"] == "dqn" and shown["share"] == [0.75, 0.625, 0.75] and shown["stale"]
 
 
-def test_labels_of_steps_do_not_overlap():
+def test_curves_have_axes_on_which_they_can_be_read():
     figure = pictures.draw_curves(pictures.curves())
     figure.canvas.draw()
     drawn = [axes for axes in figure.axes if axes.axison]
     assert {axes.get_xscale() for axes in drawn} == {"linear", "log"}
+    scale = {axes.get_title(): axes.get_yscale() for axes in drawn}
+    assert scale["Acrobot-v1"] == scale["Pendulum-v1 (1 of 2)"] == "symlog"
+    assert scale["MountainCar-v0"] == scale["Catch-bsuite"] == "linear"
     for axes in drawn:
+        low, high = axes.get_ylim()
+        assert sum(low <= y <= high for y in axes.get_yticks()) >= 3, axes.get_title()
+        assert low < min(min(line.get_ydata()) for line in axes.lines), axes.get_title()
+        assert high > max(max(line.get_ydata()) for line in axes.lines), axes.get_title()
         low, high = axes.get_xlim()
         shown = [
             (x, label.get_window_extent())
