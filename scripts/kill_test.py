@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         # before the server of processes starts
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{folder}/programs")
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
         for name in options.only:
             start = time.monotonic()
             share = options.kills // len(options.only)
