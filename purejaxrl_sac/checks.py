@@ -29,6 +29,14 @@ def check_key(key: jax.Array) -> None:
         raise ConfigError(f"key has shape {key.shape}, but must be one key: vmap over many")
 
 
+def check_train_state(state: TrainState) -> None:
+    """Raises ConfigError unless this is the state of a run."""
+    if not isinstance(state, TrainState):
+        raise ConfigError(
+            f"state is {kind_of(state)}, but must be a TrainState, as init and run return it"
+        )
+
+
 def check_one_seed(state: TrainState) -> None:
     """Raises ConfigError if a state is one of several seeds, outside of a vmap."""
     if shape := getattr(getattr(state, "key", None), "shape", ()):
@@ -43,10 +51,7 @@ def check_state(config: Config, env: Env, agent: Agent, state: TrainState) -> No
 
     Others may have arrays of other shapes, which are read and written beyond their ends silently.
     """
-    if not isinstance(state, TrainState):
-        raise ConfigError(
-            f"state is {kind_of(state)}, but must be a TrainState, as init and run return it"
-        )
+    check_train_state(state)
     check_one_seed(state)
     space = env.observation_space
     own = jax.tree.leaves(state.env)  # policies may have been trained with another num_envs
@@ -207,32 +212,42 @@ def checked(
 ) -> Network:
     """The network that a part returned; its outputs must have one of some shapes.
 
-    Wrong ones may broadcast, so that nothing else would fail.
-
-    Args:
-        part: its name, for the message of the `ConfigError`.
-        shapes: of the first output; "B" is the batch, and another name any length.
-        arrays: the number of outputs, of which the others must broadcast to the first.
+    Arguments as for `check_outputs`.
     """
 
     def apply(variables: Any, /, *inputs: Any, **options: Any) -> Any:
         outputs = network.apply(variables, *inputs, **options)
-        batch = inputs[0].shape[0]
-        expected = [tuple(batch if n == "B" else n for n in shape) for shape in shapes]
-        found = [jnp.shape(x) for x in jax.tree.leaves(outputs)[:arrays]]
-        fits = len(found) == arrays and any(_fits(found[0], shape) for shape in expected)
-        if not (fits and all(_broadcasts(shape, found[0]) for shape in found)):
-            several = f"{arrays} arrays of shape " if arrays > 1 else ""
-            texts = (f"[{', '.join(map(str, shape))}]" for shape in expected)
-            raise ConfigError(
-                f"the network of the part {part} returned"
-                f" {'an array' if len(found) == 1 else 'arrays'} of shape"
-                f" {' and '.join(str([*x]) for x in found)} for {batch} observations, but must"
-                f" return {several}{' or '.join(texts)}"
-            )
+        check_outputs(part, outputs, inputs[0].shape[0], *shapes, arrays=arrays)
         return outputs
 
     return CheckedNetwork(network.init, apply)
+
+
+def check_outputs(
+    part: str, outputs: Any, batch: int, *shapes: tuple[int | str, ...], arrays: int = 1
+) -> None:
+    """Raises ConfigError unless a network's outputs have one of some shapes.
+
+    Wrong ones may broadcast, so that nothing else would fail.
+
+    Args:
+        part: its name, for the message.
+        batch: the number of observations.
+        shapes: of the first output; "B" is the batch, and another name any length.
+        arrays: the number of outputs, of which the others must broadcast to the first.
+    """
+    expected = [tuple(batch if n == "B" else n for n in shape) for shape in shapes]
+    found = [jnp.shape(x) for x in jax.tree.leaves(outputs)[:arrays]]
+    fits = len(found) == arrays and any(_fits(found[0], shape) for shape in expected)
+    if not (fits and all(_broadcasts(shape, found[0]) for shape in found)):
+        several = f"{arrays} arrays of shape " if arrays > 1 else ""
+        texts = (f"[{', '.join(map(str, shape))}]" for shape in expected)
+        raise ConfigError(
+            f"the network of the part {part} returned"
+            f" {'an array' if len(found) == 1 else 'arrays'} of shape"
+            f" {' and '.join(str([*x]) for x in found)} for {batch} observations, but must"
+            f" return {several}{' or '.join(texts)}"
+        )
 
 
 def _fits(found: tuple[int, ...], shape: tuple[int | str, ...]) -> bool:

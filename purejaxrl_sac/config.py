@@ -296,6 +296,19 @@ def traced_fields(config: Config) -> set[str]:
     return {name for name in names if isinstance(getattr(config, name), Real)}
 
 
+def in_32_bits(config: Config) -> Config:
+    """The configuration with numbers of 64 bits rounded to 32, with which agents compute."""
+    fields = (field.name for field in dataclasses.fields(config))
+    values = {name: getattr(config, name) for name in fields}
+    narrow = {np.dtype(np.float64): np.float32, np.dtype(np.int64): np.int32}
+    rounded = {
+        name: value.astype(narrow[value.dtype])
+        for name, value in values.items()
+        if getattr(value, "dtype", None) in narrow and not getattr(value, "weak_type", False)
+    }
+    return config.replace(**rounded) if rounded else config
+
+
 def _is_array(value: Any) -> bool:
     concrete = not isinstance(value, jax.core.Tracer)
     return concrete and isinstance(value, np.ndarray | np.generic | jax.Array)

@@ -20,7 +20,7 @@ from purejaxrl_sac.checks import (
     check_one_seed,
     check_state,
 )
-from purejaxrl_sac.config import Config, ConfigError, whole_number
+from purejaxrl_sac.config import Config, ConfigError, validate, whole_number
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import EnvState, InitCarry, PyTree, TrainState, Transition
 
@@ -247,6 +247,7 @@ def _scan(
         the last total, and the outputs with leading axis [max_steps].
     """
     check_key(key)
+    validate(config)
     check_one_seed(state)
     episodes = whole_number("episodes", episodes, at_least=1)
     env = envs.bind(config.env, config.env_params)
@@ -257,7 +258,8 @@ def _scan(
                 f"the time limit of {env.name} is not known before compilation: pass max_steps"
             )
     max_steps = whole_number("max_steps", max_steps, at_least=1)
-    chosen = None if isinstance(policy, Policy) else policy(config, state)
+    own = callable(policy) and not isinstance(policy, Policy)
+    chosen = policy(config, state) if own else None
     if not callable(chosen):
         raise ConfigError(
             "policy must be a function (config, state) -> policy, as prl.policy itself is, whose"

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from purejaxrl_sac import exploration, losses
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.networks import Quantiles, midpoints
+from purejaxrl_sac.optimize import finite
 from purejaxrl_sac.types import Backup, Metrics, NextReturn, QHead
 
 
@@ -60,8 +61,22 @@ def categorical(config: Any) -> QHead:
     return QHead(config.num_atoms, lambda outputs: jax.nn.softmax(outputs) @ atoms, loss)
 
 
+def _check_huber_delta(config: Any) -> None:
+    """Refuses the default of classes whose first base is not one of quantiles: its loss is 0."""
+    if finite(config.huber_delta) is None:
+        raise ConfigError(
+            f"huber_delta is {config.huber_delta}, but must be finite for quantiles: set it, or let"
+            " Quantile be the first base of the configuration, as of QRDQNConfig"
+        )
+
+
 def quantile(config: Any) -> QHead:
-    """QR-DQN: quantiles of the return at K midpoints (Dabney et al. 2018, arXiv 1710.10044)."""
+    """QR-DQN: quantiles of the return at K midpoints (Dabney et al. 2018, arXiv 1710.10044).
+
+    Raises:
+        ConfigError: huber_delta is infinite.
+    """
+    _check_huber_delta(config)
     fraction = midpoints(config.num_quantiles)
 
     def loss(
@@ -77,8 +92,9 @@ def implicit_quantile(config: Any) -> QHead:
     """IQN: quantiles at the fractions that the network returns (Dabney et al. 2018, 1806.06923).
 
     Raises:
-        ConfigError: when used, where the network does not return `Quantiles`.
+        ConfigError: huber_delta is infinite; when used, if the network does not return `Quantiles`.
     """
+    _check_huber_delta(config)
 
     def checked(outputs: Quantiles) -> Quantiles:
         if not isinstance(outputs, Quantiles):

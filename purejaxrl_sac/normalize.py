@@ -213,6 +213,15 @@ def rewards(config: Any, env: Env, agent: Agent) -> Agent:
     return enclosing(agent)._replace(init=init, update=update, process_rollout=process_rollout)
 
 
+def with_statistics(state: Any, learner: Any) -> Any:
+    """The learner's state, with the running statistics of another state of the same agent."""
+    if isinstance(state, Normalized | Scaled):
+        return state._replace(agent=with_statistics(state.agent, learner.agent))
+    if "agent" in getattr(state, "_fields", ()):  # of another wrapper
+        return learner._replace(agent=with_statistics(state.agent, learner.agent))
+    return learner
+
+
 def _next(config: Config, state: Any, count: jax.Array) -> Any:
     """After the last update of an iteration, the statistics take effect."""
     finished = (count + 1) % config.num_updates == 0

@@ -18,7 +18,7 @@ import numpy as np
 
 from purejaxrl_sac import envs
 from purejaxrl_sac.checks import check_one_seed
-from purejaxrl_sac.config import Config, ConfigError, kind_of
+from purejaxrl_sac.config import Config, ConfigError, kind_of, validate
 from purejaxrl_sac.evaluate import PolicyFactory, exploring_policy, rollout_episodes
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import Env, TrainState, Transition, store_unchanged
@@ -66,8 +66,6 @@ def offline(config: AnyConfig, dataset: Transition) -> AnyConfig:
             f"{type(config).__name__} learns from its own rollouts: use an algorithm with a replay"
             " memory, such as dqn or sac"
         )
-    if config.wrappers:
-        raise ConfigError("wrappers cannot be used with a dataset: leave them out")
     _check(envs.bind(config.env, config.env_params), dataset)
     found = config.replace(
         dataset=Dataset(*map(jnp.asarray, dataset[:-1])),  # without extras
@@ -98,6 +96,7 @@ def record_dataset(
         transitions with leading axis [R], the total length of the episodes, and actions in
         canonical units.
     """
+    validate(config)
     check_one_seed(state)
     env = envs.bind(config.env, config.env_params)
     play = jax.jit(
@@ -113,8 +112,10 @@ def record_dataset(
     made = envs.make(config.env)
     params = made.default_params if config.env_params is None else config.env_params
     space = made.action_space(params)
-    canonical = 2 * (rows.action - space.low) / (space.high - space.low) - 1
-    return rows._replace(action=canonical.reshape(len(canonical), -1).astype(jnp.float32))
+    action, low, high = (jnp.asarray(x, jnp.float32) for x in (rows.action, space.low, space.high))
+    span = jnp.where(high > low, high - low, 1)  # a component of one value is recorded as 0
+    canonical = jnp.where(high > low, 2 * (action - low) / span - 1, 0)
+    return rows._replace(action=canonical.reshape(len(canonical), -1))
 
 
 def _check(env: Env, dataset: Transition) -> None:

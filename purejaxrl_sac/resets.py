@@ -9,13 +9,11 @@ kept.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac.config import Bounds, Config
-from purejaxrl_sac.normalize import Normalized, Scaled
+from purejaxrl_sac.normalize import with_statistics
 from purejaxrl_sac.types import Agent, Env, Metrics, PyTree, Sample
 
 
@@ -45,7 +43,7 @@ def periodic(config: Config, env: Env, agent: Agent, *, period: int) -> Agent:
 
         def reset() -> PyTree:
             obs = jnp.zeros((config.num_envs, *space.shape), sample.transition.obs.dtype)
-            return _renewed(state, agent.init(key_init, obs))
+            return with_statistics(state, agent.init(key_init, obs))
 
         # a cond on the number of updates, which is never batched: other updates cost nothing
         due = (count > 0) & (count % period == 0)
@@ -53,10 +51,3 @@ def periodic(config: Config, env: Env, agent: Agent, *, period: int) -> Agent:
         return agent.update(key_update, state, sample, count)
 
     return agent._replace(update=update)
-
-
-def _renewed(state: Any, initial: Any) -> Any:
-    """The initial state, with the running statistics of the old one."""
-    if isinstance(state, Normalized | Scaled):
-        return state._replace(agent=_renewed(state.agent, initial.agent))
-    return initial

@@ -21,10 +21,18 @@ from purejaxrl_sac.checks import (
     check_metrics,
     check_shapes,
     check_state,
+    check_train_state,
     checked_agent,
 )
 from purejaxrl_sac.clock import batched, unbatched
-from purejaxrl_sac.config import Config, ConfigError, kind_of, validate, whole_number
+from purejaxrl_sac.config import (
+    Config,
+    ConfigError,
+    in_32_bits,
+    kind_of,
+    validate,
+    whole_number,
+)
 from purejaxrl_sac.kernels.draws import one_draw
 from purejaxrl_sac.kernels.packing import packed_scan
 from purejaxrl_sac.memory.fixed import check_fixed, fixed_memory
@@ -50,6 +58,7 @@ def build(config: Config) -> tuple[Env, Agent, Memory]:
         ConfigError: the configuration cannot run, or its algorithm, a part or a wrapper fails.
     """
     validate(config)
+    config = in_32_bits(config)
     name = config.env if isinstance(config.env, str) else type(config.env).__name__
     what = f"the environment {name}"
     with errors_of_parts(config, "while it is bound", "it needs gymnax's interface", what):
@@ -317,6 +326,7 @@ def seed_axes(state: TrainState) -> TrainState:
     A state returned by a plain `vmap` has one copy of the clock per seed, and the axis of its
     `step` is 0; `run` uses one of these equal copies.
     """
+    check_train_state(state)
     axis: Any = 0  # axes take the places of arrays
     step: Any = axis if jnp.ndim(state.step) else None
     return TrainState(key=axis, step=step, env=axis, agent=axis, memory=axis)
@@ -326,8 +336,9 @@ def seed_state(state: TrainState, seed: int) -> TrainState:
     """The state of one seed of a vmapped run; the seed may be traced, and is not checked then.
 
     Raises:
-        ConfigError: the state is of one seed already, or has no such seed.
+        ConfigError: it is no state, is of one seed already, or has no such seed.
     """
+    check_train_state(state)
     if not (shape := jnp.shape(state.key)):
         raise ConfigError("state is of one seed already: seed_state takes that of a vmapped run")
     if not isinstance(seed, jax.core.Tracer):  # which has no value yet

@@ -11,7 +11,7 @@ import pytest
 import rlax
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import distributions, envs, mdp, networks
+from purejaxrl_sac import distributions, envs, mdp, networks, normalize
 from purejaxrl_sac.agents import a2c, ppo
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.envs.tabular import Tabular
@@ -316,6 +316,27 @@ def test_early_stopping_wraps_ppo():
     moved = jax.tree.map(lambda x, y: np.abs(x - y).max((*range(1, x.ndim),)), before, after)
     for change in jax.tree.leaves(moved):
         assert change[0] > 0 and change[1] == 0
+
+
+@pytest.mark.parametrize("first", (True, False))
+def test_statistics_go_on_where_updates_are_skipped(first):
+    """Whichever wrapper is the first; without updates, parameters stay."""
+    wrappers = [normalize.observations, normalize.rewards]
+    wrappers.insert(0 if first else 2, partial(ppo.early_stopping, target_kl=-1.0))
+    config = small("ppo", env="Pendulum-v1", total_steps=48, wrappers=tuple(wrappers))
+    start = prl.init(jax.random.key(0), config)
+    state, metrics = jax.jit(partial(prl.run, config=config, iterations=2))(start)
+    assert (metrics["stopped"] == 1).all()
+    before, after, found = start.agent, state.agent, []
+    while hasattr(after, "agent"):
+        if hasattr(after, "used"):
+            found.append((after.used, after.seen))
+        before, after = before.agent, after.agent
+    assert len(found) == 2
+    for used, seen in found:
+        chex.assert_trees_all_equal(used, seen)
+        assert seen.number.value > 0
+    chex.assert_trees_all_equal(before, after)
 
 
 def test_actor_and_critic_have_their_own_learning_rates():

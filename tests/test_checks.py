@@ -79,6 +79,43 @@ def test_a_q_network_returns_a_value_for_each_action(name):
         jax.eval_shape(prl.init, jax.random.key(0), config)
 
 
+class Sizes(nn.Module):
+    """A network of any algorithm with outputs of given sizes, after a carry if it has a memory."""
+
+    sizes: tuple[tuple[int, ...], ...]
+
+    def initial_carry(self, num_envs):
+        return jnp.zeros((num_envs, 1))
+
+    @nn.compact
+    def __call__(self, *inputs):
+        obs = next(x for x in inputs if x.ndim == 2 and x.shape[-1] == 4)
+        made = nn.Dense(1)(obs)
+        outputs = [
+            jnp.broadcast_to(made.reshape(-1, *[1] * len(n)), (len(obs), *n)) for n in self.sizes
+        ]
+        outputs = outputs[0] if len(outputs) == 1 else tuple(outputs)
+        return (inputs[0][None], outputs) if len(inputs) > 1 else outputs
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "sizes", "message"),
+    [
+        ("a2c", ((3,), ()), r"\[(\d+), 3\] for \1 observations, but must return \[\1, 2\]"),
+        ("ppo", ((1,), ()), r"\[(\d+), 1\] for \1 observations, but must return \[\1, 2\]"),
+        ("a2c", ((2,), (1,)), r"\[(\d+), 1\] for \1 observations, but must return \[\1\]"),
+        ("recurrent_a2c", ((2,), (1,)), r"\[(\d+), 1\] for \1 obs.* must return \[\1\]"),
+        ("recurrent_ppo", ((3,), ()), r"\[(\d+), 3\] for \1 obs.* must return \[\1, 2\]"),
+        ("recurrent_pqn", ((3, 1),), r"\[(\d+), 3, 1\] for \1 .* return \[\1, 2, 1\]"),
+        ("recurrent_dqn", ((3, 1),), r"\[(\d+), 3, 1\] for \1 .* return \[\1, 2, K\]"),
+    ],
+)
+def test_networks_of_actor_critics_and_with_memory(algorithm, sizes, message):
+    config = with_part(algorithm, network=lambda *_: Sizes(sizes))
+    with pytest.raises(ConfigError, match=f"part network returned an array of shape {message}"):
+        jax.eval_shape(prl.make_train(config), jax.random.key(0))
+
+
 def test_an_actor_returns_a_mean_for_each_dimension():
     config = with_part("sac", actor=lambda *_: TwoOutputs())
     with pytest.raises(
@@ -804,7 +841,7 @@ def test_actions_of_a_policy_that_do_not_fit(action, message, trained):
 
 def test_a_policy_is_made_by_a_function_of_configuration_and_state(trained):
     config, state = trained
-    for policy in (prl.policy(config, state), lambda config, state: jnp.zeros(2, int)):
+    for policy in (prl.policy(config, state), lambda config, state: jnp.zeros(2, int), 3):
         with pytest.raises(ConfigError, match=r"policy must be a function \(config, state\) ->"):
             prl.evaluate(jax.random.key(0), config, state, 2, policy=policy)
 
@@ -826,9 +863,17 @@ def test_parameters_of_another_environment_with_the_same_name():
         prl.build(config)
 
 
-def test_an_mdp_is_not_its_environment():
+@pytest.mark.parametrize(
+    "solve",
+    [
+        lambda env: dynamic_programming.value_iteration(env, 0.9),
+        lambda env: dynamic_programming.policy_evaluation(env, 0.9, jnp.ones((3, 2)) / 2),
+        lambda env: dynamic_programming.finite_horizon_evaluation(env, 0.9, jnp.ones((3, 2)), 2),
+    ],
+)
+def test_an_mdp_is_not_its_environment(solve):
     with pytest.raises(ConfigError, match="mdp is a Tabular, but must be an MDP: use its field"):
-        dynamic_programming.value_iteration(Tabular(mdp.chain(3)), 0.9)
+        solve(Tabular(mdp.chain(3)))
 
 
 def test_a_run_without_jit_needs_no_warm_up():
@@ -929,3 +974,14 @@ class FloatStates(Probe):
 def test_states_of_a_discrete_space_are_integers():
     with pytest.raises(ConfigError, match=r"observations that are float32, .* return integers"):
         prl.build(small("dqn", env=FloatStates(lambda *_: 1.0, 3)))
+
+
+def test_configurations_and_states_in_the_wrong_place(trained):
+    config, state = trained
+    key = jax.random.key(0)
+    for call in (prl.evaluate, prl.rollout_episodes, prl.record_dataset):
+        with pytest.raises(ConfigError, match="config is a TrainState, but must be a Config"):
+            call(key, state, config, 2)
+    for call in (prl.seed_axes, lambda x: prl.seed_state(x, 0)):
+        with pytest.raises(ConfigError, match="state is None, but must be a TrainState"):
+            call(None)

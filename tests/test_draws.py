@@ -11,8 +11,10 @@ import pytest
 from scipy import stats
 
 import purejaxrl_sac as prl
+from purejaxrl_sac.agents.off_policy import replay_storage
 from purejaxrl_sac.kernels.draws import one_draw
-from tests.conftest import small
+from tests.conftest import init, small
+from tests.probes import Probe, stored
 
 
 def several(key):
@@ -110,3 +112,73 @@ def test_parameters_have_the_distribution_of_their_initialisers():
     noisy = np.asarray(layers["NoisyDense_0"]["mu_w"])
     bound = np.sqrt(1 / 30)
     assert stats.kstest(noisy.ravel(), stats.uniform(-bound, 2 * bound).cdf).pvalue > 1e-3
+
+
+def of_other_keys(key, seed, other):
+    """Draws whose keys do not follow from `key` alone."""
+    level = jax.random.randint(key, (), 0, 5)
+    return {
+        "constant": jax.random.normal(jax.random.key(7), (4,)),
+        "split constant": jax.random.normal(jax.random.split(jax.random.key(7))[1], (4,)),
+        "of data": jax.random.normal(jax.random.fold_in(jax.random.key(7), seed), (4,)),
+        "an argument": jax.random.normal(jax.random.fold_in(other, 1), (4,)),
+        "selected": jax.random.normal(jnp.where(seed > 2, other, other), (4,)),
+        "level": (level, jax.random.normal(jax.random.key(level), (4,))),
+    }
+
+
+def test_draws_with_other_keys_are_unchanged():
+    """Such as fixed payoffs of a bandit, or the level that a number in the state stands for."""
+    key, seed, other = jax.random.key(0), jnp.int32(3), jax.random.key(1)
+    found = jax.jit(one_draw(of_other_keys))(key, seed, other)
+    level, numbers = found.pop("level")
+    expected = of_other_keys(key, seed, other)
+    del expected["level"]
+    for name, x in expected.items():
+        np.testing.assert_array_equal(found[name], x, name)
+    np.testing.assert_array_equal(numbers, jax.random.normal(jax.random.key(level), (4,)))
+
+
+def test_draws_that_are_equal_stay_equal():
+    """As in `target = network.init(key, obs)` with the key of the network itself."""
+    network, obs = nn.Sequential([nn.Dense(3), nn.Dense(2)]), jnp.zeros((1, 4))
+
+    def draw(key):
+        first, second = (network.init(key, obs)["params"] for _ in range(2))
+        halves = [jax.random.normal(jax.random.split(key)[1], (4,)) for _ in range(2)]
+        folded = [jax.random.normal(jax.random.fold_in(key, i), (4,)) for i in (5, 6)]
+        return first, second, halves, folded
+
+    first, second, halves, folded = jax.jit(one_draw(draw))(jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    assert not np.array_equal(*(x["kernel"][:2, :2] for x in first.values()))
+    np.testing.assert_array_equal(*halves)
+    assert len({float(x[0]) for x in (*halves, *folded)}) == 3
+
+
+def test_numbers_of_keys_that_are_returned_are_theirs():
+    """Such as those of a key in an environment's state, from which later steps draw again."""
+
+    def reset(key):
+        key, unused = jax.random.split(key)
+        return key, jax.random.normal(jax.random.split(key)[0], (4,)), jax.random.normal(unused)
+
+    key, numbers, _ = jax.jit(one_draw(reset))(jax.random.key(0))
+    np.testing.assert_array_equal(numbers, jax.random.normal(jax.random.split(key)[0], (4,)))
+
+
+@pytest.mark.parametrize("seed", (lambda level: 7, lambda level: level.astype(int)))
+def test_environments_draw_with_their_own_keys_during_the_warm_up(seed):
+    """Fixed payoffs of a bandit, and payoffs of the level that is a part of the state."""
+
+    def payoffs(level):
+        return jax.random.normal(jax.random.key(seed(level)), (2,))
+
+    env = Probe(lambda level, time, action: payoffs(level)[action], 3, signs=(0.0, 1.0, 2.0))
+    config = small("dqn", env=env)
+    state = init(jax.random.key(0), config)
+    rows = stored(replay_storage(config, prl.build(config)[0]), state.memory, state.step)
+    known = np.stack([payoffs(jnp.float32(level)) for level in range(3)])
+    levels = rows.obs[..., 0].astype(int)
+    np.testing.assert_array_equal(rows.reward, known[levels, rows.action])
+    assert len(np.unique(levels)) > 1 and len(np.unique(rows.action)) == 2

@@ -3,10 +3,13 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.agents import ALGORITHMS
+from purejaxrl_sac.config import traced_fields
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.runs import engine, plans
 from tests.conftest import quick, small
@@ -64,3 +67,24 @@ def test_a_run_has_no_nan_where_no_evaluation_is_due():
     chunk = partial(engine._chunk, mesh, 1, 1, axes)
     keys = jax.random.split(jax.random.key(0), 2)
     assert "nan" not in str(jax.make_jaxpr(chunk)(engine.shapes(plan, mesh), config, keys, True))
+
+
+def test_observed_states_have_32_bits_in_networks():
+    trace(small("recurrent_pqn", env="t_maze"), "64 bits")
+
+
+@pytest.mark.parametrize("algorithm", ("dqn", "per_dqn", "sac", "ppo"))
+def test_numbers_of_64_bits_are_rounded(algorithm):
+    """Swept fields are arrays, which have 64 bits there."""
+    config = small(algorithm)
+    config = config.replace(wrappers=(prl.normalize.rewards,), gamma=0.9)
+    with jax.enable_x64(True):
+        fields = {name: getattr(config, name) for name in traced_fields(config)}
+        kinds = {int: np.int64, float: np.float64}
+        wide = {name: kinds[type(x)](x) for name, x in fields.items() if np.isfinite(x)}
+        jax.eval_shape(prl.make_train(config.replace(**wide)), jax.random.key(0))
+        axes = jax.tree.map(lambda _: None, config).replace(gamma=0)
+        lanes = config.replace(gamma=jnp.array([0.1, 0.2]))
+        train = jax.vmap(prl.train, (None, axes))
+        state, _ = jax.eval_shape(train, jax.random.key(0), lanes)
+    assert {x.dtype.itemsize for x in jax.tree.leaves(state.agent)} <= {1, 4}

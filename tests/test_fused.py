@@ -16,7 +16,7 @@ import pytest
 from optax.tree_utils import tree_get
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import heads, normalize
+from purejaxrl_sac import heads, losses, normalize
 from purejaxrl_sac.agents import dqn as parts
 from purejaxrl_sac.kernels import fused_dqn
 from purejaxrl_sac.train import build
@@ -228,6 +228,14 @@ def test_nan_propagates():
         ({"algorithm": parts.munchausen_dqn}, "bootstrap=maximum or double"),
         ({"algorithm": parts.expected_dqn}, "bootstrap=maximum or double"),
         ({"algorithm": parts.dueling_dqn}, "network=q_network"),
+        (
+            {"algorithm": partial(parts.dqn, target=losses.rescaled_td_target)},
+            "needs target=td_target",
+        ),
+        (
+            {"algorithm": partial(parts.dqn, penalty=lambda params, inputs: None)},
+            "needs penalty=None",
+        ),
         (
             {"algorithm": lambda config, env: parts.double_dqn(config, env, head=heads.scalar)},
             "needs dqn or a partial of it",

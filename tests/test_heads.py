@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import rlax
 
+import purejaxrl_sac as prl
 from purejaxrl_sac import exploration, heads, losses
-from purejaxrl_sac.agents import dqn
+from purejaxrl_sac.agents import distributional, dqn
 from purejaxrl_sac.networks import Quantiles, midpoints
 from purejaxrl_sac.types import NextQ, NextReturn
 
@@ -66,7 +67,7 @@ def test_number_of_outputs_per_action():
 def test_expectations_by_hand():
     scalar = heads.scalar(CONFIG).expectation(jnp.array([[[2.0], [-1.0]]]))
     np.testing.assert_array_equal(scalar, [[2, -1]])
-    config = SimpleNamespace(v_min=0.0, v_max=4.0, num_atoms=3, num_quantiles=4)
+    config = SimpleNamespace(v_min=0.0, v_max=4.0, num_atoms=3, num_quantiles=4, huber_delta=1.0)
     logits = jnp.log(jnp.array([[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]])) + 7
     categorical = heads.categorical(config).expectation(logits)
     np.testing.assert_allclose(categorical, [[1.5, 3.4]], rtol=1e-6)
@@ -346,3 +347,15 @@ def test_categorical_soft_returns_have_the_bonus_of_their_action():
     assert np.sqrt((probability * (value - mean) ** 2).sum()) < 0.01  # atoms are 0.01 apart
     np.testing.assert_allclose(metrics["target_min"], mean, rtol=1e-5)
     np.testing.assert_allclose(mean, np.log(10), atol=5e-3)
+
+
+def test_quantiles_need_a_finite_threshold_of_their_loss():
+    """A class that names another base first inherits an infinite one, whose loss would be 0."""
+
+    class Mine(dqn.DQNConfig, distributional.Quantile):
+        """A configuration."""
+
+    for head in (heads.quantile, heads.implicit_quantile):
+        config = Mine(algorithm=partial(dqn.dqn, head=head), env="CartPole-v1")
+        with pytest.raises(prl.ConfigError, match="huber_delta is inf, but must be finite"):
+            prl.build(config)

@@ -9,8 +9,9 @@ import pytest
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs, exploration
-from purejaxrl_sac.agents import discrete_sac, dqn
+from purejaxrl_sac.agents import conservative, discrete_sac, dqn
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.types import Sample, Transition
 from tests.conftest import compiled, quick, small
 from tests.probes import Probe, replayed
@@ -119,3 +120,33 @@ def test_training_takes_legal_actions_only(algorithm, key):
 def test_normalised_observations_are_refused_where_actions_may_be_illegal():
     with pytest.raises(ConfigError, match=r"which normalize\.observations scales"):
         prl.make_train(small("dqn", env=GAME, wrappers=(prl.normalize.observations,)))
+
+
+def test_parameters_of_an_environment_keep_what_it_declares():
+    """Legal actions, and bits as observations: in a run, parameters are a part of it."""
+    params = GAME.default_params.replace(max_steps_in_episode=9)
+    env = envs.bind(parameters.fixed(small("dqn", env=GAME, env_params=params)).env)
+    assert env.max_steps == 9
+    np.testing.assert_array_equal(env.legal_actions(jnp.array([[-1.0, 0]])), [[True, False]])
+    config = small("dqn", env="Breakout-MinAtar")
+    config = config.replace(env_params=envs.make(config.env).default_params)
+    assert envs.bind(parameters.fixed(config).env).binary_observations
+
+
+def test_conservative_values_are_over_legal_actions():
+    """With one legal action in every state, the gap is 0."""
+    config = conservative.ConservativeDQNConfig(env=GAME, hidden_sizes=())
+    agent, _ = prl.build(config)[1:]
+    obs = jnp.array([[-1.0, 0], [1, 0]])
+    zero = jnp.zeros(2)
+    batch = Transition(obs, jnp.array([0, 1]), zero, zero, obs, zero > 0)
+    state = agent.init(jax.random.key(0), obs)
+    *_, metrics = agent.update(
+        jax.random.key(1), state, Sample(batch, jnp.float32(1)), jnp.int32(0)
+    )
+    assert metrics["conservative_gap"] == pytest.approx(0, abs=1e-6)
+
+
+def test_components_of_observations_are_not_hidden_where_actions_may_be_illegal():
+    with pytest.raises(ConfigError, match="Probe has legal_actions, which need all of an observ"):
+        prl.visible.visible(GAME, (0,))

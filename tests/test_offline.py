@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnax.environments import spaces
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, cli, mdp, normalize
@@ -22,6 +23,7 @@ from purejaxrl_sac.experiment.pictures import run_figures
 from purejaxrl_sac.experiment.runs import datasets
 from purejaxrl_sac.mdp import dynamic_programming
 from tests.conftest import FULL_COMPILATION, compiled, init, small
+from tests.probes import Probe
 
 COUNTS = np.array([3, 1])  # of both actions in every state
 GAMMA = 0.9
@@ -110,6 +112,7 @@ def test_the_penalty_of_discrete_actions_by_hand():
         batch=prl.Transition(q[..., None], jnp.array([0, 0]), None, None, None, None),
         weight=jnp.array([1.0, 0.5]), next_return=None, backup=None,
         keys=prl.agents.dqn.Keys(*jax.random.split(jax.random.key(0), 6)),
+        legal=lambda obs, q: q,
     )  # fmt: skip
     found, metrics = conservative.conservative_values(None, inputs)
     gaps = np.array([np.log(np.exp(1) + np.exp(2)) - 1, np.log(np.exp(3) + 1) - 3])
@@ -262,6 +265,28 @@ def test_actions_of_a_dataset_are_in_canonical_units():
     prl.offline(config, data)
 
 
+def test_actions_of_narrow_integers_are_recorded_exactly():
+    """Of uint8, whose differences wrap around; a component with one value is recorded as 0."""
+    space = spaces.Box(
+        jnp.array([0, 3], jnp.uint8), jnp.array([255, 3], jnp.uint8), (2,), jnp.uint8
+    )
+    env = Probe(lambda sign, time, action: 0.0, horizon=4, action_space=space)
+    config, played = small("sac", env=env), jnp.array([[0, 3], [64, 3], [160, 3], [255, 3]])
+    state = init(jax.random.key(0), config)
+
+    def policy(config, state):
+        def act(key, obs):
+            time = (4 * obs[:, 1]).astype(int)
+            return played.astype(jnp.uint8)[time]
+
+        return act
+
+    data = prl.record_dataset(jax.random.key(1), config, state, 1, policy=policy, max_steps=4)
+    np.testing.assert_allclose(data.action[:, 0], played[:, 0] / 127.5 - 1, atol=1e-6)
+    np.testing.assert_array_equal(data.action[:, 1], 0)
+    np.testing.assert_array_equal(prl.build(config)[0].to_env(data.action), played)
+
+
 def test_seeds_share_a_dataset_and_differ(chain):
     config = prl.offline(small("dqn", env="chain"), chain[1])
     keys = jax.random.split(jax.random.key(0), 3)
@@ -397,6 +422,7 @@ def test_fields_of_a_dataset_may_be_lists(chain):
             {"env": "CartPole-v1"},
             r"of the dataset have shape \[\], but those of .* \[4\]",
         ),
+        ({"wrappers": (normalize.observations,)}, "wrappers cannot be used with a dataset"),
     ],
 )
 def test_what_a_dataset_fixes_cannot_be_changed_afterwards(changes, message, chain):

@@ -612,6 +612,12 @@ CONTROLLER = random_controller(0, TIGER)
             "every row of transition must be probabilities",
         ),
         (lambda: controllers.evaluate_controller(TIGER, 2, CONTROLLER), "gamma is 2, but must be"),
+        (
+            lambda: controllers.evaluate_controller(TIGER, 0.9, np.eye(2)),
+            r"controller is an array of shape \[2, 2\], but must be a Controller: use memoryless",
+        ),
+        (lambda: controllers.memoryless([0.5, 0.5]), r"pi has shape \(2,\), but must be \[Z, A\]"),
+        (lambda: beliefs.optimal_value(TIGER.mdp, 0.9, 2), "pomdp is an MDP, but must be a POMDP"),
         (lambda: controllers.evaluate_controller(TIGER, 1, CONTROLLER, -1), "horizon is -1, but"),
     ],
 )

@@ -189,6 +189,17 @@ def test_n_steps_inside_a_sequence_are_those_of_a_ring_that_ends_with_it():
     assert set(np.unique(final - time)) == {0, 1, 2}
 
 
+def test_a_row_that_bootstraps_from_a_lost_observation_has_no_weight():
+    config = small("recurrent_dqn", n_step=3, sequence_length=6, gamma=0.5)
+    zero, rows = jnp.zeros(6), jnp.arange(6)
+    batch = Transition((), (), zero + 1, zero + 1, (), rows == 3)
+    following = dqn.NextReturn(rows, jnp.ones((6, 2)), jnp.zeros(1), None)
+    weight = jnp.where(rows == 3, 0.0, 0.5)
+    found, _, weight = recurrent_dqn.n_step(config, following, batch, weight, (6, 1))
+    np.testing.assert_array_equal(found.outputs, [2, 3, 3, 3, 5, 5])
+    np.testing.assert_array_equal(weight, [0.5, 0, 0, 0, 0.5, 0.5])
+
+
 # rescaled values
 
 
@@ -814,6 +825,10 @@ def test_hidden_velocities_are_only_hidden():
         ("CartPole-v1", (0, 4), r"components are \[0, 4\], but observations of CartPole-v1 are"),
         ("Breakout-MinAtar", (0,), "need vectors"),
         ("CartPol-v1", (0,), "no environment is called CartPol-v1"),
+        ("CartPole-v1", 0, "components is 0, but must be a tuple of indices"),
+        ("CartPole-v1", "02", "components is '02', but must be a tuple of indices"),
+        ("CartPole-v1", (0.5,), "a component is 0.5, but must be a whole number"),
+        ("CartPole-v1", (True,), "a component is True, but must be a whole number"),
     ),
 )
 def test_components_that_do_not_exist_get_one_line(env, components, complaint):

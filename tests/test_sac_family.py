@@ -92,6 +92,15 @@ def test_redq_takes_the_minimum_over_a_random_subset():
     np.testing.assert_allclose(meaning.value(q), [3.0])
 
 
+def test_redq_takes_subsets_of_the_critics_that_there_are():
+    meaning = sac_family.random_minimum(prl.default_config("redq").replace(subset_size=2))
+    q = jnp.array([[1.0], [2.0]])  # two, not the configured number
+    keys = jax.random.split(jax.random.key(0), 20)
+    assert (jax.vmap(lambda key: meaning.next_return(key, q))(keys) == 1).all()
+    with pytest.raises(ConfigError, match="subset_size is 2, but the part critics has 1: lower it"):
+        meaning.next_return(keys[0], q[:1])
+
+
 def test_redq_with_all_critics_in_the_subset_has_sac_s_targets():
     config = prl.default_config("redq").replace(num_critics=2, subset_size=2)
     q = jax.random.normal(jax.random.key(0), (2, 7))

@@ -12,7 +12,7 @@ from gymnax.environments import spaces
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs, networks, noise, normalize, resets
-from purejaxrl_sac.agents import common, sac, sac_family, sac_v1, td3
+from purejaxrl_sac.agents import common, ppo, sac, sac_family, sac_v1, td3
 from purejaxrl_sac.optimize import decaying_adam
 from purejaxrl_sac.types import Sample, Transition, memoryless
 from tests.conftest import built, compiled, small
@@ -352,6 +352,9 @@ def test_resets_come_after_every_period_and_never_last():
 def test_resets_keep_running_statistics(inside):
     config, agent = configured("sac", num_updates=1), counting()
     wrappers = [normalize.observations, normalize.rewards]
+    learner = ppo.Stopping(normalize.Normalized("new", "none", "none"), "new")
+    state = ppo.Stopping(normalize.Normalized("old", "used", "seen"), "old")
+    assert normalize.with_statistics(state, learner) == (("new", "used", "seen"), "new")
     wrappers.insert(0 if inside else 2, partial(resets.periodic, period=2))
     for wrap in wrappers:
         agent = wrap(config, ENV, agent)

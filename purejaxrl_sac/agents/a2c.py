@@ -27,6 +27,7 @@ import optax
 
 from purejaxrl_sac import distributions, exploration, optimize
 from purejaxrl_sac.agents.common import Layers, Learning, check_independent_noise
+from purejaxrl_sac.checks import check_outputs
 from purejaxrl_sac.config import Config, ConfigError, static, traced
 from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.distributions import ActionDistribution
@@ -174,6 +175,19 @@ def complete_episodes(config: Config) -> Memory:
     return latest_complete()
 
 
+def check_actor_critic(
+    env: Env, distribution: Any, outputs: PyTree, value: jax.Array, batch: int
+) -> None:
+    """Raises ConfigError unless V(s) is [batch], and the outputs have the actions' number or size.
+
+    Outputs for a distribution of one's own are not checked.
+    """
+    check_outputs("network", value, batch, ("B",))
+    if distribution is distributions.default:
+        size, arrays = (env.num_actions, 1) if env.num_actions else (env.action_dim, 2)
+        check_outputs("network", outputs, batch, ("B", size or 0), arrays=arrays)
+
+
 @checks_parts
 def actor_critic(
     config: ActorCriticConfig,
@@ -209,6 +223,7 @@ def actor_critic(
 
     def apply(params: PyTree, obs: jax.Array) -> tuple[distrax.Distribution, jax.Array]:
         outputs, value = model.apply(params, encode(obs))
+        check_actor_critic(env, distribution, outputs, value, obs.shape[0])
         outputs = exploration.legal_values(env, obs, outputs)
         return action_distribution.distribution(outputs), value
 

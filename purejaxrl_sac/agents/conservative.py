@@ -37,7 +37,8 @@ def conservative_values(params: PyTree, inputs: dqn.LossInputs) -> tuple[jax.Arr
     """w E_D[log sum_a exp Q(s, a) - Q(s, a_D)] for discrete actions (equation 4)."""
     keys = {"noise": inputs.keys.loss, "tau": inputs.keys.tau}
     q = inputs.head.expectation(inputs.outputs(params, inputs.batch.obs, **keys))
-    gap = jax.nn.logsumexp(q, -1) - losses.select_action(q, inputs.batch.action)
+    legal = inputs.legal(inputs.batch.obs, q)
+    gap = jax.nn.logsumexp(legal, -1) - losses.select_action(q, inputs.batch.action)
     penalty = (inputs.weight * gap).mean()
     return inputs.config.conservative_weight * penalty, {"conservative_gap": penalty}
 

@@ -22,6 +22,7 @@ See `types` for the contracts of all parts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -126,12 +127,14 @@ class LossInputs(NamedTuple):
     next_return: NextReturn
     backup: Backup
     keys: Keys
+    legal: Callable[[jax.Array, jax.Array], jax.Array]  # (obs, Q(s, .)) -> -inf where illegal
 
 
 def q_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """L(theta) = E_D[w l(Q(s, a; theta), y)] (post, 2.6), l being the head's."""
-    _, outputs, head, batch, weight, next_return, backup, keys = inputs
-    predicted = outputs(params, batch.obs, noise=keys.loss, tau=keys.tau)
+    head, batch, weight, keys = inputs.head, inputs.batch, inputs.weight, inputs.keys
+    predicted = inputs.outputs(params, batch.obs, noise=keys.loss, tau=keys.tau)
+    backup, next_return = inputs.backup, inputs.next_return
     row_loss, priority, metrics = head.loss(predicted, batch.action, next_return, backup)
     q = losses.select_action(head.expectation(predicted), batch.action).mean()
     loss = (weight * row_loss).mean()
@@ -266,6 +269,7 @@ def dqn(
     model = value_network(config, env, num_actions, q_head.num_outputs, network)
     encode, optimize = features(env.observation_space), optimizer(config)
     sample_action = exploration.sampler(config)
+    legal = partial(exploration.legal_values, env)
 
     def init(key: jax.Array, obs: jax.Array) -> DQNState:
         params = model.init(key, encode(obs))
@@ -277,7 +281,7 @@ def dqn(
 
     def expectation(params: PyTree, obs: jax.Array, **keys: jax.Array) -> jax.Array:
         q = q_head.expectation(outputs(params, obs, **keys))
-        return exploration.legal_values(env, obs, q)
+        return legal(obs, q)
 
     def q_values(state: DQNState, obs: jax.Array) -> jax.Array:
         return expectation(state.params, obs)
@@ -316,7 +320,7 @@ def dqn(
         r = reward(config, batch, expectation(state.target_params, batch.obs))
         backup = backup_of(config, target, batch, r)
         inputs = LossInputs(
-            config, outputs, q_head, batch, sample.weight, next_return, backup, keys
+            config, outputs, q_head, batch, sample.weight, next_return, backup, keys, legal
         )
         return learn(config, optimize, penalized(loss, penalty), state, inputs, count)
 

@@ -84,8 +84,8 @@ def replay_storage(config: ReplayConfig, env: Env, codec: records.Codec | None =
 
     Args:
         codec: how transitions are packed; by default one bit for each number of an observation
-            where the environment declares `binary_observations` and all wrappers are this
-            package's, which store observations unchanged; exact words elsewhere.
+            where the environment declares `binary_observations` and all wrappers are those of
+            `normalize`, which store observations unchanged; exact words elsewhere.
     """
     kind = deduplicated if convolutions(env.observation_space) else ring
     if codec is None:

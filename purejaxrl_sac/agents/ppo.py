@@ -30,6 +30,7 @@ from purejaxrl_sac.agents.a2c import (
 from purejaxrl_sac.agents.common import Epochs
 from purejaxrl_sac.config import Config, static, traced
 from purejaxrl_sac.memory import minibatches
+from purejaxrl_sac.normalize import with_statistics
 from purejaxrl_sac.optimize import adam, finite, linear_decay, where
 from purejaxrl_sac.types import (
     Agent,
@@ -110,7 +111,8 @@ def early_stopping(config: Config, env: Env, agent: Agent, *, target_kl: Scalar 
 
     That is, once the KL divergence of the policy from the one that collected the rollout, estimated
     by the metric `kl` of a minibatch before its update, exceeds `target_kl`. The metric `stopped`
-    is the fraction of updates that were skipped; other metrics include these.
+    is the fraction of updates that were skipped; other metrics include these. They do not advance
+    the schedule of the learning rate, but the running statistics of `normalize`.
 
         config.replace(wrappers=(partial(early_stopping, target_kl=0.01),))
     """
@@ -127,7 +129,7 @@ def early_stopping(config: Config, env: Env, agent: Agent, *, target_kl: Scalar 
     ) -> tuple[Stopping, jax.Array, Metrics]:
         updated, priority, metrics = agent.update(key, state.agent, sample, count)
         stopped = state.stopped | (metrics["kl"] > target_kl)
-        kept = where(~stopped, updated, state.agent)
+        kept = with_statistics(updated, where(~stopped, updated, state.agent))
         return Stopping(kept, stopped), priority, {**metrics, "stopped": stopped.astype("float32")}
 
     return enclosing(agent)._replace(init=init, update=update, process_rollout=process_rollout)

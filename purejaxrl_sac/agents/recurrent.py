@@ -26,6 +26,7 @@ from purejaxrl_sac.agents.a2c import (
     Schedule,
     ValueLoss,
     actor_critic_loss,
+    check_actor_critic,
     constant,
     decaying_rmsprop,
     policy_gradient,
@@ -46,6 +47,7 @@ from purejaxrl_sac.agents.sequences import (
     sequences_of,
     within_episodes,
 )
+from purejaxrl_sac.checks import check_outputs
 from purejaxrl_sac.config import ConfigError, static
 from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.distributions import ActionDistribution
@@ -124,6 +126,7 @@ def recurrent_a2c(
     ) -> tuple[PyTree, tuple[distrax.Distribution, jax.Array]]:
         """Carry after the last step, and pi(.|s) and V(s) of the rows [T x B]."""
         carries, (outputs, value) = model.apply(params, carry, encode(obs), start)
+        check_actor_critic(env, distribution, outputs, value, obs.shape[0])
         outputs = exploration.legal_values(env, obs, outputs)
         return newest(carries), (action_distribution.distribution(outputs), value)
 
@@ -207,7 +210,8 @@ def recurrent_pqn(
         ConfigError: the environment's actions are continuous; in updates, if the memory samples
             single transitions.
     """
-    model = network(config, env.observation_space, number_of_actions("PQN", env), 1)
+    num_actions = number_of_actions("PQN", env)
+    model = network(config, env.observation_space, num_actions, 1)
     encode, optimize = features(env.observation_space), optimizer(config)
     sample_action = exploration.sampler(config)
 
@@ -216,6 +220,7 @@ def recurrent_pqn(
     ) -> tuple[PyTree, jax.Array]:
         """Carry after the last step, and Q(s, .) of the rows [T x B]."""
         carries, q = model.apply(params, carry, encode(obs), start)
+        check_outputs("network", q, obs.shape[0], ("B", num_actions, 1))
         return newest(carries), q.squeeze(-1)
 
     def values(params: PyTree, carry: PyTree, obs: jax.Array) -> tuple[PyTree, jax.Array]:

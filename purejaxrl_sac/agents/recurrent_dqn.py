@@ -27,6 +27,7 @@ from purejaxrl_sac.agents.recurrent_off_policy import (
     warmed,
 )
 from purejaxrl_sac.agents.sequences import Remembered, flattened, newest, within_episodes
+from purejaxrl_sac.checks import check_outputs
 from purejaxrl_sac.config import ConfigError, static
 from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.networks import Dueling, features, recurrent_q_network
@@ -89,16 +90,18 @@ def recurrent_dqn(
     model = network(config, env.observation_space, num_actions, q_head.num_outputs)
     encode, optimize = features(env.observation_space), optimizer(config)
     sample_action = exploration.sampler(config)
+    legal = partial(exploration.legal_values, env)
 
     def unroll(
         params: PyTree, carry: PyTree, start: jax.Array, obs: jax.Array
     ) -> tuple[PyTree, Any]:
         """Carries after each step [T, B, ...], and outputs of the rows [T x B]."""
-        outputs: tuple[PyTree, Any] = model.apply(params, carry, encode(obs), start)
-        return outputs
+        carries, outputs = model.apply(params, carry, encode(obs), start)
+        check_outputs("network", outputs, obs.shape[0], ("B", num_actions, "K"))
+        return carries, outputs
 
     def expectation(outputs: Any, obs: jax.Array) -> jax.Array:
-        return exploration.legal_values(env, obs, q_head.expectation(outputs))
+        return legal(obs, q_head.expectation(outputs))
 
     def values(params: PyTree, carry: PyTree, obs: jax.Array) -> tuple[PyTree, jax.Array]:
         """Carry after one step, and Q(s, .) [N, A]."""
@@ -146,14 +149,16 @@ def recurrent_dqn(
         pi, bonus = bootstrap(config, next_q)
         bonus = dqn.broadcast_bonus(bonus, pi)
         next_return = NextReturn(next_outputs, pi, bonus, keys.next_action)
-        next_return, batch = n_step(config, next_return, batch, begun.shape)
+        next_return, batch, weight = n_step(config, next_return, batch, weight, begun.shape)
 
         def outputs(params: PyTree, obs: jax.Array, /, **keys: jax.Array) -> Any:
             return unroll(params, carry, begun, obs)[1]
 
         r = reward(config, batch, expectation(delayed, batch.obs))
         backup = dqn.backup_of(config, target, batch, r)
-        inputs = dqn.LossInputs(config, outputs, q_head, batch, weight, next_return, backup, keys)
+        inputs = dqn.LossInputs(
+            config, outputs, q_head, batch, weight, next_return, backup, keys, legal
+        )
         return dqn.learn(config, optimize, penalized(loss, penalty), state, inputs, count)
 
     agent = Agent(init, act, policy, update, init_carry=model.initial_carry)
@@ -161,16 +166,22 @@ def recurrent_dqn(
 
 
 def n_step(
-    config: RecurrentDQNFields, next_return: NextReturn, batch: Transition, shape: tuple[int, ...]
-) -> tuple[NextReturn, Transition]:
+    config: RecurrentDQNFields,
+    next_return: NextReturn,
+    batch: Transition,
+    weight: jax.Array,
+    shape: tuple[int, ...],
+) -> tuple[NextReturn, Transition, jax.Array]:
     """Returns and transitions of up to n steps inside the sequences, see `returns.n_step_rows`.
 
+    A row has no weight where the last of its steps, from which it bootstraps, has none.
+
     Args:
-        next_return, batch: of one step, [T x B].
+        next_return, batch, weight: of one step, [T x B].
         shape: (T, B).
     """
     if config.n_step == 1:
-        return next_return, batch
+        return next_return, batch, weight
     reward, discount, last = (x.reshape(shape) for x in (batch.reward, batch.discount, batch.last))
     reward, discount, final = n_step_rows(reward, discount, last, config.n_step, config.gamma)
     row = (final * shape[1] + jnp.arange(shape[1], dtype=jnp.int32)).reshape(-1)
@@ -181,7 +192,8 @@ def n_step(
         bonus,
         next_return.key,
     )
-    return next_return, batch._replace(reward=reward.reshape(-1), discount=discount.reshape(-1))
+    batch = batch._replace(reward=reward.reshape(-1), discount=discount.reshape(-1))
+    return next_return, batch, jnp.where(weight[row] > 0, weight, 0)
 
 
 r2d2 = partial(

@@ -23,6 +23,7 @@ from purejaxrl_sac.agents.recurrent_off_policy import (
 )
 from purejaxrl_sac.agents.sac import SACFields, SACState
 from purejaxrl_sac.agents.sequences import Remembered, flattened, newest, within_episodes
+from purejaxrl_sac.checks import check_outputs
 from purejaxrl_sac.config import static
 from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.distributions import squashed_gaussian
@@ -102,12 +103,14 @@ def recurrent_sac(
 
     def sample_action(key: jax.Array, params: PyTree, seen: Any) -> tuple[jax.Array, jax.Array]:
         _, moments = actor_net.apply(params, seen.carry.actor, seen.obs, seen.start)
+        check_outputs("actor", moments, len(seen.obs), ("B", action_dim), arrays=2)
         return squashed_gaussian(*moments).sample_and_log_prob(seed=key)
 
     def critic(
         params: PyTree, seen: Any, action: jax.Array, dropout: jax.Array | None = None
     ) -> jax.Array:
         q: jax.Array = critic_net.apply(params, seen.carry.critic, seen.obs, seen.start, action)[1]
+        check_outputs("critics", q, len(seen.obs), ("E", "B"))
         return q
 
     networks = sac.Networks(sample_action, critic, critique(config))

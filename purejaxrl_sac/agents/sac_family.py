@@ -63,10 +63,12 @@ def minimum_and_mean(config: SACConfig) -> Critique:
 
 def random_minimum(config: REDQConfig) -> Critique:
     """Targets from the minimum over `subset_size` random critics; the actor maximises the mean."""
-    size, members = config.subset_size, config.num_critics
+    size = config.subset_size
 
     def next_return(key: jax.Array, q: jax.Array) -> jax.Array:
-        chosen = jax.random.permutation(key, members)[:size]
+        if len(q) < size:
+            raise ConfigError(f"subset_size is {size}, but the part critics has {len(q)}: lower it")
+        chosen = jax.random.permutation(key, len(q))[:size]
         return least_value(q[chosen])[:, None]
 
     return minimum_and_mean(config)._replace(next_return=next_return)

@@ -3,7 +3,7 @@
 The carry of a recurrent torso is the agent's memory of the running episode. It is stored with every
 action. On-policy updates unroll whole sequences from the carry that was stored at their beginning,
 as a constant, and reset it where episodes begin inside them. In replay, `start_carry` chooses
-it, the initial one, or each of them for half of the sequences.
+it or the initial one.
 """
 
 from __future__ import annotations

@@ -327,7 +327,7 @@ def _check_bounds(name: str, box: Any) -> None:
 
 def _legal_actions(env: Any, params: Any) -> Callable[[jax.Array], jax.Array] | None:
     """The environment's own `legal_actions`, not one of an environment that it wraps."""
-    if inspect.getattr_static(env, "legal_actions", None) is None:
+    if inspect.getattr_static(_without_parameters(env), "legal_actions", None) is None:
         return None
 
     def legal_actions(obs: jax.Array) -> jax.Array:
@@ -335,6 +335,13 @@ def _legal_actions(env: Any, params: Any) -> Callable[[jax.Array], jax.Array] | 
         return legal | ~legal.any(-1, keepdims=True)  # in terminal states, where none is needed
 
     return legal_actions
+
+
+def _without_parameters(env: Any) -> Any:
+    """The environment itself, where a run has given it other parameters."""
+    from purejaxrl_sac.envs.parameters import Parametrised
+
+    return env.env if isinstance(env, Parametrised) else env
 
 
 def _has_binary_observations(env: Any) -> bool:
@@ -345,9 +352,9 @@ def _has_binary_observations(env: Any) -> bool:
     True` of the object or of its class; properties and attributes that a wrapper forwards do not
     count.
     """
-    games = vars(_gymnax().environments.minatar)
+    games, own = vars(_gymnax().environments.minatar), _without_parameters(env)
     binary = {value for value in games.values() if isinstance(value, type)}
-    return type(env) in binary or inspect.getattr_static(env, "binary_observations", False) is True
+    return type(own) in binary or inspect.getattr_static(own, "binary_observations", False) is True
 
 
 def rollout(

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from gymnax.environments import environment, spaces
 
-from purejaxrl_sac.config import ConfigError
-from purejaxrl_sac.envs.core import POSITIONS, make
+from purejaxrl_sac.config import ConfigError, shown, whole_number
+from purejaxrl_sac.envs.core import POSITIONS, bind, make
 
 
 class Visible(environment.Environment):
@@ -18,13 +18,21 @@ class Visible(environment.Environment):
 
     def __init__(self, env: Any, components: Sequence[int], name: str | None = None) -> None:
         super().__init__()
-        self.inner, self.components = make(env), tuple(components)
+        if not isinstance(components, tuple | list):
+            raise ConfigError(f"components is {shown(components)}, but must be a tuple of indices")
+        self.inner = make(env)
+        self.components = tuple(whole_number("a component", i, at_least=0) for i in components)
         self._name = name or f"{self.inner.name} {list(self.components)}"
         shape = self.inner.observation_space(self.inner.default_params).shape
-        if len(shape) != 1 or not all(0 <= i < shape[0] for i in self.components):
+        if len(shape) != 1 or not all(i < shape[0] for i in self.components):
             raise ConfigError(
                 f"components are {list(self.components)}, but observations of {self.inner.name} are"
                 f" of shape {shape}: need vectors, and components of them from 0 on"
+            )
+        if bind(self.inner).legal_actions is not None:
+            raise ConfigError(
+                f"{self.inner.name} has legal_actions, which need all of an observation: hide its"
+                " components in an environment of your own"
             )
 
     @property

@@ -28,7 +28,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from purejaxrl_sac import heads, networks
+from purejaxrl_sac import heads, losses, networks
 from purejaxrl_sac.agents import dqn
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.optimize import decaying_adam
@@ -175,12 +175,14 @@ def _check(config: dqn.DQNConfig, env: Env) -> tuple[bool, int]:
         "head": (heads.scalar,),
         "bootstrap": (dqn.maximum, dqn.double),
         "reward": (dqn.plain_reward,),
+        "target": (losses.td_target,),
+        "penalty": (None,),
         "loss": (dqn.q_loss,),
         "optimizer": (decaying_adam,),
     }
     for name, choices in supported.items():
         if parts.get(name, choices[0]) not in choices:
-            names = " or ".join(choice.__name__ for choice in choices)
+            names = " or ".join(getattr(choice, "__name__", str(choice)) for choice in choices)
             raise ConfigError(f"dqn_update needs {name}={names}: leave the wrapper out")
     if config.activation not in ACTIVATIONS:
         raise ConfigError(f"activation is {config.activation}, but dqn_update needs relu or tanh")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from purejaxrl_sac.config import ConfigError, whole_number
+from purejaxrl_sac.config import ConfigError, kind_of, whole_number
 from purejaxrl_sac.mdp.model import Array, reaches
 from purejaxrl_sac.mdp.pomdp import (
     POMDP,
@@ -33,8 +33,14 @@ class Controller(NamedTuple):
 
 
 def memoryless(pi: Array) -> Controller:
-    """The controller of a memoryless policy pi [Z, A], whose memory is the last observation."""
+    """The controller of a memoryless policy pi [Z, A], whose memory is the last observation.
+
+    Raises:
+        ConfigError: pi has another number of dimensions.
+    """
     pi = np.asarray(pi, np.float64)
+    if pi.ndim != 2:
+        raise ConfigError(f"pi has shape {pi.shape}, but must be [Z, A]")
     num_observations, num_actions = pi.shape
     last = np.eye(num_observations)
     shape = (num_observations, num_actions, num_observations, num_observations)
@@ -115,6 +121,10 @@ def evaluate_controller(
             and the policy does not always terminate.
     """
     found = model(pomdp)
+    if not isinstance(controller, Controller):
+        raise ConfigError(
+            f"controller is {kind_of(controller)}, but must be a Controller: use memoryless(pi)"
+        )
     num_actions, num_states, num_observations = found.O.shape
     memories = len(np.atleast_1d(controller.pi))
     pi = _distribution("pi", controller.pi, (memories, num_actions))

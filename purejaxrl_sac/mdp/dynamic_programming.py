@@ -25,10 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl_sac import losses
-from purejaxrl_sac.config import ConfigError, kind_of, whole_number
+from purejaxrl_sac.config import ConfigError, whole_number
 from purejaxrl_sac.exploration import boltzmann
 from purejaxrl_sac.mdp import MDP, check_discount, check_policy
-from purejaxrl_sac.mdp.model import check_numbers
+from purejaxrl_sac.mdp.model import check_mdp, check_numbers
 from purejaxrl_sac.types import Scalar
 
 Solver = TypeVar("Solver", bound=Callable[..., Any])
@@ -40,9 +40,7 @@ def compiled(solve: Solver, static: str | None = None) -> Solver:
 
     @wraps(solve)
     def checked(mdp: MDP, gamma: Scalar, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(mdp, MDP):
-            field = ": use its field mdp" if hasattr(mdp, "mdp") else ""
-            raise ConfigError(f"mdp is {kind_of(mdp)}, but must be an MDP{field}")
+        check_mdp(mdp)
         check_discount(mdp, gamma)
         alpha = kwargs.get("alpha", args[0] if args else 1.0)
         check_numbers("alpha", alpha, above=0)

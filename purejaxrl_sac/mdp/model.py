@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import struct
 
-from purejaxrl_sac.config import Bounds, ConfigError, static
+from purejaxrl_sac.config import Bounds, ConfigError, kind_of, static
 from purejaxrl_sac.types import Scalar
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -220,12 +220,20 @@ def check_numbers(name: str, value: Scalar, **bounds: Any) -> None:
         Bounds(float, **bounds).check(name, x)
 
 
+def check_mdp(mdp: MDP) -> None:
+    """Raises ConfigError unless this is an MDP."""
+    if not isinstance(mdp, MDP):
+        field = ": use its field mdp" if hasattr(mdp, "mdp") else ""
+        raise ConfigError(f"mdp is {kind_of(mdp)}, but must be an MDP{field}")
+
+
 def check_policy(mdp: MDP, pi: Array) -> None:
     """Checks that pi [S, A] is a policy of this MDP; tracers pass.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: it is not, or there is no MDP.
     """
+    check_mdp(mdp)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((mdp, pi))):
         return
     pi, legal = np.asarray(pi), np.asarray(mdp.legal)

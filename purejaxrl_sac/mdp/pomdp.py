@@ -127,8 +127,11 @@ def model(pomdp: POMDP) -> Model:
     """The arrays that values depend on.
 
     Raises:
-        ConfigError: the arrays are not a POMDP.
+        ConfigError: it is no POMDP, or its arrays are not one.
     """
+    if not isinstance(pomdp, POMDP):
+        field = ": use its field pomdp" if hasattr(pomdp, "pomdp") else ""
+        raise ConfigError(f"pomdp is {kind_of(pomdp)}, but must be a POMDP{field}")
     validate(pomdp)
     P, R, O, initial, start = (
         np.asarray(x, np.float64)

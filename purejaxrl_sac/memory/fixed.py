@@ -27,8 +27,10 @@ def fixed_memory(config: Any, env: Env) -> Memory:
     """`fixed` for the fields `dataset` and `batch_size` of a configuration.
 
     Raises:
-        ConfigError: the dataset is of another environment.
+        ConfigError: the dataset is of another environment, or there are wrappers.
     """
+    if config.wrappers:
+        raise ConfigError("wrappers cannot be used with a dataset: leave them out")
     shape = config.dataset.obs.shape[1:]
     if shape != tuple(env.observation_space.shape):
         raise ConfigError(

@@ -32,7 +32,7 @@ def features(space: Any) -> Callable[[jax.Array], jax.Array]:
     memories included, observations keep the environment's own dtype and range.
     """
     if hasattr(space, "n"):
-        return lambda obs: jax.nn.one_hot(obs, space.n)
+        return lambda obs: jax.nn.one_hot(obs, space.n, dtype=jnp.float32)
     known = not isinstance(getattr(space, "high", None), jax.core.Tracer)
     if space.dtype == jnp.uint8 and known and np.max(space.high) == 255:
         return lambda obs: obs.astype(jnp.float32) / 255
