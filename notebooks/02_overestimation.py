@@ -72,7 +72,8 @@ print(f"10 actions: single {single[4]:.4f}, exact {9 / 11:.4f}, double {double[4
 # ($\epsilon = 0.1$).
 #
 # Double Q-learning keeps two tables and updates a random one. In the code the two algorithms are one
-# function with different bootstraps:
+# function with different bootstraps. `next_q.q` is the table that is updated: it selects, so it is
+# the $Q'$ of the formula, and `next_q.other`, which evaluates, is its $Q$:
 #
 # ```python
 # q_learning        = partial(tabular, bootstrap=lambda config, next_q, batch: next_q.q.max(-1))

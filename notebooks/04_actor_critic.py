@@ -242,9 +242,10 @@ plt.show()
 #
 # ## Exercise
 #
-# Implement REINFORCE without a baseline: `actor_critic` takes an `objective`, and `choice.target` is
-# the return. (Or set `value_coef` of `prl.preset("reinforce", "CartPole-v1")` to 0, so that its
-# baseline is not trained.) How many more steps does it need?
+# Implement REINFORCE without a baseline: give `actor_critic` a `loss` of your own, a copy of
+# `actor_critic_loss` with the return `choice.target` in place of the advantage. (Or set `value_coef` of
+# `prl.preset("reinforce", "CartPole-v1")` to 0, so that its baseline is not trained.) How many more
+# steps does it need?
 #
 # **What to read next:** policies that maximise their entropy, too:
 # [05_maximum_entropy.ipynb](05_maximum_entropy.ipynb). In the code: `purejaxrl_sac/agents/a2c.py`, and

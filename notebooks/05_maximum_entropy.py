@@ -179,7 +179,7 @@ print(
 #
 # $\pi^*(a \mid s) = \frac1{Z(s)} \exp(\frac1\alpha Q(s, a))$. For $\alpha \to 0$ this is the greedy policy
 # of chapter 1, for $\alpha \to \infty$ it is uniform. The figure shows the entropy as a fraction of
-# $\log A$, and the value of the policy (without entropy), scaled so that the uniform policy has 0 and
+# $\log |\mathcal A|$, and the value of the policy (without entropy), scaled so that the uniform policy has 0 and
 # the optimal one 1. A small temperature costs almost no reward.
 
 # %%
@@ -193,7 +193,8 @@ best = dp.value_iteration(world, GAMMA).max(-1).mean()
 share = (earned - uniform) / (best - uniform)
 
 figure, axes = plt.subplots(figsize=(6.4, 3.2), dpi=110, layout="constrained")
-axes.semilogx(alphas, entropy, color=COLORS[1], label=r"entropy / log A, mean over states")
+label = r"entropy / $\log |\mathcal{A}|$, mean over states"
+axes.semilogx(alphas, entropy, color=COLORS[1], label=label)
 axes.semilogx(alphas, share, color=COLORS[0], label="earned: 0 is uniform, 1 the best")
 axes.set(
     xlabel=r"temperature $\alpha$ (rewards have a standard deviation of 1)", ylim=(-0.02, 1.02)
@@ -202,13 +203,12 @@ axes.legend(frameon=False)
 plt.show()
 for alpha in (0.1, 1.0):
     i = int(jnp.abs(alphas - alpha).argmin())
-    print(
-        f"alpha {alphas[i]:.2f}: entropy {entropy[i]:.2f} of log A, earns {share[i]:.3f} of the way"
-    )
+    shown = f"entropy {entropy[i]:.2f} of its maximum, earns {share[i]:.3f} of the way"
+    print(f"alpha {alphas[i]:.2f}: {shown}")
 
 # %% [markdown]
 # A caveat: if episodes terminate, entropy is only received until termination, so that every additional
-# step has a value of up to $\alpha \log A$. On FrozenLake with $\alpha = 1$ this is 1.39 per step, more
+# step has a value of up to $\alpha \log |\mathcal A|$. On FrozenLake with $\alpha = 1$ this is 1.39 per step, more
 # than the reward of 1 at the goal, and the optimal policy avoids termination instead of reaching the
 # goal.
 

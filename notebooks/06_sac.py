@@ -429,7 +429,7 @@ print(f"one critic says more than two by [{low:+.1f}, {high:+.1f}], for what is 
 #
 # With finitely many actions the expectations over $\pi$ are sums, without reparameterisation or
 # Gaussians: $V(s) = \sum_a \pi(a \mid s)\,(Q(s, a) - \alpha \log \pi(a \mid s))$ is
-# `losses.discrete_soft_value`. The preset's target entropy is 0.7 of $\log A$.
+# `losses.discrete_soft_value`. The preset's target entropy is 0.7 of $\log |\mathcal A|$.
 
 # %%
 discrete = prl.preset("discrete_sac", "CartPole-v1").replace(total_steps=CARTPOLE_STEPS)

@@ -31,7 +31,7 @@ keys = jax.random.split(jax.random.key(0), SEEDS)
 # ## A corridor
 #
 # In the T-maze (Bakker 2001), the first cell shows where to turn at the end of a corridor of $L$ cells.
-# The right turn gives 4, the wrong one $-0.1$. A POMDP adds to an MDP the probabilities
+# The correct turn gives 4, the wrong one $-0.1$. A POMDP adds to an MDP the probabilities
 # $O(z\,|\,a, s')$ of what is observed on arrival: here the cue in the first cell, then only "corridor" or
 # "junction".
 #
@@ -109,8 +109,8 @@ plt.show()
 #
 # ## What is in the carry
 #
-# Of one trained agent, we play an episode with each cue and record the carry. The two are alike in all
-# that changes from step to step, but for the direction in which the cue is kept.
+# With one trained agent, we play an episode with each cue and record the carry. The carries of the two
+# cues stay apart over the whole corridor, while each changes less and less from step to step.
 
 # %%
 agent_state = prl.seed_state(state, int(scores["recurrent_ppo", LENGTHS[-1]].argmax()))
@@ -139,8 +139,8 @@ plt.show()
 # ## Counting evidence
 #
 # A cue may also be uncertain. Behind one of two doors there is a tiger (Kaelbling, Littman & Cassandra
-# 1998); to listen costs 1 and points to the right door in 85 % of cases, the tiger costs 100, and the other
-# door gives 10. The optimal value is a maximum of linear functions of the belief, the *alpha-vectors*. Where they
+# 1998). Listening costs 1, and the tiger is heard behind its own door in 85 % of cases, behind the
+# other one else. Opening its door costs 100, the other gives 10. The optimal value is a maximum of linear functions of the belief, the *alpha-vectors*. Where they
 # cross, the best action changes.
 
 # %%
@@ -165,7 +165,7 @@ plt.show()
 
 # %% [markdown]
 # Listening until one side leads by two is optimal here. The agent below has to find
-# that out and to count. It observes its last action together with the roar, because while it explores,
+# that out and to count. It observes its last action together with what it hears, because while it explores,
 # actions do not follow from what was observed before.
 
 # %%

@@ -28,6 +28,8 @@ from jax.scipy.ndimage import map_coordinates
 from scripts import record
 from scripts.options import Parser, count
 
+LESS_VALUE = "discounted return, less the grid's value"
+
 
 class Task(NamedTuple):
     """A grid of states and actions of an environment."""
@@ -141,13 +143,12 @@ def main() -> None:
         for gamma in TASKS[name].gammas:
             found = returns(name, gamma, options.episodes, jax.random.key(0))
             undiscounted, discounted, values = (np.asarray(x, float) for x in found)
-            error = undiscounted.std() / np.sqrt(options.episodes)
-            difference = (discounted - values).mean()
-            print(f"{name:24} gamma {gamma:<7} return {undiscounted.mean():9.3f} +- {error:.3f},"
-                  f" discounted, less the grid's value: {difference:+.3f}")  # fmt: skip
+            figures = {"return": undiscounted, LESS_VALUE: discounted - values}
             case = f"{name}, optimal on a grid with gamma {gamma}"
-            keep(f"{case}: return", undiscounted.mean(), error=round(error, 4))
-            keep(f"{case}: discounted return, less the grid's value", difference, 0.0)
+            for what, sampled in figures.items():
+                error = sampled.std() / np.sqrt(options.episodes)
+                print(f"{case}: {what} {sampled.mean():.3f} +- {error:.3f}")
+                keep(f"{case}: {what}", sampled.mean(), error=round(error, 4))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ STYLE = {
     "svg.fonttype": "none",
 }
 OURS, PEER, DARK = "#0b5fa5", "#b0b0b0", "#606060"
-EARLIER = "measured with an earlier version"
+EARLIER = "measured with earlier code"
 BOARD = (  # two columns of environments
     (
         *("CartPole-v1", "Acrobot-v1", "MountainCar-v0"),
@@ -60,7 +60,7 @@ def title(environment: str) -> str:
 
 
 def scoreboard() -> Data:
-    """Presets' scores: 0 is the return of random actions, 1 the best published one or optimum."""
+    """Presets' scores: 0 is that of random actions, 1 the optimum or a larger published one."""
     rows = record.rows(record.FOLDER / "learning.jsonl")
     random = {row["environment"]: row["value"] for row in rows if row["algorithm"] == "random"}
     found = {}
@@ -168,7 +168,7 @@ def draw_scoreboard(data: Data) -> Any:
         axes.set(xlim=(0, MOST), ylim=(y - 0.4, -0.8), yticks=heights, yticklabels=labels)
         axes.tick_params(axis="y", length=0, labelsize=7)
         axes.grid(axis="x", alpha=0.25)
-    text = "score after the given number of steps: 0 is random, 1 the best published or the optimum"
+    text = "score after the given steps: 0 is random, 1 the optimum or a larger published score"
     figure.supxlabel(text, fontsize=8)
     _legend_of_ages(figure, data)
     return figure
@@ -312,7 +312,7 @@ def _legend_of_ages(figure: Any, data: Data) -> None:
     """The meaning of filled and hollow markers, where they occur."""
     from matplotlib.lines import Line2D
 
-    kinds = {False: ("measured with this version", OURS), True: (EARLIER, "white")}
+    kinds = {False: ("measured with the current code", OURS), True: (EARLIER, "white")}
     handles = [
         Line2D([], [], color=OURS, marker="o", markerfacecolor=fill, markersize=4.5, label=text)
         for old, (text, fill) in kinds.items()

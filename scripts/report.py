@@ -99,7 +99,8 @@ def _wrapped(part: str) -> str:
 def learned(readme: str) -> str:
     """README with the last column of its table of algorithms: the environments of their scores.
 
-    † marks an environment if the scores page has no other rows of the algorithm on it.
+    † marks an environment if the scores page has no other rows of the algorithm on it. Algorithms
+    of one line are named, unless their environments are the same.
     """
     found: dict[str, dict[str, bool]] = {}
     for row in learning.newest():
@@ -109,10 +110,13 @@ def learned(readme: str) -> str:
             environments[name] = environments.get(name, True) and record.stale(row)
 
     def filled(line: re.Match) -> str:
-        names = re.findall(r"`(\w+)`", line[1])
-        environments = {env: old for name in names for env, old in found.get(name, {}).items()}
-        cell = ", ".join(f"{env}{' †' * old}" for env, old in environments.items())
-        return f"{line[1]}| {cell or 'not measured'} |"
+        names: dict[str, list[str]] = {}
+        for name in re.findall(r"`(\w+)`", line[1]):
+            environments = found.get(name, {})
+            shown = ", ".join(f"{env}{' †' * old}" for env, old in environments.items())
+            names.setdefault(shown or "not measured", []).append(f"`{name}`")
+        cells = [f"{', '.join(of)}: {shown}" for shown, of in names.items()]
+        return f"{line[1]}| {'; '.join(cells) if len(cells) > 1 else next(iter(names))} |"
 
     return re.sub(r"(?m)^(\| `\w+`.*\|[^|]*)\|[^|]*\|$", filled, readme)
 

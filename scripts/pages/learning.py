@@ -96,14 +96,18 @@ def optimum(row: dict) -> str:
 
 
 def reported(row: dict) -> str:
-    """The best score that others report, with its steps if they are others."""
+    """The best score that others report, with its steps if they are others or unknown."""
     scores = PUBLISHED.get(row["environment"], {}).get("scores", ())
     if not scores:
         return ""
     top = max(scores, key=lambda score: score["value"])
-    steps = pictures.count(top.get("steps", row["steps"]))
-    steps = "" if steps == pictures.count(row["steps"]) else f" ({steps})"
-    return f"{top['source']} {number(top['value'])}{steps}"
+    same = "steps" in top and pictures.count(top["steps"]) == pictures.count(row["steps"])
+    return f"{top['source']} {number(top['value'])}" + ("" if same else f" ({steps(top)})")
+
+
+def steps(score: dict) -> str:
+    """The steps of a published score."""
+    return pictures.count(score["steps"]) if "steps" in score else "steps unknown"
 
 
 SCORE: dict[str, Cell] = {
@@ -127,9 +131,9 @@ def summary() -> list[str]:
         "## Learning",
         f"{WHAT} For each environment, the table has the preset with the highest IQM,"
         " of those measured with the current code where there are any, the optimum where it is"
-        " known, and the best published score, with its steps if they are others."
+        " known, and the best published score, with its steps if they are others or unknown."
         " [All scores](learning.md): every preset, changed settings, Brax, goals.",
-        picture("scoreboard", "scores as shares of the best published ones"),
+        picture("scoreboard", "scores between those of random actions and the best known"),
         table(best(newest()), columns, notes=limited),
     ]
 
@@ -170,6 +174,7 @@ def page() -> list[str]:
     parts = [
         "# Learning",
         f"{WHAT} {goals}",
+        "Training returns, IQM over seeds with its 95 % interval; dashed: †.",
         picture("curves", "training returns by environment steps"),
     ]
     for name in dict.fromkeys(family(row["environment"]) for row in every):
@@ -179,7 +184,8 @@ def page() -> list[str]:
                 chosen = [row for row in every if row["environment"] == env]
                 parts += [f"### {env}", table(chosen, columns, notes=limited)]
     optima = (
-        "Optima of MountainCar, MountainCarContinuous and Pendulum are returns of policies that are"
+        "Optima are returns of policies that know how many steps are left: of tables, the largest"
+        " ones; of MountainCar, MountainCarContinuous and Pendulum, those of policies that are"
         " optimal on a grid of states ([all of them](theory.md))."
     )
     return [*parts, "## Scores that others report, and optima", optima, published()]
@@ -190,8 +196,7 @@ def published() -> str:
     lines = []
     for env, found in PUBLISHED.items():
         texts = [
-            f"{score['source']} {number(score['value'])}"
-            + (f" ({pictures.count(score['steps'])})" if "steps" in score else "")
+            f"{score['source']} {number(score['value'])} ({steps(score)})"
             for score in found.get("scores", ())
         ]
         if texts or "optimum" in found:
