@@ -168,6 +168,22 @@ def test_export_writes_a_policy_that_runs_alone(run, tmp_path, capsys):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_diverged_seed_is_exported_only_if_it_is_chosen(run, capsys, monkeypatch):
+    from purejaxrl_sac.experiment import export
+    from purejaxrl_sac.experiment.runs import loading
+
+    written = []
+    monkeypatch.setattr(export, "export_policy", lambda config, state, out: written.append(out))
+    monkeypatch.setattr(loading.Run, "failed", np.array([True, False]))
+    assert cli.main(["export", str(run)]) == 0 and capsys.readouterr().err == ""
+    assert cli.main(["export", str(run), "--seed-index=0"]) == 0
+    assert [out.name for out in written] == ["policy-1", "policy-0"]
+    assert f"seed 0 of {run} has diverged" in capsys.readouterr().err
+    monkeypatch.setattr(loading.Run, "failed", np.array([True, True]))
+    for command in ("export", "render"):
+        assert "has diverged: choose one by --seed-index" in failing(capsys, command, str(run))
+
+
 def test_resume_extends_a_finished_run(run, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "copy")
     assert "is finished: add --steps" in failing(capsys, "resume", str(copy))
@@ -485,6 +501,32 @@ def test_steps_and_capacity_may_have_exponents():
     flags = ["--total-steps=3e4", "--capacity", "1e4", "--tau", "1e-2"]
     config = cli.parse_with_preset(cli.TrainOptions, "train", "dqn", flags).config
     assert (config.total_steps, config.capacity, config.tau) == (30_000, 10_000, 0.01)
+
+
+def test_names_are_no_counts(run, capsys):
+    flags = ["--name", "1e6", "--out=2e3", "--seeds=1e1"]
+    options = cli.parse_with_preset(TrainOptions, "train", "dqn", flags)
+    assert (options.name, options.out, options.seeds) == ("1e6", Path("2e3"), 10)
+    found = parsing.with_counts(["1e3", "--episodes", "1e3", "--steps=4e3", "--out=1e3"])
+    assert list(found) == ["1e3", "--episodes", "1000", "--steps=4000", "--out=1e3"]
+    assert "1,000 is not more than the 1,500" in failing(capsys, "resume", str(run), "--steps=1e3")
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "lanes"),
+    [
+        ("train", ["--env-params", "nothing=1", "--seeds=3"], 3),
+        ("train", ["--dataset=nothing.npz"], 1),
+        ("sweep", ["--env-params", "x=1", "--grid", "tau=0.1,0.2", "gamma=0,1", "--seeds=3"], 12),
+        ("sweep", ["--dataset=x.npz", "--grid", "tau=0.1,0.2", "--range", "gamma=0.1:1"], 512),
+    ],
+)
+def test_devices_are_set_up_before_arrays_are_made(command, flags, lanes, capsys, monkeypatch):
+    def stop(options, lanes):
+        raise prl.ConfigError(f"{lanes} lanes")
+
+    monkeypatch.setattr(cli.options.RunOptions, "set_up_devices", stop)
+    assert failing(capsys, command, "dqn", *flags) == f"purejaxrl-sac: {lanes} lanes\n"
 
 
 def test_synonyms_are_no_flags():

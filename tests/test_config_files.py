@@ -301,6 +301,27 @@ def test_wrappers_that_were_switched_off_stay_off(tmp_path):
     assert parsed(["train", "--config", str(path)]).config.wrappers == ()
 
 
+class Sampled(prl.DQNConfig):
+    sample: float = prl.traced(0.5)
+
+
+def test_a_file_serves_train_and_sweep(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = FILE.replace("seeds", "points = 4\neval_every = 9\nlanes = 6\ndry_run = true\nseeds")
+    path = Path("both.toml")
+    path.write_text(text + "[grid]\ngamma = [0.8, 0.9]\n")
+    options = parsed(["train", "--config=both.toml"])
+    assert (options.seeds, options.eval_every, options.dry_run) == (3, 9, True)
+    assert cli.main(["sweep", "--config=both.toml"]) == 2
+    assert "both.toml: dry_run is for train, not for sweep: remove it" in capsys.readouterr().err
+    path.write_text(path.read_text().replace("dry_run = true", "dry_run = false"))
+    options = parsed(["sweep", "--config=both.toml"], SweepOptions)
+    assert (options.points, options.grid, options.running.lanes) == (4, ("gamma=0.8,0.9",), 6)
+    path.write_text("sample = 0.25\n")  # an option of sweep, and a field
+    fork = parsed(["train", f"{__name__}:Sampled", "--config=both.toml"])
+    assert fork.config.sample == 0.25
+
+
 NEAR = "sac has no field n_step (did you mean steps?), lerning_rate (did you mean learning_rate?)"
 
 

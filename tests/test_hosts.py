@@ -170,6 +170,11 @@ def test_policies_are_evaluated_by_one_process(capsys):
     assert "coordinator" in capsys.readouterr().err
 
 
+def test_joining_twice_is_joining_once(monkeypatch):
+    monkeypatch.setattr(processes, "is_distributed", lambda: True)
+    processes.join("127.0.0.1:1", 2, 1, timeout=1)
+
+
 def test_a_port_in_use_is_refused():
     found = socket.create_server(("", 0))
     port = found.getsockname()[1]

@@ -143,10 +143,11 @@ def test_more_devices_than_available_are_refused(tmp_path, capsys):
 
 
 def test_the_command_line_splits_the_cpu_into_devices(tmp_path):
-    """One per seed, before JAX is initialised."""
+    """One per seed, before JAX is initialised and parameters are arrays."""
     flags = ["--env=chain", "--steps=300", "--seeds=3", "--cpu-devices=3", "--json"]
     command = [sys.executable, "-m", "purejaxrl_sac", "train", "q_learning", *flags]
     command += ["--episodes=4", "--out", str(tmp_path / "run")]
+    command += ["--env-params", "max_steps_in_episode=50"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1])["event"] == "finished"
     assert prl.experiment.load(tmp_path / "run").summary["device"].startswith("3 x")

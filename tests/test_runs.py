@@ -22,9 +22,24 @@ from purejaxrl_sac.agents import ALGORITHMS, dqn
 from purejaxrl_sac.agents.q_learning import q_learning, sarsa
 from purejaxrl_sac.experiment.devices import resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
-from purejaxrl_sac.experiment.errors import DamagedError, RunError, RunWarning, StoppedError
+from purejaxrl_sac.experiment.errors import (
+    DamagedError,
+    InsufficientMemoryError,
+    RunError,
+    RunWarning,
+    StoppedError,
+)
 from purejaxrl_sac.experiment.pictures import compare, exact, plot, render, run_figures
-from purejaxrl_sac.experiment.runs import display, engine, files, metric_rows, names, plans, record
+from purejaxrl_sac.experiment.runs import (
+    display,
+    engine,
+    files,
+    metric_rows,
+    names,
+    plans,
+    record,
+    training,
+)
 from purejaxrl_sac.experiment.runs.checkpoint import Checkpoints, join_state, split_state
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import Reporter
@@ -488,6 +503,17 @@ def test_the_best_policy_in_the_metrics_is_always_on_disk(whole, copy):
         prl.experiment.load(path, best=True)
 
 
+@pytest.mark.usefixtures("ready")
+def test_a_best_policy_from_after_the_checkpoint_is_replaced(whole, copy):
+    """It may be of another trajectory, on other devices or under other versions."""
+    copy.summary.unlink()
+    shutil.rmtree(copy.checkpoints / str(whole.steps))
+    shutil.rmtree(copy.best)
+    shutil.copytree(max(copy.checkpoints.iterdir()), copy.best / str(whole.steps))
+    prl.experiment.resume(copy.path)
+    assert same(prl.experiment.load(copy.path, best=True).state.agent, whole.state.agent)
+
+
 def test_a_checkpoint_of_another_device_is_read(whole, copy):
     for file in copy.checkpoints.rglob("_sharding"):
         text = file.read_text()
@@ -754,6 +780,15 @@ def test_an_evaluation_that_does_not_fit_does_not_cost_the_run(tmp_path, monkeyp
     assert run.summary["greedy_returns"] is None and run.steps == run.plan.total
     monkeypatch.undo()
     assert np.isfinite(prl.experiment.load(run.path).evaluate(2)).all()
+
+
+def test_a_run_of_several_configurations_is_not_to_be_evaluated(tmp_path, monkeypatch):
+    full = mock.Mock(side_effect=InsufficientMemoryError("full"))
+    monkeypatch.setattr(resources, "check_final_evaluation", full)
+    reporter, directory = Recorder(), RunDirectory(tmp_path)
+    plan = plans.plan(TINY, variants={"gamma": [0.5, 0.9]})
+    assert training._evaluate(directory, plan, None, None, reporter) is None
+    assert f"(full): where more memory is free, move {directory.summary}" in reporter.messages[0]
 
 
 def test_a_run_allocates_its_replay_memory_once(deep):

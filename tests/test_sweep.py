@@ -14,10 +14,12 @@ from matplotlib.figure import Figure
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, cli, mdp
+from purejaxrl_sac.cli.options import ResumeOptions
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.experiment.devices import resources
 from purejaxrl_sac.experiment.errors import InsufficientMemoryError, StoppedError
-from purejaxrl_sac.experiment.runs import engine, files, plans
+from purejaxrl_sac.experiment.runs import engine, files, plans, record
+from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.tuning import (
     batches,
     points,
@@ -27,7 +29,7 @@ from purejaxrl_sac.experiment.tuning import (
     sweep_results,
 )
 from tests.conftest import small
-from tests.test_runs import TINY, Recorder
+from tests.test_runs import TINY, Recorder, rewrite
 
 SHORT = {"seeds": 2, "chunks": 3, "episodes": 4}
 RATES = points.grid(learning_rate=[0.1, 0.5, 0.9])
@@ -60,6 +62,27 @@ def test_points_are_converted_and_grouped_by_program():
     )
 
 
+class Penalised(prl.DQNConfig):
+    penalty: float = prl.traced(1)
+
+
+def test_real_numbers_are_not_rounded_although_their_default_is_whole():
+    given = points.grid(penalty=["0.25", 0.75, 2], gamma=["0.5"])
+    found = points.check_points(Penalised(gamma=1), given)
+    assert [(point["penalty"], point["gamma"]) for point in found] == [
+        (0.25, 0.5),
+        (0.75, 0.5),
+        (2.0, 0.5),
+    ]
+
+
+def test_samples_are_rounded_and_duplicates_are_reported():
+    samples = points.sampled(points.sobol(16, 1), num_envs=points.uniform(0.6, 4.4))
+    with pytest.warns(UserWarning, match="12 of 16 points repeat others: 4 are trained"):
+        planned = sweep_plan.plan(small("dqn"), samples, seeds=2)
+    assert {point["num_envs"] for point in planned.points} == {1, 2, 3, 4}
+
+
 def test_an_infinite_limit_is_static_unless_it_is_swept():
     config = small("dqn")
     assert plans.plan(config, seeds=2).config_lanes(2)[0].max_grad_norm is None
@@ -83,6 +106,7 @@ def test_an_infinite_limit_is_static_unless_it_is_swept():
         ({"hidden_sizes": 0.5}, "hidden_sizes is 0.5, but takes values like"),
         ({"activation": 0.5}, "activation is 0.5, but takes values like"),
         ({"num_envs": "2.5"}, r"num_envs is '2.5', but takes values like"),
+        ({"num_envs": 2.5}, r"num_envs is 2.5, but takes values like"),
         ({"gamma": 2.0}, "gamma is 2.0, but must be between 0 and 1"),
     ],
 )
@@ -175,6 +199,58 @@ def test_what_is_shown_of_a_sweep(whole, tmp_path):
         assert "damaged: resume writes it again" in sweep_results.describe(path)["results"]
     assert sweep.resume(path).best == whole.best
     assert sweep_results.describe(path) == rows
+
+
+def test_devices_are_set_up_before_a_sweep_is_read(whole, capsys, monkeypatch):
+    def stop(options, lanes):
+        raise ConfigError(f"{lanes} lanes")
+
+    monkeypatch.setattr(ResumeOptions, "set_up_devices", stop)
+    monkeypatch.setattr(sweep_plan, "read", None)
+    assert cli.main(["resume", str(whole.path)]) == 2
+    assert capsys.readouterr().err == "purejaxrl-sac: 6 lanes\n"
+
+
+def test_a_batch_that_was_moved_away_is_none(whole, tmp_path):
+    path = shutil.copytree(whole.path, tmp_path / "sweep")
+    (path / "batches" / "00000-00001").rename(path / "batches" / "00000-00001.old")
+    assert batches.existing(path) == [range(2, 3)]
+    assert sweep_results.describe(path)["points"] == "1 of 3 trained"
+
+
+def test_what_remains_is_trained_under_the_same_versions_and_settings(whole, tmp_path, monkeypatch):
+    path = shutil.copytree(whole.path, tmp_path / "sweep")
+    versions, settings = record.versions() | {"x": 1}, record.settings() | {"y": 2}
+    monkeypatch.setattr(record, "versions", lambda: versions)
+    monkeypatch.setattr(record, "settings", lambda: settings)
+    assert sweep.resume(path).best == whole.best  # nothing remains
+    shutil.rmtree(path / "batches" / "00002-00002")
+    other = r"sweep was created with x unset \(here 1\), y unset \(here 2\)"
+    with pytest.raises(ConfigError, match=f"{other}: restore them, or add --any-version"):
+        sweep.resume(path)
+    rewrite(path / "batches" / "00000-00001", device="9 x tpu")
+    monkeypatch.setattr(batches, "train_batch", lambda *_, **__: None)
+    with pytest.warns(UserWarning, match=rf"{other}, 9 x tpu \(here 2 x cpu\): numbers may differ"):
+        sweep.resume(path, any_version=True)
+
+
+def test_greedy_returns_are_not_compared_with_training_returns(whole, tmp_path, monkeypatch):
+    path = shutil.copytree(whole.path, tmp_path / "sweep")
+    batch = RunDirectory(path / "batches" / "00000-00001")
+    batch.write_summary({**batch.read_summary(), "greedy_returns": None})
+    with pytest.raises(ConfigError, match=r"00000-00001 has no greedy returns.* move .*away"):
+        sweep.resume(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_results, "has_time_limit", lambda _: False)
+        assert sweep_results.lane_scores(batch.path, TINY).shape == (4,)
+    batch.summary.rename(batch.path / "old.json")  # as the message says
+    np.testing.assert_array_equal(sweep.resume(path).scores, whole.scores)
+
+
+def test_a_batch_names_what_its_configuration_leaves_out(whole):
+    text = (whole.path / "batches" / "00000-00001" / "config.toml").read_text()
+    assert "(several values of learning_rate: here the first)" in text.splitlines()[0]
+    assert "several" not in (whole.path / "best" / "config.toml").read_text()
 
 
 def test_what_a_sweep_is_not(whole, tmp_path, capsys):

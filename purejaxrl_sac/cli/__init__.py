@@ -24,7 +24,13 @@ from purejaxrl_sac.cli.options import (
     SweepOptions,
     TrainOptions,
 )
-from purejaxrl_sac.cli.parsing import Options, check_values, parse, parse_with_preset
+from purejaxrl_sac.cli.parsing import (
+    Options,
+    check_values,
+    parse,
+    parse_with_preset,
+    with_counts,
+)
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.errors import RunError, RunWarning, StoppedError, one_line
 
@@ -61,7 +67,7 @@ stopped by Ctrl-C or SIGTERM after a checkpoint (continue with resume)
 def _parsing(
     kind: type[Options], run: Callable[[Options], None]
 ) -> Callable[[str, list[str]], None]:
-    return lambda command, flags: run(parse(kind, command, flags))
+    return lambda command, flags: run(parse(kind, command, [*with_counts(flags)]))
 
 
 # command -> function of (command, flags); `train`, `sweep` and `list` take other arguments

@@ -22,7 +22,8 @@ CODE = ("env", "wrap", "curriculum", "parts", "measure", "log")  # flags whose v
 def expanded(arguments: list[str]) -> list[str]:
     """A command line with the contents of a file instead of `--config FILE`.
 
-    What is given on the command line is preferred.
+    What is given on the command line is preferred. Options of the other command, such as the grid
+    of a sweep for `train`, are left out, so that a file can serve both.
 
     Args:
         arguments: `train` or `sweep`, an algorithm, unless the file has one, and flags; other
@@ -54,8 +55,11 @@ def expanded(arguments: list[str]) -> list[str]:
         raise ConfigError(f"{path} has no algorithm: add one, or give it before --config")
     words = []
     switches = {}  # that the algorithm may have
+    others = _of_the_other(command)
     for name, value in contents.items():
         _check_key(path, name)
+        if name in others:
+            continue
         if isinstance(value, bool) and name not in _options(bool_only=True):
             switches[name] = value
             continue
@@ -63,14 +67,37 @@ def expanded(arguments: list[str]) -> list[str]:
         words += found
         if name in CODE:  # of "name=reference" in a table, what follows
             code += [x.partition("=")[2] if name in TABLES else x for x in found[1:]]
-    if not trusted and (named := [*filter(references.is_reference, code)]):
-        places = ", ".join(f"{x} ({references.location(x)})" for x in named)
-        raise ConfigError(f"{path} names code, {places}: add --trust to import it")
+    _check_trusted(path, code, trusted)
     _check_fields(path, algorithm, contents, of_file)
+    left_out = {name: x for name, x in contents.items() if name in others}
+    words += _fields_among(path, algorithm, left_out, rest)
     for name, on in switches.items():
         if not _is_given(name, rest):
             words += _switch(path, algorithm, name, on)
     return [command, algorithm, *words, *rest]
+
+
+def _check_trusted(path: Path, code: Collection[str], trusted: bool) -> None:
+    """Raises ConfigError if a value of a file names code that is not trusted."""
+    if not trusted and (named := [*filter(references.is_reference, code)]):
+        places = ", ".join(f"{x} ({references.location(x)})" for x in named)
+        raise ConfigError(f"{path} names code, {places}: add --trust to import it")
+
+
+def _fields_among(
+    path: Path, algorithm: str, left_out: dict[str, Any], given: list[str]
+) -> Iterator[str]:
+    """Flags of what is no option of this command, but a field of an algorithm of one's own.
+
+    Raises:
+        ConfigError: a sweep is to be a dry run.
+    """
+    config = None if algorithm in ALGORITHMS or not left_out else configuration(algorithm)
+    for name, value in left_out.items():
+        if hasattr(config, name):
+            yield from _flag(path, name, value, given)
+        elif name == "dry_run" and value:
+            raise ConfigError(f"{path}: dry_run is for train, not for sweep: remove it")
 
 
 def _options(*, bool_only: bool = False) -> set[str]:
@@ -78,6 +105,16 @@ def _options(*, bool_only: bool = False) -> set[str]:
     kinds = (TrainOptions, SweepOptions, RunOptions, EngineOptions)
     found = {field.name: field.type for kind in kinds for field in dataclasses.fields(kind)}
     return {name for name, kind in found.items() if kind == "bool" or not bool_only}
+
+
+def _of_the_other(command: str) -> set[str]:
+    """The options of `sweep` that `train` does not have, or the other way round."""
+    kinds: dict[str, tuple[type[Any], ...]] = {
+        "train": (TrainOptions, RunOptions),
+        "sweep": (SweepOptions, EngineOptions),
+    }
+    own = {field.name for kind in kinds[command] for field in dataclasses.fields(kind)}
+    return _options() - own
 
 
 def _switch(path: Path, algorithm: str, name: str, value: bool) -> list[str]:

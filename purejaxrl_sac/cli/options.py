@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -192,6 +193,10 @@ class TrainOptions(NewRunOptions):
     config: tyro.conf.OmitArgPrefixes[Config]
     running: tyro.conf.OmitArgPrefixes[RunOptions] = dataclasses.field(default_factory=RunOptions)
 
+    def parallel(self) -> int:
+        """The number of lanes."""
+        return self.seeds
+
 
 @dataclasses.dataclass(kw_only=True)
 class SweepOptions(NewRunOptions):
@@ -227,6 +232,11 @@ class SweepOptions(NewRunOptions):
     running: tyro.conf.OmitArgPrefixes[EngineOptions] = dataclasses.field(
         default_factory=EngineOptions
     )
+
+    def parallel(self) -> int:
+        """The number of lanes, points x seeds, before duplicate points are dropped."""
+        grid = math.prod(1 + word.count(",") for word in self.grid)
+        return grid * (self.points if self.range else 1) * self.seeds
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -341,8 +351,8 @@ class RenderOptions(LoadOptions):
 
     out: Path | None = None
     """A .gif or .mp4 file, which must not exist yet; RUN/episode-TIME.gif by default."""
-    seed_index: int = 0
-    """Index of the seed whose policy acts."""
+    seed_index: int | None = None
+    """Index of the seed whose policy acts; by default the first that has not diverged."""
     seed: int = 0
     """PRNG seed of the start state and noise."""
 
@@ -357,8 +367,8 @@ class ExportOptions(LoadOptions):
 
     out: Path | None = None
     """Output directory, which must not exist yet; RUN/policy-SEED by default."""
-    seed_index: int = 0
-    """Index of the seed whose policy is exported."""
+    seed_index: int | None = None
+    """Index of the seed whose policy is exported; by default the first that has not diverged."""
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -52,6 +52,9 @@ SEVERAL = (
     "--env-params", "--grid", "--labels", "--log", "--measure", "--parts", "--range", "--wrap",
 )  # fmt: skip
 
+COUNTS = ("--steps", "--episodes")  # flags of `resume` and `eval`
+TEXTS = ("--name", "--out", "--dataset", "--config")  # flags of `train` and `sweep`
+
 NORMALIZATIONS: tuple[Normalization, ...] = ("observations", "rewards")
 
 Options = TypeVar("Options")
@@ -197,6 +200,16 @@ def whole(text: str) -> str:
     return str(int(value)) if value == value.to_integral_value() else text
 
 
+def with_counts(words: Sequence[str]) -> Iterator[str]:
+    """The words of a command that trains nothing new, with `whole` applied to its `COUNTS`."""
+    for before, word in itertools.pairwise(["", *words]):
+        flag, equals, value = word.partition("=")
+        if equals and flag in COUNTS:
+            yield f"{flag}={whole(value)}"
+        else:
+            yield whole(word) if before in COUNTS else word
+
+
 def _with_layers(flags: Iterable[str]) -> Iterator[str]:
     """Layers such as 64x64, as in grids, as numbers of their own: 64 64."""
     before = ""
@@ -211,13 +224,17 @@ def parse_with_preset(
 ) -> NewOptions:
     """`parse` the flags of `train` or `sweep`; defaults are the preset's, which `--env` selects.
 
+    The devices are set up, because parameters and datasets are arrays.
+
     Raises:
-        ConfigError: an unknown algorithm or flag, or a value of the wrong type.
+        ConfigError: an unknown algorithm or flag, a value of the wrong type, or devices that do not
+            exist.
     """
     check_algorithm(command, algorithm, flags)
     split = (flag.split("=", 1) if flag.startswith("--") else [flag] for flag in flags)
     flags = ["--total-steps" if part == "--steps" else part for parts in split for part in parts]
-    flags = list(_with_layers(map(whole, flags)))
+    pairs = itertools.pairwise(["", *flags])
+    flags = list(_with_layers(x if before in TEXTS else whole(x) for before, x in pairs))
     for before, flag in itertools.pairwise([command, *flags]):
         if flag == "--set":
             raise ConfigError("no flag is called --set: each field has one, such as --gamma 0.9")
@@ -239,6 +256,7 @@ def parse_with_preset(
         kind = _with_parts_listed(kind, config)
     default = kind(config=config.replace(env=shown), normalize=tuple(named))
     options: NewOptions = parse(kind, f"{command} {algorithm}", flags, default)
+    options.running.set_up_devices(options.parallel())  # before anything computes
     config = options.config.replace(env=config.env)
     if options.wrap or options.normalize != default.normalize:  # else a fork's own wrappers remain
         names = (*options.normalize, *options.wrap)

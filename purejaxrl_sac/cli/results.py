@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -18,7 +20,10 @@ from purejaxrl_sac.cli.options import (
 )
 from purejaxrl_sac.cli.parsing import parameter_values
 from purejaxrl_sac.config import ConfigError
-from purejaxrl_sac.experiment.errors import one_line
+from purejaxrl_sac.experiment.errors import RunWarning, one_line
+
+if TYPE_CHECKING:
+    from purejaxrl_sac.experiment.runs.loading import Run
 
 
 def evaluate(options: EvalOptions) -> None:
@@ -103,8 +108,25 @@ def render(options: RenderOptions) -> None:
     run = load(options.run, best=options.best, **options.code())
     out = options.out or run.path / f"episode-{time.strftime('%Y%m%d-%H%M%S')}.gif"
     key = plans.key_from_seed(options.seed)
-    render.episode(key, run.config, run.seed_state(options.seed_index), out)
+    render.episode(key, run.config, run.seed_state(chosen_seed(run, options.seed_index)), out)
     print(f"written to {one_line(out)}")
+
+
+def chosen_seed(run: Run, index: int | None) -> int:
+    """The index of a seed, with a warning if it has diverged; None is the first that has not.
+
+    Raises:
+        ConfigError: None was given, and every seed has diverged.
+    """
+    diverged = np.flatnonzero(run.failed)
+    if index is None:
+        if len(diverged) == run.plan.lanes:
+            raise ConfigError(f"every seed of {run.path} has diverged: choose one by --seed-index")
+        return int(np.argmin(run.failed))
+    if index in diverged:
+        text = f"seed {index} of {run.path} has diverged: its policy is of no use"
+        warnings.warn(RunWarning(text), stacklevel=2)
+    return index
 
 
 def export(options: ExportOptions) -> None:
@@ -113,8 +135,9 @@ def export(options: ExportOptions) -> None:
     from purejaxrl_sac.experiment.runs.loading import load
 
     run = load(options.run, best=options.best, **options.code())
-    out = options.out or run.path / f"policy-{options.seed_index}"
-    export_policy(run.config, run.seed_state(options.seed_index), out)
+    seed = chosen_seed(run, options.seed_index)
+    out = options.out or run.path / f"policy-{seed}"
+    export_policy(run.config, run.seed_state(seed), out)
     print(f"written to {one_line(out)}: python {one_line(out / 'load.py')}")
 
 

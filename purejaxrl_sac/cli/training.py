@@ -37,7 +37,7 @@ def train(options: TrainOptions) -> None:
         for name in ("seed", "chunks", "episodes", "eval_every", "eval_episodes")
     }
     if options.dry_run:
-        devices = options.running.set_up_devices(options.seeds)
+        devices = options.running.set_up_devices(options.parallel())
         plan = plans.plan(options.config, options.seeds, **planned)
         over = mesh.mesh_for(plan.lanes, devices)
         resources.check_state(plan, over)
@@ -46,7 +46,7 @@ def train(options: TrainOptions) -> None:
             figures = {"steps": note, **figures}
         Console().print(display.table(f"{plans.title(plan.config)}, dry run", figures))
         return
-    arguments = options.running.run_arguments(options.seeds)
+    arguments = options.running.run_arguments(options.parallel())
     arguments["measure"] = measures(options.measure)
     out = output_directory(options)
     lifecycle.run(options.config, options.seeds, out=out, **planned, **arguments)
@@ -100,8 +100,7 @@ def sweep(options: SweepOptions) -> None:
         for name in ("seeds", "seed", "chunks", "episodes", "fresh_seeds")
     }
     points = requested_points(options)
-    # before the plan, which makes JAX initialise its devices
-    arguments = options.running.run_arguments(len(points) * options.seeds)
+    arguments = options.running.run_arguments(options.parallel())
     plan = sweep_plan.plan(options.config, points, **planned)
     out = output_directory(options, "sweep-")
     arguments |= options.running.engine_arguments(plan)
@@ -203,8 +202,9 @@ def resume(options: ResumeOptions) -> None:
     if files.exists(options.run / "sweep.json"):
         if options.steps is not None:
             raise ConfigError("a sweep cannot be extended: resume it without --steps")
+        document = sweep_plan.read_document(options.run)
+        arguments = options.run_arguments(len(document["points"]) * document["seeds"])
         plan = sweep_plan.read(options.run, record.Given(**options.code()))
-        arguments = options.run_arguments(len(plan.points) * plan.seeds)
         arguments |= options.engine_arguments(plan)
         given = measures(options.measure) or None
         arguments["measure"] = sweep_plan.read_measures(options.run, given, options.trust)

@@ -70,4 +70,4 @@ class DamagedError(Exception):
 
 
 class RunWarning(UserWarning):
-    """Damage of a run that does not keep it from being read."""
+    """What a user should know of a run or a sweep, such as damage that does not stop it."""

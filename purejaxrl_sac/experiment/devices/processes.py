@@ -42,7 +42,8 @@ def join(
 ) -> None:
     """Connects the processes of a run; call it before JAX computes anything.
 
-    Without arguments, Slurm or the TPU pod provides them; a single process is left alone.
+    Without arguments, Slurm or the TPU pod provides them; a single process is left alone. A second
+    call does nothing.
 
     Args:
         coordinator: HOST:PORT of process 0, reachable by all processes.
@@ -56,6 +57,8 @@ def join(
             exits with status 1, because XLA would otherwise abort it without a message.
     """
     timeout = whole_number("join_timeout", timeout, at_least=1, at_most=MAX_TIMEOUT)
+    if is_distributed():
+        return
     address = None
     if coordinator is None and processes is None and process is None:
         processes = expected()

@@ -182,6 +182,15 @@ class RunDirectory:
         if not self.metrics.exists():
             shutil.rmtree(self.path, ignore_errors=True)
 
+    def remove_best_after(self, steps: int) -> None:
+        """Removes the best policy if training goes on from before it: it may not be reached again.
+
+        Otherwise it is saved again.
+        """
+        for later in files.numbered(self.best):
+            if later > steps:
+                shutil.rmtree(self.best / str(later))
+
     def write_plan(
         self, plan: Plan, keep: int, mesh: Mesh, measures: Mapping[str, str | None]
     ) -> None:
@@ -207,7 +216,9 @@ class RunDirectory:
         if plan.config.dataset is not None:
             datasets.save(self.dataset, cast(Transition, plan.config.dataset))
         contents = configuration.of_plan(plan, measures)
-        comment = "the configuration of this run, for purejaxrl-sac train --config FILE"
+        several = f" (several values of {', '.join(plan.variants)}: here the first)"
+        what = f"the configuration of this run{several if plan.variants else ''}"
+        comment = f"{what}, for purejaxrl-sac train --config FILE"
         files.write_text(self.path / "config.toml", configuration.text(contents, comment))
         files.write_document(self.path / "config.json", document)
 

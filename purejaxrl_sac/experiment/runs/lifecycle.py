@@ -170,6 +170,7 @@ def resume(
                     directory.summary.rename(directory.path / f"summary-{old_plan.total}.json")
                 directory.write_plan(plan, keep, mesh, measures.references())
             metric_rows.truncate(directory.metrics, plan.lanes, start)
+            directory.remove_best_after(start)
 
         return train(
             directory, plan, mesh, checkpoint, checkpoint_minutes=checkpoint_minutes, keep=keep,
@@ -265,13 +266,7 @@ def _check_versions(
     reporter: Reporter,
 ) -> None:
     """Raises ConfigError for other versions or settings, unless allowed; reports another device."""
-    other = record.differences(document["versions"], record.versions())
-    other += record.differences(document["settings"], record.settings())
-    if other and not any_version:
-        raise ConfigError(
-            f"{directory.path} was created with {', '.join(other)}: restore them, or add"
-            " --any-version to resume with numbers that may differ"
-        )
+    other = record.check_versions(directory.path, document, any_version)
     if other or document["device"] != device_name(mesh):
         created = ", ".join([*other, document["device"]])
         reporter.warning(f"created with {created}: numbers may differ")

@@ -8,6 +8,7 @@ import importlib.metadata
 import math
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -277,6 +278,23 @@ def differences(written: dict[str, Any], here: dict[str, Any]) -> list[str]:
         for name in dict.fromkeys((*written, *here))
         if written.get(name) != here.get(name)
     ]
+
+
+def check_versions(path: Path, document: Mapping[str, Any], any_version: bool) -> list[str]:
+    """The `differences` of versions and settings from those in a document of a run or a sweep.
+
+    Raises:
+        ConfigError: there are some, and they are not allowed.
+    """
+    other = differences(document["versions"], versions())
+    if "settings" in document:  # which earlier sweeps did not write
+        other += differences(document["settings"], settings())
+    if other and not any_version:
+        raise ConfigError(
+            f"{path} was created with {', '.join(other)}: restore them, or add --any-version to"
+            " resume with numbers that may differ"
+        )
+    return other
 
 
 def _shown(value: object) -> str:

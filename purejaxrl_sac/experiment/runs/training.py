@@ -91,14 +91,17 @@ def train(
             saved = time.monotonic()
             last = history[-1] if history else None
             after = steps if checkpoint else 0
+            kept = best.steps()
+            saved_best = [evaluated for evaluated in history if evaluated.steps in kept]
             for state, progress in engine.run_chunks(plan, programs, state, last):  # noqa: B020
                 progress = measures.add(progress, state)  # noqa: PLW2901
                 if first:
                     metric_rows.append(directory.metrics, progress, after)
                 after = progress.steps
-                if is_best(progress, history) and progress.steps not in best.steps():
-                    best.save(progress.steps, plan.lanes, policy=policy_state(state))
                 history.append(_copied(progress))
+                if is_best(progress, saved_best):
+                    best.save(progress.steps, plan.lanes, policy=policy_state(state))
+                    saved_best = history[-1:]
                 logs.write(progress, state)
                 reporter.on_chunk(progress)
                 due = time.monotonic() - saved >= 60 * checkpoint_minutes
@@ -128,8 +131,8 @@ def train(
         return Run(directory.path, plan, plan.total, state, directory.columns(), summary)
 
 
-def is_best(progress: Progress, history: Sequence[Progress]) -> bool:
-    """Whether the IQM of greedy returns exceeds that of all previous evaluations.
+def is_best(progress: Progress, saved: Sequence[Progress]) -> bool:
+    """Whether the IQM of greedy returns exceeds that of the policies that are saved as the best.
 
     All are over the seeds that have not diverged so far.
     """
@@ -139,7 +142,7 @@ def is_best(progress: Progress, history: Sequence[Progress]) -> bool:
     def score(evaluated: Progress) -> float:
         return float(iqm(evaluated.evaluation["greedy_return"][~progress.failed]))
 
-    scores = [score(evaluated) for evaluated in history if evaluated.evaluation]
+    scores = [score(evaluated) for evaluated in saved if evaluated.evaluation]
     latest = score(progress)
     return math.isfinite(latest) and all(not math.isfinite(x) or latest > x for x in scores)
 
@@ -164,10 +167,11 @@ def _evaluate(
         checked = isinstance(error, InsufficientMemoryError)  # by all processes
         if not checked and not processes.is_single():
             raise
-        reporter.warning(
-            f"the final evaluation failed ({reason(error)}): run purejaxrl-sac eval"
-            f" {directory.path} with fewer --episodes than {plan.episodes:,}"
-        )
+        fewer = f"with fewer --episodes than {plan.episodes:,}"
+        advice = f"run purejaxrl-sac eval {directory.path} {fewer}"
+        if plan.variants:  # which `eval` refuses
+            advice = f"where more memory is free, move {directory.summary} away and resume"
+        reporter.warning(f"the final evaluation failed ({reason(error)}): {advice}")
         return None
 
 

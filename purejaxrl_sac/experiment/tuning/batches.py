@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,9 +91,9 @@ def fresh_batch(path: Path, sweep: Sweep, best: int) -> Batch:
 
 
 def existing(path: Path) -> list[range]:
-    """The points of every batch that has a directory."""
-    names = sorted(batch.name for batch in (path / "batches").glob("[0-9]*-[0-9]*"))
-    ends = (map(int, name.split("-")) for name in names)
+    """The points of every batch that has a directory with its own name."""
+    names = sorted(batch.name for batch in (path / "batches").glob("*-*"))
+    ends = (map(int, name.split("-")) for name in names if re.fullmatch(r"\d{5}-\d{5}", name))
     return [range(first, last + 1) for first, last in ends]
 
 

@@ -16,11 +16,24 @@ from typing import Any
 import numpy as np
 
 from purejaxrl_sac import envs
-from purejaxrl_sac.config import Config, ConfigError, traced_fields, unknown, validate, whole_number
+from purejaxrl_sac.config import (
+    Config,
+    ConfigError,
+    bounds_of,
+    traced_fields,
+    unknown,
+    validate,
+    whole_number,
+)
 from purejaxrl_sac.envs import parameters
 
 Point = dict[str, Any]  # field -> value
 Scale = Callable[[float], float]  # increasing, from [0, 1) to values
+
+
+class Sample(float):
+    """A number drawn from a range, which fields of whole numbers round."""
+
 
 MAX_POINTS = 100_000
 NOT_SWEPT = {"algorithm", "env", "env_params", "wrappers", "curriculum", "dataset"}
@@ -89,9 +102,12 @@ def sobol(count: int, dimensions: int, seed: int = 0) -> np.ndarray:
 
 
 def sampled(cube: np.ndarray, **scales: Scale) -> list[Point]:
-    """Points from the unit cube, [points, fields], each coordinate mapped by its field's scale."""
+    """Points from the unit cube, [points, fields], each coordinate mapped by its field's scale.
+
+    Fields of whole numbers round their samples.
+    """
     return [
-        {name: float(scale(u)) for (name, scale), u in zip(scales.items(), row, strict=True)}
+        {name: Sample(scale(u)) for (name, scale), u in zip(scales.items(), row, strict=True)}
         for row in cube
     ]
 
@@ -120,9 +136,7 @@ def check_points(config: Config, points: Sequence[Point]) -> list[Point]:
     """
     if not points:
         raise ConfigError("a sweep needs at least one point")
-    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    fields = {name: x for name, x in fields.items() if name not in NOT_SWEPT}
-    fields |= _parameters(config)
+    fields = _defaults(config) | _parameters(config)
     valid: dict[str, Point] = {}  # by their text
     for point in points:
         if point.keys() != points[0].keys():
@@ -142,6 +156,18 @@ def check_points(config: Config, points: Sequence[Point]) -> list[Point]:
     programs = dict.fromkeys(static_values(config, point) for point in found)
     order = {static: i for i, static in enumerate(programs)}
     return sorted(found, key=lambda point: order[static_values(config, point)])
+
+
+def _defaults(config: Config) -> dict[str, Any]:
+    """The values of the fields that can be swept, those of real numbers as floats."""
+    bounds = bounds_of(type(config))
+    found = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        kind = bounds[field.name].kind if field.name in bounds else field.type
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        found[field.name] = float(value) if whole and kind in (float, "float") else value
+    return {name: x for name, x in found.items() if name not in NOT_SWEPT}
 
 
 def _parameters(config: Config) -> dict[str, Any]:
@@ -190,7 +216,7 @@ def _convert(name: str, value: Any, default: Any) -> Any:
             return {"true": True, "false": False}[str(value).lower()]
         if isinstance(default, int):
             number = float(value)
-            if isinstance(value, str) and not number.is_integer():
+            if not (number.is_integer() or isinstance(value, Sample)):
                 raise ValueError
             return round(number)
         if isinstance(default, float):

@@ -8,19 +8,21 @@ so a sweep is distributed over devices, stopped and resumed as a run is.
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment.devices import processes
-from purejaxrl_sac.experiment.errors import InsufficientMemoryError, StoppedError
+from purejaxrl_sac.experiment.devices.mesh import device_name, mesh_for
+from purejaxrl_sac.experiment.errors import InsufficientMemoryError, RunWarning, StoppedError
 from purejaxrl_sac.experiment.runs import record
-from purejaxrl_sac.experiment.runs.directory import RunDirectory
+from purejaxrl_sac.experiment.runs.directory import RunDirectory, lanes_of
 from purejaxrl_sac.experiment.runs.interruptions import failures_as_run_errors
 from purejaxrl_sac.experiment.runs.measures import Measure
 from purejaxrl_sac.experiment.tuning import batches, sweep_plan, sweep_results
-from purejaxrl_sac.experiment.tuning.batches import Engine, train_here
+from purejaxrl_sac.experiment.tuning.batches import Batch, Engine, train_here
 from purejaxrl_sac.experiment.tuning.points import Point
 from purejaxrl_sac.experiment.tuning.sweep_plan import Sweep
 from purejaxrl_sac.experiment.tuning.sweep_results import SweepResult
@@ -130,7 +132,7 @@ def train_remaining(
         devices: number of devices that lanes are distributed over; None for all.
         measure: name -> function of one seed's state, evaluated after each chunk of every lane; see
             `runs.measures`.
-        options: of the engine, such as `reporter` and `checkpoint_minutes`.
+        options: of the engine, such as `reporter`, `checkpoint_minutes` and `any_version`.
 
     Returns:
         the results; also written as `table.csv`, `seeds.csv`, `sensitivity.png`, `heatmap.png` (of
@@ -152,8 +154,9 @@ def train_remaining(
             fresh = None
             if sweep.fresh_seeds and best is not None:
                 batch = batches.fresh_batch(path, sweep, best)
+                _check_versions(path, [batch], engine, options)
                 engine([batch], **options)
-                fresh = sweep_results.lane_scores(batch.path)
+                fresh = sweep_results.lane_scores(batch.path, batch.config)
         except StoppedError as stop:
             raise StoppedError(path, stop.steps, stop.signal) from None
         measured = {name: sweep_results.read_measure(path, sweep, name) for name in measure or {}}
@@ -168,6 +171,7 @@ def _train_batches(
     """Train all batches; where programs need more memory than their states, in smaller ones."""
     while True:
         remaining = batches.divide(path, sweep, max_lanes, options.get("devices"))
+        _check_versions(path, remaining, engine, options)
         try:
             return engine(remaining, **options)
         except InsufficientMemoryError:
@@ -177,3 +181,29 @@ def _train_batches(
             if largest == 1:
                 raise
             max_lanes = largest // 2 * sweep.seeds
+
+
+def _check_versions(
+    path: Path, found: Sequence[Batch], engine: Engine, options: Mapping[str, Any]
+) -> None:
+    """Check that batches which remain are trained as those which are finished were.
+
+    Other devices, which are known of this process only, are a warning.
+
+    Raises:
+        ConfigError: versions or settings are not those of the sweep, unless `any_version`.
+    """
+    finished = [batch for batch in found if (batch.path / "summary.json").exists()]
+    if len(finished) == len(found):
+        return
+    any_version = options.get("any_version", False)
+    other = record.check_versions(path, sweep_plan.read_document(path), any_version)
+    for batch in finished if engine is train_here else ():
+        document = RunDirectory.find(batch.path).read_document()
+        here = device_name(mesh_for(lanes_of(document), options.get("devices")))
+        if document["device"] != here:
+            other.append(f"{document['device']} (here {here})")
+    if other and processes.is_first():
+        created = ", ".join(dict.fromkeys(other))
+        text = f"{path} was created with {created}: numbers may differ between points"
+        warnings.warn(RunWarning(text), stacklevel=2)

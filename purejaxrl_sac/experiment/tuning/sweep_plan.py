@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -11,6 +12,7 @@ from purejaxrl_sac.config import Config, ConfigError, whole_number
 from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.experiment.devices import processes
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
+from purejaxrl_sac.experiment.errors import RunWarning
 from purejaxrl_sac.experiment.runs import datasets, files, plans, record
 from purejaxrl_sac.experiment.runs.directory import Extras
 from purejaxrl_sac.experiment.runs.measures import (
@@ -56,7 +58,13 @@ class Sweep(NamedTuple):
             start = end
 
 
-class SweepDocument(Extras):
+class SweepExtras(Extras, total=False):
+    """Fields of `sweep.json` that not every sweep has."""
+
+    settings: dict[str, bool | int | str | None]  # of JAX and XLA, not in earlier sweeps
+
+
+class SweepDocument(SweepExtras):
     """`sweep.json`: everything that reproduces the sweep."""
 
     schema: int
@@ -81,7 +89,11 @@ def plan(
     fresh_seeds: int | None = None,
 ) -> Sweep:
     """Check and plan a sweep; arguments and errors as for `sweep.run`."""
-    points = check_points(config, points)
+    distinct = check_points(config, points)
+    if dropped := len(points) - len(distinct):
+        text = f"{dropped} of {len(points)} points repeat others: {len(distinct)} are trained"
+        warnings.warn(RunWarning(text), stacklevel=2)
+    points = distinct
     seeds = whole_number("seeds", seeds, at_least=1)
     seed = whole_number("seed", seed, at_least=0, at_most=2**32 - 1)
     fresh_seeds = seeds if fresh_seeds is None else fresh_seeds
@@ -127,13 +139,14 @@ def create(path: Path, sweep: Sweep, measure: Mapping[str, Measure] | None = Non
             raise ConfigError(f"cannot create {path}: {error.strerror}") from None
         if sweep.config.dataset is not None:
             datasets.save(path / "dataset.npz", cast(Transition, sweep.config.dataset))
-        files.write_document(path / "sweep.json", document_of(sweep, measure))
+        document = document_of(sweep, measure) | {"settings": record.settings()}
+        files.write_document(path / "sweep.json", document)
 
     processes.on_first(write)
 
 
 def document_of(sweep: Sweep, measure: Mapping[str, Measure] | None) -> dict[str, Any]:
-    """The contents of `sweep.json`."""
+    """The contents of `sweep.json` that are equal in all processes."""
     config = record.config_to_dict(sweep.config)
     stamp = {"schema": SWEEP_FORMAT, "config": config, "versions": record.versions()}
     extras = {"measures": measure_references(measure)} if measure else {}

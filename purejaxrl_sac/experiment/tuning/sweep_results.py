@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment.pictures import bands
 from purejaxrl_sac.experiment.runs import display, files
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
-from purejaxrl_sac.experiment.runs.plans import title
+from purejaxrl_sac.experiment.runs.plans import has_time_limit, title
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 from purejaxrl_sac.experiment.tuning import batches
 from purejaxrl_sac.experiment.tuning.sweep_plan import Sweep, read_document
@@ -44,7 +44,8 @@ def read_scores(path: Path, sweep: Sweep) -> np.ndarray:
     """Read the scores of all batches, [points, seeds]; nan where a seed diverged."""
     scores = np.full((len(sweep.points), sweep.seeds), np.nan)
     for group in batches.existing(path):
-        lanes = lane_scores(batches.path_of(path, group))
+        config = sweep.config_of(sweep.points[group.start])
+        lanes = lane_scores(batches.path_of(path, group), config)
         scores[group.start : group.stop] = lanes.reshape(-1, sweep.seeds)
     return scores
 
@@ -63,8 +64,12 @@ def read_measure(path: Path, sweep: Sweep, name: str) -> np.ndarray:
     return found
 
 
-def lane_scores(path: Path) -> np.ndarray:
-    """Greedy returns of a run, [lanes], or training returns where there is no time limit."""
+def lane_scores(path: Path, config: Config) -> np.ndarray:
+    """Greedy returns of a run, [lanes], or training returns where there is no time limit.
+
+    Raises:
+        ConfigError: the run has not finished, or has a time limit but no greedy returns.
+    """
     directory = RunDirectory.find(path)
     try:
         summary = directory.read_summary()
@@ -73,6 +78,11 @@ def lane_scores(path: Path) -> np.ndarray:
     if summary is None:
         raise ConfigError(f"{path} has not finished: resume the sweep")
     returns: Any = summary["greedy_returns"]
+    if returns is None and has_time_limit(config):
+        raise ConfigError(
+            f"{path} has no greedy returns, because its final evaluation failed: move"
+            f" {directory.summary} away, and resume where more memory is free"
+        )
     if returns is None and (columns := directory.columns())["steps"].size:
         returns = bands.forward_fill(columns["episode_return"].T)[:, -1]
     scores = np.array(returns, float)
