@@ -145,6 +145,8 @@ class _Cuts:
             out: Any = eqn.outvars[0].aval
             cut = self.keys(key, out.shape) if _is_split(eqn) else self.numbers(out.shape)
             self.known[name] = cut
+        elif _is_split(eqn):
+            self.used += _words(eqn)  # which later draws do not get: their numbers are kept
         return self.known[name]
 
 
