@@ -28,7 +28,7 @@ print("purejaxrl_sac", prl.__version__, "- jax", jax.__version__, "on", jax.devi
 # %% [markdown]
 # ## Train
 #
-# Terms of JAX, such as traced and static, are explained in the [glossary](../README.md#glossary).
+# Terms of JAX, such as traced and static, are explained in the glossary of the [README](../README.md).
 #
 # A preset is a dataclass. Shapes and counts are static, every other number is traced. To keep the
 # notebook short, the preset is changed here to fewer and smaller updates with a matching learning

@@ -78,7 +78,7 @@ ended = base.replace(wrappers=(limits_end_episodes,))
 ended = {"time limit = termination": ended, "taken for a termination": ended.replace(**soon)}
 
 # %% [markdown]
-# Here $\theta^-$ is not a copy that is renewed every $K$ updates (2.3.3): after each update it moves by a
+# Here $\theta^-$ is not a copy that is renewed every $K$ updates (2.3): after each update it moves by a
 # fraction $\tau$ = 0.02 towards $\theta$ (post, 4.3.1). Without a target network, $\theta^-$ equals $\theta$: it is
 # replaced (`tau=1`) after every update. The
 # clipped loss is the Huber loss with $\delta = 1$, as in the paper of 2015. Two common choices that
