@@ -425,6 +425,7 @@ def test_a_torso_without_memory_is_dqn(head, bootstrap):
 
     build, env = networks.recurrent_q_network, Probe(lambda *_: 1.0, 3)
     config = Fields(env=env, tau=0.1, target_period=1, hidden_sizes=(8, 8), v_max=5.0)
+    config = config.replace(huber_delta=1.0)
     parts = {"head": head, "bootstrap": bootstrap}
     ours = partial(recurrent_dqn.recurrent_dqn, network=forgetful(build, Alike), **parts)
     theirs = partial(dqn.dqn, network=forgetful(build, Memoryless), **parts)
