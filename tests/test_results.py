@@ -470,8 +470,8 @@ def test_readme_names_the_environments_of_each_algorithm(tmp_path, monkeypatch):
     rows = [learning("dqn", "A", 1), learning("dqn", "B", 1, **fresh), learning("sac", "C", 1)]
     rows += [learning(name, "D", 1) for name in ("a2c", "ppo")]
     (tmp_path / "learning.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    table = "| `dqn`, `sac` | 2015 | x |\n| `td3` | 2018 | |\n| `a2c`, `ppo` | | |\n| seed | `a` | b |\n"
-    assert report.learned(table).splitlines() == [
+    lines = ("`dqn`, `sac` | 2015 | x", "`td3` | 2018 | ", "`a2c`, `ppo` | | ", "seed | `a` | b")
+    assert report.learned("".join(f"| {line} |\n" for line in lines)).splitlines() == [
         "| `dqn`, `sac` | 2015 | `dqn`: A †, B; `sac`: C † |",
         "| `td3` | 2018 | not measured |",
         "| `a2c`, `ppo` | | D † |",
