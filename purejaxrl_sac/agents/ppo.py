@@ -111,8 +111,9 @@ def early_stopping(config: Config, env: Env, agent: Agent, *, target_kl: Scalar 
 
     That is, once the KL divergence of the policy from the one that collected the rollout, estimated
     by the metric `kl` of a minibatch before its update, exceeds `target_kl`. The metric `stopped`
-    is the fraction of updates that were skipped; other metrics include these. They do not advance
-    the schedule of the learning rate, but the running statistics of `normalize`.
+    is the fraction of updates that were skipped; other metrics include these. A skipped update does
+    not advance the schedule of the learning rate. Running statistics of `normalize` take effect as
+    they do without this wrapper.
 
         config.replace(wrappers=(partial(early_stopping, target_kl=0.01),))
     """

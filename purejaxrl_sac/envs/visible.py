@@ -86,7 +86,8 @@ def visible(env: Any, components: Sequence[int]) -> Visible:
         components: indices of what is shown.
 
     Raises:
-        ConfigError: no environment has this name, or it has no such components.
+        ConfigError: no environment has this name, it has no such components, or its actions may be
+            illegal, which depends on the whole observation.
     """
     return Visible(env, components)
 
