@@ -189,6 +189,21 @@ def test_evaluations_during_training_share_start_states_and_save_the_best_policy
     assert fresh.shape == (2, 6) and (fresh != run.evaluate(6, seed=2)).any()
 
 
+def test_no_two_uses_of_a_seed_share_a_key(whole, monkeypatch):
+    found = [*whole.plan.keys()]
+
+    def evaluated(keys, *_, **__):
+        found.append(keys)
+        return np.zeros((2, 4))
+
+    monkeypatch.setattr(engine, "evaluate_lanes", evaluated)
+    whole.evaluate(4, seed=whole.plan.seed)
+    roots = plans.streams(plans.key_from_seed(whole.plan.seed))
+    found += [key[None] for key in (*roots, plans.key_from_seed(whole.plan.seed))]
+    rows = np.concatenate([jax.random.key_data(key) for key in found])
+    assert len(found) == 3 + 1 + 6 and len(np.unique(rows, axis=0)) == len(rows)
+
+
 def test_a_run_is_shown_without_its_arrays(whole, copy):
     greedy = display.with_interval(np.array(whole.summary["greedy_returns"]))
     expected = f"<Run {whole.path}: q_learning on chain, 2 seeds, {whole.steps} steps, greedy"

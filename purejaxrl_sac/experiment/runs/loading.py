@@ -115,7 +115,8 @@ class Run(NamedTuple):
             ConfigError: the environment has no time limit, or memory is insufficient.
         """
         episodes = whole_number("episodes", episodes, at_least=1)
-        keys = jax.random.split(jax.random.fold_in(plans.key_from_seed(seed), 1), self.plan.lanes)
+        key = plans.streams(plans.key_from_seed(seed)).new_episodes
+        keys = jax.random.split(key, self.plan.lanes)
         mesh = mesh_for(self.plan.lanes, devices)
         plan = self.plan
         if env_params is not None:

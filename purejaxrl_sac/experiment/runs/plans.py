@@ -37,6 +37,21 @@ EVALUATED_POLICIES: dict[str, PolicyFactory] = {
 """The policies evaluated during training, by the name of their metric."""
 
 
+class Streams(NamedTuple):
+    """The independent keys of one seed. New ones are appended, which does not change the others."""
+
+    train: jax.Array
+    final_evaluation: jax.Array
+    population: jax.Array  # of `tuning.search.population`
+    evaluation: jax.Array  # during training
+    new_episodes: jax.Array  # of runs that are evaluated later
+
+
+def streams(key: jax.Array) -> Streams:
+    """Splits the root key of a seed, the only use of it."""
+    return Streams(*jax.random.split(key, len(Streams._fields)))
+
+
 class Keys(NamedTuple):
     """PRNG keys of a run, each [lanes]."""
 
@@ -108,13 +123,12 @@ class Plan(NamedTuple):
 
 @partial(jax.jit, static_argnums=(1, 2))
 def _keys(key: jax.Array, seeds: int, variants: int) -> Keys:
-    key_train, key_final = jax.random.split(key)
-    key_evaluation = jax.random.fold_in(key_final, 1)
+    root = streams(key)
 
     def split(key: jax.Array) -> jax.Array:
         return jnp.tile(jax.random.split(key, seeds), variants)
 
-    return Keys(split(key_train), split(key_final), split(key_evaluation))
+    return Keys(split(root.train), split(root.final_evaluation), split(root.evaluation))
 
 
 def plan(

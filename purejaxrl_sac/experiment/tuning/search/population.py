@@ -156,7 +156,7 @@ def population_based_training(
     values = {name: jnp.array([float(point[name]) for point in points]) for name in names}
     ranges = Ranges({n: float(low[n]) for n in names}, {n: float(high[n]) for n in names})
     step = jax.jit(partial(exploit_and_explore, ranges=ranges, fraction=fraction, factor=factor))
-    key_members, key_steps = jax.random.split(jax.random.fold_in(plans.key_from_seed(seed), 2))
+    key_members, key_steps = jax.random.split(plans.streams(plans.key_from_seed(seed)).population)
 
     def member_keys(key: jax.Array) -> jax.Array:
         return fill(jax.random.split(key, plan.lanes), plan.lanes, mesh)
