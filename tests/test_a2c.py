@@ -231,6 +231,7 @@ def test_clipped_surrogate_by_hand():
     surrogate = ppo.clipped_surrogate(config, jnp.log(ratio), jnp.zeros(5), advantage)
     np.testing.assert_allclose(surrogate, [-2.4, -1.0, 3.0, 1.6, -3.3], rtol=1e-6)
     theirs = rlax.clipped_surrogate_pg_loss(ratio, advantage, 0.2)
+    assert jax.grad(ppo.clipped_surrogate, 1)(config, 100.0, 0.0, 1.0) == 0  # exp(100) is inf
     np.testing.assert_allclose(surrogate.mean(), theirs, rtol=1e-6)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from purejaxrl_sac import exploration, losses, mdp
+from purejaxrl_sac import ConfigError, exploration, losses, mdp
 from purejaxrl_sac.mdp import dynamic_programming as dp
 
 SEEDS = st.integers(0, 2**31 - 1)
@@ -246,3 +246,53 @@ def test_the_entropy_bonus_by_hand():
     found = mdp.make(np.tile([0.0, 1.0], (2, 2, 1)), np.zeros((2, 2)), terminal=[1])
     v = dp.soft_policy_evaluation(found, 0.9, 2.0, jnp.full((2, 2), 0.5))
     np.testing.assert_allclose(v, [2 * np.log(2), 0], rtol=1e-6)
+
+
+def test_policy_iteration_finds_small_improvements_beside_large_values():
+    """An improvement is one of a state: the sum over states rounds it away."""
+    steps, other, end = 12, 13, 12
+    P, R = np.zeros((14, 2, 14)), np.zeros((14, 2))
+    for state in range(steps):  # stop with reward 1 / 2, or go on to a reward of 1 at the end
+        P[state, 0, end] = P[state, 1, state + 1] = 1
+        R[state, 0] = 0.5
+    R[steps - 1, 1] = 1
+    P[end, :, end] = P[other, :, other] = 1
+    R[other] = 1e5
+    found = mdp.make(P, R, terminal=[end])
+    q, _ = dp.policy_iteration(found, 0.99)
+    np.testing.assert_allclose(q.max(-1)[:steps], 0.99 ** np.arange(steps)[::-1], rtol=1e-5)
+
+
+def test_values_are_those_of_normalised_probabilities():
+    """Sums that differ from 1 by rounding would be errors times 1 / (1 - gamma)."""
+    thirds = mdp.make(np.full((3, 1, 3), 0.33333), np.ones((3, 1)))
+    values = dp.policy_evaluation(thirds, 0.99, np.ones((3, 1)))
+    np.testing.assert_allclose(values, 100, rtol=1e-5)
+    chain, pi = mdp.chain(), np.full((5, 2), 0.49996)
+    for value in (
+        partial(dp.policy_evaluation, chain, 0.999),
+        partial(dp.finite_horizon_evaluation, chain, 0.999, horizon=1000),
+    ):
+        np.testing.assert_allclose(value(pi=pi), value(pi=np.full((5, 2), 0.5)), rtol=1e-5)
+
+
+def test_values_have_gradients_at_probabilities_of_zero():
+    lake = mdp.frozen_lake()
+
+    def value(theta):
+        return dp.policy_evaluation(lake, 0.9, jax.nn.softmax(theta))[0]
+
+    def entropy(theta):
+        return losses.entropy(jax.nn.softmax(theta))
+
+    certain = jnp.eye(4)[jnp.zeros(16, int)]
+    for f, x in ((value, 120 * certain), (entropy, jnp.array([0.0, 200.0]))):
+        np.testing.assert_allclose(jax.grad(f)(x), 0, atol=1e-6)
+
+
+def test_a_remedy_is_named_where_values_do_not_converge():
+    endless = mdp.make(np.ones((1, 1, 1)), np.ones((1, 1)))
+    with jax.enable_x64(True):
+        with pytest.raises(ConfigError, match="lower gamma, or use policy iteration"):
+            dp.value_iteration(endless, 0.9999)
+        np.testing.assert_allclose(dp.policy_iteration(endless, 0.9999)[0], 1e4)

@@ -120,6 +120,9 @@ def test_memory_stores_canonical_actions():
 def test_infinite_bounds_raise():
     with pytest.raises(prl.ConfigError, match="unbounded actions"):
         envs.bind(bounded(-jnp.inf, jnp.inf, (1,)))
+    for limit in (2e38, 1e39):  # the range, or a bound, exceeds float32
+        with pytest.raises(prl.ConfigError, match="range exceeds that of float32"):
+            envs.bind(bounded(-limit, limit, (1,)))
 
 
 class Tensor(Probe):

@@ -9,6 +9,7 @@ import pytest
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.agents import ALGORITHMS
+from purejaxrl_sac.agents.conservative import ConservativeDQNConfig, ConservativeSACConfig
 from purejaxrl_sac.config import traced_fields
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.runs import engine, plans
@@ -40,6 +41,14 @@ def trace(config, flag):
 @pytest.mark.parametrize("algorithm", quick(ALGORITHMS, *TRACED))
 def test_algorithms_under_flags_on_dtypes(algorithm, flag):
     trace(small(algorithm), flag)
+
+
+@pytest.mark.parametrize("fork", (ConservativeSACConfig, ConservativeDQNConfig))
+def test_penalties_compute_with_32_bits(fork):
+    config = prl.preset(fork, "Pendulum-v1" if fork is ConservativeSACConfig else "CartPole-v1")
+    with jax.enable_x64(True):
+        _, metrics = jax.eval_shape(prl.make_train(config), jax.random.key(0))
+    assert metrics["conservative_gap"].dtype == jnp.float32
 
 
 @pytest.mark.parametrize("flag", FLAGS)

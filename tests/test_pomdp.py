@@ -513,6 +513,8 @@ def test_environments_can_be_vmapped_over_stacked_pomdps():
 
 
 CONTROLLER = random_controller(0, TIGER)
+ROUNDED = np.broadcast_to(np.array([0.7, 0.2, 0.1], np.float32), (3, 2, 3))  # their sum is not 1
+ENDLESS = pomdp.make(mdp.make(ROUNDED, np.ones((3, 2))), np.eye(3))
 
 
 @pytest.mark.parametrize(
@@ -598,6 +600,14 @@ CONTROLLER = random_controller(0, TIGER)
         (
             lambda: controllers.evaluate_memoryless(TIGER, 1.0, np.eye(3)[:2]),
             "gamma is 1, but the policy does not always terminate: lower gamma, or give a horizon",
+        ),
+        (
+            lambda: controllers.evaluate_memoryless(TIGER, 1, ROUNDED[0]),
+            "gamma is 1, but the policy does not always terminate",
+        ),
+        (
+            lambda: controllers.evaluate_memoryless(ENDLESS, 1, np.full((3, 2), 0.5)),
+            "gamma is 1, but the policy does not always terminate",
         ),
         (
             lambda: controllers.evaluate_controller(

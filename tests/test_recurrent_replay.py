@@ -205,8 +205,11 @@ def test_a_row_that_bootstraps_from_a_lost_observation_has_no_weight():
 
 def test_rescaling_is_that_of_rlax_and_its_inverse_is_exact():
     x = jnp.array([-1e4, -30.0, -1.0, -1e-3, 0.0, 1e-4, 0.5, 2.0, 300.0, 1e5])
-    np.testing.assert_allclose(losses.rescale(x), rlax.signed_hyperbolic(x), rtol=1e-6)
-    np.testing.assert_allclose(losses.unscale(losses.rescale(x)), x, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(losses.rescale(x), rlax.signed_hyperbolic(x), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(losses.unscale(losses.rescale(x)), x, rtol=1e-5)
+    small = jnp.array([1e-8, 1e-6, -1e-4])  # where h(x) = (1 / 2 + epsilon) x
+    np.testing.assert_allclose(losses.rescale(small), 0.501 * small, rtol=1e-4)
+    np.testing.assert_allclose(losses.unscale(0.501 * small), small, rtol=1e-4)
     np.testing.assert_allclose(losses.rescale(jnp.array([3.0, -8.0])), [1.003, -2.008], rtol=1e-6)
 
 

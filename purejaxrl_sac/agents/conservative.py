@@ -14,6 +14,7 @@ CQL(H) lowers the values of all actions and raises those of the dataset,
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -62,8 +63,8 @@ def conservative_critics(
         )
 
     shape = (samples, *batch.action.shape)
-    uniform = jax.random.uniform(keys.critique, shape, minval=-1.0, maxval=1.0)
-    log_uniform = jnp.full(shape[:-1], -dim * jnp.log(2.0))
+    uniform = jax.random.uniform(keys.critique, shape, jnp.float32, -1, 1)
+    log_uniform = jnp.full(shape[:-1], -dim * math.log(2), jnp.float32)
     drawn = (
         (uniform, log_uniform),
         of_policy(keys.action, batch.obs),

@@ -110,7 +110,8 @@ def soft_n_step_storage(config: NStep, env: Env, codec: records.Codec | None = N
 
     without the entropy at s_t, where the action is given. `extras` are H(pi(.|s)) when stored, and
     the discounted sum of those in between when read; the entropies are thus of the policy that
-    acted, as the rewards are.
+    acted, as the rewards are. In the warm-up, whose actions are uniform, they are those of the
+    initial parameters.
     """
     steps = replay_storage(config, env, codec)
 

@@ -46,11 +46,14 @@ from purejaxrl_sac.types import (
 )
 
 
+MAX_LOG_RATIO = 80.0  # of float32, whose exponential is finite; the gradient of inf is NaN
+
+
 def clipped_surrogate(
     config: PPOConfig, log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array
 ) -> jax.Array:
     """-min(w A, clip(w, 1 - epsilon, 1 + epsilon) A) (Schulman et al. 2017, equation 7)."""
-    ratio = jnp.exp(log_prob - old_log_prob)
+    ratio = jnp.exp(jnp.minimum(log_prob - old_log_prob, MAX_LOG_RATIO))
     clipped = jnp.clip(ratio, 1 - config.clip_ratio, 1 + config.clip_ratio)
     return -jnp.minimum(ratio * advantage, clipped * advantage)
 

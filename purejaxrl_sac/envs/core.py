@@ -323,6 +323,13 @@ def _check_bounds(name: str, box: Any) -> None:
             )
     if (low > high).any():
         raise ConfigError(f"{name} has actions whose low exceeds their high: {box}")
+    with np.errstate(over="ignore"):
+        span = high.astype(np.float32) - low.astype(np.float32)
+    if not np.isfinite(span).all():
+        raise ConfigError(
+            f"{name} has actions whose range exceeds that of float32 ({box}): wrap it in an"
+            " environment with smaller bounds"
+        )
 
 
 def _legal_actions(env: Any, params: Any) -> Callable[[jax.Array], jax.Array] | None:

@@ -117,8 +117,12 @@ def temperature(
 
 
 def entropy(probability: jax.Array) -> jax.Array:
-    """-sum_k p_k log p_k; [..., K] to [...]."""
-    return jax.scipy.special.entr(probability).sum(-1)
+    """-sum_k p_k log p_k; [..., K] to [...].
+
+    Probabilities of 0 have no gradient; that of `jax.scipy.special.entr` there is infinite, and
+    NaN in a softmax whose smallest probability is rounded to 0.
+    """
+    return -(probability * jnp.log(jnp.where(probability > 0, probability, 1))).sum(-1)
 
 
 def median_distance(distance: jax.Array) -> jax.Array:

@@ -31,13 +31,17 @@ def td_target(
 
 def rescale(x: jax.Array, epsilon: float = 1e-3) -> jax.Array:
     """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x (Pohlen et al. 2018, arXiv 1805.11593)."""
-    return jnp.sign(x) * (jnp.sqrt(jnp.abs(x) + 1) - 1) + epsilon * x
+    return x / (jnp.sqrt(jnp.abs(x) + 1) + 1) + epsilon * x  # without cancellation near 0
 
 
 def unscale(y: jax.Array, epsilon: float = 1e-3) -> jax.Array:
-    """h^-1(y), the inverse of `rescale`, in a form without cancellation."""
-    root = jnp.sqrt(1 + 4 * epsilon * (jnp.abs(y) + 1 + epsilon))
-    return jnp.sign(y) * ((2 * (jnp.abs(y) + 1 + epsilon) / (root + 1)) ** 2 - 1)
+    """h^-1(y), the inverse of `rescale`.
+
+    d = sqrt(|x| + 1) - 1 solves epsilon d^2 + (1 + 2 epsilon) d = |y|, and |x| = d (d + 2).
+    """
+    slope = 1 + 2 * epsilon
+    d = 2 * y / (slope + jnp.sqrt(slope**2 + 4 * epsilon * jnp.abs(y)))  # with the sign of y
+    return d * (jnp.abs(d) + 2)
 
 
 def rescaled_td_target(

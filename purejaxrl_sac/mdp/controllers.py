@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from purejaxrl_sac.config import ConfigError, kind_of, whole_number
-from purejaxrl_sac.mdp.model import Array, reaches
+from purejaxrl_sac.mdp.model import Array, normalized, reaches
 from purejaxrl_sac.mdp.pomdp import (
     POMDP,
     FloatArray,
@@ -171,4 +171,4 @@ def _distribution(name: str, kernel: Array, shape: tuple[int, ...]) -> FloatArra
         raise ConfigError(f"{name} has shape {kernel.shape}, but must be {shape}")
     if not ((kernel >= 0).all() and np.allclose(kernel.sum(-1), 1, atol=1e-5)):
         raise ConfigError(f"every row of {name} must be probabilities that sum to 1")
-    return kernel
+    return normalized(kernel)

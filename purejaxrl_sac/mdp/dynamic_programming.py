@@ -47,8 +47,10 @@ def compiled(solve: Solver, static: str | None = None) -> Solver:
         values = program(mdp, gamma, *args, **kwargs)
         leaves = jax.tree.leaves(values)
         if any(not isinstance(x, jax.core.Tracer) and np.isnan(x).any() for x in leaves):
+            double = "" if jax.config.jax_enable_x64 else ", set jax_enable_x64"
             raise ConfigError(
-                f"values do not converge at gamma {gamma}: lower gamma, or set jax_enable_x64"
+                f"values do not converge at gamma {gamma}: lower gamma{double}, or use policy"
+                " iteration, which solves linear equations"
             )
         return values
 
@@ -85,7 +87,7 @@ def soft_optimality(mdp: MDP, gamma: Scalar, alpha: Scalar, q: jax.Array) -> jax
 
 def policy_entropy(pi: jax.Array) -> jax.Array:
     """H(pi(.|s)) = -sum_a pi(a|s) log pi(a|s) in nats; pi [..., A] -> [...] (post, 4.6)."""
-    return jax.scipy.special.entr(pi).sum(-1)
+    return losses.entropy(pi)
 
 
 def fixed_point(
@@ -184,11 +186,16 @@ def soft_policy_evaluation(mdp: MDP, gamma: Scalar, alpha: Scalar, pi: jax.Array
 
 @jax.jit
 def _evaluate(mdp: MDP, gamma: Scalar, alpha: Scalar, pi: jax.Array) -> jax.Array:
-    pi = jnp.asarray(pi)
+    pi = _normalized(pi)
     running = 1.0 - jnp.asarray(mdp.terminal)
     r_pi = running * ((pi * mdp.r).sum(-1) + alpha * policy_entropy(pi))
     P_pi = running[:, None] * jnp.einsum("sa,sat->st", pi, mdp.P) * running
     return jnp.linalg.solve(jnp.eye(len(r_pi)) - gamma * P_pi, r_pi)
+
+
+def _normalized(pi: jax.Array) -> jax.Array:
+    """Rows that sum to 1: an error of theirs is one of the values times 1 / (1 - gamma)."""
+    return pi / pi.sum(-1, keepdims=True)
 
 
 def uniform_policy(mdp: MDP) -> jax.Array:
@@ -218,19 +225,20 @@ def _policy_iteration(mdp: MDP, gamma: Scalar) -> tuple[jax.Array, jax.Array]:
     def evaluate(pi: jax.Array) -> jax.Array:
         return backup(mdp, gamma, _evaluate(mdp, gamma, 0.0, pi))
 
-    Carry = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # q, pi, total value, improved
+    Carry = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # q, pi, v, improved
 
     def improve(carry: Carry) -> Carry:
         q, _, previous, _ = carry
         pi = jax.nn.one_hot(q.argmax(-1), q.shape[-1])
         q = evaluate(pi)
-        total = q.max(-1).sum()
-        # compares values, because rounding may switch between equally good policies forever
-        return q, pi, total, total > previous
+        v = q.max(-1)
+        # compares values, because rounding may switch between equally good policies forever; their
+        # sum would hide improvements that are smaller than its rounding
+        return q, pi, v, (v - previous).sum() > 0
 
     pi = uniform_policy(mdp)
     q = evaluate(pi)
-    initial = (q, pi, jnp.full((), -jnp.inf, q.dtype), jnp.bool_(True))
+    initial = (q, pi, jnp.full(len(q), -jnp.inf, q.dtype), jnp.bool_(True))
     q, pi, *_ = jax.lax.while_loop(lambda carry: carry[-1], improve, initial)
     return q, pi
 
@@ -282,6 +290,8 @@ def finite_horizon_evaluation(mdp: MDP, gamma: Scalar, pi: jax.Array, horizon: i
 
 @partial(jax.jit, static_argnums=3)
 def _finite_horizon(mdp: MDP, gamma: Scalar, pi: jax.Array, horizon: int) -> jax.Array:
+    pi = _normalized(pi)
+
     def step(_: int, v: jax.Array) -> jax.Array:
         return losses.expected_value(backup(mdp, gamma, v), pi)
 

@@ -129,7 +129,17 @@ def make(
         grid=grid,
     )
     validate(mdp)
-    return mdp
+    return mdp.replace(P=normalized(P), start=normalized(mdp.start))
+
+
+def normalized(rows: Array) -> Array:
+    """Valid probabilities [..., N] divided by their sums, in double precision.
+
+    An error of the sums is one of values times 1 / (1 - gamma), and with gamma = 1 a chance that
+    episodes end.
+    """
+    rows = np.asarray(rows, np.float64)
+    return rows / rows.sum(-1, keepdims=True)
 
 
 def validate(mdp: MDP) -> None:

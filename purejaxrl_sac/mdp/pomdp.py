@@ -12,7 +12,7 @@ import numpy as np
 from flax import struct
 
 from purejaxrl_sac.config import ConfigError, kind_of, number, whole_number
-from purejaxrl_sac.mdp.model import MDP, Array
+from purejaxrl_sac.mdp.model import MDP, Array, normalized
 from purejaxrl_sac.mdp.model import validate as validate_mdp
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
@@ -56,7 +56,7 @@ def make(mdp: MDP, O: Array, initial: Array | None = None) -> POMDP:
         O = np.array(np.broadcast_to(O, (mdp.P.shape[1], *O.shape)))
     pomdp = POMDP(mdp=mdp, O=O, initial=start)
     validate(pomdp)
-    return pomdp
+    return pomdp.replace(O=normalized(O), initial=normalized(start))
 
 
 def observe_actions(pomdp: POMDP) -> POMDP:
@@ -137,6 +137,7 @@ def model(pomdp: POMDP) -> Model:
         np.asarray(x, np.float64)
         for x in (pomdp.mdp.P, pomdp.mdp.R, pomdp.O, pomdp.initial, pomdp.mdp.start)
     )
+    P, O, initial, start = map(normalized, (P, O, initial, start))
     running = ~np.asarray(pomdp.mdp.terminal)
     return Model(
         P=P * running * running[:, None, None],
