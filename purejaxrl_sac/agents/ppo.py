@@ -45,7 +45,6 @@ from purejaxrl_sac.types import (
     enclosing,
 )
 
-
 MAX_LOG_RATIO = 80.0  # of float32, whose exponential is finite; the gradient of inf is NaN
 
 

@@ -11,10 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from purejaxrl_sac.config import ConfigError, number
-from purejaxrl_sac.mdp.model import Array
+from purejaxrl_sac.mdp.model import Array, FloatArray
 from purejaxrl_sac.mdp.pomdp import (
     POMDP,
-    FloatArray,
     IntArray,
     Model,
     check_gamma,

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 
 from purejaxrl_sac.config import ConfigError, whole_number
-from purejaxrl_sac.mdp.model import Array
-from purejaxrl_sac.mdp.pomdp import POMDP, FloatArray, IntArray, check_gamma, check_horizon, model
+from purejaxrl_sac.mdp.model import Array, FloatArray
+from purejaxrl_sac.mdp.pomdp import POMDP, IntArray, check_gamma, check_horizon, model
 
 DECIMALS = 12  # to which beliefs are equal
 

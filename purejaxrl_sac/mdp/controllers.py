@@ -13,15 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from purejaxrl_sac.config import ConfigError, kind_of, whole_number
-from purejaxrl_sac.mdp.model import Array, normalized, reaches
-from purejaxrl_sac.mdp.pomdp import (
-    POMDP,
-    FloatArray,
-    Model,
-    check_gamma,
-    check_horizon,
-    model,
-)
+from purejaxrl_sac.mdp.model import Array, FloatArray, normalized, reaches
+from purejaxrl_sac.mdp.pomdp import POMDP, Model, check_gamma, check_horizon, model
 
 
 class Controller(NamedTuple):

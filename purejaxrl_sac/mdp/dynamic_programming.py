@@ -47,7 +47,7 @@ def compiled(solve: Solver, static: str | None = None) -> Solver:
         values = program(mdp, gamma, *args, **kwargs)
         leaves = jax.tree.leaves(values)
         if any(not isinstance(x, jax.core.Tracer) and np.isnan(x).any() for x in leaves):
-            double = "" if jax.config.jax_enable_x64 else ", set jax_enable_x64"
+            double = "" if jnp.result_type(float) == jnp.float64 else ", set jax_enable_x64"
             raise ConfigError(
                 f"values do not converge at gamma {gamma}: lower gamma{double}, or use policy"
                 " iteration, which solves linear equations"

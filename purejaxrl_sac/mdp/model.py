@@ -18,6 +18,7 @@ from purejaxrl_sac.types import Scalar
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 Array = jax.Array | np.ndarray[Any, Any]
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Grid(NamedTuple):
@@ -132,14 +133,15 @@ def make(
     return mdp.replace(P=normalized(P), start=normalized(mdp.start))
 
 
-def normalized(rows: Array) -> Array:
+def normalized(rows: Array) -> FloatArray:
     """Valid probabilities [..., N] divided by their sums, in double precision.
 
     An error of the sums is one of values times 1 / (1 - gamma), and with gamma = 1 a chance that
     episodes end.
     """
     rows = np.asarray(rows, np.float64)
-    return rows / rows.sum(-1, keepdims=True)
+    normal: FloatArray = rows / rows.sum(-1, keepdims=True)
+    return normal
 
 
 def validate(mdp: MDP) -> None:

@@ -12,10 +12,9 @@ import numpy as np
 from flax import struct
 
 from purejaxrl_sac.config import ConfigError, kind_of, number, whole_number
-from purejaxrl_sac.mdp.model import MDP, Array, normalized
+from purejaxrl_sac.mdp.model import MDP, Array, FloatArray, normalized
 from purejaxrl_sac.mdp.model import validate as validate_mdp
 
-FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 IntArray = np.ndarray[Any, np.dtype[np.intp]]
 
 
