@@ -143,7 +143,7 @@ if TYPE_CHECKING:  # what a type checker and an editor follow; at run time, `__g
     from purejaxrl_sac.mdp import dynamic_programming
     from purejaxrl_sac.memory import records, storage
 
-__version__ = "0.8.21"
+__version__ = "0.8.22"
 
 MODULES = {
     name: name
