@@ -201,6 +201,18 @@ def test_what_is_shown_of_a_sweep(whole, tmp_path):
     assert sweep_results.describe(path) == rows
 
 
+def test_diverged_seeds_are_counted(whole, tmp_path):
+    path = shutil.copytree(whole.path, tmp_path / "sweep")
+    scores, fresh = whole.scores.copy(), np.full(2, np.nan)
+    scores[whole.best, 1] = np.nan
+    result = whole._replace(path=path, scores=scores, diverged=np.isnan(scores), fresh=fresh)
+    result = result._replace(fresh_diverged=np.array([True, True]))
+    sweep_results.write(result)
+    for rows in (sweep_results.summary_rows(result), sweep_results.describe(path)):
+        assert rows["its score, IQM [95 % interval]"].endswith("(1 of 2 seeds diverged)")
+        assert rows["its score with fresh seeds"] == "every seed diverged"
+
+
 def test_devices_are_set_up_before_a_sweep_is_read(whole, capsys, monkeypatch):
     def stop(options, lanes):
         raise ConfigError(f"{lanes} lanes")
@@ -242,7 +254,7 @@ def test_greedy_returns_are_not_compared_with_training_returns(whole, tmp_path, 
         sweep.resume(path)
     with monkeypatch.context() as patch:
         patch.setattr(sweep_results, "has_time_limit", lambda _: False)
-        assert sweep_results.lane_scores(batch.path, TINY).shape == (4,)
+        assert sweep_results.lane_scores(batch.path, TINY)[0].shape == (4,)
     batch.summary.rename(batch.path / "old.json")  # as the message says
     np.testing.assert_array_equal(sweep.resume(path).scores, whole.scores)
 
@@ -309,7 +321,7 @@ def test_the_best_point_is_one_with_the_fewest_diverged_seeds():
     assert sweep_results.best_point(np.array([[1.0, 2], [9, nan], [3, 4]])) == 2
     assert sweep_results.best_point(np.array([[nan, nan], [1, nan]])) == 1
     assert sweep_results.best_point(np.full((2, 2), nan)) is None
-    statistics = sweep_results.score_statistics(np.array([1.0, nan, 3]))
+    statistics = sweep_results.score_statistics(np.array([1.0, nan, 3]), np.array([0, 1, 0]))
     assert statistics["failed"] == 1 and statistics["mean"] == 2 and statistics["worst"] == 1
 
 
@@ -409,13 +421,38 @@ def test_only_points_that_differ_in_nothing_else_are_pooled():
     assert not sensitivity.crossed("a", pairs)
 
 
+def drawn(found, scores, *arguments):
+    sensitivity.write_figures(found, scores, *arguments, diverged=np.isnan(scores))
+
+
+def test_points_without_diverged_seeds_are_hollow_and_not_pooled(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(files, "write_figure", lambda path, figure: saved.append(figure))
+    found = points.grid(tau=[0.1, 0.2, 0.3], gamma=[0.9, 0.99])
+    scores = np.arange(48.0).reshape(6, 8)
+    scores[4, :7], scores[5] = np.nan, np.nan
+    drawn(found, scores, 3, tmp_path, "sac on Pendulum-v1")
+    axes = saved[0].axes[0]
+    dots = [line for line in axes.get_lines() if line.get_markersize() == 4]
+    assert [line.get_markerfacecolor() for line in dots] == ["#0072B2"] * 4 + ["white"]
+    (pooled,) = [line for line in axes.get_lines() if line.get_label() == "pooled by value"]
+    assert pooled.get_xdata().tolist() == [0.1, 0.2]
+    note = "hollow or missing: without diverged seeds"
+    titles = [figure.get_suptitle().replace("\n", " ") for figure in saved]
+    assert titles[0].endswith(f"intervals; {note}; 1 seed: no interval")
+    assert titles[1] == f"sac on Pendulum-v1 (framed: the best point; {note})"
+    assert len(saved[1].axes[0].patches) == 3  # of two hollow cells, and the best point
+    sensitivity.write_figures(found, scores, 3, tmp_path, "", diverged=np.zeros((6, 8), bool))
+    assert "without seeds that have no final score" in saved[2].get_suptitle().replace("\n", " ")
+
+
 def test_sensitivity_says_what_intervals_of_few_seeds_mean(tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(files, "write_figure", lambda path, figure: saved.append(figure))
     found = points.grid(tau=[0.1, 0.2])
     for seeds in (4, 8):
         scores = np.arange(2.0 * seeds).reshape(2, seeds)
-        sensitivity.write_figures(found, scores, None, tmp_path, "sac on Pendulum-v1")
+        drawn(found, scores, None, tmp_path, "sac on Pendulum-v1")
     titles = [figure.get_suptitle().replace("\n", " ") for figure in saved]
     usual = "sac on Pendulum-v1: IQM, 95 % bootstrap intervals"
     assert titles == [f"{usual}; intervals of 4 seeds: about their range", usual]
@@ -427,16 +464,16 @@ def test_figures_of_categories_samples_and_missing_scores(tmp_path):
     cube = rng.random((20, 2))
     scales = {"tau": points.log_uniform(1e-4, 1e-1), "gamma": points.uniform(0.9, 1)}
     found = points.sampled(cube, **scales)
-    sensitivity.write_figures(found, rng.normal(size=(20, 4)), 3, tmp_path, "sac")
+    drawn(found, rng.normal(size=(20, 4)), 3, tmp_path, "sac")
     assert {x.name for x in tmp_path.iterdir()} == {"sensitivity.png", "heatmap.png"}
     categories = points.grid(
         activation=["relu", "tanh"], hidden_sizes=[(8, 8), (16,)], tau=[0.1, 1.0]
     )
-    sensitivity.write_figures(categories, rng.normal(size=(8, 4)), None, tmp_path, "sac")
+    drawn(categories, rng.normal(size=(8, 4)), None, tmp_path, "sac")
     one = tmp_path / "one"
     one.mkdir()
-    sensitivity.write_figures(found[:1], np.ones((1, 2)), 0, one, "dqn")
-    sensitivity.write_figures(found, np.full((20, 2), np.nan), None, one, "dqn")
+    drawn(found[:1], np.ones((1, 2)), 0, one, "dqn")
+    drawn(found, np.full((20, 2), np.nan), None, one, "dqn")
     assert not list(one.iterdir())
 
 
@@ -478,7 +515,8 @@ def test_a_sweep_measures_every_point(measured, whole):
     rows = read_csv(path / "seeds.csv")
     assert [float(row["visited"]) for row in rows] == measured.measures["visited"].ravel().tolist()
     for i, row in enumerate(read_csv(path / "table.csv")):
-        expected = sweep_results.score_statistics(measured.measures["visited"][i])
+        values = measured.measures["visited"][i]
+        expected = sweep_results.score_statistics(values, np.zeros(len(values)))
         assert [float(row[f"visited_{x}"]) for x in ("iqm", "low", "high")] == [
             expected[x] for x in ("iqm", "low", "high")
         ]

@@ -129,7 +129,7 @@ def _train(
                     " same seed, or give another directory"
                 )
         batches.train_batch(run, devices=devices)
-        return sweep_results.lane_scores(path, config).reshape(len(points), -1)
+        return sweep_results.lane_scores(path, config)[0].reshape(len(points), -1)
     plan = plans.plan(parameters.fixed(config), chunks=1, variants=values, **planned)
     resources.check_state(plan, mesh_for(plan.lanes, devices))
     result = engine.train_seeds(plan, devices=devices)
