@@ -266,6 +266,15 @@ def test_invalid_searches_are_rejected(search_call, message):
         search_call()
 
 
+def test_points_that_repeat_are_one_candidate_but_several_members(monkeypatch):
+    monkeypatch.setattr(resources, "available", lambda: 1_000)  # before anything is compiled
+    text, memory = "1 of 5 points repeat others: 4 are trained", "are free: lower"
+    with pytest.warns(UserWarning, match=text), pytest.raises(ConfigError, match=memory):
+        search.successive_halving(TINY, [*RATES, RATES[0]])
+    with pytest.raises(ConfigError, match=memory):
+        train_population(TINY, RATES[:1] * 8)
+
+
 @pytest.mark.parametrize("search_of", [search.successive_halving, train_population])
 def test_lanes_that_do_not_fit_into_memory_are_rejected(search_of, monkeypatch):
     monkeypatch.setattr(resources, "available", lambda: 1_000)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from purejaxrl_sac.config import (
     whole_number,
 )
 from purejaxrl_sac.envs import parameters
+from purejaxrl_sac.experiment.errors import RunWarning
 
 Point = dict[str, Any]  # field -> value
 Scale = Callable[[float], float]  # increasing, from [0, 1) to values
@@ -126,7 +128,7 @@ def at(config: Config, point: Point) -> Config:
 
 
 def check_points(config: Config, points: Sequence[Point]) -> list[Point]:
-    """Convert values to the types of their fields, and drop duplicates.
+    """Convert values to the types of their fields.
 
     Returns:
         points in their order, except that those of one program are grouped.
@@ -137,7 +139,7 @@ def check_points(config: Config, points: Sequence[Point]) -> list[Point]:
     if not points:
         raise ConfigError("a sweep needs at least one point")
     fields = _defaults(config) | _parameters(config)
-    valid: dict[str, Point] = {}  # by their text
+    valid: list[Point] = []
     for point in points:
         if point.keys() != points[0].keys():
             raise ConfigError("every point of a sweep has the same fields")
@@ -151,11 +153,19 @@ def check_points(config: Config, points: Sequence[Point]) -> list[Point]:
                 raise unknown("hyperparameter", name, sorted(fields))
             typed[name] = _convert(name, value, fields[name])
         validate(at(config, typed))
-        valid.setdefault(str(typed), typed)
-    found = valid.values()
-    programs = dict.fromkeys(static_values(config, point) for point in found)
+        valid.append(typed)
+    programs = dict.fromkeys(static_values(config, point) for point in valid)
     order = {static: i for i, static in enumerate(programs)}
-    return sorted(found, key=lambda point: order[static_values(config, point)])
+    return sorted(valid, key=lambda point: order[static_values(config, point)])
+
+
+def distinct_points(config: Config, points: Sequence[Point]) -> list[Point]:
+    """As `check_points`, without duplicates, of which it warns."""
+    distinct = list({str(point): point for point in check_points(config, points)}.values())
+    if dropped := len(points) - len(distinct):
+        text = f"{dropped} of {len(points)} points repeat others: {len(distinct)} are trained"
+        warnings.warn(RunWarning(text), stacklevel=3)
+    return distinct
 
 
 def _defaults(config: Config) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from purejaxrl_sac.experiment.tuning.points import (
     Point,
     at,
     check_points,
+    distinct_points,
     static_values,
     variants,
 )
@@ -80,7 +81,7 @@ def optuna_search(
         for round_ in range(rounds):
             trials = [study.ask() for _ in range(batch)]
             suggested = [suggest(trial) for trial in trials]
-            points = check_points(config, suggested)
+            points = distinct_points(config, suggested)
             scores: dict[str, float] = {}
             for i, static in enumerate(dict.fromkeys(static_values(config, x) for x in points)):
                 group = [point for point in points if static_values(config, point) == static]
