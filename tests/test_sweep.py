@@ -8,6 +8,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -81,6 +82,33 @@ def test_samples_are_rounded_and_duplicates_are_reported():
     with pytest.warns(UserWarning, match="12 of 16 points repeat others: 4 are trained"):
         planned = sweep_plan.plan(small("dqn"), samples, seeds=2)
     assert {point["num_envs"] for point in planned.points} == {1, 2, 3, 4}
+
+
+def test_fields_that_may_be_none_are_swept():
+    config = small("sac")
+    found = points.check_points(config, points.grid(actor_learning_rate=["1e-3", "None", 0.1]))
+    assert [point["actor_learning_rate"] for point in found] == [1e-3, 0.1, None]
+    planned = sweep_plan.plan(config, found)
+    assert list(planned.programs()) == [range(0, 2), range(2, 3)]
+    assert "actor_learning_rate cannot vary" in sweep_plan.compilation_note(planned)
+    assert points.variants(config, found[:2]) == {"actor_learning_rate": [1e-3, 0.1]}
+    assert points.variants(config, found[2:]) == {}
+    assert sweep_plan.compilation_note(sweep_plan.plan(config, found[:2])) == ""
+    with pytest.raises(ConfigError, match=r"is 'x', but takes values like 1\.0"):
+        points.check_points(config, [{"actor_learning_rate": "x"}])
+
+
+def test_lanes_of_a_field_that_is_none_train_as_alone(key):
+    config = small("sac", total_steps=48)
+    found = points.check_points(config, points.grid(actor_learning_rate=[1e-3, 0.1]))
+    variants = points.variants(config, found)
+    lanes, axes = plans.plan(points.at(config, found[0]), variants=variants).config_lanes(2)
+    together, _ = jax.jit(jax.vmap(prl.train, (None, axes)))(key, lanes)
+    alone, _ = jax.jit(prl.train)(key, points.at(config, found[1]))
+    actors = (jax.tree.leaves(state.agent.actor.params) for state in (together, alone))
+    for a, b in zip(*actors, strict=True):
+        np.testing.assert_allclose(a[1], b, rtol=1e-4, atol=1e-6)
+        assert not np.allclose(a[0], b, rtol=1e-2)
 
 
 def test_an_infinite_limit_is_static_unless_it_is_swept():

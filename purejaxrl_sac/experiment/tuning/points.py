@@ -139,6 +139,7 @@ def check_points(config: Config, points: Sequence[Point]) -> list[Point]:
     if not points:
         raise ConfigError("a sweep needs at least one point")
     fields = _defaults(config) | _parameters(config)
+    optional = {name for name, bounds in bounds_of(type(config)).items() if bounds.optional}
     valid: list[Point] = []
     for point in points:
         if point.keys() != points[0].keys():
@@ -151,7 +152,8 @@ def check_points(config: Config, points: Sequence[Point]) -> list[Point]:
                 raise ConfigError(f"{name} cannot be swept: run one sweep for each")
             if name not in fields:
                 raise unknown("hyperparameter", name, sorted(fields))
-            typed[name] = _convert(name, value, fields[name])
+            none = name in optional and str(value) == "None"
+            typed[name] = None if none else _convert(name, value, fields[name])
         validate(at(config, typed))
         valid.append(typed)
     programs = dict.fromkeys(static_values(config, point) for point in valid)
@@ -169,12 +171,15 @@ def distinct_points(config: Config, points: Sequence[Point]) -> list[Point]:
 
 
 def _defaults(config: Config) -> dict[str, Any]:
-    """The values of the fields that can be swept, those of real numbers as floats."""
+    """The values of the fields that can be swept, those of real numbers as floats, and numbers in
+    place of None."""
     bounds = bounds_of(type(config))
     found = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         kind = bounds[field.name].kind if field.name in bounds else field.type
+        if value is None and field.name in bounds:
+            value = bounds[field.name].kind(1)
         whole = isinstance(value, int) and not isinstance(value, bool)
         found[field.name] = float(value) if whole and kind in (float, "float") else value
     return {name: x for name, x in found.items() if name not in NOT_SWEPT}
@@ -191,14 +196,15 @@ def _parameters(config: Config) -> dict[str, Any]:
 
 
 def static_values(config: Config, point: Point) -> tuple[tuple[str, Any], ...]:
-    """The static fields of a point and their values, which are compiled into its program."""
-    traced = traced_fields(config)
+    """The fields of a point that are compiled into its program, with their values: static ones, and
+    those that are None."""
+    traced = traced_fields(at(config, point))
     return tuple((name, value) for name, value in sorted(point.items()) if name not in traced)
 
 
 def variants(config: Config, points: Sequence[Point]) -> dict[str, list[float]]:
     """The traced fields of points of one program, each with its value at every point."""
-    names = sorted(traced_fields(config) & points[0].keys())
+    names = sorted(traced_fields(at(config, points[0])) & points[0].keys())
     return {name: [point[name] for point in points] for name in names}
 
 

@@ -176,8 +176,9 @@ def read_document(path: Path) -> SweepDocument:
 
 def compilation_note(sweep: Sweep) -> str:
     """A message about hyperparameters that are compiled into programs; "" if none is."""
-    static = [name for name, _ in static_values(sweep.config, sweep.points[0])]
+    points = [sweep.points[program[0]] for program in sweep.programs()]
+    static = dict.fromkeys(name for x in points for name, _ in static_values(sweep.config, x))
     if not static:
         return ""
-    count = len(list(sweep.programs()))
+    count = len(points)
     return f"{' and '.join(static)} cannot vary within a program: {count} programs are compiled"

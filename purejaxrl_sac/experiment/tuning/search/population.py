@@ -17,7 +17,6 @@ from purejaxrl_sac.config import (
     Config,
     ConfigError,
     kind_of,
-    traced_fields,
     validate,
     whole_number,
 )
@@ -25,7 +24,7 @@ from purejaxrl_sac.experiment.devices.mesh import fill, mesh_for, padded, trim
 from purejaxrl_sac.experiment.runs import files, plans
 from purejaxrl_sac.experiment.runs.plans import Plan
 from purejaxrl_sac.experiment.tuning import journal
-from purejaxrl_sac.experiment.tuning.points import Point, check_points
+from purejaxrl_sac.experiment.tuning.points import Point, check_points, static_values
 from purejaxrl_sac.experiment.tuning.search import lanes
 from purejaxrl_sac.types import TrainState
 
@@ -223,10 +222,9 @@ def _check_population(
     if not factor > 0:
         raise ConfigError(f"factor is {factor}, but must be > 0: values become larger or smaller")
     names = sorted(points[0])
-    if static := set(names) - traced_fields(config):
-        raise ConfigError(
-            f"{static.pop()} cannot vary within a program: leave it out of the search"
-        )
+    for point in points:
+        for name, _ in static_values(config, point):
+            raise ConfigError(f"{name} cannot vary within a program: leave it out of the search")
     if unbounded := set(names) - (low.keys() & high.keys()):
         raise ConfigError(f"{unbounded.pop()} needs a bound in low and in high")
     for name in names:
