@@ -241,6 +241,16 @@ def test_diverged_seeds_are_counted(whole, tmp_path):
         assert rows["its score with fresh seeds"] == "every seed diverged"
 
 
+def test_seeds_without_a_finished_episode_have_not_diverged(whole):
+    result = whole._replace(scores=np.full((3, 2), np.nan), best=None, fresh=None)
+    assert [row["failed"] for row in result.table()] == [0, 0, 0]
+    assert sweep_results.summary_rows(result)["best"] == "no finished episode"
+    rows = sweep_results.summary_rows(whole._replace(fresh=np.full(2, np.nan)))
+    assert rows["its score with fresh seeds"] == "no finished episode"
+    result = result._replace(diverged=np.ones((3, 2), bool))
+    assert sweep_results.summary_rows(result)["best"] == "every seed of every point diverged"
+
+
 def test_devices_are_set_up_before_a_sweep_is_read(whole, capsys, monkeypatch):
     def stop(options, lanes):
         raise ConfigError(f"{lanes} lanes")

@@ -168,7 +168,9 @@ def summary_rows(result: SweepResult) -> dict[str, str]:
         "programs": str(len(list(sweep.programs()))),
     }
     if result.best is None:
-        return rows | {"best": "every seed of every point diverged"}
+        diverged = bool(result.diverged.all())
+        why = "every seed of every point diverged" if diverged else "no finished episode"
+        return rows | {"best": why}
     point = sweep.points[result.best]
     rows["best"] = ", ".join(f"{name} {format_value(x)}" for name, x in point.items())
     found = score_statistics(result.scores[result.best], result.diverged[result.best])
@@ -219,5 +221,7 @@ def _with_interval(found: dict[str, Any]) -> str:
     """Of `score_statistics`, such as '4.98 [4.5, 5.2] (1 of 8 seeds diverged)'."""
     if found["failed"] == found["seeds"]:
         return "every seed diverged"
-    text = "{iqm:.4g} [{low:.4g}, {high:.4g}]".format(**found)
+    text = "no finished episode"
+    if np.isfinite(found["iqm"]):
+        text = "{iqm:.4g} [{low:.4g}, {high:.4g}]".format(**found)
     return text + " ({failed} of {seeds} seeds diverged)".format(**found) * (found["failed"] > 0)
