@@ -18,6 +18,7 @@ from purejaxrl_sac import ConfigError, cli, mdp
 from purejaxrl_sac.cli.options import ResumeOptions
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.experiment.devices import resources
+from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.errors import InsufficientMemoryError, StoppedError
 from purejaxrl_sac.experiment.runs import engine, files, plans, record
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
@@ -119,6 +120,22 @@ def test_an_infinite_limit_is_static_unless_it_is_swept():
     lanes, axes = plan.config_lanes(2)
     np.testing.assert_array_equal(lanes.max_grad_norm, [0.1, np.inf])
     assert axes.max_grad_norm == 0
+
+
+def test_infinite_values_are_read_as_they_were(tmp_path):
+    found = points.grid(max_grad_norm=[float("inf"), 1.0])
+    planned = sweep_plan.plan(small("dqn"), found, seeds=1)
+    path = tmp_path / "sweep"
+    sweep_plan.create(path, planned)
+    assert sweep_plan.read(path).points == found
+    (batch,) = batches.divide(path, planned)
+    plan = plans.plan(batch.config, variants=batch.variants, **batch.options)
+    directory = RunDirectory.create(batch.path)
+    directory.write_plan(plan, 1, mesh_for(2, 1), {})
+    assert directory.read_plan().variants == plan.variants == {"max_grad_norm": [float("inf"), 1.0]}
+    batches._check_same(batch)
+    for name in (path / "sweep.json", batch.path / "config.json"):
+        json.loads(name.read_text(), parse_constant=pytest.fail)
 
 
 @pytest.mark.parametrize(

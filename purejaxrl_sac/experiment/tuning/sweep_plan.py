@@ -155,7 +155,7 @@ def read(path: Path, given: record.Given = record.NOTHING) -> Sweep:
     config = record.config_with_dataset(document["config"], given, path / "dataset.npz")
     given.check(config, document["config"], path)
     points = [
-        {k: tuple(x) if isinstance(x, list) else x for k, x in point.items()}
+        {k: tuple(x) if isinstance(x, list) else files.from_json(x) for k, x in point.items()}
         for point in document["points"]
     ]
     fields: dict[str, Any] = {**document, "config": config, "points": points}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -124,7 +123,7 @@ def _train(
         run = batches.Batch(config, values, {**planned, "chunks": 20}, path)
         if (path / "config.json").exists():
             written = RunDirectory(path).read_document()["variants"]
-            if written != json.loads(json.dumps(values)):
+            if written != files.to_json(values):
                 raise ConfigError(
                     f"{path} has other points than the study suggests: create the study with the"
                     " same seed, or give another directory"
