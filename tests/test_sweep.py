@@ -169,9 +169,13 @@ def whole(tmp_path_factory):
     )
 
 
+def read_table(path):
+    with (path / "table.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
 def test_a_sweep_writes_tables_figures_and_the_best_run(whole):
-    with (whole.path / "table.csv").open() as file:
-        table = list(csv.DictReader(file))
+    table = read_table(whole.path)
     assert [float(row["learning_rate"]) for row in table] == [0.1, 0.5, 0.9]
     assert [row["failed"] for row in table] == ["0"] * 3
     assert float(table[whole.best]["iqm"]) == max(float(row["iqm"]) for row in table)
@@ -256,6 +260,17 @@ def test_diverged_seeds_are_counted(whole, tmp_path):
     for rows in (sweep_results.summary_rows(result), sweep_results.describe(path)):
         assert rows["its score, IQM [95 % interval]"].endswith("(1 of 2 seeds diverged)")
         assert rows["its score with fresh seeds"] == "every seed diverged"
+
+
+def test_a_single_score_has_no_interval(whole, tmp_path):
+    path = shutil.copytree(whole.path, tmp_path / "sweep")
+    one = whole._replace(path=path, scores=whole.scores[:, :1], diverged=whole.diverged[:, :1])
+    sweep_results.write(one)
+    found = json.loads((path / "summary.json").read_text())["best"]
+    assert found["low"] is found["high"] is None and found["mean"] == found["iqm"]
+    for rows in (sweep_results.summary_rows(one), sweep_results.describe(path)):
+        assert rows["its score, IQM [95 % interval]"] == f"{found['iqm']:.4g}"
+    assert {(row["low"], row["high"]) for row in read_table(path)} == {("nan", "nan")}
 
 
 def test_seeds_without_a_finished_episode_have_not_diverged(whole):

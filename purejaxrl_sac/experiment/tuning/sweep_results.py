@@ -118,13 +118,16 @@ def best_point(scores: np.ndarray) -> int | None:
 
 
 def score_statistics(scores: np.ndarray, diverged: np.ndarray) -> dict[str, Any]:
-    """Statistics of the scores of one point, [seeds], of which some may have diverged, [seeds]."""
+    """Statistics of the scores of one point, [seeds], of which some may have diverged, [seeds].
+
+    The interval of a single score is nan.
+    """
     known = scores[~np.isnan(scores)]
     figures: dict[str, Any] = {"seeds": len(scores), "failed": int(diverged.sum())}
     names = ("iqm", "low", "high", "mean", "worst", "best")
     if len(known) == 0:
         return figures | dict.fromkeys(names, float("nan"))
-    low, high = bootstrap_interval(known)
+    low, high = bootstrap_interval(known) if len(known) > 1 else (np.nan, np.nan)
     values = (iqm(known), low, high, known.mean(), known.min(), known.max())
     return figures | dict(zip(names, map(float, values), strict=True))
 
@@ -218,10 +221,10 @@ def describe(path: Path) -> dict[str, str]:
 
 
 def _with_interval(found: dict[str, Any]) -> str:
-    """Of `score_statistics`, such as '4.98 [4.5, 5.2] (1 of 8 seeds diverged)'."""
+    """Of `score_statistics`, or their JSON, such as '4.98 [4.5, 5.2] (1 of 8 seeds diverged)'."""
     if found["failed"] == found["seeds"]:
         return "every seed diverged"
-    text = "no finished episode"
-    if np.isfinite(found["iqm"]):
-        text = "{iqm:.4g} [{low:.4g}, {high:.4g}]".format(**found)
+    iqm, low, high = (np.array(found[name], float) for name in ("iqm", "low", "high"))
+    text = "no finished episode" if np.isnan(iqm) else f"{iqm:.4g}"
+    text += "" if np.isnan(low) else f" [{low:.4g}, {high:.4g}]"
     return text + " ({failed} of {seeds} seeds diverged)".format(**found) * (found["failed"] > 0)
