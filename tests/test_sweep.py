@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 import signal
+import warnings
 from pathlib import Path
 
 import jax
@@ -169,13 +170,13 @@ def whole(tmp_path_factory):
     )
 
 
-def read_table(path):
-    with (path / "table.csv").open() as file:
+def read_csv(path):
+    with path.open() as file:
         return list(csv.DictReader(file))
 
 
 def test_a_sweep_writes_tables_figures_and_the_best_run(whole):
-    table = read_table(whole.path)
+    table = read_csv(whole.path / "table.csv")
     assert [float(row["learning_rate"]) for row in table] == [0.1, 0.5, 0.9]
     assert [row["failed"] for row in table] == ["0"] * 3
     assert float(table[whole.best]["iqm"]) == max(float(row["iqm"]) for row in table)
@@ -270,7 +271,8 @@ def test_a_single_score_has_no_interval(whole, tmp_path):
     assert found["low"] is found["high"] is None and found["mean"] == found["iqm"]
     for rows in (sweep_results.summary_rows(one), sweep_results.describe(path)):
         assert rows["its score, IQM [95 % interval]"] == f"{found['iqm']:.4g}"
-    assert {(row["low"], row["high"]) for row in read_table(path)} == {("nan", "nan")}
+    table = read_csv(path / "table.csv")
+    assert {(row["low"], row["high"]) for row in table} == {("nan", "nan")}
 
 
 def test_seeds_without_a_finished_episode_have_not_diverged(whole):
@@ -514,6 +516,10 @@ def test_points_without_diverged_seeds_are_hollow_and_not_pooled(tmp_path, monke
     assert len(saved[1].axes[0].patches) == 3  # of two hollow cells, and the best point
     sensitivity.write_figures(found, scores, 3, tmp_path, "", diverged=np.zeros((6, 8), bool))
     assert "without seeds that have no final score" in saved[2].get_suptitle().replace("\n", " ")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn(found, scores, 5, tmp_path, "")  # the best point has no value of a measure
+    assert "best final score" not in [line.get_label() for line in saved[4].axes[0].get_lines()]
 
 
 def test_sensitivity_says_what_intervals_of_few_seeds_mean(tmp_path, monkeypatch):
@@ -563,11 +569,6 @@ def measured(tmp_path_factory):
     """A finished sweep with measures, which no test may modify."""
     path = tmp_path_factory.mktemp("sweep") / "measured"
     return sweep.run(TINY, RATES, out=path, max_lanes=4, measure=MEASURES, **SHORT)
-
-
-def read_csv(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_sweep_measures_every_point(measured, whole):

@@ -98,7 +98,7 @@ def draw_sensitivity(
         if len(known):
             face = "#0072B2" if complete[i] else "white"
             axes.plot(shifted[i], iqm(known), "o", markersize=4, color="#0072B2", mfc=face)
-        if i == best:
+        if i == best and len(known):
             ring: Any = {"fillstyle": "none", "linestyle": "none", "color": "black"}
             axes.plot(shifted[i], iqm(known), "o", markersize=10, label="best final score", **ring)
     distinct = np.unique(x[complete])
