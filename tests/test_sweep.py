@@ -67,6 +67,7 @@ def test_points_are_converted_and_grouped_by_program():
 
 class Penalised(prl.DQNConfig):
     penalty: float = prl.traced(1)
+    mean: float = prl.traced(0.0)
 
 
 def test_real_numbers_are_not_rounded_although_their_default_is_whole():
@@ -77,6 +78,11 @@ def test_real_numbers_are_not_rounded_although_their_default_is_whole():
         (0.75, 0.5),
         (2.0, 0.5),
     ]
+
+
+def test_fields_with_the_name_of_a_column_are_refused():
+    with pytest.raises(ConfigError, match="mean is a column of the results: give the field"):
+        points.check_points(Penalised(), points.grid(mean=[0.5, 1.0]))
 
 
 def test_samples_are_rounded_and_duplicates_are_reported():

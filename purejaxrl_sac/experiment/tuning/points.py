@@ -39,6 +39,10 @@ class Sample(float):
 
 MAX_POINTS = 100_000
 NOT_SWEPT = {"algorithm", "env", "env_params", "wrappers", "curriculum", "dataset"}
+COLUMNS = {  # of the tables of sweeps and searches, which have hyperparameters beside them
+    *("point", "seed", "seeds", "score", "failed", "iqm", "low", "high", "mean", "worst", "best"),
+    *("steps", "member", "parent", "trial"),
+}
 ENV_PARAMS = "env_params."  # before the names of the environment's parameters
 
 
@@ -152,6 +156,8 @@ def check_points(config: Config, points: Sequence[Point]) -> list[Point]:
                 raise ConfigError(f"{name} cannot be swept: run one sweep for each")
             if name not in fields:
                 raise unknown("hyperparameter", name, sorted(fields))
+            if name in COLUMNS:
+                raise ConfigError(f"{name} is a column of the results: give the field another name")
             none = name in optional and str(value) == "None"
             typed[name] = None if none else _convert(name, value, fields[name])
         validate(at(config, typed))
