@@ -49,6 +49,8 @@ def test_a_grid_has_every_combination_and_sobol_fills_the_range():
     assert gamma.tolist() == [1] * 16
     assert points.random(4, 2, 1).tolist() == points.random(4, 2, 1).tolist()
     assert len(points.sobol(5, 3)) == 5
+    with pytest.raises(ConfigError, match=r"shape \[5, 3\], but must be \[points, 2\]: a coordin"):
+        points.sampled(points.sobol(5, 3), **scales)
 
 
 def test_points_are_converted_and_grouped_by_program():

@@ -111,7 +111,15 @@ def sampled(cube: np.ndarray, **scales: Scale) -> list[Point]:
     """Points from the unit cube, [points, fields], each coordinate mapped by its field's scale.
 
     Fields of whole numbers round their samples.
+
+    Raises:
+        ConfigError: the cube has another number of coordinates than fields.
     """
+    if np.shape(cube)[1:] != (len(scales),):
+        raise ConfigError(
+            f"the cube has shape {[*np.shape(cube)]}, but must be [points, {len(scales)}]: a"
+            " coordinate for each field"
+        )
     return [
         {name: Sample(scale(u)) for (name, scale), u in zip(scales.items(), row, strict=True)}
         for row in cube
