@@ -75,7 +75,8 @@ def write_figures(
     if len(names) == 2:
         figure = Figure(figsize=(5.4, 4.2), dpi=150, layout="constrained")
         draw_heatmap(figure, figure.subplots(), names, points, scores, best, what)
-        note = "; ".join(filter(None, (best is not None and "framed: the best point", missing)))
+        framed = "" if best is None else "framed: the best point"
+        note = "; ".join(filter(None, (framed, missing)))
         figure.suptitle(wrapped(f"{title} ({note})" if note else title, 4.3), fontsize="medium")
         files.write_figure(path / f"heatmap{end}", figure)
 

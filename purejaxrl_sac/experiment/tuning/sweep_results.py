@@ -146,8 +146,8 @@ def write(result: SweepResult) -> None:
         for seed, score in enumerate(result.scores[i])
     ]
     files.write_csv(path / "seeds.csv", rows)
-    common: dict[str, Any] = {"title": title(sweep.config), "diverged": result.diverged}
-    figures = partial(sensitivity.write_figures, sweep.points, **common)
+    what = title(sweep.config)
+    figures = partial(sensitivity.write_figures, sweep.points, title=what, diverged=result.diverged)
     figures(result.scores, result.best, path)
     for name, values in result.measures.items():
         figures(values, result.best, path, measure=name)
