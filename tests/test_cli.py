@@ -24,7 +24,9 @@ from purejaxrl_sac import cli
 from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.cli import parsing
 from purejaxrl_sac.cli.options import TrainOptions
-from purejaxrl_sac.experiment.runs import engine, files, plans, record
+from purejaxrl_sac.experiment import export
+from purejaxrl_sac.experiment.pictures import render
+from purejaxrl_sac.experiment.runs import engine, files, loading, plans, record
 from purejaxrl_sac.presets import PRESETS
 from tests.conftest import small
 
@@ -124,9 +126,20 @@ def test_eval_evaluates_every_seed(flags, run, capsys):
     assert "IQM [95 % interval]" in shown and "2 x 7" in shown
 
 
-def test_eval_leaves_diverged_seeds_out_and_names_them(run, capsys, monkeypatch):
-    from purejaxrl_sac.experiment.runs import loading
+def test_seeds_of_variants_are_shown_with_their_own_configurations(monkeypatch):
+    plan = plans.plan(small("c51"), 2, variants={"v_max": [50.0, 90.0]})
+    run = loading.Run(Path("run"), plan, 0, (), {"steps": np.zeros(0)}, None)
+    monkeypatch.setattr(loading, "load", lambda *_, **__: run)
+    monkeypatch.setattr(loading.Run, "seed_state", lambda run, seed: seed)
+    given = []
+    monkeypatch.setattr(render, "episode", lambda key, *found: given.append(found))
+    monkeypatch.setattr(export, "export_policy", lambda *found: given.append(found))
+    for command in ("render", "export"):
+        assert cli.main([command, "run", "--seed-index=2", "--out=x.gif"]) == 0
+    assert [(config.v_max, state) for config, state, _ in given] == [(90.0, 2)] * 2
 
+
+def test_eval_leaves_diverged_seeds_out_and_names_them(run, capsys, monkeypatch):
     monkeypatch.setattr(loading.Run, "failed", np.array([True, False]))
     assert cli.main(["eval", str(run), "--episodes=2", "--json"]) == 0
     assert [x is None for x in json.loads(capsys.readouterr().out)["returns"]] == [True, False]

@@ -116,6 +116,7 @@ def test_dollars_in_names_of_directories_are_no_formulas(tmp_path):
         ({"labels": ["A"]}, "number of labels is 1, but that of runs 2: give one for each run"),
         ({"labels": ["A", "B", "C"]}, "number of labels is 3, but that of runs 2"),
         ({"labels": ["A", "A"]}, "the label A is given twice"),
+        ({"labels": ["x\ty", r"x\ty"]}, r"the label x\ty is given twice"),
         ({"labels": ["A", " "]}, "a label is empty"),
         (
             {"labels": ["A", r"$\frac{1$"]},

@@ -58,6 +58,15 @@ def test_a_document_is_what_was_written(tmp_path):
     assert files.read_document(written(tmp_path / "a.json", NOTE), Note, 1) == NOTE
 
 
+def test_documents_have_no_numbers_that_json_has_not(tmp_path):
+    numbers = {"nested": {"nan": np.nan, "inf": (math.inf, -math.inf)}}
+    path = written(tmp_path / "a.json", {**NOTE, **numbers})
+    found = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert found["nested"] == {"nan": None, "inf": ["inf", "-inf"]}
+    assert files.read_document(path, Note, 1)["nested"] == found["nested"]
+    assert list(map(files.from_json, found["nested"]["inf"])) == [math.inf, -math.inf]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 from functools import cache, partial
+from types import SimpleNamespace
 from unittest import mock
 
 import gymnax
@@ -976,6 +977,27 @@ def test_a_picture_that_fails_costs_no_result(tmp_path, monkeypatch):
     names = ("curve.png", "values.png", "episode.gif")
     expected = [f"{tmp_path / 'run' / name} was not drawn: no such thing" for name in names]
     assert failed == expected
+
+
+def test_curves_leave_diverged_seeds_out_and_keep_the_numbers_of_others(tmp_path, monkeypatch):
+    for module, name in ((run_figures, "_of_seeds"), (run_figures, "policy_state")):
+        monkeypatch.setattr(module, name, lambda *_: None)
+    monkeypatch.setattr(exact, "finite_mdp", lambda config: None)
+    figures = []
+    monkeypatch.setattr(files, "write_figure", lambda path, figure: figures.append(figure))
+    failed, returns = np.arange(5) == 1, np.arange(10.0).reshape(2, 5)
+    history = [
+        SimpleNamespace(steps=100 * (i + 1), failed=failed, episode_return=returns[i])
+        for i in range(2)
+    ]
+    result = SimpleNamespace(history=history, state=None)
+    run_figures.write_figures(tmp_path, plans.plan(TINY, 5), result, print, print)
+    lines = (tmp_path / "curve.csv").read_text().splitlines()
+    shown = list(dict.fromkeys(line.split(",")[3] for line in lines[1:]))
+    assert shown == ["IQM", "seed 0", "seed 2", "seed 3", "seed 4"]
+    legend = figures[0].axes[0].get_legend()
+    assert legend.get_texts()[0].get_text() == "IQM, 95 % interval (4 of 5 seeds)"
+    assert legend.get_title().get_text() == "intervals of 4 seeds: about their range"
 
 
 def test_the_episode_is_compiled_while_training_runs(tmp_path, monkeypatch):

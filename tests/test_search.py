@@ -192,6 +192,17 @@ def test_exploiting_copies_the_best_and_exploring_stays_in_range():
     assert len({float(x) for x in many}) == 4  # two parents, each up or down
 
 
+def test_whole_numbers_are_explored_as_whole_numbers():
+    scores, values = jnp.arange(8.0), {"target_period": jnp.arange(6, 14)}
+    ranges = population.Ranges({"target_period": 6}, {"target_period": 15})
+    explored = [
+        population.exploit_and_explore(key, scores, values, ranges)[1]["target_period"][:2]
+        for key in keys(9)
+    ]
+    assert all(jnp.issubdtype(x.dtype, jnp.integer) for x in explored)
+    assert {x for pair in explored for x in pair.tolist()} <= {10, 15}  # 12 or 13 in 1.25
+
+
 def test_a_population_has_no_gradient_norm_unless_it_is_limited():
     options = {"low": {RATE: 1e-4}, "high": {RATE: 0.1}, "generations": 2, "episodes": 2}
     rates = points.grid(learning_rate=[1e-3, 1e-2, 1e-1])
@@ -264,6 +275,15 @@ train_population = partial(search.population_based_training, low={RATE: 0.0}, hi
 def test_invalid_searches_are_rejected(search_call, message):
     with pytest.raises(ConfigError, match=message):
         search_call()
+
+
+def test_points_that_repeat_are_one_candidate_but_several_members(monkeypatch):
+    monkeypatch.setattr(resources, "available", lambda: 1_000)  # before anything is compiled
+    text, memory = "1 of 5 points repeat others: 4 are trained", "are free: lower"
+    with pytest.warns(UserWarning, match=text), pytest.raises(ConfigError, match=memory):
+        search.successive_halving(TINY, [*RATES, RATES[0]])
+    with pytest.raises(ConfigError, match=memory):
+        train_population(TINY, RATES[:1] * 8)
 
 
 @pytest.mark.parametrize("search_of", [search.successive_halving, train_population])

@@ -1,5 +1,6 @@
 """Statistics over runs: values by hand, SciPy's results, and coverage of intervals."""
 
+import warnings
 from functools import partial
 
 import numpy as np
@@ -21,6 +22,21 @@ def test_iqm_by_hand():
     assert st.iqm(scores) == 3.5
     assert st.iqm(np.array([1.0, 2, 6])) == 3  # a quarter of three runs is rounded down to none
     np.testing.assert_array_equal(st.iqm(np.stack([scores, 2 * scores], 1)), [3.5, 7])
+
+
+def test_the_iqm_of_nan_or_of_no_runs_is_nan(monkeypatch):
+    def trim_mean(scores, fraction, axis):  # as in SciPy before 1.17
+        return np.mean(np.sort(scores, axis)[len(scores) // 4 : -(len(scores) // 4)], axis)
+
+    monkeypatch.setattr("scipy.stats.trim_mean", trim_mean)
+    scores = np.array([[1.0, 1], [np.nan, 2], [2, 3], [3, 4]])
+    np.testing.assert_array_equal(st.iqm(scores), [np.nan, 2.5])
+    assert np.isnan(st.iqm(scores[:, 0]))
+    monkeypatch.undo()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(st.iqm(np.empty(0)))
+        assert np.isnan(st.iqm(np.empty((0, 3)))).tolist() == [True] * 3
 
 
 def test_pooled_iqm_is_over_runs_and_tasks_at_once():

@@ -6,8 +6,10 @@ import json
 import pickle
 import shutil
 import signal
+import warnings
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -17,6 +19,7 @@ from purejaxrl_sac import ConfigError, cli, mdp
 from purejaxrl_sac.cli.options import ResumeOptions
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.experiment.devices import resources
+from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.errors import InsufficientMemoryError, StoppedError
 from purejaxrl_sac.experiment.runs import engine, files, plans, record
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
@@ -46,12 +49,14 @@ def test_a_grid_has_every_combination_and_sobol_fills_the_range():
     assert gamma.tolist() == [1] * 16
     assert points.random(4, 2, 1).tolist() == points.random(4, 2, 1).tolist()
     assert len(points.sobol(5, 3)) == 5
+    with pytest.raises(ConfigError, match=r"shape \[5, 3\], but must be \[points, 2\]: a coordin"):
+        points.sampled(points.sobol(5, 3), **scales)
 
 
 def test_points_are_converted_and_grouped_by_program():
     config = small("dqn")
     texts = points.grid(num_envs=["3", "4"], target_period=["5", "1"], hidden_sizes=["8x8"])
-    found = points.check_points(config, texts[::2] + texts[1::2] + texts[:1])
+    found = points.check_points(config, texts[::2] + texts[1::2])
     assert [point["num_envs"] for point in found] == [3, 3, 4, 4]
     assert found[0] == {"num_envs": 3, "target_period": 5, "hidden_sizes": (8, 8)}
     planned = sweep_plan.plan(config, found, seeds=2)
@@ -64,6 +69,7 @@ def test_points_are_converted_and_grouped_by_program():
 
 class Penalised(prl.DQNConfig):
     penalty: float = prl.traced(1)
+    mean: float = prl.traced(0.0)
 
 
 def test_real_numbers_are_not_rounded_although_their_default_is_whole():
@@ -76,11 +82,43 @@ def test_real_numbers_are_not_rounded_although_their_default_is_whole():
     ]
 
 
+def test_fields_with_the_name_of_a_column_are_refused():
+    with pytest.raises(ConfigError, match="mean is a column of the results: give the field"):
+        points.check_points(Penalised(), points.grid(mean=[0.5, 1.0]))
+
+
 def test_samples_are_rounded_and_duplicates_are_reported():
     samples = points.sampled(points.sobol(16, 1), num_envs=points.uniform(0.6, 4.4))
     with pytest.warns(UserWarning, match="12 of 16 points repeat others: 4 are trained"):
         planned = sweep_plan.plan(small("dqn"), samples, seeds=2)
     assert {point["num_envs"] for point in planned.points} == {1, 2, 3, 4}
+
+
+def test_fields_that_may_be_none_are_swept():
+    config = small("sac")
+    found = points.check_points(config, points.grid(actor_learning_rate=["1e-3", "None", 0.1]))
+    assert [point["actor_learning_rate"] for point in found] == [1e-3, 0.1, None]
+    planned = sweep_plan.plan(config, found)
+    assert list(planned.programs()) == [range(0, 2), range(2, 3)]
+    assert "actor_learning_rate cannot vary" in sweep_plan.compilation_note(planned)
+    assert points.variants(config, found[:2]) == {"actor_learning_rate": [1e-3, 0.1]}
+    assert points.variants(config, found[2:]) == {}
+    assert sweep_plan.compilation_note(sweep_plan.plan(config, found[:2])) == ""
+    with pytest.raises(ConfigError, match=r"is 'x', but takes values like 1\.0"):
+        points.check_points(config, [{"actor_learning_rate": "x"}])
+
+
+def test_lanes_of_a_field_that_is_none_train_as_alone(key):
+    config = small("sac", total_steps=48)
+    found = points.check_points(config, points.grid(actor_learning_rate=[1e-3, 0.1]))
+    variants = points.variants(config, found)
+    lanes, axes = plans.plan(points.at(config, found[0]), variants=variants).config_lanes(2)
+    together, _ = jax.jit(jax.vmap(prl.train, (None, axes)))(key, lanes)
+    alone, _ = jax.jit(prl.train)(key, points.at(config, found[1]))
+    actors = (jax.tree.leaves(state.agent.actor.params) for state in (together, alone))
+    for a, b in zip(*actors, strict=True):
+        np.testing.assert_allclose(a[1], b, rtol=1e-4, atol=1e-6)
+        assert not np.allclose(a[0], b, rtol=1e-2)
 
 
 def test_an_infinite_limit_is_static_unless_it_is_swept():
@@ -91,6 +129,22 @@ def test_an_infinite_limit_is_static_unless_it_is_swept():
     lanes, axes = plan.config_lanes(2)
     np.testing.assert_array_equal(lanes.max_grad_norm, [0.1, np.inf])
     assert axes.max_grad_norm == 0
+
+
+def test_infinite_values_are_read_as_they_were(tmp_path):
+    found = points.grid(max_grad_norm=[float("inf"), 1.0])
+    planned = sweep_plan.plan(small("dqn"), found, seeds=1)
+    path = tmp_path / "sweep"
+    sweep_plan.create(path, planned)
+    assert sweep_plan.read(path).points == found
+    (batch,) = batches.divide(path, planned)
+    plan = plans.plan(batch.config, variants=batch.variants, **batch.options)
+    directory = RunDirectory.create(batch.path)
+    directory.write_plan(plan, 1, mesh_for(2, 1), {})
+    assert directory.read_plan().variants == plan.variants == {"max_grad_norm": [float("inf"), 1.0]}
+    batches._check_same(batch)
+    for name in (path / "sweep.json", batch.path / "config.json"):
+        json.loads(name.read_text(), parse_constant=pytest.fail)
 
 
 @pytest.mark.parametrize(
@@ -124,9 +178,13 @@ def whole(tmp_path_factory):
     )
 
 
+def read_csv(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
 def test_a_sweep_writes_tables_figures_and_the_best_run(whole):
-    with (whole.path / "table.csv").open() as file:
-        table = list(csv.DictReader(file))
+    table = read_csv(whole.path / "table.csv")
     assert [float(row["learning_rate"]) for row in table] == [0.1, 0.5, 0.9]
     assert [row["failed"] for row in table] == ["0"] * 3
     assert float(table[whole.best]["iqm"]) == max(float(row["iqm"]) for row in table)
@@ -201,6 +259,40 @@ def test_what_is_shown_of_a_sweep(whole, tmp_path):
     assert sweep_results.describe(path) == rows
 
 
+def test_diverged_seeds_are_counted(whole, tmp_path):
+    path = shutil.copytree(whole.path, tmp_path / "sweep")
+    scores, fresh = whole.scores.copy(), np.full(2, np.nan)
+    scores[whole.best, 1] = np.nan
+    result = whole._replace(path=path, scores=scores, diverged=np.isnan(scores), fresh=fresh)
+    result = result._replace(fresh_diverged=np.array([True, True]))
+    sweep_results.write(result)
+    for rows in (sweep_results.summary_rows(result), sweep_results.describe(path)):
+        assert rows["its score, IQM [95 % interval]"].endswith("(1 of 2 seeds diverged)")
+        assert rows["its score with fresh seeds"] == "every seed diverged"
+
+
+def test_a_single_score_has_no_interval(whole, tmp_path):
+    path = shutil.copytree(whole.path, tmp_path / "sweep")
+    one = whole._replace(path=path, scores=whole.scores[:, :1], diverged=whole.diverged[:, :1])
+    sweep_results.write(one)
+    found = json.loads((path / "summary.json").read_text())["best"]
+    assert found["low"] is found["high"] is None and found["mean"] == found["iqm"]
+    for rows in (sweep_results.summary_rows(one), sweep_results.describe(path)):
+        assert rows["its score, IQM [95 % interval]"] == f"{found['iqm']:.4g}"
+    table = read_csv(path / "table.csv")
+    assert {(row["low"], row["high"]) for row in table} == {("nan", "nan")}
+
+
+def test_seeds_without_a_finished_episode_have_not_diverged(whole):
+    result = whole._replace(scores=np.full((3, 2), np.nan), best=None, fresh=None)
+    assert [row["failed"] for row in result.table()] == [0, 0, 0]
+    assert sweep_results.summary_rows(result)["best"] == "no finished episode"
+    rows = sweep_results.summary_rows(whole._replace(fresh=np.full(2, np.nan)))
+    assert rows["its score with fresh seeds"] == "no finished episode"
+    result = result._replace(diverged=np.ones((3, 2), bool))
+    assert sweep_results.summary_rows(result)["best"] == "every seed of every point diverged"
+
+
 def test_devices_are_set_up_before_a_sweep_is_read(whole, capsys, monkeypatch):
     def stop(options, lanes):
         raise ConfigError(f"{lanes} lanes")
@@ -242,7 +334,7 @@ def test_greedy_returns_are_not_compared_with_training_returns(whole, tmp_path, 
         sweep.resume(path)
     with monkeypatch.context() as patch:
         patch.setattr(sweep_results, "has_time_limit", lambda _: False)
-        assert sweep_results.lane_scores(batch.path, TINY).shape == (4,)
+        assert sweep_results.lane_scores(batch.path, TINY)[0].shape == (4,)
     batch.summary.rename(batch.path / "old.json")  # as the message says
     np.testing.assert_array_equal(sweep.resume(path).scores, whole.scores)
 
@@ -309,7 +401,7 @@ def test_the_best_point_is_one_with_the_fewest_diverged_seeds():
     assert sweep_results.best_point(np.array([[1.0, 2], [9, nan], [3, 4]])) == 2
     assert sweep_results.best_point(np.array([[nan, nan], [1, nan]])) == 1
     assert sweep_results.best_point(np.full((2, 2), nan)) is None
-    statistics = sweep_results.score_statistics(np.array([1.0, nan, 3]))
+    statistics = sweep_results.score_statistics(np.array([1.0, nan, 3]), np.array([0, 1, 0]))
     assert statistics["failed"] == 1 and statistics["mean"] == 2 and statistics["worst"] == 1
 
 
@@ -409,13 +501,42 @@ def test_only_points_that_differ_in_nothing_else_are_pooled():
     assert not sensitivity.crossed("a", pairs)
 
 
+def drawn(found, scores, *arguments):
+    sensitivity.write_figures(found, scores, *arguments, diverged=np.isnan(scores))
+
+
+def test_points_without_diverged_seeds_are_hollow_and_not_pooled(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(files, "write_figure", lambda path, figure: saved.append(figure))
+    found = points.grid(tau=[0.1, 0.2, 0.3], gamma=[0.9, 0.99])
+    scores = np.arange(48.0).reshape(6, 8)
+    scores[4, :7], scores[5] = np.nan, np.nan
+    drawn(found, scores, 3, tmp_path, "sac on Pendulum-v1")
+    axes = saved[0].axes[0]
+    dots = [line for line in axes.get_lines() if line.get_markersize() == 4]
+    assert [line.get_markerfacecolor() for line in dots] == ["#0072B2"] * 4 + ["white"]
+    (pooled,) = [line for line in axes.get_lines() if line.get_label() == "pooled by value"]
+    assert pooled.get_xdata().tolist() == [0.1, 0.2]
+    note = "hollow or missing: without diverged seeds"
+    titles = [figure.get_suptitle().replace("\n", " ") for figure in saved]
+    assert titles[0].endswith(f"intervals; {note}; 1 seed: no interval")
+    assert titles[1] == f"sac on Pendulum-v1 (framed: the best point; {note})"
+    assert len(saved[1].axes[0].patches) == 3  # of two hollow cells, and the best point
+    sensitivity.write_figures(found, scores, 3, tmp_path, "", diverged=np.zeros((6, 8), bool))
+    assert "without seeds that have no final score" in saved[2].get_suptitle().replace("\n", " ")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn(found, scores, 5, tmp_path, "")  # the best point has no value of a measure
+    assert "best final score" not in [line.get_label() for line in saved[4].axes[0].get_lines()]
+
+
 def test_sensitivity_says_what_intervals_of_few_seeds_mean(tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(files, "write_figure", lambda path, figure: saved.append(figure))
     found = points.grid(tau=[0.1, 0.2])
     for seeds in (4, 8):
         scores = np.arange(2.0 * seeds).reshape(2, seeds)
-        sensitivity.write_figures(found, scores, None, tmp_path, "sac on Pendulum-v1")
+        drawn(found, scores, None, tmp_path, "sac on Pendulum-v1")
     titles = [figure.get_suptitle().replace("\n", " ") for figure in saved]
     usual = "sac on Pendulum-v1: IQM, 95 % bootstrap intervals"
     assert titles == [f"{usual}; intervals of 4 seeds: about their range", usual]
@@ -427,16 +548,16 @@ def test_figures_of_categories_samples_and_missing_scores(tmp_path):
     cube = rng.random((20, 2))
     scales = {"tau": points.log_uniform(1e-4, 1e-1), "gamma": points.uniform(0.9, 1)}
     found = points.sampled(cube, **scales)
-    sensitivity.write_figures(found, rng.normal(size=(20, 4)), 3, tmp_path, "sac")
+    drawn(found, rng.normal(size=(20, 4)), 3, tmp_path, "sac")
     assert {x.name for x in tmp_path.iterdir()} == {"sensitivity.png", "heatmap.png"}
     categories = points.grid(
         activation=["relu", "tanh"], hidden_sizes=[(8, 8), (16,)], tau=[0.1, 1.0]
     )
-    sensitivity.write_figures(categories, rng.normal(size=(8, 4)), None, tmp_path, "sac")
+    drawn(categories, rng.normal(size=(8, 4)), None, tmp_path, "sac")
     one = tmp_path / "one"
     one.mkdir()
-    sensitivity.write_figures(found[:1], np.ones((1, 2)), 0, one, "dqn")
-    sensitivity.write_figures(found, np.full((20, 2), np.nan), None, one, "dqn")
+    drawn(found[:1], np.ones((1, 2)), 0, one, "dqn")
+    drawn(found, np.full((20, 2), np.nan), None, one, "dqn")
     assert not list(one.iterdir())
 
 
@@ -458,11 +579,6 @@ def measured(tmp_path_factory):
     return sweep.run(TINY, RATES, out=path, max_lanes=4, measure=MEASURES, **SHORT)
 
 
-def read_csv(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
 def test_a_sweep_measures_every_point(measured, whole):
     np.testing.assert_array_equal(measured.scores, whole.scores)
     path = measured.path
@@ -478,7 +594,8 @@ def test_a_sweep_measures_every_point(measured, whole):
     rows = read_csv(path / "seeds.csv")
     assert [float(row["visited"]) for row in rows] == measured.measures["visited"].ravel().tolist()
     for i, row in enumerate(read_csv(path / "table.csv")):
-        expected = sweep_results.score_statistics(measured.measures["visited"][i])
+        values = measured.measures["visited"][i]
+        expected = sweep_results.score_statistics(values, np.zeros(len(values)))
         assert [float(row[f"visited_{x}"]) for x in ("iqm", "low", "high")] == [
             expected[x] for x in ("iqm", "low", "high")
         ]

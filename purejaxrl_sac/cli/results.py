@@ -107,8 +107,9 @@ def render(options: RenderOptions) -> None:
 
     run = load(options.run, best=options.best, **options.code())
     out = options.out or run.path / f"episode-{time.strftime('%Y%m%d-%H%M%S')}.gif"
-    key = plans.key_from_seed(options.seed)
-    render.episode(key, run.config, run.seed_state(chosen_seed(run, options.seed_index)), out)
+    key, seed = plans.key_from_seed(options.seed), chosen_seed(run, options.seed_index)
+    state = run.seed_state(seed)
+    render.episode(key, run.plan.lane_config(seed), state, out)
     print(f"written to {one_line(out)}")
 
 
@@ -137,7 +138,8 @@ def export(options: ExportOptions) -> None:
     run = load(options.run, best=options.best, **options.code())
     seed = chosen_seed(run, options.seed_index)
     out = options.out or run.path / f"policy-{seed}"
-    export_policy(run.config, run.seed_state(seed), out)
+    state = run.seed_state(seed)
+    export_policy(run.plan.lane_config(seed), state, out)
     print(f"written to {one_line(out)}: python {one_line(out / 'load.py')}")
 
 

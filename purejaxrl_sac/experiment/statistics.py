@@ -179,7 +179,11 @@ def stratified_interval(
 def _trimmed_mean(scores: np.ndarray, axis: int | None) -> np.ndarray:
     from scipy.stats import trim_mean  # imported here because it takes most of a second
 
-    return trim_mean(scores, 0.25, axis=axis)
+    scores = np.asarray(scores)
+    if len(scores) == 0:
+        return np.full(scores.shape[1:], np.nan)
+    means = trim_mean(scores, 0.25, axis=axis)  # before SciPy 1.17, nan is the largest score
+    return np.where(np.isnan(scores).any(axis), np.nan, means)[()]
 
 
 def _ends(values: np.ndarray, confidence: float) -> np.ndarray:

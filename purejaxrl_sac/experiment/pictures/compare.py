@@ -295,9 +295,10 @@ def _names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:
         )
     if not all(name.strip() for name in given):
         raise ConfigError("a label is empty: give each run a name")
-    if twice := [name for i, name in enumerate(given) if name in given[:i]]:
+    names = [one_line(name) for name in given]  # which may make different ones equal
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
         raise ConfigError(f"the label {twice[0]} is given twice: labels must differ")
-    return [one_line(name) for name in given]
+    return names
 
 
 def labels(paths: Sequence[Path]) -> list[str]:

@@ -112,7 +112,8 @@ def run_curve(steps: np.ndarray, returns: np.ndarray, title: str) -> tuple[Figur
         figure = Figure(figsize=(6.4, 4), dpi=SCREEN.dpi, layout="constrained")
         axes = figure.subplots()
         returns = np.asarray(returns, float)
-        label = "IQM, 95 % interval" if len(returns) > 1 else "return"
+        known = int(np.isfinite(returns).any(-1).sum())  # of which the IQM is
+        label = "IQM, 95 % interval" if known > 1 else "return"
         seeds = bands.seed_curves(label, steps, returns)
         for band in seeds:
             draw_seed(axes, band, {"color": COLORS[0]}, alpha=min(0.5, 3 / len(returns)))
@@ -122,9 +123,9 @@ def run_curve(steps: np.ndarray, returns: np.ndarray, title: str) -> tuple[Figur
             axes.set_ylim(low - 0.05 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3)
         over_steps(axes, "episode return")
         axes.set_title(title)
-        axes.legend(frameon=False, loc="best", title=caution([len(returns)]) or None)
+        axes.legend(frameon=False, loc="best", title=caution([known]) or None)
         fit_title(axes)
-    if 1 < len(returns) < FEW_SEEDS:
+    if 1 < known < FEW_SEEDS:
         shown += seeds
     return figure, [band._replace(label=title) for band in shown]
 

@@ -55,7 +55,8 @@ def write_figures(
         return {}
     name = title(plan.config)
     steps = np.array([progress.steps for progress in result.history])
-    returns = np.stack([progress.episode_return[seeds] for progress in result.history], axis=1)
+    returns = np.stack([progress.episode_return for progress in result.history], axis=1)
+    returns[result.history[-1].failed] = np.nan
     state = _of_seeds(policy_state(result.state), seeds)
     rows: dict[str, str] = {}
     with _attempted(path / "curve.png", warn):

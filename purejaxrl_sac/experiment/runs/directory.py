@@ -55,7 +55,7 @@ class RunDocument(Extras):
     episodes: int
     eval_every: int
     eval_episodes: int
-    variants: dict[str, list[float]]
+    variants: dict[str, list[float | str]]  # infinity is a text
     keep: int
     versions: dict[str, str]
     settings: dict[str, bool | int | str | None]
@@ -259,7 +259,9 @@ class RunDirectory:
         except ConfigError as error:
             raise ConfigError(f"{self.path / 'config.json'}: {error}") from None
         given.check(config, document["config"], self.path)
+        variants = {k: [files.from_json(x) for x in v] for k, v in document["variants"].items()}
         fields: dict[str, Any] = {**document, "config": parameters.fixed(config)}
+        fields["variants"] = variants
         return Plan(**{name: fields[name] for name in Plan._fields})
 
     def checkpoint_steps(self) -> list[int]:

@@ -10,6 +10,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import os
 import types
 import typing
@@ -148,10 +149,27 @@ def checksums(document: Mapping[str, Any]) -> dict[str, str]:
     return {name: checksum(value) for name, value in fields.items()}
 
 
+def to_json(value: Any) -> Any:
+    """Dictionaries, sequences and numbers as JSON data: nan is null, infinity "inf"."""
+    if isinstance(value, Mapping):
+        return {name: to_json(x) for name, x in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_json(x) for x in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def from_json(value: Any) -> Any:
+    """The number or other value that `to_json` returned."""
+    return float(value) if value in ("inf", "-inf") else value
+
+
 def write_document(path: Path, document: Mapping[str, Any]) -> None:
     """Replaces a document atomically, and adds its checksums."""
-    document = json.loads(json.dumps(document))  # tuples are lists
-    write_text(path, json.dumps({**document, "checksums": checksums(document)}, indent=2) + "\n")
+    document = to_json(document)
+    sealed = {**document, "checksums": checksums(document)}
+    write_text(path, json.dumps(sealed, indent=2, allow_nan=False) + "\n")
 
 
 def read_document(path: Path, kind: type[Document], schema: int) -> Document:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment.devices import processes, resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
-from purejaxrl_sac.experiment.runs import lifecycle, plans, record
+from purejaxrl_sac.experiment.runs import files, lifecycle, plans, record
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import Reporter
 from purejaxrl_sac.experiment.tuning.points import points_per_batch, variants
@@ -133,7 +133,7 @@ def _check_same(batch: Batch) -> None:
     written = RunDirectory.find(batch.path).read_document()
     plan = plans.plan(batch.config, variants=batch.variants, **batch.options)
     for name in ("seeds", "seed", "episodes", "variants"):
-        if written[name] != getattr(plan, name):
+        if files.to_json(written[name]) != files.to_json(getattr(plan, name)):
             raise _changed(batch.path, f"{name} is {written[name]}, not {getattr(plan, name)}")
     found, expected = written["config"], record.config_to_dict(plan.config)
     for name in sorted(set(found) & set(expected) - {"recipe"}):

@@ -123,7 +123,7 @@ def opened(
         "schema": SEARCH_FORMAT,
         "search": search,
         "config": record.config_to_dict(config),
-        "arguments": json.loads(json.dumps(arguments, default=str)),
+        "arguments": files.to_json(json.loads(json.dumps(arguments, default=str))),
         "versions": record.versions(),
         "settings": record.settings(),
     }

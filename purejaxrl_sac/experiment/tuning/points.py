@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from purejaxrl_sac.config import (
     whole_number,
 )
 from purejaxrl_sac.envs import parameters
+from purejaxrl_sac.experiment.errors import RunWarning
 
 Point = dict[str, Any]  # field -> value
 Scale = Callable[[float], float]  # increasing, from [0, 1) to values
@@ -37,6 +39,10 @@ class Sample(float):
 
 MAX_POINTS = 100_000
 NOT_SWEPT = {"algorithm", "env", "env_params", "wrappers", "curriculum", "dataset"}
+COLUMNS = {  # of the tables of sweeps and searches, which have hyperparameters beside them
+    *("point", "seed", "seeds", "score", "failed", "iqm", "low", "high", "mean", "worst", "best"),
+    *("steps", "member", "parent", "trial"),
+}
 ENV_PARAMS = "env_params."  # before the names of the environment's parameters
 
 
@@ -105,7 +111,15 @@ def sampled(cube: np.ndarray, **scales: Scale) -> list[Point]:
     """Points from the unit cube, [points, fields], each coordinate mapped by its field's scale.
 
     Fields of whole numbers round their samples.
+
+    Raises:
+        ConfigError: the cube has another number of coordinates than fields.
     """
+    if np.shape(cube)[1:] != (len(scales),):
+        raise ConfigError(
+            f"the cube has shape {[*np.shape(cube)]}, but must be [points, {len(scales)}]: a"
+            " coordinate for each field"
+        )
     return [
         {name: Sample(scale(u)) for (name, scale), u in zip(scales.items(), row, strict=True)}
         for row in cube
@@ -126,7 +140,7 @@ def at(config: Config, point: Point) -> Config:
 
 
 def check_points(config: Config, points: Sequence[Point]) -> list[Point]:
-    """Convert values to the types of their fields, and drop duplicates.
+    """Convert values to the types of their fields.
 
     Returns:
         points in their order, except that those of one program are grouped.
@@ -137,7 +151,8 @@ def check_points(config: Config, points: Sequence[Point]) -> list[Point]:
     if not points:
         raise ConfigError("a sweep needs at least one point")
     fields = _defaults(config) | _parameters(config)
-    valid: dict[str, Point] = {}  # by their text
+    optional = {name for name, bounds in bounds_of(type(config)).items() if bounds.optional}
+    valid: list[Point] = []
     for point in points:
         if point.keys() != points[0].keys():
             raise ConfigError("every point of a sweep has the same fields")
@@ -149,22 +164,36 @@ def check_points(config: Config, points: Sequence[Point]) -> list[Point]:
                 raise ConfigError(f"{name} cannot be swept: run one sweep for each")
             if name not in fields:
                 raise unknown("hyperparameter", name, sorted(fields))
-            typed[name] = _convert(name, value, fields[name])
+            if name in COLUMNS:
+                raise ConfigError(f"{name} is a column of the results: give the field another name")
+            none = name in optional and str(value) == "None"
+            typed[name] = None if none else _convert(name, value, fields[name])
         validate(at(config, typed))
-        valid.setdefault(str(typed), typed)
-    found = valid.values()
-    programs = dict.fromkeys(static_values(config, point) for point in found)
+        valid.append(typed)
+    programs = dict.fromkeys(static_values(config, point) for point in valid)
     order = {static: i for i, static in enumerate(programs)}
-    return sorted(found, key=lambda point: order[static_values(config, point)])
+    return sorted(valid, key=lambda point: order[static_values(config, point)])
+
+
+def distinct_points(config: Config, points: Sequence[Point]) -> list[Point]:
+    """As `check_points`, without duplicates, of which it warns."""
+    distinct = list({str(point): point for point in check_points(config, points)}.values())
+    if dropped := len(points) - len(distinct):
+        text = f"{dropped} of {len(points)} points repeat others: {len(distinct)} are trained"
+        warnings.warn(RunWarning(text), stacklevel=3)
+    return distinct
 
 
 def _defaults(config: Config) -> dict[str, Any]:
-    """The values of the fields that can be swept, those of real numbers as floats."""
+    """The values of the fields that can be swept, those of real numbers as floats, and numbers in
+    place of None."""
     bounds = bounds_of(type(config))
     found = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         kind = bounds[field.name].kind if field.name in bounds else field.type
+        if value is None and field.name in bounds:
+            value = bounds[field.name].kind(1)
         whole = isinstance(value, int) and not isinstance(value, bool)
         found[field.name] = float(value) if whole and kind in (float, "float") else value
     return {name: x for name, x in found.items() if name not in NOT_SWEPT}
@@ -181,14 +210,15 @@ def _parameters(config: Config) -> dict[str, Any]:
 
 
 def static_values(config: Config, point: Point) -> tuple[tuple[str, Any], ...]:
-    """The static fields of a point and their values, which are compiled into its program."""
-    traced = traced_fields(config)
+    """The fields of a point that are compiled into its program, with their values: static ones, and
+    those that are None."""
+    traced = traced_fields(at(config, point))
     return tuple((name, value) for name, value in sorted(point.items()) if name not in traced)
 
 
 def variants(config: Config, points: Sequence[Point]) -> dict[str, list[float]]:
     """The traced fields of points of one program, each with its value at every point."""
-    names = sorted(traced_fields(config) & points[0].keys())
+    names = sorted(traced_fields(at(config, points[0])) & points[0].keys())
     return {name: [point[name] for point in points] for name in names}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,8 @@ def write_figures(
     path: Path,
     title: str,
     measure: str = "",
+    *,
+    diverged: np.ndarray,
 ) -> None:
     """Write `sensitivity.png` and, if two hyperparameters vary, `heatmap.png` into a directory.
 
@@ -44,6 +47,7 @@ def write_figures(
         path: the directory.
         title: what was trained, such as "sac on Pendulum-v1".
         measure: what the values are instead of scores; `sensitivity-MEASURE.png` are its files.
+        diverged: [points, seeds] whether a seed diverged.
     """
     what, end = (measure or "final score"), f"{'-' * bool(measure)}{measure}.png"
     names, known = varied(points), np.isfinite(scores).sum(1).tolist()
@@ -60,7 +64,9 @@ def write_figures(
         axes.set_axis_off()
     for axes in panels[::columns]:
         axes.set_ylabel(what.replace("_", " "))
-    note = "; ".join(filter(None, (f"{title}: IQM, 95 % bootstrap intervals", caution(known))))
+    missing = _missing(scores, diverged, what.replace("_", " "))
+    notes = (f"{title}: IQM, 95 % bootstrap intervals", missing, caution(known))
+    note = "; ".join(filter(None, notes))
     figure.suptitle(wrapped(note, 0.8 * size[0]), fontsize="medium")
     if lines := panels[0].get_legend_handles_labels()[0]:
         style: Any = {"frameon": False, "fontsize": "small", "ncols": len(lines)}
@@ -69,8 +75,9 @@ def write_figures(
     if len(names) == 2:
         figure = Figure(figsize=(5.4, 4.2), dpi=150, layout="constrained")
         draw_heatmap(figure, figure.subplots(), names, points, scores, best, what)
-        note = "" if best is None else " (framed: the best point)"
-        figure.suptitle(wrapped(f"{title}{note}", 4.3), fontsize="medium")
+        framed = "" if best is None else "framed: the best point"
+        note = "; ".join(filter(None, (framed, missing)))
+        figure.suptitle(wrapped(f"{title} ({note})" if note else title, 4.3), fontsize="medium")
         files.write_figure(path / f"heatmap{end}", figure)
 
 
@@ -79,23 +86,25 @@ def draw_sensitivity(
 ) -> None:
     """Draw every point's IQM with its interval over one hyperparameter.
 
-    Points of one value are drawn side by side. If they are `crossed`, a line joins the IQMs of all
-    points of each value.
+    Points of one value are drawn side by side; those with seeds without a score are hollow. If the
+    others are `crossed`, a line joins the IQMs of all of them of each value.
     """
     x = axis_positions(axes, "x", [point[name] for point in points])
     shifted = dodged(x, axes.get_xscale() == "log")
+    complete = np.isfinite(scores).all(1)
     for i, row in enumerate(scores):
         known = row[np.isfinite(row)]
         if len(known) > 1:
             axes.plot([shifted[i]] * 2, bootstrap_interval(known), alpha=0.3, color="#0072B2")
         if len(known):
-            axes.plot(shifted[i], iqm(known), "o", markersize=4, color="#0072B2")
-        if i == best:
+            face = "#0072B2" if complete[i] else "white"
+            axes.plot(shifted[i], iqm(known), "o", markersize=4, color="#0072B2", mfc=face)
+        if i == best and len(known):
             ring: Any = {"fillstyle": "none", "linestyle": "none", "color": "black"}
             axes.plot(shifted[i], iqm(known), "o", markersize=10, label="best final score", **ring)
-    distinct = np.unique(x)
-    if len(distinct) <= MAX_POOLED and crossed(name, points):
-        pooled = [_known_iqm(scores[x == value]) for value in distinct]
+    distinct = np.unique(x[complete])
+    if 0 < len(distinct) <= MAX_POOLED and crossed(name, list(compress(points, complete))):
+        pooled = [_known_iqm(scores[complete & (x == value)]) for value in distinct]
         axes.plot(distinct, pooled, color="#D55E00", linewidth=1.5, label="pooled by value")
     axes.set_xlabel(_label(name))
     axes.spines[["top", "right"]].set_visible(False)
@@ -111,6 +120,15 @@ def crossed(name: str, points: Sequence[Point]) -> bool:
         others.setdefault(str(point[name]), []).append(str(rest))
     first, *remaining = map(sorted, others.values())
     return len(first) > 1 and all(rest == first for rest in remaining)
+
+
+def _missing(scores: np.ndarray, diverged: np.ndarray, what: str) -> str:
+    """What hollow and missing points are; empty if there is none."""
+    missing = ~np.isfinite(scores)
+    if not missing.any():
+        return ""
+    seeds = f"seeds that have no {what}" if (missing & ~diverged).any() else "diverged seeds"
+    return f"hollow or missing: without {seeds}"
 
 
 def _label(name: str) -> str:
@@ -152,8 +170,11 @@ def draw_heatmap(
     best: int | None,
     what: str = "final score",
 ) -> None:
-    """Draw IQMs over two hyperparameters: a heat map for a grid of points, else a scatter plot."""
-    iqms = [_known_iqm(row) for row in scores]
+    """Draw IQMs over two hyperparameters: a heat map for a grid of points, else a scatter plot.
+
+    Points with seeds without a score are hollow.
+    """
+    iqms, hollow = [_known_iqm(row) for row in scores], ~np.isfinite(scores).all(1)
     first, second = ([point[name] for point in points] for name in names)
     rows, columns = _distinct(first), _distinct(second)
     if len(rows) * len(columns) == len(points):
@@ -165,8 +186,10 @@ def draw_heatmap(
         axes.set_xticks(range(len(columns)), map(_text, columns))
         axes.set_yticks(range(len(rows)), map(_text, rows))
         midpoint = np.nanmean([np.nanmin(table), np.nanmax(table)])
-        for (i, j), value in zip(cells, iqms, strict=True):
-            color = "white" if value < midpoint else "black"
+        for (i, j), value, empty in zip(cells, iqms, hollow, strict=True):
+            if empty:
+                axes.add_patch(Rectangle((j - 0.4, i - 0.4), 0.8, 0.8, color="white"))
+            color = "white" if value < midpoint and not empty else "black"
             axes.text(j, i, f"{value:.4g}", ha="center", va="center", color=color, fontsize=8)
         if best is not None:
             i, j = cells[best]
@@ -175,6 +198,7 @@ def draw_heatmap(
     else:
         x, y = axis_positions(axes, "x", second), axis_positions(axes, "y", first)
         colors = axes.scatter(x, y, c=iqms, cmap="viridis", s=60)
+        axes.plot(x[hollow], y[hollow], "o", markersize=4, color="white")
         if best is not None:
             axes.plot(x[best], y[best], "o", markersize=14, fillstyle="none", color="#D55E00")
     axes.set_xlabel(_label(names[1]))

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment.devices import processes
 from purejaxrl_sac.experiment.devices.mesh import device_name, mesh_for
@@ -149,18 +151,18 @@ def train_remaining(
     with failures_as_run_errors(RunDirectory(path)):
         try:
             _train_batches(path, sweep, engine, max_lanes, **options)
-            scores = sweep_results.read_scores(path, sweep)
+            scores, diverged = sweep_results.read_scores(path, sweep)
             best = sweep_results.best_point(scores)
-            fresh = None
+            fresh, fresh_diverged = None, np.zeros(0, bool)
             if sweep.fresh_seeds and best is not None:
                 batch = batches.fresh_batch(path, sweep, best)
                 _check_versions(path, [batch], engine, options)
                 engine([batch], **options)
-                fresh = sweep_results.lane_scores(batch.path, batch.config)
+                fresh, fresh_diverged = sweep_results.lane_scores(batch.path, batch.config)
         except StoppedError as stop:
             raise StoppedError(path, stop.steps, stop.signal) from None
         measured = {name: sweep_results.read_measure(path, sweep, name) for name in measure or {}}
-        result = SweepResult(path, sweep, scores, best, fresh, measured)
+        result = SweepResult(path, sweep, scores, diverged, best, fresh, fresh_diverged, measured)
         processes.on_first(lambda: sweep_results.write(result))
     return result
 

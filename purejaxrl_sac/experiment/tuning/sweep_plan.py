@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -12,7 +11,6 @@ from purejaxrl_sac.config import Config, ConfigError, whole_number
 from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.experiment.devices import processes
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
-from purejaxrl_sac.experiment.errors import RunWarning
 from purejaxrl_sac.experiment.runs import datasets, files, plans, record
 from purejaxrl_sac.experiment.runs.directory import Extras
 from purejaxrl_sac.experiment.runs.measures import (
@@ -21,7 +19,7 @@ from purejaxrl_sac.experiment.runs.measures import (
     measure_references,
     measured_again,
 )
-from purejaxrl_sac.experiment.tuning.points import Point, at, check_points, static_values
+from purejaxrl_sac.experiment.tuning.points import Point, at, distinct_points, static_values
 from purejaxrl_sac.types import Transition
 
 SWEEP_FORMAT = 2  # 1 had no checksums
@@ -89,11 +87,7 @@ def plan(
     fresh_seeds: int | None = None,
 ) -> Sweep:
     """Check and plan a sweep; arguments and errors as for `sweep.run`."""
-    distinct = check_points(config, points)
-    if dropped := len(points) - len(distinct):
-        text = f"{dropped} of {len(points)} points repeat others: {len(distinct)} are trained"
-        warnings.warn(RunWarning(text), stacklevel=2)
-    points = distinct
+    points = distinct_points(config, points)
     seeds = whole_number("seeds", seeds, at_least=1)
     seed = whole_number("seed", seed, at_least=0, at_most=2**32 - 1)
     fresh_seeds = seeds if fresh_seeds is None else fresh_seeds
@@ -161,7 +155,7 @@ def read(path: Path, given: record.Given = record.NOTHING) -> Sweep:
     config = record.config_with_dataset(document["config"], given, path / "dataset.npz")
     given.check(config, document["config"], path)
     points = [
-        {k: tuple(x) if isinstance(x, list) else x for k, x in point.items()}
+        {k: tuple(x) if isinstance(x, list) else files.from_json(x) for k, x in point.items()}
         for point in document["points"]
     ]
     fields: dict[str, Any] = {**document, "config": config, "points": points}
@@ -182,8 +176,9 @@ def read_document(path: Path) -> SweepDocument:
 
 def compilation_note(sweep: Sweep) -> str:
     """A message about hyperparameters that are compiled into programs; "" if none is."""
-    static = [name for name, _ in static_values(sweep.config, sweep.points[0])]
+    points = [sweep.points[program[0]] for program in sweep.programs()]
+    static = dict.fromkeys(name for x in points for name, _ in static_values(sweep.config, x))
     if not static:
         return ""
-    count = len(list(sweep.programs()))
+    count = len(points)
     return f"{' and '.join(static)} cannot vary within a program: {count} programs are compiled"

@@ -10,7 +10,7 @@ import numpy as np
 
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment.pictures import bands
-from purejaxrl_sac.experiment.runs import display, files
+from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.plans import has_time_limit, title
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
@@ -23,31 +23,36 @@ class SweepResult(NamedTuple):
 
     path: Path
     sweep: Sweep
-    scores: np.ndarray  # [points, seeds] mean greedy return; nan where the seed diverged
-    best: int | None  # index of the best point; None if every seed diverged
+    scores: np.ndarray  # [points, seeds] mean greedy return; nan where there is none
+    diverged: np.ndarray  # [points, seeds] bool
+    best: int | None  # index of the best point; None if no seed has a score
     fresh: np.ndarray | None  # [fresh_seeds] scores of the best point with fresh seeds
+    fresh_diverged: np.ndarray  # [fresh_seeds] bool; empty without such seeds
     measures: dict[str, np.ndarray]  # [points, seeds] at the end of training; nan as for scores
 
     def table(self) -> list[dict[str, Any]]:
         """One row per point: of measures, the IQM over seeds and its 95 % interval."""
         rows = []
-        for i, (point, scores) in enumerate(zip(self.sweep.points, self.scores, strict=True)):
-            row = {"point": i, **point, **score_statistics(scores)}
+        for i, (point, diverged) in enumerate(zip(self.sweep.points, self.diverged, strict=True)):
+            row = {"point": i, **point, **score_statistics(self.scores[i], diverged)}
             for name, values in self.measures.items():
-                found = score_statistics(values[i])
+                found = score_statistics(values[i], diverged)
                 row |= {f"{name}_{x}": found[x] for x in ("iqm", "low", "high")}
             rows.append(row)
         return rows
 
 
-def read_scores(path: Path, sweep: Sweep) -> np.ndarray:
-    """Read the scores of all batches, [points, seeds]; nan where a seed diverged."""
+def read_scores(path: Path, sweep: Sweep) -> tuple[np.ndarray, np.ndarray]:
+    """Read the scores of all batches, and which seeds diverged; as `lane_scores`, but each
+    [points, seeds]."""
     scores = np.full((len(sweep.points), sweep.seeds), np.nan)
+    diverged = np.zeros(scores.shape, bool)
     for group in batches.existing(path):
         config = sweep.config_of(sweep.points[group.start])
         lanes = lane_scores(batches.path_of(path, group), config)
-        scores[group.start : group.stop] = lanes.reshape(-1, sweep.seeds)
-    return scores
+        for whole, part in zip((scores, diverged), lanes, strict=True):
+            whole[group.start : group.stop] = part.reshape(-1, sweep.seeds)
+    return scores, diverged
 
 
 def read_measure(path: Path, sweep: Sweep, name: str) -> np.ndarray:
@@ -64,8 +69,12 @@ def read_measure(path: Path, sweep: Sweep, name: str) -> np.ndarray:
     return found
 
 
-def lane_scores(path: Path, config: Config) -> np.ndarray:
-    """Greedy returns of a run, [lanes], or training returns where there is no time limit.
+def lane_scores(path: Path, config: Config) -> tuple[np.ndarray, np.ndarray]:
+    """The scores of a run, and which lanes diverged.
+
+    Returns:
+        greedy returns, [lanes], or training returns where there is no time limit, nan where a lane
+        diverged or finished no episode; and whether it diverged, [lanes].
 
     Raises:
         ConfigError: the run has not finished, or has a time limit but no greedy returns.
@@ -86,34 +95,39 @@ def lane_scores(path: Path, config: Config) -> np.ndarray:
     if returns is None and (columns := directory.columns())["steps"].size:
         returns = bands.forward_fill(columns["episode_return"].T)[:, -1]
     scores = np.array(returns, float)
-    scores[[int(lane) for lane in summary["failed_step"]]] = np.nan
-    return scores
+    diverged = np.zeros(scores.shape, bool)
+    diverged[[int(lane) for lane in summary["failed_step"]]] = True
+    scores[diverged] = np.nan
+    return scores, diverged
 
 
 def best_point(scores: np.ndarray) -> int | None:
-    """The point with the highest IQM among those with the fewest diverged seeds.
+    """The point with the highest IQM among those with the fewest seeds without a score.
 
     Args:
-        scores: [points, seeds], nan where a seed diverged.
+        scores: [points, seeds], nan where a seed has none.
 
     Returns:
-        its index; None if every seed diverged.
+        its index; None if no seed has a score.
     """
-    diverged = np.isnan(scores).sum(1)
-    if diverged.min() == scores.shape[1]:
+    missing = np.isnan(scores).sum(1)
+    if missing.min() == scores.shape[1]:
         return None
-    candidates = np.flatnonzero(diverged == diverged.min())
+    candidates = np.flatnonzero(missing == missing.min())
     return int(max(candidates, key=lambda i: iqm(scores[i][~np.isnan(scores[i])])))
 
 
-def score_statistics(scores: np.ndarray) -> dict[str, Any]:
-    """Statistics of the scores of one point, [seeds]."""
+def score_statistics(scores: np.ndarray, diverged: np.ndarray) -> dict[str, Any]:
+    """Statistics of the scores of one point, [seeds], of which some may have diverged, [seeds].
+
+    The interval of a single score is nan.
+    """
     known = scores[~np.isnan(scores)]
-    figures: dict[str, Any] = {"seeds": len(scores), "failed": len(scores) - len(known)}
+    figures: dict[str, Any] = {"seeds": len(scores), "failed": int(diverged.sum())}
     names = ("iqm", "low", "high", "mean", "worst", "best")
     if len(known) == 0:
         return figures | dict.fromkeys(names, float("nan"))
-    low, high = bootstrap_interval(known)
+    low, high = bootstrap_interval(known) if len(known) > 1 else (np.nan, np.nan)
     values = (iqm(known), low, high, known.mean(), known.min(), known.max())
     return figures | dict(zip(names, map(float, values), strict=True))
 
@@ -132,7 +146,8 @@ def write(result: SweepResult) -> None:
         for seed, score in enumerate(result.scores[i])
     ]
     files.write_csv(path / "seeds.csv", rows)
-    figures = partial(sensitivity.write_figures, sweep.points, title=title(sweep.config))
+    what = title(sweep.config)
+    figures = partial(sensitivity.write_figures, sweep.points, title=what, diverged=result.diverged)
     figures(result.scores, result.best, path)
     for name, values in result.measures.items():
         figures(values, result.best, path, measure=name)
@@ -143,7 +158,8 @@ def write(result: SweepResult) -> None:
     if result.best is not None:
         document["best"] = table[result.best]
     if result.fresh is not None:
-        document["best_on_fresh_seeds"] = score_statistics(result.fresh)
+        fresh = score_statistics(result.fresh, result.fresh_diverged)
+        document["best_on_fresh_seeds"] = fresh
     files.write_document(path / "summary.json", document)
 
 
@@ -155,12 +171,16 @@ def summary_rows(result: SweepResult) -> dict[str, str]:
         "programs": str(len(list(sweep.programs()))),
     }
     if result.best is None:
-        return rows | {"best": "every seed of every point diverged"}
+        diverged = bool(result.diverged.all())
+        why = "every seed of every point diverged" if diverged else "no finished episode"
+        return rows | {"best": why}
     point = sweep.points[result.best]
     rows["best"] = ", ".join(f"{name} {format_value(x)}" for name, x in point.items())
-    rows["its score, IQM [95 % interval]"] = display.with_interval(result.scores[result.best])
+    found = score_statistics(result.scores[result.best], result.diverged[result.best])
+    rows["its score, IQM [95 % interval]"] = _with_interval(found)
     if result.fresh is not None:
-        rows["its score with fresh seeds"] = display.with_interval(result.fresh)
+        found = score_statistics(result.fresh, result.fresh_diverged)
+        rows["its score with fresh seeds"] = _with_interval(found)
     return rows
 
 
@@ -201,5 +221,10 @@ def describe(path: Path) -> dict[str, str]:
 
 
 def _with_interval(found: dict[str, Any]) -> str:
-    """Of `score_statistics`, 'IQM [low, high]'."""
-    return "{iqm:.4g} [{low:.4g}, {high:.4g}]".format(**found)
+    """Of `score_statistics`, or their JSON, such as '4.98 [4.5, 5.2] (1 of 8 seeds diverged)'."""
+    if found["failed"] == found["seeds"]:
+        return "every seed diverged"
+    iqm, low, high = (np.array(found[name], float) for name in ("iqm", "low", "high"))
+    text = "no finished episode" if np.isnan(iqm) else f"{iqm:.4g}"
+    text += "" if np.isnan(low) else f" [{low:.4g}, {high:.4g}]"
+    return text + " ({failed} of {seeds} seeds diverged)".format(**found) * (found["failed"] > 0)

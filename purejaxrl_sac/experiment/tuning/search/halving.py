@@ -19,7 +19,7 @@ from purejaxrl_sac.experiment.tuning.journal import Journal
 from purejaxrl_sac.experiment.tuning.points import (
     Point,
     at,
-    check_points,
+    distinct_points,
     points_per_batch,
     static_values,
 )
@@ -38,9 +38,9 @@ class Rung(NamedTuple):
 class HalvingResult(NamedTuple):
     """The results of successive halving."""
 
-    points: list[Point]
+    points: list[Point]  # distinct
     rungs: list[list[Rung]]  # of each batch
-    best: int | None  # index of the point with the highest score at the last rung; None if every
+    best: int | None  # index in `points` of the highest score at the last rung; None if every
     # point diverged
 
     def table(self) -> list[dict[str, Any]]:
@@ -98,7 +98,7 @@ def successive_halving(
     """
     eta = whole_number("eta", eta, at_least=2)
     size = len(points) if max_lanes is None else points_per_batch(max_lanes, seeds)
-    points = check_points(config, points)
+    points = distinct_points(config, points)
     if len({static_values(config, point) for point in points}) > 1:
         raise ConfigError("points of a search share one program: sweep static fields instead")
     lanes.check_time_limit(config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from purejaxrl_sac.experiment.tuning.points import (
     Point,
     at,
     check_points,
+    distinct_points,
     static_values,
     variants,
 )
@@ -80,7 +80,7 @@ def optuna_search(
         for round_ in range(rounds):
             trials = [study.ask() for _ in range(batch)]
             suggested = [suggest(trial) for trial in trials]
-            points = check_points(config, suggested)
+            points = distinct_points(config, suggested)
             scores: dict[str, float] = {}
             for i, static in enumerate(dict.fromkeys(static_values(config, x) for x in points)):
                 group = [point for point in points if static_values(config, point) == static]
@@ -123,13 +123,13 @@ def _train(
         run = batches.Batch(config, values, {**planned, "chunks": 20}, path)
         if (path / "config.json").exists():
             written = RunDirectory(path).read_document()["variants"]
-            if written != json.loads(json.dumps(values)):
+            if written != files.to_json(values):
                 raise ConfigError(
                     f"{path} has other points than the study suggests: create the study with the"
                     " same seed, or give another directory"
                 )
         batches.train_batch(run, devices=devices)
-        return sweep_results.lane_scores(path, config).reshape(len(points), -1)
+        return sweep_results.lane_scores(path, config)[0].reshape(len(points), -1)
     plan = plans.plan(parameters.fixed(config), chunks=1, variants=values, **planned)
     resources.check_state(plan, mesh_for(plan.lanes, devices))
     result = engine.train_seeds(plan, devices=devices)

@@ -17,7 +17,6 @@ from purejaxrl_sac.config import (
     Config,
     ConfigError,
     kind_of,
-    traced_fields,
     validate,
     whole_number,
 )
@@ -25,7 +24,7 @@ from purejaxrl_sac.experiment.devices.mesh import fill, mesh_for, padded, trim
 from purejaxrl_sac.experiment.runs import files, plans
 from purejaxrl_sac.experiment.runs.plans import Plan
 from purejaxrl_sac.experiment.tuning import journal
-from purejaxrl_sac.experiment.tuning.points import Point, check_points
+from purejaxrl_sac.experiment.tuning.points import Point, check_points, static_values
 from purejaxrl_sac.experiment.tuning.search import lanes
 from purejaxrl_sac.types import TrainState
 
@@ -61,7 +60,7 @@ class PopulationResult(NamedTuple):
                 "steps": generation.steps,
                 "member": member,
                 "parent": int(generation.parents[member]),
-                **{name: float(value[member]) for name, value in generation.values.items()},
+                **{name: value[member].item() for name, value in generation.values.items()},
                 "score": float(score),
             }
             for generation in self.generations
@@ -80,7 +79,8 @@ def exploit_and_explore(
     """One step of population-based training (Jaderberg et al. 2017, arXiv 1711.09846).
 
     The worst `fraction` of the members become copies of random members of the best `fraction`, with
-    every hyperparameter multiplied or divided by `factor`, within its range. A pure function.
+    every hyperparameter multiplied or divided by `factor`, within its range, and whole numbers
+    rounded. A pure function.
 
     Args:
         scores: [P]; nan counts as the worst.
@@ -105,6 +105,8 @@ def exploit_and_explore(
         moved = jnp.clip(
             value * jnp.where(up, factor, 1 / factor), ranges.low[name], ranges.high[name]
         )
+        whole = jnp.issubdtype(value.dtype, jnp.integer)
+        moved = (jnp.round(moved) if whole else moved).astype(value.dtype)
         return jnp.where(copied, moved, value)
 
     return parents, {name: perturb(k, name) for k, name in zip(keys, sorted(values), strict=True)}
@@ -153,7 +155,7 @@ def population_based_training(
     lengths = plans.chunk_lengths(config.iterations, length)
     mesh = mesh_for(plan.lanes, devices)
     programs = lanes.compile_chunks(plan, mesh, lengths)
-    values = {name: jnp.array([float(point[name]) for point in points]) for name in names}
+    values = {name: jnp.array([point[name] for point in points]) for name in names}
     ranges = Ranges({n: float(low[n]) for n in names}, {n: float(high[n]) for n in names})
     step = jax.jit(partial(exploit_and_explore, ranges=ranges, fraction=fraction, factor=factor))
     key_members, key_steps = jax.random.split(plans.streams(plans.key_from_seed(seed)).population)
@@ -220,10 +222,9 @@ def _check_population(
     if not factor > 0:
         raise ConfigError(f"factor is {factor}, but must be > 0: values become larger or smaller")
     names = sorted(points[0])
-    if static := set(names) - traced_fields(config):
-        raise ConfigError(
-            f"{static.pop()} cannot vary within a program: leave it out of the search"
-        )
+    for point in points:
+        for name, _ in static_values(config, point):
+            raise ConfigError(f"{name} cannot vary within a program: leave it out of the search")
     if unbounded := set(names) - (low.keys() & high.keys()):
         raise ConfigError(f"{unbounded.pop()} needs a bound in low and in high")
     for name in names:
@@ -240,7 +241,6 @@ def _check_population(
 
 def _config_lanes(values: dict[str, jax.Array], plan: Plan, mesh: Mesh) -> Config:
     """The plan's configuration with one value per lane, padded for the devices."""
-    types = {name: np.asarray(x).dtype for name, x in plan.variants.items()}
-    variants = {name: np.asarray(x, types[name]).tolist() for name, x in values.items()}
+    variants = {name: np.asarray(x).tolist() for name, x in values.items()}
     config, _ = plan._replace(variants=variants).config_lanes(padded(plan.lanes, mesh))
     return config
