@@ -130,12 +130,11 @@ def measure(options: argparse.Namespace) -> Iterator[dict]:
             libraries: list[Callable[[], dict]] = [partial(in_new_process, algorithm, seeds)]
             if python and algorithm in PEERS:
                 libraries.append(partial(rejax, python, algorithm, seeds))
+            depends = ["core", "experiment.runs.engine"]
+            stamp = record.stamp("compile time", "of each answer", depends)
             rounds = [[library() for library in libraries] for _ in range(options.rounds)]
             for answers in zip(*rounds):
-                answer = medians(list(answers))
-                depends = ["core", "experiment.runs.engine"]
-                stamp = record.stamp("compile time", answer["device"], depends)
-                yield {**stamp, **work, "seeds": seeds, **answer}
+                yield {**stamp, **work, "seeds": seeds, **medians(list(answers))}
 
 
 def total(row: dict, unit: str = "cpu_s") -> float:

@@ -66,14 +66,15 @@ class Options:
     cpu_devices: int = 2
     record: Path | None = None
 
-    def append(self, name: str, **figures: Any) -> None:
+    def stamp(self, name: str) -> dict[str, Any]:
+        """The origin and the work of a row."""
+        names = {"algorithm": name, "environment": WORK[name].env}
+        depends = ["preset", "experiment.tuning.search", *record.algorithm_modules(name)]
+        return {**record.stamp(f"scale: {self.what}", depends=depends, **names), **names}
+
+    def append(self, stamp: dict[str, Any], **figures: Any) -> None:
         """Append a row to the record."""
-        environment = WORK[name].env
-        names = {"algorithm": name, "environment": environment}
-        if self.record:
-            depends = ["preset", "experiment.tuning.search", *record.algorithm_modules(name)]
-            stamp = record.stamp(f"scale: {self.what}", depends=depends, **names)
-            record.append(self.record, {**stamp, **names, **figures}, show=False)
+        record.append(self.record, {**stamp, **figures}, show=False)
 
 
 class Timed:
@@ -114,6 +115,7 @@ def devices(options: Options) -> Table:
     most = len(jax.devices())
     table = Table("work", "seeds", "1 device, µs", f"{most} devices, µs", "ratio [range]")
     for name in options.algorithms:
+        stamp = options.stamp(name)
         for seeds in options.seeds:
             on = {d: Timed(WORK[name], seeds, options.iterations, d) for d in (1, most)}
             found = alternate({str(d): timed.seconds for d, timed in on.items()}, options.rounds)
@@ -125,7 +127,7 @@ def devices(options: Options) -> Table:
                 f"{np.median(ratios):.2f} [{ratios.min():.2f}, {ratios.max():.2f}]",
             )  # fmt: skip
             options.append(
-                name, seeds=seeds, devices=most, value=round(float(np.median(ratios)), 2),
+                stamp, seeds=seeds, devices=most, value=round(float(np.median(ratios)), 2),
                 range=[round(float(x), 2) for x in (ratios.min(), ratios.max())],
                 one_us=round(float(np.median(one)), 1), all_us=round(float(np.median(all_)), 1),
             )  # fmt: skip
@@ -136,6 +138,7 @@ def sweep(options: Options) -> Table:
     """One program of many lanes compared with as many runs, each of which is compiled."""
     table = Table("work", "method", "compilation, s", "training, s", "total, s", "ratio")
     for name in options.algorithms:
+        stamp = options.stamp(name)
         steps = (WORK[name].warmup_iterations + 2 * options.iterations) * WORK[
             name
         ].steps_per_iteration
@@ -168,7 +171,7 @@ def sweep(options: Options) -> Table:
                 f"{both / sum(together):.1f}",
             )  # fmt: skip
             options.append(
-                name, kind=label, lanes=options.lanes, value=round(both, 1),
+                stamp, kind=label, lanes=options.lanes, value=round(both, 1),
                 compile_seconds=round(compiling, 1), train_seconds=round(training, 1),
             )  # fmt: skip
     return table
@@ -178,6 +181,7 @@ def compaction(options: Options) -> Table:
     """Time to gather a third of the lanes with their replay memories, in iterations."""
     table = Table("work", "lanes", "state, MiB", "compaction, ms", "iteration, ms", "ratio")
     for name in options.algorithms:
+        stamp = options.stamp(name)
         timed = Timed(WORK[name], options.lanes, options.iterations, None)
         state, _ = next(timed.chunks)
         over = timed.programs.mesh
@@ -197,7 +201,7 @@ def compaction(options: Options) -> Table:
             f"{1e3 * iteration:.2f}", f"{compacting / iteration:.0f}",
         )  # fmt: skip
         options.append(
-            name, lanes=options.lanes, kept=len(kept), value=round(1e3 * compacting, 1),
+            stamp, lanes=options.lanes, kept=len(kept), value=round(1e3 * compacting, 1),
             iteration_ms=round(1e3 * iteration, 2),
         )  # fmt: skip
     return table
@@ -208,6 +212,7 @@ def knee(options: Options) -> Table:
     columns = ("work", "seeds", "million steps/s", "us per iteration", "state per seed, KiB")
     table = Table(*columns, "compilation, s")
     for name in options.algorithms:
+        stamp = options.stamp(name)
         for seeds in options.seeds:
             try:
                 timed = Timed(WORK[name], seeds, options.iterations, None)
@@ -228,7 +233,7 @@ def knee(options: Options) -> Table:
                 f"{timed.programs.seconds:.1f}",
             )  # fmt: skip
             options.append(
-                name, seeds=seeds, value=round(1e6 * took / options.iterations, 1),
+                stamp, seeds=seeds, value=round(1e6 * took / options.iterations, 1),
                 steps_per_second=round(seeds * options.iterations * block / took),
                 bytes_per_seed=round(each / seeds),
             )  # fmt: skip

@@ -192,6 +192,10 @@ def main() -> None:
                 timed = max(WORK[algorithm][2] // options.updates, 5)
                 iterations = max(min(timed, 200), timed // (seeds if seeds < 16 else 16))
                 config = configuration(algorithm, capacity, options.updates)
+                names = {"algorithm": algorithm, "environment": config.env}
+                preset = ["preset"] if algorithm == "pqn" else []
+                depends = [*preset, *record.algorithm_modules(algorithm)]
+                stamp = record.stamp("speed", depends=depends, **names)
                 timers = ours(config, seeds, iterations)
                 with_peer = peer is not None and algorithm in PEERS and capacity <= PEER_LIMIT
                 if with_peer and options.updates == 1:
@@ -206,11 +210,8 @@ def main() -> None:
                 }
                 floor = us["environment"] + us["update"]
                 extremes = min(seconds["run"]), max(seconds["run"])
-                names = {"algorithm": algorithm, "environment": config.env}
-                preset = ["preset"] if algorithm == "pqn" else []
-                depends = [*preset, *record.algorithm_modules(algorithm)]
                 row = {
-                    **record.stamp("speed", depends=depends, **names),
+                    **stamp,
                     **names,
                     "seeds": seeds,
                     "buffer": capacity,

@@ -55,6 +55,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=minutes, default=60)
     record.add_record(parser, "reliability")
     options = parser.parse_args()
+    depends = ["experiment.runs.lifecycle", *record.algorithm_modules("dqn")]
+    stamp = record.stamp("soak", "cpu", depends)
     sampler = Sampler(60 * options.minutes)
     config = prl.preset("dqn", "CartPole-v1").replace(total_steps=2**30, capacity=10_000)
     chunks, steps = 2**19, 2**11
@@ -73,8 +75,7 @@ def main() -> int:
     for name in ("resident", "files", "threads"):
         row[f"{name}_first_half"] = max(getattr(x, name) for x in first)
         row[f"{name}_second_half"] = max(getattr(x, name) for x in second)
-    depends = ["experiment.runs.lifecycle", *record.algorithm_modules("dqn")]
-    record.append(options.record, record.stamp("soak", "cpu", depends) | row)
+    record.append(options.record, stamp | row)
     grown = any(row[f"{x}_second_half"] > row[f"{x}_first_half"] for x in ("files", "threads"))
     return int(grown or row["resident_second_half"] > 1.05 * row["resident_first_half"])
 

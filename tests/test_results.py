@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,6 +13,8 @@ import purejaxrl_sac as prl
 from purejaxrl_sac.mdp import dynamic_programming as dp
 from scripts import (
     benchmark_recurrent,
+    benchmark_speed,
+    benchmark_tabular,
     cells,
     classic_control,
     dependencies,
@@ -157,6 +160,37 @@ def test_an_appended_row_has_the_digest_of_its_environment(tmp_path):
     assert record.stale(stamp | names)
     record.append(path, {**stamp, **names, "code": "of code before an edit"})
     assert [record.stale(row) for row in record.rows(path)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "measured"),
+    [
+        (benchmark_speed, ["--algorithms", "dqn", "--buffers", "10"], "ours"),
+        (benchmark_tabular, [], "Ours"),
+        (benchmark_recurrent, ["--cells", "gru"], "continuing_timer"),
+    ],
+)
+def test_a_row_is_of_the_code_that_was_measured(script, words, measured, tmp_path, monkeypatch):
+    code = "before"
+
+    def measure(*_):
+        nonlocal code
+        code = "after"
+        once = (lambda: 1.0, 0.0)
+        timers = {"ours": dict.fromkeys(("run", "environment", "update"), once)}
+        run = SimpleNamespace(rate=lambda: 1.0, compile_s=0.0)
+        return {**timers, "Ours": run, "continuing_timer": once}[measured]
+
+    monkeypatch.setattr(record, "stamp", lambda what, *_, **__: {"what": what, "code": code})
+    monkeypatch.setattr(script, measured, measure)
+    monkeypatch.setattr(benchmark_tabular, "loop_rate", lambda: 1.0)
+    monkeypatch.setattr(benchmark_recurrent, "state_of", lambda *_: (lambda keys: keys, 0))
+    sizes = [] if script is benchmark_tabular else ["--seeds", "1"]
+    sizes += ["--envs", "4"] if script is benchmark_recurrent else []
+    path = tmp_path / "rows.jsonl"
+    monkeypatch.setattr("sys.argv", ["script.py", *words, *sizes, "--record", str(path)])
+    script.main()
+    assert {row["code"] for row in record.rows(path)[:1]} == {"before"}
 
 
 def test_the_version_is_not_code_of_a_row():
