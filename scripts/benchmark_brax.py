@@ -83,7 +83,7 @@ def configuration(algorithm: str, env: str, options: argparse.Namespace) -> prl.
 def ours(
     config: prl.Config, seeds: int, root: int, folder: Path, stamp: dict
 ) -> tuple[dict, np.ndarray, float]:
-    """The stamp, greedy returns per seed and seconds of training per seed of the run in a folder."""
+    """The stamp, greedy returns per seed and seconds of training per seed of a run."""
     wanted = plan(config, seeds, seed=root, episodes=EPISODES)
     run, history, stamp = trained(wanted, folder, stamp)
     return stamp, run.greedy_returns, history[-1].seconds / seeds

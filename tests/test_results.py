@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import purejaxrl_sac as prl
+from purejaxrl_sac.experiment.runs import plans
 from purejaxrl_sac.mdp import dynamic_programming as dp
 from scripts import (
     benchmark_recurrent,
@@ -558,7 +559,7 @@ def test_only_rows_of_the_same_programs_are_renewed(tmp_path, monkeypatch):
     row = {**record.stamp("speed", "cpu", ["losses"]), "code": "old"}
     names = ("a", "b", "a", "a", "a", "c", "c")
     rows = [row | {"algorithm": x, "environment": "chain"} for x in names]
-    rows[3]["what"], rows[4]["what"] = "compile time", "start"  # which depend on options, too
+    rows[3]["what"], rows[4]["what"] = "compile time", "check"  # which depend on options, too
     rows[6]["what"] = "learning"
     rows[2]["value"] = 2  # was not fresh
     path = tmp_path / "speed.jsonl"
@@ -568,6 +569,26 @@ def test_only_rows_of_the_same_programs_are_renewed(tmp_path, monkeypatch):
     assert refresh.renew(before, {"a chain"}, equal={"c chain"}) == 2
     stale = [record.stale(row) for row in record.rows(path)]
     assert stale == [False, True, True, True, True, True, False]  # speed may differ, numbers not
+
+
+def test_runs_of_other_keys_are_told_apart(monkeypatch):
+    from scripts import refresh
+
+    def digests():
+        return [refresh.digest("q_learning", "chain"), refresh.numbers("q_learning", "chain", 1)]
+
+    first, keys = digests(), plans.Plan.keys
+    for field in ("train", "final_evaluation"):
+        other = lambda plan, x=field: keys(plan)._replace(**{x: keys(plan).evaluation})  # noqa: E731
+        monkeypatch.setattr(plans.Plan, "keys", other)
+        assert all(new != old for new, old in zip(digests(), first, strict=True))
+
+
+def test_kinds_that_jaxprs_do_not_determine_are_recorded():
+    from scripts import refresh
+
+    rows = (row for path in record.FOLDER.glob("*.jsonl") for row in record.rows(path))
+    assert set(refresh.NOT_OF_JAXPRS) <= {row["what"] for row in rows}
 
 
 def test_numbers_of_states_are_told_apart_by_bits(monkeypatch):
