@@ -130,8 +130,11 @@ def measure(options: argparse.Namespace) -> Iterator[dict]:
             libraries: list[Callable[[], dict]] = [partial(in_new_process, algorithm, seeds)]
             if python and algorithm in PEERS:
                 libraries.append(partial(rejax, python, algorithm, seeds))
-            depends = ["core", "experiment.runs.engine"]
-            stamp = record.stamp("compile time", "of each answer", depends)
+            depends = ["core", "preset", "experiment.runs.engine"]
+            stamp = record.stamp(
+                "compile time", "of each answer", depends,
+                algorithm=algorithm, environment=environment,
+            )  # fmt: skip
             rounds = [[library() for library in libraries] for _ in range(options.rounds)]
             for answers in zip(*rounds):
                 yield {**stamp, **work, "seeds": seeds, **medians(list(answers))}

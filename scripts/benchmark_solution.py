@@ -221,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name, python in pythons.items():
                 trains[name] = partial(peer, name, python, environment, chosen.seeds)
             work = {"algorithm": task.algorithm, "environment": environment}
-            depends = ["core", "preset", "experiment.runs.lifecycle"]
+            depends = ["core", "preset", "experiment.runs.lifecycle", "cli"]
             stamp = record.stamp("solution", depends=depends, **work)
             rows = list(alternate(task, trains, chosen.rounds))
             for row in rows:

@@ -16,7 +16,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.runs import engine, plans
-from scripts import benchmark_compile, benchmark_start, hlo, phases
+from scripts import benchmark_compile, benchmark_start, hlo, phases, record
 from tests.conftest import FULL_COMPILATION, quick, small
 
 PHASES = ("trace", "lower", "compile")
@@ -97,6 +97,18 @@ def test_the_start_is_measured_to_the_first_chunk(tmp_path, monkeypatch, capsys)
         benchmark_start.measure("dqn", "CartPole-v1", 8, 1)
     assert benchmark_start.main(["--algorithms", "dqm"]) == 2
     assert capsys.readouterr().err.strip().endswith("did you mean dqn?")
+
+
+def test_rows_depend_on_the_preset_and_on_the_command_line(tmp_path, monkeypatch):
+    path, figures = tmp_path / "rows.jsonl", {"programs": {}, "device": "cpu"}
+    monkeypatch.setattr(benchmark_start, "measure", lambda *_: {})
+    monkeypatch.setattr(benchmark_compile, "in_new_process", lambda *_: figures)
+    monkeypatch.setattr(benchmark_compile, "render", lambda rows: "")
+    for script in (benchmark_start, benchmark_compile):
+        assert script.main(["--algorithms", "dqn", "--seeds", "1", "--record", str(path)]) == 0
+    start, compiling = record.rows(path)
+    assert {"preset", "cli"} <= set(start["depends"]) and "preset" in compiling["depends"]
+    assert not record.stale(start) and not record.stale(compiling)
 
 
 def test_instructions_of_all_computations_are_counted():

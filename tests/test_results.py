@@ -100,6 +100,34 @@ def test_definitions_are_found_through_all_forms_of_imports(package, uses):
         dependencies.reached([("a", "y")])
 
 
+def test_a_definition_depends_on_what_is_registered_with_it(package):
+    rule = "def a(): pass\n@a.def_vmap\ndef rule(): pass\n@cache\ndef other(): pass\n"
+    package(parts_c=f"from functools import cache\n{rule}")
+    assert ("parts.c", "rule") in dependencies.reached([("parts.c", "a")])
+    assert ("parts.c", "other") not in dependencies.reached([("parts.c", "cache")])
+
+
+def test_a_package_depends_on_the_modules_that_it_imports(package):
+    package(parts___init__="from purejaxrl_sac.parts import d\nx = d.g\n")
+    assert ("parts.d", "g") in dependencies.reached([("parts", "*")])
+
+
+def test_a_row_may_depend_on_a_script_and_on_gymnax(tmp_path, monkeypatch):
+    first = {x: record.code([x]) for x in ("scripts.classic_control", "gymnax")}
+    assert dependencies.modules([("scripts.classic_control", "*")]) == {"scripts.classic_control"}
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "classic_control.py").write_text("TASKS = {}\n")
+    (tmp_path / "constraints.txt").write_text("gymnax==0\n")
+    for module in (dependencies, record):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    for function in CACHES:
+        function.cache_clear()
+    assert all(record.code([x]) != code for x, code in first.items())
+    monkeypatch.undo()
+    for function in CACHES:
+        function.cache_clear()
+
+
 def test_a_row_of_a_named_mdp_depends_on_its_builder(monkeypatch):
     def codes():
         for function in CACHES[1:]:
