@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from scripts.options import Parser, count
+from scripts.options import Parser, count, minutes
 
 STAGES = ("curve", "profile", "flags", "fit")
 
@@ -34,7 +34,9 @@ def parser() -> Parser:
     shared = Parser(add_help=False)
     shared.add_argument("--record", type=Path, help="default: scripts/results/accelerator.jsonl")
     timed = Parser(add_help=False)
-    timed.add_argument("--minutes", type=float, default=8.0, help="no work starts after this time")
+    timed.add_argument(
+        "--minutes", type=minutes, default=8.0, help="no work starts after this time"
+    )
     timed.add_argument("--workers", type=count, help="programs compiled concurrently")
     again = Parser(add_help=False)
     again.add_argument("--again", action="store_true", help="repeat recorded rows")

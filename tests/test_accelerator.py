@@ -122,20 +122,44 @@ def row(seeds, us, kernels, **changes):
 def test_the_fit_separates_kernels_from_seeds():
     rows = [row(1, 100.0, 50), row(8, 120.0, 60), row(256, 300.0, 50), row(1024, 1068.0, 50)]
     rows.append(row(8, 900.0, 50, flags="--slow"))
-    (fit,) = fitting.fits(rows)
+    fit = fitting.fit(rows)
     assert fit["us_per_kernel"] == 2 and fit["relative_error"] == 0 and fit["rows"] == 2
     assert fit["knees"] == {"dqn:CartPole-v1:preset": 256}
     assert fit["us_per_seed"] == {"dqn:CartPole-v1:preset": 1.0}
-    (alone,) = fitting.fits(rows[:1])
+    alone = fitting.fit(rows[:1])
     assert alone["us_per_seed"] == {"dqn:CartPole-v1:preset": 100.0}
     assert fitting.predicted(fit, row(8, 0.1, 70)) == 140
     assert fitting.predicted(fit, row(1024, 0.1, 70)) == 1024
 
 
+def test_a_fit_is_of_what_is_measured_here(tmp_path):
+    path, here = tmp_path / "rows.jsonl", {"device": jax.devices()[0].device_kind}
+    options = measuring.Measure(stages=("fit",), record=path)
+    others = [row(1, 100.0, 50), row(1, 100.0, 50, **here, version="0.6.0")]
+    for each in [*others, row(1, 100.0, 50, **here, code="another")]:
+        record.append(path, each)
+    measuring.measure(options)
+    assert len(record.rows(path)) == 3
+    record.append(path, row(1, 300.0, 50, **here))
+    for _ in range(2):  # the second time it is recorded
+        measuring.measure(options)
+    (found,) = record.rows(path)[4:]
+    assert found["us_per_kernel"] == 6 and found["version"] == prl.__version__
+    old = {**found, "version": "0.6.0"}
+    assert fitting.newest([found, old]) is found and fitting.newest([]) is None
+
+
+@pytest.mark.parametrize("text", ("nan", "0", "many"))
+def test_a_time_limit_is_a_positive_number(text, capsys):
+    with pytest.raises(SystemExit):
+        accelerator.main(["measure", "--minutes", text])
+    assert f"{text} is not a positive number" in capsys.readouterr().err
+
+
 def test_recorded_rows_and_errors_are_shown(tmp_path, capsys):
     path = tmp_path / "rows.jsonl"
     rows = [row(1, 100.0, 50), row(8, 120.0, 60), row(64, 1.0, 1, error="too large [sic]")]
-    for each in [*rows, *fitting.fits(rows)]:
+    for each in [*rows, fitting.fit(rows)]:
         record.append(path, each)
     assert record.recorded(path, rows[0]) and not record.recorded(path, row(2, 1.0, 1))
     assert accelerator.main(["table", "--record", str(path)]) == 0

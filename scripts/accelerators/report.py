@@ -98,7 +98,7 @@ def measured(rows: list[dict]) -> list[str]:
                     f"{ratio:.2f}" if ratio else "",
                 ]
             )
-        fits = [r for r in rows if r["what"] == "fit" and r["device"] == device]
+        fit = fitting.newest(row for row in rows if row["device"] == device)
         parts += [
             f"## Measured on one {device}",
             "Environment steps per second are totals over seeds; memory is state and temporaries"
@@ -109,7 +109,7 @@ def measured(rows: list[dict]) -> list[str]:
                 f"work|seeds|µs|kernels|µs per kernel|steps/s|memory per seed|{BASE} / now", lines
             ),
             *(["\n".join(errors)] if errors else []),
-            f"Cost model: {fitting.sentence(fits[-1])}." if fits else "",
+            f"Cost model: {fitting.sentence(fit)}." if fit else "",
         ]
     return [part for part in parts if part]
 
