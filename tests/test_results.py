@@ -26,7 +26,7 @@ from scripts import (
     report,
 )
 from scripts.pages import learning as learning_page
-from scripts.pages import reliability, tables, theory
+from scripts.pages import reliability, speed, tables, theory
 
 SOURCES = {
     "__init__.py": "from purejaxrl_sac import a, b\n",
@@ -387,6 +387,15 @@ def test_recorded_works_are_shown_once():
         (tables.algorithm(x), x["environment"], x["steps"], learning_page.limited(x)) for x in rows
     }
     assert len(shown) == len(rows) > 50
+
+
+def test_recurrent_speeds_are_told_apart_by_their_device(tmp_path, monkeypatch):
+    row = {"what": "recurrent speed", "algorithm": "recurrent_ppo", "environment": "CartPole-v1"}
+    row |= {"cell": "gru", "num_envs": 4, "seeds": 1, "value": 1_000, "version": "0.1.0"}
+    rows = [row | {"device": device} for device in ("1 x cpu, 1 core", "1 x cpu, 2 cores")]
+    recorded(tmp_path, monkeypatch, "speed", rows)
+    shown = "\n".join(speed.recurrent())
+    assert all(row["device"] in shown for row in rows)
 
 
 def test_reliability_is_told_in_words(tmp_path, monkeypatch):
