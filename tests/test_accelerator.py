@@ -14,7 +14,7 @@ import pytest
 import purejaxrl_sac as prl
 from purejaxrl_sac.train import build
 from scripts import accelerator, hlo, record, targets
-from scripts.accelerators import checking, compiling, fitting, measuring, report, tables
+from scripts.accelerators import checking, compiling, fitting, measuring, plan, report, tables
 from scripts.accelerators.work import Work, main_works, programs
 
 # (target, work, kind, seeds) -> (figure, upper bound)
@@ -130,6 +130,22 @@ def test_the_fit_separates_kernels_from_seeds():
     assert alone["us_per_seed"] == {"dqn:CartPole-v1:preset": 100.0}
     assert fitting.predicted(fit, row(8, 0.1, 70)) == 140
     assert fitting.predicted(fit, row(1024, 0.1, 70)) == 1024
+
+
+@pytest.mark.parametrize("changes", ({}, {"code": "another"}), ids=("fresh", "stale"))
+def test_all_figures_of_the_page_have_versions_and_marks(changes):
+    time = {name: {"us": 1.0, "kernels": 1} for name in ("plain", "fused 128x8", "fused 64x4")}
+    figures = {"state_bytes": 1, "temp_bytes": 1, "bytes_per_seed": 1, "compile_seconds": 1.0}
+    curves = [row(1, 100.0, 50) | figures, row(500, 100.0, 50) | plan.WORK | figures]
+    compiled = {**curves[1], "what": "compile", "device": "v5e", "bytes_moved": 1.0}
+    distance = {"what": "fused distance", "fused highest / plain highest": 0.1}
+    rows = [*curves, compiled, {**curves[0], **distance}, {**curves[0], "what": "fused time"}]
+    rows = [{**each, **time, **changes} for each in rows]
+    page = report.render([*rows, fitting.fit(rows)])
+    shown = prl.__version__ + " †" * bool(changes)
+    assert f"Cost model ({shown}): " in page and f"* **Measured** ({shown}), " in page
+    assert f"of their change ({shown})." in page and f"(compiled with {shown})" in page
+    assert f"|       1 | {shown} |" in page  # of the fused update
 
 
 def test_a_fit_is_of_what_is_measured_here(tmp_path):

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from scripts.accelerators import fitting
-from scripts.record import identity
+from scripts.record import identity, stale
 
 
 def newest(rows: Iterable[dict]) -> list[dict]:
@@ -49,6 +49,12 @@ def name(row: dict) -> str:
     """A description of the work of a row."""
     library = f"{row['library']}: " if "library" in row else ""
     return f"{library}{row['algorithm']} {row['environment']}, {row.get('kind', '')}".strip(", ")
+
+
+def version(row: dict, old: bool | None = None) -> str:
+    """The version of a row, with † if it is old; by default, if its code has changed."""
+    old = stale(row) if old is None else old
+    return row["version"] + " †" * old
 
 
 def amount(size: float | None) -> str:
