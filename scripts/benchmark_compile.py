@@ -11,8 +11,8 @@ evaluation, with the sizes of our preset. Every measurement is made in a new pro
 and the start of the backend, without a compilation cache; rounds alternate between ours and the
 peer's. CPU-seconds are those of all threads of the process.
 
-Each row, the medians over `--rounds`, is one JSON line appended to `--record`. `--table` renders
-all recorded rows as a Markdown page.
+Each row, the medians over `--rounds`, is one JSON line, appended to `--record`. `--table` renders
+all recorded rows (of `--record`, by default `scripts/results/compile.jsonl`) as a Markdown page.
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=count, default=[1, 8])
     parser.add_argument("--rounds", type=count, default=3)
-    parser.add_argument("--record", type=Path, default=RECORD)
+    record.add_record(parser, "compile")
     parser.add_argument("--table", type=Path, help="render the record to this file, and stop")
     parser.add_argument("--peer", choices=["rejax"], help=f"measured for {', '.join(PEERS)}")
     parser.add_argument(
@@ -242,7 +242,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.table:
-            write(options.table, record.rows(options.record))
+            write(options.table, record.rows(options.record or RECORD))
             return 0
         for algorithm in options.algorithms:
             prl.default_config(algorithm)  # refuses unknown names before anything is measured

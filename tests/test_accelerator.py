@@ -282,6 +282,20 @@ def test_check_passes_on_a_cpu(tmp_path, capsys):
     assert "q_learning cliff_walking" in capsys.readouterr().out
 
 
+def test_rows_are_recorded_where_an_option_says(tmp_path, monkeypatch, capsys):
+    default = tmp_path / "rows.jsonl"
+    monkeypatch.setattr(record, "ACCELERATOR", default)
+    measured = lambda options: record.append(options.record, row(1, 100.0, 50))  # noqa: E731
+    monkeypatch.setattr(measuring, "measure", measured)
+    assert accelerator.main(["measure"]) == 0
+    assert "dqn CartPole-v1, preset" in capsys.readouterr().out and not default.exists()
+    assert accelerator.main(["measure", "--record", str(default)]) == 0
+    assert len(record.rows(default)) == 1
+    with pytest.raises(SystemExit):
+        accelerator.main(["measure", "--record", str(tmp_path)])
+    assert "is a folder: pass a file" in capsys.readouterr().err
+
+
 def test_works_are_measured_on_a_cpu(tmp_path, capsys):
     path = tmp_path / "rows.jsonl"
     command = ["measure", "--works", "q_learning:FrozenLake-misc:preset:2", "--rounds", "2"]

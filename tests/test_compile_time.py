@@ -70,6 +70,17 @@ def test_bad_input_is_reported_in_one_line(arguments, message, tmp_path, capsys)
     assert message in capsys.readouterr().err
 
 
+def test_nothing_is_recorded_by_default(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark_compile, "RECORD", tmp_path / "rows.jsonl")
+    monkeypatch.setattr(benchmark_compile, "in_new_process", lambda *_: {"programs": {}})
+    monkeypatch.setattr(benchmark_compile, "render", lambda rows: "")
+    assert benchmark_compile.main(["--algorithms", "dqn", "--seeds", "1"]) == 0
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SystemExit):
+        benchmark_compile.main(["--record", str(tmp_path)])
+    assert "is a folder: pass a file" in capsys.readouterr().err
+
+
 def test_a_program_is_measured_in_phases():
     figures = phases.measured(jax.jit(lambda x: jnp.sin(x) + 1), jnp.zeros(3))
     names = {f"{phase}_{unit}" for phase in PHASES for unit in ("s", "cpu_s")}

@@ -79,7 +79,7 @@ def compile_apart(
     """Compile for one target in a subprocess, which is restarted if the compiler crashes."""
     environment = {**targets.environment(target), WORKER: target.name}
     while True:
-        command = [sys.executable, SCRIPT, *arguments]
+        command = [sys.executable, SCRIPT, *arguments, "--record", str(options.record)]
         status = subprocess.run(command, env=environment, check=False).returncode
         if status >= 0:
             return status
