@@ -231,8 +231,9 @@ def append(record: Path | None, row: dict, *, show: bool = True) -> None:
         print(json.dumps(row), flush=True)
     if record:
         record.parent.mkdir(parents=True, exist_ok=True)
+        torn = record.exists() and record.read_bytes()[-1:] not in (b"\n", b"")
         with record.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write("\n" * torn + json.dumps(row) + "\n")
 
 
 def keeper(record: Path | None, what: str, depends: Sequence[str]) -> Callable[..., None]:

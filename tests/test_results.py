@@ -281,6 +281,17 @@ def test_kept_figures_are_rows(tmp_path):
         record.rows(path)
 
 
+def test_a_row_after_a_torn_line_is_a_line_of_its_own(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    row = '{"what": 2}\n'
+    for before, after in (("", row), (row, row + row), ('{"wha', '{"wha\n' + row)):
+        path.write_text(before)
+        record.append(path, {"what": 2}, show=False)
+        assert path.read_text() == after
+    with pytest.raises(prl.ConfigError, match=r"line 1 of .* is not JSON: correct or remove"):
+        record.rows(path)
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
