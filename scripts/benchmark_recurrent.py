@@ -215,14 +215,14 @@ def main() -> int:
         peer = None
         if options.purejaxrl and not options.target:
             peer = Peer(peer_python(options.peer_environment, PUREJAXRL), "purejaxrl_training")
+        for envs in options.envs:
+            for seeds in options.seeds:
+                if options.target:
+                    kernels(options, targets.find(options.target), envs, seeds)
+                else:
+                    speed(options, peer, envs, seeds)
     except (prl.ConfigError, targets.TargetError) as error:
         parser.error(str(error))
-    for envs in options.envs:
-        for seeds in options.seeds:
-            if options.target:
-                kernels(options, targets.find(options.target), envs, seeds)
-            else:
-                speed(options, peer, envs, seeds)
     return 0
 
 

@@ -70,6 +70,8 @@ def main() -> int:
             print(stop)
     warm = [x for x in sampler.samples if x.seconds > 6 * options.minutes]
     half = len(warm) // 2
+    if half == 0:
+        parser.error(f"--minutes is {options.minutes:g}, too short for two chunks: raise it")
     first, second = warm[:half], warm[half:]
     row: dict[str, float] = {"minutes": options.minutes, "chunks": len(sampler.samples)}
     for name in ("resident", "files", "threads"):

@@ -14,6 +14,7 @@ from purejaxrl_sac.experiment.runs import plans
 from purejaxrl_sac.mdp import dynamic_programming as dp
 from scripts import (
     benchmark_recurrent,
+    benchmark_scale,
     benchmark_speed,
     benchmark_tabular,
     cells,
@@ -24,6 +25,7 @@ from scripts import (
     pictures,
     record,
     report,
+    soak,
 )
 from scripts.pages import learning as learning_page
 from scripts.pages import reliability, speed, tables, theory
@@ -522,6 +524,30 @@ def test_what_recurrent_speed_cannot_measure_is_one_line(arguments, message, mon
     with pytest.raises(SystemExit) as stopped:
         benchmark_recurrent.main()
     assert stopped.value.code == 2 and message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["devices", "--seeds", "0"], ["--rounds", "0"], ["sweep", "--lanes", "0"],
+        ["sweep", "--sequential", "0"], ["knee", "--iterations", "0"],
+    ],
+)  # fmt: skip
+def test_sizes_that_cannot_be_measured_are_one_line(words, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmark_scale.py", *words])
+    with pytest.raises(SystemExit) as stopped:
+        benchmark_scale.main()
+    message = capsys.readouterr().err
+    assert stopped.value.code == 2 and message.count("\n") == 1
+    assert f"argument {words[-2]}: 0 is not a positive integer" in message
+
+
+def test_a_soak_of_too_few_chunks_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(prl.experiment, "run", lambda *_, **__: None)
+    monkeypatch.setattr("sys.argv", ["soak.py", "--minutes", "0.05"])
+    with pytest.raises(SystemExit):
+        soak.main()
+    assert capsys.readouterr().err.startswith("--minutes is 0.05, too short for two chunks: raise")
 
 
 @pytest.mark.parametrize(("cores", "text"), (({3}, "1 core"), ({0, 1}, "2 cores")))

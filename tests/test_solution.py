@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from scripts import benchmark_solution, record
+from scripts import benchmark_solution, benchmark_speed, record
 from scripts.benchmark_solution import Task, Trained, alternate, fewest_steps
 from scripts.pages import speed
 
@@ -110,6 +110,19 @@ def test_an_unknown_environment_and_a_command_that_fails_are_one_line(tmp_path, 
     assert "no task is called Acrobot-v1: choose among CartPole-v1" in capsys.readouterr().err
     with pytest.raises(benchmark_solution.ConfigError, match="status 1 of: false x"):
         benchmark_solution.timed(["false", "x"], tmp_path)
+
+
+@pytest.mark.parametrize("script", (benchmark_solution, benchmark_speed))
+def test_a_folder_of_peers_that_cannot_be_made_is_one_line(script, monkeypatch, capsys):
+    words = ["--peers", "rejax", "--peer-environments", "/proc/none"]
+    if script is benchmark_speed:
+        words = ["--peer", "rejax", "--peer-environment", "/proc/none"]
+    monkeypatch.setattr("sys.argv", ["script.py", *words])
+    with pytest.raises(SystemExit) as stopped:
+        raise SystemExit(script.main())
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("cannot create /proc/none") and message.count("\n") == 1
 
 
 def test_the_table_has_ratios_to_our_command(tmp_path, monkeypatch):

@@ -30,12 +30,16 @@ def peer_python(directory: Path, packages: Sequence[str] = REJAX, jax_package: s
     """
     python = directory / "bin" / "python"
     if not python.exists():
-        venv.create(directory, with_pip=True)
         packages = [*packages, f"{jax_package}=={jax.__version__}"]
         try:
+            venv.create(directory, with_pip=True)
             subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot create {directory}: {error.strerror}: give another folder"
+            ) from None
         except subprocess.CalledProcessError:
-            python.unlink()  # the next call retries
+            python.unlink(missing_ok=True)  # the next call retries
             raise ConfigError(
                 f"{packages[0]} cannot be installed in {directory}: see pip's error above"
             ) from None
