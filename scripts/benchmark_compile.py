@@ -44,7 +44,7 @@ from scripts.accelerators.report import grid
 from scripts.accelerators.tables import newest
 from scripts.accelerators.work import main_environment
 from scripts.options import Parser, count
-from scripts.peers.environment import peer_python
+from scripts.peers.environment import checked, peer_python
 
 RECORD = record.FOLDER / "compile.jsonl"
 PROGRAMS = ("init", "chunk", "evaluation")
@@ -136,6 +136,10 @@ def measure(options: argparse.Namespace) -> Iterator[dict]:
                 algorithm=algorithm, environment=environment,
             )  # fmt: skip
             rounds = [[library() for library in libraries] for _ in range(options.rounds)]
+            for own, *others in rounds:
+                here = {"jax": jax.__version__, "device": own["device"]}
+                for answer in others:
+                    checked(answer, here)
             for answers in zip(*rounds):
                 yield {**stamp, **work, "seeds": seeds, **medians(list(answers))}
 

@@ -33,7 +33,7 @@ import purejaxrl_sac as prl
 from scripts import hlo, record, targets
 from scripts.benchmark_speed import continuing_timer, over_seeds
 from scripts.options import Parser, count
-from scripts.peers.environment import PUREJAXRL, Peer, peer_python
+from scripts.peers.environment import PUREJAXRL, Peer, checked, peer_python
 
 ENVIRONMENT = "CartPole-v1"
 ROLLOUT, EPOCHS, MINIBATCHES, SIZE = 128, 4, 4, 128
@@ -173,7 +173,8 @@ def peer_kernels(options: argparse.Namespace, target: targets.Target, envs: int,
         fields |= {"target": target.name, "text": str(text)}
         script = Path(__file__).parent / "peers" / "compile_training.py"
         command = [python, script, "purejaxrl_training", json.dumps(fields)]
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        checked(json.loads(done.stdout.splitlines()[-1]), {"jax": jax.__version__})
         return hlo.iteration(hlo.launches(text.read_text()), COMPILED).total
 
 
