@@ -7,10 +7,10 @@
     python scripts/accelerator.py check --minutes 8                          on a device
     python scripts/accelerator.py table                                      shows recorded rows
 
-Each row is one JSON line, appended to `--record`. Rows that are recorded for the same sources,
-device and flags are skipped (unless `--again`). `one update` is one environment, one step and one
-update per iteration with networks of 64 x 64; `preset` is the unchanged preset. `compile` needs the
-extra cuda12 or tpu; without names it compiles every preset for 64 seeds.
+Each row is one JSON line, appended to `--record`. Rows that are recorded there for the same
+sources, device and flags are skipped (unless `--again`). `one update` is one environment, one step
+and one update per iteration with networks of 64 x 64; `preset` is the unchanged preset. `compile`
+needs the extra cuda12 or tpu; without names it compiles every preset for 64 seeds.
 """
 
 from __future__ import annotations
@@ -18,11 +18,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from scripts.options import Parser, count
+import jax
+
+from purejaxrl_sac.config import ConfigError
+from scripts import record
+from scripts.options import Parser, count, minutes
+from scripts.targets import TargetError
 
 STAGES = ("curve", "profile", "flags", "fit")
 
@@ -32,9 +38,11 @@ def parser() -> Parser:
     top = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(dest="command", required=True, parser_class=Parser)
     shared = Parser(add_help=False)
-    shared.add_argument("--record", type=Path, help="default: scripts/results/accelerator.jsonl")
+    record.add_record(shared, "accelerator")
     timed = Parser(add_help=False)
-    timed.add_argument("--minutes", type=float, default=8.0, help="no work starts after this time")
+    timed.add_argument(
+        "--minutes", type=minutes, default=8.0, help="no work starts after this time"
+    )
     timed.add_argument("--workers", type=count, help="programs compiled concurrently")
     again = Parser(add_help=False)
     again.add_argument("--again", action="store_true", help="repeat recorded rows")
@@ -59,16 +67,14 @@ def parser() -> Parser:
     return top
 
 
-def run(options: argparse.Namespace, arguments: list[str]) -> int:
-    """Run one command and return its exit status."""
-    from purejaxrl_sac.config import ConfigError
-    from scripts import record
+def run(options: argparse.Namespace, arguments: list[str], path: Path) -> int:
+    """Run one command, whose rows are appended to a file, and return its exit status."""
     from scripts.accelerators import compiling, tables
 
     given = {name: value for name, value in vars(options).items() if value is not None}
     given = {name: tuple(x) if isinstance(x, list) else x for name, x in given.items()}
     del given["command"]
-    path = given.setdefault("record", record.ACCELERATOR)
+    given["record"] = path
     if options.command == "table" and not path.exists():
         raise ConfigError(f"{path} does not exist: run measure first, or pass another --record")
     status = 0
@@ -93,12 +99,12 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
     if options.command in ("compile", "table"):
-        os.environ["JAX_PLATFORMS"] = "cpu"  # read when jax is imported
-    from purejaxrl_sac.config import ConfigError
-    from scripts.targets import TargetError
-
+        os.environ["JAX_PLATFORMS"] = "cpu"  # of subprocesses
+        jax.config.update("jax_platforms", "cpu")
     try:
-        return run(options, arguments)
+        with tempfile.TemporaryDirectory() as folder:  # of rows that are only shown
+            shown = record.ACCELERATOR if options.command == "table" else Path(folder) / "rows"
+            return run(options, arguments, options.record or shown)
     except (ConfigError, TargetError) as error:
         print(error, file=sys.stderr)
         return 2

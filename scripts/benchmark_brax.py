@@ -80,14 +80,17 @@ def configuration(algorithm: str, env: str, options: argparse.Namespace) -> prl.
     return config.replace(**{name: value for name, value in fields.items() if name in known})
 
 
-def ours(config: prl.Config, seeds: int, root: int, path: Path) -> tuple[np.ndarray, float]:
-    """Greedy returns per seed, and seconds of training per seed, of the run in a directory."""
-    run, history = trained(plan(config, seeds, seed=root, episodes=EPISODES), path)
-    return run.greedy_returns, history[-1].seconds / seeds
+def ours(
+    config: prl.Config, seeds: int, root: int, folder: Path, stamp: dict
+) -> tuple[dict, np.ndarray, float]:
+    """The stamp, greedy returns per seed and seconds of training per seed of a run."""
+    wanted = plan(config, seeds, seed=root, episodes=EPISODES)
+    run, history, stamp = trained(wanted, folder, stamp)
+    return stamp, run.greedy_returns, history[-1].seconds / seeds
 
 
-def brax(env: str, options: argparse.Namespace) -> tuple[np.ndarray, float]:
-    """Greedy returns per seed, and seconds of training per seed, of Brax's SAC."""
+def brax(env: str, options: argparse.Namespace, stamp: dict) -> tuple[dict, np.ndarray, float]:
+    """The stamp, greedy returns per seed and seconds of training per seed of Brax's SAC."""
     from brax import envs
     from brax.training.agents.sac import networks, train
 
@@ -130,7 +133,7 @@ def brax(env: str, options: argparse.Namespace) -> tuple[np.ndarray, float]:
         scores.append(float(metrics["eval/episode_reward"]))
     steady = [speed for i, speed in enumerate(speeds) if i % 10]
     learning = options.steps - SHARED["warmup_steps"]
-    return np.array(scores), learning / float(np.median(steady))
+    return stamp, np.array(scores), learning / float(np.median(steady))
 
 
 def main() -> None:
@@ -171,7 +174,10 @@ def main() -> None:
             work[PEER] = partial(brax, env, options)
         try:
             for name, measure in work.items():
-                append(options, env, name, configs.get(name), *measure())
+                depends = ["normalize", "envs.brax", "evaluate", "experiment.runs.engine"]
+                depends += record.algorithm_modules(name)
+                stamp = record.stamp("learning", depends=depends)
+                append(options, env, name, configs.get(name), *measure(stamp))
         except (prl.ConfigError, errors.RunError, errors.StoppedError) as error:
             sys.exit(f"error: {error}")
 
@@ -181,15 +187,14 @@ def append(
     env: str,
     name: str,
     config: prl.Config | None,
+    stamp: dict,
     scores: np.ndarray,
     seconds: float,
 ) -> None:
     """Record the scores of one algorithm."""
     low, high = bootstrap_interval(scores)
-    depends = ["normalize", "envs.brax", "evaluate", "experiment.runs.engine"]
-    depends += record.algorithm_modules(name)
     row = {
-        **record.stamp("learning", depends=depends),
+        **stamp,
         **({"library": "brax 0.14.2"} if name == PEER else {}),
         "algorithm": "sac" if name == PEER else name,
         "environment": env,

@@ -11,8 +11,8 @@ evaluation, with the sizes of our preset. Every measurement is made in a new pro
 and the start of the backend, without a compilation cache; rounds alternate between ours and the
 peer's. CPU-seconds are those of all threads of the process.
 
-Each row, the medians over `--rounds`, is one JSON line appended to `--record`. `--table` renders
-all recorded rows as a Markdown page.
+Each row, the medians over `--rounds`, is one JSON line, appended to `--record`. `--table` renders
+all recorded rows (of `--record`, by default `scripts/results/compile.jsonl`) as a Markdown page.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from scripts.accelerators.report import grid
 from scripts.accelerators.tables import newest
 from scripts.accelerators.work import main_environment
 from scripts.options import Parser, count
-from scripts.peers.environment import peer_python
+from scripts.peers.environment import checked, peer_python
 
 RECORD = record.FOLDER / "compile.jsonl"
 PROGRAMS = ("init", "chunk", "evaluation")
@@ -130,12 +130,18 @@ def measure(options: argparse.Namespace) -> Iterator[dict]:
             libraries: list[Callable[[], dict]] = [partial(in_new_process, algorithm, seeds)]
             if python and algorithm in PEERS:
                 libraries.append(partial(rejax, python, algorithm, seeds))
+            depends = ["core", "preset", "experiment.runs.engine"]
+            stamp = record.stamp(
+                "compile time", "of each answer", depends,
+                algorithm=algorithm, environment=environment,
+            )  # fmt: skip
             rounds = [[library() for library in libraries] for _ in range(options.rounds)]
+            for own, *others in rounds:
+                here = {"jax": jax.__version__, "device": own["device"]}
+                for answer in others:
+                    checked(answer, here)
             for answers in zip(*rounds):
-                answer = medians(list(answers))
-                depends = ["core", "experiment.runs.engine"]
-                stamp = record.stamp("compile time", answer["device"], depends)
-                yield {**stamp, **work, "seeds": seeds, **answer}
+                yield {**stamp, **work, "seeds": seeds, **medians(list(answers))}
 
 
 def total(row: dict, unit: str = "cpu_s") -> float:
@@ -231,7 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=count, default=[1, 8])
     parser.add_argument("--rounds", type=count, default=3)
-    parser.add_argument("--record", type=Path, default=RECORD)
+    record.add_record(parser, "compile")
     parser.add_argument("--table", type=Path, help="render the record to this file, and stop")
     parser.add_argument("--peer", choices=["rejax"], help=f"measured for {', '.join(PEERS)}")
     parser.add_argument(
@@ -240,7 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.table:
-            write(options.table, record.rows(options.record))
+            write(options.table, record.rows(options.record or RECORD))
             return 0
         for algorithm in options.algorithms:
             prl.default_config(algorithm)  # refuses unknown names before anything is measured

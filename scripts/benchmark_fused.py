@@ -175,13 +175,11 @@ def times(seeds: int, start: Any, programs: dict[str, Any], rounds: int) -> dict
 
 def main(options: Options) -> None:
     start_time = time.perf_counter()
-    device = jax.devices()[0].device_kind
+    depends = ["agents.dqn", "kernels.fused_dqn", "train"]
+    stamp = record.stamp("fused", jax.devices()[0].device_kind, depends)
 
     def show(what: str, **row: Any) -> None:
-        row = {
-            **record.stamp(f"fused {what}", device, ["agents.dqn", "kernels.fused_dqn", "train"]),
-            **row,
-        }
+        row = {**stamp, "what": f"fused {what}", **row}
         if options.record:
             record.append(options.record, row)
         else:

@@ -10,7 +10,8 @@ JSON row, appended to `--record`: the interquartile mean (IQM) over seeds with i
 interval, the worst seed, and the learning curve of training returns. The seeds differ from those
 used to tune presets, which have `--root 0`.
 
-With `--directory` the run is kept there, and the same command continues one that was stopped.
+With `--directory` the run is kept there, and the same command continues one that was stopped. The
+row is of the code with which the run was started; with other code it is not continued.
 
 `--fill` measures all cells of the scoreboard (`results/cells.toml`) that are missing or stale, the
 cheapest first, and records them; the next call continues what the time limit stops.
@@ -19,6 +20,7 @@ cheapest first, and records them; the next call continues what the time limit st
 from __future__ import annotations
 
 import ast
+import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -32,7 +34,7 @@ from rich.console import Console
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.experiment import errors
-from purejaxrl_sac.experiment.runs import metric_rows
+from purejaxrl_sac.experiment.runs import files, metric_rows
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import ConsoleReporter
 from purejaxrl_sac.experiment.runs.plans import Plan, Progress, has_time_limit, plan
@@ -57,20 +59,49 @@ class Reporter(ConsoleReporter):
         pass
 
 
-def trained(wanted: Plan, path: Path) -> tuple[prl.experiment.Run, list[Progress]]:
-    """The finished run of a plan in a directory: a new one, continued or read, and its history.
+def started(folder: Path, stamp: dict) -> dict:
+    """The stamp in a folder, with which its run was started; that of this process if it is new.
 
     Raises:
-        ConfigError: the directory has a run of another plan, or a seed has diverged.
+        ConfigError: the folder has other files, or a run of other code.
     """
+    file = folder / "stamp.json"
+    if not file.exists():
+        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+            raise prl.ConfigError(f"{folder} has no stamp.json of a run: give another --directory")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            files.write_text(file, json.dumps(stamp) + "\n")
+        except OSError as error:
+            raise prl.ConfigError(f"cannot write {file}: {error.strerror}") from None
+    found: dict = json.loads(file.read_text())
+    if found["code"] != stamp["code"]:
+        raise prl.ConfigError(
+            f"{folder} has a run of other code ({found['version']}, {found['commit']}): move it"
+            " away, or give another --directory"
+        )
+    return found
+
+
+def trained(
+    wanted: Plan, folder: Path, stamp: dict
+) -> tuple[prl.experiment.Run, list[Progress], dict]:
+    """The finished run of a plan in a folder, its history, and the stamp of its start.
+
+    Args:
+        stamp: that of a run which is started now.
+
+    Raises:
+        ConfigError: the folder has a run of another plan or other code, or a seed has diverged.
+    """
+    stamp = started(folder, stamp)
+    path = folder / "run"
     directory = RunDirectory(path)
-    started = (path / "config.json").exists()
-    if not started and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
-        raise prl.ConfigError(f"{path} is not a run: give another --directory")
-    if started and directory.read_plan() != wanted:
-        raise prl.ConfigError(f"{path} has a run of other settings: give another --directory")
+    begun = (path / "config.json").exists()
+    if begun and directory.read_plan() != wanted:
+        raise prl.ConfigError(f"{folder} has a run of other settings: give another --directory")
     reporter = Reporter(Console(stderr=True))
-    if not started:
+    if not begun:
         run = prl.experiment.run(
             wanted.config, wanted.seeds, out=path, seed=wanted.seed, episodes=wanted.episodes,
             reporter=reporter,
@@ -85,7 +116,7 @@ def trained(wanted: Plan, path: Path) -> tuple[prl.experiment.Run, list[Progress
     metrics = directory.read_metrics(wanted.lanes, wanted.total)
     if metrics.lost:
         raise prl.ConfigError(f"{directory.metrics}: {metrics.warning}, so that there is no curve")
-    return run, metric_rows.history(metrics.rows, wanted, wanted.total)
+    return run, metric_rows.history(metrics.rows, wanted, wanted.total), stamp
 
 
 def main() -> None:
@@ -125,19 +156,20 @@ def main() -> None:
     except (prl.ConfigError, TypeError) as error:
         sys.exit(f"error: {error}")
 
+    depends = ["preset", "evaluate", "experiment.runs.engine"]
+    depends += record.algorithm_modules(options.algorithm)
+    names = {"algorithm": options.algorithm, "environment": options.env}
+    stamp = record.stamp("learning", depends=depends, **names)
     try:
         with tempfile.TemporaryDirectory() as temporary:
-            run, history = trained(wanted, options.directory or Path(temporary) / "run")
+            folder = options.directory or Path(temporary)
+            run, history, stamp = trained(wanted, folder, stamp)
     except (prl.ConfigError, errors.RunError, errors.StoppedError) as error:
         sys.exit(f"error: {error}")
     scores = run.greedy_returns
     low, high = bootstrap_interval(scores)
-    depends = ["preset", "evaluate", "experiment.runs.engine"]
-    names = {"algorithm": options.algorithm, "environment": options.env}
     row = {
-        **record.stamp(
-            "learning", depends=[*depends, *record.algorithm_modules(options.algorithm)], **names
-        ),
+        **stamp,
         **names,
         "steps": config.total_steps,
         "seeds": options.seeds,

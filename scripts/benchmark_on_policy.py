@@ -40,6 +40,7 @@ def measure(algorithm: str, name: str, num_envs: int, rounds: int) -> dict[str, 
     )
     iterations = max(1, ENVIRONMENTS[name] * 2_048 // num_envs)
     env = envs.bind(name)
+    stamp = record.stamp("on-policy speed", depends=record.algorithm_modules(algorithm))
     state = prl.init(jax.random.key(0), config)
 
     def random(key: jax.Array, env_state: prl.types.EnvState) -> tuple:
@@ -63,7 +64,7 @@ def measure(algorithm: str, name: str, num_envs: int, rounds: int) -> dict[str, 
     memory = jax.eval_shape(partial(prl.init, config=config), jax.random.key(0)).memory
     rollout = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(memory))
     return {
-        **record.stamp("on-policy speed", depends=record.algorithm_modules(algorithm)),
+        **stamp,
         "algorithm": algorithm,
         "environment": name,
         "seeds": 1,

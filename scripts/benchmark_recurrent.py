@@ -33,7 +33,7 @@ import purejaxrl_sac as prl
 from scripts import hlo, record, targets
 from scripts.benchmark_speed import continuing_timer, over_seeds
 from scripts.options import Parser, count
-from scripts.peers.environment import PUREJAXRL, Peer, peer_python
+from scripts.peers.environment import PUREJAXRL, Peer, checked, peer_python
 
 ENVIRONMENT = "CartPole-v1"
 ROLLOUT, EPOCHS, MINIBATCHES, SIZE = 128, 4, 4, 128
@@ -109,10 +109,12 @@ def speed(options: argparse.Namespace, peer: Peer | None, envs: int, seeds: int)
     """Record the rows of one size, measured in turns."""
     iterations = max(2, options.steps // (envs * ROLLOUT * seeds))
     timers: dict[tuple[str, str], tuple] = {}
+    rows = {}
     for algorithm in options.algorithms:
         for cell in options.cells:
             config = configuration(algorithm, cell, envs)
             init, keys = state_of(config, seeds)
+            rows[algorithm, cell] = stamp("recurrent speed", "", algorithm, cell, envs, seeds)
 
             def run(state: prl.TrainState, config: prl.Config = config) -> Any:
                 return prl.run(state, config, iterations)
@@ -128,16 +130,14 @@ def speed(options: argparse.Namespace, peer: Peer | None, envs: int, seeds: int)
             seconds[name].append(once())
     steps = iterations * envs * ROLLOUT * seeds
     rates = {name: steps / statistics.median(times) for name, times in seconds.items()}
-    for algorithm, cell in timers:
-        if algorithm != "peer":
-            row = stamp("recurrent speed", "", algorithm, cell, envs, seeds)
-            row["value"] = round(rates[algorithm, cell])
-            row["compile_s"] = round(timers[algorithm, cell][1], 2)
-            if peer and algorithm == "recurrent_ppo":
-                row |= {"peer": f"PureJaxRL {commit(options.purejaxrl)}"}
-                row |= {"peer_value": round(rates["peer", ""])}
-                row |= {"peer_compile_s": round(timers["peer", ""][1], 2)}
-            record.append(options.record, row)
+    for (algorithm, cell), row in rows.items():
+        row["value"] = round(rates[algorithm, cell])
+        row["compile_s"] = round(timers[algorithm, cell][1], 2)
+        if peer and algorithm == "recurrent_ppo":
+            row |= {"peer": f"PureJaxRL {commit(options.purejaxrl)}"}
+            row |= {"peer_value": round(rates["peer", ""])}
+            row |= {"peer_compile_s": round(timers["peer", ""][1], 2)}
+        record.append(options.record, row)
 
 
 def kernels(options: argparse.Namespace, target: targets.Target, envs: int, seeds: int) -> None:
@@ -153,12 +153,12 @@ def kernels(options: argparse.Namespace, target: targets.Target, envs: int, seed
             config = configuration(algorithm, cell, envs)
             init, keys = state_of(config, seeds)
             state = jax.eval_shape(init, keys)
+            row = stamp("recurrent kernels", target.name, algorithm, cell, envs, seeds)
 
             def run(state: prl.TrainState, config: prl.Config = config) -> Any:
                 return prl.run(state, config, COMPILED)
 
             program = targets.compiled(target, over_seeds(run, seeds), state, donate=(0,))
-            row = stamp("recurrent kernels", target.name, algorithm, cell, envs, seeds)
             row["value"] = hlo.iteration(hlo.launches(program.as_text()), COMPILED).total
             record.append(options.record, row | (theirs if algorithm == "recurrent_ppo" else {}))
 
@@ -173,7 +173,8 @@ def peer_kernels(options: argparse.Namespace, target: targets.Target, envs: int,
         fields |= {"target": target.name, "text": str(text)}
         script = Path(__file__).parent / "peers" / "compile_training.py"
         command = [python, script, "purejaxrl_training", json.dumps(fields)]
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        checked(json.loads(done.stdout.splitlines()[-1]), {"jax": jax.__version__})
         return hlo.iteration(hlo.launches(text.read_text()), COMPILED).total
 
 
@@ -215,14 +216,14 @@ def main() -> int:
         peer = None
         if options.purejaxrl and not options.target:
             peer = Peer(peer_python(options.peer_environment, PUREJAXRL), "purejaxrl_training")
+        for envs in options.envs:
+            for seeds in options.seeds:
+                if options.target:
+                    kernels(options, targets.find(options.target), envs, seeds)
+                else:
+                    speed(options, peer, envs, seeds)
     except (prl.ConfigError, targets.TargetError) as error:
         parser.error(str(error))
-    for envs in options.envs:
-        for seeds in options.seeds:
-            if options.target:
-                kernels(options, targets.find(options.target), envs, seeds)
-            else:
-                speed(options, peer, envs, seeds)
     return 0
 
 

@@ -46,6 +46,9 @@ def main() -> None:
     print(f"{jax.device_count()} x {jax.devices()[0].device_kind}, {options.seeds} seeds")
     for algorithm, env, changes in RUNS:
         config = prl.preset(algorithm, env).replace(**changes)
+        depends = ["preset", "experiment.runs.lifecycle", *record.algorithm_modules(algorithm)]
+        names = {"algorithm": algorithm, "environment": env}
+        stamp = record.stamp("overhead", depends=depends, **names)
         plan = plans.plan(config, options.seeds)
         programs = engine.compile_run(plan, mesh=mesh_for(plan.lanes, 1))
         axes = prl.seed_axes(engine.shapes(plan))
@@ -86,10 +89,8 @@ def main() -> None:
             f" a checkpoint of {size} blocks the run for {copied:.2f} s and is written after"
             f" {written:.2f} s"
         )
-        depends = ["preset", "experiment.runs.lifecycle", *record.algorithm_modules(algorithm)]
-        names = {"algorithm": algorithm, "environment": env}
         row = {
-            **record.stamp("overhead", depends=depends, **names),
+            **stamp,
             **names,
             "seeds": options.seeds,
             "value": round(statistics.median(ratios), 3),

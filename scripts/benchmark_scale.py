@@ -6,24 +6,23 @@
     python scripts/benchmark_scale.py knee         throughput by number of seeds, for accelerators
 
 Compared programs alternate in one process; figures are medians over `--rounds`. Rows are appended
-to `--record`, for example `--record scripts/results/scale.jsonl`.
+to `--record`.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import argparse
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -33,6 +32,7 @@ from purejaxrl_sac.experiment.devices import mesh, resources
 from purejaxrl_sac.experiment.runs import engine, plans
 from purejaxrl_sac.experiment.tuning.search import lanes
 from scripts import record
+from scripts.options import Parser, count
 
 ONE_UPDATE = {"num_envs": 1, "rollout_length": 1, "num_updates": 1, "hidden_sizes": (64, 64)}
 WORK = {
@@ -46,34 +46,11 @@ WORK = {
 }
 
 
-@dataclasses.dataclass
-class Options:
-    """Options; see the description above."""
-
-    what: Annotated[Literal["devices", "sweep", "compaction", "knee"], tyro.conf.Positional] = (
-        "devices"
-    )
-    algorithms: tuple[Literal["dqn", "sac", "pqn"], ...] = ("dqn", "sac")
-    seeds: tuple[int, ...] = (1, 8, 64)
-    """For `devices` and `knee`; the whole curve is 1 4 16 64 256 1024 4096."""
-    iterations: int = 500
-    """Iterations of each measured chunk."""
-    rounds: int = 5
-    lanes: int = 64
-    """For `sweep` and `compaction`."""
-    sequential: int = 64
-    """Measured sequential runs; their time is extrapolated to `lanes` runs."""
-    cpu_devices: int = 2
-    record: Path | None = None
-
-    def append(self, name: str, **figures: Any) -> None:
-        """Append a row to the record."""
-        environment = WORK[name].env
-        names = {"algorithm": name, "environment": environment}
-        if self.record:
-            depends = ["preset", "experiment.tuning.search", *record.algorithm_modules(name)]
-            stamp = record.stamp(f"scale: {self.what}", depends=depends, **names)
-            record.append(self.record, {**stamp, **names, **figures}, show=False)
+def stamp(options: argparse.Namespace, name: str) -> dict[str, Any]:
+    """The origin and the work of a row."""
+    names = {"algorithm": name, "environment": WORK[name].env}
+    depends = ["preset", "experiment.tuning.search", *record.algorithm_modules(name)]
+    return {**record.stamp(f"scale: {options.what}", depends=depends, **names), **names}
 
 
 class Timed:
@@ -109,11 +86,12 @@ def alternate(measured: dict[str, Callable[[], float]], rounds: int) -> dict[str
     return found
 
 
-def devices(options: Options) -> Table:
+def devices(options: argparse.Namespace) -> Table:
     """Microseconds per iteration and seed, on one device and on all devices."""
     most = len(jax.devices())
     table = Table("work", "seeds", "1 device, µs", f"{most} devices, µs", "ratio [range]")
     for name in options.algorithms:
+        origin = stamp(options, name)
         for seeds in options.seeds:
             on = {d: Timed(WORK[name], seeds, options.iterations, d) for d in (1, most)}
             found = alternate({str(d): timed.seconds for d, timed in on.items()}, options.rounds)
@@ -124,18 +102,20 @@ def devices(options: Options) -> Table:
                 name, str(seeds), f"{np.median(one):.1f}", f"{np.median(all_):.1f}",
                 f"{np.median(ratios):.2f} [{ratios.min():.2f}, {ratios.max():.2f}]",
             )  # fmt: skip
-            options.append(
-                name, seeds=seeds, devices=most, value=round(float(np.median(ratios)), 2),
+            row = dict(
+                origin, seeds=seeds, devices=most, value=round(float(np.median(ratios)), 2),
                 range=[round(float(x), 2) for x in (ratios.min(), ratios.max())],
                 one_us=round(float(np.median(one)), 1), all_us=round(float(np.median(all_)), 1),
             )  # fmt: skip
+            record.append(options.record, row, show=False)
     return table
 
 
-def sweep(options: Options) -> Table:
+def sweep(options: argparse.Namespace) -> Table:
     """One program of many lanes compared with as many runs, each of which is compiled."""
     table = Table("work", "method", "compilation, s", "training, s", "total, s", "ratio")
     for name in options.algorithms:
+        origin = stamp(options, name)
         steps = (WORK[name].warmup_iterations + 2 * options.iterations) * WORK[
             name
         ].steps_per_iteration
@@ -167,17 +147,19 @@ def sweep(options: Options) -> Table:
                 name, label, f"{compiling:.1f}", f"{training:.1f}", f"{both:.1f}",
                 f"{both / sum(together):.1f}",
             )  # fmt: skip
-            options.append(
-                name, kind=label, lanes=options.lanes, value=round(both, 1),
+            row = dict(
+                origin, kind=label, lanes=options.lanes, value=round(both, 1),
                 compile_seconds=round(compiling, 1), train_seconds=round(training, 1),
             )  # fmt: skip
+            record.append(options.record, row, show=False)
     return table
 
 
-def compaction(options: Options) -> Table:
+def compaction(options: argparse.Namespace) -> Table:
     """Time to gather a third of the lanes with their replay memories, in iterations."""
     table = Table("work", "lanes", "state, MiB", "compaction, ms", "iteration, ms", "ratio")
     for name in options.algorithms:
+        origin = stamp(options, name)
         timed = Timed(WORK[name], options.lanes, options.iterations, None)
         state, _ = next(timed.chunks)
         over = timed.programs.mesh
@@ -196,18 +178,20 @@ def compaction(options: Options) -> Table:
             name, f"{options.lanes} to {len(kept)}", f"{size:.0f}", f"{1e3 * compacting:.1f}",
             f"{1e3 * iteration:.2f}", f"{compacting / iteration:.0f}",
         )  # fmt: skip
-        options.append(
-            name, lanes=options.lanes, kept=len(kept), value=round(1e3 * compacting, 1),
+        row = dict(
+            origin, lanes=options.lanes, kept=len(kept), value=round(1e3 * compacting, 1),
             iteration_ms=round(1e3 * iteration, 2),
         )  # fmt: skip
+        record.append(options.record, row, show=False)
     return table
 
 
-def knee(options: Options) -> Table:
+def knee(options: argparse.Namespace) -> Table:
     """Total environment steps per second, and memory, by number of seeds."""
     columns = ("work", "seeds", "million steps/s", "us per iteration", "state per seed, KiB")
     table = Table(*columns, "compilation, s")
     for name in options.algorithms:
+        origin = stamp(options, name)
         for seeds in options.seeds:
             try:
                 timed = Timed(WORK[name], seeds, options.iterations, None)
@@ -227,20 +211,41 @@ def knee(options: Options) -> Table:
                 f"{1e6 * took / options.iterations:.1f}", f"{each / seeds / 1024:.0f}",
                 f"{timed.programs.seconds:.1f}",
             )  # fmt: skip
-            options.append(
-                name, seeds=seeds, value=round(1e6 * took / options.iterations, 1),
+            row = dict(
+                origin, seeds=seeds, value=round(1e6 * took / options.iterations, 1),
                 steps_per_second=round(seeds * options.iterations * block / took),
                 bytes_per_seed=round(each / seeds),
             )  # fmt: skip
+            record.append(options.record, row, show=False)
             del timed
     return table
 
 
-if __name__ == "__main__":
-    options = tyro.cli(Options, description=__doc__)
-    mesh.use_cpu_devices(options.cpu_devices)
+def main() -> None:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tables = {"devices": devices, "sweep": sweep, "compaction": compaction, "knee": knee}
+    parser.add_argument("what", nargs="?", default="devices", choices=list(tables))
+    parser.add_argument("--algorithms", nargs="+", default=["dqn", "sac"], choices=list(WORK))
+    parser.add_argument(
+        "--seeds", nargs="+", type=count, default=[1, 8, 64],
+        help="for devices and knee, whose whole curve is 1 4 16 64 256 1024 4096",
+    )  # fmt: skip
+    parser.add_argument("--iterations", type=count, default=500, help="of each measured chunk")
+    parser.add_argument("--rounds", type=count, default=5)
+    parser.add_argument("--lanes", type=count, default=64, help="for sweep and compaction")
+    parser.add_argument(
+        "--sequential", type=count, default=64,
+        help="measured sequential runs; their time is extrapolated to --lanes runs",
+    )  # fmt: skip
+    parser.add_argument("--cpu-devices", type=count, default=2)
+    record.add_record(parser, "scale")
+    options = parser.parse_args()
+    mesh.use_cpu_devices(options.cpu_devices)
     first = jax.devices()[0]
     console = Console(width=110)
     console.print(f"{len(jax.devices())} x {first.device_kind}")
     console.print(tables[options.what](options))
+
+
+if __name__ == "__main__":
+    main()

@@ -40,8 +40,8 @@ import numpy as np
 
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.statistics import iqm
-from scripts import options, record
-from scripts.peers.environment import REJAX, SBX, peer_python
+from scripts import options, phases, record
+from scripts.peers.environment import REJAX, SBX, checked, peer_python
 
 PEERS = {"rejax": REJAX, "sbx": SBX}
 STOP_WHEN_SOLVED = ("sbx",)
@@ -117,7 +117,7 @@ def peer(
         request |= {"steps": task.steps, "goal": task.goal}
     worker = Path(__file__).parent / "peers" / f"{name}_solution.py"
     seconds, output = timed([python, worker, json.dumps(request)], cache)
-    answer = json.loads(output.splitlines()[-1])
+    answer = checked(json.loads(output.splitlines()[-1]), phases.origin())
     seconds -= answer["aside"]
     return Trained(seconds, answer["scores"], answer["steps"])
 
@@ -221,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name, python in pythons.items():
                 trains[name] = partial(peer, name, python, environment, chosen.seeds)
             work = {"algorithm": task.algorithm, "environment": environment}
-            depends = ["core", "preset", "experiment.runs.lifecycle"]
+            depends = ["core", "preset", "experiment.runs.lifecycle", "cli"]
             stamp = record.stamp("solution", depends=depends, **work)
             rows = list(alternate(task, trains, chosen.rounds))
             for row in rows:

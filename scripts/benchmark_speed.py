@@ -18,6 +18,7 @@ which costs it about one percent.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 import tempfile
@@ -171,19 +172,8 @@ def prepare(peer: Peer, algorithm: str, seeds: int, capacity: int, iterations: i
     return peer.request, compile_seconds
 
 
-def main() -> None:
-    parser = Parser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--algorithms", nargs="+", default=list(WORK), choices=list(WORK))
-    parser.add_argument("--seeds", nargs="+", type=count, default=[1, 8])
-    parser.add_argument("--buffers", nargs="+", type=count, default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--updates", type=count, default=1, help="per iteration")
-    parser.add_argument("--rounds", type=count, default=7)
-    parser.add_argument("--peer", choices=["rejax"])
-    parser.add_argument(
-        "--peer-environment", type=Path, default=Path(tempfile.gettempdir()) / "purejaxrl-rejax"
-    )
-    record.add_record(parser, "speed")
-    options = parser.parse_args()
+def measure(options: argparse.Namespace) -> None:
+    """Measure and record all rows."""
     python = peer_python(options.peer_environment) if options.peer else None
     peer = Peer(python, "rejax_training") if python else None
     for algorithm in options.algorithms:
@@ -192,6 +182,10 @@ def main() -> None:
                 timed = max(WORK[algorithm][2] // options.updates, 5)
                 iterations = max(min(timed, 200), timed // (seeds if seeds < 16 else 16))
                 config = configuration(algorithm, capacity, options.updates)
+                names = {"algorithm": algorithm, "environment": config.env}
+                preset = ["preset"] if algorithm == "pqn" else []
+                depends = [*preset, *record.algorithm_modules(algorithm)]
+                stamp = record.stamp("speed", depends=depends, **names)
                 timers = ours(config, seeds, iterations)
                 with_peer = peer is not None and algorithm in PEERS and capacity <= PEER_LIMIT
                 if with_peer and options.updates == 1:
@@ -206,11 +200,8 @@ def main() -> None:
                 }
                 floor = us["environment"] + us["update"]
                 extremes = min(seconds["run"]), max(seconds["run"])
-                names = {"algorithm": algorithm, "environment": config.env}
-                preset = ["preset"] if algorithm == "pqn" else []
-                depends = [*preset, *record.algorithm_modules(algorithm)]
                 row = {
-                    **record.stamp("speed", depends=depends, **names),
+                    **stamp,
                     **names,
                     "seeds": seeds,
                     "buffer": capacity,
@@ -227,6 +218,25 @@ def main() -> None:
                     row["peer"] = "rejax 0.1.3"
                     row["peer_us"] = round(us["peer"], 2)
                 record.append(options.record, row)
+
+
+def main() -> None:
+    parser = Parser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--algorithms", nargs="+", default=list(WORK), choices=list(WORK))
+    parser.add_argument("--seeds", nargs="+", type=count, default=[1, 8])
+    parser.add_argument("--buffers", nargs="+", type=count, default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--updates", type=count, default=1, help="per iteration")
+    parser.add_argument("--rounds", type=count, default=7)
+    parser.add_argument("--peer", choices=["rejax"])
+    parser.add_argument(
+        "--peer-environment", type=Path, default=Path(tempfile.gettempdir()) / "purejaxrl-rejax"
+    )
+    record.add_record(parser, "speed")
+    options = parser.parse_args()
+    try:
+        measure(options)
+    except prl.ConfigError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

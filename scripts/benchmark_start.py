@@ -93,9 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             prl.default_config(algorithm)  # refuses unknown names before anything is measured
         for algorithm in options.algorithms:
             environment = main_environment(algorithm)
-            row = record.stamp("start", depends=["core", "experiment.runs.lifecycle"])
-            row |= {"algorithm": algorithm, "environment": environment, "kind": "preset"}
-            row |= {"seeds": options.seeds, "rounds": options.rounds}
+            depends = ["core", "preset", "experiment.runs.lifecycle", "cli"]
+            names = {"algorithm": algorithm, "environment": environment}
+            row = record.stamp("start", depends=depends, **names)
+            row |= {**names, "kind": "preset", "seeds": options.seeds, "rounds": options.rounds}
             row |= measure(algorithm, environment, options.seeds, options.rounds)
             record.append(options.record, row)
     except ConfigError as error:

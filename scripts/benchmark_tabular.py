@@ -90,10 +90,10 @@ def main() -> None:
     record.add_record(parser, "speed")
     options = parser.parse_args()
 
+    stamp = record.stamp("tabular speed", depends=record.algorithm_modules("q_learning"))
     runs = [Ours(*row) for row in ROWS]
     rates = [[loop_rate(), *(run.rate() for run in runs)] for _ in range(options.rounds)]
     loop, *ours = (statistics.median(column) for column in zip(*rates))
-    stamp = record.stamp("tabular speed", depends=record.algorithm_modules("q_learning"))
     python_loop = {"environment": "frozen_lake", "seeds": 1, "num_envs": 1, "rollout_length": 1}
     python_loop |= {"library": "NumPy and gymnasium", "algorithm": "q_learning"}
     record.append(options.record, {**stamp, **python_loop, "value": round(loop / 1e6, 4)})

@@ -137,7 +137,7 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := [name for name in options.environments if name not in TASKS]:
         parser.error(f"no grid is known for {unknown[0]}: choose among {', '.join(TASKS)}")
-    keep = record.keeper(options.record, "theory", [])
+    keep = record.keeper(options.record, "theory", ["scripts.classic_control", "gymnax"])
 
     for name in options.environments or TASKS:
         for gamma in TASKS[name].gammas:

@@ -1,9 +1,10 @@
 """The code of the package that a module uses: its own, and every definition it refers to.
 
 A definition is a statement at the top level of a module that binds a name: a function, a class, an
-assignment or an import. Other statements at the top level belong to every definition of their
-module, except those for type checkers. Docstrings, comments and overloads are not code, and neither
-is what `DATA` names: the version, and lists of which a figure depends on one entry at most.
+assignment or an import. It uses the definitions that are registered with it by a decorator, as by
+`@f.def_vmap`. Other statements at the top level belong to every definition of their module, except
+those for type checkers. Docstrings, comments and overloads are not code, and neither is what `DATA`
+names: the version, and lists of which a figure depends on one entry at most.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def _next(module: str, name: str) -> frozenset[Definition]:
     if name == "":
         return used
     if name in read.definitions:
-        return used | {(module, "")}
+        return used | {(module, ""), *((module, x) for x in _registered(module, name))}
     if name in read.imports:
         return frozenset([read.imports[name]])
     if path(whole := f"{module}.{name}".lstrip(".")):
@@ -86,14 +87,27 @@ def _statements(module: str, name: str) -> list[ast.AST]:
     return read.others if name == "" else read.definitions.get(name, [])
 
 
+def _registered(module: str, name: str) -> Iterator[str]:
+    """The definitions of a module that have a method of this one as a decorator."""
+    read = _module(module)
+    if any(isinstance(node, ast.Import | ast.ImportFrom) for node in read.definitions[name]):
+        return  # as in `@jax.jit`
+    for other, statements in read.definitions.items():
+        for decorator in (x for node in statements for x in getattr(node, "decorator_list", ())):
+            match decorator:
+                case ast.Attribute(value=ast.Name(id=found)) if found == name:
+                    yield other
+
+
 @functools.cache
 def _text(module: str, name: str) -> str:
     return repr(_syntax(_statements(module, name)))
 
 
 def path(module: str) -> Path | None:
-    """The file of a module; None if there is none."""
-    file = PACKAGE.joinpath(*module.split(".")) if module else PACKAGE
+    """The file of a module, or of a script as `scripts.NAME`; None if there is none."""
+    folder = ROOT if module.startswith("scripts.") else PACKAGE
+    file = folder.joinpath(*module.split(".")) if module else folder
     candidates = (file.with_suffix(".py"), file / "__init__.py")
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
@@ -150,8 +164,9 @@ def _defines(module: str, name: str) -> bool:
     file = path(module)
     if file is None:
         return False
+    own = f"{PACKAGE.name}.{module}".rstrip(".")  # from which it imports its modules
     body = ast.parse(file.read_text()).body
-    return any(name in _bound(statement) for statement in body)
+    return any(name in _bound(node) for node in body if getattr(node, "module", None) != own)
 
 
 def _bound(statement: ast.stmt) -> Iterator[str]:

@@ -51,7 +51,7 @@ def main() -> None:
             solved = dp.policy_evaluation(mdp, gamma, pi)[start]
             print(f", policy iteration {q[start].max():.7f}, solve {solved:.7f}", end="")
         print(f", known {known}")
-        keep(f"V*(s0) of {name}, gamma {gamma}", by_values, known)
+        keep(f"V*(s0) of {name}, gamma {gamma}", by_values, known, environment=name)
 
     mdp = mdps.frozen_lake()
     soft = dp.soft_value_iteration(mdp, 0.99, 0.1)

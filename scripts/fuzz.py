@@ -469,6 +469,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     record_to = options.record and options.record.absolute()
     faults = 0
+    depends = ["core", "experiment.runs.lifecycle", "experiment.runs.loading", "cli"]
+    stamp = record.stamp("fuzz", "cpu", depends)
     for kind in options.only:
         start = time.monotonic()
         with warnings.catch_warnings():
@@ -478,8 +480,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         faults += len(outcomes.faults)
         row = {"kind": kind, "cases": options.cases, "seed": options.seed, **outcomes.counts}
         row |= {"faults": len(outcomes.faults), "seconds": round(time.monotonic() - start)}
-        depends = ["core", "experiment.runs.lifecycle", "experiment.runs.loading", "cli"]
-        record.append(record_to, record.stamp("fuzz", "cpu", depends) | row)
+        record.append(record_to, stamp | row)
     return bool(faults)
 
 

@@ -118,12 +118,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{folder}/programs")
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
         for name in options.only:
+            stamp = record.stamp("kills", "cpu", CASES[name].modules())
             start = time.monotonic()
             share = options.kills // len(options.only)
             share += list(options.only).index(name) < options.kills % len(options.only)
             test = Test(CASES[name], Path(folder) / name, context.Process, rng)
             row = {"kind": name, **test.run(share), "seconds": round(time.monotonic() - start)}
-            stamp = record.stamp("kills", "cpu", CASES[name].modules())
             record.append(options.record, stamp | {"value": 0} | row)
     return 0
 

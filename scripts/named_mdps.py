@@ -154,7 +154,8 @@ def main() -> None:
     for name in GYMNASIUM:
         difference = largest_difference(name)
         print(f"{name:32} differs from gymnasium's table by {difference:.1e}")
-        keep(f"{name}: largest difference from gymnasium's table", difference, 0.0)
+        case = f"{name}: largest difference from gymnasium's table"
+        keep(case, difference, 0.0, environment=name)
     counts = {
         f"FrozenLake {size}{'' if slippery else ', not slippery'}": gymnax_frozen_lake(
             slippery, size

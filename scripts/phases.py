@@ -47,6 +47,11 @@ def warm_up() -> None:
     jax.block_until_ready(jax.jit(lambda x: x + 1)(jax.numpy.zeros(3)))
 
 
+def origin() -> dict[str, str]:
+    """What the figures of this process are of: the version of jax, and the devices."""
+    return {"jax": jax.__version__, "device": device()}
+
+
 def device() -> str:
     """The devices of this process, on CPUs with the number of cores that it may use."""
     name = f"{jax.device_count()} x {jax.devices()[0].device_kind}"

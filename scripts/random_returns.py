@@ -50,9 +50,10 @@ def main() -> None:
     except prl.ConfigError as error:
         parser.error(str(error))
     for text, (name, params) in found.items():
+        stamp = record.stamp("learning", depends=["envs", "evaluate"])
         mean = float(returns(name, params, options.episodes, options.root).mean())
         row = {
-            **record.stamp("learning", depends=["envs", "evaluate"]),
+            **stamp,
             "algorithm": "random",
             "environment": text,
             "root": options.root,

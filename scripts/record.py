@@ -47,7 +47,8 @@ def code(depends: Iterable[str], algorithm: str = "", environment: str = "") -> 
 
     Args:
         depends: module names without the package's, such as `agents.sac`. "core" is all of them
-            outside of `experiment` and `cli`, "preset" that of the algorithm and environment.
+            outside of `experiment` and `cli`, "preset" that of the algorithm and environment,
+            "scripts.NAME" a script, and "gymnax" its version in constraints.txt.
 
     Raises:
         ConfigError: there is no such module.
@@ -62,7 +63,10 @@ def _digest(roots: frozenset[str], algorithm: str, environment: str) -> str:
         roots |= frozenset(core())
     if "preset" in roots:
         digest.update(_preset(algorithm, environment).encode())
-    used = [(name, dependencies.ALL) for name in roots - {"core", "preset"}]
+    if "gymnax" in roots:
+        lines = (ROOT / "constraints.txt").read_text().splitlines()
+        digest.update(next(line for line in lines if line.startswith("gymnax==")).encode())
+    used = [(name, dependencies.ALL) for name in roots - {"core", "preset", "gymnax"}]
     if environment in mdp.NAMED:
         used.append(("mdp.named", f"NAMED[{environment}]"))
     try:
@@ -227,8 +231,9 @@ def append(record: Path | None, row: dict, *, show: bool = True) -> None:
         print(json.dumps(row), flush=True)
     if record:
         record.parent.mkdir(parents=True, exist_ok=True)
+        torn = record.exists() and record.read_bytes()[-1:] not in (b"\n", b"")
         with record.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write("\n" * torn + json.dumps(row) + "\n")
 
 
 def keeper(record: Path | None, what: str, depends: Sequence[str]) -> Callable[..., None]:

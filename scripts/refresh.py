@@ -5,11 +5,16 @@
 
 A row that was fresh at a commit is stale once a definition that it depends on is edited, also where
 the edit cannot change a figure: a new error message, or a new option. Where the jaxprs of `init`,
-`run` and `evaluate` of its algorithm and environment equal those of the commit, with all constants
-and the values of traced fields, but without equations whose results are not used, the row is given
-the digest of the present code. Its version and commit stay those of the measurement. Rows of other
-kinds, and of programs that differ, are left alone, as are those of compile times and of the start:
-both also depend on how programs are compiled.
+`run` and `evaluate` of its algorithm and environment equal those of the commit, with all constants,
+the values of traced fields and the keys of a run, but without equations whose results are not used,
+the row is given the digest of the present code. Its version and commit stay those of the
+measurement. Rows of programs that differ are left alone, as are those of `NOT_OF_JAXPRS`, whose
+figures are mostly of the code around the programs.
+
+Not compared is what the host does with programs and their results: how a run is divided into
+chunks, which metrics are averaged and recorded, which episodes a score is the mean of, checkpoints,
+and the scripts. After an edit of that code, learning rows have to be measured again, although this
+script would keep them.
 
 With `--iterations`, pairs of different programs are trained with both, for the warm-up and that
 many iterations. Where every bit of the two final states is equal, learning curves are kept: for
@@ -39,14 +44,18 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 import purejaxrl_sac as prl
 from purejaxrl_sac.envs import parameters
+from purejaxrl_sac.experiment.runs import plans
 
 RANDOM = "random"  # the algorithm of rows that only depend on an environment
-NOT_OF_JAXPRS = ("compile time", "start")  # kinds of rows whose figures jaxprs do not determine
+NOT_OF_JAXPRS = (  # kinds of rows whose figures jaxprs do not determine
+    *("compile time", "start", "solution", "overhead", "check"),
+    *("scale: devices", "scale: sweep", "scale: compaction"),
+)
 Pair = tuple[str, str]  # algorithm, environment
 
 
 def digest(algorithm: str, environment: str) -> str:
-    """Of the jaxprs of an algorithm's preset on an environment, their constants and its values."""
+    """Of the jaxprs of an algorithm's preset on an environment, their constants, and inputs."""
     key = jax.random.key(0)
     name, params = _named(environment)
     if algorithm == RANDOM:
@@ -67,11 +76,11 @@ def digest(algorithm: str, environment: str) -> str:
         play = jax.make_jaxpr(lambda key, config, state: prl.evaluate(key, config, state, 2))
         found.append(play(key, config, state))
     values = [np.asarray(x).tolist() for x in jax.tree.leaves(config)]  # arguments of the programs
-    return _hash(*found, values=values)
+    return _hash(*found, values=[*values, _keys(config)])
 
 
 def numbers(algorithm: str, environment: str, iterations: int) -> str:
-    """Digest of all bits of the state after the warm-up and some iterations on this machine."""
+    """Digest of the keys, and all bits of the state after the warm-up and some iterations here."""
     name, params = _named(environment)
     config = parameters.fixed(prl.preset(algorithm, name).replace(env_params=params))
     count = config.warmup_iterations + iterations
@@ -81,11 +90,16 @@ def numbers(algorithm: str, environment: str, iterations: int) -> str:
         return prl.run(prl.init(key, config), config, count)[0]
 
     state = train(jax.random.key(0))
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(repr(_keys(config)).encode())
     for leaf in jax.tree.leaves(state):
         is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         digest.update(np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes())
     return digest.hexdigest()[:16]
+
+
+def _keys(config: prl.Config) -> list[list]:
+    """The first keys of a run, of training and of the final evaluation."""
+    return [jax.random.key_data(x).tolist() for x in plans.plan(config, 2).keys()[:2]]
 
 
 def _named(environment: str) -> tuple[str, Any]:

@@ -55,6 +55,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=minutes, default=60)
     record.add_record(parser, "reliability")
     options = parser.parse_args()
+    depends = ["experiment.runs.lifecycle", *record.algorithm_modules("dqn")]
+    stamp = record.stamp("soak", "cpu", depends)
     sampler = Sampler(60 * options.minutes)
     config = prl.preset("dqn", "CartPole-v1").replace(total_steps=2**30, capacity=10_000)
     chunks, steps = 2**19, 2**11
@@ -68,13 +70,14 @@ def main() -> int:
             print(stop)
     warm = [x for x in sampler.samples if x.seconds > 6 * options.minutes]
     half = len(warm) // 2
+    if half == 0:
+        parser.error(f"--minutes is {options.minutes:g}, too short for two chunks: raise it")
     first, second = warm[:half], warm[half:]
     row: dict[str, float] = {"minutes": options.minutes, "chunks": len(sampler.samples)}
     for name in ("resident", "files", "threads"):
         row[f"{name}_first_half"] = max(getattr(x, name) for x in first)
         row[f"{name}_second_half"] = max(getattr(x, name) for x in second)
-    depends = ["experiment.runs.lifecycle", *record.algorithm_modules("dqn")]
-    record.append(options.record, record.stamp("soak", "cpu", depends) | row)
+    record.append(options.record, stamp | row)
     grown = any(row[f"{x}_second_half"] > row[f"{x}_first_half"] for x in ("files", "threads"))
     return int(grown or row["resident_second_half"] > 1.05 * row["resident_first_half"])
 

@@ -131,6 +131,7 @@ def main() -> None:
                     f" {options.seeds} seeds",
                     mean[point],
                     error=round(float(standard_error[point]), 4),
+                    environment=env,
                 )
             axes.plot(steps[1:], mean[1:], label=variant)
             low, high = mean - 2 * standard_error, mean + 2 * standard_error

@@ -14,7 +14,7 @@ import pytest
 import purejaxrl_sac as prl
 from purejaxrl_sac.train import build
 from scripts import accelerator, hlo, record, targets
-from scripts.accelerators import checking, compiling, fitting, measuring, report, tables
+from scripts.accelerators import checking, compiling, fitting, measuring, plan, report, tables
 from scripts.accelerators.work import Work, main_works, programs
 
 # (target, work, kind, seeds) -> (figure, upper bound)
@@ -122,20 +122,60 @@ def row(seeds, us, kernels, **changes):
 def test_the_fit_separates_kernels_from_seeds():
     rows = [row(1, 100.0, 50), row(8, 120.0, 60), row(256, 300.0, 50), row(1024, 1068.0, 50)]
     rows.append(row(8, 900.0, 50, flags="--slow"))
-    (fit,) = fitting.fits(rows)
+    fit = fitting.fit(rows)
     assert fit["us_per_kernel"] == 2 and fit["relative_error"] == 0 and fit["rows"] == 2
     assert fit["knees"] == {"dqn:CartPole-v1:preset": 256}
     assert fit["us_per_seed"] == {"dqn:CartPole-v1:preset": 1.0}
-    (alone,) = fitting.fits(rows[:1])
+    alone = fitting.fit(rows[:1])
     assert alone["us_per_seed"] == {"dqn:CartPole-v1:preset": 100.0}
     assert fitting.predicted(fit, row(8, 0.1, 70)) == 140
     assert fitting.predicted(fit, row(1024, 0.1, 70)) == 1024
 
 
+@pytest.mark.parametrize("changes", ({}, {"code": "another"}), ids=("fresh", "stale"))
+def test_all_figures_of_the_page_have_versions_and_marks(changes):
+    time = {name: {"us": 1.0, "kernels": 1} for name in ("plain", "fused 128x8", "fused 64x4")}
+    figures = {"state_bytes": 1, "temp_bytes": 1, "bytes_per_seed": 1, "compile_seconds": 1.0}
+    curves = [row(1, 100.0, 50) | figures, row(500, 100.0, 50) | plan.WORK | figures]
+    compiled = {**curves[1], "what": "compile", "device": "v5e", "bytes_moved": 1.0}
+    distance = {"what": "fused distance", "fused highest / plain highest": 0.1}
+    rows = [*curves, compiled, {**curves[0], **distance}, {**curves[0], "what": "fused time"}]
+    rows = [{**each, **time, **changes} for each in rows]
+    page = report.render([*rows, fitting.fit(rows)])
+    shown = prl.__version__ + " †" * bool(changes)
+    assert f"Cost model ({shown}): " in page and f"* **Measured** ({shown}), " in page
+    assert f"of their change ({shown})." in page and f"(compiled with {shown})" in page
+    assert f"|       1 | {shown} |" in page  # of the fused update
+
+
+def test_a_fit_is_of_what_is_measured_here(tmp_path):
+    path, here = tmp_path / "rows.jsonl", {"device": jax.devices()[0].device_kind}
+    options = measuring.Measure(stages=("fit",), record=path)
+    others = [row(1, 100.0, 50), row(1, 100.0, 50, **here, version="0.6.0")]
+    for each in [*others, row(1, 100.0, 50, **here, code="another")]:
+        record.append(path, each)
+    measuring.measure(options)
+    assert len(record.rows(path)) == 3
+    record.append(path, row(1, 300.0, 50, **here))
+    for _ in range(2):  # the second time it is recorded
+        measuring.measure(options)
+    (found,) = record.rows(path)[4:]
+    assert found["us_per_kernel"] == 6 and found["version"] == prl.__version__
+    old = {**found, "version": "0.6.0"}
+    assert fitting.newest([found, old]) is found and fitting.newest([]) is None
+
+
+@pytest.mark.parametrize("text", ("nan", "0", "many"))
+def test_a_time_limit_is_a_positive_number(text, capsys):
+    with pytest.raises(SystemExit):
+        accelerator.main(["measure", "--minutes", text])
+    assert f"{text} is not a positive number" in capsys.readouterr().err
+
+
 def test_recorded_rows_and_errors_are_shown(tmp_path, capsys):
     path = tmp_path / "rows.jsonl"
     rows = [row(1, 100.0, 50), row(8, 120.0, 60), row(64, 1.0, 1, error="too large [sic]")]
-    for each in [*rows, *fitting.fits(rows)]:
+    for each in [*rows, fitting.fit(rows)]:
         record.append(path, each)
     assert record.recorded(path, rows[0]) and not record.recorded(path, row(2, 1.0, 1))
     assert accelerator.main(["table", "--record", str(path)]) == 0
@@ -240,6 +280,20 @@ def test_check_passes_on_a_cpu(tmp_path, capsys):
     assert found["passed"] and found["difference"] == 0
     assert found["continues"] and found["exports"] and found["seeds_differ"]
     assert "q_learning cliff_walking" in capsys.readouterr().out
+
+
+def test_rows_are_recorded_where_an_option_says(tmp_path, monkeypatch, capsys):
+    default = tmp_path / "rows.jsonl"
+    monkeypatch.setattr(record, "ACCELERATOR", default)
+    measured = lambda options: record.append(options.record, row(1, 100.0, 50))  # noqa: E731
+    monkeypatch.setattr(measuring, "measure", measured)
+    assert accelerator.main(["measure"]) == 0
+    assert "dqn CartPole-v1, preset" in capsys.readouterr().out and not default.exists()
+    assert accelerator.main(["measure", "--record", str(default)]) == 0
+    assert len(record.rows(default)) == 1
+    with pytest.raises(SystemExit):
+        accelerator.main(["measure", "--record", str(tmp_path)])
+    assert "is a folder: pass a file" in capsys.readouterr().err
 
 
 def test_works_are_measured_on_a_cpu(tmp_path, capsys):

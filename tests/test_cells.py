@@ -173,13 +173,27 @@ def test_a_stopped_cell_is_continued_where_it_stopped(tmp_path, monkeypatch):
         assert {**row, "train_seconds": expected["train_seconds"]} == expected
     with pytest.raises(SystemExit, match="has a run of other settings"):
         measured(file, monkeypatch, *kept, "--root=21")
-    metrics = tmp_path / "kept" / "metrics.jsonl"
+    metrics = tmp_path / "kept" / "run" / "metrics.jsonl"
     metrics.write_text("".join(metrics.read_text().splitlines(True)[:3]))
     with pytest.raises(SystemExit, match=r"rows after steps .* are missing .* no curve"):
         measured(file, monkeypatch, *kept)
     assert len(record.rows(file)) == 3
-    with pytest.raises(SystemExit, match="is not a run: give another --directory"):
+    with pytest.raises(SystemExit, match=r"has no stamp\.json of a run: give another"):
         measured(file, monkeypatch, "--directory", str(tmp_path))
+
+
+def test_a_run_is_continued_with_the_code_of_its_start_alone(tmp_path):
+    stamp = {"code": "a", "version": "0.8.0", "commit": "b"}
+    assert benchmark_learning.started(tmp_path / "run", stamp) == stamp
+    later = {**stamp, "version": "0.8.1"}
+    assert benchmark_learning.started(tmp_path / "run", later) == stamp
+    with pytest.raises(prl.ConfigError, match=r"run of other code \(0\.8\.0, b\): move it away"):
+        benchmark_learning.started(tmp_path / "run", {**stamp, "code": "c"})
+    (tmp_path / "config.json").touch()  # a run of an earlier version of this script
+    with pytest.raises(prl.ConfigError, match=r"has no stamp\.json"):
+        benchmark_learning.started(tmp_path, stamp)
+    with pytest.raises(prl.ConfigError, match=r"cannot write .*: Not a directory"):
+        benchmark_learning.started(tmp_path / "config.json" / "run", stamp)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.runs import engine, plans
-from scripts import benchmark_compile, benchmark_start, hlo, phases
+from scripts import benchmark_compile, benchmark_start, hlo, phases, record
 from tests.conftest import FULL_COMPILATION, quick, small
 
 PHASES = ("trace", "lower", "compile")
@@ -70,6 +70,17 @@ def test_bad_input_is_reported_in_one_line(arguments, message, tmp_path, capsys)
     assert message in capsys.readouterr().err
 
 
+def test_nothing_is_recorded_by_default(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark_compile, "RECORD", tmp_path / "rows.jsonl")
+    monkeypatch.setattr(benchmark_compile, "in_new_process", lambda *_: {"programs": {}})
+    monkeypatch.setattr(benchmark_compile, "render", lambda rows: "")
+    assert benchmark_compile.main(["--algorithms", "dqn", "--seeds", "1"]) == 0
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SystemExit):
+        benchmark_compile.main(["--record", str(tmp_path)])
+    assert "is a folder: pass a file" in capsys.readouterr().err
+
+
 def test_a_program_is_measured_in_phases():
     figures = phases.measured(jax.jit(lambda x: jnp.sin(x) + 1), jnp.zeros(3))
     names = {f"{phase}_{unit}" for phase in PHASES for unit in ("s", "cpu_s")}
@@ -97,6 +108,18 @@ def test_the_start_is_measured_to_the_first_chunk(tmp_path, monkeypatch, capsys)
         benchmark_start.measure("dqn", "CartPole-v1", 8, 1)
     assert benchmark_start.main(["--algorithms", "dqm"]) == 2
     assert capsys.readouterr().err.strip().endswith("did you mean dqn?")
+
+
+def test_rows_depend_on_the_preset_and_on_the_command_line(tmp_path, monkeypatch):
+    path, figures = tmp_path / "rows.jsonl", {"programs": {}, "device": "cpu"}
+    monkeypatch.setattr(benchmark_start, "measure", lambda *_: {})
+    monkeypatch.setattr(benchmark_compile, "in_new_process", lambda *_: figures)
+    monkeypatch.setattr(benchmark_compile, "render", lambda rows: "")
+    for script in (benchmark_start, benchmark_compile):
+        assert script.main(["--algorithms", "dqn", "--seeds", "1", "--record", str(path)]) == 0
+    start, compiling = record.rows(path)
+    assert {"preset", "cli"} <= set(start["depends"]) and "preset" in compiling["depends"]
+    assert not record.stale(start) and not record.stale(compiling)
 
 
 def test_instructions_of_all_computations_are_counted():

@@ -1,5 +1,6 @@
 """Rendered episodes: every environment with a renderer, and the errors of those without."""
 
+import io
 import re
 import sys
 import textwrap
@@ -392,6 +393,20 @@ def test_files_that_cannot_be_created_or_appear_meanwhile(key, tmp_path, monkeyp
     with pytest.raises(ConfigError, match=r"cannot write .*: File exists"):
         render.episode(key, config, state, out, max_steps=2)
     assert out.read_text() == "mine"
+
+
+def test_a_picture_that_could_not_be_written_whole_is_removed(key, tmp_path, monkeypatch):
+    config, state = untrained("multi_goal")
+
+    class Full(io.FileIO):
+        def write(self, data):
+            super().write(data[:10])
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(tmp_path), "open", lambda path, mode: Full(str(path), mode))
+    with pytest.raises(ConfigError, match=r"cannot write .*: No space left on device"):
+        render.episode(key, config, state, tmp_path / "a.gif", max_steps=2)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("channels", (1, 3))

@@ -3,15 +3,20 @@
 import argparse
 import itertools
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
 import purejaxrl_sac as prl
+from purejaxrl_sac.experiment.runs import plans
 from purejaxrl_sac.mdp import dynamic_programming as dp
 from scripts import (
     benchmark_recurrent,
+    benchmark_scale,
+    benchmark_speed,
+    benchmark_tabular,
     cells,
     classic_control,
     dependencies,
@@ -20,9 +25,10 @@ from scripts import (
     pictures,
     record,
     report,
+    soak,
 )
 from scripts.pages import learning as learning_page
-from scripts.pages import reliability, tables, theory
+from scripts.pages import reliability, speed, tables, theory
 
 SOURCES = {
     "__init__.py": "from purejaxrl_sac import a, b\n",
@@ -96,6 +102,34 @@ def test_definitions_are_found_through_all_forms_of_imports(package, uses):
         dependencies.reached([("a", "y")])
 
 
+def test_a_definition_depends_on_what_is_registered_with_it(package):
+    rule = "def a(): pass\n@a.def_vmap\ndef rule(): pass\n@cache\ndef other(): pass\n"
+    package(parts_c=f"from functools import cache\n{rule}")
+    assert ("parts.c", "rule") in dependencies.reached([("parts.c", "a")])
+    assert ("parts.c", "other") not in dependencies.reached([("parts.c", "cache")])
+
+
+def test_a_package_depends_on_the_modules_that_it_imports(package):
+    package(parts___init__="from purejaxrl_sac.parts import d\nx = d.g\n")
+    assert ("parts.d", "g") in dependencies.reached([("parts", "*")])
+
+
+def test_a_row_may_depend_on_a_script_and_on_gymnax(tmp_path, monkeypatch):
+    first = {x: record.code([x]) for x in ("scripts.classic_control", "gymnax")}
+    assert dependencies.modules([("scripts.classic_control", "*")]) == {"scripts.classic_control"}
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "classic_control.py").write_text("TASKS = {}\n")
+    (tmp_path / "constraints.txt").write_text("gymnax==0\n")
+    for module in (dependencies, record):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    for function in CACHES:
+        function.cache_clear()
+    assert all(record.code([x]) != code for x, code in first.items())
+    monkeypatch.undo()
+    for function in CACHES:
+        function.cache_clear()
+
+
 def test_a_row_of_a_named_mdp_depends_on_its_builder(monkeypatch):
     def codes():
         for function in CACHES[1:]:
@@ -159,6 +193,37 @@ def test_an_appended_row_has_the_digest_of_its_environment(tmp_path):
     assert [record.stale(row) for row in record.rows(path)] == [False, True]
 
 
+@pytest.mark.parametrize(
+    ("script", "words", "measured"),
+    [
+        (benchmark_speed, ["--algorithms", "dqn", "--buffers", "10"], "ours"),
+        (benchmark_tabular, [], "Ours"),
+        (benchmark_recurrent, ["--cells", "gru"], "continuing_timer"),
+    ],
+)
+def test_a_row_is_of_the_code_that_was_measured(script, words, measured, tmp_path, monkeypatch):
+    code = "before"
+
+    def measure(*_):
+        nonlocal code
+        code = "after"
+        once = (lambda: 1.0, 0.0)
+        timers = {"ours": dict.fromkeys(("run", "environment", "update"), once)}
+        run = SimpleNamespace(rate=lambda: 1.0, compile_s=0.0)
+        return {**timers, "Ours": run, "continuing_timer": once}[measured]
+
+    monkeypatch.setattr(record, "stamp", lambda what, *_, **__: {"what": what, "code": code})
+    monkeypatch.setattr(script, measured, measure)
+    monkeypatch.setattr(benchmark_tabular, "loop_rate", lambda: 1.0)
+    monkeypatch.setattr(benchmark_recurrent, "state_of", lambda *_: (lambda keys: keys, 0))
+    sizes = [] if script is benchmark_tabular else ["--seeds", "1"]
+    sizes += ["--envs", "4"] if script is benchmark_recurrent else []
+    path = tmp_path / "rows.jsonl"
+    monkeypatch.setattr("sys.argv", ["script.py", *words, *sizes, "--record", str(path)])
+    script.main()
+    assert {row["code"] for row in record.rows(path)[:1]} == {"before"}
+
+
 def test_the_version_is_not_code_of_a_row():
     assert ("", "__version__") not in dependencies.reached([("experiment.runs.lifecycle", "*")])
 
@@ -215,6 +280,17 @@ def test_kept_figures_are_rows(tmp_path):
     record.keeper(None, "theory", ["losses"])("nothing is written", 1)
     path.write_text('{"what": 1}\nnot JSON\n')
     with pytest.raises(prl.ConfigError, match=r"line 2 of .* is not JSON"):
+        record.rows(path)
+
+
+def test_a_row_after_a_torn_line_is_a_line_of_its_own(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    row = '{"what": 2}\n'
+    for before, after in (("", row), (row, row + row), ('{"wha', '{"wha\n' + row)):
+        path.write_text(before)
+        record.append(path, {"what": 2}, show=False)
+        assert path.read_text() == after
+    with pytest.raises(prl.ConfigError, match=r"line 1 of .* is not JSON: correct or remove"):
         record.rows(path)
 
 
@@ -324,6 +400,15 @@ def test_recorded_works_are_shown_once():
         (tables.algorithm(x), x["environment"], x["steps"], learning_page.limited(x)) for x in rows
     }
     assert len(shown) == len(rows) > 50
+
+
+def test_recurrent_speeds_are_told_apart_by_their_device(tmp_path, monkeypatch):
+    row = {"what": "recurrent speed", "algorithm": "recurrent_ppo", "environment": "CartPole-v1"}
+    row |= {"cell": "gru", "num_envs": 4, "seeds": 1, "value": 1_000, "version": "0.1.0"}
+    rows = [row | {"device": device} for device in ("1 x cpu, 1 core", "1 x cpu, 2 cores")]
+    recorded(tmp_path, monkeypatch, "speed", rows)
+    shown = "\n".join(speed.recurrent())
+    assert all(row["device"] in shown for row in rows)
 
 
 def test_reliability_is_told_in_words(tmp_path, monkeypatch):
@@ -441,6 +526,30 @@ def test_what_recurrent_speed_cannot_measure_is_one_line(arguments, message, mon
     assert stopped.value.code == 2 and message in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["devices", "--seeds", "0"], ["--rounds", "0"], ["sweep", "--lanes", "0"],
+        ["sweep", "--sequential", "0"], ["knee", "--iterations", "0"],
+    ],
+)  # fmt: skip
+def test_sizes_that_cannot_be_measured_are_one_line(words, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmark_scale.py", *words])
+    with pytest.raises(SystemExit) as stopped:
+        benchmark_scale.main()
+    message = capsys.readouterr().err
+    assert stopped.value.code == 2 and message.count("\n") == 1
+    assert f"argument {words[-2]}: 0 is not a positive integer" in message
+
+
+def test_a_soak_of_too_few_chunks_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(prl.experiment, "run", lambda *_, **__: None)
+    monkeypatch.setattr("sys.argv", ["soak.py", "--minutes", "0.05"])
+    with pytest.raises(SystemExit):
+        soak.main()
+    assert capsys.readouterr().err.startswith("--minutes is 0.05, too short for two chunks: raise")
+
+
 @pytest.mark.parametrize(("cores", "text"), (({3}, "1 core"), ({0, 1}, "2 cores")))
 def test_devices_are_named_with_the_cores_that_may_be_used(cores, text, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: cores, raising=False)
@@ -524,7 +633,7 @@ def test_only_rows_of_the_same_programs_are_renewed(tmp_path, monkeypatch):
     row = {**record.stamp("speed", "cpu", ["losses"]), "code": "old"}
     names = ("a", "b", "a", "a", "a", "c", "c")
     rows = [row | {"algorithm": x, "environment": "chain"} for x in names]
-    rows[3]["what"], rows[4]["what"] = "compile time", "start"  # which depend on options, too
+    rows[3]["what"], rows[4]["what"] = "compile time", "check"  # which depend on options, too
     rows[6]["what"] = "learning"
     rows[2]["value"] = 2  # was not fresh
     path = tmp_path / "speed.jsonl"
@@ -534,6 +643,26 @@ def test_only_rows_of_the_same_programs_are_renewed(tmp_path, monkeypatch):
     assert refresh.renew(before, {"a chain"}, equal={"c chain"}) == 2
     stale = [record.stale(row) for row in record.rows(path)]
     assert stale == [False, True, True, True, True, True, False]  # speed may differ, numbers not
+
+
+def test_runs_of_other_keys_are_told_apart(monkeypatch):
+    from scripts import refresh
+
+    def digests():
+        return [refresh.digest("q_learning", "chain"), refresh.numbers("q_learning", "chain", 1)]
+
+    first, keys = digests(), plans.Plan.keys
+    for field in ("train", "final_evaluation"):
+        other = lambda plan, x=field: keys(plan)._replace(**{x: keys(plan).evaluation})  # noqa: E731
+        monkeypatch.setattr(plans.Plan, "keys", other)
+        assert all(new != old for new, old in zip(digests(), first, strict=True))
+
+
+def test_kinds_that_jaxprs_do_not_determine_are_recorded():
+    from scripts import refresh
+
+    rows = (row for path in record.FOLDER.glob("*.jsonl") for row in record.rows(path))
+    assert set(refresh.NOT_OF_JAXPRS) <= {row["what"] for row in rows}
 
 
 def test_numbers_of_states_are_told_apart_by_bits(monkeypatch):

@@ -136,6 +136,24 @@ def test_damaged_records_are_repeated(tmp_path):
         pass
 
 
+def test_records_after_a_torn_line_are_kept_and_those_after_a_missing_one_are_not(tmp_path):
+    def opened():
+        return journal.opened(tmp_path / "search", "a search", TINY, {"x": 1})
+
+    state = TrainState(jnp.zeros(2), jnp.int32(0), (jnp.ones(2),), (), jnp.ones((2, 3)))
+    path = tmp_path / "search" / "records.jsonl"
+    for step in range(3):
+        with opened() as steps:
+            assert steps.scores(step) is None
+            assert step == 0 or steps.scores(step - 1)[0] == step - 1
+            steps.add(np.float32([step, 0]), state, 2)
+        path.write_text(path.read_text() + '{"step": 2, "sco')
+    first, _, third, _ = path.read_text().splitlines(keepends=True)
+    path.write_text(first + third)
+    with pytest.warns(RunWarning, match="step 1 is damaged"), opened() as steps:
+        assert steps.scores(0) is None
+
+
 def test_a_killed_population_continues_with_equal_results(tmp_path):
     out = tmp_path / "search"
     options = {"low": {RATE: 0.0}, "high": {RATE: 1.0}, "generations": 3, "episodes": 2}

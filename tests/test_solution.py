@@ -2,11 +2,13 @@
 
 import json
 
+import jax
 import pytest
 
-from scripts import benchmark_solution, record
+from scripts import benchmark_solution, benchmark_speed, phases, record
 from scripts.benchmark_solution import Task, Trained, alternate, fewest_steps
 from scripts.pages import speed
+from scripts.peers import environment
 
 TASK = Task("ppo", goal=475, episodes=9, steps=(10, 20, 30, 40, 50))
 
@@ -86,11 +88,12 @@ def test_an_environment_is_solved_by_the_interquartile_mean(scores, enough):
 
 @pytest.mark.parametrize("name", ("rejax", "sbx"))
 def test_what_a_peer_is_asked_and_what_is_subtracted(name, tmp_path, monkeypatch):
-    commands = []
+    commands, other = [], {}
 
     def timed(command, cache):
         commands.append(command)
-        return 50.0, 'a line\n{"scores": [1.0], "steps": 7, "aside": 20.0}\n'
+        answer = {"scores": [1.0], "steps": 7, "aside": 20.0, **phases.origin(), **other}
+        return 50.0, f"a line\n{json.dumps(answer)}\n"
 
     monkeypatch.setattr(benchmark_solution, "timed", timed)
     found = benchmark_solution.peer(name, "python", "CartPole-v1", 8, 30_000, 3, tmp_path)
@@ -101,6 +104,10 @@ def test_what_a_peer_is_asked_and_what_is_subtracted(name, tmp_path, monkeypatch
     counts = {"steps": list(task.steps), "goal": 475} if name == "sbx" else {"steps": 30_000}
     assert request == {**common, "episodes": 64, **counts}
     assert python == "python" and worker.name == f"{name}_solution.py" and worker.exists()
+    for field in ("jax", "device"):
+        other = {field: "another"}
+        with pytest.raises(benchmark_solution.ConfigError, match=f"{field} of the peer is another"):
+            benchmark_solution.peer(name, "python", "CartPole-v1", 8, 30_000, 3, tmp_path)
 
 
 def test_an_unknown_environment_and_a_command_that_fails_are_one_line(tmp_path, capsys):
@@ -110,6 +117,44 @@ def test_an_unknown_environment_and_a_command_that_fails_are_one_line(tmp_path, 
     assert "no task is called Acrobot-v1: choose among CartPole-v1" in capsys.readouterr().err
     with pytest.raises(benchmark_solution.ConfigError, match="status 1 of: false x"):
         benchmark_solution.timed(["false", "x"], tmp_path)
+
+
+@pytest.mark.parametrize("script", (benchmark_solution, benchmark_speed))
+def test_a_folder_of_peers_that_cannot_be_made_is_one_line(script, monkeypatch, capsys):
+    words = ["--peers", "rejax", "--peer-environments", "/proc/none"]
+    if script is benchmark_speed:
+        words = ["--peer", "rejax", "--peer-environment", "/proc/none"]
+    monkeypatch.setattr("sys.argv", ["script.py", *words])
+    with pytest.raises(SystemExit) as stopped:
+        raise SystemExit(script.main())
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("cannot create /proc/none") and message.count("\n") == 1
+
+
+def test_an_interrupted_installation_is_made_again(tmp_path, monkeypatch):
+    installed = []
+
+    def run(command, check):
+        installed.append(command)
+        if len(installed) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(environment.subprocess, "run", run)
+    monkeypatch.setattr(environment.venv, "create", lambda *_, **__: None)
+    with pytest.raises(KeyboardInterrupt):
+        environment.peer_python(tmp_path)
+    for _ in range(2):
+        assert environment.peer_python(tmp_path) == tmp_path / "bin" / "python"
+    assert len(installed) == 2 and f"jax=={jax.__version__}" in installed[1]
+
+
+def test_a_worker_that_fails_is_one_line(tmp_path):
+    (tmp_path / "python").write_text("#!/bin/sh\nread line\nexit 1\n")
+    (tmp_path / "python").chmod(0o755)
+    worker = environment.Peer(tmp_path / "python", "rejax_training")
+    with pytest.raises(benchmark_solution.ConfigError, match="cannot be measured: see its error"):
+        worker.request(seeds=1)
 
 
 def test_the_table_has_ratios_to_our_command(tmp_path, monkeypatch):

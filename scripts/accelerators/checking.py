@@ -36,6 +36,7 @@ from scripts.accelerators.work import main_environment, stamp
 TOLERANCE = 1e-3  # of the relative difference of parameters, at highest matmul precision
 ROUNDING = 10.0  # times the difference caused by one rounding error of the initial parameters
 EXPORTED = 1e-4  # absolute error of continuous actions of an exported policy
+DEPENDS = ("preset", "experiment.export")
 UPDATES, SEEDS = 10, 2
 SMALL = {
     "num_envs": 3,
@@ -103,7 +104,7 @@ def check(options: Check) -> int:
     rows = {}
     for name in options.algorithms or ALGORITHMS:
         row = {
-            **stamp("check", device.device_kind, name, environment(name)),
+            **stamp("check", device.device_kind, name, environment(name), DEPENDS),
             "algorithm": name,
             "environment": environment(name),
         }

@@ -12,6 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import jax
+
 import purejaxrl_sac as prl
 from purejaxrl_sac.envs import bind
 from scripts import hlo, record, targets
@@ -24,7 +26,7 @@ from scripts.accelerators.work import (
     main_works,
     programs,
 )
-from scripts.peers.environment import peer_python
+from scripts.peers.environment import checked, peer_python
 
 SCRIPT = Path(__file__).parents[1] / "accelerator.py"
 WORKER = "PUREJAXRL_ACCELERATOR_TARGET"  # set in compiling subprocesses
@@ -79,7 +81,7 @@ def compile_apart(
     """Compile for one target in a subprocess, which is restarted if the compiler crashes."""
     environment = {**targets.environment(target), WORKER: target.name}
     while True:
-        command = [sys.executable, SCRIPT, *arguments]
+        command = [sys.executable, SCRIPT, *arguments, "--record", str(options.record)]
         status = subprocess.run(command, env=environment, check=False).returncode
         if status >= 0:
             return status
@@ -212,5 +214,6 @@ def peer(target: targets.Target, work: Work, options: Compile) -> int:
             write_text(options.text, target, work, text.read_text(), options.peer)
         counts = kernel_figures(hlo.iteration(hlo.launches(text.read_text())))
     row |= {name: counts[name] for name in ("kernels", "copies", "branches")}
-    record.append(options.record, row | json.loads(finished.stdout.splitlines()[-1]))
+    answer = checked(json.loads(finished.stdout.splitlines()[-1]), {"jax": jax.__version__})
+    record.append(options.record, row | answer)
     return 0

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from scripts import record
+
 FEW = 8  # numbers of seeds with which a device is mostly idle
 SAME = ("device", "jax", "version")
 
@@ -33,17 +35,14 @@ def knees(rows: Iterable[dict]) -> dict[str, int]:
     return found
 
 
-def fits(rows: list[dict]) -> list[dict]:
-    """A fit for each measured combination of device, jax and version; the newest last."""
-    groups: dict[tuple, list[dict]] = {}
-    for row in rows:
-        if row["what"] == "curve":
-            groups.setdefault(tuple(row[name] for name in SAME), []).append(row)
-    return [found for group in groups.values() if (found := fit(group))]
+def newest(rows: Iterable[dict]) -> dict | None:
+    """The recorded fit of the newest version, the last one if there are several."""
+    fits = [row for row in rows if row["what"] == "fit"]
+    return max(reversed(fits), key=lambda row: record.release(row["version"]), default=None)
 
 
 def fit(rows: list[dict]) -> dict | None:
-    """Fit the cost per kernel with few seeds, and per seed above the knee.
+    """Fit the cost per kernel with few seeds, and per seed above the knee; None without curves.
 
     us = us_per_kernel x kernels, by least squares of relative errors (programs of fifty and of five
     thousand kernels have the same weight); us_per_seed is the slope above the knee (the mean if

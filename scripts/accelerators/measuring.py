@@ -253,10 +253,11 @@ def flags(options: Measure, deadline: float) -> None:
 
 
 def fit(options: Measure) -> None:
-    """Record a fit for each device and version whose curve is recorded."""
+    """Record a fit of the curves of this device, version and code, unless it is recorded."""
     rows = record.rows(options.record)
-    dated = ("date",)
-    known = [{k: v for k, v in row.items() if k not in dated} for row in rows]
-    for found in fitting.fits(rows):
-        if {k: v for k, v in found.items() if k not in dated} not in known:
-            record.append(options.record, found)
+    here = {"device": jax.devices()[0].device_kind, "version": prl.__version__}
+    here |= {"what": "curve", "jax": jax.__version__}
+    current = [row for row in rows if here.items() <= row.items() and not record.stale(row)]
+    found = fitting.fit(current)
+    if found and all(found | {"date": row.get("date")} != row for row in rows):
+        record.append(options.record, found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.accelerators.tables import amount, newest
+from scripts.accelerators.tables import amount, newest, version
 
 RUNS, CARDS = 4_000, 8
 ITERATIONS = 9_000  # of SAC's preset on Pendulum: 10,000 steps minus the warm-up
@@ -25,7 +25,7 @@ def section(rows: list[dict]) -> list[str]:
         f"{RUNS:,} runs of SAC's preset on Pendulum ({ITERATIONS:,} iterations of one step"
         f" and {updates} updates of 128 transitions), {LANES} lanes on each of {CARDS} devices."
         " Lanes do not communicate: eight devices take as long as one with an eighth of the runs.",
-        f"* **Measured**, one {measured['device']} with {LANES} lanes:"
+        f"* **Measured** ({version(measured)}), one {measured['device']} with {LANES} lanes:"
         f" {measured['us_per_iteration'] / 1e3:.2f} ms per iteration, {seconds:.0f} s of training;"
         f" {amount(measured['state_bytes'])} of state and {amount(measured['temp_bytes'])} of"
         f" temporaries; {measured['compile_seconds']:.0f} s to compile the chunk.",
@@ -42,9 +42,10 @@ def section(rows: list[dict]) -> list[str]:
     if tpu and "error" not in tpu:
         once = ITERATIONS * tpu["bytes_moved"] / V5E_BANDWIDTH
         lines.append(
-            f"* **Predicted**, a v5e-8: between {once:.0f} and {once * updates:.0f} s, if"
-            " bound by the memory traffic that the compiler counts, at the published 819 GB/s (it"
-            f" counts the body of each loop once; the loop over updates has {updates} iterations);"
+            f"* **Predicted** (compiled with {version(tpu)}), a v5e-8: between {once:.0f} and"
+            f" {once * updates:.0f} s, if bound by the memory traffic that the compiler counts, at"
+            " the published 819 GB/s (it counts the body of each loop once; the loop over updates"
+            f" has {updates} iterations);"
             f" {amount(tpu['state_bytes'] + tpu['temp_bytes'])} of 16 GB per core. No TPU was"
             " measured."
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scripts import record
 from scripts.accelerators import fitting, plan
-from scripts.accelerators.tables import amount, newest, text
+from scripts.accelerators.tables import amount, newest, text, version
 from scripts.pages import tables
 
 PAGE = record.FOLDER / "accelerators.md"
@@ -98,7 +98,11 @@ def measured(rows: list[dict]) -> list[str]:
                     f"{ratio:.2f}" if ratio else "",
                 ]
             )
-        fits = [r for r in rows if r["what"] == "fit" and r["device"] == device]
+        model = ""
+        if fit := fitting.newest(row for row in rows if row["device"] == device):
+            used = [row for row in here if row["version"] == fit["version"]]
+            old = not used or any(map(record.stale, used))
+            model = f"Cost model ({version(fit, old)}): {fitting.sentence(fit)}."
         parts += [
             f"## Measured on one {device}",
             "Environment steps per second are totals over seeds; memory is state and temporaries"
@@ -109,7 +113,7 @@ def measured(rows: list[dict]) -> list[str]:
                 f"work|seeds|µs|kernels|µs per kernel|steps/s|memory per seed|{BASE} / now", lines
             ),
             *(["\n".join(errors)] if errors else []),
-            f"Cost model: {fitting.sentence(fits[-1])}." if fits else "",
+            model,
         ]
     return [part for part in parts if part]
 
@@ -149,13 +153,14 @@ def fused(rows: list[dict]) -> list[str]:
             row["plain"]["kernels"],
             *(x for shape in ("128x8", "64x4") for x in (row[f"fused {shape}"]["us"],)),
             row["fused 128x8"]["kernels"],
+            version(row),
         ]
         for row in newest(r for r in rows if r["what"] == "fused time")
     ]
-    distances = [r for r in rows if r["what"] == "fused distance"]
+    distances = newest(r for r in rows if r["what"] == "fused distance")
     if not lines or not distances:
         return []
-    worst = max(row["fused highest / plain highest"] for row in distances)
+    worst = max(distances, key=lambda row: row["fused highest / plain highest"])
     device = next(r["device"] for r in rows if r["what"] == "fused time")
     return [
         f"## The whole update as one Pallas kernel ({device})",
@@ -163,8 +168,8 @@ def fused(rows: list[dict]) -> list[str]:
         " microseconds per iteration, alternating measurements (`scripts/benchmark_fused.py`);"
         " 128x8 are transitions per program x warps of the kernel. After ten updates in float32 the"
         " parameters differ from those of the unfused update by at most"
-        f" {worst:.0e} of their change.",
-        grid("seeds|unfused, µs|kernels|fused 128x8, µs|fused 64x4, µs|kernels", lines),
+        f" {worst['fused highest / plain highest']:.0e} of their change ({version(worst)}).",
+        grid("seeds|unfused, µs|kernels|fused 128x8, µs|fused 64x4, µs|kernels|version", lines),
     ]
 
 

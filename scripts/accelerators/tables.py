@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from scripts.accelerators import fitting
-from scripts.record import identity
+from scripts.record import identity, stale
 
 
 def newest(rows: Iterable[dict]) -> list[dict]:
@@ -51,6 +51,12 @@ def name(row: dict) -> str:
     return f"{library}{row['algorithm']} {row['environment']}, {row.get('kind', '')}".strip(", ")
 
 
+def version(row: dict, old: bool | None = None) -> str:
+    """The version of a row, with † if it is old; by default, if its code has changed."""
+    old = stale(row) if old is None else old
+    return row["version"] + " †" * old
+
+
 def amount(size: float | None) -> str:
     """Format bytes in a readable unit."""
     if size is None:
@@ -71,7 +77,7 @@ def text(value: object) -> str:
 
 def compiled(rows: list[dict]) -> Iterable[Table]:
     """One table per target."""
-    fit = next((row for row in reversed(rows) if row["what"] == "fit"), None)
+    fit = fitting.newest(rows)
     chosen = newest(row for row in rows if row["what"] == "compile")
     for device in dict.fromkeys(row["device"] for row in chosen):
         predicted = f"; µs: predicted by the fit for {fit['device']}" if fit else ""
@@ -103,11 +109,11 @@ def measured(rows: list[dict]) -> Iterable[Table]:
     curves = newest(row for row in rows if row["what"] == "curve")
     profiles = {identity({**r, "what": "", "code": ""}): r for r in rows if r["what"] == "profile"}
     for device in dict.fromkeys(row["device"] for row in curves):
-        fits = [row for row in rows if row["what"] == "fit" and row["device"] == device]
+        fit = fitting.newest(row for row in rows if row["device"] == device)
         table = make(
             f"Measured on {device}",
             "work|seeds|µs|µs per kernel|kernels|launched|busy µs|steps/s|temporaries|flags",
-            fitting.sentence(fits[-1]) if fits else "",
+            fitting.sentence(fit) if fit else "",
         )
         knees = fitting.knees([row for row in curves if row["device"] == device])
         for row in (row for row in curves if row["device"] == device):

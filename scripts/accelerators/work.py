@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -59,9 +59,9 @@ class Work:
 
         The row depends on the algorithm's code and, where the kind is preset, on its preset.
         """
-        preset = self.kind == "preset"
+        more = ["preset"] if self.kind == "preset" else []
         return {
-            **stamp(what, device, self.algorithm, self.environment, preset=preset),
+            **stamp(what, device, self.algorithm, self.environment, more),
             **dataclasses.asdict(self),
         }
 
@@ -72,10 +72,10 @@ class Work:
 
 
 def stamp(
-    what: str, device: str, algorithm: str, environment: str, *, preset: bool = True
+    what: str, device: str, algorithm: str, environment: str, more: Sequence[str] = ("preset",)
 ) -> dict[str, Any]:
-    """The origin of a row that depends on an algorithm's code and, if `preset`, on its preset."""
-    depends = [*(["preset"] if preset else []), *record.algorithm_modules(algorithm)]
+    """The origin of a row that depends on an algorithm's code, and on more."""
+    depends = [*more, *record.algorithm_modules(algorithm)]
     return record.stamp(what, device, depends, algorithm=algorithm, environment=environment)
 
 

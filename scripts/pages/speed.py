@@ -172,6 +172,7 @@ def recurrent() -> list[str]:
             {
                 "algorithm": algorithm,
                 "memory": lambda row: row["cell"],
+                "device": lambda row: row["device"],
                 "seeds x environments": lambda row: f"{row['seeds']} x {row['num_envs']}",
                 "steps/s": lambda row: f"{row['value']:,}",
                 "PureJaxRL": lambda row: f"{row['peer_value']:,}" if "peer_value" in row else "",

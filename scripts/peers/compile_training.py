@@ -28,6 +28,7 @@ program = targets.compiled(targets.find(request["target"]), function, *shapes)
 seconds = time.perf_counter() - start_time
 Path(request["text"]).write_text(program.as_text())
 answer = {
+    "jax": jax.__version__,
     "temp_bytes": program.memory_analysis().temp_size_in_bytes,
     **targets.costs(program),
     "compile_seconds": round(seconds, 2),

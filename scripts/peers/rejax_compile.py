@@ -25,8 +25,7 @@ answer = {
     "library": f"rejax {version('rejax')}",
     "version": version("rejax"),
     "code": "",
-    "jax": jax.__version__,
-    "device": phases.device(),
+    **phases.origin(),
     "programs": {"training": phases.measured(jax.jit(jax.vmap(algorithm.train)), keys)},
 }
 print(json.dumps(answer))

@@ -1,16 +1,22 @@
 """Train several seeds of rejax and evaluate them; the argument is one JSON request.
 
-Runs in rejax's virtual environment, with the settings of its repository's `configs/gymnax`. The
-mean return of each seed's greedy policy is written to standard output as JSON.
+Runs in rejax's virtual environment, with the settings of its repository's `configs/gymnax`, and
+imports only `phases` of this project. The mean return of each seed's greedy policy is written to
+standard output as JSON, with the version of jax and the device.
 """
 
 import json
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import jax
 import jax.numpy as jnp
 import rejax
 from rejax.evaluate import evaluate
+
+from scripts import phases
 
 SETTINGS = {
     ("ppo", "CartPole-v1"): {
@@ -77,7 +83,8 @@ def main():
     algorithm = algorithm.replace(eval_callback=returns)
     keys = jax.random.split(jax.random.PRNGKey(request["root"]), request["seeds"])
     _, found = jax.jit(jax.vmap(algorithm.train))(keys)  # [seeds, 1, episodes]
-    print(json.dumps({"scores": found.mean((1, 2)).tolist(), "steps": steps, "aside": 0.0}))
+    answer = {"scores": found.mean((1, 2)).tolist(), "steps": steps, "aside": 0.0}
+    print(json.dumps({**answer, **phases.origin()}))
 
 
 if __name__ == "__main__":

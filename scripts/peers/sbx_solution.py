@@ -1,16 +1,22 @@
 """Train several seeds of SBX until they solve an environment; the argument is one JSON request.
 
-Runs in SBX's virtual environment, with the settings of RL Zoo. The mean return of each seed's
-greedy policy is written to standard output as JSON.
+Runs in SBX's virtual environment, with the settings of RL Zoo, and imports only `phases` of this
+project. The mean return of each seed's greedy policy is written to standard output as JSON, with
+the version of jax and the device.
 """
 
 import json
 import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import sbx
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+
+from scripts import phases
 
 ENVS = {"CartPole-v1": 8, "Pendulum-v1": 1}
 SCHEDULE = 100_000  # steps, after which schedules are zero
@@ -77,7 +83,8 @@ def main():
     request = json.loads(sys.argv[1])
     work = request.pop("algorithm"), request.pop("environment")
     scores, steps, aside = solve(work, **request)
-    print(json.dumps({"scores": scores, "steps": steps, "aside": aside}))
+    answer = {"scores": scores, "steps": steps, "aside": aside}
+    print(json.dumps({**answer, **phases.origin()}))
 
 
 if __name__ == "__main__":

@@ -2,17 +2,23 @@
 
     python time_training.py rejax_training
 
-Runs in the peer's virtual environment and imports nothing of this project. The argument is a module
-beside this one, whose `work(request)` returns a function and its arguments. A request with fields
-compiles that work and returns the compile seconds; an empty one runs it once.
+Runs in the peer's virtual environment and imports only `phases` of this project. The argument is a
+module beside this one, whose `work(request)` returns a function and its arguments. A request with
+fields compiles that work and returns the compile seconds; an empty one runs it once. Each answer
+also has the version of jax and the device.
 """
 
 import importlib
 import json
 import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import jax
+
+from scripts import phases
 
 work = importlib.import_module(sys.argv[1]).work
 program, arguments = None, None
@@ -27,4 +33,4 @@ for line in sys.stdin:
     else:
         jax.block_until_ready(program(*arguments))
         seconds = time.perf_counter() - start_time
-    print(json.dumps({"seconds": seconds}), flush=True)
+    print(json.dumps({"seconds": seconds, **phases.origin()}), flush=True)

@@ -79,7 +79,12 @@ def episode(
     encoded = encode(frames, usual_fps if fps is None else fps)
     try:
         with path.open("xb") as file:  # fails if the file was created in the meantime
-            file.write(encoded)
+            try:
+                file.write(encoded)
+                file.flush()
+            except BaseException:  # an incomplete file would be in the way of the next call
+                path.unlink()
+                raise
     except OSError as error:
         raise _unwritable(path, error) from None
     return played

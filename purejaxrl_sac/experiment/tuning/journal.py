@@ -77,11 +77,11 @@ class Journal:
         """Reads all records up to the latest intact state, and removes those after it."""
         assert self.path is not None and self.checkpoints is not None
         path = self.path / "records.jsonl"
-        lines = files.read_text(path).split("\n")[:-1] if path.exists() else []
+        text = files.read_text(path) if path.exists() else ""
         kept = []
-        for line in lines:
+        for line in text.split("\n")[:-1]:
             row = files.unsealed(line)
-            if row is None:
+            if row is None or row.get("step") != len(self.records) + 1:
                 break
             kept.append(line)
             self.records.append(from_list(row["scores"]).astype(np.float32))
@@ -93,9 +93,9 @@ class Journal:
                 text = f"{self.path}: step {len(self.records)} is damaged ({error}): repeating it"
                 warnings.warn(RunWarning(text), stacklevel=2)
                 self.records.pop()
-        kept = kept[: len(self.records)]
-        if len(kept) < len(lines):
-            files.write_text(path, "".join(f"{line}\n" for line in kept))
+        intact = "".join(f"{line}\n" for line in kept[: len(self.records)])
+        if intact != text:  # also if only the last line is torn, which the next would continue
+            files.write_text(path, intact)
         for later in self.checkpoints.steps():  # a step that was taken again saves its state again
             if later > len(self.records):
                 self.checkpoints.delete(later)
