@@ -12,12 +12,13 @@ import pytest
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, cli, normalize, references
-from purejaxrl_sac.agents import dqn
+from purejaxrl_sac.agents import base_name, dqn
 from purejaxrl_sac.agents.q_learning import q_learning
 from purejaxrl_sac.cli import parts
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.errors import RunWarning
 from purejaxrl_sac.experiment.runs import measures, names, plans, recipes, record
+from purejaxrl_sac.presets import PRESETS
 from purejaxrl_sac.train import build
 from tests.conftest import small
 
@@ -448,6 +449,23 @@ def test_the_preset_of_a_fork_is_that_of_its_base(forgotten):
     assert mine.tau == 0.5 != tuned.tau and mine.total_steps == tuned.total_steps
     double = prl.preset(dqn.double_dqn, "CartPole-v1")
     assert double == prl.preset("double_dqn", "CartPole-v1")
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("redq", "noise"), ("tqc", "critique"), ("ppo", "schedule"), ("rainbow", "head")],
+)
+def test_forks_of_composed_algorithms_have_their_presets(name, part):
+    env = next(env for algorithm, env in PRESETS if algorithm == name)
+    mine, tuned = partial(getattr(prl, name), **{part: print}), prl.preset(name, env)
+
+    class Fork(type(tuned)):
+        algorithm: prl.Algorithm = prl.static(mine)
+
+    for given in (mine, Fork):
+        found = prl.preset(given, env)
+        assert base_name(found) == name and found.algorithm is mine
+        assert all(getattr(found, x) == y for x, y in vars(tuned).items() if x != "algorithm")
 
 
 def test_the_configuration_of_an_algorithm_of_ones_own():

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any, TypedDict
 
 from purejaxrl_sac import references
-from purejaxrl_sac.agents import ALGORITHMS, base_name, default_config, exported
+from purejaxrl_sac.agents import ALGORITHMS, default_config, exported, listed_base
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment.errors import RunWarning
 from purejaxrl_sac.experiment.runs import files, names
@@ -45,7 +45,7 @@ def describe(config: Config) -> Recipe | None:
 
     A part that no reference names is null: it must be given again.
     """
-    algorithm, base = _described(config.algorithm), base_name(config)
+    algorithm, base = _described(config.algorithm), listed_base(config.algorithm)
     listed = base is not None and type(config) is type(default_config(base))
     wrapped = {*config.wrappers} - {*WRAPPERS.values()}
     plain = config.curriculum is None and isinstance(config.env, str)
