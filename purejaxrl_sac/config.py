@@ -160,8 +160,21 @@ class Config(struct.PyTreeNode):
     normalization_limit: float = traced(10.0, above=0)
     """Standard deviations that the wrappers of `normalize` clip to."""
 
-    def __init_subclass__(cls, **options: Any) -> None:  # typed, which flax's is not
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A field has the default of the first class of the MRO that declares it, as an attribute.
+
+        Dataclasses prefer those that an earlier base inherits to those that a later one declares,
+        so inherited fields are declared again while the dataclass is made.
+        """
+        declared = inspect.get_annotations(cls)
+        inherited = {name: x for name, x in _inherited_fields(cls).items() if name not in declared}
+        for name, field in inherited.items():
+            setattr(cls, name, field)
+        cls.__annotations__ = declared | {name: x.type for name, x in inherited.items()}
         super().__init_subclass__(**options)
+        for name in inherited:
+            delattr(cls, name)
+        cls.__annotations__ = declared
 
     if not TYPE_CHECKING:  # which knows the fields
 
@@ -228,6 +241,15 @@ class Config(struct.PyTreeNode):
                 f"noise_repeat is {self.noise_repeat}, but must divide rollout_length ="
                 f" {self.rollout_length}"
             )
+
+
+def _inherited_fields(kind: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    """The fields of a class's bases, each of the first base of the MRO that declares it."""
+    found: dict[str, Any] = {}
+    for base in reversed(kind.__mro__[1:]):
+        fields: dict[str, Any] = vars(base).get("__dataclass_fields__", {})
+        found |= {name: field for name, field in fields.items() if name in vars(base)}
+    return found
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from purejaxrl_sac import ConfigError, heads, mdp, networks
 from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.agents.distributional import QRDQNConfig, c51, qr_dqn
 from purejaxrl_sac.agents.dqn import dqn
-from purejaxrl_sac.agents.off_policy import NStep
+from purejaxrl_sac.agents.off_policy import NStep, Prioritized
 from purejaxrl_sac.config import bounds_of, kind_of
 from purejaxrl_sac.experiment.runs import record
 from purejaxrl_sac.presets import PRESETS
@@ -91,12 +91,26 @@ def test_an_algorithm_returns_an_agent_and_a_memory():
         refused(config, f"returned {kind_of(returned)}, but must return")
 
 
-def test_a_combined_configuration_needs_an_algorithm():
+def test_a_configuration_needs_an_algorithm():
+    refused(NStep(), "an NStep has no algorithm: set algorithm=...")
+
     class Both(NStep, QRDQNConfig):
         pass
 
-    refused(Both(), "a Both has no algorithm: set algorithm=...")
-    prl.make_train(Both(algorithm=qr_dqn))
+    assert Both().algorithm is qr_dqn
+    prl.make_train(Both())
+
+
+def test_defaults_are_those_of_the_first_base_that_declares_them():
+    class Both(Prioritized, prl.REDQConfig):
+        pass
+
+    class Child(Both):
+        tau: float = 0.5
+
+    for config in (Both(), Child()):
+        assert config.num_updates == type(config).num_updates == prl.REDQConfig.num_updates != 1
+    assert bounds_of(Child)["num_updates"] == bounds_of(prl.Config)["num_updates"]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
