@@ -232,7 +232,7 @@ class Horizon(environment.EnvParams):
 @pytest.mark.parametrize("params", (Horizon(), environment.EnvParams()))
 def test_an_environment_that_ends_episodes_itself_declares_their_length(params):
     changes = {"default_params": params, "is_truncated": lambda self, state, _: state.time > 50}
-    with pytest.raises(prl.ConfigError, match=r"max_steps_in_episode of 1, after .*: declare it in"):
+    with pytest.raises(prl.ConfigError, match=r"episode of 1, after .*: declare it in"):
         bound(**changes)
     declared = environment.EnvParams(max_steps_in_episode=50)
     assert bound(**changes | {"default_params": declared}).max_steps == 50
