@@ -157,7 +157,8 @@ def delayed_update(
 
     def update() -> jax.Array:
         grads, metrics = compute()
-        return packed.encode((grads, jax.tree.map(lambda x: x * period, metrics)))
+        scaled = jax.tree.map(lambda x: jnp.asarray(x) * period, metrics)  # some are Python's
+        return packed.encode((grads, scaled))
 
     return packed.decode(jax.lax.cond(due, update, skip))
 
