@@ -1,11 +1,11 @@
 """Configurations: the fields that all algorithms share, and how fields declare their bounds.
 
-A field is declared with its bounds,
+A field is declared static or traced, with its bounds,
 
     batch_size: int = static(128, at_least=1)
     gamma: float = traced(0.99, between=(0, 1))
 
-and a class that redefines its default inherits them. Conditions between fields are checked by
+and a class that redefines its default inherits both. Conditions between fields are checked by
 `Config.check`, which subclasses extend.
 """
 
@@ -17,7 +17,7 @@ import functools
 import inspect
 import math
 from collections.abc import Iterable
-from numbers import Integral, Real
+from numbers import Integral, Number, Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -160,8 +160,32 @@ class Config(struct.PyTreeNode):
     normalization_limit: float = traced(10.0, above=0)
     """Standard deviations that the wrappers of `normalize` clip to."""
 
-    def __init_subclass__(cls, **options: Any) -> None:  # typed, which flax's is not
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Each field is inherited from the first class of the MRO that declares it.
+
+        Dataclasses prefer those that an earlier base inherits to those that a later one declares,
+        so inherited fields are declared again while the dataclass is made. What a new default does
+        not say, such as whether the field is static, is inherited too.
+
+        Raises:
+            ConfigError: a default has no type, or can be no data of a program.
+        """
+        declared = inspect.get_annotations(cls)
+        inherited = _inherited_fields(cls)
+        for name, base in inherited.items():
+            if name in vars(cls) and name not in declared:
+                kind = getattr(base.type, "__name__", base.type)
+                raise ConfigError(
+                    f"{cls.__name__} sets {name} without a type, which changes no field: annotate"
+                    f" it, as {name}: {kind} = ..."
+                )
+            setattr(cls, name, _redeclared(base, vars(cls).get(name, base)))
+        cls.__annotations__ = {name: x.type for name, x in inherited.items()} | declared
         super().__init_subclass__(**options)
+        cls.__annotations__ = declared
+        for name in inherited.keys() - declared.keys():
+            delattr(cls, name)
+        _check_traceable(cls, declared)
 
     if not TYPE_CHECKING:  # which knows the fields
 
@@ -227,6 +251,39 @@ class Config(struct.PyTreeNode):
             raise ConfigError(
                 f"noise_repeat is {self.noise_repeat}, but must divide rollout_length ="
                 f" {self.rollout_length}"
+            )
+
+
+def _inherited_fields(kind: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    """The fields of a class's bases, each of the first base of the MRO that declares it."""
+    found: dict[str, Any] = {}
+    for base in reversed(kind.__mro__[1:]):
+        fields: dict[str, Any] = vars(base).get("__dataclass_fields__", {})
+        found |= {name: field for name, field in fields.items() if name in vars(base)}
+    return found
+
+
+def _redeclared(base: dataclasses.Field[Any], given: Any) -> Any:
+    """A field with a new default or what `static` or `traced` says, and otherwise as `base`."""
+    if not isinstance(given, dataclasses.Field):
+        given = dataclasses.field(default=given)
+    return dataclasses.field(
+        default=given.default,
+        default_factory=given.default_factory,
+        metadata={**base.metadata, **given.metadata},
+    )
+
+
+def _check_traceable(kind: type[Any], names: Iterable[str]) -> None:
+    """Raises ConfigError if a field of these names has a default that must be static."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for name in set(names) & fields.keys() - {*static_fields(kind)}:
+        default = fields[name].default
+        data = Number | np.ndarray | np.generic | jax.Array | type(dataclasses.MISSING)
+        if not all(isinstance(x, data) for x in jax.tree.leaves(default)):
+            raise ConfigError(
+                f"{name} of {kind.__name__} is {kind_of(default)}, which can be no data of a"
+                f" compiled program: declare it as {name}: ... = static(...)"
             )
 
 
@@ -343,13 +400,9 @@ def kind_of(value: object) -> str:
 
 
 def bounds_of(kind: type[Any]) -> dict[str, Bounds]:
-    """The bounds of all fields of a configuration class, those it inherits included."""
-    found: dict[str, Bounds] = {}
-    for cls in reversed(kind.__mro__):
-        fields: dict[str, Any] = vars(cls).get("__dataclass_fields__", {})
-        declared = {name: field.metadata.get("bounds") for name, field in fields.items()}
-        found |= {name: bounds for name, bounds in declared.items() if bounds}
-    return found
+    """The bounds of all fields of a configuration class."""
+    declared = {field.name: field.metadata.get("bounds") for field in dataclasses.fields(kind)}
+    return {name: bounds for name, bounds in declared.items() if bounds}
 
 
 def validate(config: Config) -> None:

@@ -36,7 +36,7 @@ from purejaxrl_sac.types import (
 )
 
 Built = TypeVar("Built", bound=Callable[..., tuple[Agent, Memory]])
-Shape = tuple[int, ...]
+Shape = tuple[int | str, ...]  # a text, such as "K", is any length: for messages only
 
 
 class Part(NamedTuple):
@@ -60,7 +60,8 @@ class Part(NamedTuple):
         if not hasattr(value, "shape") and not isinstance(value, int | float):
             raise self.error(f"returned {kind_of(value)} as {what}, but must return an array")
         if jnp.shape(value) not in shapes:
-            expected = " or ".join(f"shape {[*shape]}" if shape else "a scalar" for shape in shapes)
+            texts = (f"[{', '.join(map(str, shape))}]" for shape in shapes)
+            expected = " or ".join("a scalar" if x == "[]" else f"shape {x}" for x in texts)
             raise self.error(
                 f"returned {what} of shape {[*jnp.shape(value)]}, but must return {expected}"
             )
@@ -227,12 +228,23 @@ def _replaced(made: Any, kind: Any, **functions: Any) -> Any:
     return made._replace(**functions)
 
 
+def _noise(part: Part, made: Any, config: Any, action_dim: int) -> Noise:
+    noise: Noise = _made(Noise)(part, made)
+
+    def draw(key: jax.Array, shape: tuple[int, ...], carry: Any) -> tuple[jax.Array, Any]:
+        drawn, carry = part.several(noise.draw(key, shape, carry), "noise [N, D]", "carry")
+        part.array("noise", drawn, shape)
+        return drawn, carry
+
+    return cast(Noise, _replaced(noise, Noise, draw=draw))
+
+
 def _critique(part: Part, made: Any, config: Any) -> Critique:
     critique: Critique = _made(Critique)(part, made)
 
     def next_return(key: jax.Array, q: jax.Array) -> jax.Array:
         returned = critique.next_return(key, q)
-        columns = (jnp.shape(returned) or (1,))[-1]  # any K
+        columns = jnp.shape(returned)[1] if jnp.ndim(returned) == 2 else "K"
         part.array("next_return", returned, (q.shape[1], columns), ())
         return returned
 
@@ -315,7 +327,7 @@ CHECKS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("MakeRecurrentActor", "MakeRecurrentCritics"), _recurrent),
     "MakeStorage": _storage,
     "MakeMemory": _memory,
-    "MakeNoise": _made(Noise),
+    "MakeNoise": _noise,
     "MakeCritique": _critique,
     "MakeHead": _head,
     "Loss": _loss,

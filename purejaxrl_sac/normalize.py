@@ -15,6 +15,7 @@ iteration on: the run reports that seed as diverged.
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -215,11 +216,13 @@ def rewards(config: Any, env: Env, agent: Agent) -> Agent:
 
 def with_statistics(state: Any, learner: Any) -> Any:
     """The learner's state, with the running statistics of another state of the same agent."""
-    if isinstance(state, Normalized | Scaled):
-        return state._replace(agent=with_statistics(state.agent, learner.agent))
-    if "agent" in getattr(state, "_fields", ()):  # of another wrapper
-        return learner._replace(agent=with_statistics(state.agent, learner.agent))
-    return learner
+    if not hasattr(state, "agent"):
+        return learner
+    agent = with_statistics(state.agent, learner.agent)
+    kept = state if isinstance(state, Normalized | Scaled) else learner  # of another wrapper
+    if dataclasses.is_dataclass(kept):
+        return dataclasses.replace(kept, agent=agent)  # type: ignore[type-var]
+    return kept._replace(agent=agent)
 
 
 def _next(config: Config, state: Any, count: jax.Array) -> Any:

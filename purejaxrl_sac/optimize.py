@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -27,7 +27,17 @@ class Learned(NamedTuple):
 
 
 def start(optimizer: optax.GradientTransformation, params: PyTree) -> Learned:
-    """Parameters before their first gradient step."""
+    """Parameters before their first gradient step.
+
+    Raises:
+        ConfigError: a network has other variables, which gradients would change.
+    """
+    if isinstance(params, Mapping) and "params" in params and len(params) > 1:
+        others = ", ".join(sorted(params.keys() - {"params"}))
+        raise ConfigError(
+            f"a network has variables that are not parameters, {others}, which only crossq keeps"
+            " apart from what gradients change: use crossq, or other layers, such as LayerNorm"
+        )
     return Learned(params, optimizer.init(params))
 
 
@@ -147,7 +157,8 @@ def delayed_update(
 
     def update() -> jax.Array:
         grads, metrics = compute()
-        return packed.encode((grads, jax.tree.map(lambda x: x * period, metrics)))
+        scaled = jax.tree.map(lambda x: jnp.asarray(x) * period, metrics)  # some are Python's
+        return packed.encode((grads, scaled))
 
     return packed.decode(jax.lax.cond(due, update, skip))
 

@@ -3,6 +3,7 @@
 from functools import partial
 
 import chex
+import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,6 +75,18 @@ def test_values_bootstrap_at_time_limits(algorithm, trace_decay):
     changes = {**MANY, "env_params": Params(max_steps_in_episode=3), "trace_decay": trace_decay}
     config, state = trained(algorithm, env, 1_000, **changes)
     np.testing.assert_allclose(values(config, state, obs([1, 0])), 1 / (1 - GAMMA), rtol=0.07)
+
+
+@pytest.mark.parametrize("algorithm", ("a2c", "ppo", "recurrent_a2c"))
+def test_a_policy_with_several_log_probabilities_for_an_action_is_an_error(algorithm):
+    def normal(env):
+        usual = distributions.default(env)
+        return usual._replace(distribution=lambda x: distrax.Normal(x[0], jnp.exp(x[1])))
+
+    config = small(algorithm, env="Pendulum-v1")
+    own = partial(config.algorithm, distribution=normal)
+    with pytest.raises(ConfigError, match=r"the part distribution .*distrax.Independent\(..., 1\)"):
+        jax.eval_shape(prl.make_train(config.replace(algorithm=own)), jax.random.key(0))
 
 
 @pytest.mark.parametrize("policy", (distributions.clipped_gaussian, distributions.tanh_gaussian))

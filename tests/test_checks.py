@@ -79,6 +79,27 @@ def test_a_q_network_returns_a_value_for_each_action(name):
         jax.eval_shape(prl.init, jax.random.key(0), config)
 
 
+def test_parts_of_sac_return_arrays_of_all_their_axes():
+    def of_rows(config):
+        return sac.minimum(config)._replace(next_return=lambda key, q: q.min(0))
+
+    def of_environments(config, action_dim):
+        return prl.types.Noise(lambda key, shape, carry: (jnp.zeros(shape[:1]), carry))
+
+    cases = {
+        r"next_return of shape \[8\], but must return shape \[8, K\] or a scalar": {
+            "critique": of_rows
+        },
+        r"part noise of sac returned noise of shape \[1\], but .* shape \[1, 1\]": {
+            "noise": of_environments
+        },
+    }
+    for message, parts in cases.items():
+        config = with_part("sac", **parts).replace(num_envs=1)
+        with pytest.raises(ConfigError, match=message):
+            jax.eval_shape(prl.make_train(config), jax.random.key(0))
+
+
 class Sizes(nn.Module):
     """A network of any algorithm with outputs of given sizes, after a carry if it has a memory."""
 

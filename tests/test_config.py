@@ -13,8 +13,8 @@ from purejaxrl_sac import ConfigError, heads, mdp, networks
 from purejaxrl_sac.agents import ALGORITHMS
 from purejaxrl_sac.agents.distributional import QRDQNConfig, c51, qr_dqn
 from purejaxrl_sac.agents.dqn import dqn
-from purejaxrl_sac.agents.off_policy import NStep
-from purejaxrl_sac.config import bounds_of, kind_of
+from purejaxrl_sac.agents.off_policy import NStep, Prioritized
+from purejaxrl_sac.config import bounds_of, kind_of, static_fields
 from purejaxrl_sac.experiment.runs import record
 from purejaxrl_sac.presets import PRESETS
 from tests.conftest import small
@@ -91,12 +91,48 @@ def test_an_algorithm_returns_an_agent_and_a_memory():
         refused(config, f"returned {kind_of(returned)}, but must return")
 
 
-def test_a_combined_configuration_needs_an_algorithm():
+def test_a_configuration_needs_an_algorithm():
+    refused(NStep(), "an NStep has no algorithm: set algorithm=...")
+
     class Both(NStep, QRDQNConfig):
         pass
 
-    refused(Both(), "a Both has no algorithm: set algorithm=...")
-    prl.make_train(Both(algorithm=qr_dqn))
+    assert Both().algorithm is qr_dqn
+    prl.make_train(Both())
+
+
+def test_defaults_are_those_of_the_first_base_that_declares_them():
+    class Both(Prioritized, prl.REDQConfig):
+        pass
+
+    class Child(Both):
+        tau: float = 0.5
+
+    for config in (Both(), Child()):
+        assert config.num_updates == type(config).num_updates == prl.REDQConfig.num_updates != 1
+    assert bounds_of(Child)["num_updates"] == bounds_of(prl.Config)["num_updates"]
+
+
+def test_a_new_default_of_a_static_field_is_static():
+    class Mine(prl.DQNConfig):
+        batch_size: int = 16
+
+    assert "batch_size" in static_fields(Mine) and 16 not in jax.tree.leaves(Mine())
+    refused(Mine(batch_size=0), "batch_size is 0, but must be at least 1")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"gamma": 0.5}, "Mine sets gamma without a type, .*: annotate it, as gamma: float = "),
+        ({"kind": "a", "__annotations__": {"kind": str}}, r"kind .*: declare it as .* = static\("),
+        ({"act": len, "__annotations__": {"act": object}}, r"act .* = static\("),
+        ({"names": ("a",), "__annotations__": {"names": tuple}}, r"names .* = static\("),
+    ],
+)
+def test_defaults_that_are_no_data_are_refused_with_the_class(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        type("Mine", (prl.SACConfig,), fields)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

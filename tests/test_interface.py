@@ -224,6 +224,20 @@ def test_valid_environments_are_accepted(make):
     assert envs.bind(env).game is env
 
 
+@struct.dataclass
+class Horizon(environment.EnvParams):
+    horizon: int = 50
+
+
+@pytest.mark.parametrize("params", (Horizon(), environment.EnvParams()))
+def test_an_environment_that_ends_episodes_itself_declares_their_length(params):
+    changes = {"default_params": params, "is_truncated": lambda self, state, _: state.time > 50}
+    with pytest.raises(prl.ConfigError, match=r"episode of 1, after .*: declare it in"):
+        bound(**changes)
+    declared = environment.EnvParams(max_steps_in_episode=50)
+    assert bound(**changes | {"default_params": declared}).max_steps == 50
+
+
 def test_parameters_of_ones_own_take_the_place_of_default_ones():
     env = type("Line", (Line,), {"default_params": environment.Environment.default_params})()
     assert envs.bind(env, environment.EnvParams(max_steps_in_episode=7)).max_steps == 7

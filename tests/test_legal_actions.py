@@ -14,7 +14,7 @@ from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.types import Sample, Transition
 from tests.conftest import compiled, quick, small
-from tests.probes import Probe, replayed
+from tests.probes import CONTINUOUS, Probe, replayed
 
 
 class Game(Probe):
@@ -36,6 +36,19 @@ def test_values_of_illegal_actions_are_minus_infinity():
     np.testing.assert_array_equal(values, [[1, -np.inf], [-np.inf, 1], [1, 1]])
     action = exploration.random_action(env, jax.random.key(0), obs[:2].repeat(50, 0))
     np.testing.assert_array_equal(action, np.repeat([0, 1], 50))
+
+
+def test_legal_actions_are_one_for_each_of_discrete_actions():
+    class Four(Game):
+        def legal_actions(self, obs, params):
+            return jnp.ones(4, bool)
+
+    env = Four(lambda sign, time, action: 1.0, horizon=3, signs=(-1.0, 1.0))
+    with pytest.raises(ConfigError, match=r"legal_actions of .* shape \[4\], but .* shape \[2\]"):
+        exploration.random_action(envs.bind(env), jax.random.key(0), jnp.zeros((1, 2)))
+    continuous = Game(lambda *_: 1.0, horizon=3, action_space=CONTINUOUS)
+    with pytest.raises(ConfigError, match="has a method legal_actions, but continuous actions"):
+        envs.bind(continuous)
 
 
 def test_environments_without_illegal_actions_have_no_mask():

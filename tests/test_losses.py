@@ -454,6 +454,12 @@ def test_updates_that_are_not_due_change_nothing():
     chex.assert_trees_all_equal(learned, alone)
 
 
+def test_a_metric_of_a_delayed_update_may_be_a_number_of_python():
+    numbers = {"loss": 0.5, "count": 1}
+    _, metrics = delayed_update(2, jnp.bool_(True), lambda: (jnp.ones(2), numbers))
+    assert metrics == {"loss": 1.0, "count": 2}
+
+
 def test_a_delayed_update_is_a_cond_of_one_output():
     params = {"w": random((3,)), "b": random((2,))}
     due = is_due(2, jnp.int32(1))

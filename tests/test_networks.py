@@ -508,3 +508,18 @@ def test_initialisation_uses_no_matrix_factorisation(algorithm):
     program = str(jax.make_jaxpr(jax.vmap(lambda key: prl.init(key, config)))(keys))
     assert "normal" in program or "erf_inv" in program
     assert not any(name in program for name in ("householder", "geqrf", " qr[", "lu[", "svd["))
+
+
+@pytest.mark.parametrize("algorithm", ("dqn", "recurrent_dqn", "sac"))
+def test_variables_that_are_not_parameters_are_refused(algorithm):
+    network = {
+        "dqn": networks.q_network,
+        "recurrent_dqn": networks.recurrent_q_network,
+        "sac": networks.twin_critics,
+    }[algorithm]
+    part = "critics" if algorithm == "sac" else "network"
+    config = small(algorithm)
+    normalized = partial(network, norm=lambda **_: networks.BatchRenorm(5))
+    own = partial(config.algorithm, **{part: normalized})
+    with pytest.raises(ConfigError, match="variables that are not parameters, batch_stats"):
+        jax.eval_shape(prl.init, jax.random.key(0), config.replace(algorithm=own))

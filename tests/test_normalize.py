@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs, normalize
@@ -237,3 +238,15 @@ def test_images_are_not_normalised():
     )
     with pytest.raises(ConfigError, match="observations that are floats"):
         prl.make_train(config)
+
+
+def test_statistics_are_kept_inside_the_states_of_other_wrappers():
+    @struct.dataclass
+    class Other:
+        agent: object
+        count: int
+
+    old = Other(normalize.Normalized("before", "used", "seen"), 3)
+    new = Other(normalize.Normalized("after", "zero", "zero"), 0)
+    kept = Other(normalize.Normalized("after", "used", "seen"), 0)
+    assert normalize.with_statistics(old, new) == kept

@@ -13,7 +13,7 @@ from gymnax.environments import spaces
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, cli, mdp, normalize
-from purejaxrl_sac.agents import conservative, sac
+from purejaxrl_sac.agents import conservative, off_policy, sac
 from purejaxrl_sac.agents.conservative import (
     ConservativeCrossQConfig,
     ConservativeDQNConfig,
@@ -385,6 +385,13 @@ def test_a_sweep_learns_from_the_dataset(folder, no_pictures):
     shutil.rmtree(sorted(Path("sweep/batches").iterdir())[-1])
     assert cli.main(["resume", "sweep", *QUIET]) == 0
     assert Path("sweep/seeds.csv").read_text() == whole
+
+
+def test_a_memory_of_ones_own_is_refused(chain):
+    algorithm = partial(prl.dqn, memory=off_policy.uniform_replay)
+    config = small("dqn", env="chain").replace(algorithm=algorithm)
+    with pytest.raises(ConfigError, match="the part memory of dqn cannot be used with a dataset"):
+        prl.offline(config, chain[1])
 
 
 def test_an_algorithm_that_processes_rollouts_is_refused(swings):

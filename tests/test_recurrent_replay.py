@@ -794,6 +794,17 @@ def test_a_memory_of_single_transitions_is_refused(algorithm):
         jax.eval_shape(prl.make_train(config), jax.random.key(0))
 
 
+@pytest.mark.parametrize("algorithm", ("recurrent_dqn", "recurrent_sac"))
+def test_transitions_of_several_steps_form_no_sequences(algorithm):
+    def storage(config, env):
+        return n_step(off_policy.replay_storage(config, env), 3, 0.9)
+
+    config = small(algorithm)
+    config = config.replace(algorithm=partial(config.algorithm, storage=storage))
+    with pytest.raises(ConfigError, match="sequences have n steps of their own"):
+        jax.eval_shape(prl.make_train(config), jax.random.key(0))
+
+
 def test_there_are_no_values_of_single_observations():
     config = small("recurrent_dqn")
     state = jax.eval_shape(prl.init, jax.random.key(0), config)

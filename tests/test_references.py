@@ -4,20 +4,24 @@ import json
 import re
 import shutil
 import sys
+import tomllib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, cli, normalize, references
-from purejaxrl_sac.agents import dqn
+from purejaxrl_sac.agents import base_name, dqn
 from purejaxrl_sac.agents.q_learning import q_learning
 from purejaxrl_sac.cli import parts
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.errors import RunWarning
-from purejaxrl_sac.experiment.runs import measures, names, plans, recipes, record
+from purejaxrl_sac.experiment.runs import configuration, measures, names, plans, recipes, record
+from purejaxrl_sac.presets import PRESETS
 from purejaxrl_sac.train import build
 from tests.conftest import small
 
@@ -450,6 +454,23 @@ def test_the_preset_of_a_fork_is_that_of_its_base(forgotten):
     assert double == prl.preset("double_dqn", "CartPole-v1")
 
 
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("redq", "noise"), ("tqc", "critique"), ("ppo", "schedule"), ("rainbow", "head")],
+)
+def test_forks_of_composed_algorithms_have_their_presets(name, part):
+    env = next(env for algorithm, env in PRESETS if algorithm == name)
+    mine, tuned = partial(getattr(prl, name), **{part: print}), prl.preset(name, env)
+
+    class Fork(type(tuned)):
+        algorithm: prl.Algorithm = prl.static(mine)
+
+    for given in (mine, Fork):
+        found = prl.preset(given, env)
+        assert base_name(found) == name and found.algorithm is mine
+        assert all(getattr(found, x) == y for x, y in vars(tuned).items() if x != "algorithm")
+
+
 def test_the_configuration_of_an_algorithm_of_ones_own():
     def annotated(config: prl.TabularConfig, env):
         return q_learning(config, env)
@@ -476,6 +497,29 @@ def test_a_composed_algorithm_is_described_and_restored(algorithm):
     described = json.loads(json.dumps(recipes._described(algorithm)))
     restored = recipes.function(described)
     assert names.function_name(restored) == names.function_name(algorithm)
+
+
+class CodeConfig(prl.TabularConfig):
+    algorithm: prl.Algorithm = prl.static(q_learning)
+    shape: Any = prl.static(jnp.tanh)
+    kind: Any = prl.static(jnp.float32)
+    layers: Any = prl.static(((16, 3), (8, 2)))
+
+
+def test_fields_that_are_code_are_recorded_by_reference():
+    config = CodeConfig(env="chain", shape=jnp.sin)
+    data = json.loads(json.dumps(record.config_to_dict(config)))
+    assert record.config_from_dict(data, record.Given(trust=True)) == config
+    again = record.Given(algorithm=CodeConfig)
+    with pytest.raises(ConfigError, match=r"its shape is custom code, jax.numpy:sin, .*config="):
+        record.config_from_dict(data, again)
+    defaults = CodeConfig(env="chain")
+    assert record.config_from_dict(record.config_to_dict(defaults), again) == defaults
+    contents = tomllib.loads(configuration.text(configuration.of_config(config)))
+    assert contents["shape"] == "jax.numpy:sin" and "kind" not in contents
+    for value in (lambda x: x, object()):
+        with pytest.raises(ConfigError, match=r"shape is an? .*, which a run cannot record"):
+            record.config_to_dict(config.replace(shape=value))
 
 
 def test_what_no_reference_names_must_be_given(tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import typing
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from purejaxrl_sac import references
@@ -286,7 +288,8 @@ def preset(algorithm: str | type[Config] | Config | Algorithm, env: Any = None) 
     base = base_name(config)
     tuned = PRESETS.get((base, env), {}) if base else {}
     if base and type(config) is not type(default := default_config(base)):
-        tuned = {k: x for k, x in tuned.items() if getattr(config, k) == getattr(default, k)}
+        own = {k: x for k, x in tuned.items() if hasattr(config, k)}
+        tuned = {k: x for k, x in own.items() if getattr(config, k) == getattr(default, k)}
     return config.replace(env=env, **tuned)
 
 
@@ -311,7 +314,7 @@ def configuration(algorithm: str | type[Config] | Config | Algorithm) -> Config:
         return algorithm
     if not callable(algorithm):
         raise ConfigError(f"algorithm is {shown(algorithm)}, but must be a function or a Config")
-    base = _listed_base(algorithm)
+    base = listed_base(algorithm)
     kind: Any = exported(ALGORITHMS[base][1]) if base else _annotated(algorithm)
     if kind is None:
         raise ConfigError(
@@ -323,17 +326,39 @@ def configuration(algorithm: str | type[Config] | Config | Algorithm) -> Config:
 
 
 def base_name(config: Config) -> str | None:
-    """The listed algorithm that a configuration's algorithm is, or is a `partial` of."""
-    return _listed_base(config.algorithm)
+    """The listed algorithm that a configuration's algorithm is, or is one with other parts.
+
+    Of several, one that the class of the configuration is for.
+    """
+    algorithm = config.algorithm
+    for kind in type(config).__mro__:
+        listed = ((name, x) for name, (_, x, _) in ALGORITHMS.items() if x == kind.__name__)
+        names = [name for name, x in listed if exported(x) is kind]
+        if base := listed_base(algorithm, names):
+            return base
+    return listed_base(algorithm)
 
 
-def _listed_base(function: Any) -> str | None:
-    while function is not None:
-        for name in ALGORITHMS:
-            if exported(name) is function:
-                return name
-        function = getattr(function, "func", None)  # of a partial function
-    return None
+def listed_base(algorithm: Any, names: Iterable[str] = ALGORITHMS) -> str | None:
+    """The algorithm among `names` that has all its parts, or others of these names, in this one.
+
+    A `partial` of a `partial` does not know the inner one, so of several algorithms it is the one
+    with the most equal parts.
+    """
+    function, parts = _composition(algorithm)
+    equal = {}  # name -> number of equal parts
+    for name in names:
+        listed, own = _composition(exported(name))
+        if listed is function and own.keys() <= parts.keys():
+            equal[name] = sum(parts[part] is x for part, x in own.items())
+    return max(equal, key=lambda name: equal[name], default=None)
+
+
+def _composition(algorithm: Any) -> tuple[Any, dict[str, Any]]:
+    """A function and the parts that it is given."""
+    if isinstance(algorithm, functools.partial):
+        return algorithm.func, algorithm.keywords
+    return algorithm, {}
 
 
 def _annotated(function: Any) -> type[Config] | None:

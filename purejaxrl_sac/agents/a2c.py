@@ -188,6 +188,24 @@ def check_actor_critic(
         check_outputs("network", outputs, batch, ("B", size or 0), arrays=arrays)
 
 
+def policy_of(
+    distribution: ActionDistribution, outputs: PyTree, batch: int
+) -> distrax.Distribution:
+    """pi(.|s), with one log-probability for each of a batch of observations.
+
+    Raises:
+        ConfigError: it has several for each, which would broadcast with the advantages.
+    """
+    pi = distribution.distribution(outputs)
+    if pi.batch_shape != (batch,):
+        raise ConfigError(
+            f"the part distribution made one whose log_prob has shape {[*pi.batch_shape]} for"
+            f" {batch} observations, but must make one with shape [{batch}]: wrap it in"
+            " distrax.Independent(..., 1), which sums over an action's dimensions"
+        )
+    return pi
+
+
 @checks_parts
 def actor_critic(
     config: ActorCriticConfig,
@@ -225,7 +243,7 @@ def actor_critic(
         outputs, value = model.apply(params, encode(obs))
         check_actor_critic(env, distribution, outputs, value, obs.shape[0])
         outputs = exploration.legal_values(env, obs, outputs)
-        return action_distribution.distribution(outputs), value
+        return policy_of(action_distribution, outputs, obs.shape[0]), value
 
     def init(key: jax.Array, obs: jax.Array) -> Learned:
         return start(optimize, model.init(key, encode(obs)))

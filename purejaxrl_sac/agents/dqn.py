@@ -58,6 +58,7 @@ from purejaxrl_sac.optimize import (
     gradient_step,
     joined,
     penalized,
+    start,
     update_target,
 )
 from purejaxrl_sac.types import (
@@ -273,7 +274,8 @@ def dqn(
 
     def init(key: jax.Array, obs: jax.Array) -> DQNState:
         params = model.init(key, encode(obs))
-        return DQNState(params, jax.tree.map(jnp.copy, params), optimize.init(params))
+        copy = jax.tree.map(jnp.copy, params)
+        return DQNState(params, copy, start(optimize, params).opt_state)
 
     def outputs(params: PyTree, obs: jax.Array, /, **keys: jax.Array) -> Any:
         noise = draw_noise(keys["noise"], params) if "noise" in keys else {}

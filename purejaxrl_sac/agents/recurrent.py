@@ -30,6 +30,7 @@ from purejaxrl_sac.agents.a2c import (
     constant,
     decaying_rmsprop,
     policy_gradient,
+    policy_of,
     squared_error,
     standardized,
     unnormalized,
@@ -128,7 +129,7 @@ def recurrent_a2c(
         carries, (outputs, value) = model.apply(params, carry, encode(obs), start)
         check_actor_critic(env, distribution, outputs, value, obs.shape[0])
         outputs = exploration.legal_values(env, obs, outputs)
-        return newest(carries), (action_distribution.distribution(outputs), value)
+        return newest(carries), (policy_of(action_distribution, outputs, obs.shape[0]), value)
 
     def init(key: jax.Array, obs: jax.Array) -> Learned:
         carry, begun = model.initial_carry(obs.shape[0]), within_episodes(1, obs.shape[0])

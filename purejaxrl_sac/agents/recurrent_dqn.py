@@ -31,7 +31,7 @@ from purejaxrl_sac.checks import check_outputs
 from purejaxrl_sac.config import ConfigError, static
 from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.networks import Dueling, features, recurrent_q_network
-from purejaxrl_sac.optimize import decaying_adam, penalized
+from purejaxrl_sac.optimize import decaying_adam, penalized, start
 from purejaxrl_sac.returns import n_step_rows
 from purejaxrl_sac.types import (
     Agent,
@@ -111,7 +111,8 @@ def recurrent_dqn(
     def init(key: jax.Array, obs: jax.Array) -> DQNState:
         carry, begun = model.initial_carry(obs.shape[0]), within_episodes(1, obs.shape[0])
         params = model.init(key, carry, encode(obs), begun)
-        return DQNState(params, jax.tree.map(jnp.copy, params), optimize.init(params))
+        copy = jax.tree.map(jnp.copy, params)
+        return DQNState(params, copy, start(optimize, params).opt_state)
 
     def act(
         key: jax.Array, state: DQNState, obs: jax.Array, step: jax.Array, carry: PyTree

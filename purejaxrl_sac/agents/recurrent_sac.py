@@ -84,7 +84,7 @@ def recurrent_sac(
     storage: MakeStorage = replay_storage,
     memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
-    """`sac` with a recurrent actor and recurrent critics; the same parts.
+    """`sac` with a recurrent actor and recurrent critics; the same parts, without dropout.
 
     Actor and critics remember separately (Ni et al. 2022, arXiv 2110.05038); critics see the action
     whose value they return after their memory. It has no `q_values`, which are of single

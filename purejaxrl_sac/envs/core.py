@@ -254,7 +254,7 @@ def bind(env: Any, params: Any = None) -> Env:
         game=env,
         params=params,
         binary_observations=_has_binary_observations(env),
-        legal_actions=_legal_actions(env, params),
+        legal_actions=_legal_actions(env, params, num_actions),
     )
     if not named:
         from purejaxrl_sac.envs import interface  # imports gymnax
@@ -332,13 +332,29 @@ def _check_bounds(name: str, box: Any) -> None:
         )
 
 
-def _legal_actions(env: Any, params: Any) -> Callable[[jax.Array], jax.Array] | None:
-    """The environment's own `legal_actions`, not one of an environment that it wraps."""
+def _legal_actions(
+    env: Any, params: Any, num_actions: int | None
+) -> Callable[[jax.Array], jax.Array] | None:
+    """The environment's own `legal_actions`, not one of an environment that it wraps.
+
+    Raises:
+        ConfigError: its actions are continuous; when called, if it returns another number of them.
+    """
     if inspect.getattr_static(_without_parameters(env), "legal_actions", None) is None:
         return None
+    if num_actions is None:
+        raise ConfigError(
+            f"{env.name} has a method legal_actions, but continuous actions are all legal: remove"
+            " it, or make the action_space Discrete"
+        )
 
     def legal_actions(obs: jax.Array) -> jax.Array:
         legal: jax.Array = jax.vmap(env.legal_actions, (0, None))(obs, params)
+        if legal.shape[1:] != (num_actions,):
+            raise ConfigError(
+                f"legal_actions of {env.name} returned an array of shape {[*legal.shape[1:]]}, but"
+                f" must return one of shape [{num_actions}]: whether each action is legal"
+            )
         return legal | ~legal.any(-1, keepdims=True)  # in terminal states, where none is needed
 
     return legal_actions

@@ -41,10 +41,17 @@ def check(env: Env, *, default: bool) -> None:
     known = _checked.get(id(game))
     if known is not None and known() is game:
         return
-    if default and all(map(_inherited(game), ("default_params", "is_truncated", "step"))):
+    ends = not all(map(_inherited(game), ("is_truncated", "step")))
+    if default and _inherited(game)("default_params") and not ends:
         raise ConfigError(
             f"the environment {name} has no default_params, and gymnax's own end an episode"
             " after one step: set default_params = environment.EnvParams(max_steps_in_episode=...)"
+        )
+    if ends and _has_limit_of_gymnax(env.params):
+        raise ConfigError(
+            f"the environment {name} ends episodes itself, but its parameters have gymnax's"
+            " max_steps_in_episode of 1, after which evaluations stop: declare it in them, with the"
+            " length of the longest episode"
         )
 
     def step(key: jax.Array) -> Any:
@@ -74,6 +81,16 @@ def check(env: Env, *, default: bool) -> None:
         )
     with contextlib.suppress(TypeError):  # an object without weak references is checked again
         _checked[id(game)] = weakref.ref(game)
+
+
+def _has_limit_of_gymnax(params: Any) -> bool:
+    """Whether parameters have the time limit that gymnax's base class has."""
+    limit = "max_steps_in_episode"
+    kinds = [
+        kind for kind in type(params).__mro__ if limit in vars(kind).get("__annotations__", {})
+    ]
+    usual = environment.EnvParams.max_steps_in_episode
+    return kinds[:1] == [environment.EnvParams] and getattr(params, limit) is usual
 
 
 def missing_method(env: Any, error: BaseException) -> str:

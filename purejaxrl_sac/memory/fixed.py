@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.part_errors import base_of, parts_of
 from purejaxrl_sac.types import Env, Memory, PyTree, Sample, Transition
 
 ONE = ("num_envs", "rollout_length", "noise_repeat")
@@ -27,10 +28,16 @@ def fixed_memory(config: Any, env: Env) -> Memory:
     """`fixed` for the fields `dataset` and `batch_size` of a configuration.
 
     Raises:
-        ConfigError: the dataset is of another environment, or there are wrappers.
+        ConfigError: the dataset is of another environment, or there are wrappers or parts that it
+            takes the place of.
     """
     if config.wrappers:
         raise ConfigError("wrappers cannot be used with a dataset: leave them out")
+    for part in sorted({"memory", "storage"} & parts_of(config).keys()):
+        raise ConfigError(
+            f"the part {part} of {base_of(config)} cannot be used with a dataset, which takes its"
+            " place: leave it out"
+        )
     shape = config.dataset.obs.shape[1:]
     if shape != tuple(env.observation_space.shape):
         raise ConfigError(

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac.clock import write_rows
+from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.memory.replay import Prioritized, importance, set_priorities
 from purejaxrl_sac.memory.sum_tree import draw_leaves, empty_tree, write_block
 from purejaxrl_sac.types import Index, Memory, PyTree, Sample, Scalar, Storage, Transition
@@ -33,6 +34,9 @@ def sequence_storage(storage: Storage, length: int) -> Storage:
 
     Args:
         length: L; a multiple of T, at most capacity / N.
+
+    Raises:
+        ConfigError: when read, if the transitions are of several steps.
     """
     rows = storage.capacity // storage.num_envs
 
@@ -56,6 +60,11 @@ def sequence_storage(storage: Storage, length: int) -> Storage:
         time = index.time + jnp.arange(length, dtype=jnp.int32)[:, None]  # [L, B]
         every = Index(time, jnp.broadcast_to(index.env, time.shape))
         sample = storage.read(state.steps, step, every)
+        if sample.rewards is not None:
+            raise ConfigError(
+                "sequences have n steps of their own, but the storage sums the rewards of n steps"
+                " already: use replay_storage"
+            )
 
         def at_first_step(x: jax.Array) -> jax.Array:
             row = index.time % rows // (rows // len(x))

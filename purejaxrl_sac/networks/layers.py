@@ -27,7 +27,11 @@ def no_norm() -> Activation:
 
 
 class Dropout(nn.Module):
-    """Dropout if there is a "dropout" key, else the identity."""
+    """Dropout if there is a "dropout" key, else the identity.
+
+    Keys are given only to the critics of `sac` and its forks, in their losses: actors, recurrent
+    networks and those of other algorithms have no dropout.
+    """
 
     rate: float
 

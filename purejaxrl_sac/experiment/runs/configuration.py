@@ -21,7 +21,7 @@ import tomli_w
 from purejaxrl_sac import envs
 from purejaxrl_sac.config import Config
 from purejaxrl_sac.envs import parameters
-from purejaxrl_sac.experiment.runs import names, record
+from purejaxrl_sac.experiment.runs import names, recipes, record
 from purejaxrl_sac.experiment.runs.plans import Plan
 from purejaxrl_sac.normalize import WRAPPERS
 
@@ -34,10 +34,17 @@ def of_config(config: Config) -> dict[str, Any]:
     """A configuration as the contents of a file.
 
     Code that is not listed is named by its references; where it has none, there is the text of
-    `names`, which `train` refuses.
+    `names`, which `train` refuses. So are further fields that are code, which have no flags, unless
+    they are the default of the configuration's class.
     """
     data = record.config_to_dict(config)
     recipe = data.get("recipe", {})
+    default_code = recipes.code_fields(type(config)())
+    for name, described in recipe.get("fields", {}).items():
+        if getattr(config, name) is default_code.get(name):
+            del data[name]
+        elif isinstance(described, str):
+            data[name] = described
     algorithm, parts = _algorithm(recipe.get("algorithm"))
     if kind := recipe.get("config"):
         default = names.function_name(type(config)().algorithm)

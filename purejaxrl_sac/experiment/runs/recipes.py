@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from typing import Any, TypedDict
 
 from purejaxrl_sac import references
-from purejaxrl_sac.agents import ALGORITHMS, base_name, default_config, exported
-from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.agents import ALGORITHMS, default_config, exported, listed_base
+from purejaxrl_sac.config import Config, ConfigError, static_fields
 from purejaxrl_sac.experiment.errors import RunWarning
 from purejaxrl_sac.experiment.runs import files, names
 from purejaxrl_sac.normalize import WRAPPERS
@@ -25,6 +25,7 @@ class Extras(TypedDict, total=False):
     """References that only some configurations have."""
 
     curriculum: Any  # as `function` takes it
+    fields: dict[str, Any]  # further static fields that are code -> each as `function` takes it
 
 
 class Recipe(Extras):
@@ -45,7 +46,7 @@ def describe(config: Config) -> Recipe | None:
 
     A part that no reference names is null: it must be given again.
     """
-    algorithm, base = _described(config.algorithm), base_name(config)
+    algorithm, base = _described(config.algorithm), listed_base(config.algorithm)
     listed = base is not None and type(config) is type(default_config(base))
     wrapped = {*config.wrappers} - {*WRAPPERS.values()}
     plain = config.curriculum is None and isinstance(config.env, str)
@@ -60,8 +61,16 @@ def describe(config: Config) -> Recipe | None:
     }
     if config.curriculum is not None:
         recipe["curriculum"] = _described(config.curriculum)
+    if code := code_fields(config):
+        recipe["fields"] = {name: _described(x) for name, x in code.items()}
     recipe["files"] |= {x: references.checksum(x) for x in sorted(set(named(recipe)))}
     return recipe
+
+
+def code_fields(config: Config) -> dict[str, Any]:
+    """The static fields that are functions or classes, apart from those that all runs have."""
+    names = [x for x in static_fields(type(config)) if x not in static_fields(Config)]
+    return {name: x for name in names if callable(x := getattr(config, name))}
 
 
 def named(recipe: object) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
+import json
 import math
 import os
 import subprocess
@@ -18,7 +19,7 @@ import numpy as np
 import purejaxrl_sac
 from purejaxrl_sac import references
 from purejaxrl_sac.agents import ALGORITHMS, configuration, default_config, name_of
-from purejaxrl_sac.config import Config, ConfigError, bounds_of, unknown, validate
+from purejaxrl_sac.config import Config, ConfigError, bounds_of, kind_of, unknown, validate
 from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.experiment.runs import datasets, files, names, recipes
 from purejaxrl_sac.normalize import WRAPPERS, wrapper
@@ -56,6 +57,9 @@ def config_to_dict(config: Config) -> dict[str, Any]:
     """A configuration as JSON data, with the names of its algorithm, wrappers and environment.
 
     See `names.function_name` and `names.environment_name`. A dataset is shown as its checksum.
+
+    Raises:
+        ConfigError: a further field has a value that is neither data nor importable code.
     """
     config = parameters.free(config)
     name = names.function_name(config.algorithm)
@@ -68,8 +72,23 @@ def config_to_dict(config: Config) -> dict[str, Any]:
     if config.dataset is not None:
         fields["dataset"] = datasets.checksum(cast(Transition, config.dataset))
     fields |= {"schema": CONFIG_FORMAT, "algorithm": name, "wrappers": wrappers}
+    fields |= {k: names.function_name(x) for k, x in recipes.code_fields(config).items()}
     recipe = recipes.describe(config)
+    importable = {**recipe.get("fields", {})} if recipe else {}
+    for field, value in fields.items():
+        if importable.get(field, "") is None or not _is_data(value):
+            raise ConfigError(
+                f"{field} is {kind_of(getattr(config, field))}, which a run cannot record: use"
+                " numbers, texts, tuples of them, or a function or a class of an importable module"
+            )
     return fields if recipe is None else {**fields, "recipe": recipe}
+
+
+def _is_data(value: Any) -> bool:
+    try:
+        return bool(json.dumps(value))
+    except TypeError:
+        return False
 
 
 def _with_old_names(config: Config) -> dict[str, Any]:
@@ -141,6 +160,7 @@ def config_from_dict(data: dict[str, Any], given: Given = NOTHING) -> Config:
     if data.get("env_params") is not None:
         files.check(data["env_params"], dict[str, Any], "env_params")
         data["env_params"] = parameters.changed(code["env"], data["env_params"])
+    code_of_fields = recipe.get("fields", {})
     kinds = {name: bounds.kind for name, bounds in bounds_of(type(config)).items()}
     fields = {f.name for f in dataclasses.fields(config)} - {*apart}
     data = {name: value for name, value in ADDED.items() if name in fields} | data
@@ -149,8 +169,10 @@ def config_from_dict(data: dict[str, Any], given: Given = NOTHING) -> Config:
     for name, value in data.items():
         if name not in fields:
             raise unknown("field of the configuration", name, sorted(fields))
-        if isinstance(value, list):
-            data[name] = tuple(value)
+        if name in code_of_fields:
+            data[name] = _field(config, name, value, code_of_fields[name], given)
+        elif isinstance(value, list):
+            data[name] = _tuples(value)
         elif kinds.get(name) is float and (value in parameters.INFINITE or isinstance(value, int)):
             with contextlib.suppress(OverflowError):  # `validate` refuses it
                 data[name] = float(value)
@@ -216,8 +238,25 @@ def _curriculum(data: dict[str, Any], recipe: recipes.Recipe, given: Given) -> A
     return recipes.function(described)
 
 
-def _check_trusted(field: str, name: object, recipe: object, given: Given) -> None:
-    """Raises ConfigError unless the code of a field has references, and is trusted."""
+def _field(config: Config, name: str, text: object, described: Any, given: Given) -> Any:
+    """The code of a further field: the default, if it has this text, else what the run names."""
+    default = getattr(config, name, None)
+    if callable(default) and names.function_name(default) == text:
+        return default
+    _check_trusted(name, text, described, given, again="pass config=...")
+    return recipes.function(described)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _check_trusted(field: str, name: object, recipe: object, given: Given, again: str = "") -> None:
+    """Raises ConfigError unless the code of a field has references, and is trusted.
+
+    Args:
+        again: how to give the code again, for the message.
+    """
     flag = {"wrappers": "wrap"}.get(field, field)
     if not (found := sorted(set(recipes.named(recipe)))):
         raise ConfigError(f"its {field} is {name}, which no reference names: pass {field}=...")
@@ -227,7 +266,7 @@ def _check_trusted(field: str, name: object, recipe: object, given: Given) -> No
         verb = "are" if field == "wrappers" else "is"
         raise ConfigError(
             f"its {field} {verb} custom code, {', '.join(own)}, in {places}: to import it, add"
-            f" --trust (trust=True), or name it again with --{flag} ({field}=...)"
+            f" --trust (trust=True), or {again or f'name it again with --{flag} ({field}=...)'}"
         )
 
 
