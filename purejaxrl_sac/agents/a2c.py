@@ -188,22 +188,14 @@ def check_actor_critic(
         check_outputs("network", outputs, batch, ("B", size or 0), arrays=arrays)
 
 
-def policy_of(
-    distribution: ActionDistribution, outputs: PyTree, batch: int
-) -> distrax.Distribution:
-    """pi(.|s), with one log-probability for each of a batch of observations.
-
-    Raises:
-        ConfigError: it has several for each, which would broadcast with the advantages.
-    """
-    pi = distribution.distribution(outputs)
-    if pi.batch_shape != (batch,):
+def check_log_prob(log_prob: jax.Array, batch: int) -> None:
+    """Raises ConfigError unless log pi(a|s) is [batch]; others broadcast with the advantages."""
+    if log_prob.shape != (batch,):
         raise ConfigError(
-            f"the part distribution made one whose log_prob has shape {[*pi.batch_shape]} for"
+            f"the part distribution made one whose log_prob has shape {[*log_prob.shape]} for"
             f" {batch} observations, but must make one with shape [{batch}]: wrap it in"
             " distrax.Independent(..., 1), which sums over an action's dimensions"
         )
-    return pi
 
 
 @checks_parts
@@ -243,7 +235,7 @@ def actor_critic(
         outputs, value = model.apply(params, encode(obs))
         check_actor_critic(env, distribution, outputs, value, obs.shape[0])
         outputs = exploration.legal_values(env, obs, outputs)
-        return policy_of(action_distribution, outputs, obs.shape[0]), value
+        return action_distribution.distribution(outputs), value
 
     def init(key: jax.Array, obs: jax.Array) -> Learned:
         return start(optimize, model.init(key, encode(obs)))
@@ -253,6 +245,7 @@ def actor_critic(
     ) -> tuple[jax.Array, PyTree]:
         pi, value = apply(state.params, obs)
         sample, log_prob = pi.sample_and_log_prob(seed=key)
+        check_log_prob(log_prob, obs.shape[0])
         return action_distribution.action(sample), Choice(sample, log_prob, value)
 
     def policy(key: jax.Array, state: Learned, obs: jax.Array) -> jax.Array:

@@ -27,10 +27,10 @@ from purejaxrl_sac.agents.a2c import (
     ValueLoss,
     actor_critic_loss,
     check_actor_critic,
+    check_log_prob,
     constant,
     decaying_rmsprop,
     policy_gradient,
-    policy_of,
     squared_error,
     standardized,
     unnormalized,
@@ -129,7 +129,7 @@ def recurrent_a2c(
         carries, (outputs, value) = model.apply(params, carry, encode(obs), start)
         check_actor_critic(env, distribution, outputs, value, obs.shape[0])
         outputs = exploration.legal_values(env, obs, outputs)
-        return newest(carries), (policy_of(action_distribution, outputs, obs.shape[0]), value)
+        return newest(carries), (action_distribution.distribution(outputs), value)
 
     def init(key: jax.Array, obs: jax.Array) -> Learned:
         carry, begun = model.initial_carry(obs.shape[0]), within_episodes(1, obs.shape[0])
@@ -140,6 +140,7 @@ def recurrent_a2c(
     ) -> tuple[jax.Array, PyTree, PyTree]:
         after, (pi, value) = unroll(state.params, carry, within_episodes(1, obs.shape[0]), obs)
         sample, log_prob = pi.sample_and_log_prob(seed=key)
+        check_log_prob(log_prob, obs.shape[0])
         extras = Remembered(Choice(sample, log_prob, value), carry, after)
         return action_distribution.action(sample), extras, after
 
