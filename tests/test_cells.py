@@ -120,7 +120,7 @@ def test_fill_measures_reports_and_stops(monkeypatch, tmp_path, capsys):
     every = [cells.Cell(name, "X") for name in ("good", "broken", "slow", "later")]
     monkeypatch.setattr(cells, "to_measure", lambda rows, only: list(every))
     file = tmp_path / "rows.jsonl"
-    assert cells.fill(file, minutes=0.05, jobs=1) == 1
+    assert cells.fill(file, minutes=0.1, jobs=1) == 1
     shown = capsys.readouterr().out
     assert "good X: return 1.0" in shown
     assert "broken X: failed with status 1: error: no such thing" in shown
