@@ -72,7 +72,9 @@ def test_bad_input_is_reported_in_one_line(arguments, message, tmp_path, capsys)
 
 def test_nothing_is_recorded_by_default(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(benchmark_compile, "RECORD", tmp_path / "rows.jsonl")
-    monkeypatch.setattr(benchmark_compile, "in_new_process", lambda *_: {"programs": {}})
+    monkeypatch.setattr(
+        benchmark_compile, "in_new_process", lambda *_: {"programs": {}, "device": "cpu"}
+    )
     monkeypatch.setattr(benchmark_compile, "render", lambda rows: "")
     assert benchmark_compile.main(["--algorithms", "dqn", "--seeds", "1"]) == 0
     assert list(tmp_path.iterdir()) == []

@@ -350,12 +350,14 @@ def test_categorical_soft_returns_have_the_bonus_of_their_action():
 
 
 def test_quantiles_need_a_finite_threshold_of_their_loss():
-    """A class that names another base first inherits an infinite one, whose loss would be 0."""
+    """With an infinite one, it would be 0."""
 
     class Mine(dqn.DQNConfig, distributional.Quantile):
-        """A configuration."""
+        """A configuration, whose threshold is that of the second base."""
 
     for head in (heads.quantile, heads.implicit_quantile):
         config = Mine(algorithm=partial(dqn.dqn, head=head), env="CartPole-v1")
+        prl.build(config)
+        config = config.replace(huber_delta=np.inf)
         with pytest.raises(prl.ConfigError, match="huber_delta is inf, but must be finite"):
             prl.build(config)

@@ -108,8 +108,7 @@ def render(options: RenderOptions) -> None:
     run = load(options.run, best=options.best, **options.code())
     out = options.out or run.path / f"episode-{time.strftime('%Y%m%d-%H%M%S')}.gif"
     key, seed = plans.key_from_seed(options.seed), chosen_seed(run, options.seed_index)
-    state = run.seed_state(seed)
-    render.episode(key, run.plan.lane_config(seed), state, out)
+    render.episode(key, run.seed_config(seed), run.seed_state(seed), out)
     print(f"written to {one_line(out)}")
 
 
@@ -138,8 +137,7 @@ def export(options: ExportOptions) -> None:
     run = load(options.run, best=options.best, **options.code())
     seed = chosen_seed(run, options.seed_index)
     out = options.out or run.path / f"policy-{seed}"
-    state = run.seed_state(seed)
-    export_policy(run.plan.lane_config(seed), state, out)
+    export_policy(run.seed_config(seed), run.seed_state(seed), out)
     print(f"written to {one_line(out)}: python {one_line(out / 'load.py')}")
 
 

@@ -60,6 +60,10 @@ class Run(NamedTuple):
         """The configuration, without variants."""
         return parameters.free(self.plan.config)
 
+    def seed_config(self, seed: int = 0) -> Config:
+        """The configuration of one seed, with the values of its variant."""
+        return parameters.free(self.plan.lane_config(seed))
+
     @property
     def failed(self) -> np.ndarray:
         """[lanes] bool: whether a metric has been nan or infinite up to the steps of `state`."""
