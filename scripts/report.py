@@ -99,8 +99,9 @@ def _wrapped(part: str) -> str:
 def learned(readme: str) -> str:
     """README with the last column of its table of algorithms: the environments of their scores.
 
-    † marks an environment if the scores page has no other rows of the algorithm on it. Algorithms
-    of one line are named, unless their environments are the same.
+    † marks an environment if the scores page has no other rows of the algorithm on it. Of many, the
+    first without it are named. Algorithms of one line are named, unless their environments are the
+    same.
     """
     found: dict[str, dict[str, bool]] = {}
     for row in learning.newest():
@@ -112,9 +113,11 @@ def learned(readme: str) -> str:
     def filled(line: re.Match) -> str:
         names: dict[str, list[str]] = {}
         for name in re.findall(r"`(\w+)`", line[1]):
-            environments = found.get(name, {})
-            shown = ", ".join(f"{env}{' †' * old}" for env, old in environments.items())
-            names.setdefault(shown or "not measured", []).append(f"`{name}`")
+            environments = sorted(found.get(name, {}).items(), key=lambda item: item[1])
+            named = len(environments) if len(environments) < 5 else 3
+            shown = ", ".join(f"{env}{' †' * old}" for env, old in environments[:named])
+            more = f" and {len(environments) - named} more" if environments[named:] else ""
+            names.setdefault(shown + more or "not measured", []).append(f"`{name}`")
         cells = [f"{', '.join(of)}: {shown}" for shown, of in names.items()]
         return f"{line[1]}| {'; '.join(cells) if len(cells) > 1 else next(iter(names))} |"
 

@@ -578,12 +578,15 @@ def test_readme_names_the_environments_of_each_algorithm(tmp_path, monkeypatch):
     fresh = {**record.stamp("learning", "cpu", ["losses"]), "seeds": 3}
     rows = [learning("dqn", "A", 1), learning("dqn", "B", 1, **fresh), learning("sac", "C", 1)]
     rows += [learning(name, "D", 1) for name in ("a2c", "ppo")]
+    rows += [learning("pqn", env, 1) for env in "EFGI"] + [learning("pqn", "H", 1, **fresh)]
     (tmp_path / "learning.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    lines = ("`dqn`, `sac` | 2015 | x", "`td3` | 2018 | ", "`a2c`, `ppo` | | ", "seed | `a` | b")
+    lines = ["`dqn`, `sac` | 2015 | x", "`td3` | 2018 | ", "`a2c`, `ppo` | | ", "`pqn` | 2025 | "]
+    lines.append("seed | `a` | b")
     assert report.learned("".join(f"| {line} |\n" for line in lines)).splitlines() == [
-        "| `dqn`, `sac` | 2015 | `dqn`: A †, B; `sac`: C † |",
+        "| `dqn`, `sac` | 2015 | `dqn`: B, A †; `sac`: C † |",
         "| `td3` | 2018 | not measured |",
         "| `a2c`, `ppo` | | D † |",
+        "| `pqn` | 2025 | H, E †, F † and 2 more |",
         "| seed | `a` | b |",
     ]
 
