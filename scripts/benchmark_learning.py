@@ -1,20 +1,21 @@
 """Returns of an algorithm's preset on an environment, over many seeds.
 
-    python scripts/benchmark_learning.py double_dqn CartPole-v1 --seeds 30
+    python scripts/benchmark_learning.py double_dqn CartPole-v1
     python scripts/benchmark_learning.py pqn Breakout-MinAtar --seeds 3 --set total_steps=1_000_000
-    python scripts/benchmark_learning.py rainbow Seaquest-MinAtar --seeds 5 --directory sea
+    python scripts/benchmark_learning.py rainbow Seaquest-MinAtar --directory sea
     python scripts/benchmark_learning.py --fill --minutes 60 --only CartPole-v1 ppo
 
 Trains all seeds in one batch, evaluates each greedily from different start states, and prints one
 JSON row, appended to `--record`: the interquartile mean (IQM) over seeds with its 95 % bootstrap
-interval, the worst seed, and the learning curve of training returns. The seeds differ from those
+interval, the worst seed, and the learning curve of training returns. Their number is that of the
+environment in the scoreboard (`results/cells.toml`), 30 if it has none. The seeds differ from those
 used to tune presets, which have `--root 0`.
 
 With `--directory` the run is kept there, and the same command continues one that was stopped. The
 row is of the code with which the run was started; with other code it is not continued.
 
-`--fill` measures all cells of the scoreboard (`results/cells.toml`) that are missing or stale, the
-cheapest first, and records them; the next call continues what the time limit stops.
+`--fill` measures all cells of the scoreboard that are missing or stale, the cheapest first, and
+records them; the next call continues what the time limit stops.
 """
 
 from __future__ import annotations
@@ -123,9 +124,9 @@ def main() -> None:
     parser = Parser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("algorithm", nargs="?")
     parser.add_argument("env", nargs="?", help="a name, or NAME(FIELD=VALUE), quoted")
-    parser.add_argument("--seeds", type=int, default=30)
-    parser.add_argument("--episodes", type=int, default=1_000, help="over all seeds")
-    parser.add_argument("--root", type=int, default=20, help="seed of all random numbers")
+    parser.add_argument("--seeds", type=int, help="default: those of the scoreboard, or 30")
+    parser.add_argument("--episodes", type=int, help="over all seeds; default: likewise, or 1000")
+    parser.add_argument("--root", type=int, help="seed of all random numbers; likewise, or 20")
     parser.add_argument("--set", nargs="+", type=setting, default=[], metavar="NAME=VALUE")
     parser.add_argument("--fill", action="store_true", help="measure missing and stale cells")
     parser.add_argument("--minutes", type=minutes, default=60.0, help="time limit of --fill")
@@ -147,8 +148,11 @@ def main() -> None:
         if options.env is None:
             raise prl.ConfigError("name an algorithm and an environment, or pass --fill")
         config = cells.configuration(options.algorithm, options.env).replace(**dict(options.set))
-        episodes = -(-options.episodes // max(1, options.seeds))
-        wanted = plan(config, options.seeds, seed=options.root, episodes=episodes)
+        cell = cells.cell(options.algorithm, options.env)
+        chosen = ((name, vars(options)[name]) for name in ("seeds", "episodes", "root"))
+        cell = cell._replace(**{name: x for name, x in chosen if x is not None})
+        episodes = -(-cell.episodes // max(1, cell.seeds))
+        wanted = plan(config, cell.seeds, seed=cell.root, episodes=episodes)
         if not has_time_limit(config):
             raise prl.ConfigError(
                 f"{options.env} has no time limit, so that greedy returns are undefined"
@@ -172,9 +176,9 @@ def main() -> None:
         **stamp,
         **names,
         "steps": config.total_steps,
-        "seeds": options.seeds,
-        "root": options.root,
-        "episodes": episodes * options.seeds,
+        "seeds": cell.seeds,
+        "root": cell.root,
+        "episodes": episodes * cell.seeds,
         "changed": dict(options.set),
         "tried": None if options.set else cells.tried(options.algorithm, options.env),
         "value": digits(iqm(scores)),

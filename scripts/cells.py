@@ -95,12 +95,18 @@ class Goal(NamedTuple):
 
 def cells(path: Path = CELLS) -> list[Cell]:
     """All cells, by environment."""
-    numbers = set(Cell._fields[2:])
-    return [
-        Cell(algorithm, environment, **{k: x for k, x in entry.items() if k in numbers})
-        for environment, entry in tomllib.loads(path.read_text()).items()
-        for algorithm in entry["algorithms"]
-    ]
+    found = tomllib.loads(path.read_text())
+    return [_cell(name, env, entry) for env, entry in found.items() for name in entry["algorithms"]]
+
+
+def cell(algorithm: str, environment: str, path: Path = CELLS) -> Cell:
+    """What the scoreboard has of an environment, or would have of another algorithm on it."""
+    return _cell(algorithm, environment, tomllib.loads(path.read_text()).get(environment, {}))
+
+
+def _cell(algorithm: str, environment: str, entry: dict[str, Any]) -> Cell:
+    numbers = {name: entry[name] for name in Cell._fields[2:] if name in entry}
+    return Cell(algorithm, environment, **numbers)
 
 
 def goals(path: Path = CELLS) -> dict[tuple[str, str], Goal]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import tomllib
@@ -145,6 +146,25 @@ def measured(path, monkeypatch, *arguments):
     )
     benchmark_learning.main()
     return record.rows(path)[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["rainbow", "Asterix-MinAtar"], (5, 20, 200)),
+        (["ppo", "Asterix-MinAtar"], (5, 20, 200)),  # which the scoreboard does not have
+        (["dqn", "PointRobot-misc", "--seeds", "3", "--root", "1"], (3, 1, 334)),
+        (["q_learning", "frozen_lake"], (30, 20, 34)),
+    ],
+)
+def test_numbers_of_a_cell_are_those_of_the_scoreboard(arguments, expected, monkeypatch):
+    def planned(config, seeds, seed, episodes):
+        raise prl.ConfigError(f"{(seeds, seed, episodes)}")
+
+    monkeypatch.setattr(benchmark_learning, "plan", planned)
+    monkeypatch.setattr(sys, "argv", ["benchmark_learning.py", *arguments])
+    with pytest.raises(SystemExit, match=re.escape(f"error: {expected}")):
+        benchmark_learning.main()
 
 
 def test_a_stopped_cell_is_continued_where_it_stopped(tmp_path, monkeypatch):
