@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac.config import ConfigError
-from purejaxrl_sac.part_errors import base_of, parts_of
+from purejaxrl_sac.part_errors import name_of_function, parts_of
 from purejaxrl_sac.types import Env, Memory, PyTree, Sample, Transition
 
 ONE = ("num_envs", "rollout_length", "noise_repeat")
@@ -35,8 +35,8 @@ def fixed_memory(config: Any, env: Env) -> Memory:
         raise ConfigError("wrappers cannot be used with a dataset: leave them out")
     for part in sorted({"memory", "storage"} & parts_of(config).keys()):
         raise ConfigError(
-            f"the part {part} of {base_of(config)} cannot be used with a dataset, which takes its"
-            " place: leave it out"
+            f"the part {part} of {name_of_function(config.algorithm)} cannot be used with a"
+            " dataset, which takes its place: leave it out"
         )
     shape = config.dataset.obs.shape[1:]
     if shape != tuple(env.observation_space.shape):
