@@ -109,9 +109,7 @@ def record_dataset(
     rows = Dataset(*chosen)
     if env.num_actions is not None:
         return rows._replace(action=rows.action.astype(jnp.int32))
-    made = envs.make(config.env)
-    params = made.default_params if config.env_params is None else config.env_params
-    space = made.action_space(params)
+    space = env.game.action_space(env.params)
     action, low, high = (jnp.asarray(x, jnp.float32) for x in (rows.action, space.low, space.high))
     span = jnp.where(high > low, high - low, 1)  # a component of one value is recorded as 0
     canonical = jnp.where(high > low, 2 * (action - low) / span - 1, 0)
@@ -144,11 +142,9 @@ def _check(env: Env, dataset: Transition) -> None:
     discount = np.asarray(dataset.discount)
     if not ((discount >= 0) & (discount <= 1)).all():
         raise ConfigError("discount of the dataset must be within 0 and 1: 0 where it terminated")
+    states = getattr(env.observation_space, "n", None)
     for name in ("obs", "next_obs"):
-        found, states = (
-            np.asarray(getattr(dataset, name)),
-            getattr(env.observation_space, "n", None),
-        )
+        found = np.asarray(getattr(dataset, name))
         if states is not None and not ((found >= 0) & (found < states)).all():
             raise ConfigError(f"{name} of the dataset must be within 0 and {states - 1}")
     actions = np.asarray(dataset.action)
