@@ -81,13 +81,6 @@ class TrainState(NamedTuple):
 # --- agents ---------------------------------------------------------------------------------------
 
 
-class QValues(Protocol):
-    def __call__(self, state: Any, obs: jax.Array, /, *action: jax.Array) -> jax.Array:
-        """(state, obs [N, ...]) -> Q(s, .) [N, A] where actions are discrete, and (state, obs
-        [N, ...], action [N, D]) -> Q(s, a) [N] where they are continuous.
-        """
-
-
 class AgentInit(Protocol):
     def __call__(self, key: jax.Array, obs: jax.Array, /) -> PyTree:
         """(key, obs [N, *obs_shape]) -> state."""
@@ -163,7 +156,8 @@ class Agent(NamedTuple):
     act: Act  # the exploring policy
     policy: GreedyPolicy  # the policy to evaluate and deploy
     update: Update
-    q_values: Callable[..., jax.Array] | None = None  # a `QValues`; None if the agent has none
+    q_values: Callable[..., jax.Array] | None = None  # (state, obs [N, ...]) -> Q(s, .) [N, A], or
+    # (state, obs, action [N, D]) -> Q(s, a) [N] of continuous actions; None if the agent has none
     process_rollout: ProcessRollout = store_unchanged  # once per rollout, before it is stored:
     # computes targets, advantages and running statistics
     init_carry: InitCarry = no_carry
