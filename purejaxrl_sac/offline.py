@@ -20,6 +20,7 @@ from purejaxrl_sac import envs
 from purejaxrl_sac.checks import check_one_seed
 from purejaxrl_sac.config import Config, ConfigError, kind_of, validate
 from purejaxrl_sac.evaluate import PolicyFactory, exploring_policy, rollout_episodes
+from purejaxrl_sac.memory.fixed import FIELDS
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import Env, TrainState, Transition, store_unchanged
 
@@ -67,10 +68,8 @@ def offline(config: AnyConfig, dataset: Transition) -> AnyConfig:
             " memory, such as dqn or sac"
         )
     _check(envs.bind(config.env, config.env_params), dataset)
-    found = config.replace(
-        dataset=Dataset(*map(jnp.asarray, dataset[:-1])),  # without extras
-        num_envs=1, rollout_length=1, noise_repeat=1, warmup_steps=0,
-    )  # fmt: skip
+    without_extras = Dataset(*map(jnp.asarray, dataset[:-1]))
+    found = config.replace(dataset=without_extras, **FIELDS)
     if build(found)[1].process_rollout is not store_unchanged:
         raise ConfigError(
             f"{type(config).__name__} processes rollouts, of which there are none: use an algorithm"

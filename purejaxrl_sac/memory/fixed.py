@@ -11,12 +11,12 @@ from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.part_errors import name_of_function, parts_of
 from purejaxrl_sac.types import Env, Memory, PyTree, Sample, Transition
 
-ONE = ("num_envs", "rollout_length", "noise_repeat")
+FIELDS = {"num_envs": 1, "rollout_length": 1, "noise_repeat": 1, "warmup_steps": 0}  # `offline`'s
 
 
 def check_fixed(config: Any) -> None:
     """Raises ConfigError if fields that `offline` sets were changed after it."""
-    for name, value in {**dict.fromkeys(ONE, 1), "warmup_steps": 0}.items():
+    for name, value in FIELDS.items():
         if getattr(config, name) != value:
             raise ConfigError(
                 f"{name} is {getattr(config, name)}, but must be {value} with a dataset: leave it"
