@@ -303,6 +303,11 @@ class UpdatePriorities(Protocol):
         """(state, Sample, priority [B]) -> state."""
 
 
+def no_priorities(state: PyTree, sample: Sample, priority: jax.Array) -> PyTree:
+    """`Memory.update_priorities` of a memory without priorities."""
+    return state
+
+
 class Memory(NamedTuple):
     """A replay memory or rollout buffer as pure functions.
 
@@ -314,7 +319,7 @@ class Memory(NamedTuple):
     add: MemoryAdd
     draw: MemoryDraw
     sample: MemorySample
-    update_priorities: UpdatePriorities
+    update_priorities: UpdatePriorities = no_priorities
 
 
 class StorageRead(Protocol):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.part_errors import name_of_function, parts_of
-from purejaxrl_sac.types import Env, Memory, PyTree, Sample, Transition
+from purejaxrl_sac.types import Env, Memory, Sample, Transition
 
 FIELDS = {"num_envs": 1, "rollout_length": 1, "noise_repeat": 1, "warmup_steps": 0}  # `offline`'s
 
@@ -64,7 +64,4 @@ def fixed(dataset: Transition, batch_size: int) -> Memory:
     def sample(state: Any, draw: jax.Array) -> Sample:
         return Sample(jax.tree.map(lambda x: x[draw], dataset), jnp.float32(1))
 
-    def nothing(state: PyTree, *_: Any) -> PyTree:
-        return state
-
-    return Memory(lambda rollout: (), nothing, draw, sample, nothing)
+    return Memory(lambda rollout: (), lambda state, step, rollout: state, draw, sample)

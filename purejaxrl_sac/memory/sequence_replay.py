@@ -103,13 +103,7 @@ def uniform_sequences(storage: Storage, batch_size: int, length: int, period: in
         index = Index(oldest + draw.chosen // num_envs * period, draw.chosen % num_envs)
         return storage.read(state, draw.step, index)
 
-    return Memory(
-        init=storage.init,
-        add=storage.add,
-        draw=draw,
-        sample=sample,
-        update_priorities=lambda state, sample, priority: state,
-    )
+    return Memory(storage.init, storage.add, draw, sample)
 
 
 def prioritized_sequences(
