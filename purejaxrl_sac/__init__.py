@@ -7,9 +7,10 @@ are first used: `prl.networks`, `prl.SACConfig`, `prl.sac`.
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from purejaxrl_sac.agents import default_config, preset
+from purejaxrl_sac.agents import default_config, exported, preset
 from purejaxrl_sac.config import Config, ConfigError, static, traced, validate
 from purejaxrl_sac.evaluate import (
     Policy,
@@ -145,29 +146,7 @@ if TYPE_CHECKING:  # what a type checker and an editor follow; at run time, `__g
 
 __version__ = "0.8.22"
 
-MODULES = {
-    name: name
-    for name in (
-        "agents",
-        "config",
-        "distributions",
-        "envs",
-        "experiment",
-        "exploration",
-        "heads",
-        "losses",
-        "mdp",
-        "memory",
-        "networks",
-        "noise",
-        "normalize",
-        "optimize",
-        "presets",
-        "resets",
-        "returns",
-        "types",
-    )
-} | {
+INNER = {  # public modules inside of others
     "dynamic_programming": "mdp.dynamic_programming",
     "frames": "envs.frames",
     "records": "memory.records",
@@ -313,13 +292,11 @@ __all__ = [
 if not TYPE_CHECKING:  # which knows all names from the imports above, and refuses others
 
     def __getattr__(name: str) -> object:
-        if name in MODULES:
-            return importlib.import_module(f"{__name__}.{MODULES[name]}")
-        if name in __all__:  # an algorithm or a configuration class
-            from purejaxrl_sac.agents import exported
-
-            return exported(name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if find_spec(module := f"{__name__}.{INNER.get(name, name)}"):
+            return importlib.import_module(module)
+        return exported(name)  # an algorithm or a configuration class
 
 
 def __dir__() -> list[str]:

@@ -119,12 +119,9 @@ def check_actions(env: Env, action: jax.Array, num: int, what: str) -> None:
         num: N.
         what: the beginning of the message, such as "action is".
     """
-    discrete = env.action_dim is None
-    expected = jax.ShapeDtypeStruct(
-        (num,) if env.action_dim is None else (num, env.action_dim),
-        jnp.int32 if discrete else jnp.float32,
-    )
-    check_actions_like(expected, action, what)
+    dim = env.action_dim
+    shape, dtype = ((num,), jnp.int32) if dim is None else ((num, dim), jnp.float32)
+    check_actions_like(jax.ShapeDtypeStruct(shape, dtype), action, what)
 
 
 def check_actions_like(expected: jax.ShapeDtypeStruct, action: jax.Array, what: str) -> None:

@@ -153,25 +153,15 @@ def _checked(part: Part, contract: str, function: Any) -> Any:
 # Each check takes the part, what it returned and what it was given, and returns what is used.
 
 
-def _optimizer(part: Part, made: Any, *_: Any) -> Any:
-    return _with_functions(part, made, "an optax transformation", "init", "update")
+def _with_functions(what: str, *names: str) -> Callable[..., Any]:
+    def check(part: Part, made: Any, *_: Any) -> Any:
+        if not all(callable(getattr(made, name, None)) for name in names):
+            raise part.error(
+                f"returned {kind_of(made)}, but must return {what}, with {' and '.join(names)}"
+            )
+        return made
 
-
-def _network(part: Part, made: Any, *_: Any) -> Any:
-    return _with_functions(part, made, "a network such as a flax module", "init", "apply")
-
-
-def _with_functions(part: Part, made: Any, what: str, *names: str) -> Any:
-    if not all(callable(getattr(made, name, None)) for name in names):
-        raise part.error(
-            f"returned {kind_of(made)}, but must return {what}, with {' and '.join(names)}"
-        )
-    return made
-
-
-def _recurrent(part: Part, made: Any, *_: Any) -> Any:
-    names = "init", "apply", "initial_carry"
-    return _with_functions(part, made, "a recurrent network", *names)
+    return check
 
 
 def _made(kind: Any) -> Callable[..., Any]:
@@ -319,8 +309,10 @@ def _of_rows(part: Part, returned: Any, config: Any, rows: jax.Array, *_: Any) -
     return returned
 
 
+_network = _with_functions("a network such as a flax module", "init", "apply")
+_recurrent = _with_functions("a recurrent network", "init", "apply", "initial_carry")
 CHECKS: dict[str, Callable[..., Any]] = {
-    "MakeOptimizer": _optimizer,
+    "MakeOptimizer": _with_functions("an optax transformation", "init", "update"),
     **dict.fromkeys(("MakeQNetwork", "MakeActor", "MakeCritics", "MakeValue"), _network),
     "MakeActorCritic": _network,
     **dict.fromkeys(("MakeRecurrentQNetwork", "MakeRecurrentActorCritic"), _recurrent),

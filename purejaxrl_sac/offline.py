@@ -20,6 +20,7 @@ from purejaxrl_sac import envs
 from purejaxrl_sac.checks import check_one_seed
 from purejaxrl_sac.config import Config, ConfigError, kind_of, validate
 from purejaxrl_sac.evaluate import PolicyFactory, exploring_policy, rollout_episodes
+from purejaxrl_sac.memory.fixed import FIELDS
 from purejaxrl_sac.train import build
 from purejaxrl_sac.types import Env, TrainState, Transition, store_unchanged
 
@@ -67,10 +68,8 @@ def offline(config: AnyConfig, dataset: Transition) -> AnyConfig:
             " memory, such as dqn or sac"
         )
     _check(envs.bind(config.env, config.env_params), dataset)
-    found = config.replace(
-        dataset=Dataset(*map(jnp.asarray, dataset[:-1])),  # without extras
-        num_envs=1, rollout_length=1, noise_repeat=1, warmup_steps=0,
-    )  # fmt: skip
+    without_extras = Dataset(*map(jnp.asarray, dataset[:-1]))
+    found = config.replace(dataset=without_extras, **FIELDS)
     if build(found)[1].process_rollout is not store_unchanged:
         raise ConfigError(
             f"{type(config).__name__} processes rollouts, of which there are none: use an algorithm"
@@ -109,9 +108,7 @@ def record_dataset(
     rows = Dataset(*chosen)
     if env.num_actions is not None:
         return rows._replace(action=rows.action.astype(jnp.int32))
-    made = envs.make(config.env)
-    params = made.default_params if config.env_params is None else config.env_params
-    space = made.action_space(params)
+    space = env.game.action_space(env.params)
     action, low, high = (jnp.asarray(x, jnp.float32) for x in (rows.action, space.low, space.high))
     span = jnp.where(high > low, high - low, 1)  # a component of one value is recorded as 0
     canonical = jnp.where(high > low, 2 * (action - low) / span - 1, 0)
@@ -144,11 +141,9 @@ def _check(env: Env, dataset: Transition) -> None:
     discount = np.asarray(dataset.discount)
     if not ((discount >= 0) & (discount <= 1)).all():
         raise ConfigError("discount of the dataset must be within 0 and 1: 0 where it terminated")
+    states = getattr(env.observation_space, "n", None)
     for name in ("obs", "next_obs"):
-        found, states = (
-            np.asarray(getattr(dataset, name)),
-            getattr(env.observation_space, "n", None),
-        )
+        found = np.asarray(getattr(dataset, name))
         if states is not None and not ((found >= 0) & (found < states)).all():
             raise ConfigError(f"{name} of the dataset must be within 0 and {states - 1}")
     actions = np.asarray(dataset.action)

@@ -110,7 +110,8 @@ def culprit(config: Config, error: BaseException, otherwise: str = "") -> str:
         otherwise: what it is if that is not known; empty for the algorithm.
     """
     frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
-    owners = {f"the part {name} of {base_of(config)}": x for name, x in parts_of(config).items()}
+    base = name_of_function(config.algorithm)
+    owners = {f"the part {name} of {base}": x for name, x in parts_of(config).items()}
     owners |= {f"the wrapper {name_of_function(x)}": x for x in config.wrappers}
     if not isinstance(config.env, str):
         env = getattr(config.env, "env", config.env)  # of one with parameters of its own
@@ -136,14 +137,6 @@ def parts_of(config: Config) -> dict[str, Any]:
         found = {**function.keywords, **found}
         function = function.func
     return {name: part for name, part in found.items() if callable(part)}
-
-
-def base_of(config: Config) -> str:
-    """The name of the function that a composed algorithm is made of."""
-    function: Any = config.algorithm
-    while isinstance(function, functools.partial):
-        function = function.func
-    return name_of_function(function)
 
 
 def name_of_function(function: Any) -> str:

@@ -81,13 +81,6 @@ class TrainState(NamedTuple):
 # --- agents ---------------------------------------------------------------------------------------
 
 
-class QValues(Protocol):
-    def __call__(self, state: Any, obs: jax.Array, /, *action: jax.Array) -> jax.Array:
-        """(state, obs [N, ...]) -> Q(s, .) [N, A] where actions are discrete, and (state, obs
-        [N, ...], action [N, D]) -> Q(s, a) [N] where they are continuous.
-        """
-
-
 class AgentInit(Protocol):
     def __call__(self, key: jax.Array, obs: jax.Array, /) -> PyTree:
         """(key, obs [N, *obs_shape]) -> state."""
@@ -163,7 +156,8 @@ class Agent(NamedTuple):
     act: Act  # the exploring policy
     policy: GreedyPolicy  # the policy to evaluate and deploy
     update: Update
-    q_values: Callable[..., jax.Array] | None = None  # a `QValues`; None if the agent has none
+    q_values: Callable[..., jax.Array] | None = None  # (state, obs [N, ...]) -> Q(s, .) [N, A], or
+    # (state, obs, action [N, D]) -> Q(s, a) [N] of continuous actions; None if the agent has none
     process_rollout: ProcessRollout = store_unchanged  # once per rollout, before it is stored:
     # computes targets, advantages and running statistics
     init_carry: InitCarry = no_carry
@@ -309,6 +303,11 @@ class UpdatePriorities(Protocol):
         """(state, Sample, priority [B]) -> state."""
 
 
+def no_priorities(state: PyTree, sample: Sample, priority: jax.Array) -> PyTree:
+    """`Memory.update_priorities` of a memory without priorities."""
+    return state
+
+
 class Memory(NamedTuple):
     """A replay memory or rollout buffer as pure functions.
 
@@ -320,7 +319,7 @@ class Memory(NamedTuple):
     add: MemoryAdd
     draw: MemoryDraw
     sample: MemorySample
-    update_priorities: UpdatePriorities
+    update_priorities: UpdatePriorities = no_priorities
 
 
 class StorageRead(Protocol):

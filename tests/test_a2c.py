@@ -64,7 +64,6 @@ def test_values_are_discounted_and_actions_depend_on_the_state(algorithm):
 @pytest.mark.parametrize(
     ("algorithm", "trace_decay"),
     (
-        ("a2c", 0.0),
         ("a2c", 0.9),
         ("ppo", 0.9),
         pytest.param("reinforce", 1.0, marks=pytest.mark.slow),

@@ -66,7 +66,7 @@ def test_named_algorithms_are_typed_by_their_configuration(function):
     found = {}
     for overload in typing.get_overloads(function):
         annotations = inspect.get_annotations(overload)
-        names, returned = annotations["algorithm"], annotations["return"]
+        names, returned = annotations["algorithm"], annotations["return"].removeprefix("prl.")
         if names.startswith("Literal"):
             for name in names.removeprefix("Literal[").removesuffix("]").split(","):
                 found[name.strip(" \n\"'")] = returned

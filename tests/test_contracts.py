@@ -15,7 +15,7 @@ from purejaxrl_sac import optimize
 from purejaxrl_sac.agents import ALGORITHMS, exported
 from purejaxrl_sac.memory import latest
 from purejaxrl_sac.types import Agent, store_unchanged
-from tests.conftest import init, quick, run, small
+from tests.conftest import init, quick, small
 from tests.probes import Probe
 
 HORIZON = 3
@@ -76,18 +76,6 @@ def test_a_carry_of_arrays_is_reset_by_environment():
     for t in range(8):
         np.testing.assert_array_equal(rollout.extras["a"][t], np.full((3, 2), 7 + t % HORIZON))
         np.testing.assert_array_equal(rollout.extras["b"][t], np.arange(3) + t % HORIZON)
-
-
-def test_a_run_with_a_carry_is_continued_bit_for_bit():
-    config = counted()
-    state = init(jax.random.key(0), config)
-    whole, _ = run(state, config, 4)
-    half, _ = run(state, config, 2)
-    again, _ = run(half, config, 2)
-    chex.assert_trees_all_equal(
-        jax.tree.map(np.asarray, again._replace(key=None)),
-        jax.tree.map(np.asarray, whole._replace(key=None)),
-    )
 
 
 def test_vmapped_runs_with_a_carry_are_continued_bit_for_bit():

@@ -118,7 +118,6 @@ def fixed_point(algorithm, updates=1_000, **changes):
         ("dqn", {}, 0.02),
         ("double_dqn", {}, 0.02),
         ("dueling_dqn", {}, 0.02),
-        ("munchausen_dqn", {"alpha": 1e-4, "munchausen": 0.0}, 0.02),
         ("soft_dqn", {"alpha": 1e-4}, 0.02),
         ("expected_dqn", {"epsilon_start": 0.0, "epsilon_end": 0.0}, 0.02),
         ("c51", {}, 0.05),

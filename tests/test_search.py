@@ -222,10 +222,9 @@ def test_whole_numbers_are_explored_as_whole_numbers():
 
 
 def test_a_population_has_no_gradient_norm_unless_it_is_limited():
-    options = {"low": {RATE: 1e-4}, "high": {RATE: 0.1}, "generations": 2, "episodes": 2}
-    rates = points.grid(learning_rate=[1e-3, 1e-2, 1e-1])
-    found = search.population_based_training(small("dqn"), rates, **options)
-    assert len(found.generations) == 2 and np.isfinite(found.generations[-1].scores).all()
+    plan = lanes.lane_plan(small("dqn"), RATES, seeds=1, seed=0, episodes=2)
+    config = population._config_lanes({RATE: jnp.zeros(4)}, plan, mesh.mesh_for(4))
+    assert config.max_grad_norm is None
 
 
 def test_a_member_without_score_is_never_copied():

@@ -300,19 +300,6 @@ def test_sweeps_of_every_field_equal_single_runs(case):
         chex.assert_trees_all_close(lane_of(agents, lane), alone.agent, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("algorithm", quick(("dqn", "q_learning"), "q_learning"))
-def test_a_sweep_of_one_field_equals_single_runs(key, algorithm):
-    config = small(algorithm, **GARNET if algorithm == "q_learning" else {})
-    axes = jax.tree.map(lambda _: None, config).replace(learning_rate=0)
-    rates = np.float32([1e-3, 1e-2])
-    sweep = jax.jit(jax.vmap(prl.train, in_axes=(None, axes)))
-    agents = sweep(key, config.replace(learning_rate=rates))[0].agent
-    for lane, rate in enumerate(rates):
-        alone, _ = train(key, config.replace(learning_rate=rate))
-        chex.assert_trees_all_close(lane_of(agents, lane)[0], alone.agent[0], rtol=1e-3, atol=1e-4)
-    assert differ(lane_of(agents, 0)[0], lane_of(agents, 1)[0])
-
-
 @pytest.mark.parametrize("algorithm", quick(("dqn", "sac"), "sac"))
 def test_a_pickled_state_resumes_equally(key, algorithm):
     config = small(algorithm)

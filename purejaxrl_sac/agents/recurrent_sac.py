@@ -197,9 +197,3 @@ class RecurrentSACConfig(SequenceReplay, SACFields, Layers):
     """Configuration of recurrent SAC."""
 
     algorithm: Algorithm = static(recurrent_sac)
-    env: Any = static("Pendulum-v1")
-    """Environment: a name, or any gymnax `Environment` object."""
-    total_steps: int = static(20_000)
-    """Environment steps over all parallel environments, warm-up included."""
-    capacity: int = static(100_000)
-    """Transitions the replay memory stores; a multiple of num_envs x rollout_length."""

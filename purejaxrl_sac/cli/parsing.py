@@ -13,7 +13,6 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
-from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
 import tyro
@@ -22,12 +21,11 @@ from purejaxrl_sac import references
 from purejaxrl_sac.agents import ALGORITHMS, name_of, preset
 from purejaxrl_sac.cli import parts
 from purejaxrl_sac.cli.messages import readable
-from purejaxrl_sac.cli.options import Normalization, SweepOptions, TrainOptions
+from purejaxrl_sac.cli.options import SweepOptions, TrainOptions
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.normalize import WRAPPERS, wrapper
 from purejaxrl_sac.offline import offline
-from purejaxrl_sac.types import Transition
 
 STYLE = (tyro.conf.SuppressFixed, tyro.conf.FlagCreatePairsOff)
 
@@ -54,8 +52,6 @@ SEVERAL = (
 
 COUNTS = ("--steps", "--episodes")  # flags of `resume` and `eval`
 TEXTS = ("--name", "--out", "--dataset", "--config")  # flags of `train` and `sweep`
-
-NORMALIZATIONS: tuple[Normalization, ...] = ("observations", "rewards")
 
 Options = TypeVar("Options")
 NewOptions = TypeVar("NewOptions", TrainOptions, SweepOptions)
@@ -251,7 +247,7 @@ def parse_with_preset(
         _make_devices(flags)
     config = preset(algorithm, envs[-1] if envs else None)
     shown = envs[-1] if envs else env_name(config.env)  # flags have no objects
-    named = [name for x in config.wrappers for name in NORMALIZATIONS if WRAPPERS[name] is x]
+    named: list[Any] = [name for x in config.wrappers for name in WRAPPERS if WRAPPERS[name] is x]
     if {"-h", "--help"} & {*flags}:
         kind = _with_parts_listed(kind, config)
     default = kind(config=config.replace(env=shown), normalize=tuple(named))
@@ -266,17 +262,12 @@ def parse_with_preset(
         env_params=environment_parameters(config.env, options.env_params),
     )
     if options.dataset is not None:
-        config = offline(config, load_dataset(options.dataset))
+        from purejaxrl_sac.experiment.runs import datasets
+
+        config = offline(config, datasets.load(options.dataset))
     if options.curriculum is not None:
         config = config.replace(curriculum=references.load(options.curriculum))
     return dataclasses.replace(options, config=config)
-
-
-def load_dataset(path: Path) -> Transition:
-    """The dataset of a file; see `datasets.load`."""
-    from purejaxrl_sac.experiment.runs import datasets
-
-    return datasets.load(path)
 
 
 def _make_devices(flags: Sequence[str]) -> None:

@@ -48,10 +48,9 @@ class FrameStack(environment.Environment):
     def step_env(
         self, key: jax.Array, state: State, action: jax.Array, params: Any
     ) -> tuple[jax.Array, State, jax.Array, jax.Array, dict[str, Any]]:
-        obs, inner, *outcome = self.inner.step_env(key, state.inner, action, params)
+        obs, inner, reward, terminated, info = self.inner.step_env(key, state.inner, action, params)
         newest = obs[None].astype(state.frames.dtype)
         state = State(inner, jnp.concatenate([state.frames[1:], newest]))
-        reward, terminated, info = outcome
         return self.get_obs(state, params), state, reward, terminated, info
 
     def is_truncated(self, state: State, params: Any) -> jax.Array:

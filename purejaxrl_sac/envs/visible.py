@@ -50,9 +50,8 @@ class Visible(environment.Environment):
     def step_env(
         self, key: jax.Array, state: Any, action: jax.Array, params: Any
     ) -> tuple[jax.Array, Any, jax.Array, jax.Array, dict[str, Any]]:
-        obs, *stepped = self.inner.step_env(key, state, action, params)
-        after, reward, terminated, info = stepped
-        return self._seen(obs), after, reward, terminated, info
+        obs, state, reward, terminated, info = self.inner.step_env(key, state, action, params)
+        return self._seen(obs), state, reward, terminated, info
 
     def is_truncated(self, state: Any, params: Any) -> jax.Array:
         return self.inner.is_truncated(state, params)

@@ -13,6 +13,7 @@ when it is first used.
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what an editor follows; at run time, `__getattr__`
@@ -59,24 +60,7 @@ if TYPE_CHECKING:  # what an editor follows; at run time, `__getattr__`
         sweep_results,
     )
 
-WINGS = {
-    "": ("errors", "export", "statistics"),
-    "runs.": (
-        "checkpoint", "configuration", "datasets", "directory", "display", "engine", "files",
-        "interruptions", "lifecycle", "loading", "loggers", "measures", "plans", "record",
-        "training",
-    ),
-    "devices.": ("cluster", "mesh", "processes", "resources"),
-    "tuning.": (
-        "batches", "journal", "points", "search", "sensitivity", "sweep", "sweep_plan",
-        "sweep_results",
-    ),
-    "pictures.": (
-        "bands", "compare", "exact", "layout", "painters", "plot", "render", "run_figures",
-        "value_maps",
-    ),
-}  # fmt: skip
-MODULES = {name: f"{wing}{name}" for wing, names in WINGS.items() for name in names}
+FOLDERS = ("", ".runs", ".devices", ".tuning", ".pictures")
 FUNCTIONS = {"Run": "loading", "load": "loading", "resume": "lifecycle", "run": "lifecycle"}
 
 __all__ = [
@@ -92,8 +76,9 @@ __all__ = [
 def __getattr__(name: str) -> object:  # importing them costs seconds
     if name in FUNCTIONS:
         return getattr(importlib.import_module(f"{__name__}.runs.{FUNCTIONS[name]}"), name)
-    if name in MODULES:
-        return importlib.import_module(f"{__name__}.{MODULES[name]}")
+    for folder in FOLDERS if name in __all__ else ():
+        if find_spec(module := f"{__name__}{folder}.{name}"):
+            return importlib.import_module(module)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

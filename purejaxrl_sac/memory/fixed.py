@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from purejaxrl_sac.config import ConfigError
-from purejaxrl_sac.part_errors import base_of, parts_of
-from purejaxrl_sac.types import Env, Memory, PyTree, Sample, Transition
+from purejaxrl_sac.part_errors import name_of_function, parts_of
+from purejaxrl_sac.types import Env, Memory, Sample, Transition
 
-ONE = ("num_envs", "rollout_length", "noise_repeat")
+FIELDS = {"num_envs": 1, "rollout_length": 1, "noise_repeat": 1, "warmup_steps": 0}  # `offline`'s
 
 
 def check_fixed(config: Any) -> None:
     """Raises ConfigError if fields that `offline` sets were changed after it."""
-    for name, value in {**dict.fromkeys(ONE, 1), "warmup_steps": 0}.items():
+    for name, value in FIELDS.items():
         if getattr(config, name) != value:
             raise ConfigError(
                 f"{name} is {getattr(config, name)}, but must be {value} with a dataset: leave it"
@@ -35,8 +35,8 @@ def fixed_memory(config: Any, env: Env) -> Memory:
         raise ConfigError("wrappers cannot be used with a dataset: leave them out")
     for part in sorted({"memory", "storage"} & parts_of(config).keys()):
         raise ConfigError(
-            f"the part {part} of {base_of(config)} cannot be used with a dataset, which takes its"
-            " place: leave it out"
+            f"the part {part} of {name_of_function(config.algorithm)} cannot be used with a"
+            " dataset, which takes its place: leave it out"
         )
     shape = config.dataset.obs.shape[1:]
     if shape != tuple(env.observation_space.shape):
@@ -64,7 +64,4 @@ def fixed(dataset: Transition, batch_size: int) -> Memory:
     def sample(state: Any, draw: jax.Array) -> Sample:
         return Sample(jax.tree.map(lambda x: x[draw], dataset), jnp.float32(1))
 
-    def nothing(state: PyTree, *_: Any) -> PyTree:
-        return state
-
-    return Memory(lambda rollout: (), nothing, draw, sample, nothing)
+    return Memory(lambda rollout: (), lambda state, step, rollout: state, draw, sample)

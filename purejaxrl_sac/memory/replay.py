@@ -38,13 +38,7 @@ def uniform(storage: Storage, batch_size: int) -> Memory:
         index = Index(step - stored + row, env)
         return storage.read(state, step, index)  # one gather for all updates
 
-    return Memory(
-        init=storage.init,
-        add=storage.add,
-        draw=draw,
-        sample=lambda state, draw: draw,
-        update_priorities=lambda state, sample, priority: state,
-    )
+    return Memory(storage.init, storage.add, draw, sample=lambda state, draw: draw)
 
 
 class Prioritized(NamedTuple):

@@ -20,7 +20,6 @@ def latest() -> Memory:
         add=lambda state, step, rollout: rollout,
         draw=lambda key, state, step, num_updates: None,
         sample=lambda state, draw: Sample(state, jnp.float32(1)),
-        update_priorities=lambda state, sample, priority: state,
     )
 
 
@@ -60,7 +59,7 @@ def latest_with_next_action() -> Memory:
         rows = jax.tree.map(lambda x: x[:-1], state)
         return Sample(rows._replace(extras=state.action[1:]), draw)
 
-    return Memory(init, add, draw, sample, lambda state, sample, priority: state)
+    return Memory(init, add, draw, sample)
 
 
 def minibatches(num_epochs: int, num_minibatches: int) -> Memory:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from purejaxrl_sac.clock import write_rows
 from purejaxrl_sac.config import ConfigError
-from purejaxrl_sac.memory.replay import Prioritized, importance, set_priorities
+from purejaxrl_sac.memory.replay import Draw, Prioritized, importance, prioritized, set_priorities
 from purejaxrl_sac.memory.sum_tree import draw_leaves, empty_tree, write_block
 from purejaxrl_sac.types import Index, Memory, PyTree, Sample, Scalar, Storage, Transition
 
@@ -76,8 +76,8 @@ def sequence_storage(storage: Storage, length: int) -> Storage:
     return Storage(init, add, read, storage.capacity, storage.num_envs)
 
 
-class Draw(NamedTuple):
-    chosen: jax.Array  # [B] int32: the sequences; or [B, number of levels], random numbers
+class SequenceDraw(NamedTuple):
+    chosen: jax.Array  # [B] int32: the sequences
     step: jax.Array  # the clock when the update takes place
 
 
@@ -93,23 +93,17 @@ def uniform_sequences(storage: Storage, batch_size: int, length: int, period: in
     num_envs = storage.num_envs
     rows = storage.capacity // num_envs
 
-    def draw(key: jax.Array, state: PyTree, step: jax.Array, num_updates: int) -> Draw:
+    def draw(key: jax.Array, state: PyTree, step: jax.Array, num_updates: int) -> SequenceDraw:
         number = _number(step, rows, length, period) * num_envs
         drawn = jax.random.randint(key, (num_updates, batch_size), 0, number)
-        return Draw(drawn, jnp.broadcast_to(step, num_updates))
+        return SequenceDraw(drawn, jnp.broadcast_to(step, num_updates))
 
-    def sample(state: PyTree, draw: Draw) -> Sample:
+    def sample(state: PyTree, draw: SequenceDraw) -> Sample:
         oldest = draw.step - jnp.minimum(draw.step, rows)
         index = Index(oldest + draw.chosen // num_envs * period, draw.chosen % num_envs)
         return storage.read(state, draw.step, index)
 
-    return Memory(
-        init=storage.init,
-        add=storage.add,
-        draw=draw,
-        sample=sample,
-        update_priorities=lambda state, sample, priority: state,
-    )
+    return Memory(storage.init, storage.add, draw, sample)
 
 
 def prioritized_sequences(
@@ -151,12 +145,8 @@ def prioritized_sequences(
         tree = write_block(tree, leaf_of(complete), nothing + value)
         return state._replace(storage=storage.add(state.storage, step, rollout), tree=tree)
 
-    def draw(key: jax.Array, state: Prioritized, step: jax.Array, num_updates: int) -> Draw:
-        uniform = jax.random.uniform(key, (num_updates, batch_size, len(state.tree)), jnp.float32)
-        return Draw(uniform, jnp.broadcast_to(step, num_updates))
-
     def sample(state: Prioritized, draw: Draw) -> Sample:
-        leaf, probability = draw_leaves(state.tree, draw.chosen)
+        leaf, probability = draw_leaves(state.tree, draw.uniform)
         latest, step = draw.step - length, draw.step
         time = latest - (latest - leaf // num_envs * period) % rows
         read = storage.read(state.storage, step, Index(time, leaf % num_envs))
@@ -173,6 +163,7 @@ def prioritized_sequences(
         mixed = eta * priority.max(0) + (1 - eta) * mean
         return set_priorities(state, sample.index, mixed, omega)
 
+    draw = prioritized(storage, batch_size, omega, beta, total_steps).draw
     return Memory(init, add, draw, sample, update_priorities)
 
 

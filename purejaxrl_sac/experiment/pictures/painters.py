@@ -120,9 +120,8 @@ def cartpole(scene: Scene, t: int) -> Image.Image:
 
 
 def acrobot(scene: Scene, t: int) -> Image.Image:
-    cos1, sin1, cos2, sin2, *_ = scene.episode.obs[
-        t
-    ]  # theta1 from hanging down; theta2 between links
+    # theta1 from hanging down; theta2 between links
+    cos1, sin1, cos2, sin2, *_ = scene.episode.obs[t]
     canvas = Canvas(-2.3, 2.3, -2.3, 2.3)
     canvas.line([(-2.3, 1), (2.3, 1)], GREEN)  # the goal test takes both links as 1 long
     elbow = np.array([sin1, -cos1])
@@ -256,10 +255,8 @@ def deep_sea(scene: Scene, t: int) -> Image.Image:
     obs = scene.episode.obs
     size = obs.shape[-1]
     canvas = grid_paper(["." * size] * (size - 1) + ["." * (size - 1) + "G"])
-    row, column = np.argwhere(obs[t if obs[t].any() else t - 1])[
-        0
-    ]  # the final observation is empty
-    _mark(canvas, (row, column), RED)
+    seen = obs[t if obs[t].any() else t - 1]  # the final observation is empty
+    _mark(canvas, np.argwhere(seen)[0], RED)
     return canvas.image
 
 

@@ -67,9 +67,8 @@ def episode(
     paint, usual_fps = painter(config)
     rollout = rollout or rollout_program(config, max_steps=max_steps, policy=policy)
     played = played_episode(*rollout(key, state))
-    env = envs.make(config.env)
-    params = env.default_params if config.env_params is None else config.env_params
-    scene, length = Scene(env, params, played), len(played.rewards)
+    env = envs.bind(config.env, config.env_params)
+    scene, length = Scene(env.game, env.params, played), len(played.rewards)
     returns = np.concatenate([[0], played.rewards.cumsum(dtype=float)])
     frames = []
     for t in [*range(0, length, -(-length // MAX_FRAMES)), length]:

@@ -43,13 +43,8 @@ def write_figures(
     Returns:
         additional rows of the run's summary.
     """
-    for file in (
-        "curve.png",
-        "curve.csv",
-        "episode.gif",
-        "values.png",
-    ):  # of this run before it was extended
-        (path / file).unlink(missing_ok=True)
+    for file in ("curve.png", "curve.csv", "episode.gif", "values.png"):
+        (path / file).unlink(missing_ok=True)  # of this run before it was extended
     seeds = np.flatnonzero(~result.history[-1].failed)
     if len(seeds) == 0:
         return {}

@@ -29,11 +29,9 @@ def save(path: Path | str, dataset: Transition) -> None:
         ConfigError: it cannot be written.
     """
     arrays: dict[str, Any] = {name: np.asarray(getattr(dataset, name)) for name in FIELDS}
-    part = Path(path).with_name(Path(path).name + ".part")
     try:
-        with part.open("wb") as file:
+        with files.replacing(Path(path)) as file:
             np.savez_compressed(file, **arrays)
-        part.replace(path)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None
 

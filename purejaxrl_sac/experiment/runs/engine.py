@@ -311,27 +311,17 @@ def evaluation_program(
     return Program(jax.jit(lanes, out_shardings=shardings(None, mesh)), (keys, policies, config))
 
 
-def train_seeds(
-    plan: Plan,
-    *,
-    devices: int | None = None,
-    on_compiled: Callable[[float], None] = lambda seconds: None,
-    on_chunk: Callable[[Progress], None] = lambda progress: None,
-) -> Result:
+def train_seeds(plan: Plan, *, devices: int | None = None) -> Result:
     """Trains and evaluates all lanes in parallel; writes nothing to disk.
 
     Args:
         devices: the maximum number of devices; None for all available ones.
-        on_compiled: receives the seconds that compilation took.
-        on_chunk: receives the progress after each chunk.
     """
     programs = compile_run(plan, mesh=mesh_for(plan.lanes, devices), evaluated=True)
-    on_compiled(programs.seconds)
     state = initial_state(plan, programs)
     history: list[Progress] = []
     for state, progress in run_chunks(plan, programs, state):  # noqa: B007, B020
         history.append(progress)
-        on_chunk(progress)
     evaluation = final_evaluation(plan, state, programs)
     state = trim(state, plan.lanes, programs.mesh)
     return Result(state, history, evaluation, programs.seconds, history[-1].seconds)

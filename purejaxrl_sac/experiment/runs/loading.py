@@ -37,9 +37,7 @@ class Run(NamedTuple):
     path: Path
     plan: Plan
     steps: int  # environment steps of each seed in `state`
-    state: (
-        TrainState  # leading axis [lanes], clock unbatched; env and memory are () unless asked for
-    )
+    state: TrainState  # leading axis [lanes], clock unbatched; env and memory are () unless whole
     metrics: dict[str, np.ndarray]  # steps and seconds [chunks], all others [chunks, lanes]
     summary: Summary | None  # summary.json; None before the run has finished
 
