@@ -86,6 +86,9 @@ def build(config: Config) -> tuple[Env, Agent, Memory]:
 def init(key: jax.Array, config: Config) -> TrainState:
     """Initialises a run, and fills its memory with the uniformly random actions of the warm-up.
 
+    `one_draw(f)` in the code can be read as `f`: its random numbers have the same distributions, and
+    its program compiles faster.
+
     Args:
         key: PRNG key of this seed; it determines parameters, environments and all that follows.
         config: any algorithm's configuration.
