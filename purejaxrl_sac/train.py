@@ -246,6 +246,9 @@ def train(key: jax.Array, config: Config, every: int = 1) -> tuple[TrainState, M
         return state, {k: x.sum(0) if k in TOTALS else x.mean(0) for k, x in metrics.items()}
 
     state = init(key, config)
+    if not groups:  # without jit, a scan needs at least one iteration
+        state, last = group(state, rest)
+        return state, jax.tree.map(lambda x: x[None], last)
     state, metrics = jax.lax.scan(lambda state, _: group(state, every), state, length=groups)
     if rest:
         state, last = group(state, rest)
