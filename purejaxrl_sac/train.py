@@ -116,6 +116,7 @@ def init(key: jax.Array, config: Config) -> TrainState:
         key: jax.Array, obs: jax.Array, step: jax.Array, carry: PyTree
     ) -> tuple[jax.Array, PyTree, PyTree]:
         # the agent's action is not used: its extras have the right shapes, its carry is up to date
+        # unless it depends on the action, see `Agent`
         _, extras, carry = agent.act(key, agent_state, obs, step, carry)
         return one_draw(partial(exploration.random_action, env))(key, obs), extras, carry
 
