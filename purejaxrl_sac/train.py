@@ -159,6 +159,9 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
 
     Args:
         state: one seed's state; vmap for many, see `seed_axes`.
+        config: that of the state, or with other traced fields, total_steps or num_updates. With
+            another rollout_length, the clock may not be a multiple of it: a replay memory then
+            writes rollouts to the wrong rows, so that n-step returns and sequences are wrong.
 
     Returns:
         the new state, and metrics with leading axis [iterations]: `episodes` that ended in the
