@@ -66,9 +66,10 @@ def offline(config: AnyConfig, dataset: Transition) -> AnyConfig:
             f"{type(config).__name__} learns from its own rollouts: use an algorithm with a replay"
             " memory, such as dqn or sac"
         )
-    _check(envs.bind(config.env, config.env_params), dataset)
+    env = envs.bind(config.env, config.env_params)
+    _check(env, dataset)
     found = config.replace(
-        dataset=Dataset(*map(jnp.asarray, dataset[:-1])),  # without extras
+        dataset=_typed(env, dataset),
         num_envs=1, rollout_length=1, noise_repeat=1, warmup_steps=0,
     )  # fmt: skip
     if build(found)[1].process_rollout is not store_unchanged:
@@ -116,6 +117,16 @@ def record_dataset(
     span = jnp.where(high > low, high - low, 1)  # a component of one value is recorded as 0
     canonical = jnp.where(high > low, 2 * (action - low) / span - 1, 0)
     return rows._replace(action=canonical.reshape(len(canonical), -1))
+
+
+def _typed(env: Env, dataset: Transition) -> Dataset:
+    """The dataset without extras, in the types of `Transition`: NumPy's numbers have 64 bits."""
+    rows = Dataset(*map(jnp.asarray, dataset[:-1]))
+    return rows._replace(
+        action=rows.action.astype(jnp.float32 if env.num_actions is None else jnp.int32),
+        reward=rows.reward.astype(jnp.float32),
+        discount=rows.discount.astype(jnp.float32),
+    )
 
 
 def _check(env: Env, dataset: Transition) -> None:

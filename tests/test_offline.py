@@ -420,6 +420,18 @@ def test_fields_of_a_dataset_may_be_lists(chain):
     np.testing.assert_array_equal(found.reward, chain[1].reward)
 
 
+@pytest.mark.parametrize("algorithm", ["crossq", "tqc"])
+def test_numbers_of_a_dataset_have_the_types_of_transitions(algorithm, swings):
+    """Of NumPy's 64 bits, which JAX keeps under jax_enable_x64."""
+    wide = jax.tree.map(lambda x: np.asarray(x, bool if x.dtype == bool else float), swings)
+    with jax.enable_x64(True):
+        config = prl.offline(small(algorithm), wide)
+        state, _ = jax.eval_shape(prl.make_train(config), jax.random.key(0))
+    data = config.dataset
+    assert {x.dtype for x in (data.action, data.reward, data.discount)} == {np.dtype(np.float32)}
+    assert {x.dtype.itemsize for x in jax.tree.leaves(state.agent)} <= {1, 4}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
