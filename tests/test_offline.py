@@ -20,7 +20,7 @@ from purejaxrl_sac.agents.conservative import (
     ConservativeSACConfig,
 )
 from purejaxrl_sac.experiment.pictures import run_figures
-from purejaxrl_sac.experiment.runs import datasets
+from purejaxrl_sac.experiment.runs import datasets, record
 from purejaxrl_sac.mdp import dynamic_programming
 from tests.conftest import FULL_COMPILATION, compiled, init, small
 from tests.probes import Probe
@@ -467,6 +467,19 @@ def test_pickled_and_incomplete_files(tmp_path):
     np.savez(path, obs=np.zeros(3))
     with pytest.raises(ConfigError, match="has no array action"):
         datasets.load(path)
+
+
+def test_the_dataset_of_a_run_with_64_bits_is_the_same_without(tmp_path):
+    path, obs = tmp_path / "dataset.npz", np.random.default_rng(0).normal(size=(3, 4))
+    last = np.zeros(3, bool)
+    data = prl.Transition(obs, np.zeros(3, int), np.ones(3), np.ones(3), obs, last)
+    with jax.enable_x64(True):
+        config = prl.offline(small("dqn"), data)
+        written = record.config_to_dict(config)
+    datasets.save(path, config.dataset)
+    assert config.dataset.obs.dtype == np.float64
+    found = record.config_with_dataset(written, record.NOTHING, path).dataset
+    assert found.obs.dtype == np.float32
 
 
 def test_conservative_sac_from_the_command_line(swings, tmp_path, no_pictures, monkeypatch):
