@@ -67,9 +67,9 @@ def offline(config: AnyConfig, dataset: Transition) -> AnyConfig:
             f"{type(config).__name__} learns from its own rollouts: use an algorithm with a replay"
             " memory, such as dqn or sac"
         )
-    _check(envs.bind(config.env, config.env_params), dataset)
-    without_extras = Dataset(*map(jnp.asarray, dataset[:-1]))
-    found = config.replace(dataset=without_extras, **FIELDS)
+    env = envs.bind(config.env, config.env_params)
+    _check(env, dataset)
+    found = config.replace(dataset=_typed(env, dataset), **FIELDS)
     if build(found)[1].process_rollout is not store_unchanged:
         raise ConfigError(
             f"{type(config).__name__} processes rollouts, of which there are none: use an algorithm"
@@ -113,6 +113,16 @@ def record_dataset(
     span = jnp.where(high > low, high - low, 1)  # a component of one value is recorded as 0
     canonical = jnp.where(high > low, 2 * (action - low) / span - 1, 0)
     return rows._replace(action=canonical.reshape(len(canonical), -1))
+
+
+def _typed(env: Env, dataset: Transition) -> Dataset:
+    """The dataset without extras, in the types of `Transition`: NumPy's numbers have 64 bits."""
+    rows = Dataset(*map(jnp.asarray, dataset[:-1]))
+    return rows._replace(
+        action=rows.action.astype(jnp.float32 if env.num_actions is None else jnp.int32),
+        reward=rows.reward.astype(jnp.float32),
+        discount=rows.discount.astype(jnp.float32),
+    )
 
 
 def _check(env: Env, dataset: Transition) -> None:

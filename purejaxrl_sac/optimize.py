@@ -174,9 +174,11 @@ def update_target(
         count: gradient updates made before this one.
     """
     step = jnp.where((count + 1) % period == 0, tau, 0.0)
-    return jax.tree.map(
-        lambda x, y: jnp.where(step, (1 - step) * y + step * x, y), params, target_params
-    )
+
+    def moved(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.where(step, ((1 - step) * y + step * x).astype(y.dtype), y)
+
+    return jax.tree.map(moved, params, target_params)
 
 
 def linear_decay(

@@ -38,7 +38,7 @@ def lambda_returns(
         target = reward + gamma * discount * mixed
         return target, target
 
-    trace = trace.at[-1].set(0)
+    trace = jnp.asarray(trace).at[-1].set(0)  # may be NumPy's
     xs = (reward, discount, next_value, trace)
     targets = jax.lax.scan(backward, jnp.zeros_like(reward[0]), xs, reverse=True)[1]
     return jax.lax.stop_gradient(targets)

@@ -86,8 +86,8 @@ def build(config: Config) -> tuple[Env, Agent, Memory]:
 def init(key: jax.Array, config: Config) -> TrainState:
     """Initialises a run, and fills its memory with the uniformly random actions of the warm-up.
 
-    `one_draw(f)` in the code can be read as `f`: its random numbers have the same distributions, and
-    its program compiles faster.
+    `one_draw(f)` in the code can be read as `f`: its random numbers have the same distributions,
+    and its program compiles faster.
 
     Args:
         key: PRNG key of this seed; it determines parameters, environments and all that follows.
@@ -119,6 +119,7 @@ def init(key: jax.Array, config: Config) -> TrainState:
         key: jax.Array, obs: jax.Array, step: jax.Array, carry: PyTree
     ) -> tuple[jax.Array, PyTree, PyTree]:
         # the agent's action is not used: its extras have the right shapes, its carry is up to date
+        # unless it depends on the action, see `Agent`
         _, extras, carry = agent.act(key, agent_state, obs, step, carry)
         return one_draw(partial(exploration.random_action, env))(key, obs), extras, carry
 
@@ -161,6 +162,9 @@ def run(state: TrainState, config: Config, iterations: int) -> tuple[TrainState,
 
     Args:
         state: one seed's state; vmap for many, see `seed_axes`.
+        config: that of the state, or with other traced fields, total_steps or num_updates. With
+            another rollout_length, the clock may not be a multiple of it: a replay memory then
+            writes rollouts to the wrong rows, so that n-step returns and sequences are wrong.
 
     Returns:
         the new state, and metrics with leading axis [iterations]: `episodes` that ended in the
@@ -249,6 +253,9 @@ def train(key: jax.Array, config: Config, every: int = 1) -> tuple[TrainState, M
         return state, {k: x.sum(0) if k in TOTALS else x.mean(0) for k, x in metrics.items()}
 
     state = init(key, config)
+    if not groups:  # without jit, a scan needs at least one iteration
+        state, last = group(state, rest)
+        return state, jax.tree.map(lambda x: x[None], last)
     state, metrics = jax.lax.scan(lambda state, _: group(state, every), state, length=groups)
     if rest:
         state, last = group(state, rest)

@@ -150,6 +150,11 @@ class Agent(NamedTuple):
     It is passed to `act` and `policy`, returned by them, reset where an episode ends, and part of
     the train state; `act` adds it to `extras` if updates need it. Agents without one are built by
     `memoryless`.
+
+    In the warm-up `act` is called, too, but a uniformly random action takes the place of its own. A
+    carry or extras that depend on the action, such as the previous action or log pi(a|s), are then
+    those of an action that was not taken: set warmup_steps=0, or let the environment observe the
+    previous action, as `tiger_with_actions` does.
     """
 
     init: AgentInit

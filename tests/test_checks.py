@@ -904,6 +904,15 @@ def test_a_run_without_jit_needs_no_warm_up():
     chex.assert_trees_all_equal_shapes(eager, prl.init(jax.random.key(0), config))
 
 
+def test_metrics_of_a_run_without_jit_may_be_one_group():
+    config = small("q_learning", warmup_steps=0, total_steps=24)
+    expected = prl.train(jax.random.key(0), config, every=1_000)
+    with jax.disable_jit():
+        eager = prl.train(jax.random.key(0), config, every=1_000)
+    chex.assert_trees_all_close(eager[1], expected[1], rtol=1e-5)
+    assert eager[1]["episodes"].shape == (1,)
+
+
 @pytest.mark.parametrize("algorithm", ("q_learning", "double_q_learning", "q_lambda", "sac"))
 def test_configurations_can_be_pickled(algorithm):
     config = prl.default_config(algorithm)

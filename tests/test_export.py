@@ -288,6 +288,20 @@ def test_a_policy_with_a_carry(tmp_path):
     np.testing.assert_array_equal(first, choose(key, obs, choose.init_carry(3))[0])
 
 
+def test_a_policy_of_observations_of_64_bits(tmp_path):
+    """Of a run with jax_enable_x64, loaded without it."""
+    config = small("sac")
+    with jax.enable_x64(True):
+        state = made_up(config)
+        obs = observations(state)
+        export_policy(config, state, tmp_path / "out")
+        expected = prl.policy(config, state)(jax.random.key(0), obs)
+    assert obs.dtype == np.float64
+    act = runpy.run_path(str(tmp_path / "out" / "load.py"))["act"]
+    np.testing.assert_allclose(act(obs), expected, rtol=1e-5)
+    assert jnp.zeros(1).dtype == np.float32
+
+
 def test_a_random_carry_is_refused(tmp_path):
     config = small("dqn")
 

@@ -406,6 +406,15 @@ def test_targets_are_copied_every_period():
     assert seen == [0, 0, 3, 3, 3, 6]
 
 
+def test_targets_keep_the_type_of_their_parameters():
+    """Also where tau is an array, as in a sweep."""
+    params, target = jnp.ones(2, jnp.bfloat16), jnp.zeros(2, jnp.bfloat16)
+    update = jax.vmap(lambda tau: update_target(params, target, tau, 1, jnp.int32(0)))
+    found = update(jnp.array([0.25, 1.0]))
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found[:, 0], [0.25, 1])
+
+
 def test_gradients_are_clipped_by_their_global_norm():
     params = {"a": jnp.zeros(3), "b": jnp.zeros((2, 2))}
     grads = {"a": jnp.full(3, 30.0), "b": jnp.full((2, 2), 40.0)}

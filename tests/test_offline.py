@@ -20,7 +20,7 @@ from purejaxrl_sac.agents.conservative import (
     ConservativeSACConfig,
 )
 from purejaxrl_sac.experiment.pictures import run_figures
-from purejaxrl_sac.experiment.runs import datasets
+from purejaxrl_sac.experiment.runs import datasets, record
 from purejaxrl_sac.mdp import dynamic_programming
 from tests.conftest import FULL_COMPILATION, compiled, init, small
 from tests.probes import Probe
@@ -420,6 +420,18 @@ def test_fields_of_a_dataset_may_be_lists(chain):
     np.testing.assert_array_equal(found.reward, chain[1].reward)
 
 
+@pytest.mark.parametrize("algorithm", ["crossq", "tqc"])
+def test_numbers_of_a_dataset_have_the_types_of_transitions(algorithm, swings):
+    """Of NumPy's 64 bits, which JAX keeps under jax_enable_x64."""
+    wide = jax.tree.map(lambda x: np.asarray(x, bool if x.dtype == bool else float), swings)
+    with jax.enable_x64(True):
+        config = prl.offline(small(algorithm), wide)
+        state, _ = jax.eval_shape(prl.make_train(config), jax.random.key(0))
+    data = config.dataset
+    assert {x.dtype for x in (data.action, data.reward, data.discount)} == {np.dtype(np.float32)}
+    assert {x.dtype.itemsize for x in jax.tree.leaves(state.agent)} <= {1, 4}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -455,6 +467,19 @@ def test_pickled_and_incomplete_files(tmp_path):
     np.savez(path, obs=np.zeros(3))
     with pytest.raises(ConfigError, match="has no array action"):
         datasets.load(path)
+
+
+def test_the_dataset_of_a_run_with_64_bits_is_the_same_without(tmp_path):
+    path, obs = tmp_path / "dataset.npz", np.random.default_rng(0).normal(size=(3, 4))
+    last = np.zeros(3, bool)
+    data = prl.Transition(obs, np.zeros(3, int), np.ones(3), np.ones(3), obs, last)
+    with jax.enable_x64(True):
+        config = prl.offline(small("dqn"), data)
+        written = record.config_to_dict(config)
+    datasets.save(path, config.dataset)
+    assert config.dataset.obs.dtype == np.float64
+    found = record.config_with_dataset(written, record.NOTHING, path).dataset
+    assert found.obs.dtype == np.float32
 
 
 def test_conservative_sac_from_the_command_line(swings, tmp_path, no_pictures, monkeypatch):

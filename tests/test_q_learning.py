@@ -177,6 +177,13 @@ def test_lambda_returns_by_hand():
     np.testing.assert_allclose(one_step, reward + 0.9 * discount * value, rtol=1e-6)
 
 
+def test_lambda_returns_of_numpy_arrays():
+    rows = [np.random.default_rng(i).random((5, 2), np.float32) for i in range(4)]
+    expected = lambda_returns(*map(jnp.asarray, rows), 0.9)
+    np.testing.assert_array_equal(lambda_returns(*rows, 0.9), expected)
+    assert rows[3][-1].all()
+
+
 def test_lambda_returns_agree_with_rlax():
     rlax = pytest.importorskip("rlax")
     reward, value = jax.random.normal(jax.random.key(0), (2, 9))

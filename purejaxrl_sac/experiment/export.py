@@ -50,6 +50,8 @@ if crc32 != zlib.crc32(json.dumps(about, sort_keys=True).encode() + content):
     raise ValueError(f"{here} was changed after it was written: export the policy again")
 observation, action = about["observation"], about["action"]
 remembered = about["carry"]  # arrays of one environment, their types and initial values
+dtypes = [array["dtype"] for array in (observation, action, *remembered)]
+x64 = jax.config.jax_enable_x64 or any(dtype.endswith("64") for dtype in dtypes)
 randomness = np.random.default_rng()
 
 
@@ -63,8 +65,10 @@ batch = export.symbolic_shape("batch")
 types = [jax.ShapeDtypeStruct((2,), "uint32")]
 for array in (observation, *remembered):
     types.append(jax.ShapeDtypeStruct((*batch, *array["shape"]), array["dtype"]))
+with jax.enable_x64(x64):
+    exported = export.export(zeros, platforms=about["platforms"])(*types)
 program = dataclasses.replace(
-    export.export(zeros, platforms=about["platforms"])(*types),
+    exported,
     mlir_module_serialized=content,
     calling_convention_version=about["calling_convention_version"],
 )
@@ -93,7 +97,8 @@ def act(obs, key=None, carry=None):
     carry = first if carry is None else list(carry)
     if [np.shape(array) for array in carry] != [array.shape for array in first]:
         raise ValueError(f"this is no carry of {len(obs)} episodes: see initial_carry")
-    found = call(np.asarray(key, np.uint32), obs, *carry)
+    with jax.enable_x64(x64):
+        found = call(np.asarray(key, np.uint32), obs, *carry)
     return (np.asarray(found[0]), found[1:]) if remembered else np.asarray(found)
 
 

@@ -42,9 +42,14 @@ def load(path: Path | str) -> Dataset:
     Raises:
         ConfigError: it cannot be read, or lacks a field.
     """
+    return Dataset(*map(jnp.asarray, read(path)[:-1]))
+
+
+def read(path: Path | str) -> Dataset:
+    """Reads a dataset as NumPy arrays, of which JAX may narrow those of 64 bits; as for `load`."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            found = {name: jnp.asarray(arrays[name]) for name in FIELDS if name in arrays}
+            found = {name: arrays[name] for name in FIELDS if name in arrays}
     except DAMAGED as error:
         reason = getattr(error, "strerror", None) or "it is not an .npz file of arrays"
         raise ConfigError(f"cannot read the dataset {path}: {reason}") from None

@@ -294,7 +294,7 @@ def config_with_dataset(written: dict[str, Any], given: Given, path: Path) -> Co
     config = config_from_dict(written, given)
     if "dataset" in written and config.dataset is None:
         config = config.replace(dataset=datasets.load(path))
-        if datasets.checksum(cast(Transition, config.dataset)) != written["dataset"]:
+        if datasets.checksum(datasets.read(path)) != written["dataset"]:
             raise ConfigError(
                 f"{path} is not the dataset that the run was created with: restore it"
             )
