@@ -562,6 +562,14 @@ def test_the_directory_of_a_run_that_was_killed_before_it_had_a_plan_can_be_used
     assert prl.experiment.run(TINY, out=path, **EVALUATED).steps == 240
 
 
+@pytest.mark.parametrize("name", ["config.toml", "dataset.npz"])
+def test_a_directory_with_a_file_of_its_user_is_not_used(name, tmp_path):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigError, match="exists already"):
+        prl.experiment.run(TINY, out=tmp_path, loggers=[lambda *_: None])
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def test_load_warns_of_damage(whole, copy):
     flip(copy.checkpoints / str(whole.steps), random.Random(0))
     with pytest.warns(UserWarning, match="the newest checkpoint is damaged"):

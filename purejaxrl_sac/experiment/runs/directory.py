@@ -74,6 +74,12 @@ class Summary(TypedDict):
     device: str
 
 
+def _is_left_over(path: Path) -> bool:
+    """Whether a directory is empty, or has only what a run that was killed at its start left."""
+    found = {x.name for x in path.iterdir()}
+    return not found or ("lock" in found and found <= {*LEFTOVERS})  # others are their user's
+
+
 def sweep_note(path: Path) -> str:
     """What a sweep's directory is, for messages."""
     if files.exists(path / "best" / "config.json"):
@@ -105,9 +111,7 @@ class RunDirectory:
         try:
             Path(path).mkdir(parents=True)
         except FileExistsError:
-            if not Path(path).is_dir() or any(
-                x.name not in LEFTOVERS for x in Path(path).iterdir()
-            ):
+            if not Path(path).is_dir() or not _is_left_over(Path(path)):
                 raise ConfigError(
                     f"{path} exists already: choose another with --name or --out, or move this one"
                     " away"
