@@ -562,6 +562,16 @@ def test_the_directory_of_a_run_that_was_killed_before_it_had_a_plan_can_be_used
     assert prl.experiment.run(TINY, out=path, **EVALUATED).steps == 240
 
 
+@pytest.mark.parametrize("name", ["a[1]", "a\\1", "a\udcff", "a[1]/run"])
+def test_a_path_that_checkpoints_cannot_be_written_to_is_refused(name, whole, tmp_path):
+    with pytest.raises(ConfigError, match="with which checkpoints cannot be written"):
+        prl.experiment.run(TINY, out=tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    shutil.copytree(whole.path, tmp_path / name)
+    with pytest.raises(ConfigError, match="with which checkpoints cannot be written"):
+        prl.experiment.resume(tmp_path / name, steps=MORE)
+
+
 @pytest.mark.parametrize("name", ["config.toml", "dataset.npz"])
 def test_a_directory_with_a_file_of_its_user_is_not_used(name, tmp_path):
     (tmp_path / name).write_text("mine")
