@@ -268,6 +268,12 @@ def test_quiet_output_has_warnings(capsys):
     assert capsys.readouterr().out == "the checkpoint of step 3 is damaged\n"
 
 
+@pytest.mark.parametrize("stdout", [None, object()])
+def test_a_standard_output_that_is_no_file_is_no_terminal(stdout, monkeypatch):
+    monkeypatch.setattr(display.sys, "stdout", stdout)
+    assert not isinstance(display.default_reporter(), display.ConsoleReporter)
+
+
 def test_a_warning_is_one_line_of_the_command(monkeypatch, capsys):
     def warn(*_):
         cli.warnings.warn(RunWarning("the newest checkpoint\nis damaged"), stacklevel=1)

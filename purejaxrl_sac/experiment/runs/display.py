@@ -179,7 +179,8 @@ def default_reporter(progress: bool | None = None) -> Reporter:
         progress: which of them; None for output on a terminal and in a notebook.
     """
     if progress is None:
-        progress = sys.stdout.isatty() or "ipykernel" in sys.modules
+        is_terminal = getattr(sys.stdout, "isatty", bool)  # stdout may be None, or one's own
+        progress = is_terminal() or "ipykernel" in sys.modules
     return ConsoleReporter(Console()) if progress else Reporter()
 
 
