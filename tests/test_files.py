@@ -371,6 +371,24 @@ def test_wrong_arguments_of_a_run_are_one_line(arguments, message):
         plans.plan(small("dqn"), **arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seeds": "8"}, "seeds is '8', but must be a whole number"),
+        ({"devices": "2"}, "devices is '2', but must be a whole number"),
+        ({"devices": 1.5}, "devices is 1.5, but must be a whole number"),
+        ({"measure": [len]}, "measure is .*, but must be a dict of functions"),
+        ({"loggers": len}, "loggers is .*, but must be a list of factories"),
+    ],
+)
+def test_arguments_of_a_run_in_python_have_their_types(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(mesh, "is_initialized", lambda: False)
+    monkeypatch.setattr(mesh, "use_cpu_devices", lambda count: None)
+    with pytest.raises(ConfigError, match=message):
+        prl.experiment.run(small("dqn"), out=tmp_path / "run", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
 def test_integers_of_numpy_and_jax_are_integers():
     config = small("dqn", num_envs=np.int64(3), batch_size=jnp.int32(8), hidden_sizes=[8])
     assert config == small("dqn") and hash(config.batch_size) and type(config.num_envs) is int
