@@ -299,6 +299,14 @@ def test_output_to_a_full_device_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err == "purejaxrl-sac: No space left on device\n"
 
 
+def test_output_of_another_encoding_shows_what_it_lacks_as_escapes(monkeypatch):
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", output)
+    monkeypatch.setitem(cli.COMMANDS, "info", lambda *_: print("runs/é"))
+    assert cli.main(["info"]) == 0
+    assert output.buffer.getvalue() == b"runs/\\xe9\n"
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
