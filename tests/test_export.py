@@ -260,6 +260,15 @@ def test_a_changed_export_is_refused(name, old, new, message, tmp_path):
         runpy.run_path(str(tmp_path / "load.py"))
 
 
+def test_a_program_of_64_bit_numbers_needs_them(tmp_path):
+    with jax.enable_x64(True):
+        config = CASES["q_learning"]
+        export_policy(config, made_up(config), tmp_path / "new", platforms=("cpu",))
+        assert runpy.run_path(str(tmp_path / "new" / "load.py"))["act"](np.zeros(3)).shape == (3,)
+    with pytest.raises(ValueError, match="set JAX_ENABLE_X64=1"):
+        runpy.run_path(str(tmp_path / "new" / "load.py"))
+
+
 @pytest.mark.parametrize("cell", ["lstm", "min_gru"])
 def test_a_policy_with_a_carry(cell, tmp_path):
     """Its arrays are inputs and outputs of the program; an episode begins without them."""

@@ -50,6 +50,9 @@ if crc32 != zlib.crc32(json.dumps(about, sort_keys=True).encode() + content):
     raise ValueError(f"{here} was changed after it was written: export the policy again")
 observation, action = about["observation"], about["action"]
 remembered = about["carry"]  # arrays of one environment, their types and initial values
+wide = any("64" in array["dtype"] for array in (observation, action, *remembered))
+if wide and not jax.config.jax_enable_x64:
+    raise ValueError(f"{here} was exported with 64-bit numbers: set JAX_ENABLE_X64=1")
 randomness = np.random.default_rng()
 
 
