@@ -407,7 +407,9 @@ def test_a_dataset_is_recorded_with_the_state_of_one_seed():
         prl.record_dataset(jax.random.key(1), config, states, 1)
 
 
-def test_what_is_no_dataset_or_configuration(chain):
+def test_what_is_no_dataset_or_configuration(chain, tmp_path):
+    with pytest.raises(ConfigError, match="dataset is a dict, but must be a Transition"):
+        datasets.save(tmp_path / "data.npz", {})
     with pytest.raises(ConfigError, match="dataset is a dict, but must be a Transition"):
         prl.offline(small("dqn"), {})
     with pytest.raises(ConfigError, match="config is 'dqn', but must be a configuration"):
