@@ -168,8 +168,11 @@ def test_load_reads_what_run_wrote(whole):
     frame = run.frame()
     last = frame[(frame.seed == 1) & (frame.steps == run.steps)]
     assert last["td_error"].item() == run.metrics["td_error"][-1, 1]
-    with pytest.raises(ConfigError, match="there is no seed 2"):
-        run.policy(seed=2)
+    for of_seed in (run.policy, run.seed_state, run.seed_config):
+        with pytest.raises(ConfigError, match="there is no seed 2"):
+            of_seed(2)
+    with pytest.raises(ConfigError, match="give best or whole"):
+        prl.experiment.load(whole.path, best=True, whole=True)
 
 
 def test_evaluations_during_training_share_start_states_and_save_the_best_policy(deep, tmp_path):
