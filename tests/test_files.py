@@ -397,6 +397,12 @@ def test_arguments_of_a_run_in_python_have_their_types(arguments, message, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_without_compilation_is_refused(tmp_path):
+    with jax.disable_jit(), pytest.raises(ConfigError, match="jax_disable_jit is set: unset it"):
+        prl.experiment.run(small("dqn"), out=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
 def test_integers_of_numpy_and_jax_are_integers():
     config = small("dqn", num_envs=np.int64(3), batch_size=jnp.int32(8), hidden_sizes=[8])
     assert config == small("dqn") and hash(config.batch_size) and type(config.num_envs) is int
