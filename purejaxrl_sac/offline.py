@@ -125,6 +125,13 @@ def _typed(env: Env, dataset: Transition) -> Dataset:
     )
 
 
+def _shape(name: str, values: Any) -> Any:
+    try:
+        return np.shape(values)
+    except ValueError:
+        raise ConfigError(f"{name} of the dataset has rows of different lengths") from None
+
+
 def _check(env: Env, dataset: Transition) -> None:
     """Raises ConfigError if a dataset is not of an environment."""
     if not isinstance(dataset, Transition):
@@ -136,7 +143,7 @@ def _check(env: Env, dataset: Transition) -> None:
     action = () if env.num_actions is not None else (env.action_dim,)
     wanted = {"obs": shape, "next_obs": shape, "action": action, "discount": (), "last": ()}
     for name, inner in wanted.items():
-        found = np.shape(getattr(dataset, name))
+        found = _shape(name, getattr(dataset, name))
         if found != (rows, *inner):
             raise ConfigError(
                 f"{name} of the dataset has shape {found}, but must be {(rows, *inner)} for"
@@ -144,10 +151,13 @@ def _check(env: Env, dataset: Transition) -> None:
             )
     kinds = {"reward": "fiu", "discount": "fiu", "last": "b", "obs": "fiub", "next_obs": "fiub"}
     kinds["action"] = "iu" if env.num_actions is not None else "f"
+    words = {"fiu": "numbers", "fiub": "numbers", "b": "booleans", "iu": "integers", "f": "floats"}
     for name, accepted in kinds.items():
         found = np.asarray(getattr(dataset, name))
         if found.dtype.kind not in accepted:
-            raise ConfigError(f"{name} of the dataset has the type {found.dtype}, which is wrong")
+            raise ConfigError(
+                f"{name} of the dataset has the type {found.dtype}, but must be {words[accepted]}"
+            )
     discount = np.asarray(dataset.discount)
     if not ((discount >= 0) & (discount <= 1)).all():
         raise ConfigError("discount of the dataset must be within 0 and 1: 0 where it terminated")
@@ -165,5 +175,7 @@ def _check(env: Env, dataset: Transition) -> None:
         )
     for name in ("obs", "next_obs", "reward", "action"):
         values = np.asarray(getattr(dataset, name))
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
+        with np.errstate(over="ignore"):  # where float64 is beyond float32
+            finite = np.isfinite(values.astype(np.float32)).all()
+        if not finite:
             raise ConfigError(f"{name} of the dataset has values that are not finite: remove them")

@@ -210,6 +210,9 @@ def test_errors_of_an_export_are_one_line(exported, tmp_path):
     new = tmp_path / "new"
     seeds = state._replace(key=jax.random.split(state.key, 5))
     assert "an axis of 5 seeds" in refused(config, seeds, new)
+    assert "state is a DQNState, but must be a TrainState" in refused(
+        CASES["dqn"], made_up(CASES["dqn"]).agent, new
+    )
     assert "did you mean cuda?" in refused(config, state, new, platforms=("cpu", "cud"))
     fixed = refused(config, state, new, policy=lambda *_: lambda key, obs: jnp.zeros(len(obs)))
     assert "batches of any size" in fixed

@@ -268,6 +268,12 @@ def test_quiet_output_has_warnings(capsys):
     assert capsys.readouterr().out == "the checkpoint of step 3 is damaged\n"
 
 
+@pytest.mark.parametrize("stdout", [None, object()])
+def test_a_standard_output_that_is_no_file_is_no_terminal(stdout, monkeypatch):
+    monkeypatch.setattr(display.sys, "stdout", stdout)
+    assert not isinstance(display.default_reporter(), display.ConsoleReporter)
+
+
 def test_a_warning_is_one_line_of_the_command(monkeypatch, capsys):
     def warn(*_):
         cli.warnings.warn(RunWarning("the newest checkpoint\nis damaged"), stacklevel=1)
@@ -291,6 +297,14 @@ def test_output_to_a_full_device_is_one_line(monkeypatch, capsys):
     assert cli.main(["--version"]) == 1
     monkeypatch.undo()
     assert capsys.readouterr().err == "purejaxrl-sac: No space left on device\n"
+
+
+def test_output_of_another_encoding_shows_what_it_lacks_as_escapes(monkeypatch):
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", output)
+    monkeypatch.setitem(cli.COMMANDS, "info", lambda *_: print("runs/é"))
+    assert cli.main(["info"]) == 0
+    assert output.buffer.getvalue() == b"runs/\\xe9\n"
 
 
 @pytest.mark.parametrize(
@@ -363,6 +377,30 @@ def test_an_evaluation_is_checked_before_it_is_compiled():
 def test_wrong_arguments_of_a_run_are_one_line(arguments, message):
     with pytest.raises(ConfigError, match=message):
         plans.plan(small("dqn"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seeds": "8"}, "seeds is '8', but must be a whole number"),
+        ({"devices": "2"}, "devices is '2', but must be a whole number"),
+        ({"devices": 1.5}, "devices is 1.5, but must be a whole number"),
+        ({"measure": [len]}, "measure is .*, but must be a dict of functions"),
+        ({"loggers": len}, "loggers is .*, but must be a list of factories"),
+    ],
+)
+def test_arguments_of_a_run_in_python_have_their_types(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(mesh, "is_initialized", lambda: False)
+    monkeypatch.setattr(mesh, "use_cpu_devices", lambda count: None)
+    with pytest.raises(ConfigError, match=message):
+        prl.experiment.run(small("dqn"), out=tmp_path / "run", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_compilation_is_refused(tmp_path):
+    with jax.disable_jit(), pytest.raises(ConfigError, match="jax_disable_jit is set: unset it"):
+        prl.experiment.run(small("dqn"), out=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
 
 
 def test_integers_of_numpy_and_jax_are_integers():

@@ -368,7 +368,13 @@ def test_an_offline_run_is_stopped_and_resumed_and_repeated(chain, whole, no_pic
         (small("dqn", env="chain"), {"reward": np.full(200, 1j)}, "reward .* type complex"),
         (small("dqn", env="chain"), {"discount": np.full(200, 7.0)}, "within 0 and 1"),
         (small("dqn", env="chain"), {"next_obs": np.full(200, 99)}, "next_obs .* within 0 and 4"),
-        (small("dqn", env="chain"), {"last": np.zeros(200)}, "last .* type float64"),
+        (
+            small("dqn", env="chain"),
+            {"last": np.zeros(200)},
+            "last .* type float64, but must be booleans",
+        ),
+        (small("dqn", env="chain"), {"reward": np.full(200, 1e300)}, "reward .* not finite"),
+        (small("dqn", env="chain"), {"obs": [[1], [1, 2]] * 100}, "obs .* different lengths"),
     ],
 )
 def test_datasets_and_algorithms_that_do_not_fit(config, changes, message, chain):
@@ -407,7 +413,9 @@ def test_a_dataset_is_recorded_with_the_state_of_one_seed():
         prl.record_dataset(jax.random.key(1), config, states, 1)
 
 
-def test_what_is_no_dataset_or_configuration(chain):
+def test_what_is_no_dataset_or_configuration(chain, tmp_path):
+    with pytest.raises(ConfigError, match="dataset is a dict, but must be a Transition"):
+        datasets.save(tmp_path / "data.npz", {})
     with pytest.raises(ConfigError, match="dataset is a dict, but must be a Transition"):
         prl.offline(small("dqn"), {})
     with pytest.raises(ConfigError, match="config is 'dqn', but must be a configuration"):

@@ -369,6 +369,8 @@ def test_errors_of_rendering_and_writing_are_one_line(key, tmp_path):
         ("there is no folder", "no/b.gif"),
         ("max_steps is 0", "b.gif", {"max_steps": 0}),
         ("fps is 100", "b.gif", {"fps": 100}),
+        ("fps is '3', but must be a number", "b.gif", {"fps": "3"}),
+        ("state is a tuple of 0, but must be a TrainState", "b.gif", {"state": ()}),
         ("holds 2 seeds", "b.gif", {"state": seeds}),
         (
             "no renderer for UmbrellaChain-bsuite: there are renderers for CartPole-v1",

@@ -168,8 +168,11 @@ def test_load_reads_what_run_wrote(whole):
     frame = run.frame()
     last = frame[(frame.seed == 1) & (frame.steps == run.steps)]
     assert last["td_error"].item() == run.metrics["td_error"][-1, 1]
-    with pytest.raises(ConfigError, match="there is no seed 2"):
-        run.policy(seed=2)
+    for of_seed in (run.policy, run.seed_state, run.seed_config):
+        with pytest.raises(ConfigError, match="there is no seed 2"):
+            of_seed(2)
+    with pytest.raises(ConfigError, match="give best or whole"):
+        prl.experiment.load(whole.path, best=True, whole=True)
 
 
 def test_evaluations_during_training_share_start_states_and_save_the_best_policy(deep, tmp_path):
@@ -560,6 +563,24 @@ def test_the_directory_of_a_run_that_was_killed_before_it_had_a_plan_can_be_used
     path.mkdir()
     (path / "lock").touch()
     assert prl.experiment.run(TINY, out=path, **EVALUATED).steps == 240
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a\\1", "a\udcff", "a[1]/run"])
+def test_a_path_that_checkpoints_cannot_be_written_to_is_refused(name, whole, tmp_path):
+    with pytest.raises(ConfigError, match="with which checkpoints cannot be written"):
+        prl.experiment.run(TINY, out=tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    shutil.copytree(whole.path, tmp_path / name)
+    with pytest.raises(ConfigError, match="with which checkpoints cannot be written"):
+        prl.experiment.resume(tmp_path / name, steps=MORE)
+
+
+@pytest.mark.parametrize("name", ["config.toml", "dataset.npz"])
+def test_a_directory_with_a_file_of_its_user_is_not_used(name, tmp_path):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigError, match="exists already"):
+        prl.experiment.run(TINY, out=tmp_path, loggers=[lambda *_: None])
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_load_warns_of_damage(whole, copy):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import textwrap
@@ -83,6 +84,8 @@ COMMANDS: dict[str, Callable[[str, list[str]], None]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line, and return its exit status, see `USAGE`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # which may be of an encoding without é
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = partial(_show_warning, warnings.showwarning)

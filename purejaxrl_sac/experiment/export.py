@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from purejaxrl_sac.checks import check_train_state
 from purejaxrl_sac.config import Config, ConfigError, unknown
 from purejaxrl_sac.envs import Env
 from purejaxrl_sac.evaluate import Policy, PolicyFactory, Step, policy
@@ -132,9 +133,10 @@ def export_policy(
         policy: `evaluate.policy` (the default) or `evaluate.exploring_policy`, or your own.
 
     Raises:
-        ConfigError: the state has several seeds, the policy cannot be exported for batches of any
-            size or for these platforms, or the directory exists or is not writable.
+        ConfigError: it is no state, or one of several seeds, the policy cannot be exported for
+            batches of any size or for these platforms, or the directory exists or is not writable.
     """
+    check_train_state(state)
     if state.key.ndim:
         raise ConfigError(
             f"the state has an axis of {state.key.shape[0]} seeds: export one of them, for example"

@@ -32,9 +32,10 @@ def mesh_for(lanes: int, devices: int | None = None) -> Mesh:
         devices: the maximum number of devices; None for all available ones.
 
     Raises:
-        ConfigError: there are not that many devices.
+        ConfigError: it is no whole number, or there are not that many devices.
     """
     available = jax.devices()
+    devices = None if devices is None else whole_number("devices", devices)
     if devices is not None and not 1 <= devices <= len(available):
         hint = " (on a CPU, --cpu-devices makes devices of its cores)"
         raise ConfigError(

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
 from purejaxrl_sac import envs
-from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.checks import check_train_state
+from purejaxrl_sac.config import Config, ConfigError, number, whole_number
 from purejaxrl_sac.evaluate import PolicyFactory, rollout_states
 from purejaxrl_sac.evaluate import policy as greedy
 from purejaxrl_sac.experiment.pictures.painters import (
@@ -108,10 +109,11 @@ def _check(path: Path, state: TrainState, max_steps: int | None, fps: float | No
             raise ConfigError(f"cannot write {path}: there is no folder {path.parent}")
     except OSError as error:
         raise _unwritable(path, error) from None
-    if max_steps is not None and max_steps < 1:
-        raise ConfigError(f"max_steps is {max_steps}, but must be at least 1")
-    if fps is not None and not 1 <= fps <= 50:  # a GIF measures time in 1/100 s
+    if max_steps is not None:
+        whole_number("max_steps", max_steps, at_least=1)
+    if fps is not None and not 1 <= number("fps", fps) <= 50:  # a GIF measures time in 1/100 s
         raise ConfigError(f"fps is {fps}, but must be from 1 to 50")
+    check_train_state(state)
     if jnp.ndim(state.key):
         raise ConfigError(
             f"state holds {len(state.key)} seeds: seed_state(state, 0) is one of them"

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.config import ConfigError, kind_of
 from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.offline import Dataset
 from purejaxrl_sac.types import Transition
@@ -26,8 +26,10 @@ def save(path: Path | str, dataset: Transition) -> None:
     """Writes a dataset, atomically; `path` should end in .npz.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: it is no dataset, or cannot be written.
     """
+    if not isinstance(dataset, Transition):
+        raise ConfigError(f"dataset is {kind_of(dataset)}, but must be a Transition")
     arrays: dict[str, Any] = {name: np.asarray(getattr(dataset, name)) for name in FIELDS}
     try:
         with files.replacing(Path(path)) as file:

@@ -36,6 +36,7 @@ LEFTOVERS = (  # of a run that was killed before it had a plan
     *("lock", "config.json.part", "config.toml", "config.toml.part"),
     *("dataset.npz", "dataset.npz.part"),
 )
+UNSAFE = "[\\"  # orbax reads a path with these as a pattern, and writes incomplete checkpoints
 
 
 class Extras(TypedDict, total=False):
@@ -74,6 +75,12 @@ class Summary(TypedDict):
     device: str
 
 
+def _is_left_over(path: Path) -> bool:
+    """Whether a directory is empty, or has only what a run that was killed at its start left."""
+    found = {x.name for x in path.iterdir()}
+    return not found or ("lock" in found and found <= {*LEFTOVERS})  # others are their user's
+
+
 def sweep_note(path: Path) -> str:
     """What a sweep's directory is, for messages."""
     if files.exists(path / "best" / "config.json"):
@@ -102,12 +109,11 @@ class RunDirectory:
         Raises:
             ConfigError: it exists, or cannot be created.
         """
+        cls(path).check_name()
         try:
             Path(path).mkdir(parents=True)
         except FileExistsError:
-            if not Path(path).is_dir() or any(
-                x.name not in LEFTOVERS for x in Path(path).iterdir()
-            ):
+            if not Path(path).is_dir() or not _is_left_over(Path(path)):
                 raise ConfigError(
                     f"{path} exists already: choose another with --name or --out, or move this one"
                     " away"
@@ -135,8 +141,10 @@ class RunDirectory:
         """Holds the run's write lock, which the system releases if the process dies.
 
         Raises:
-            ConfigError: another process holds it, or the directory is not writable.
+            ConfigError: another process holds it, the directory is not writable, or its path is not
+                one that checkpoints can be written to.
         """
+        self.check_name()
         self.check_links()
         lock = filelock.FileLock(self.path / "lock", timeout=0)
         try:
@@ -156,6 +164,16 @@ class RunDirectory:
         with contextlib.ExitStack() as stack:
             processes.on_first(lambda: stack.enter_context(self.locked()))
             yield
+
+    def check_name(self) -> None:
+        """Raises ConfigError if checkpoints that are written to this path would be incomplete."""
+        path = str(self.path.absolute())
+        found = next((c for c in path if c in UNSAFE or "\ud800" <= c <= "\udfff"), None)
+        if found:
+            raise ConfigError(
+                f"{path} contains {found!r}, with which checkpoints cannot be written: use a path"
+                " without it"
+            )
 
     def check_links(self) -> None:
         """Raises ConfigError if writing here could change files elsewhere."""

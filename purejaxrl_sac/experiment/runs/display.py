@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from purejaxrl_sac.config import Config
-from purejaxrl_sac.experiment.errors import one_line
+from purejaxrl_sac.experiment.errors import RunWarning, one_line
 from purejaxrl_sac.experiment.runs.plans import Plan, Progress, Result
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
 
@@ -64,6 +65,13 @@ class Reporter:
 
     def on_finished(self, title: str, figures: dict[str, str], path: Path) -> None:
         """Called once everything is written; the figures are those of `summary.json`."""
+
+
+class SilentReporter(Reporter):
+    """Shows no progress; its warnings are Python's."""
+
+    def warning(self, text: str) -> None:
+        warnings.warn(RunWarning(text), stacklevel=2)
 
 
 class JsonReporter(Reporter):
@@ -173,14 +181,15 @@ class ConsoleReporter(Reporter):
 
 
 def default_reporter(progress: bool | None = None) -> Reporter:
-    """A `ConsoleReporter`, or one without output.
+    """A `ConsoleReporter`, or a `SilentReporter`.
 
     Args:
         progress: which of them; None for output on a terminal and in a notebook.
     """
     if progress is None:
-        progress = sys.stdout.isatty() or "ipykernel" in sys.modules
-    return ConsoleReporter(Console()) if progress else Reporter()
+        is_terminal = getattr(sys.stdout, "isatty", bool)  # stdout may be None, or one's own
+        progress = is_terminal() or "ipykernel" in sys.modules
+    return ConsoleReporter(Console()) if progress else SilentReporter()
 
 
 class SummaryReporter(ConsoleReporter):

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from purejaxrl_sac.config import Config
+from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.evaluate import PolicyFactory, evaluate, policy
 from purejaxrl_sac.experiment.devices.mesh import (
     fill,
@@ -53,7 +53,16 @@ class Program(NamedTuple):
     arguments: tuple[PyTree, ...]
 
     def lower(self) -> jax.stages.Lowered:
-        """Traces and lowers the function."""
+        """Traces and lowers the function.
+
+        Raises:
+            ConfigError: JAX is not to compile.
+        """
+        if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+            raise ConfigError(
+                "runs and evaluations are compiled, but jax_disable_jit is set: unset it"
+                " (JAX_DISABLE_JIT), or call prl.train, which it lets run step by step"
+            )
         return self.function.lower(*self.arguments)
 
     def compile(self) -> jax.stages.Compiled:

@@ -77,7 +77,7 @@ def run(
         RunError: the machine failed during training; `resume` continues from the last checkpoint.
         StoppedError: SIGINT or SIGTERM was received; a checkpoint has been written.
     """
-    use_all_cores(seeds)
+    use_all_cores(whole_number("seeds", seeds, at_least=1))
     plan = plans.plan(
         parameters.fixed(config), seeds, seed=seed, chunks=chunks, episodes=episodes,
         eval_every=eval_every, eval_episodes=eval_episodes, variants=variants,

@@ -59,7 +59,14 @@ class Run(NamedTuple):
         return parameters.free(self.plan.config)
 
     def seed_config(self, seed: int = 0) -> Config:
-        """The configuration of one seed, with the values of its variant."""
+        """The configuration of one seed, with the values of its variant.
+
+        Raises:
+            ConfigError: the seed does not exist.
+        """
+        seed = whole_number("seed", seed, at_least=0)
+        if seed >= self.plan.lanes:
+            raise ConfigError(f"there is no seed {seed}: the run has 0 to {self.plan.lanes - 1}")
         return parameters.free(self.plan.lane_config(seed))
 
     @property
@@ -174,15 +181,20 @@ def load(
         curriculum: the curriculum, or a reference.
         trust: whether to import the modules and files that the run names.
         best: read the policies that scored best in an evaluation, not the newest checkpoint.
-        whole: restore environments and replay memory too, so that `train.run` can continue.
+        whole: restore environments and replay memory too, so that `train.run` can continue; the
+            best policies are without them.
 
     Raises:
-        ConfigError: not a run, or it has no checkpoint yet.
+        ConfigError: not a run, it has no checkpoint yet, or both `best` and `whole` are wanted.
     """
+    if best and whole:
+        raise ConfigError(
+            "the best policies are saved without environments and memory: give best or whole"
+        )
     directory = RunDirectory.find(Path(path))
     plan = directory.read_plan(record.Given(config, algorithm, env, wrappers, curriculum, trust))
     like = split_state(engine.shapes(plan))
-    if not whole or best:
+    if not whole:
         del like["rest"]
     where = directory.best if best else directory.checkpoints
     damaged: dict[int, DamagedError] = {}

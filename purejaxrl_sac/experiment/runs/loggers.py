@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,8 @@ class Logs:
     ) -> None:
         self.opened: list[Logger] = []
         self.reporter = reporter
+        if not isinstance(loggers, Iterable):
+            raise ConfigError(f"loggers is {shown(loggers)}, but must be a list of factories")
         try:
             for make_logger in loggers:
                 self.opened.append(_made(make_logger, path, steps))

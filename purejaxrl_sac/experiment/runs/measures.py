@@ -36,10 +36,12 @@ class Measures:
         measures: name -> function of the state of one seed that returns a number.
 
     Raises:
-        ConfigError: a name is no identifier, or a function fails or returns no number.
+        ConfigError: they are no dictionary, a name is no identifier, or a function fails or returns
+            no number.
     """
 
     def __init__(self, measures: Mapping[str, Measure], plan: Plan, mesh: Mesh) -> None:
+        _check_mapping(measures)
         self.measures, self.lanes, self.mesh = dict(measures), plan.lanes, mesh
         if not self.measures:
             return
@@ -91,6 +93,11 @@ def measure_references(measures: Mapping[str, Measure]) -> dict[str, str | None]
     return {name: references.known(measure) for name, measure in measures.items()}
 
 
+def _check_mapping(measures: object) -> None:
+    if not isinstance(measures, Mapping):
+        raise ConfigError(f"measure is {shown(measures)}, but must be a dict of functions")
+
+
 def _is_number(found: object) -> bool:
     """Whether this is the shape of a real number of one lane."""
     if not isinstance(found, jax.ShapeDtypeStruct) or found.shape != (1,):
@@ -112,6 +119,8 @@ def measured_again(
     Raises:
         ConfigError: some are missing, are not trusted, or are not those of the run.
     """
+    if measure is not None:
+        _check_mapping(measure)
     if measure is not None and measure.keys() != written.keys():
         raise ConfigError(
             f"measure has {', '.join(measure) or 'nothing'}, but the run has"

@@ -14,7 +14,7 @@ from purejaxrl_sac.experiment.devices import processes, resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.runs import files, lifecycle, plans, record
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
-from purejaxrl_sac.experiment.runs.display import Reporter
+from purejaxrl_sac.experiment.runs.display import Reporter, SilentReporter
 from purejaxrl_sac.experiment.tuning.points import points_per_batch, variants
 from purejaxrl_sac.experiment.tuning.sweep_plan import Sweep
 
@@ -107,7 +107,7 @@ Engine = Callable[..., None]
 
 
 def train_here(
-    batches: Sequence[Batch], *, reporter: Callable[[], Reporter] = Reporter, **options: Any
+    batches: Sequence[Batch], *, reporter: Callable[[], Reporter] = SilentReporter, **options: Any
 ) -> None:
     """Train batches one after the other in this process, each over all devices."""
     for batch in batches:
