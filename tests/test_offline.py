@@ -490,6 +490,15 @@ def test_the_dataset_of_a_run_with_64_bits_is_the_same_without(tmp_path):
     assert found.obs.dtype == np.float32
 
 
+def test_flags_that_a_dataset_fixes_are_refused(swings, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    datasets.save("data.npz", swings)
+    line = ["train", "sac", "--env=Pendulum-v1", "--dataset=data.npz", "--dry-run"]
+    assert cli.main([*line, "--num-envs=4"]) == 2
+    assert "num_envs is 4, but must be 1 with a dataset" in capsys.readouterr().err
+    assert cli.main([*line, "--warmup-steps", "0"]) == 0
+
+
 def test_conservative_sac_from_the_command_line(swings, tmp_path, no_pictures, monkeypatch):
     monkeypatch.chdir(tmp_path)
     datasets.save("data.npz", swings)

@@ -24,6 +24,7 @@ from purejaxrl_sac.cli.messages import readable
 from purejaxrl_sac.cli.options import SweepOptions, TrainOptions
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.envs import parameters
+from purejaxrl_sac.memory.fixed import FIELDS, check_fixed
 from purejaxrl_sac.normalize import WRAPPERS, wrapper
 from purejaxrl_sac.offline import offline
 
@@ -264,7 +265,10 @@ def parse_with_preset(
     if options.dataset is not None:
         from purejaxrl_sac.experiment.runs import datasets
 
+        given = {flag.removeprefix("--").replace("-", "_") for flag in flags} & FIELDS.keys()
+        chosen_fields = {name: getattr(config, name) for name in given}
         config = offline(config, datasets.load(options.dataset))
+        check_fixed(config.replace(**chosen_fields))  # presets have other values, too
     if options.curriculum is not None:
         config = config.replace(curriculum=references.load(options.curriculum))
     return dataclasses.replace(options, config=config)
