@@ -81,7 +81,10 @@ def check_shapes(part: str, found: PyTree, expected: PyTree) -> None:
             f"state.{part} is {kinds[0]}, but with this configuration it is {kinds[1]}: {remedy}"
         )
     has, must = (
-        {path: f"has shape {[*jnp.shape(x)]}" for path, x in jax.tree_util.tree_leaves_with_path(t)}
+        {
+            path: f"has shape {[*map(int, jnp.shape(x))]}"  # of spaces, they may be NumPy's
+            for path, x in jax.tree_util.tree_leaves_with_path(t)
+        }
         for t in (found, expected)
     )
     for path in [*must, *has]:

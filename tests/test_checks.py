@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import chex
 import flax.linen as nn
+import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ import optax
 import pytest
 from gymnax.environments import spaces
 from gymnax.environments.classic_control.cartpole import CartPole
+from gymnax.wrappers.purerl import FlattenObservationWrapper
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, checks, contracts, heads, mdp, networks, normalize, optimize
@@ -557,6 +559,13 @@ def test_a_shape_that_is_a_list_is_one(trained):
     assert choose(jax.random.key(0), jnp.zeros((2, 4))).shape == (2,)
     with pytest.raises(ConfigError, match="add a leading axis"):
         choose(jax.random.key(0), jnp.zeros(4))
+
+
+def test_sizes_of_a_shape_may_be_numbers_of_numpy():
+    """As those of gymnax's own wrapper are."""
+    config = small("dqn", env=FlattenObservationWrapper(gymnax.make("Breakout-MinAtar")[0]))
+    state, _ = jax.eval_shape(prl.make_train(config), jax.random.key(0))
+    assert state.env.obs.shape == (3, 400)
 
 
 @pytest.mark.parametrize(
