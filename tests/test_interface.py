@@ -249,6 +249,35 @@ def test_objects_of_gymnax_are_accepted_in_64_bits(name):
         assert envs.bind(gymnax.make(name)[0]).action_dim
 
 
+@pytest.mark.parametrize(
+    ("begun", "final", "message"),
+    [
+        (jnp.zeros(2, int), jnp.ones(2), "are float32 from step, but int32 from reset"),
+        (jnp.zeros(2), jnp.float32(1), r"a final_observation of shape \(\) .* of shape \(2,\)"),
+        (jnp.zeros(2), jnp.ones(2, int), ""),
+    ],
+)
+def test_observations_of_a_step_of_ones_own_are_as_those_of_reset(begun, final, message):
+    """Halves would silently be rounded to whole numbers."""
+
+    def step(self, key, state, action, params):
+        return begun + 0.5, state, 1.0, False, False, {"final_observation": final}
+
+    env = {
+        "name": "Own",
+        "default_params": Horizon(max_steps_in_episode=9),
+        "reset": lambda self, key, params: (begun, State(time=0, x=0)),
+        "step": step,
+        "action_space": Line.action_space,
+        "observation_space": lambda self, params: spaces.Box(0, 9, (2,)),
+    }
+    if not message:
+        assert envs.bind(type("Own", (), env)()).max_steps == 9
+        return
+    with pytest.raises(prl.ConfigError, match=message):
+        envs.bind(type("Own", (), env)())
+
+
 def test_other_objects_are_refused():
     with pytest.raises(prl.ConfigError, match=r"the class Line: pass an object, Line\(\)"):
         envs.bind(Line)

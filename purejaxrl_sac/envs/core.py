@@ -205,15 +205,25 @@ def bind(env: Any, params: Any = None) -> Env:
             obs, state, reward, terminated, truncated, info = jax.vmap(env.step, (0, 0, 0, None))(
                 keys, env_state.state, action, params
             )
+        final_obs = info["final_observation"]
         for what, found, shape in (
             ("a reward", reward, env_state.episode_return.shape),
             ("terminated", terminated, env_state.episode_return.shape),
             ("an observation", obs, env_state.obs.shape),
+            ("a final_observation", final_obs, env_state.obs.shape),
         ):
             if found.shape != shape:
                 raise ConfigError(
                     f"the environment {env.name} returned {what} of shape {found.shape[1:]} from"
                     f" step, but must return one of shape {shape[1:]}"
+                )
+        begun = env_state.obs.dtype
+        whole = not jnp.issubdtype(begun, jnp.floating)
+        for found in (obs, final_obs):
+            if whole and jnp.issubdtype(found.dtype, jnp.floating):
+                raise ConfigError(
+                    f"the environment {env.name} returned observations that are {found.dtype} from"
+                    f" step, but {begun} from reset: make them equal"
                 )
         reward = reward.astype(jnp.float32)
         terminated, truncated = terminated.astype(bool), truncated.astype(bool)  # 0 and 1 will do
@@ -223,7 +233,7 @@ def bind(env: Any, params: Any = None) -> Env:
             action=action,
             reward=reward,
             discount=1 - terminated.astype(jnp.float32),
-            next_obs=info["final_observation"].astype(env_state.obs.dtype),
+            next_obs=final_obs.astype(begun),
             last=last,
         )
         returns = env_state.episode_return + reward
@@ -235,7 +245,7 @@ def bind(env: Any, params: Any = None) -> Env:
         }
         following = env_state._replace(
             state=_strong(state),
-            obs=obs.astype(env_state.obs.dtype),
+            obs=obs.astype(begun),
             episode_return=jnp.where(last, 0, returns),
             episode_length=jnp.where(last, 0, lengths),
         )
