@@ -372,6 +372,23 @@ def test_what_an_agent_returns(name, function, change, message):
         jax.eval_shape(train_and_evaluate, jax.random.key(0))
 
 
+@pytest.mark.parametrize(("name", "dtype"), [("dqn", "uint8"), ("sac", "bfloat16")])
+def test_actions_of_other_types_are_converted(name, dtype):
+    """As they come from networks that compute in them; a memory has those of the warm-up."""
+
+    def convert(returned):
+        return returned[0].astype(dtype), *returned[1:]
+
+    def first(key, state):
+        return prl.policy(config, state)(key, state.env.obs)
+
+    wrappers = tuple(changing(function, convert) for function in ("act", "policy"))
+    config = small(name).replace(wrappers=wrappers)
+    key = jax.random.key(0)
+    state, _ = jax.eval_shape(prl.make_train(config), key)
+    assert jax.eval_shape(first, key, state).dtype == (jnp.int32 if name == "dqn" else jnp.float32)
+
+
 def test_every_contract_of_a_part_is_known():
     unchecked = {"Record", "MakeNorm", "NoiseScale", "Penalty", "Schedule"}
     for name in ("sac", "recurrent_sac", "dqn", "recurrent_dqn", "pqn", "td3", "crossq", "sac_v1"):
