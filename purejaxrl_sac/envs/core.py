@@ -273,6 +273,29 @@ def bind(env: Any, params: Any = None) -> Env:
     return bound
 
 
+def steppable(env: Any, what: str) -> Any:
+    """The environment, if an environment that takes the place of its `step` leaves nothing out.
+
+    Args:
+        what: the function that wraps it, for the message.
+
+    Raises:
+        ConfigError: it wraps another one by its own `step`, such as the wrappers of gymnax do:
+            their `step_env` is that of the other environment.
+    """
+
+    def own(name: str) -> bool:
+        return inspect.getattr_static(env, name, None) is not None
+
+    if own("step") and not own("step_env"):
+        kind = type(env).__name__
+        raise ConfigError(
+            f"{what} calls step_env, but {kind} has only a step of its own, which would be left"
+            f" out: if it wraps an environment, wrap in the opposite order, as {kind}({what}(...))"
+        )
+    return env
+
+
 def _time_limit(name: str, params: Any) -> Any:
     """The longest episode, of which some are floats: an int, a tracer, or None for no limit.
 
