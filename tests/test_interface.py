@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import gymnasium
 import gymnax
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,11 @@ class Line(environment.Environment):
 
 def bound(**changes):
     """The environment with some attributes replaced, or removed if they are None."""
-    removed = {name: getattr(environment.Environment, name) for name, x in changes.items() if not x}
+    removed = {
+        name: getattr(environment.Environment, name)
+        for name, x in changes.items()
+        if not (x or name == "__hash__")
+    }
     return envs.bind(type("Line", (Line,), changes | removed)())
 
 
@@ -168,6 +173,11 @@ def with_legacy_observations(self, key, params):
         ({"action_space": lambda *_: spaces.Box(1, -1, (1,))}, "whose low exceeds their high"),
         ({"action_space": lambda *_: spaces.Box(-jnp.ones(3), 1, (1,))}, r"arrays of shape \[1\]"),
         ({"action_space": lambda *_: spaces.Box([-1.0], [1.0], (1,))}, "are a list, but must be"),
+        (
+            {"action_space": lambda *_: gymnasium.spaces.Discrete(2)},
+            r"kind Discrete\(2\) of Gymnasium: need Discrete or Box of gymnax\.environments\.spaces",
+        ),
+        ({"__hash__": None}, r"cannot be hashed, .*: a dataclass can with @dataclass\(eq=False\)"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(changes, message):
@@ -281,7 +291,6 @@ def test_observations_of_a_step_of_ones_own_are_as_those_of_reset(begun, final, 
 def test_other_objects_are_refused():
     with pytest.raises(prl.ConfigError, match=r"the class Line: pass an object, Line\(\)"):
         envs.bind(Line)
-    gymnasium = pytest.importorskip("gymnasium")
     with pytest.raises(prl.ConfigError, match="of Gymnasium, which does not run in JAX"):
         envs.bind(gymnasium.make("CartPole-v1"))
 

@@ -188,7 +188,11 @@ def bind(env: Any, params: Any = None) -> Env:
             return jax.random.uniform(key, (num_envs, action_dim), jnp.float32, -1, 1)
 
     else:
-        raise ConfigError(f"{env.name} has actions of kind {action_space}: need Discrete or Box")
+        foreign = type(action_space).__module__.partition(".")[0] in ("gym", "gymnasium")
+        raise ConfigError(
+            f"{env.name} has actions of kind {action_space}{' of Gymnasium' * foreign}: need"
+            f" Discrete or Box{' of gymnax.environments.spaces' * foreign}"
+        )
 
     def reset(key: jax.Array, num_envs: int) -> EnvState:
         with jax.numpy_dtype_promotion("standard"):  # which environments rely on
