@@ -81,7 +81,10 @@ def check_shapes(part: str, found: PyTree, expected: PyTree) -> None:
             f"state.{part} is {kinds[0]}, but with this configuration it is {kinds[1]}: {remedy}"
         )
     has, must = (
-        {path: f"has shape {[*jnp.shape(x)]}" for path, x in jax.tree_util.tree_leaves_with_path(t)}
+        {
+            path: f"has shape {[*map(int, jnp.shape(x))]}"  # of spaces, they may be NumPy's
+            for path, x in jax.tree_util.tree_leaves_with_path(t)
+        }
         for t in (found, expected)
     )
     for path in [*must, *has]:
@@ -150,19 +153,24 @@ def checked_agent(config: Config, env: Env, agent: Agent) -> Agent:
             f" {', '.join(names)}"
         )
 
+    def canonical(function: str, action: Any, obs: jax.Array) -> jax.Array:
+        action = jnp.asarray(action)
+        what = f"{function} of {owner} returned actions that are"
+        check_actions(env, action, obs.shape[0], what)
+        # networks may compute in bfloat16, but memories and environments have one type of actions
+        return action.astype(jnp.int32 if env.action_dim is None else jnp.float32)
+
     def act(
         key: jax.Array, state: Any, obs: jax.Array, step: jax.Array, carry: Any
     ) -> tuple[jax.Array, PyTree, PyTree]:
         returned = agent.act(key, state, obs, step, carry)
         action, extras, carry = several("act", returned, "action", "extras", "carry")
-        check_actions(env, action, obs.shape[0], f"act of {owner} returned actions that are")
-        return action, extras, carry
+        return canonical("act", action, obs), extras, carry
 
     def policy(key: jax.Array, state: Any, obs: jax.Array, carry: Any) -> tuple[jax.Array, PyTree]:
         returned = agent.policy(key, state, obs, carry)
         action, carry = several("policy", returned, "action", "carry")
-        check_actions(env, action, obs.shape[0], f"policy of {owner} returned actions that are")
-        return action, carry
+        return canonical("policy", action, obs), carry
 
     def update(
         key: jax.Array, state: Any, sample: Any, count: jax.Array

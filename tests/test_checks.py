@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import chex
 import flax.linen as nn
+import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ import optax
 import pytest
 from gymnax.environments import spaces
 from gymnax.environments.classic_control.cartpole import CartPole
+from gymnax.wrappers.purerl import FlattenObservationWrapper
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import ConfigError, checks, contracts, heads, mdp, networks, normalize, optimize
@@ -370,6 +372,23 @@ def test_what_an_agent_returns(name, function, change, message):
         jax.eval_shape(train_and_evaluate, jax.random.key(0))
 
 
+@pytest.mark.parametrize(("name", "dtype"), [("dqn", "uint8"), ("sac", "bfloat16")])
+def test_actions_of_other_types_are_converted(name, dtype):
+    """As they come from networks that compute in them; a memory has those of the warm-up."""
+
+    def convert(returned):
+        return returned[0].astype(dtype), *returned[1:]
+
+    def first(key, state):
+        return prl.policy(config, state)(key, state.env.obs)
+
+    wrappers = tuple(changing(function, convert) for function in ("act", "policy"))
+    config = small(name).replace(wrappers=wrappers)
+    key = jax.random.key(0)
+    state, _ = jax.eval_shape(prl.make_train(config), key)
+    assert jax.eval_shape(first, key, state).dtype == (jnp.int32 if name == "dqn" else jnp.float32)
+
+
 def test_every_contract_of_a_part_is_known():
     unchecked = {"Record", "MakeNorm", "NoiseScale", "Penalty", "Schedule"}
     for name in ("sac", "recurrent_sac", "dqn", "recurrent_dqn", "pqn", "td3", "crossq", "sac_v1"):
@@ -557,6 +576,13 @@ def test_a_shape_that_is_a_list_is_one(trained):
     assert choose(jax.random.key(0), jnp.zeros((2, 4))).shape == (2,)
     with pytest.raises(ConfigError, match="add a leading axis"):
         choose(jax.random.key(0), jnp.zeros(4))
+
+
+def test_sizes_of_a_shape_may_be_numbers_of_numpy():
+    """As those of gymnax's own wrapper are."""
+    config = small("dqn", env=FlattenObservationWrapper(gymnax.make("Breakout-MinAtar")[0]))
+    state, _ = jax.eval_shape(prl.make_train(config), jax.random.key(0))
+    assert state.env.obs.shape == (3, 400)
 
 
 @pytest.mark.parametrize(

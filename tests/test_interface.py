@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import gymnasium
 import gymnax
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,11 @@ class Line(environment.Environment):
 
 def bound(**changes):
     """The environment with some attributes replaced, or removed if they are None."""
-    removed = {name: getattr(environment.Environment, name) for name, x in changes.items() if not x}
+    removed = {
+        name: getattr(environment.Environment, name)
+        for name, x in changes.items()
+        if not (x or name == "__hash__")
+    }
     return envs.bind(type("Line", (Line,), changes | removed)())
 
 
@@ -168,6 +173,11 @@ def with_legacy_observations(self, key, params):
         ({"action_space": lambda *_: spaces.Box(1, -1, (1,))}, "whose low exceeds their high"),
         ({"action_space": lambda *_: spaces.Box(-jnp.ones(3), 1, (1,))}, r"arrays of shape \[1\]"),
         ({"action_space": lambda *_: spaces.Box([-1.0], [1.0], (1,))}, "are a list, but must be"),
+        (
+            {"action_space": lambda *_: gymnasium.spaces.Discrete(2)},
+            r"kind Discrete\(2\) of Gymnasium: need Discrete or Box of gymnax\.environments\.spaces",
+        ),
+        ({"__hash__": None}, r"cannot be hashed, .*: a dataclass can with @dataclass\(eq=False\)"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(changes, message):
@@ -249,10 +259,38 @@ def test_objects_of_gymnax_are_accepted_in_64_bits(name):
         assert envs.bind(gymnax.make(name)[0]).action_dim
 
 
+@pytest.mark.parametrize(
+    ("begun", "final", "message"),
+    [
+        (jnp.zeros(2, int), jnp.ones(2), "are float32 from step, but int32 from reset"),
+        (jnp.zeros(2), jnp.float32(1), r"a final_observation of shape \(\) .* of shape \(2,\)"),
+        (jnp.zeros(2), jnp.ones(2, int), ""),
+    ],
+)
+def test_observations_of_a_step_of_ones_own_are_as_those_of_reset(begun, final, message):
+    """Halves would silently be rounded to whole numbers."""
+
+    def step(self, key, state, action, params):
+        return begun + 0.5, state, 1.0, False, False, {"final_observation": final}
+
+    env = {
+        "name": "Own",
+        "default_params": Horizon(max_steps_in_episode=9),
+        "reset": lambda self, key, params: (begun, State(time=0, x=0)),
+        "step": step,
+        "action_space": Line.action_space,
+        "observation_space": lambda self, params: spaces.Box(0, 9, (2,)),
+    }
+    if not message:
+        assert envs.bind(type("Own", (), env)()).max_steps == 9
+        return
+    with pytest.raises(prl.ConfigError, match=message):
+        envs.bind(type("Own", (), env)())
+
+
 def test_other_objects_are_refused():
     with pytest.raises(prl.ConfigError, match=r"the class Line: pass an object, Line\(\)"):
         envs.bind(Line)
-    gymnasium = pytest.importorskip("gymnasium")
     with pytest.raises(prl.ConfigError, match="of Gymnasium, which does not run in JAX"):
         envs.bind(gymnasium.make("CartPole-v1"))
 

@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnax.environments import spaces
+from gymnax.wrappers.purerl import StickyActionWrapper
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import cli, envs, memory, networks
 from purejaxrl_sac.agents import a2c, ppo, pqn, recurrent
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.envs.frames import frame_stack
+from purejaxrl_sac.envs.visible import visible
 from purejaxrl_sac.networks.recurrent import TORSOS
 from purejaxrl_sac.types import Transition
 from tests.conftest import FULL_COMPILATION, quick, small
@@ -564,3 +566,12 @@ def test_tables_learn_from_stacked_indices():
 def test_frames_that_cannot_be_stacked_get_one_line(env, k, complaint):
     with pytest.raises(ConfigError, match=complaint):
         envs.bind(frame_stack(env, k))
+
+
+def test_no_step_of_a_wrapper_is_left_out():
+    """The actions of the environment inside would not be sticky."""
+    sticky = partial(StickyActionWrapper, sticky_action_prob=0.5)
+    for around in (lambda env: frame_stack(env, 2), lambda env: visible(env, (0, 2))):
+        with pytest.raises(ConfigError, match=r"opposite order, as StickyActionWrapper\("):
+            around(sticky(envs.make("CartPole-v1")))
+        assert envs.bind(sticky(around("CartPole-v1"))).observation_space.shape in ((8,), (2,))

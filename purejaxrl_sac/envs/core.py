@@ -188,7 +188,11 @@ def bind(env: Any, params: Any = None) -> Env:
             return jax.random.uniform(key, (num_envs, action_dim), jnp.float32, -1, 1)
 
     else:
-        raise ConfigError(f"{env.name} has actions of kind {action_space}: need Discrete or Box")
+        foreign = type(action_space).__module__.partition(".")[0] in ("gym", "gymnasium")
+        raise ConfigError(
+            f"{env.name} has actions of kind {action_space}{' of Gymnasium' * foreign}: need"
+            f" Discrete or Box{' of gymnax.environments.spaces' * foreign}"
+        )
 
     def reset(key: jax.Array, num_envs: int) -> EnvState:
         with jax.numpy_dtype_promotion("standard"):  # which environments rely on
@@ -205,15 +209,25 @@ def bind(env: Any, params: Any = None) -> Env:
             obs, state, reward, terminated, truncated, info = jax.vmap(env.step, (0, 0, 0, None))(
                 keys, env_state.state, action, params
             )
+        final_obs = info["final_observation"]
         for what, found, shape in (
             ("a reward", reward, env_state.episode_return.shape),
             ("terminated", terminated, env_state.episode_return.shape),
             ("an observation", obs, env_state.obs.shape),
+            ("a final_observation", final_obs, env_state.obs.shape),
         ):
             if found.shape != shape:
                 raise ConfigError(
                     f"the environment {env.name} returned {what} of shape {found.shape[1:]} from"
                     f" step, but must return one of shape {shape[1:]}"
+                )
+        begun = env_state.obs.dtype
+        whole = not jnp.issubdtype(begun, jnp.floating)
+        for found in (obs, final_obs):
+            if whole and jnp.issubdtype(found.dtype, jnp.floating):
+                raise ConfigError(
+                    f"the environment {env.name} returned observations that are {found.dtype} from"
+                    f" step, but {begun} from reset: make them equal"
                 )
         reward = reward.astype(jnp.float32)
         terminated, truncated = terminated.astype(bool), truncated.astype(bool)  # 0 and 1 will do
@@ -223,7 +237,7 @@ def bind(env: Any, params: Any = None) -> Env:
             action=action,
             reward=reward,
             discount=1 - terminated.astype(jnp.float32),
-            next_obs=info["final_observation"].astype(env_state.obs.dtype),
+            next_obs=final_obs.astype(begun),
             last=last,
         )
         returns = env_state.episode_return + reward
@@ -235,7 +249,7 @@ def bind(env: Any, params: Any = None) -> Env:
         }
         following = env_state._replace(
             state=_strong(state),
-            obs=obs.astype(env_state.obs.dtype),
+            obs=obs.astype(begun),
             episode_return=jnp.where(last, 0, returns),
             episode_length=jnp.where(last, 0, lengths),
         )
@@ -261,6 +275,29 @@ def bind(env: Any, params: Any = None) -> Env:
 
         interface.check(bound, default=usual)
     return bound
+
+
+def steppable(env: Any, what: str) -> Any:
+    """The environment, if an environment that takes the place of its `step` leaves nothing out.
+
+    Args:
+        what: the function that wraps it, for the message.
+
+    Raises:
+        ConfigError: it wraps another one by its own `step`, such as the wrappers of gymnax do:
+            their `step_env` is that of the other environment.
+    """
+
+    def own(name: str) -> bool:
+        return inspect.getattr_static(env, name, None) is not None
+
+    if own("step") and not own("step_env"):
+        kind = type(env).__name__
+        raise ConfigError(
+            f"{what} calls step_env, but {kind} has only a step of its own, which would be left"
+            f" out: if it wraps an environment, wrap in the opposite order, as {kind}({what}(...))"
+        )
+    return env
 
 
 def _time_limit(name: str, params: Any) -> Any:

@@ -10,7 +10,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from purejaxrl_sac.config import ConfigError, whole_number
-from purejaxrl_sac.envs.core import bind
+from purejaxrl_sac.envs.core import bind, steppable
 
 
 @struct.dataclass
@@ -27,7 +27,7 @@ class FrameStack(environment.Environment):
     def __init__(self, env: Any, k: int) -> None:
         super().__init__()
         bound = bind(env)
-        self.inner, self.k = bound.game, k
+        self.inner, self.k = steppable(bound.game, "frame_stack"), k
         self.binary_observations = bound.binary_observations
         if bound.legal_actions is not None:
             self.legal_actions = self._legal_actions
@@ -108,6 +108,7 @@ def frame_stack(env: Any, k: int) -> FrameStack:
         k: at least 1.
 
     Raises:
-        ConfigError: no environment has this name, or k is not a whole number of at least 1.
+        ConfigError: no environment has this name, it has no `step_env` of its own, or k is not a
+            whole number of at least 1.
     """
     return FrameStack(env, whole_number("k", k, at_least=1))

@@ -108,6 +108,11 @@ def causes(env: Env, error: BaseException) -> Iterator[str]:
     game, params, name = env.game, env.params, type(env.game).__name__
     if text := missing_method(game, error):
         yield text
+    if type(game).__hash__ is None:
+        yield (
+            f"the environment {name} cannot be hashed, as a static argument must be: a dataclass"
+            " can with @dataclass(eq=False)"
+        )
     inherited = _inherited(game)
     if not (inherited("reset") and inherited("step")):
         return

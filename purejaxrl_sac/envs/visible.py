@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gymnax.environments import environment, spaces
 
 from purejaxrl_sac.config import ConfigError, shown, whole_number
-from purejaxrl_sac.envs.core import POSITIONS, bind, make
+from purejaxrl_sac.envs.core import POSITIONS, bind, make, steppable
 
 
 class Visible(environment.Environment):
@@ -20,7 +20,7 @@ class Visible(environment.Environment):
         super().__init__()
         if not isinstance(components, tuple | list):
             raise ConfigError(f"components is {shown(components)}, but must be a tuple of indices")
-        self.inner = make(env)
+        self.inner = steppable(make(env), "visible")
         self.components = tuple(whole_number("a component", i, at_least=0) for i in components)
         self._name = name or f"{self.inner.name} {list(self.components)}"
         shape = self.inner.observation_space(self.inner.default_params).shape
@@ -85,8 +85,8 @@ def visible(env: Any, components: Sequence[int]) -> Visible:
         components: indices of what is shown.
 
     Raises:
-        ConfigError: no environment has this name, it has no such components, or its actions may be
-            illegal, which depends on the whole observation.
+        ConfigError: no environment has this name, it has no such components or no `step_env` of
+            its own, or its actions may be illegal, which depends on the whole observation.
     """
     return Visible(env, components)
 
