@@ -113,7 +113,7 @@ def requested_points(options: SweepOptions) -> list[Point]:
     """The points of `--grid` and `--range`.
 
     Raises:
-        ConfigError: they cannot be parsed.
+        ConfigError: they cannot be parsed, or a flag of `--range` is given without it.
     """
     from purejaxrl_sac.experiment.tuning import points
 
@@ -125,6 +125,9 @@ def requested_points(options: SweepOptions) -> list[Point]:
         raise ConfigError(f"{both.pop()} is in --grid and in --range: give it once")
     grid = points.grid(**{name: text.split(",") for name, text in axes.items()})
     if not ranges:
+        for name in ("points", "sample"):
+            if getattr(options, name) != getattr(SweepOptions, name):
+                raise ConfigError(f"--{name} is for --range, which is not given: remove it")
         return grid
     draw = {"sobol": points.sobol, "random": points.random}[options.sample]
     cube = draw(options.points, len(ranges), options.seed % 2**32)
