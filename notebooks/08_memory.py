@@ -142,7 +142,9 @@ plt.show()
 # A cue may also be uncertain. Behind one of two doors there is a tiger (Kaelbling, Littman & Cassandra
 # 1998). Listening costs 1, and the tiger is heard behind its own door in 85 % of cases, otherwise behind
 # the other one. Opening its door costs 100, the other gives 10. The optimal value is a maximum of linear
-# functions of the belief, the *alpha-vectors*. Where they cross, the best action changes.
+# functions of the belief, the *alpha-vectors*, each of which is the value of a plan. Where they cross, the
+# best plan changes; its first action changes only at the two outermost crossings, beyond which it is to open
+# a door.
 
 # %%
 tiger = mdp.tiger()
