@@ -104,8 +104,9 @@ axes.legend(loc="center", ncols=2, fontsize="small")
 plt.show()
 
 # %% [markdown]
-# The memoryless policies are deterministic ones. Without a memory, each seed commits to some turn: its return is a matter of the drawn goals. With one,
-# the cue is carried through the corridor.
+# The dashed line is the best deterministic policy without a memory. Each seed of PPO always takes the same
+# turn, so that its return depends on the goals of its evaluation episodes. With a memory, the cue is
+# carried through the corridor.
 #
 # ## What is in the carry
 #
@@ -139,9 +140,11 @@ plt.show()
 # ## Counting evidence
 #
 # A cue may also be uncertain. Behind one of two doors there is a tiger (Kaelbling, Littman & Cassandra
-# 1998). Listening costs 1, and the tiger is heard behind its own door in 85 % of cases, behind the
-# other one else. Opening its door costs 100, the other gives 10. The optimal value is a maximum of linear functions of the belief, the *alpha-vectors*. Where they
-# cross, the best action changes.
+# 1998). Listening costs 1, and the tiger is heard behind its own door in 85 % of cases, otherwise behind
+# the other one. Opening its door costs 100, the other gives 10. The optimal value is a maximum of linear
+# functions of the belief, the *alpha-vectors*, each of which is the value of a plan. Where they cross, the
+# best plan changes; its first action changes only at the two outermost crossings, beyond which it is to open
+# a door.
 
 # %%
 tiger = mdp.tiger()

@@ -230,6 +230,18 @@ def test_dry_run_reports_memory_and_writes_nothing(tmp_path, capsys, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--log=wandbb"], "did you mean wandb?"),
+        (["--measure=norm"], "--measure takes NAME=file.py:name"),
+        (["--name=../a"], "must be a name below runs/"),
+    ],
+)
+def test_a_dry_run_refuses_what_training_refuses(flags, message, capsys):
+    assert message in failing(capsys, "train", "dqn", *CHAIN, "--dry-run", *flags)
+
+
 def test_names_are_directories_under_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flags = ["--env=chain", "--steps=300", "--quiet", "--episodes=4"]

@@ -103,6 +103,13 @@ def test_labels_replace_the_names_of_directories(pair, tmp_path):
     assert found == {(str(path), name) for path, name in zip(pair, names, strict=True)}
 
 
+def test_paths_may_be_texts(pair, tmp_path):
+    texts = [str(path) for path in pair]
+    assert legend(compared(texts, str(tmp_path / "c.png"), panel="curves"))[0] == "a (4 seeds)"
+    assert (tmp_path / "c.png").exists() and (tmp_path / "c.csv").exists()
+    assert compare.improvement_line(texts) == compare.improvement_line(pair)
+
+
 def test_dollars_in_names_of_directories_are_no_formulas(tmp_path):
     path = fake_run(tmp_path / "a$x_{$")
     figure = compared([path], tmp_path / "c.png", panel="curves")

@@ -439,6 +439,8 @@ def test_the_command_line_sweeps_static_and_traced_fields(tmp_path, capsys):
         (["--range", "gamma=0.5:1:log"], "gamma=LOW:HIGH:linear, not gamma=0.5:1:log"),
         (["--range", "gamma=0.5:1", "--grid", "gamma=1"], "gamma is in --grid and in --range"),
         (["--range", "gamma=0.5:1", "--seed=-1"], "seed is -1, but must be between 0 and"),
+        (["--grid", "gamma=0.9", "--points=4"], "--points is for --range, which is not given"),
+        (["--grid", "gamma=0.9", "--sample=random"], "--sample is for --range"),
         (["--grid", "gama=0.9"], "did you mean gamma?"),
         (["--grid", "gamma=0.9,0.8,0.9"], "gamma has the value 0.9 twice: give each value once"),
         (["--grid", "gamma=0.9", "gamma=0.8"], "gamma is twice in --grid"),

@@ -233,13 +233,13 @@ def preset(algorithm: str | type[Config] | Config | Algorithm, env: Any = None) 
 def preset(algorithm: str | type[Config] | Config | Algorithm, env: Any = None) -> Config:
     """The tuned configuration of an algorithm on an environment.
 
-    Where none is tuned, the algorithm's defaults on that environment; where `env` is None, the
-    algorithm's defaults on its own default environment. A fork of a listed algorithm has its
-    presets, except in fields whose default the fork has changed.
+    Where none is tuned, the algorithm's defaults on that environment. A fork of a listed algorithm
+    has its presets, except in fields whose default the fork has changed.
 
     Args:
         algorithm: a name; `purejaxrl-sac list` prints them. Or what `configuration` accepts.
-        env: a name, a reference, or a gymnax `Environment` object, for which nothing is tuned.
+        env: a name, a reference, or a gymnax `Environment` object, for which nothing is tuned; None
+            for the algorithm's own default environment.
 
     Raises:
         ConfigError: no algorithm has this name, or a reference cannot be imported.

@@ -38,6 +38,7 @@ def train(options: TrainOptions) -> None:
     }
     if options.dry_run:
         devices = options.running.set_up_devices(options.parallel())
+        check_references(options)
         plan = plans.plan(options.config, options.seeds, **planned)
         over = mesh.mesh_for(plan.lanes, devices)
         resources.check_state(plan, over)
@@ -50,6 +51,20 @@ def train(options: TrainOptions) -> None:
     arguments["measure"] = measures(options.measure)
     out = output_directory(options)
     lifecycle.run(options.config, options.seeds, out=out, **planned, **arguments)
+
+
+def check_references(options: TrainOptions) -> None:
+    """Check what a dry run does not use: loggers, measures and the output directory.
+
+    Raises:
+        ConfigError: training with these options would be refused.
+    """
+    from purejaxrl_sac.experiment.runs import loggers
+
+    for name in options.running.log:
+        loggers.named(name)
+    measures(options.measure)
+    output_directory(options)
 
 
 def measures(settings: Sequence[str]) -> dict[str, Any]:
@@ -113,7 +128,7 @@ def requested_points(options: SweepOptions) -> list[Point]:
     """The points of `--grid` and `--range`.
 
     Raises:
-        ConfigError: they cannot be parsed.
+        ConfigError: they cannot be parsed, or a flag of `--range` is given without it.
     """
     from purejaxrl_sac.experiment.tuning import points
 
@@ -125,6 +140,9 @@ def requested_points(options: SweepOptions) -> list[Point]:
         raise ConfigError(f"{both.pop()} is in --grid and in --range: give it once")
     grid = points.grid(**{name: text.split(",") for name, text in axes.items()})
     if not ranges:
+        for name in ("points", "sample"):
+            if getattr(options, name) != getattr(SweepOptions, name):
+                raise ConfigError(f"--{name} is for --range, which is not given: remove it")
         return grid
     draw = {"sobol": points.sobol, "random": points.random}[options.sample]
     cube = draw(options.points, len(ranges), options.seed % 2**32)

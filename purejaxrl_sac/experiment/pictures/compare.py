@@ -22,9 +22,9 @@ FORMATS = (".png", ".pdf", ".svg")
 
 
 def compare(
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     metric: str,
-    out: Path,
+    out: Path | str,
     *,
     labels: Sequence[str] | None = None,
     panel: str | None = None,
@@ -108,7 +108,7 @@ def compare(
     return figure
 
 
-def improvement_line(paths: Sequence[Path], labels: Sequence[str] | None = None) -> str:
+def improvement_line(paths: Sequence[Path | str], labels: Sequence[str] | None = None) -> str:
     """The probability of improvement of the first of two runs over the second, in one line.
 
     It is that of the figure of `compare`, such as "P(sac > td3) = 0.81 [0.61, 0.97], of final
@@ -154,7 +154,7 @@ class _Run(NamedTuple):
 
 
 def _read(
-    paths: Sequence[Path], metric: str, names: Sequence[str], marked: bool
+    paths: Sequence[Path | str], metric: str, names: Sequence[str], marked: bool
 ) -> dict[str, _Run]:
     """The runs by label.
 
@@ -162,7 +162,7 @@ def _read(
         marked: whether labels also say which seeds diverged, and how long runs of different lengths
             are.
     """
-    directories = [RunDirectory.find(path) for path in paths]
+    directories = [RunDirectory.find(Path(path)) for path in paths]
     documents = [directory.read_document() for directory in directories]
     envs = sorted({document["config"]["env"] for document in documents})
     if len(envs) > 1:
@@ -281,7 +281,7 @@ def _check_panel(panel: str | None, metric: str, log_x: bool) -> None:
         )
 
 
-def _names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:
+def _names(paths: Sequence[Path | str], given: Sequence[str] | None) -> list[str]:
     """A distinct name for each run: those given, or else those of the directories."""
     places = [Path(path).resolve() for path in paths]
     if again := [path for i, path in enumerate(paths) if places[i] in places[:i]]:
@@ -301,9 +301,9 @@ def _names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:
     return names
 
 
-def labels(paths: Sequence[Path]) -> list[str]:
+def labels(paths: Sequence[Path | str]) -> list[str]:
     """Distinct names of runs: of their directories, or the whole paths if those are equal."""
-    names = [path.resolve().name for path in paths]
+    names = [Path(path).resolve().name for path in paths]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
     return [one_line(name).replace("$", r"\$") for name in names]  # no formulas
