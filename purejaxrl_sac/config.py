@@ -210,7 +210,7 @@ class Config(struct.PyTreeNode):
             plain = tuple(value) if isinstance(value, list) else _plain(value)
             if _is_array(plain):
                 raise ConfigError(
-                    f"{name} is an array, but must be a Python value: vmap sweeps over traced fields"
+                    f"{name} is an array, but must be a Python value: vmap sweeps traced fields"
                 )
             if plain is not value:
                 object.__setattr__(self, name, plain)
