@@ -30,9 +30,9 @@ print("purejaxrl_sac", prl.__version__, "- jax", jax.__version__, "on", jax.devi
 #
 # Terms of JAX, such as traced and static, are explained in the glossary of the [README](../README.md).
 #
-# A preset is a dataclass. Shapes and counts are static, every other number is traced. To keep the
-# notebook short, the preset is changed here to fewer and smaller updates with a matching learning
-# rate. (The times below were measured while other programs were running on both cores.)
+# A preset is a dataclass. Shapes, counts and what networks are built from are static, every other number
+# is traced. To keep the notebook short, the preset is changed here to fewer and smaller updates with a
+# matching learning rate. (The times below were measured while other programs were running on both cores.)
 
 # %%
 config = prl.preset("sac", "Pendulum-v1").replace(

@@ -159,9 +159,9 @@ for name in ("bootstrapped through", "taken for a termination"):
     report(name)
 
 # %% [markdown]
-# With bootstrapping at the limit, values are near the true 100, although too high; with termination
-# they are those of episodes of twenty steps, $(1 - \gamma^{20}) / (1 - \gamma) = 18.2$. The policy is not
-# affected here, because a policy that keeps the pole up for twenty more steps from any state keeps it
+# With bootstrapping at the limit, values are close to the true 100, although too high; with termination
+# they are those of episodes of twenty steps, $(1 - \gamma^{20}) / (1 - \gamma) = 18.2$. The policy does
+# not suffer here, because a policy that keeps the pole up for twenty more steps from any state keeps it
 # up forever. This is specific to the task; the values are wrong by a factor of five.
 #
 # ## Images (post, 2.3.1)

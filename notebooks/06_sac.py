@@ -315,7 +315,7 @@ plt.show()
 # %% [markdown]
 # ## SAC on Pendulum
 #
-# Every number that is not a shape is traced, so runs with different temperatures are lanes of one
+# Temperatures and learning rates are traced, so runs with different ones are lanes of one
 # program: 32 seeds with a learned temperature and a few for each of two fixed ones (a learning rate of
 # 0 for $\alpha$). To keep it short, there are fewer and smaller updates than in the preset, with a
 # matching learning rate.

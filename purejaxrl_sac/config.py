@@ -201,10 +201,17 @@ class Config(struct.PyTreeNode):
         """Makes static fields hashable: Python's numbers for NumPy's and JAX's, tuples for lists.
 
         Left in a static field, an array would make every later comparison of configurations fail.
+
+        Raises:
+            ConfigError: a static field is an array of several values.
         """
         for name in static_fields(type(self)):
             value = getattr(self, name)
             plain = tuple(value) if isinstance(value, list) else _plain(value)
+            if _is_array(plain):
+                raise ConfigError(
+                    f"{name} is an array, but must be a Python value: vmap sweeps traced fields"
+                )
             if plain is not value:
                 object.__setattr__(self, name, plain)
 
@@ -425,9 +432,6 @@ def validate(config: Config) -> None:
         raise ConfigError(f"wrappers is {shown(config.wrappers)}, but must be a tuple of functions")
     if not (config.curriculum is None or callable(config.curriculum)):
         raise ConfigError(f"curriculum is {shown(config.curriculum)}, but must be a function")
-    for name in static_fields(type(config)):
-        if _is_array(getattr(config, name)):
-            raise ConfigError(f"{name} is an array, but must be a Python value")
     for name, bounds in bounds_of(config.__class__).items():
         bounds.check(name, getattr(config, name))
     config.check()

@@ -27,9 +27,11 @@ import jupytext
 import nbclient
 import nbformat
 
+import purejaxrl_sac
 from purejaxrl_sac import __version__
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+FOLDER_OF_PACKAGE = Path(purejaxrl_sac.__file__).resolve().parents[1]
 SETTING = "PUREJAXRL_SAC_NOTEBOOKS"
 POST = "From Q-learning to Soft Actor Critic"
 LARGEST = 1_000_000  # bytes
@@ -76,6 +78,8 @@ def execute(name: str) -> float:
         "purejaxrl_sac": origin(notebook),
     }
     os.environ[SETTING] = "full"
+    paths = [str(FOLDER_OF_PACKAGE), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))  # the kernel runs elsewhere
     client = nbclient.NotebookClient(
         notebook,
         timeout=1_200,

@@ -230,6 +230,13 @@ def test_dry_run_reports_memory_and_writes_nothing(tmp_path, capsys, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+def test_a_configuration_without_a_preset_says_so(capsys):
+    assert cli.main(["preset", "iqn", "Acrobot-v1"]) == 0
+    assert capsys.readouterr().out.startswith("# no preset: the defaults of iqn\n")
+    assert cli.main(["preset", "sac", "multi_goal"]) == 0  # tuned, and not measured
+    assert capsys.readouterr().out.startswith("algorithm =")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

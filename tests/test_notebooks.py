@@ -3,6 +3,7 @@
 import nbformat
 import pytest
 
+import purejaxrl_sac as prl
 from scripts import notebooks
 
 NAME = "sample"
@@ -53,6 +54,17 @@ def test_a_patch_release_makes_nothing_stale(stored, monkeypatch):
     assert notebooks.problems(NAME) == []
     monkeypatch.setattr(notebooks, "__version__", f"{major}.99.0")
     assert "stale outputs: version" in notebooks.problems(NAME)[0]
+
+
+def test_a_notebook_executes_the_package_whose_version_it_records(stored, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", ".")  # which is another folder for the kernel
+    monkeypatch.setenv(notebooks.SETTING, "short")
+    text = SOURCE.replace("import jax", "import purejaxrl_sac; print(purejaxrl_sac.__file__)")
+    (notebooks.FOLDER / f"{NAME}.py").write_text(text)
+    notebooks.execute(NAME)
+    done = nbformat.read(notebooks.FOLDER / f"{NAME}.ipynb", as_version=4)
+    outputs = [output for cell in notebooks.code_cells(done) for output in cell.outputs]
+    assert outputs[0]["text"].strip() == prl.__file__
 
 
 def edited(notebook, change):

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from purejaxrl_sac import references
 from purejaxrl_sac.agents import ALGORITHMS, default_config, preset
+from purejaxrl_sac.agents import configuration as configuration_of
 from purejaxrl_sac.cli import parts
 from purejaxrl_sac.cli.parsing import env_name
 from purejaxrl_sac.config import Config, ConfigError, unknown
@@ -172,6 +173,8 @@ def environments() -> None:
 def print_preset(named: list[str]) -> None:
     """Print the configuration of an algorithm on an environment as TOML, with its recorded score.
 
+    A comment says so if there is no preset, and the configuration has the defaults.
+
     Args:
         named: the algorithm and, unless it is the algorithm's own, the environment.
 
@@ -191,6 +194,8 @@ def print_preset(named: list[str]) -> None:
     score = list(score_cells(scores().get(f"{named[0]} {config.env}")))
     names = ("steps", "greedy return (IQM)", "worst", "seeds")
     found = ", ".join(f"{name}: {x}" for name, x in zip(names, score, strict=False) if x)
+    if not found and config == configuration_of(named[0]).replace(env=config.env):
+        found = f"no preset: the defaults of {named[0]}"
     print(configuration.text(configuration.of_config(config), found), end="")
 
 
