@@ -248,6 +248,13 @@ def test_an_environment_that_ends_episodes_itself_declares_their_length(params):
     assert bound(**changes | {"default_params": declared}).max_steps == 50
 
 
+def test_a_limit_of_one_step_is_not_inherited():
+    with pytest.raises(prl.ConfigError, match=r"after one step: declare it in Horizon$"):
+        bound(default_params=Horizon())
+    env = type("Line", (Line,), {"default_params": Horizon()})()
+    assert envs.bind(env, Horizon(max_steps_in_episode=7)).max_steps == 7
+
+
 def test_parameters_of_ones_own_take_the_place_of_default_ones():
     env = type("Line", (Line,), {"default_params": environment.Environment.default_params})()
     assert envs.bind(env, environment.EnvParams(max_steps_in_episode=7)).max_steps == 7
