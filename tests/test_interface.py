@@ -322,6 +322,15 @@ def test_environments_of_gymnax_have_the_interface(name):
     assert envs.bind(env).game is env
 
 
+def test_what_needs_a_time_limit_names_the_environment():
+    """Not its object, such as <corridor.Corridor object at 0x7fd4d62a6290>."""
+    params = environment.EnvParams(max_steps_in_episode=jnp.inf)
+    config = prl.default_config("dqn").replace(env=Line(), env_params=params)
+    message = "eval_every needs a time limit, which Line does not have: declare max_steps_in_epi"
+    with pytest.raises(prl.ConfigError, match=message):
+        plans.plan(config, eval_every=100)
+
+
 def test_a_run_whose_time_does_not_advance_is_warned_of():
     def standing(self, key, state, action, params):
         return *Line.step_env(self, key, state, action, params)[:1], state, 1.0, False, {}
