@@ -257,6 +257,12 @@ def test_environments_with_the_interface_of_brax(limit, terminates):
     assert len(set(first.tolist())) == len(first) > 2
 
 
+def test_dictionaries_of_observations_get_one_line():
+    several = Lander(observation_size={"state": (2,), "privileged_state": (9,)})
+    with pytest.raises(ConfigError, match="of lander are a dictionary of state, privileged_state:"):
+        envs.bind(Brax(several, "lander"))
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     (
