@@ -80,6 +80,9 @@ def test_actions_are_rescaled_per_dimension():
     np.testing.assert_allclose(env.to_env(action), [[-1, 0], [3, 10], [1, 7.5]])
     env = envs.bind(bounded(-2.0, 6.0, (3,)))
     np.testing.assert_allclose(env.to_env(jnp.full((1, 3), 0.5)), np.full((1, 3), 4))
+    bytes_ = np.array([-128, 127], np.int8)  # whose difference is no int8
+    env = envs.bind(bounded(*bytes_[:, None], (1,)))
+    np.testing.assert_allclose(env.to_env(jnp.array([[-1.0], [0.0], [1.0]])).T, [[-128, -0.5, 127]])
     random = envs.bind("Pendulum-v1").random_action(jax.random.key(0), 1_000)
     assert random.shape == (1_000, 1) and -1 <= random.min() < -0.9 and 0.9 < random.max() <= 1
 
@@ -255,6 +258,12 @@ def test_environments_with_the_interface_of_brax(limit, terminates):
     np.testing.assert_array_equal(moved.next_obs[:, 0, 1], moved.obs[:, 0, 1] + 1)  # before resets
     first = moved.obs[:, 0, 0][moved.obs[:, 0, 1] == 0]  # every episode starts in a different state
     assert len(set(first.tolist())) == len(first) > 2
+
+
+def test_dictionaries_of_observations_get_one_line():
+    several = Lander(observation_size={"state": (2,), "privileged_state": (9,)})
+    with pytest.raises(ConfigError, match="of lander are a dictionary of state, privileged_state:"):
+        envs.bind(Brax(several, "lander"))
 
 
 @pytest.mark.parametrize(

@@ -248,6 +248,13 @@ def test_an_environment_that_ends_episodes_itself_declares_their_length(params):
     assert bound(**changes | {"default_params": declared}).max_steps == 50
 
 
+def test_a_limit_of_one_step_is_not_inherited():
+    with pytest.raises(prl.ConfigError, match=r"after one step: declare it in Horizon$"):
+        bound(default_params=Horizon())
+    env = type("Line", (Line,), {"default_params": Horizon()})()
+    assert envs.bind(env, Horizon(max_steps_in_episode=7)).max_steps == 7
+
+
 def test_parameters_of_ones_own_take_the_place_of_default_ones():
     env = type("Line", (Line,), {"default_params": environment.Environment.default_params})()
     assert envs.bind(env, environment.EnvParams(max_steps_in_episode=7)).max_steps == 7
@@ -313,6 +320,15 @@ def test_an_environment_is_checked_once(monkeypatch):
 def test_environments_of_gymnax_have_the_interface(name):
     env, _ = gymnax.make(name)
     assert envs.bind(env).game is env
+
+
+def test_what_needs_a_time_limit_names_the_environment():
+    """Not its object, such as <corridor.Corridor object at 0x7fd4d62a6290>."""
+    params = environment.EnvParams(max_steps_in_episode=jnp.inf)
+    config = prl.default_config("dqn").replace(env=Line(), env_params=params)
+    message = "eval_every needs a time limit, which Line does not have: declare max_steps_in_epi"
+    with pytest.raises(prl.ConfigError, match=message):
+        plans.plan(config, eval_every=100)
 
 
 def test_a_run_whose_time_does_not_advance_is_warned_of():

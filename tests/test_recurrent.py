@@ -17,6 +17,7 @@ from purejaxrl_sac import cli, envs, memory, networks
 from purejaxrl_sac.agents import a2c, ppo, pqn, recurrent
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.envs.frames import frame_stack
+from purejaxrl_sac.envs.parameters import Parametrised
 from purejaxrl_sac.envs.visible import visible
 from purejaxrl_sac.networks.recurrent import TORSOS
 from purejaxrl_sac.types import Transition
@@ -552,6 +553,17 @@ def test_tables_learn_from_stacked_indices():
     state, _ = jax.jit(prl.make_train(config))(jax.random.key(0))
     play = jax.jit(partial(prl.evaluate, max_steps=2), static_argnums=3)
     np.testing.assert_array_equal(play(jax.random.key(1), config, state, 64), 1)
+
+
+@pytest.mark.parametrize("env", ("t_maze_5", "maximization_bias"))
+def test_tables_of_stacked_mdps_have_the_actions_of_the_newest_state(env):
+    stacked = frame_stack(env, 2)
+    params = stacked.default_params
+    config = prl.default_config("q_learning").replace(env=stacked, total_steps=64)
+    for changes in ({}, {"env": Parametrised(stacked, params)}):
+        state, _ = jax.jit(prl.make_train(config.replace(**changes)))(jax.random.key(0))
+        exists = np.isfinite(np.asarray(state.agent.q[0]))
+        np.testing.assert_array_equal(exists, np.tile(params.legal, (len(params.legal), 1)))
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,21 @@ def watkins(
     return lambda_returns(batch.reward, batch.discount, next_value, trace, config.gamma)
 
 
+def existing_actions(env: Env, num_states: int) -> jax.Array | bool:
+    """Which actions exist in each state, [S, A]; True if all do."""
+    if env.legal_actions is not None:
+        return env.legal_actions(jnp.arange(num_states))
+    legal: jax.Array | bool = getattr(env.params, "legal", True)  # of a finite MDP or POMDP
+    if not jnp.ndim(legal) or len(legal) == num_states:
+        return legal
+    from purejaxrl_sac.envs.frames import FrameStack  # imports gymnax
+
+    game = getattr(env.game, "env", env.game)  # of one with parameters of its own
+    if isinstance(game, FrameStack):  # whose newest observation is the last digit
+        return legal[jnp.arange(num_states) % len(legal)]
+    return True  # of an environment with other observations
+
+
 def tabular(
     config: TabularConfig,
     env: Env,
@@ -142,9 +157,7 @@ def tabular(
     mdp = getattr(env.game, "mdp", None)
     if config.env_params is None and mdp is not None:
         check_discount(mdp, config.gamma)
-    legal = getattr(env.params, "legal", True)  # [S, A], where some actions do not exist
-    if env.legal_actions is not None:
-        legal = env.legal_actions(jnp.arange(num_states))
+    legal = existing_actions(env, num_states)
     if explore is None:
         if config.exploration not in EXPLORE:
             raise unknown("exploration", config.exploration, EXPLORE)

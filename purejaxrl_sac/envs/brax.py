@@ -8,6 +8,7 @@ environment of MuJoCo Playground: `Brax(registry.load("HopperHop"), "HopperHop")
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -83,7 +84,13 @@ class Brax(environment.Environment):
         return spaces.Box(-1.0, 1.0, (self.inner.action_size,))
 
     def observation_space(self, params: Params) -> spaces.Box:
-        return spaces.Box(-jnp.inf, jnp.inf, (self.inner.observation_size,))
+        size = self.inner.observation_size
+        if isinstance(size, Mapping):  # as of some environments of MuJoCo Playground
+            raise ConfigError(
+                f"observations of {self._name} are a dictionary of {', '.join(size)}: wrap it, with"
+                " one of them as obs of its states and its length as observation_size"
+            )
+        return spaces.Box(-jnp.inf, jnp.inf, (size,))
 
 
 def named(name: str) -> Brax:

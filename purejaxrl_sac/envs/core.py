@@ -174,6 +174,11 @@ def bind(env: Any, params: Any = None) -> Env:
         action_dim = math.prod(shape)
         _check_bounds(env.name, action_space)
         continuous = jnp.issubdtype(action_space.dtype, jnp.floating)
+        if continuous:  # differences of small integers may exceed their range
+            low, high = (
+                x if jnp.issubdtype(getattr(x, "dtype", float), jnp.floating) else jnp.float32(x)
+                for x in (low, high)
+            )
 
         def to_env(action: jax.Array) -> jax.Array:
             fraction = (action.reshape(-1, *shape) + 1) * 0.5

@@ -47,6 +47,11 @@ def check(env: Env, *, default: bool) -> None:
             f"the environment {name} has no default_params, and gymnax's own end an episode"
             " after one step: set default_params = environment.EnvParams(max_steps_in_episode=...)"
         )
+    if default and not ends and _has_limit_of_gymnax(env.params, derived=True):
+        raise ConfigError(
+            f"the parameters of the environment {name} inherit gymnax's max_steps_in_episode, which"
+            f" ends an episode after one step: declare it in {type(env.params).__name__}"
+        )
     if ends and _has_limit_of_gymnax(env.params):
         raise ConfigError(
             f"the environment {name} ends episodes itself, but its parameters have gymnax's"
@@ -83,8 +88,14 @@ def check(env: Env, *, default: bool) -> None:
         _checked[id(game)] = weakref.ref(game)
 
 
-def _has_limit_of_gymnax(params: Any) -> bool:
-    """Whether parameters have the time limit that gymnax's base class has."""
+def _has_limit_of_gymnax(params: Any, *, derived: bool = False) -> bool:
+    """Whether parameters have the time limit that gymnax's base class has.
+
+    Args:
+        derived: only if they are of a class that is derived from it.
+    """
+    if derived and type(params) is environment.EnvParams:
+        return False
     limit = "max_steps_in_episode"
     kinds = [
         kind for kind in type(params).__mro__ if limit in vars(kind).get("__annotations__", {})

@@ -65,12 +65,12 @@ def changed(env: Any, values: dict[str, Any], base: Any = None) -> Any:
         ConfigError: there is no such field (with the nearest one), or a value has the wrong type.
     """
     default = envs.make(env).default_params if base is None else base
+    title = env if isinstance(env, str) else getattr(env, "name", type(env).__name__)
     if not dataclasses.is_dataclass(default) or isinstance(default, type):
-        raise ConfigError(f"the parameters of {env} have no fields")
+        raise ConfigError(f"the parameters of {title} have no fields")
     fields = {field.name: getattr(default, field.name) for field in dataclasses.fields(default)}
     for name in values:
         if name not in fields:
-            title = env if isinstance(env, str) else getattr(env, "name", type(env).__name__)
             raise unknown(f"parameter of {title}", name, sorted(fields))
     return dataclasses.replace(
         default, **{name: _converted(name, x, fields[name]) for name, x in values.items()}

@@ -159,8 +159,7 @@ def plan(
     # the sum of episode lengths over a chunk must be an int32
     chunk = chunk_length(config.iterations, max(chunks, -(-config.total_steps // 2**30)))
     if eval_every:
-        if not has_time_limit(config):
-            raise ConfigError(f"eval_every needs a time limit, which {config.env} does not have")
+        check_time_limit(config, "eval_every")
         chunk = min(chunk, max(1, eval_every // config.steps_per_iteration))
     return Plan(config, seeds, seed, chunk, episodes, eval_every, eval_episodes, variants)
 
@@ -259,6 +258,15 @@ def title(config: Config) -> str:
 def has_time_limit(config: Config) -> bool:
     """Whether episodes have a time limit, without which policies cannot be evaluated."""
     return envs.bind(config.env, config.env_params).max_steps is not None
+
+
+def check_time_limit(config: Config, what: str) -> None:
+    """Raises ConfigError if episodes have no time limit, which `what` needs."""
+    if not has_time_limit(config):
+        raise ConfigError(
+            f"{what} needs a time limit, which {envs.make(config.env).name} does not have: declare"
+            " max_steps_in_episode in its parameters"
+        )
 
 
 def endless_note(config: Config, history: Sequence[Progress]) -> str:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.config import Config
 from purejaxrl_sac.envs import parameters
 from purejaxrl_sac.experiment.devices import resources
 from purejaxrl_sac.experiment.devices.mesh import fill, padded, shardings
@@ -25,8 +25,7 @@ from purejaxrl_sac.types import TrainState
 
 def check_time_limit(config: Config) -> None:
     """Raises ConfigError if episodes have no time limit, without which points have no score."""
-    if not plans.has_time_limit(config):
-        raise ConfigError(f"a search needs a time limit, which {config.env} does not have")
+    plans.check_time_limit(config, "a search")
 
 
 def lane_plan(
