@@ -175,7 +175,7 @@ def with_legacy_observations(self, key, params):
         ({"action_space": lambda *_: spaces.Box([-1.0], [1.0], (1,))}, "are a list, but must be"),
         (
             {"action_space": lambda *_: gymnasium.spaces.Discrete(2)},
-            r"kind Discrete\(2\) of Gymnasium: need Discrete or Box of gymnax\.environments\.spaces",
+            r"kind Discrete\(2\) of Gymnasium: need Discrete or Box of gymnax\.environments\.space",
         ),
         ({"__hash__": None}, r"cannot be hashed, .*: a dataclass can with @dataclass\(eq=False\)"),
     ],

@@ -111,21 +111,6 @@ def watkins(
     return lambda_returns(batch.reward, batch.discount, next_value, trace, config.gamma)
 
 
-def existing_actions(env: Env, num_states: int) -> jax.Array | bool:
-    """Which actions exist in each state, [S, A]; True if all do."""
-    if env.legal_actions is not None:
-        return env.legal_actions(jnp.arange(num_states))
-    legal: jax.Array | bool = getattr(env.params, "legal", True)  # of a finite MDP or POMDP
-    if not jnp.ndim(legal) or len(legal) == num_states:
-        return legal
-    from purejaxrl_sac.envs.frames import FrameStack  # imports gymnax
-
-    game = getattr(env.game, "env", env.game)  # of one with parameters of its own
-    if isinstance(game, FrameStack):  # whose newest observation is the last digit
-        return legal[jnp.arange(num_states) % len(legal)]
-    return True  # of an environment with other observations
-
-
 def tabular(
     config: TabularConfig,
     env: Env,
@@ -154,6 +139,8 @@ def tabular(
             f"a table needs finitely many states and actions, but {env.name} has continuous {kind}:"
             " use dqn or sac, or an environment such as frozen_lake"
         )
+    from purejaxrl_sac.envs.frames import existing_actions  # imports gymnax
+
     mdp = getattr(env.game, "mdp", None)
     if config.env_params is None and mdp is not None:
         check_discount(mdp, config.gamma)

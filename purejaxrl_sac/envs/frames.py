@@ -11,6 +11,7 @@ from gymnax.environments import environment, spaces
 
 from purejaxrl_sac.config import ConfigError, whole_number
 from purejaxrl_sac.envs.core import bind, steppable
+from purejaxrl_sac.types import Env
 
 
 @struct.dataclass
@@ -112,3 +113,20 @@ def frame_stack(env: Any, k: int) -> FrameStack:
             whole number of at least 1.
     """
     return FrameStack(env, whole_number("k", k, at_least=1))
+
+
+def existing_actions(env: Env, num_states: int) -> jax.Array | bool:
+    """Which actions exist where an environment is in each state or stack of them, [S, A].
+
+    Returns:
+        True if all do, or if its parameters do not say so.
+    """
+    if env.legal_actions is not None:
+        return env.legal_actions(jnp.arange(num_states))
+    legal: Any = getattr(env.params, "legal", True)  # of a finite MDP or POMDP
+    if not jnp.ndim(legal) or len(legal) == num_states:
+        return legal
+    game = getattr(env.game, "env", env.game)  # of one with parameters of its own
+    if isinstance(game, FrameStack):  # whose newest state is the last digit
+        return legal[jnp.arange(num_states) % len(legal)]
+    return True
