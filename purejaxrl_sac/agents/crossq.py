@@ -237,7 +237,7 @@ def crossq(
     storage: MakeStorage = replay_storage,
     memory: MakeMemory = uniform_replay,
 ) -> tuple[Agent, Memory]:
-    """CrossQ, with a learned or fixed temperature; the parts are those of `sac`.
+    """CrossQ, with a learned or fixed temperature; its parts are as those of these names of `sac`.
 
     Args:
         penalty: added to the critics' loss, such as `conservative.conservative_critics`; there,
