@@ -13,6 +13,7 @@ from gymnax.environments import environment, spaces
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import envs
+from purejaxrl_sac.envs.parameters import fixed
 from purejaxrl_sac.experiment.runs import plans
 
 
@@ -258,6 +259,13 @@ def test_a_limit_of_one_step_is_not_inherited():
 def test_parameters_of_ones_own_take_the_place_of_default_ones():
     env = type("Line", (Line,), {"default_params": environment.Environment.default_params})()
     assert envs.bind(env, environment.EnvParams(max_steps_in_episode=7)).max_steps == 7
+
+
+def test_parameters_of_a_run_are_checked_as_elsewhere():
+    """An environment with parameters of its own is no other kind of environment."""
+    params = environment.EnvParams()
+    config = prl.default_config("dqn").replace(env=one_step_bandit(), env_params=params)
+    assert envs.bind(fixed(config).env).max_steps == envs.bind(config.env, params).max_steps == 1
 
 
 @pytest.mark.parametrize("name", ["Pendulum-v1", "PointRobot-misc"])

@@ -382,7 +382,7 @@ def _legal_actions(
     Raises:
         ConfigError: its actions are continuous; when called, if it returns another number of them.
     """
-    if inspect.getattr_static(_without_parameters(env), "legal_actions", None) is None:
+    if inspect.getattr_static(without_parameters(env), "legal_actions", None) is None:
         return None
     if num_actions is None:
         raise ConfigError(
@@ -402,7 +402,7 @@ def _legal_actions(
     return legal_actions
 
 
-def _without_parameters(env: Any) -> Any:
+def without_parameters(env: Any) -> Any:
     """The environment itself, where a run has given it other parameters."""
     from purejaxrl_sac.envs.parameters import Parametrised
 
@@ -417,7 +417,7 @@ def _has_binary_observations(env: Any) -> bool:
     True` of the object or of its class; properties and attributes that a wrapper forwards do not
     count.
     """
-    games, own = vars(_gymnax().environments.minatar), _without_parameters(env)
+    games, own = vars(_gymnax().environments.minatar), without_parameters(env)
     binary = {value for value in games.values() if isinstance(value, type)}
     return type(own) in binary or inspect.getattr_static(own, "binary_observations", False) is True
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from gymnax.environments import environment
 
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.envs.core import without_parameters
 from purejaxrl_sac.part_errors import ERRORS, described
 from purejaxrl_sac.types import Env
 
@@ -37,7 +38,8 @@ def check(env: Env, *, default: bool) -> None:
     Args:
         default: whether its parameters are the default ones.
     """
-    game, name = env.game, type(env.game).__name__
+    game = without_parameters(env.game)
+    name = type(game).__name__
     known = _checked.get(id(game))
     if known is not None and known() is game:
         return
@@ -116,7 +118,8 @@ def missing_method(env: Any, error: BaseException) -> str:
 
 def causes(env: Env, error: BaseException) -> Iterator[str]:
     """Texts of what is known to make a step fail, the most probable first."""
-    game, params, name = env.game, env.params, type(env.game).__name__
+    game, params = without_parameters(env.game), env.params
+    name = type(game).__name__
     if text := missing_method(game, error):
         yield text
     if type(game).__hash__ is None:
