@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.config import Config, ConfigError, whole_number
 from purejaxrl_sac.types import Noise
 
 
@@ -36,8 +36,9 @@ def pink(config: Config, action_dim: int, *, octaves: int = 10) -> Noise:
         octaves: processes that are summed; 2^octaves should be the length of an episode.
 
     Raises:
-        ConfigError: noise_repeat is not 1.
+        ConfigError: noise_repeat is not 1, or octaves is not a whole number of at least 1.
     """
+    octaves = whole_number("octaves", octaves, at_least=1)
     if config.noise_repeat != 1:
         raise ConfigError(
             f"noise_repeat is {config.noise_repeat}, but pink noise is correlated in time itself:"

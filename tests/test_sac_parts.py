@@ -136,6 +136,8 @@ def test_pink_noise_refuses_repeated_noise():
     config = prl.default_config("sac").replace(noise_repeat=2, rollout_length=2)
     with pytest.raises(prl.ConfigError, match="set noise_repeat=1"):
         noise.pink(config, 1)
+    with pytest.raises(prl.ConfigError, match="octaves is 0, but must be at least 1"):
+        noise.pink(prl.default_config("sac"), 1, octaves=0)
 
 
 @pytest.mark.parametrize("algorithm", (sac.sac, td3.td3), ids=("sac", "td3"))
