@@ -10,7 +10,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from purejaxrl_sac.config import ConfigError, whole_number
-from purejaxrl_sac.envs.core import bind, steppable
+from purejaxrl_sac.envs.core import bind, steppable, without_parameters
 from purejaxrl_sac.types import Env
 
 
@@ -126,7 +126,6 @@ def existing_actions(env: Env, num_states: int) -> jax.Array | bool:
     legal: Any = getattr(env.params, "legal", True)  # of a finite MDP or POMDP
     if not jnp.ndim(legal) or len(legal) == num_states:
         return legal
-    game = getattr(env.game, "env", env.game)  # of one with parameters of its own
-    if isinstance(game, FrameStack):  # whose newest state is the last digit
+    if isinstance(without_parameters(env.game), FrameStack):  # whose newest state is the last digit
         return legal[jnp.arange(num_states) % len(legal)]
     return True
