@@ -105,7 +105,9 @@ def test_a_logger_that_fails_costs_no_run(tmp_path):
         "the logger Broken failed, the run goes on: closed already",
     ]
     with pytest.warns(RunWarning, match="the logger Broken failed, the run goes on: no network"):
-        prl.experiment.run(TINY, out=tmp_path / "silent", loggers=makers[:1], **PLAN)
+        prl.experiment.run(
+            TINY, out=tmp_path / "silent", loggers=makers[:1], progress=False, **PLAN
+        )
 
 
 def test_runs_of_different_lengths_are_marked(tmp_path):
