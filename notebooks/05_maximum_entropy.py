@@ -119,7 +119,7 @@ for start in (-20, -5, 0, 5, 20):
 left.set(
     xlabel=r"applications of $T_\pi$", ylabel=r"$\|Q - Q^\pi_{soft}\|_\infty$", ylim=(1e-5, None)
 )
-left.set_title(r"Lemma 1: five beginnings (dotted: $\gamma^k$)", fontsize="medium")
+left.set_title(r"Lemma 1: five initial functions (dotted: $\gamma^k$)", fontsize="medium")
 right.loglog(most, jnp.maximum(least, 1e-6), ".", color=COLORS[2], markersize=3, alpha=0.4)
 right.set(xlabel=r"largest change of $Q(s, a)$", ylabel="smallest change")
 right.set_title("Lemma 2: everything rises", fontsize="medium")
@@ -166,7 +166,7 @@ for seed, color in zip(range(5), COLORS, strict=False):
     left.plot([q.mean() for q in qs], "o-", color=color, markersize=3)
     right.semilogy([jnp.abs(q - q_best).max() + 1e-7 for q in qs], "o-", color=color, markersize=3)
 left.axhline(q_best.mean(), color="black", linewidth=0.8, linestyle="--", label="best")
-left.set(xlabel="round", ylabel=r"mean of $Q^\pi_{soft}$", title="five first policies")
+left.set(xlabel="round", ylabel=r"mean of $Q^\pi_{soft}$", title="five initial policies")
 left.legend(frameon=False)
 right.set(xlabel="round", ylabel=r"$\|Q^\pi_{soft} - Q^*_{soft}\|_\infty$", title="Theorem 1")
 plt.show()

@@ -237,6 +237,13 @@ def test_a_configuration_without_a_preset_says_so(capsys):
     assert capsys.readouterr().out.startswith("algorithm =")
 
 
+def test_no_configuration_is_printed_that_training_refuses(capsys):
+    assert cli.main(["preset", "dqn", "Pendulum-v1"]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "DQN needs discrete actions, but Pendulum-v1 has continuous ones" in output.err
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

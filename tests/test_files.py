@@ -510,6 +510,16 @@ def test_progress_before_an_episode_has_finished():
     assert "0 s left, no finished episode yet" in printed(reporter)
 
 
+def test_the_time_left_of_a_resumed_run_is_that_at_its_present_rate():
+    """50 s for 10 steps before it was stopped, and 5 s afterwards; then another run."""
+    seconds_left, shown = display.SecondsLeft(), progress(9, [1.0, 2.0])
+    chunks = [
+        shown._replace(steps=steps, seconds=seconds, rate=2 * steps / seconds, total_steps=100)
+        for steps, seconds in ((20, 100.0), (30, 105.0), (40, 110.0), (10, 2.0), (20, 3.0))
+    ]
+    assert [seconds_left(chunk) for chunk in chunks] == [400, 35, 30, 18, 8]
+
+
 def test_the_path_of_a_run_is_printed_in_one_line(tmp_path):
     reporter, path = console_reporter(), tmp_path / ("x" * 90)
     reporter.on_finished("a run", {"seeds": "2"}, path)

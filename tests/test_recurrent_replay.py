@@ -739,10 +739,38 @@ def test_images_and_indices_have_networks(algorithm, env):
 
 
 def test_wrappers_scale_what_is_replayed():
+    """Updates get scaled sequences; memories hold, and carries are, what they were."""
     wrappers = (prl.normalize.observations, prl.normalize.rewards)
-    config = small("recurrent_dqn", wrappers=wrappers)
-    _, metrics = jax.jit(prl.make_train(config))(jax.random.key(0))
+    env = Probe(lambda sign, time, action: 50.0 * time, horizon=6)
+    config = small("recurrent_dqn", env=env, wrappers=wrappers, normalization_limit=0.7)
+    state, metrics = jax.jit(prl.train)(jax.random.key(0), config)
     chex.assert_tree_all_finite(metrics)
+    env, agent, replay = prl.build(config.replace(wrappers=()))
+    agent = agent._replace(update=lambda key, state, sample, count: (state, sample, {}))
+    for wrapper in wrappers:
+        agent = wrapper(config, env, agent)
+
+    @jax.jit
+    def drawn_and_scaled(state):
+        draws = replay.draw(jax.random.key(1), state.memory, state.step, 1)
+        sample = replay.sample(state.memory, jax.tree.map(lambda x: x[0], draws))
+        _, scaled, _ = agent.update(jax.random.key(2), state.agent, sample, jnp.int32(0))
+        return sample, scaled
+
+    sample, found = jax.device_get(drawn_and_scaled(state))
+    rewards, observations = state.agent, state.agent.agent
+    mean, over = observations.used.mean.value, prl.normalize.deviation(observations.used)
+
+    def normal(obs):
+        return np.clip((obs - mean) / over, -0.7, 0.7)
+
+    raw = sample.transition
+    reward = raw.reward / prl.normalize.deviation(rewards.used)
+    assert (reward > 0.7).any() and (reward < 0.7).any()
+    expected = raw._replace(
+        obs=normal(raw.obs), next_obs=normal(raw.next_obs), reward=np.minimum(reward, 0.7)
+    )
+    chex.assert_trees_all_close(found, sample._replace(transition=expected), rtol=1e-4, atol=1e-5)
 
 
 # configurations

@@ -179,10 +179,10 @@ def print_preset(named: list[str]) -> None:
         named: the algorithm and, unless it is the algorithm's own, the environment.
 
     Raises:
-        ConfigError: there is no such algorithm or environment.
+        ConfigError: there is no such algorithm or environment, or they do not go together.
     """
-    from purejaxrl_sac import envs
     from purejaxrl_sac.experiment.runs import configuration
+    from purejaxrl_sac.train import build
 
     if named in (["--help"], ["-h"]):
         print(PRESET_USAGE)
@@ -190,7 +190,7 @@ def print_preset(named: list[str]) -> None:
     if not 1 <= len(named) <= 2 or named[0].startswith("-"):
         raise ConfigError("give an algorithm and an environment, such as preset sac Pendulum-v1")
     config = preset(*named)
-    envs.make(config.env)  # checks its name
+    build(config)  # checks it
     score = list(score_cells(scores().get(f"{named[0]} {config.env}")))
     names = ("steps", "greedy return (IQM)", "worst", "seeds")
     found = ", ".join(f"{name}: {x}" for name, x in zip(names, score, strict=False) if x)

@@ -79,6 +79,7 @@ class JsonReporter(Reporter):
 
     def __init__(self, write: Callable[[str], object] = print) -> None:
         self.write = write
+        self.seconds_left = SecondsLeft()
 
     def _write_event(self, event: str, **fields: Any) -> None:
         self.write(json.dumps({"event": event, **fields}))
@@ -95,7 +96,7 @@ class JsonReporter(Reporter):
             steps=progress.steps,
             total_steps=progress.total_steps,
             steps_per_second=round(progress.rate),
-            seconds_left=round(seconds_left(progress)),
+            seconds_left=round(self.seconds_left(progress)),
             **means(progress),
             failed_seeds=np.flatnonzero(progress.failed).tolist(),
         )
@@ -111,6 +112,7 @@ class ConsoleReporter(Reporter):
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = console
         self.clock = clock
+        self.seconds_left = SecondsLeft()
         self.printed = 0.0  # fraction of the run at the last printed line
         self.printed_at = clock()
         self.warned = False  # of returns outside a categorical agent's support
@@ -155,13 +157,13 @@ class ConsoleReporter(Reporter):
             self._print(f"nan or infinite: {failures(progress)}", "red")
         if "greedy_return" in progress.evaluation:
             self.greedy = progress.evaluation["greedy_return"][~progress.failed]
-        done = progress.steps / progress.total_steps
+        done, left = progress.steps / progress.total_steps, self.seconds_left(progress)
         now = self.clock()
         due = done >= self.printed + 0.1 or done == 1 or now >= self.printed_at + LINE_SECONDS
         if not (self.console.is_terminal or due):
             return
         self.printed, self.printed_at = done, now
-        line = f"{progress.rate:,.0f} environment steps/s, {seconds_left(progress):.0f} s left,"
+        line = f"{progress.rate:,.0f} environment steps/s, {left:.0f} s left,"
         latest = progress.latest_return[~progress.failed]
         line += f" return{self.pooled}" if np.isfinite(latest).any() else ""
         line += f" {with_interval(latest)}"
@@ -205,9 +207,22 @@ class SummaryReporter(ConsoleReporter):
         pass
 
 
-def seconds_left(progress: Progress) -> float:
-    """The estimated remaining seconds, from the mean rate so far."""
-    return (progress.total_steps - progress.steps) * len(progress.failed) / progress.rate
+class SecondsLeft:
+    """Estimates the remaining seconds of a run, after each of its chunks.
+
+    The rate is that since the first chunk of this process, because a run may be resumed on another
+    machine; after that chunk, the mean rate so far.
+    """
+
+    def __init__(self) -> None:
+        self.first: Progress | None = None
+
+    def __call__(self, progress: Progress) -> float:
+        left = progress.total_steps - progress.steps
+        if self.first is None or progress.steps <= self.first.steps:  # of another run
+            self.first = progress
+            return left * len(progress.failed) / progress.rate
+        return left * (progress.seconds - self.first.seconds) / (progress.steps - self.first.steps)
 
 
 def means(progress: Progress) -> dict[str, float]:
