@@ -13,7 +13,8 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from types import UnionType
+from typing import Any, NamedTuple, TypeVar, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -114,7 +115,7 @@ def checks_parts(algorithm: Built) -> Built:
             is called, for what it returns.
     """
     parameters = inspect.signature(algorithm).parameters.values()
-    contracts = {p.name: str(p.annotation) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    contracts = {p.name: _contract(p.annotation) for p in parameters if p.kind is p.KEYWORD_ONLY}
     name = algorithm.__name__
 
     @functools.wraps(algorithm)
@@ -129,6 +130,17 @@ def checks_parts(algorithm: Built) -> Built:
         return algorithm(config, env, **checked)
 
     return cast(Built, build)
+
+
+def _contract(annotation: Any) -> str:
+    """The name of a contract, such as "Loss" or "Penalty | None", also of an evaluated one."""
+    if isinstance(annotation, str):
+        return annotation
+    names = (
+        "None" if x is type(None) else getattr(x, "__name__", str(x))
+        for x in (get_args(annotation) if isinstance(annotation, UnionType) else [annotation])
+    )
+    return " | ".join(names)
 
 
 def _checked(part: Part, contract: str, function: Any) -> Any:
@@ -281,6 +293,19 @@ def _loss(part: Part, returned: Any, params: Any, inputs: Any) -> Any:
     return returned
 
 
+def _soft_actor_loss(part: Part, returned: Any, params: Any, inputs: Any) -> Any:
+    _, (log_prob, _) = _loss(part, returned, params, inputs)
+    part.array("log pi(a|s)", log_prob, inputs.batch.reward.shape)
+    return returned
+
+
+def _critic_target(part: Part, returned: Any, inputs: Any) -> Any:
+    rows = inputs.batch.reward.shape
+    columns = jnp.shape(returned)[1] if jnp.ndim(returned) == 2 else "K"
+    part.array("targets", returned, rows, (*rows, columns))
+    return returned
+
+
 def _bootstrap(part: Part, returned: Any, config: Any, next_q: NextQ) -> Any:
     pi, bonus = part.several(returned, "policy [B, A]", "bonus")
     shape = next_q.online.shape
@@ -305,7 +330,7 @@ def _target(part: Part, returned: Any, reward: jax.Array, *_: Any) -> Any:
 
 
 def _of_rows(part: Part, returned: Any, config: Any, rows: jax.Array, *_: Any) -> Any:
-    part.array("what is averaged over rows", returned, rows.shape)
+    part.array("values", returned, rows.shape)
     return returned
 
 
@@ -323,6 +348,8 @@ CHECKS: dict[str, Callable[..., Any]] = {
     "MakeCritique": _critique,
     "MakeHead": _head,
     "Loss": _loss,
+    "SoftActorLoss": _soft_actor_loss,
+    "CriticTarget": _critic_target,
     "Bootstrap": _bootstrap,
     "Explore": _explore,
     "Reward": _reward,

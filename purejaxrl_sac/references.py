@@ -1,7 +1,7 @@
 """Objects of one's own code by name: "file.py:name" and "package.module:name".
 
-    prl.preset("fork.py:ConservativeSACConfig", "Pendulum-v1")
-    purejaxrl-sac train fork.py:ConservativeSACConfig --env maze.py:Maze
+    prl.preset("fork.py:CautiousSACConfig", "Pendulum-v1")
+    purejaxrl-sac train fork.py:CautiousSACConfig --env maze.py:Maze
 
 A reference is imported where its user writes it, and nowhere else: what is read from a run is never
 imported unless the reader names it again or trusts the run.

@@ -86,9 +86,6 @@ def build(config: Config) -> tuple[Env, Agent, Memory]:
 def init(key: jax.Array, config: Config) -> TrainState:
     """Initialises a run, and fills its memory with the uniformly random actions of the warm-up.
 
-    `one_draw(f)` in the code can be read as `f`: its random numbers have the same distributions,
-    and its program compiles faster.
-
     Args:
         key: PRNG key of this seed; it determines parameters, environments and all that follows.
         config: any algorithm's configuration.
@@ -113,6 +110,7 @@ def init(key: jax.Array, config: Config) -> TrainState:
         return key, jax.random.split(key_warmup, shape), env_state, agent_state
 
     with errors_of_parts(config, *running(env)):
+        # `one_draw(f)` can be read as `f`: its random numbers have the same distributions
         key, keys, env_state, agent_state = one_draw(start)(key)
 
     def random_action(

@@ -18,6 +18,8 @@ import jax
 if TYPE_CHECKING:
     import optax
 
+    from purejaxrl_sac.distributions import ActionDistribution
+
 PyTree = Any
 Scalar = jax.Array | float
 Metrics = dict[str, jax.Array]
@@ -30,7 +32,7 @@ class Transition(NamedTuple):
     action: jax.Array  # [...] int32 if discrete, else [..., D] in [-1, 1]
     reward: jax.Array  # [...] float32
     discount: jax.Array  # [...] float32: 0 where the episode TERMINATED, 1 elsewhere; in samples
-    # of k steps gamma^(k-1) instead of 1, see `memory.storage.n_step_storage`
+    # of k steps gamma^(k-1) instead of 1, see `memory.storage.n_step`
     next_obs: Any  # [..., *obs_shape]: the true next observation, before any auto-reset; arbitrary
     # where discount is 0 in samples of images, whose storage keeps each once; () where
     # `Agent.process_rollout` has removed it because no update needs it
@@ -195,7 +197,8 @@ def memoryless(
 def enclosing(agent: Agent) -> Agent:
     """The agent on states that hold its own as their field `agent`, to be changed by a wrapper.
 
-    `act`, `policy` and `q_values` are those of `agent`; the wrapper replaces all others.
+    `act`, `policy` and `q_values` are those of `agent`. The wrapper replaces `init` and `update`,
+    and `process_rollout` where the agent has its own.
     """
 
     def act(
@@ -369,8 +372,20 @@ LossOutput = tuple[jax.Array, tuple[jax.Array, Metrics]]
 
 class Loss(Protocol):
     def __call__(self, params: PyTree, inputs: Any, /) -> LossOutput:
-        """(parameters, the algorithm's `LossInputs`) -> loss, (priority [B], metrics); losses of
-        actors return log pi(a|s) [B] (SAC) or Q(s, mu(s)) [B] (TD3) in place of priorities.
+        """(parameters, the algorithm's `LossInputs`) -> loss, (priority [B], metrics). Losses of
+        actors may return any array in place of priorities.
+        """
+
+
+class SoftActorLoss(Protocol):
+    def __call__(self, params: PyTree, inputs: Any, /) -> LossOutput:
+        """(parameters, the algorithm's `LossInputs`) -> loss, (log pi(a|s) [B], metrics)."""
+
+
+class CriticTarget(Protocol):
+    def __call__(self, inputs: Any, /) -> jax.Array:
+        """The algorithm's `LossInputs`, whose `target` is () -> target y of the critics: [B], or
+        [B, K] where their outputs are distributions.
         """
 
 
@@ -412,6 +427,13 @@ class MakeCritics(Protocol):
 class MakeValue(Protocol):
     def __call__(self, config: Any, space: Any, /) -> Network:
         """(config, observation space) -> network: features [B, ...] -> V(s) [B, 1]."""
+
+
+class MakeActorCritic(Protocol):
+    def __call__(self, config: Any, space: Any, distribution: ActionDistribution, /) -> Network:
+        """(config, observation space, ActionDistribution) -> network: features [B, ...] -> the
+        actor's outputs, and V(s) [B].
+        """
 
 
 class RecurrentTorso(Protocol):
@@ -457,6 +479,36 @@ class MakeRecurrentCritics(Protocol):
         """(config, observation space) -> network with a fourth input, actions [T x B, D], and
         outputs [E, T x B] or [E, T x B, K]; every parameter has a leading axis [E].
         """
+
+
+class MakeRecurrentActorCritic(Protocol):
+    def __call__(
+        self, config: Any, space: Any, distribution: ActionDistribution, /
+    ) -> RecurrentNetwork:
+        """(config, observation space, ActionDistribution) -> network whose outputs are the actor's
+        and V(s) [T x B].
+        """
+
+
+class Objective(Protocol):
+    def __call__(
+        self, config: Any, log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array, /
+    ) -> jax.Array:
+        """(config, log pi(a|s) [B], log pi_old(a|s) [B], A [B]) -> J_pi of each row, [B]."""
+
+
+class ValueLoss(Protocol):
+    def __call__(
+        self, config: Any, value: jax.Array, old_value: jax.Array, target: jax.Array, /
+    ) -> jax.Array:
+        """(config, V(s) [B], V_old(s) [B], G [B]) -> squared error of each row, [B]; J_V is half
+        their weighted mean.
+        """
+
+
+class Schedule(Protocol):
+    def __call__(self, config: Any, count: jax.Array, /) -> Any:
+        """(config, updates made before) -> the configuration that the loss of this update uses."""
 
 
 class DrawNoise(Protocol):

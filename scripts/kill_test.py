@@ -37,7 +37,7 @@ from purejaxrl_sac.experiment.tuning import search, sweep  # noqa: F401
 from scripts import record
 from scripts.options import Parser, count
 
-FORK = Path(__file__).parents[1] / "tests" / "forks" / "conservative_sac.py"
+FORK = Path(__file__).parents[1] / "tests" / "forks" / "cautious_sac.py"
 TINY = ["--seeds=2", "--episodes=4", "--chunks=6"]
 SMALL = [*TINY, "--num-envs=4", "--rollout-length=4", "--hidden-sizes", "8", "8", "--steps=480"]
 REPLAY = [*SMALL, "--warmup-steps=48", "--capacity=256", "--batch-size=8"]
@@ -96,7 +96,7 @@ CASES = {
         ["train", "recurrent_ppo", "--env=CartPole-positions", *SMALL, "--sequence-length=4"]
     ),
     "r2d2": Case(["train", "r2d2", "--env=CartPole-positions", *REPLAY, *SEQUENCES]),
-    "fork": Case(["train", f"{FORK}:ConservativeSACConfig", "--env=Pendulum-v1", *REPLAY]),
+    "fork": Case(["train", f"{FORK}:CautiousSACConfig", "--env=Pendulum-v1", *REPLAY]),
     "sweep": Case(["sweep", "q_learning", *SWEEP]),
     **{name: Case([name]) for name in SEARCHES},
     "processes": Case(["train", "dqn", "--env=CartPole-v1", *REPLAY], processes=2),

@@ -18,7 +18,17 @@ from gymnax.environments.classic_control.cartpole import CartPole
 from gymnax.wrappers.purerl import FlattenObservationWrapper
 
 import purejaxrl_sac as prl
-from purejaxrl_sac import ConfigError, checks, contracts, heads, mdp, networks, normalize, optimize
+from purejaxrl_sac import (
+    ConfigError,
+    checks,
+    contracts,
+    heads,
+    mdp,
+    networks,
+    normalize,
+    optimize,
+    types,
+)
 from purejaxrl_sac.agents import sac
 from purejaxrl_sac.agents.off_policy import replay_storage, uniform_replay
 from purejaxrl_sac.envs.tabular import Tabular
@@ -396,6 +406,46 @@ def test_every_contract_of_a_part_is_known():
         kinds = {str(p.annotation) for p in parameters if p.kind is p.KEYWORD_ONLY}
         contracts_ = {kind.removesuffix(" | None") for kind in kinds}
         assert contracts_ - unchecked <= contracts.CHECKS.keys(), name
+        in_types = {kind for kind in contracts_ if kind != "MakeNorm" and "[" not in kind}
+        assert in_types <= vars(types).keys(), name
+
+
+def test_parts_of_an_algorithm_with_evaluated_annotations_are_checked():
+    def mine(config, env, *, critic_loss, penalty=None):
+        return prl.sac(config, env, critic_loss=critic_loss, penalty=penalty)
+
+    mine.__annotations__ = {"critic_loss": types.Loss, "penalty": types.Penalty | None}
+    build = contracts.checks_parts(mine)
+    env = prl.envs.bind("Pendulum-v1")
+    with pytest.raises(
+        ConfigError, match=r"critic_loss of mine is 3, .* see Loss in purejaxrl_sac"
+    ):
+        build(prl.SACConfig(), env, critic_loss=3)
+    with pytest.raises(ConfigError, match=r"penalty of mine is 3, .* see Penalty in purejaxrl_sac"):
+        build(prl.SACConfig(), env, critic_loss=without_aux, penalty=3)
+    build(prl.SACConfig(), env, critic_loss=without_aux, penalty=None)
+    config = prl.SACConfig(algorithm=partial(build, critic_loss=of_each_row))
+    with pytest.raises(ConfigError, match=r"critic_loss of mine returned a loss of shape \[3\]"):
+        jax.eval_shape(prl.make_train(config), jax.random.key(0))
+
+
+@pytest.mark.parametrize("name", ("sac", "td3", "discrete_sac"))
+def test_a_target_has_one_row_for_each_transition(name):
+    config = with_part(name, critic_target=lambda inputs: jnp.zeros((5, 3)))
+    message = (
+        rf"critic_target of {name} returned targets of shape \[5, 3\], .* \[8\] or .* \[8, 3\]"
+    )
+    with pytest.raises(ConfigError, match=message):
+        jax.eval_shape(prl.make_train(config), jax.random.key(0))
+
+
+@pytest.mark.parametrize("name", ("sac", "discrete_sac"))
+def test_the_loss_of_a_soft_actor_returns_log_probabilities(name):
+    def actor_loss(params, inputs):
+        return jnp.float32(0), (jnp.float32(0), {})
+
+    with pytest.raises(ConfigError, match=rf"actor_loss of {name} returned log pi.* of shape \[\]"):
+        jax.eval_shape(prl.make_train(with_part(name, actor_loss=actor_loss)), jax.random.key(0))
 
 
 class MadeByClass(tuple):

@@ -30,6 +30,7 @@ from purejaxrl_sac.experiment.runs import engine, files, loading, plans, record
 from purejaxrl_sac.presets import PRESETS
 from tests.conftest import small
 
+FORKS = Path(__file__).parent / "forks"
 SHORT = ["--steps=400", "--warmup-steps=100", "--capacity=400", "--batch-size=8", "--episodes=16"]
 CHAIN = [*SHORT, "--env=chain", "--hidden-sizes", "8", "8"]
 
@@ -228,6 +229,20 @@ def test_dry_run_reports_memory_and_writes_nothing(tmp_path, capsys, monkeypatch
     shown = capsys.readouterr().out
     assert "state: memory" in shown and "free" in shown and "compilation" in shown
     assert not list(tmp_path.iterdir())
+
+
+def test_training_without_a_preset_says_so(capsys, monkeypatch):
+    def shown(*arguments):
+        with pytest.raises(StopIteration):
+            cli.main(["train", "dqn", *arguments, "--dry-run"])
+        return capsys.readouterr().out
+
+    monkeypatch.setattr(plans, "plan", lambda *_, **__: next(iter(())))  # nothing is compiled
+    assert shown("--env=CartPole-v1") == ""
+    assert (
+        shown("--env=chain") == "dqn has no preset for chain: what is not given has its default\n"
+    )
+    assert shown("--env=chain", "--quiet") == ""
 
 
 def test_a_configuration_without_a_preset_says_so(capsys):
@@ -492,6 +507,14 @@ def test_list_of_an_algorithm_has_its_presets_with_scores(capsys):
     assert not any("Pendulum-v1 " in x for x in listed(capsys, "dqn"))
     assert "train it: purejaxrl-sac train dqn --env CartPole-v1" in listed(capsys, "dqn")
     assert any("it has no presets" in x for x in listed(capsys, "fast_sac"))
+
+
+def test_list_of_a_fork_has_the_presets_that_it_is_trained_with(capsys):
+    lines = listed(capsys, f"{FORKS}/cautious_sac.py:CautiousSACConfig")
+    assert "its presets are those of sac" in lines[1] and "Pendulum-v1" in lines[2]
+    assert "  critic_target: CriticTarget = cautious_target" in lines
+    lines = listed(capsys, f"{FORKS}/scaled_sac.py:scaled_sac")
+    assert lines[1] == "it has no presets; its default environment is Pendulum-v1"
 
 
 def test_list_of_an_environment_has_its_spaces_and_presets(capsys):

@@ -1,6 +1,5 @@
 """Forks outside the package: short, typed, and trained like any other algorithm."""
 
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,8 +10,9 @@ import pytest
 import purejaxrl_sac as prl
 from tests.conftest import init
 from tests.forks.auxiliary_dqn import SmoothDQNConfig
-from tests.forks.conservative_sac import ConservativeSACConfig
+from tests.forks.cautious_sac import CautiousSACConfig
 from tests.forks.lion_sac import lion_sac
+from tests.forks.scaled_sac import scaled_sac
 from tests.forks.transformer_dqn import transformer_dqn
 
 FORKS = sorted((Path(__file__).parent / "forks").glob("*_*[a-z].py"))
@@ -37,48 +37,42 @@ def trained(config):
 
 @pytest.mark.parametrize("path", FORKS, ids=lambda path: path.stem)
 def test_a_fork_has_at_most_30_lines(path):
-    assert len(path.read_text().splitlines()) <= 30
+    assert len(list(filter(str.strip, path.read_text().splitlines()))) <= 30
 
 
-def test_a_conservative_penalty_lowers_unseen_actions():
-    state, metrics = trained(ConservativeSACConfig(**SIZES))
-    assert np.isfinite(metrics["penalty"]).all() and (metrics["penalty"] != 0).all()
-
-    def gap(weight):
-        """Mean Q of uniform actions minus mean Q of the actions of the replay memory."""
-        config = ConservativeSACConfig(**SIZES | LONGER, penalty=weight)
-        state, _ = trained(config)
-        _, _, memory = prl.build(config)
-
-        @jax.jit
-        def estimate(state):
-            draw = memory.draw(jax.random.key(1), state.memory, state.step, 1)
-            batch = memory.sample(state.memory, jax.tree.map(lambda x: x[0], draw)).transition
-            uniform = jax.random.uniform(jax.random.key(2), batch.action.shape, minval=-1, maxval=1)
-            q = partial(prl.q_values, config, state, batch.obs)
-            return q(uniform).mean() - q(batch.action).mean()
-
-        return estimate(state)
-
-    assert gap(20.0) < gap(0.0)
-
-
-def test_a_penalty_of_zero_is_sac():
-    ours, _ = trained(ConservativeSACConfig(**SIZES, penalty=0.0))
+def test_a_caution_of_one_is_sac():
+    ours, _ = trained(CautiousSACConfig(**SIZES, caution=1.0))
     plain, _ = trained(prl.SACConfig(**SIZES))
     for x, y in zip(jax.tree.leaves(ours.agent), jax.tree.leaves(plain.agent), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 
-def test_the_penalty_can_be_swept_and_is_checked():
-    config = ConservativeSACConfig(**SIZES)
-    axes = jax.tree.map(lambda _: None, config).replace(penalty=0)
-    lanes = config.replace(penalty=jnp.array([0.0, 5.0]))
-    state, _ = jax.jit(jax.vmap(prl.train, (None, axes)))(jax.random.key(0), lanes)
-    params = jax.tree.leaves(state.agent.critic.params)
-    assert not all(np.allclose(x[0], x[1]) for x in params)  # biases of outputs stay equal
-    with pytest.raises(prl.ConfigError, match=r"penalty is -1.0, but must be zero or more"):
-        prl.make_train(config.replace(penalty=-1.0))
+def test_caution_lowers_values_and_can_be_swept():
+    config = CautiousSACConfig(**SIZES | LONGER)
+    axes = jax.tree.map(lambda _: None, config).replace(caution=0)
+    lanes = config.replace(caution=jnp.array([-1.0, 1.0, 5.0]))
+    _, metrics = jax.jit(jax.vmap(prl.train, (None, axes)))(jax.random.key(0), lanes)
+    bold, sac, cautious = metrics["q"][:, -1]
+    assert cautious < sac < bold
+
+
+def test_state_of_its_own_is_updated_and_used():
+    config = prl.SACConfig(**SIZES).replace(algorithm=scaled_sac)
+    state, metrics = trained(config)
+    np.testing.assert_array_equal(state.agent.scale, metrics["reward_scale"][-1])
+
+    env, agent, memory = prl.build(config)
+    plain, _ = prl.sac(prl.SACConfig(**SIZES), env)
+    draw = memory.draw(jax.random.key(1), state.memory, state.step, 1)
+    sample = memory.sample(state.memory, jax.tree.map(lambda x: x[0], draw))
+    found, _, _ = agent.update(jax.random.key(2), state.agent, sample, jnp.int32(0))
+    reward = sample.transition.reward
+    scale = 0.99 * state.agent.scale + 0.01 * np.abs(reward).mean()
+    sample = sample._replace(transition=sample.transition._replace(reward=reward / scale))
+    expected, _, _ = plain.update(jax.random.key(2), state.agent.agent, sample, jnp.int32(0))
+    np.testing.assert_allclose(found.scale, scale, rtol=1e-6)
+    for x, y in zip(jax.tree.leaves(found.agent), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 
 def test_dqn_with_a_transformer():

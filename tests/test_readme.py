@@ -53,7 +53,7 @@ def test_an_environment_of_ones_own_is_solved(folder):
         env={**os.environ, "PYTHONPATH": paths},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    returns = [float(x) for x in done.stdout.strip("[]\n").split(",")]
+    returns = [float(x) for x in re.findall(r"[\d.]+", done.stdout)]
     assert len(returns) == 8 and all(x == 1 for x in returns)  # every seed reaches the end
 
 
@@ -67,7 +67,14 @@ def test_two_runs_are_compared(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "heading", ["### Another network, another optimiser", "### A loop of your own"]
+    "heading",
+    [
+        "## Forks",
+        "### A state of its own",
+        "### Another meaning of critics",
+        "### Another network, another optimiser",
+        "### A loop of your own",
+    ],
 )
 def test_examples_of_the_package_run(heading):
     text = (ROOT / "purejaxrl_sac" / "README.md").read_text().split(f"\n{heading}\n")[1]

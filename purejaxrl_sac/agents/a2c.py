@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import distrax
 import jax
@@ -41,13 +41,16 @@ from purejaxrl_sac.types import (
     Env,
     Loss,
     LossOutput,
+    MakeActorCritic,
     MakeOptimizer,
     Memory,
     Metrics,
-    Network,
+    Objective,
     PyTree,
     Sample,
+    Schedule,
     Transition,
+    ValueLoss,
     memoryless,
 )
 
@@ -62,34 +65,8 @@ class Choice(NamedTuple):
     target: Any = ()  # G
 
 
-class MakeActorCritic(Protocol):
-    def __call__(self, config: Any, space: Any, distribution: ActionDistribution, /) -> Network:
-        """(config, observation space, ActionDistribution) -> module: features [B, ...] -> the
-        actor's outputs, and V(s) [B].
-        """
-
-
-class Objective(Protocol):
-    def __call__(
-        self, config: Any, log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array, /
-    ) -> jax.Array:
-        """(config, log pi(a|s) [B], log pi_old(a|s) [B], A [B]) -> J_pi of each row, [B]."""
-
-
-class ValueLoss(Protocol):
-    def __call__(
-        self, config: Any, value: jax.Array, old_value: jax.Array, target: jax.Array, /
-    ) -> jax.Array:
-        """(config, V(s) [B], V_old(s) [B], G [B]) -> 2 J_V of each row, [B]."""
-
-
-class Schedule(Protocol):
-    def __call__(self, config: Any, count: jax.Array, /) -> Any:
-        """(config, updates made before) -> the configuration that the loss of this update uses."""
-
-
 class LossInputs(NamedTuple):
-    """Inputs of the loss, besides the parameters."""
+    """Inputs of a loss besides the parameters with respect to which it is differentiated."""
 
     config: Any
     apply: Callable[[PyTree, jax.Array], tuple[distrax.Distribution, jax.Array]]  # (theta, obs
@@ -295,7 +272,7 @@ class ActorCriticConfig(Learning, Layers):
     learning_rate: float = 4e-3
     """Initial learning rate."""
     learning_rate_end: float = 0.0
-    """Final learning rate as a fraction of the initial one (linear decay)."""
+    """Fraction of the initial learning rate, not a rate, that it decays to linearly."""
     trace_decay: float = traced(0.95, between=(0, 1))
     """lambda: weight of the return over the next value; 0 is the TD error."""
     value_coef: float = traced(0.5, at_least=0)
@@ -303,7 +280,7 @@ class ActorCriticConfig(Learning, Layers):
     entropy_coef: float = traced(0.01, at_least=0)
     """c_H: weight of the policy's entropy, in nats."""
     max_grad_norm: float | None = 0.5
-    """Global norm that the gradients of each network are clipped to; inf for no clipping."""
+    """Global norm that the gradients of each network are clipped to; inf or None: no clipping."""
 
 
 class ReinforceConfig(ActorCriticConfig):

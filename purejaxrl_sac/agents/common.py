@@ -17,7 +17,7 @@ class Learning(Config):
     learning_rate: float = traced(1e-3, at_least=0)
     """Initial learning rate."""
     learning_rate_end: float = traced(1.0, between=(0, 1))
-    """Final learning rate as a fraction of the initial one (linear decay)."""
+    """Fraction of the initial learning rate, not a rate, that it decays to linearly."""
     gamma: float = traced(0.99, between=(0, 1))
     """Discount factor."""
     max_grad_norm: float | None = traced(

@@ -1,7 +1,8 @@
 """Penalties on critics, and those of conservative Q-learning (CQL, Kumar et al. 2020, 2006.04779).
 
-A penalty is a part of SAC, its relatives, CrossQ and DQN: a function of the critics' parameters and
-the loss's inputs (observations, actions, policy samples), whose value is added to the loss:
+A penalty is a part of the families of SAC, TD3 and DQN: a function of the critics' parameters and
+the loss's inputs (observations, actions, policy samples), whose value is added to the loss. The
+penalties below are for DQN, and for SAC and CrossQ, whose inputs have a stochastic policy:
 
     partial(sac, penalty=conservative_critics)
     partial(crossq, penalty=conservative_critics)

@@ -59,7 +59,7 @@ class ContinuousSoftQState(NamedTuple):
 
 
 class LossInputs(NamedTuple):
-    """Inputs of a loss, besides the parameters that it differentiates."""
+    """Inputs of a loss besides the parameters with respect to which it is differentiated."""
 
     config: ContinuousSoftQConfig
     sampler: Network

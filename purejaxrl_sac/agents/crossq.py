@@ -92,7 +92,7 @@ class CrossQState(NamedTuple):
 
 
 class LossInputs(NamedTuple):
-    """Inputs of a loss, besides the parameters that it differentiates."""
+    """Inputs of a loss besides the parameters with respect to which it is differentiated."""
 
     config: CrossQConfig
     actor: Network

@@ -13,7 +13,7 @@ be illegal, sums are over the legal ones, and A is their number in each state.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -50,7 +50,9 @@ from purejaxrl_sac.optimize import (
 from purejaxrl_sac.types import (
     Agent,
     Algorithm,
+    CriticTarget,
     Env,
+    Loss,
     LossOutput,
     MakeMemory,
     MakeOptimizer,
@@ -61,6 +63,7 @@ from purejaxrl_sac.types import (
     Penalty,
     PyTree,
     Sample,
+    SoftActorLoss,
     Transition,
     memoryless,
 )
@@ -80,7 +83,7 @@ class Outputs(Protocol):
 
 
 class LossInputs(NamedTuple):
-    """Inputs of a loss, besides the parameters that it differentiates."""
+    """Inputs of a loss besides the parameters with respect to which it is differentiated."""
 
     config: DiscreteSACConfig
     log_pi: Outputs  # log pi(.|s), [B, A], -inf where an action is illegal
@@ -88,37 +91,37 @@ class LossInputs(NamedTuple):
     state: DiscreteSACState  # for the actor's loss, with the critics' new parameters
     batch: Transition  # [B]
     weight: jax.Array  # [B], or a scalar
+    target: Any  # y, [B]; () for the part that computes it
 
 
 def soft_target(inputs: LossInputs) -> jax.Array:
     """y = r + gamma V-(s'), [B]."""
-    config, log_pi, twin_q, state, batch, _ = inputs
-    next_log_pi = log_pi(state.actor.params, batch.next_obs)
-    next_q = td.least_value(twin_q(state.target_params, batch.next_obs))
+    state, batch = inputs.state, inputs.batch
+    next_log_pi = inputs.log_pi(state.actor.params, batch.next_obs)
+    next_q = td.least_value(inputs.twin_q(state.target_params, batch.next_obs))
     alpha = jnp.exp(state.log_alpha.params)
     next_value = soft.discrete_soft_value(next_q, next_log_pi, alpha)
-    return td.td_target(batch.reward, batch.discount, config.gamma, next_value)
+    return td.td_target(batch.reward, batch.discount, inputs.config.gamma, next_value)
 
 
 def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """J_Q as in SAC, and |y - Q(s, a)| [B], averaged over critics, as priority."""
-    batch, weight = inputs.batch, inputs.weight
-    target = soft_target(inputs)
+    batch, target = inputs.batch, inputs.target
     chosen = partial(td.select_action, action=batch.action)
     q = jax.vmap(chosen)(inputs.twin_q(params, batch.obs))
-    loss = (weight * soft.soft_critic(q, target)).mean()
+    loss = (inputs.weight * soft.soft_critic(q, target)).mean()
     return loss, (jnp.abs(target - q).mean(0), {"critic_loss": loss, "q": q.mean()})
 
 
 def actor_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
-    """J_pi, and the policy's entropy [B]."""
-    _, log_pi, twin_q, state, batch, _ = inputs
-    q = td.least_value(twin_q(state.critic.params, batch.obs))
-    log_probability = log_pi(params, batch.obs)
+    """J_pi, and E_pi[log pi(.|s)] [B], the negative entropy."""
+    state, batch = inputs.state, inputs.batch
+    q = td.least_value(inputs.twin_q(state.critic.params, batch.obs))
+    log_probability = inputs.log_pi(params, batch.obs)
     entropy = soft.entropy(jnp.exp(log_probability))
     alpha = jnp.exp(state.log_alpha.params)
     loss = -soft.discrete_soft_value(q, log_probability, alpha).mean()
-    return loss, (entropy, {"actor_loss": loss, "entropy": entropy.mean()})
+    return loss, (-entropy, {"actor_loss": loss, "entropy": entropy.mean()})
 
 
 def target_entropy(
@@ -142,6 +145,9 @@ def discrete_sac(
     env: Env,
     *,
     network: MakeQNetwork = q_network,
+    critic_target: CriticTarget = soft_target,
+    critic_loss: Loss = critic_loss,
+    actor_loss: SoftActorLoss = actor_loss,
     actor_optimizer: MakeOptimizer = decaying_adam,
     critic_optimizer: MakeOptimizer = default_critic_optimizer,
     temperature_optimizer: MakeOptimizer = default_temperature_optimizer,
@@ -153,10 +159,13 @@ def discrete_sac(
 
     Args:
         network: of the actor and of each critic, as for `dqn`.
+        critic_target, critic_loss, actor_loss: functions of this module's `LossInputs`; with its
+            loss, the actor's returns E_pi[log pi(.|s)] [B].
         penalty: added to the critics' loss.
 
     Raises:
-        ConfigError: the environment's actions are continuous.
+        ConfigError: the environment's actions are continuous, or a part does not return what its
+            contract says.
     """
     num_actions = number_of_actions("discrete SAC", env)
     encode = features(env.observation_space)
@@ -196,18 +205,20 @@ def discrete_sac(
     def update(
         key: jax.Array, state: DiscreteSACState, sample: Sample, count: jax.Array
     ) -> tuple[DiscreteSACState, jax.Array, Metrics]:
-        inputs = LossInputs(config, log_pi, twin_q, state, sample.transition, sample.weight)
+        batch, weight = sample.transition, sample.weight
+        inputs = LossInputs(config, log_pi, twin_q, state, batch, weight, ())
+        inputs = inputs._replace(target=critic_target(inputs))
 
         critic, _, (priority, metrics) = gradient_step(
             optimize_critic, state.critic, penalized(critic_loss, penalty), inputs
         )
         after = inputs._replace(state=state._replace(critic=critic))
-        actor, _, (entropy, actor_metrics) = gradient_step(
+        actor, _, (log_prob, actor_metrics) = gradient_step(
             optimize_actor, state.actor, actor_loss, after
         )
-        legal = exploration.number_of_legal_actions(env, sample.transition.obs, num_actions)
-        target = target_entropy(config, legal, count)
-        alpha_grad = temperature_gradient(state.log_alpha, -entropy, target)
+        legal = exploration.number_of_legal_actions(env, batch.obs, num_actions)
+        entropy = target_entropy(config, legal, count)
+        alpha_grad = temperature_gradient(state.log_alpha, log_prob, entropy)
         log_alpha = apply_gradients(optimize_temperature, state.log_alpha, alpha_grad)
         target_params = update_target(
             critic.params, state.target_params, config.tau, config.target_period, count

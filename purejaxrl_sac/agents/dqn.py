@@ -4,16 +4,15 @@ The Q-network is regressed on bootstrapped returns over a replay memory D (post,
 
     L(theta) = E_D [ w l(Q(s, a; theta), y) ],    y = r + gamma d V(s'; theta, theta-),
 
-theta- being a delayed copy of theta, and d 0 if s' is terminal, else 1. A bootstrap
-returns the policy pi that is followed from s' on, and a bonus that is added to the return after
-each a':
+theta- being a delayed copy of theta, and d 0 if s' is terminal, else 1. A bootstrap returns the
+policy pi that is followed from s' on, and a bonus that is added to the return after each a':
 
     V(s') = sum_a' pi(a'|s') (Q(s', a'; theta-) + bonus(a'))
 
 DQN (Mnih et al. 2015) follows the greedy policy of theta-, Double DQN (van Hasselt et al. 2016)
 that of theta, so that theta- evaluates what theta selects. Where Q is a distribution, so is V: the
-mixture over a' ~ pi(.|s').
-Every part is a function, and every algorithm of the family is a composition of such parts:
+mixture over a' ~ pi(.|s'). Every part is a function, and every algorithm of the family is a
+composition of such parts:
 
     rainbow = partial(dqn, network=..., head=heads.categorical, bootstrap=double, ...)
 
@@ -43,6 +42,7 @@ from purejaxrl_sac.agents.off_policy import (
     Prioritized,
     ReplayConfig,
     Targets,
+    backup_of,
     n_step_storage,
     prioritized_replay,
     replay_storage,
@@ -118,7 +118,7 @@ class Keys(NamedTuple):
 
 
 class LossInputs(NamedTuple):
-    """Inputs of the loss, besides the parameters."""
+    """Inputs of a loss besides the parameters with respect to which it is differentiated."""
 
     config: Any
     outputs: Outputs
@@ -140,16 +140,6 @@ def q_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     q = losses.select_action(head.expectation(predicted), batch.action).mean()
     loss = (weight * row_loss).mean()
     return loss, (priority, joined({"loss": loss, "q": q}, metrics))
-
-
-def backup_of(config: QConfig, target: Target, batch: Transition, reward: jax.Array) -> Backup:
-    """The backup of returns [B, K] from s' on, each of the K by `target`."""
-
-    def backup(next_return: jax.Array) -> jax.Array:
-        one = partial(target, reward, batch.discount, config.gamma)
-        return jax.vmap(one, 1, 1)(next_return)
-
-    return backup
 
 
 def broadcast_bonus(bonus: Scalar, pi: jax.Array) -> jax.Array:
@@ -263,7 +253,8 @@ def dqn(
     """Deep Q-learning with experience replay and a target network, composed of the parts above.
 
     Raises:
-        ConfigError: the environment's actions are continuous, or a part cannot be built.
+        ConfigError: the environment's actions are continuous, or a part does not return what its
+            contract says.
     """
     num_actions = number_of_actions("DQN", env)
     q_head = head(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 
@@ -12,7 +13,17 @@ from purejaxrl_sac.memory import prioritized, records, uniform
 from purejaxrl_sac.memory.storage import deduplicated, n_step, ring
 from purejaxrl_sac.networks.torsos import convolutions
 from purejaxrl_sac.normalize import WRAPPERS
-from purejaxrl_sac.types import Env, Index, Memory, PyTree, Sample, Storage, Transition
+from purejaxrl_sac.types import (
+    Backup,
+    Env,
+    Index,
+    Memory,
+    PyTree,
+    Sample,
+    Storage,
+    Target,
+    Transition,
+)
 
 
 class ReplayConfig(Learning):
@@ -79,6 +90,11 @@ def encoded(batch: Transition, encode: Callable[[jax.Array], jax.Array]) -> Tran
     return batch._replace(obs=encode(batch.obs), next_obs=encode(batch.next_obs))
 
 
+def backup_of(config: Learning, target: Target, batch: Transition, reward: jax.Array) -> Backup:
+    """The backup of returns [B, K] from s' on, each of the K by `target`."""
+    return jax.vmap(partial(target, reward, batch.discount, config.gamma), 1, 1)
+
+
 def replay_storage(config: ReplayConfig, env: Env, codec: records.Codec | None = None) -> Storage:
     """A ring buffer; images are stored once, other observations with their next observations.
 
@@ -95,8 +111,9 @@ def replay_storage(config: ReplayConfig, env: Env, codec: records.Codec | None =
 
 
 def n_step_storage(config: NStep, env: Env, codec: records.Codec | None = None) -> Storage:
-    """Transitions of n steps, whose rewards are summed without entropies of soft algorithms in
-    between: see `soft_n_step_storage`.
+    """Transitions of n steps, with the sum of their rewards.
+
+    The entropies in between are left out: soft algorithms have `soft_n_step_storage`.
     """
     return n_step(replay_storage(config, env, codec), config.n_step, config.gamma)
 

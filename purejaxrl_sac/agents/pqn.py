@@ -139,8 +139,8 @@ class PQNConfig(Learning, QLayers, EpsilonGreedy, Huber, Epochs):
     hidden_sizes: tuple[int, ...] = static((128, 128))
     """Units of each hidden layer."""
     learning_rate_end: float = 0.0
-    """Final learning rate as a fraction of the initial one (linear decay)."""
+    """Fraction of the initial learning rate, not a rate, that it decays to linearly."""
     trace_decay: float = traced(0.95, between=(0, 1))
     """lambda: weight of the return over the next value; 0 is Q-learning."""
     max_grad_norm: float | None = 10.0
-    """Global norm that the gradients of each network are clipped to; inf for no clipping."""
+    """Global norm that the gradients of each network are clipped to; inf or None: no clipping."""

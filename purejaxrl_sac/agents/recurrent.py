@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import distrax
 import jax
@@ -22,9 +22,6 @@ from purejaxrl_sac.agents import a2c, pqn
 from purejaxrl_sac.agents.a2c import (
     ActorCriticConfig,
     Choice,
-    Objective,
-    Schedule,
-    ValueLoss,
     actor_critic_loss,
     check_actor_critic,
     check_log_prob,
@@ -67,23 +64,17 @@ from purejaxrl_sac.types import (
     Env,
     Loss,
     MakeOptimizer,
+    MakeRecurrentActorCritic,
     MakeRecurrentQNetwork,
     Memory,
     Metrics,
+    Objective,
     PyTree,
-    RecurrentNetwork,
     Sample,
+    Schedule,
     Transition,
+    ValueLoss,
 )
-
-
-class MakeRecurrentActorCritic(Protocol):
-    def __call__(
-        self, config: Any, space: Any, distribution: ActionDistribution, /
-    ) -> RecurrentNetwork:
-        """(config, observation space, ActionDistribution) -> network whose outputs are the actor's
-        and V(s) [T x B].
-        """
 
 
 def with_targets(

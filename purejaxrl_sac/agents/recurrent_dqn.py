@@ -17,7 +17,7 @@ from purejaxrl_sac import exploration, heads, losses
 from purejaxrl_sac.agents import dqn
 from purejaxrl_sac.agents.common import number_of_actions
 from purejaxrl_sac.agents.dqn import DQNConfig, DQNState
-from purejaxrl_sac.agents.off_policy import replay_storage
+from purejaxrl_sac.agents.off_policy import backup_of, replay_storage
 from purejaxrl_sac.agents.recurrent_off_policy import (
     PrioritizedSequences,
     SequenceReplay,
@@ -156,7 +156,7 @@ def recurrent_dqn(
             return unroll(params, carry, begun, obs)[1]
 
         r = reward(config, batch, expectation(delayed, batch.obs))
-        backup = dqn.backup_of(config, target, batch, r)
+        backup = backup_of(config, target, batch, r)
         inputs = dqn.LossInputs(
             config, outputs, q_head, batch, weight, next_return, backup, keys, legal
         )

@@ -33,6 +33,7 @@ from purejaxrl_sac.optimize import penalized, start
 from purejaxrl_sac.types import (
     Agent,
     Algorithm,
+    CriticTarget,
     Env,
     Loss,
     MakeCritique,
@@ -48,6 +49,7 @@ from purejaxrl_sac.types import (
     PyTree,
     RecurrentNetwork,
     Sample,
+    SoftActorLoss,
 )
 
 
@@ -74,8 +76,9 @@ def recurrent_sac(
     actor: MakeRecurrentActor = recurrent_actor,
     critics: MakeRecurrentCritics = recurrent_critics,
     critique: MakeCritique = sac.minimum,
+    critic_target: CriticTarget = sac.soft_target,
     critic_loss: Loss = sac.critic_loss,
-    actor_loss: Loss = sac.actor_loss,
+    actor_loss: SoftActorLoss = sac.actor_loss,
     penalty: Penalty | None = None,
     actor_optimizer: MakeOptimizer = sac.default_actor_optimizer,
     critic_optimizer: MakeOptimizer = sac.default_critic_optimizer,
@@ -98,7 +101,6 @@ def recurrent_sac(
     encode = features(env.observation_space)
     actor_net = actor(config, env.observation_space, action_dim)
     critic_net = critics(config, env.observation_space)
-    optimizers = actor_optimizer(config), critic_optimizer(config), temperature_optimizer(config)
     draw_noise, init_noise = noise(config, action_dim)
 
     def sample_action(key: jax.Array, params: PyTree, seen: Any) -> tuple[jax.Array, jax.Array]:
@@ -115,10 +117,13 @@ def recurrent_sac(
 
     networks = sac.Networks(sample_action, critic, critique(config))
     learner = sac.Learner(
-        networks,
-        *optimizers,
-        penalized(critic_loss, penalty),
-        actor_loss,
+        networks=networks,
+        optimize_actor=actor_optimizer(config),
+        optimize_critic=critic_optimizer(config),
+        optimize_temperature=temperature_optimizer(config),
+        critic_target=critic_target,
+        critic_loss=penalized(critic_loss, penalty),
+        actor_loss=actor_loss,
         target_entropy=config.target_entropy_per_dim * action_dim,
     )
 
@@ -133,10 +138,10 @@ def recurrent_sac(
         critic_params = critic_net.init(key_critic, carry.critic, encode(obs), begun, action)
         actor_params = actor_net.init(key_actor, carry.actor, encode(obs), begun)
         return SACState(
-            actor=start(optimizers[0], actor_params),
-            critic=start(optimizers[1], critic_params),
+            actor=start(learner.optimize_actor, actor_params),
+            critic=start(learner.optimize_critic, critic_params),
             target_params=jax.tree.map(jnp.copy, critic_params),
-            log_alpha=start(optimizers[2], jnp.log(jnp.float32(config.alpha))),
+            log_alpha=start(learner.optimize_temperature, jnp.log(jnp.float32(config.alpha))),
         )
 
     def act(

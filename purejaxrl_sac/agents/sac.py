@@ -2,30 +2,28 @@
 
 Critics Q_i (an ensemble, two by default), a squashed Gaussian actor pi and a temperature alpha:
 
-    y       = r + gamma d (min_j Q-_j(s', a') - alpha log pi(a'|s')),  a' ~ pi(.|s')   (4.3.2)
-    J_Q     = E [ sum_i (Q_i(s, a) - y)^2 / 2 ]                                        (4.19)
-    J_pi    = E [ alpha log pi(f(eps; s)|s) - min_i Q_i(s, f(eps; s)) ]         (4.23, 4.3.1)
-    J_alpha = E [ -alpha (log pi(a|s) + H) ]                          (sections 4.3.1, 4.3.2)
+    y       = r + gamma d (min_j Q-_j(s', a') - alpha log pi(a'|s')),  a' ~ pi(.|s')  section 4.3.2
+    J_Q     = E [ sum_i (Q_i(s, a) - y)^2 / 2 ]                                       (4.19)
+    J_pi    = E [ alpha log pi(f(eps; s)|s) - min_i Q_i(s, f(eps; s)) ]               (4.23)
+    J_alpha = E [ -alpha (log pi(a|s) + H) ]                                          section 4.3.2
     Q-      = tau Q + (1 - tau) Q-
 
 d is 0 where the episode terminated and 1 elsewhere. Each loss is minimised by its own optimiser, in
-this order. The actor's loss uses the critics' new
-parameters. The temperature's loss uses log pi(a|s) of the actor's loss, that is, of the parameters
-before the actor's step. The learned parameter is log alpha, so that alpha is positive;
-`alpha_learning_rate=0` keeps it fixed.
+this order. The actor's loss uses the critics' new parameters. The temperature's loss uses
+log pi(a|s) of the actor's loss, that is, of the parameters before the actor's step. The learned
+parameter is log alpha, so that alpha is positive; `alpha_learning_rate=0` keeps it fixed.
 
-Networks, the meaning of the critics' outputs, the losses of critics and actor, optimisers,
-exploration noise, storage and memory are parts: functions whose contracts are in `types`. The
-family (`agents.sac_family`) consists of compositions such as
+Networks, the meaning of the critics' outputs, the critics' target, the losses of critics and actor,
+optimisers, exploration noise, storage and memory are parts: functions whose contracts are in
+`types`. The family (`agents.sac_family`) consists of compositions such as
 
     redq = partial(sac, critics=many_critics, critique=random_minimum)
 
-The two losses are functions of the parameters that they differentiate and of `LossInputs`.
+The target is a function of `LossInputs`, the losses of parameters and `LossInputs`.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -44,6 +42,7 @@ from purejaxrl_sac.agents.common import (
 from purejaxrl_sac.agents.off_policy import (
     ReplayConfig,
     Targets,
+    backup_of,
     encoded,
     replay_storage,
     uniform_replay,
@@ -72,6 +71,7 @@ from purejaxrl_sac.optimize import (
 from purejaxrl_sac.types import (
     Agent,
     Algorithm,
+    CriticTarget,
     Critique,
     Env,
     Loss,
@@ -88,6 +88,7 @@ from purejaxrl_sac.types import (
     Penalty,
     PyTree,
     Sample,
+    SoftActorLoss,
     Transition,
 )
 
@@ -122,7 +123,7 @@ class Networks(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """A PRNG key for each use of randomness in an update."""
+    """A PRNG key for each use of randomness in an update; more are made by `jax.random.fold_in`."""
 
     next_action: jax.Array
     action: jax.Array
@@ -133,27 +134,28 @@ class Keys(NamedTuple):
 
 
 class LossInputs(NamedTuple):
-    """Inputs of a loss, besides the parameters that it differentiates."""
+    """Inputs of a loss besides the parameters with respect to which it is differentiated."""
 
     config: Any
     networks: Networks
     state: SACState  # for the actor's loss, with the critics' new parameters
     batch: Transition  # [B]; `obs` and `next_obs` are features
     weight: jax.Array  # [B], or a scalar
-    target: jax.Array  # y, [B, K]
+    target: Any  # y, [B, K]; () for the part that computes it
     keys: Keys
 
 
-def soft_target(
-    config: Any, networks: Networks, state: SACState, batch: Transition, keys: Keys
-) -> jax.Array:
-    """y = r + gamma d (min_j Q-_j(s', a') - alpha log pi(a'|s')), a' ~ pi(.|s'); [B, K]."""
+def soft_target(inputs: LossInputs) -> jax.Array:
+    """y = r + gamma d (min_j Q-_j(s', a') - alpha log pi(a'|s')), a' ~ pi(.|s'); [B, K].
+
+    The minimum is that of the `Critique`.
+    """
+    networks, state, batch, keys = inputs.networks, inputs.state, inputs.batch, inputs.keys
     action, log_prob = networks.sample(keys.next_action, state.actor.params, batch.next_obs)
     q = networks.critic(state.target_params, batch.next_obs, action, keys.target_dropout)
     next_return = networks.critique.next_return(keys.critique, q)
     next_value = next_return - jnp.exp(state.log_alpha.params) * log_prob[:, None]
-    backup = partial(td.td_target, batch.reward, batch.discount, config.gamma)
-    return jax.vmap(backup, 1, 1)(next_value)
+    return backup_of(inputs.config, td.td_target, batch, batch.reward)(next_value)
 
 
 def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
@@ -163,16 +165,16 @@ def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     squared errors and the minimum. To change the loss of a row, replace the part `critique`, such
     as `minimum`, which makes it; to change the average over rows, replace this function.
     """
-    _, networks, _, batch, weight, target, keys = inputs
-    q = networks.critic(params, batch.obs, batch.action, keys.critic_dropout)
+    networks, batch, target = inputs.networks, inputs.batch, inputs.target
+    q = networks.critic(params, batch.obs, batch.action, inputs.keys.critic_dropout)
     value = networks.critique.value(q)
-    loss = (weight * networks.critique.loss(q, target)).mean()
+    loss = (inputs.weight * networks.critique.loss(q, target)).mean()
     return loss, (jnp.abs(target.mean(-1) - value), {"critic_loss": loss, "q": value.mean()})
 
 
 def actor_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """J_pi = E[alpha log pi(a|s) - min_i Q_i(s, a)], a = f(eps; s) (post, 4.23), and log pi [B]."""
-    _, networks, state, batch, _, _, keys = inputs
+    networks, state, batch, keys = inputs.networks, inputs.state, inputs.batch, inputs.keys
     action, log_prob = networks.sample(keys.action, params, batch.obs)
     q = networks.critic(state.critic.params, batch.obs, action, keys.actor_dropout)
     alpha = jnp.exp(state.log_alpha.params)
@@ -226,8 +228,9 @@ class Learner(NamedTuple):
     optimize_actor: optax.GradientTransformation
     optimize_critic: optax.GradientTransformation
     optimize_temperature: optax.GradientTransformation
+    critic_target: CriticTarget
     critic_loss: Loss
-    actor_loss: Loss
+    actor_loss: SoftActorLoss
     target_entropy: jax.Array | float
 
 
@@ -248,8 +251,9 @@ def learn(
         count: updates made before.
     """
     networks, delay = learner.networks, config.policy_delay
-    target = soft_target(config, networks, state, batch, keys)
-    inputs = LossInputs(config, networks, state, batch, weight, target, keys)
+    inputs = LossInputs(config, networks, state, batch, weight, (), keys)
+    target = learner.critic_target(inputs)
+    inputs = inputs._replace(target=target.reshape(len(target), -1))
 
     critic, _, (priority, metrics) = gradient_step(
         learner.optimize_critic, state.critic, learner.critic_loss, inputs
@@ -281,8 +285,9 @@ def sac(
     actor: MakeActor = gaussian_actor,
     critics: MakeCritics = twin_critics,
     critique: MakeCritique = minimum,
+    critic_target: CriticTarget = soft_target,
     critic_loss: Loss = critic_loss,
-    actor_loss: Loss = actor_loss,
+    actor_loss: SoftActorLoss = actor_loss,
     penalty: Penalty | None = None,
     actor_optimizer: MakeOptimizer = default_actor_optimizer,
     critic_optimizer: MakeOptimizer = default_critic_optimizer,
@@ -303,13 +308,11 @@ def sac(
 
     Raises:
         ConfigError: the environment's actions are discrete or its observations images, or a part
-            does not keep its contract.
+            does not return what its contract says.
     """
     action_dim = dimension_of_actions("SAC", env)
     encode = features(env.observation_space)
     actor_net, critic_net = actor_and_critics(config, env, action_dim, actor, critics)
-    target_entropy = config.target_entropy_per_dim * action_dim
-    optimizers = actor_optimizer(config), critic_optimizer(config), temperature_optimizer(config)
     draw_noise, init_carry = noise(config, action_dim)
 
     def sample_action(
@@ -325,7 +328,14 @@ def sac(
 
     networks = Networks(sample_action, critic, critique(config))
     learner = Learner(
-        networks, *optimizers, penalized(critic_loss, penalty), actor_loss, target_entropy
+        networks=networks,
+        optimize_actor=actor_optimizer(config),
+        optimize_critic=critic_optimizer(config),
+        optimize_temperature=temperature_optimizer(config),
+        critic_target=critic_target,
+        critic_loss=penalized(critic_loss, penalty),
+        actor_loss=actor_loss,
+        target_entropy=config.target_entropy_per_dim * action_dim,
     )
 
     def init(key: jax.Array, obs: jax.Array) -> SACState:

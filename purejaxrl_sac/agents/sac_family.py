@@ -6,16 +6,17 @@
     simba   residual networks, AdamW; observations, which a      Lee et al. 2024, 2410.09754
             wrapper normalises
 
-In redq, droq and tqc, the actor maximises the mean over critics. These learn more from each
-environment step: raise `num_updates`. Conversely,
+In redq, droq and tqc, the actor maximises the mean over critics. These can learn more from each
+environment step: redq and droq make 20 updates after each by default; for tqc raise `num_updates`.
+Conversely,
 
     fast_sac   a thousand environments, n-step returns, LayerNorm, AdamW
 
 takes so many steps at once that few updates suffice. It does with SAC what Parallel Q-Learning (Li
 et al. 2023, arXiv 2307.12983) does with DDPG and FastTD3 (Seo et al. 2025, 2505.22642) with TD3,
 all on one accelerator. Its n-step returns sum only rewards, as theirs do: the entropies of the
-steps in between are left out, so its targets are those of (4.19) only if n is 1. SimBa's authors
-use a single critic where episodes do not terminate; here it always has two.
+steps in between are left out, so its targets are those of section 4.3.2 only if n is 1. SimBa's
+authors use a single critic where episodes do not terminate; here it always has two.
 """
 
 from __future__ import annotations

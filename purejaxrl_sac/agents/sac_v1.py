@@ -64,7 +64,7 @@ class SACv1State(NamedTuple):
 
 
 class LossInputs(NamedTuple):
-    """Inputs of a loss, besides the parameters that it differentiates."""
+    """Inputs of a loss besides the parameters with respect to which it is differentiated."""
 
     config: SACv1Config
     actor: Network

@@ -2,7 +2,9 @@
 
     y    = r + gamma d min_j Q-_j(s', clip(mu-(s') + eps, -1, 1)),   eps ~ clip(N(0, sigma^2), +-c)
     J_Q  = E [ sum_i (Q_i(s, a) - y)^2 / 2 ]
-    J_mu = -E [ Q_1(s, mu(s)) ],  minimised once in `policy_delay` updates, when targets move, too
+    J_mu = -E [ Q_1(s, mu(s)) ]
+
+J_mu is minimised every `policy_delay` updates, when the targets are updated as well.
 
 d is 0 where the episode terminated and 1 elsewhere. Exploration adds Gaussian noise to the actions;
 `noise_scale=decaying` lowers it over the run.
@@ -49,6 +51,7 @@ from purejaxrl_sac.optimize import (
 from purejaxrl_sac.types import (
     Agent,
     Algorithm,
+    CriticTarget,
     Env,
     Loss,
     LossOutput,
@@ -78,7 +81,7 @@ class TD3State(NamedTuple):
 
 
 class LossInputs(NamedTuple):
-    """Inputs of a loss, besides the parameters that it differentiates."""
+    """Inputs of a loss besides the parameters with respect to which it is differentiated."""
 
     config: TD3Config
     actor: Network
@@ -86,25 +89,26 @@ class LossInputs(NamedTuple):
     state: TD3State  # for the actor's loss, with the critics' new parameters
     batch: Transition  # [B]; `obs` and `next_obs` are features
     weight: jax.Array  # [B], or a scalar
+    target: Any  # y, [B]; () for the part that computes it
     key: jax.Array
 
 
 def smoothed_target(inputs: LossInputs) -> jax.Array:
     """y, with the target policy smoothed by clipped noise; [B]."""
-    config, actor, critic, state, batch, _, key = inputs
-    noise = config.target_noise * jax.random.normal(key, batch.action.shape, jnp.float32)
+    config, state, batch = inputs.config, inputs.state, inputs.batch
+    noise = config.target_noise * jax.random.normal(inputs.key, batch.action.shape, jnp.float32)
     noise = jnp.clip(noise, -config.target_noise_clip, config.target_noise_clip)
-    next_action = jnp.clip(actor.apply(state.target_actor_params, batch.next_obs) + noise, -1, 1)
-    next_q = critic.apply(state.target_critic_params, batch.next_obs, next_action)
+    next_action = inputs.actor.apply(state.target_actor_params, batch.next_obs)
+    next_action = jnp.clip(next_action + noise, -1, 1)
+    next_q = inputs.critic.apply(state.target_critic_params, batch.next_obs, next_action)
     return td.td_target(batch.reward, batch.discount, config.gamma, td.least_value(next_q))
 
 
 def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
     """J_Q, and |y - Q(s, a)| [B], averaged over critics, as priority."""
-    target = smoothed_target(inputs)
     q = inputs.critic.apply(params, inputs.batch.obs, inputs.batch.action)
-    loss = (inputs.weight * soft.soft_critic(q, target)).mean()
-    return loss, (jnp.abs(target - q).mean(0), {"critic_loss": loss, "q": q.mean()})
+    loss = (inputs.weight * soft.soft_critic(q, inputs.target)).mean()
+    return loss, (jnp.abs(inputs.target - q).mean(0), {"critic_loss": loss, "q": q.mean()})
 
 
 def actor_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
@@ -142,6 +146,7 @@ def td3(
     *,
     actor: MakeActor = deterministic_actor,
     critics: MakeCritics = twin_critics,
+    critic_target: CriticTarget = smoothed_target,
     critic_loss: Loss = critic_loss,
     actor_loss: Loss = actor_loss,
     actor_optimizer: MakeOptimizer = default_actor_optimizer,
@@ -155,8 +160,8 @@ def td3(
     """TD3; parts as in `sac`, without critique and temperature, and with `noise_scale`.
 
     Args:
-        critic_loss, actor_loss: functions of this module's `LossInputs`; the actor's returns
-            Q(s, mu(s)) [B] in place of priorities.
+        critic_target, critic_loss, actor_loss: functions of this module's `LossInputs`; no use is
+            made of the array that `actor_loss` returns in place of priorities.
         noise_scale: `constant` or `decaying`.
 
     Raises:
@@ -201,7 +206,8 @@ def td3(
         key: jax.Array, state: TD3State, sample: Sample, count: jax.Array
     ) -> tuple[TD3State, jax.Array, Metrics]:
         batch = encoded(sample.transition, encode)
-        inputs = LossInputs(config, actor_net, critic, state, batch, sample.weight, key)
+        inputs = LossInputs(config, actor_net, critic, state, batch, sample.weight, (), key)
+        inputs = inputs._replace(target=critic_target(inputs))
 
         new_critic, _, (priority, metrics) = gradient_step(
             optimize_critic, state.critic, critics_loss, inputs

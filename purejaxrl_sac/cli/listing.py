@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from purejaxrl_sac import references
-from purejaxrl_sac.agents import ALGORITHMS, default_config, preset
+from purejaxrl_sac.agents import ALGORITHMS, base_name, default_config, preset
 from purejaxrl_sac.agents import configuration as configuration_of
 from purejaxrl_sac.cli import parts
 from purejaxrl_sac.cli.parsing import env_name
@@ -90,17 +90,21 @@ def algorithm(name: str) -> None:
     config = preset(name)
     listed = ALGORITHMS[name][2] if name in ALGORITHMS else _first_line(type(config))
     print(f"{name}: {listed}")
-    found = [key for key in PRESETS if key[0] == name]
+    base = base_name(config)
+    found = [key for key in PRESETS if key[0] == base]
     default = env_name(config.env)
-    if found:
+    if found and base == name:
         presets(found)
+    elif found:
+        print(f"its presets are those of {base}, except for fields whose defaults it changes, for")
+        print(", ".join(env for _, env in found))
     else:
         print(f"it has no presets; its default environment is {default}")
     if described := parts.described(config.algorithm):
         print("\nits parts, other ones by --parts PART=file.py:name:")
         for part in described:
             print(f"  {part}")
-    env = default if (name, default) in PRESETS or not found else min(found)[1]
+    env = default if (base, default) in PRESETS or not found else min(found)[1]
     print(f"\ntrain it: purejaxrl-sac train {name} --env {env}")
     print(f"its flags: purejaxrl-sac train {name} --help")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from purejaxrl_sac import references
-from purejaxrl_sac.agents import name_of
+from purejaxrl_sac.agents import base_name, name_of
 from purejaxrl_sac.cli.options import (
     ResumeOptions,
     RunOptions,
@@ -20,6 +20,7 @@ from purejaxrl_sac.cli.options import (
 )
 from purejaxrl_sac.cli.parsing import SYNONYMS, assignments, env_name
 from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.presets import PRESETS
 
 if TYPE_CHECKING:
     from purejaxrl_sac.experiment.tuning.points import Point, Scale
@@ -39,6 +40,7 @@ def train(options: TrainOptions) -> None:
     if options.dry_run:
         devices = options.running.set_up_devices(options.parallel())
         check_references(options)
+        print_preset_note(options)
         plan = plans.plan(options.config, options.seeds, **planned)
         over = mesh.mesh_for(plan.lanes, devices)
         resources.check_state(plan, over)
@@ -50,7 +52,17 @@ def train(options: TrainOptions) -> None:
     arguments = options.running.run_arguments(options.parallel())
     arguments["measure"] = measures(options.measure)
     out = output_directory(options)
+    print_preset_note(options)
     lifecycle.run(options.config, options.seeds, out=out, **planned, **arguments)
+
+
+def print_preset_note(options: TrainOptions | SweepOptions) -> None:
+    """Print that there is no preset, where there is none."""
+    config, running = options.config, options.running
+    env = env_name(config.env)
+    if (base_name(config), env) not in PRESETS and not (running.json or running.quiet):
+        text = f"{name_of(config)} has no preset for {env}: what is not given has its default"
+        Console().print(text, soft_wrap=True)
 
 
 def check_references(options: TrainOptions) -> None:
@@ -120,6 +132,7 @@ def sweep(options: SweepOptions) -> None:
     out = output_directory(options, "sweep-")
     arguments |= options.running.engine_arguments(plan)
     arguments["measure"] = measures(options.measure)
+    print_preset_note(options)
     print_compilation_note(options.running, plan)
     print_result(options.running, sweeps.start(out, plan, **arguments))
 

@@ -95,7 +95,8 @@ def prioritized(
 
     def update_priorities(state: Prioritized, sample: Sample, priority: jax.Array) -> Prioritized:
         check_priority(priority, sample.index.shape)
-        # lost transitions have weight 0 and meaningless TD errors: they get the lowest priority
+        # TD errors of transitions that are overwritten in part, whose weight is 0, are meaningless:
+        # they get the lowest priority
         priority = jnp.where(sample.weight > 0, jnp.abs(priority), 0)
         return set_priorities(state, sample.index, priority, omega)
 
@@ -120,7 +121,7 @@ def importance(
         progress: the fraction of the run that is over.
     """
     exponent = linear_schedule(beta, 1, progress)
-    # before the maximum: lost transitions have tiny probabilities, so the largest weights
+    # before the maximum: those overwritten in part have tiny probabilities, so the largest weights
     weight = read.weight * (stored.astype(jnp.float32) * probability) ** -exponent
     largest = jnp.maximum(weight.max(), jnp.finfo(weight.dtype).tiny)
     return read._replace(weight=weight / largest, index=leaf)

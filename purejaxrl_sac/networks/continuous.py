@@ -44,7 +44,7 @@ class Critics(nn.Module):
 
     @nn.compact
     def __call__(self, obs: jax.Array, action: jax.Array) -> jax.Array:
-        x = jnp.concatenate([obs.reshape(obs.shape[0], -1), action], axis=-1)
+        x = jnp.concatenate([flat(obs), action], axis=-1)
         # one input per critic, so that all products, in the backward pass too, are batched
         x = jnp.broadcast_to(x, (self.size, *x.shape))
         head = nn.vmap(
