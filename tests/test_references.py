@@ -366,7 +366,7 @@ def test_parts_are_listed_with_types_and_defaults(forgotten, capsys):
     assert [x.partition(":")[0] for x in tabular] == ["bootstrap", "targets", "memory", "explore"]
     assert parts.described(prl.simba) == parts.described(lambda config, env, *, bonus=1: 0) == []
     found = parts.described(prl.sac)
-    assert found[1] == "critics: MakeCritics = twin_critics" and len(found) == 12
+    assert found[1] == "critics: MakeCritics = twin_critics" and len(found) == 13
     assert cli.main(["list", "sac"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line[2:] in found] == [f"  {text}" for text in found]
