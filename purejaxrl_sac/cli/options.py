@@ -80,13 +80,15 @@ class RunOptions(DeviceOptions):
         processes.join(self.coordinator, self.processes, self.process, self.join_timeout)
         return devices
 
-    def reporter(self) -> Reporter:
-        """The reporter that --json and --quiet choose."""
+    def reporter(self, note: str = "") -> Reporter:
+        """The reporter that --json and --quiet choose; without them, it prints a note at first."""
         from purejaxrl_sac.experiment.runs import display
 
         if self.json:
             return display.JsonReporter()
-        return (display.SummaryReporter if self.quiet else display.ConsoleReporter)(Console())
+        if self.quiet:
+            return display.SummaryReporter(Console())
+        return display.ConsoleReporter(Console(), note=note)
 
     def run_arguments(self, lanes: int) -> dict[str, Any]:
         """Set up the devices for so many lanes, and return arguments of `run` and `resume`."""

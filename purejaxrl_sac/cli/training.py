@@ -24,7 +24,6 @@ from purejaxrl_sac.presets import PRESETS
 
 if TYPE_CHECKING:
     from purejaxrl_sac.experiment.tuning.points import Point, Scale
-    from purejaxrl_sac.experiment.tuning.sweep_plan import Sweep
     from purejaxrl_sac.experiment.tuning.sweep_results import SweepResult
 
 
@@ -40,29 +39,27 @@ def train(options: TrainOptions) -> None:
     if options.dry_run:
         devices = options.running.set_up_devices(options.parallel())
         check_references(options)
-        print_preset_note(options)
         plan = plans.plan(options.config, options.seeds, **planned)
         over = mesh.mesh_for(plan.lanes, devices)
         resources.check_state(plan, over)
         figures = resources.report(plan, engine.compile_run(plan, mesh=over))
-        if note := plans.rounding_note(plan.config):
-            figures = {"steps": note, **figures}
+        notes = {"steps": plans.rounding_note(plan.config), "preset": preset_note(plan.config)}
+        figures = {name: note for name, note in notes.items() if note} | figures
         Console().print(display.table(f"{plans.title(plan.config)}, dry run", figures))
         return
     arguments = options.running.run_arguments(options.parallel())
     arguments["measure"] = measures(options.measure)
+    arguments["reporter"] = options.running.reporter(preset_note(options.config))
     out = output_directory(options)
-    print_preset_note(options)
     lifecycle.run(options.config, options.seeds, out=out, **planned, **arguments)
 
 
-def print_preset_note(options: TrainOptions | SweepOptions) -> None:
-    """Print that there is no preset, where there is none."""
-    config, running = options.config, options.running
+def preset_note(config: Config) -> str:
+    """That there is no preset, or '' where there is one."""
     env = env_name(config.env)
-    if (base_name(config), env) not in PRESETS and not (running.json or running.quiet):
-        text = f"{name_of(config)} has no preset for {env}: what is not given has its default"
-        Console().print(text, soft_wrap=True)
+    if (base_name(config), env) in PRESETS:
+        return ""
+    return f"{name_of(config)} has no preset for {env}: what is not given has its default"
 
 
 def check_references(options: TrainOptions) -> None:
@@ -132,8 +129,8 @@ def sweep(options: SweepOptions) -> None:
     out = output_directory(options, "sweep-")
     arguments |= options.running.engine_arguments(plan)
     arguments["measure"] = measures(options.measure)
-    print_preset_note(options)
-    print_compilation_note(options.running, plan)
+    notes = [preset_note(options.config), sweep_plan.compilation_note(plan)]
+    print_notes(options.running, notes)
     print_result(options.running, sweeps.start(out, plan, **arguments))
 
 
@@ -164,12 +161,11 @@ def requested_points(options: SweepOptions) -> list[Point]:
     return [point | sample for point in grid for sample in samples]
 
 
-def print_compilation_note(options: RunOptions, plan: Sweep) -> None:
-    """Print which hyperparameters need several programs."""
-    from purejaxrl_sac.experiment.tuning import sweep_plan
-
-    if (note := sweep_plan.compilation_note(plan)) and not (options.json or options.quiet):
-        Console().print(note, soft_wrap=True)
+def print_notes(options: RunOptions, notes: Sequence[str]) -> None:
+    """Print the notes that are not '', for people."""
+    for note in notes:
+        if note and not (options.json or options.quiet):
+            Console().print(note, soft_wrap=True)
 
 
 def print_result(options: RunOptions, result: SweepResult) -> None:
@@ -239,7 +235,7 @@ def resume(options: ResumeOptions) -> None:
         arguments |= options.engine_arguments(plan)
         given = measures(options.measure) or None
         arguments["measure"] = sweep_plan.read_measures(options.run, given, options.trust)
-        print_compilation_note(options, plan)
+        print_notes(options, [sweep_plan.compilation_note(plan)])
         arguments["any_version"] = options.any_version
         print_result(options, sweeps.train_remaining(options.run, plan, **arguments))
         return

@@ -109,9 +109,12 @@ class ConsoleReporter(Reporter):
     """Shows a progress bar on a terminal; elsewhere, prints a line per tenth of the run, and after
     each chunk that ends `LINE_SECONDS` or more after the previous line."""
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, console: Console, clock: Callable[[], float] = time.monotonic, *, note: str = ""
+    ) -> None:
         self.console = console
         self.clock = clock
+        self.note = note  # printed below the title
         self.seconds_left = SecondsLeft()
         self.printed = 0.0  # fraction of the run at the last printed line
         self.printed_at = clock()
@@ -142,6 +145,8 @@ class ConsoleReporter(Reporter):
         self.pooled = " of all points" if plan.variants else ""
         steps = f"{plan.total:,} environment steps"
         self._print(f"{title}, {plan.lanes} x {steps}, on {device}", "bold")
+        if self.note:
+            self.message(self.note)
         self.message("compiling (up to a minute; faster the next time) ...")
 
     def on_compiled(self, seconds: float) -> None:
