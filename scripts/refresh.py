@@ -84,6 +84,7 @@ def numbers(algorithm: str, environment: str, iterations: int) -> str:
     name, params = _named(environment)
     config = parameters.fixed(prl.preset(algorithm, name).replace(env_params=params))
     count = config.warmup_iterations + iterations
+    prl.envs.bind(name, params)  # as above
 
     @jax.jit  # a new function in each call, as above
     def train(key: jax.Array) -> Any:
