@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from purejaxrl_sac.config import ConfigError, unknown
+from purejaxrl_sac.part_errors import described
 
 _files: dict[str, str] = {}  # name of a module -> the file that it was imported from, as written
 _imported: dict[str, Any] = {}  # reference -> its object
@@ -183,7 +184,7 @@ def _guarded(what: str, function: Callable[[], Any]) -> Any:
         raise
     except BaseException as error:  # also SystemExit, which would end this program
         try:
-            line = (str(error).strip().splitlines() or [""])[0]
-        except Exception:
-            line = ""
-        raise ConfigError(f"{what} fails: {type(error).__name__}: {line}") from error
+            text = described(error)
+        except Exception:  # an error without a text
+            text = type(error).__name__
+        raise ConfigError(f"{what} fails: {text}") from error

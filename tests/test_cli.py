@@ -228,6 +228,9 @@ def test_dry_run_reports_memory_and_writes_nothing(tmp_path, capsys, monkeypatch
     assert cli.main(["train", "dqn", *CHAIN, "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert "state: memory" in shown and "free" in shown and "compilation" in shown
+    assert cli.main(["train", "dqn", *CHAIN, "--dry-run", "--json"]) == 0
+    event = json.loads(capsys.readouterr().out)
+    assert event["event"] == "dry_run" and "state: memory" in event["figures"]
     assert not list(tmp_path.iterdir())
 
 

@@ -408,7 +408,7 @@ def test_an_optimizer_of_optax_is_no_part():
         ("no_such_module_at_all:x", "importing no_such_module_at_all fails: ModuleNotFoundError"),
         ("json.py:x", "has the name of another module, json"),
         ("bad_syntax.py:x", "importing bad_syntax.py fails: SyntaxError"),
-        ("raises.py:x", "importing raises.py fails: ZeroDivisionError: division by zero"),
+        ("raises.py:x", "importing raises.py fails: ZeroDivisionError: .* in raises.py, line 1$"),
         ("leaves.py:x", "importing leaves.py fails: SystemExit: 0"),
         ("my.fork.py:x", "rename it"),
         (".py:x", "there is no file|rename it"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -45,7 +46,10 @@ def train(options: TrainOptions) -> None:
         figures = resources.report(plan, engine.compile_run(plan, mesh=over))
         notes = {"steps": plans.rounding_note(plan.config), "preset": preset_note(plan.config)}
         figures = {name: note for name, note in notes.items() if note} | figures
-        Console().print(display.table(f"{plans.title(plan.config)}, dry run", figures))
+        if options.running.json:
+            print(json.dumps({"event": "dry_run", "figures": figures}))
+        else:
+            Console().print(display.table(f"{plans.title(plan.config)}, dry run", figures))
         return
     arguments = options.running.run_arguments(options.parallel())
     arguments["measure"] = measures(options.measure)
