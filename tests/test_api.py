@@ -1,12 +1,13 @@
 """The public names: typed, imported when they are needed, and documented."""
 
 import dataclasses
+import functools
 import inspect
 import re
 import subprocess
 import sys
 import typing
-from functools import cache
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,11 @@ def in_a_fresh_interpreter(code):
 def test_a_fresh_interpreter_has_every_public_name_and_imports_nothing_expensive_before():
     code = """
 import sys, purejaxrl_sac as prl
+from purejaxrl_sac.agents import listed_base, name_of
 heavy = {"distrax", "gymnax", "matplotlib", "orbax", "scipy", "tensorflow_probability", "tyro"}
 print(sorted(heavy & set(sys.modules)), "purejaxrl_sac.agents.sac" in sys.modules)
+config = prl.preset("rainbow", "CartPole-v1")
+print(name_of(config), listed_base(config.algorithm), "distrax" in sys.modules)
 for name in prl.__all__:
     getattr(prl, name)
 for name in prl.experiment.__all__:
@@ -40,9 +44,22 @@ for name in prl.experiment.__all__:
 assert set(prl.__all__) <= set(dir(prl))
 print(prl.SACConfig().tau, prl.networks.MLP.__name__, prl.experiment.plot.__name__)
 """
-    imported, named = in_a_fresh_interpreter(code).splitlines()
+    imported, of_rainbow, named = in_a_fresh_interpreter(code).splitlines()
     assert imported == "[] False"
+    assert of_rainbow == "rainbow rainbow False"  # DQN has no use for what SAC imports
     assert named.startswith("0.005 MLP purejaxrl_sac.experiment")
+
+
+def test_variants_are_the_modules_with_algorithms_of_another_module():
+    found = defaultdict(set)
+    for name, (module, *_) in ALGORITHMS.items():
+        algorithm = agents.exported(name)
+        of = getattr(algorithm, "func", algorithm).__module__.rpartition(".")[2]
+        if of != module:
+            found[of].add(module)
+        assert agents.listed_base(algorithm) == name
+        assert agents.listed_base(functools.partial(algorithm, mine=1)) == name
+    assert found == {module: set(others) for module, others in agents.VARIANTS.items()}
 
 
 def test_an_unknown_name_is_an_attribute_error():
@@ -76,7 +93,7 @@ def test_named_algorithms_are_typed_by_their_configuration(function):
 
 
 def test_every_field_of_every_configuration_is_documented():
-    source = cache(inspect.getsource)
+    source = functools.cache(inspect.getsource)
     for kind in {type(agents.default_config(name)) for name in ALGORITHMS}:
         for field in dataclasses.fields(kind):
             if field.name == "algorithm":  # the class's docstring states it

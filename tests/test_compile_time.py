@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+import purejaxrl_sac as prl
 from purejaxrl_sac.config import ConfigError
+from purejaxrl_sac.experiment.devices import resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
 from purejaxrl_sac.experiment.runs import engine, plans
 from scripts import benchmark_compile, benchmark_start, hlo, phases, record
@@ -185,6 +187,28 @@ def test_no_keys_are_made_before_the_programs_are_traced(lanes, devices, monkeyp
 
 def data(x):
     return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_init_is_traced_once_for_its_shapes_and_its_program(devices, monkeypatch):
+    traced = []
+
+    def counted(key, config):
+        traced.append(config)
+        return prl.init(key, config)
+
+    monkeypatch.setattr(engine, "_init", jax.jit(counted, inline=True))
+    plan = plans.plan(small("q_learning"), 4)
+    mesh = mesh_for(plan.lanes, devices)
+    resources.check_state(plan, mesh)
+    assert len(traced) == 1
+    first, chunks = engine.training_programs(plan, mesh, [1])
+    out = jax.tree.map(lambda x: (x.shape, x.dtype), first.lower().out_info)
+    assert len(traced) == 1
+    like = engine.shapes(plan, mesh)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), like) == out
+    held = chunks[1].function.lower(*chunks[1].arguments).in_avals[0][0]
+    chex.assert_trees_all_equal_shapes_and_dtypes(held, like)
 
 
 def test_training_does_not_wait_for_the_final_evaluation(monkeypatch):

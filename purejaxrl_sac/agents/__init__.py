@@ -65,6 +65,8 @@ ALGORITHMS = {
     "fast_sac": ("sac_family", "FastSACConfig", "SAC with a thousand environments at once"),
     "td3": ("td3", "TD3Config", "Twin delayed DDPG (Fujimoto et al. 2018)"),
 }
+# module -> those whose algorithms are its functions with other parts
+VARIANTS = {"dqn": ("distributional",), "a2c": ("ppo",), "sac": ("sac_family",)}
 
 
 @overload
@@ -311,8 +313,12 @@ def listed_base(algorithm: Any, names: Iterable[str] = ALGORITHMS) -> str | None
     with the most equal parts.
     """
     function, parts = _composition(algorithm)
+    module = getattr(function, "__module__", "").removeprefix(f"{__name__}.")
+    modules = {module, *VARIANTS.get(module, ())}  # the others are not imported for this
     equal = {}  # name -> number of equal parts
     for name in names:
+        if ALGORITHMS[name][0] not in modules:
+            continue
         listed, own = _composition(exported(name))
         if listed is function and own.keys() <= parts.keys():
             equal[name] = sum(parts[part] is x for part, x in own.items())

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.evaluate import PolicyFactory, evaluate, policy
@@ -44,6 +44,7 @@ from purejaxrl_sac.train import TOTALS, init, run, seed_axes
 from purejaxrl_sac.types import PyTree, TrainState
 
 _init = jax.jit(init, inline=True)  # traced once for several programs
+STATE_AXES = TrainState._make([0, None, 0, 0, 0])  # of lanes: `seed_axes` of `shapes`
 
 
 class Program(NamedTuple):
@@ -92,15 +93,28 @@ def shapes(plan: Plan, mesh: Mesh | None = None) -> TrainState:
     Args:
         mesh: adds its padding and shardings; None for neither.
     """
-    lanes = plan.lanes if mesh is None else padded(plan.lanes, mesh)
-    where = None if mesh is None else shardings((0, None), mesh)
+    if mesh is None:
+        seed = _init.eval_shape(plans.key_from_seed(plan.seed), plan.config)
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((plan.lanes, *x.shape), x.dtype), seed)
+        return like._replace(step=seed.step)
+    keys, config, config_axes = _inputs(plan, mesh)
+    init_lanes = vmap_lanes(_init, mesh, (0, config_axes), STATE_AXES)  # traces as the program does
+    state = jax.eval_shape(init_lanes, keys, config)
 
-    def placed(x: jax.ShapeDtypeStruct, *lead: int) -> jax.ShapeDtypeStruct:
-        sharding = where and where[0 if lead else 1]
-        return jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype, sharding=sharding)
+    def placed(where: NamedSharding, part: PyTree) -> PyTree:
+        place = partial(jax.ShapeDtypeStruct, sharding=where)
+        return jax.tree.map(lambda x: place(x.shape, x.dtype), part)
 
-    seed = _init.eval_shape(plans.key_from_seed(plan.seed), plan.config)
-    return jax.tree.map(lambda x: placed(x, lanes), seed)._replace(step=placed(seed.step))
+    return jax.tree.map(placed, shardings(STATE_AXES, mesh), state)
+
+
+def _inputs(plan: Plan, mesh: Mesh) -> tuple[jax.ShapeDtypeStruct, Config, PyTree]:
+    """The shape of the keys of all lanes and the padding, their configuration, and its axes."""
+    lanes = padded(plan.lanes, mesh)
+    # not the keys themselves, whose own program would have to be compiled first
+    dtype = jax.eval_shape(plan.keys).train.dtype
+    keys = jax.ShapeDtypeStruct((lanes,), dtype, sharding=shardings(0, mesh))
+    return keys, *plan.config_lanes(lanes)
 
 
 def compile_run(
@@ -153,15 +167,10 @@ def training_programs(
 ) -> tuple[Program, dict[int, Program]]:
     """The programs of `Programs.init` and, by number of iterations, of `Programs.chunks`."""
     like = shapes(plan, mesh)
-    lanes = padded(plan.lanes, mesh)
-    config, config_axes = plan.config_lanes(lanes)
-    axes = seed_axes(like)
-    where = shardings(axes, mesh)
-    # not the keys themselves, whose own program would have to be compiled first
-    dtype = jax.eval_shape(plan.keys).train.dtype
-    keys = jax.ShapeDtypeStruct((lanes,), dtype, sharding=shardings(0, mesh))
+    keys, config, config_axes = _inputs(plan, mesh)
+    where = shardings(STATE_AXES, mesh)
     init_lanes = jax.jit(
-        vmap_lanes(_init, mesh, (0, config_axes), axes),
+        vmap_lanes(_init, mesh, (0, config_axes), STATE_AXES),
         out_shardings=where,
         compiler_options=_runs_once(mesh),
     )
