@@ -26,7 +26,7 @@ from purejaxrl_sac.cli import parsing
 from purejaxrl_sac.cli.options import TrainOptions
 from purejaxrl_sac.experiment import export
 from purejaxrl_sac.experiment.pictures import render
-from purejaxrl_sac.experiment.runs import engine, files, loading, plans, record
+from purejaxrl_sac.experiment.runs import display, engine, files, loading, plans, record
 from purejaxrl_sac.presets import PRESETS
 from tests.conftest import small
 
@@ -285,13 +285,36 @@ def test_names_are_directories_under_runs(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stop_has_its_own_exit_status(number, status, tmp_path, capsys, monkeypatch):
-    from purejaxrl_sac.experiment.runs import display
-
     monkeypatch.setattr(display.SummaryReporter, "on_chunk", lambda *_: signal.raise_signal(number))
     flags = ["--env=chain", "--steps=300", "--quiet", "--out", str(tmp_path / "run")]
     assert cli.main(["train", "q_learning", *flags]) == status
     err = capsys.readouterr().err
     assert "continue with purejaxrl-sac resume" in err and err.count("\n") == 1
+
+
+def test_a_run_whose_output_is_closed_can_be_resumed(tmp_path, capsys, monkeypatch):
+    flags = ["--env=chain", "--total-steps=20000", "--chunks=400", "--episodes=8"]
+    command = [sys.executable, "-m", "purejaxrl_sac", "train", "q_learning", *flags]
+    with subprocess.Popen(
+        [*command, "--out", str(tmp_path / "run")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    ) as process:  # fmt: skip
+        while "  step " not in process.stdout.readline():
+            pass
+        process.stdout.close()  # as `head` does
+        error = process.stderr.read()
+    assert process.returncode == 128 + signal.SIGPIPE
+    assert "by SIGPIPE: continue with purejaxrl-sac resume" in error and error.count("\n") == 1
+    assert loading.load(tmp_path / "run").steps > 0
+
+    def closed(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(display.JsonReporter, "on_chunk", closed)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # to have it again
+    out = ["--json", "--out", str(tmp_path / "json")]
+    assert cli.main(["train", "q_learning", *flags, *out]) == 128 + signal.SIGPIPE
+    assert loading.load(tmp_path / "json").steps > 0
 
 
 def test_a_disk_failure_has_its_own_exit_status(tmp_path, capsys, monkeypatch):

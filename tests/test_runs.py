@@ -664,6 +664,11 @@ def test_not_a_run(tmp_path, copy):
 
 def test_a_run_without_a_checkpoint(copy):
     shutil.rmtree(copy.checkpoints)
+    before = metrics(copy.path), (copy.path / "config.json").read_text()
+    why = "is finished and has no checkpoint: to train it from the start, move .*/summary.json away"
+    with pytest.raises(ConfigError, match=why):
+        prl.experiment.resume(copy.path, steps=MORE)
+    assert (metrics(copy.path), (copy.path / "config.json").read_text()) == before
     with pytest.raises(
         ConfigError, match="has no intact checkpoint: to train it from the start, move"
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import textwrap
 import traceback
@@ -105,6 +106,8 @@ def main(arguments: list[str] | None = None) -> int:
         _print(error)
         return _failed(1)
     except StoppedError as error:
+        if error.signal == signal.SIGPIPE:
+            sys.stdout = None
         _print(f"{error}: {error.advice}")
         return 128 + error.signal
     except OSError as error:

@@ -132,7 +132,10 @@ class ConsoleReporter(Reporter):
         self.live, self.task = self.bar, self.bar.add_task("starting")
 
     def _print(self, text: str, style: str = "") -> None:
-        self.console.print(Text(one_line(text), style), soft_wrap=True)
+        try:
+            self.console.print(Text(one_line(text), style), soft_wrap=True)
+        except SystemExit:  # of rich, where the reader of the output has closed it
+            raise BrokenPipeError from None
 
     def message(self, text: str) -> None:
         self._print(text)

@@ -232,7 +232,8 @@ def _newest_checkpoint(
     """The newest intact checkpoint, after moving damaged ones to `damaged/`; None without any.
 
     Raises:
-        ConfigError: all checkpoints are damaged; none is moved.
+        ConfigError: all checkpoints are damaged, none of which is moved; or the run has finished,
+            so that results would be replaced.
     """
     damaged: dict[int, DamagedError] = {}
     with contextlib.closing(Checkpoints(directory.checkpoints)) as checkpoints:
@@ -243,6 +244,10 @@ def _newest_checkpoint(
         raise ConfigError(
             f"no checkpoint of {directory.path} can be read ({reasons}):"
             f" {way_out(directory, damaged)}"
+        )
+    if found is None and directory.summary.exists():
+        raise ConfigError(
+            f"{directory.path} is finished and has no checkpoint: {way_out(directory, damaged)}"
         )
 
     def move_damaged() -> None:

@@ -103,7 +103,10 @@ def train(
                     best.save(progress.steps, plan.lanes, policy=policy_state(state))
                     saved_best = history[-1:]
                 logs.write(progress, state)
-                reporter.on_chunk(progress)
+                try:
+                    reporter.on_chunk(progress)
+                except BrokenPipeError:  # the reader of the output has closed it
+                    received.append(signal.SIGPIPE)
                 due = time.monotonic() - saved >= 60 * checkpoint_minutes
                 due, stop = processes.any_of(due, bool(received))
                 if due or stop or progress.steps == plan.total:
