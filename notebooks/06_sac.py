@@ -262,7 +262,7 @@ plt.show()
 #
 # The inner minimum enforces the constraint: if it is violated, $\alpha \to \infty$ makes the objective
 # arbitrarily small. For a fixed $\alpha$ the maximum over $\pi$ is the maximum entropy policy of chapter 5,
-# $\pi^*_\alpha$. Exchanging the two (the problem is concave in $\pi$ and linear in $\alpha$) gives the
+# $\pi^*_\alpha$. Exchanging the two (the problem is concave in the occupancy measure of $\pi$ and linear in $\alpha$) gives the
 # dual, a convex function of the scalar $\alpha$,
 #
 # $$g(\alpha) = \max_\pi\, \mathbb E[r] + \alpha\left(\mathcal H(\pi) - \bar{\mathcal H}\right), \qquad

@@ -207,7 +207,7 @@ def _storage(part: Part, made: Any, config: Any, env: Env) -> Storage:
     return _replaced(storage, Storage, add=add, read=read)
 
 
-def _memory(part: Part, made: Any, config: Any, storage: Storage) -> Memory:
+def _memory(part: Part, made: Any, *_: Any) -> Memory:
     memory: Memory = _made(Memory)(part, made)
 
     def add(state: Any, step: jax.Array, rollout: Transition) -> Any:
@@ -344,6 +344,7 @@ CHECKS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("MakeRecurrentActor", "MakeRecurrentCritics"), _recurrent),
     "MakeStorage": _storage,
     "MakeMemory": _memory,
+    "MakeRolloutMemory": _memory,
     "MakeNoise": _noise,
     "MakeCritique": _critique,
     "MakeHead": _head,

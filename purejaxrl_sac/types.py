@@ -366,6 +366,11 @@ class MakeMemory(Protocol):
         """(config, Storage) -> Memory."""
 
 
+class MakeRolloutMemory(Protocol):
+    def __call__(self, config: Any, env: Env, /) -> Memory:
+        """(config, env) -> Memory of an on-policy algorithm."""
+
+
 LossOutput = tuple[jax.Array, tuple[jax.Array, Metrics]]
 """Loss (a float32 scalar), (array [B] such as priorities or log-probabilities, scalar metrics)."""
 

@@ -125,6 +125,8 @@ def small(algorithm, **changes):
         sizes |= {"sequence_length": 8, "burn_in": 4}
     if getattr(config, "policy_delay", 1) > 1:
         sizes["policy_delay"] = 2
+    if algorithm == "reinforce" and "env" not in changes:  # episodes end in the rollout
+        sizes["env_params"] = prl.envs.bind("CartPole-v1").params.replace(max_steps_in_episode=2)
     known = {field.name for field in dataclasses.fields(config)}
     sizes = {name: value for name, value in sizes.items() if name in known}
     return config.replace(**{**sizes, **changes})

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 import rlax
+from gymnax.environments.classic_control.cartpole import EnvParams as CartPoleParams
 
 import purejaxrl_sac as prl
 from purejaxrl_sac import distributions, envs, mdp, networks, normalize
@@ -17,7 +18,6 @@ from purejaxrl_sac.agents import a2c, ppo
 from purejaxrl_sac.config import ConfigError
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.mdp import dynamic_programming as dp
-from purejaxrl_sac.memory import latest_complete
 from purejaxrl_sac.types import Sample, Transition
 from tests.conftest import built, compiled, init, quick, small
 from tests.probes import CONTINUOUS, GAMMA, Params, Probe, trained
@@ -54,7 +54,7 @@ def test_values_are_discounted_and_actions_depend_on_the_state(algorithm):
         horizon=2,
         signs=(-1.0, 1.0),
     )
-    config, state = trained(algorithm, env, 1_000, **MANY)
+    config, state = trained(algorithm, env, 1_000, **MANY, env_params=Params(2))
     seen = obs([-1, 0], [1, 0], [-1, 0.5], [1, 0.5])
     np.testing.assert_allclose(values(config, state, seen), [2 * GAMMA, 2 * GAMMA, 2, 2], rtol=0.1)
     action = prl.policy(config, state)(jax.random.key(0), seen)
@@ -188,22 +188,66 @@ def test_advantages_by_hand():
 # REINFORCE
 
 
-def test_rows_of_episodes_that_the_rollout_cuts_off_have_weight_zero():
-    memory = latest_complete()
-    last = jnp.array([[False, False], [True, False], [False, False]])
+def test_reinforce_learns_from_the_steps_whose_episodes_end_in_the_rollout():
+    """Whatever happens: the number of steps depends on the time limit only."""
+    env = Probe(lambda sign, time, action: 1, horizon=0)
+    config = small("reinforce", env=env, env_params=Params(max_steps_in_episode=3))
+    for length, steps in ((3, 1), (4, 2), (7, 5)):
+        _, _, memory = prl.build(config.replace(rollout_length=length))
+        last = jnp.zeros((length, 2), bool)
+        sample = memory.sample(Transition(*[last] * 6), None)
+        expected = np.where(np.arange(length) < steps, length / steps, 0)
+        np.testing.assert_allclose(sample.weight, expected[:, None] * np.ones(2), rtol=1e-6)
 
-    def weights(last):
-        return memory.sample(Transition(*[last] * 6), None).weight
 
-    np.testing.assert_allclose(weights(last), [[3, 0], [3, 0], [0, 0]])  # 2 of 6 rows
-    np.testing.assert_array_equal(weights(jnp.zeros_like(last)), 0)
-    np.testing.assert_array_equal(weights(jnp.ones_like(last)), 1)
+def test_reinforce_does_not_prefer_short_episodes():
+    """Of action 1, the bad half ends at once and the good half after 8 more steps.
+
+    Its mean return is 1.3, and 1 is that of action 0. Among the episodes that happen to end in the
+    rollout, bad ones are more frequent, and the mean of action 1 is less than 1.
+    """
+    length, end = 8, 9
+    P, R = np.zeros((2, end + 1, 2, end + 1))
+    P[0, 0, end] = R[0, 0, end] = 1
+    P[0, 1, [1, end]] = 0.5
+    P[range(1, end), :, range(2, end + 1)] = 1
+    R[length, :, end] = 2.6
+    config = prl.ReinforceConfig(
+        env=Tabular(mdp.make(P, R, terminal=[end]), max_steps=length + 1),
+        gamma=1.0,
+        num_envs=32,
+        rollout_length=2 * (length + 1),
+        hidden_sizes=(),
+        learning_rate=1e-2,
+        total_steps=32 * 18 * 200,
+    )
+    state, _ = jax.jit(prl.make_train(config))(jax.random.key(0))
+    head = state.agent.params["params"]["head"]["Dense_0"]
+    assert jax.nn.softmax(head["kernel"][0] + head["bias"])[1] > 0.8
+
+
+def test_reinforce_needs_rollouts_of_the_longest_episode():
+    config = prl.ReinforceConfig(rollout_length=499)
+    with pytest.raises(ConfigError, match="rollout_length is 499, but must be at least 500, "):
+        prl.build(config)
+    prl.build(config.replace(rollout_length=500))
+    endless = Params(max_steps_in_episode=np.inf)
+    unlimited = config.replace(env=Probe(lambda sign, time, action: 1), env_params=endless)
+    with pytest.raises(
+        ConfigError, match=r"Probe has no time limit, .*: use a2c"
+    ):
+        prl.build(unlimited)
 
 
 def test_reinforce_by_hand():
-    """V is 10 and pi is uniform; the first environment's episode ends after two of three steps."""
-    config = small("reinforce", gamma=0.9, value_coef=0.5, hidden_sizes=())
-    env = envs.bind(config.env)
+    """V is 10 and pi is uniform; the first episode ends after two steps, the second goes on.
+
+    Of three steps and episodes of at most two, the first two are learned from.
+    """
+    limit = CartPoleParams(max_steps_in_episode=2)
+    sizes = {"rollout_length": 3, "hidden_sizes": ()}
+    config = small("reinforce", gamma=0.9, value_coef=0.5, env_params=limit, **sizes)
+    env = envs.bind(config.env, limit)
     agent, memory = a2c.reinforce(config, env, optimizer=lambda config: optax.sgd(1.0))
     agent = compiled(agent)
     obs = jnp.zeros((3, 2, 4))
@@ -216,18 +260,20 @@ def test_reinforce_by_hand():
         obs=obs,
         action=action,
         reward=jnp.array([[1.0, 1], [2, 2], [4, 4]]),
-        discount=jnp.array([[1.0, 1], [0, 1], [1, 1]]),
+        discount=jnp.array([[1.0, 1], [0, 1], [1, 0]]),
         next_obs=obs,
-        last=jnp.array([[False, False], [True, False], [False, False]]),
+        last=jnp.array([[False, True], [True, False], [False, True]]),
         extras=a2c.Choice(action, jnp.full((3, 2), jnp.log(0.5)), value),
     )
     _, processed = agent.process_rollout(state, rollout)
     sample = memory.sample(processed, None)
     moved, _, metrics = agent.update(jax.random.key(0), state, sample, jnp.int32(0))
-    error = np.array([1 + 0.9 * 2 - 10, 2 - 10])  # G - V of the two complete rows
+    # G - V: the first episode terminates; the second begins with a truncated step
+    error = np.array([[1 + 0.9 * 2, 1 + 0.9 * 10], [2, 2 + 0.9 * 4]]) - 10
+    sign = np.array([[1, -1], [1, -1]])  # of action 1, and of action 0
     after = moved.params["params"]
     # grad log pi(1|s) = (-1/2, 1/2) in the logits
-    expected = [-0.5 * error.mean(), 0.5 * error.mean()]
+    expected = 0.5 * (sign * error).mean() * np.array([-1, 1])
     np.testing.assert_allclose(after["head"]["Dense_0"]["bias"], expected, rtol=1e-5)
     np.testing.assert_allclose(after["Dense_0"]["bias"], 10 + 0.5 * error.mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["value_loss"], 0.5 * (error**2).mean(), rtol=1e-5)

@@ -10,8 +10,10 @@ baseline of the advantage A (post, 3.3):
 with the lambda-return G of the rollout, so that A is the generalised advantage of Schulman et al.
 (2016, arXiv 1506.02438): lambda = 0 is the TD error, lambda = 1 the return of as many steps as the
 rollout and the episode have (A3C, Mnih et al. 2016, arXiv 1602.01783). Terminations end returns,
-time limits bootstrap. REINFORCE (Williams 1992) with a baseline learns from complete returns only:
-lambda = 1, and weight 0 for all rows whose episode does not end in the rollout.
+time limits bootstrap. REINFORCE (Williams 1992) with a baseline learns from the returns of whole
+episodes only: lambda = 1, and of T steps the first T - L + 1, L being the longest episode, so that
+their episodes end in the rollout. To drop the steps whose episodes happen not to end in it would be
+biased: these are the long ones more often than the short ones.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from purejaxrl_sac.checks import check_outputs
 from purejaxrl_sac.config import Config, ConfigError, static, traced
 from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.distributions import ActionDistribution
-from purejaxrl_sac.memory import latest, latest_complete
+from purejaxrl_sac.memory import latest, latest_before
 from purejaxrl_sac.networks import default_actor_critic, features
 from purejaxrl_sac.optimize import Learned, decaying_adam, gradient_step, linear_decay, start
 from purejaxrl_sac.returns import lambda_returns
@@ -43,6 +45,7 @@ from purejaxrl_sac.types import (
     LossOutput,
     MakeActorCritic,
     MakeOptimizer,
+    MakeRolloutMemory,
     Memory,
     Metrics,
     Objective,
@@ -109,7 +112,7 @@ def policy_gradient(
 def squared_error(
     config: Config, value: jax.Array, old_value: jax.Array, target: jax.Array
 ) -> jax.Array:
-    """(G - V(s))^2 (post, 3.3)."""
+    """(G - V(s))^2, whose half is J_V."""
     return jnp.square(target - value)
 
 
@@ -142,14 +145,29 @@ def decaying_rmsprop(config: Any) -> optax.GradientTransformation:
     return optimize.rmsprop(linear_decay(config), config.max_grad_norm)
 
 
-def whole_rollout(config: Config) -> Memory:
+def whole_rollout(config: Config, env: Env) -> Memory:
     """Each update uses the whole of the latest rollout."""
     return latest()
 
 
-def complete_episodes(config: Config) -> Memory:
-    """As `whole_rollout`, without the rows whose episode does not end in it."""
-    return latest_complete()
+def complete_returns(config: Any, env: Env) -> Memory:
+    """As `whole_rollout`, without the steps from which an episode may not end in it.
+
+    Raises:
+        ConfigError: the rollout is shorter than the longest episode, or there is no time limit.
+    """
+    if env.max_steps is None:
+        raise ConfigError(
+            f"{env.name} has no time limit, but REINFORCE needs rollouts in which episodes end: use"
+            " a2c with trace_decay=1"
+        )
+    if isinstance(env.max_steps, int) and config.rollout_length < env.max_steps:
+        raise ConfigError(
+            f"rollout_length is {config.rollout_length}, but must be at least {env.max_steps}, the"
+            f" longest episode of {env.name}, better twice that: REINFORCE learns from the steps"
+            " whose episodes end in the rollout"
+        )
+    return latest_before(env.max_steps)
 
 
 def check_actor_critic(
@@ -189,7 +207,7 @@ def actor_critic(
     schedule: Schedule = constant,
     loss: Loss = actor_critic_loss,
     optimizer: MakeOptimizer = decaying_rmsprop,
-    memory: Callable[[Any], Memory] = whole_rollout,
+    memory: MakeRolloutMemory = whole_rollout,
 ) -> tuple[Agent, Memory]:
     """An on-policy actor and its critic, composed of the parts above.
 
@@ -252,11 +270,11 @@ def actor_critic(
         return state, priority, metrics
 
     agent = memoryless(init, act, policy, update, process_rollout=process_rollout)
-    return agent, memory(config)
+    return agent, memory(config, env)
 
 
 a2c = actor_critic
-reinforce = partial(actor_critic, optimizer=decaying_adam, memory=complete_episodes)
+reinforce = partial(actor_critic, optimizer=decaying_adam, memory=complete_returns)
 
 
 class ActorCriticConfig(Learning, Layers):
@@ -284,11 +302,12 @@ class ActorCriticConfig(Learning, Layers):
 
 
 class ReinforceConfig(ActorCriticConfig):
-    """Configuration of REINFORCE with a baseline: the returns of complete episodes."""
+    """Configuration of REINFORCE with a baseline: returns until episodes end."""
 
     algorithm: Algorithm = static(reinforce)
     rollout_length: int = static(1_000)
-    """Steps of each environment between updates: at least twice the longest episode."""
+    """Steps of each environment between updates: at least the longest episode L, better 2 L or
+    more, as all but L - 1 of them are learned from."""
     learning_rate: float = 3e-3
     """Initial learning rate."""
     trace_decay: float = 1.0

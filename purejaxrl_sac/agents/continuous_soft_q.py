@@ -87,7 +87,7 @@ def draw(
 
 
 def critic_loss(params: PyTree, inputs: LossInputs) -> LossOutput:
-    """E[(Q(s, a) - r - gamma V-(s'))^2 / 2], V- from uniform actions; |TD error| as priority."""
+    """E[(Q(s, a) - r - gamma d V-(s'))^2 / 2], V- from uniform actions; |TD error| as priority."""
     config, _, critic, state, batch, weight, key = inputs
     action_dim = batch.action.shape[-1]
     shape = (len(batch.action), config.num_actions, action_dim)

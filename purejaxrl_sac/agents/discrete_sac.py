@@ -6,8 +6,8 @@
     J_alpha = E [ alpha (H(pi(.|s)) - H) ]
 
 The target entropy H is a fraction of log A, its maximum, and may decay over the run. The common
-choice 0.98 keeps the better of two actions below a probability of 0.58: tune it. Where actions may
-be illegal, sums are over the legal ones, and A is their number in each state.
+choice 0.98 keeps the better of two actions at a probability of at most about 0.58, on average: tune
+it. Where actions may be illegal, sums are over the legal ones, and A is their number in each state.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class LossInputs(NamedTuple):
 
 
 def soft_target(inputs: LossInputs) -> jax.Array:
-    """y = r + gamma V-(s'), [B]."""
+    """y = r + gamma d V-(s'), [B]."""
     state, batch = inputs.state, inputs.batch
     next_log_pi = inputs.log_pi(state.actor.params, batch.next_obs)
     next_q = td.least_value(inputs.twin_q(state.target_params, batch.next_obs))

@@ -21,6 +21,7 @@ See `types` for the contracts of all parts.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -49,7 +50,7 @@ from purejaxrl_sac.agents.off_policy import (
     soft_n_step_storage,
     uniform_replay,
 )
-from purejaxrl_sac.config import Config, static, traced
+from purejaxrl_sac.config import Config, ConfigError, static, traced
 from purejaxrl_sac.contracts import checks_parts
 from purejaxrl_sac.networks import Dueling, NoisyDense, draw_noise, features, q_network
 from purejaxrl_sac.optimize import (
@@ -182,7 +183,9 @@ def expected(config: Config, next_q: NextQ) -> tuple[jax.Array, Scalar]:
 def soft(config: Soft, next_q: NextQ) -> tuple[jax.Array, Scalar]:
     """V(s') = alpha log sum_a' exp(Q(s', a'; theta-) / alpha): soft Q-learning (post, 4.1.1).
 
-    As E_pi[Q(s', a') - alpha log pi(a'|s')] for pi = softmax(Q / alpha).
+    As E_pi[Q(s', a') - alpha log pi(a'|s')] for pi = softmax(Q / alpha). Returns of n steps need
+    the entropies in between, too: `soft_n_step_storage` with `record=policy_entropy` and
+    `reward=soft_n_step_reward`.
     """
     log_pi = jax.nn.log_softmax(next_q.target / config.alpha)
     return jnp.exp(log_pi), config.alpha * losses.surprise(log_pi)
@@ -232,6 +235,16 @@ def greedy(config: Config, q: jax.Array, step: jax.Array) -> jax.Array:
     return exploration.greedy(q)
 
 
+def check_rescaled(target: Target, bootstrap: Bootstrap) -> None:
+    """Raises ConfigError for `rescaled_td_target` of a mean over actions, which it distorts."""
+    mean = inspect.unwrap(bootstrap)
+    if inspect.unwrap(target) is losses.rescaled_td_target and mean in (expected, soft):
+        raise ConfigError(
+            f"the part target, rescaled_td_target, needs the value of one action, but bootstrap,"
+            f" {mean.__name__}, takes a mean: use maximum or double"
+        )
+
+
 @checks_parts
 def dqn(
     config: QConfig,
@@ -253,9 +266,10 @@ def dqn(
     """Deep Q-learning with experience replay and a target network, composed of the parts above.
 
     Raises:
-        ConfigError: the environment's actions are continuous, or a part does not return what its
-            contract says.
+        ConfigError: the environment's actions are continuous, a part does not return what its
+            contract says, or `rescaled_td_target` is used with a mean over actions.
     """
+    check_rescaled(target, bootstrap)
     num_actions = number_of_actions("DQN", env)
     q_head = head(config)
     model = value_network(config, env, num_actions, q_head.num_outputs, network)

@@ -81,7 +81,7 @@ def annealed_clip(config: PPOConfig, count: jax.Array) -> PPOConfig:
     return config.replace(clip_ratio=config.clip_ratio * remaining)
 
 
-def epochs(config: PPOConfig) -> Memory:
+def epochs(config: PPOConfig, env: Env) -> Memory:
     """Passes over the rollout, each in newly shuffled minibatches."""
     return minibatches(config.num_epochs, config.num_minibatches)
 

@@ -3,9 +3,9 @@
 All of them move Q(s, a) towards a target with learning rate beta (alpha in the post, which uses
 alpha for the temperature from section 4 on),
 
-    Q(s, a) <- Q(s, a) + beta [ r + gamma V(s') - Q(s, a) ]                     (post, 1.2.2)
+    Q(s, a) <- Q(s, a) + beta [ r + gamma d V(s') - Q(s, a) ]                   (post, 1.2.2)
 
-and differ only in V:
+d being 0 where s' is terminal, else 1. They differ only in V:
 
     Q-learning             max_a' Q(s', a')                              (Watkins 1989)
     Double Q-learning      Q_B(s', argmax_a' Q_A(s', a'))                (van Hasselt 2010)
@@ -93,7 +93,7 @@ EXPLORE: dict[str, TableExplore] = {
 def one_step(
     config: TabularConfig, batch: Transition, next_value: jax.Array, q: jax.Array
 ) -> jax.Array:
-    """r + gamma V(s')."""
+    """r + gamma d V(s')."""
     return losses.td_target(batch.reward, batch.discount, config.gamma, next_value)
 
 

@@ -66,6 +66,7 @@ from purejaxrl_sac.types import (
     MakeOptimizer,
     MakeRecurrentActorCritic,
     MakeRecurrentQNetwork,
+    MakeRolloutMemory,
     Memory,
     Metrics,
     Objective,
@@ -101,7 +102,7 @@ def recurrent_a2c(
     schedule: Schedule = constant,
     loss: Loss = actor_critic_loss,
     optimizer: MakeOptimizer = decaying_rmsprop,
-    memory: Callable[[Any], Memory] = whole_rollout,
+    memory: MakeRolloutMemory = whole_rollout,
 ) -> tuple[Agent, Memory]:
     """`a2c.actor_critic` with a recurrent network; the same parts, and a memory of sequences.
 
@@ -165,10 +166,10 @@ def recurrent_a2c(
         return state, priority, metrics
 
     agent = Agent(init, act, policy, update, None, process_rollout, model.initial_carry)
-    return agent, memory(config)
+    return agent, memory(config, env)
 
 
-def epochs(config: Any) -> Memory:
+def epochs(config: Any, env: Env) -> Memory:
     """Passes over the rollout, each in newly shuffled minibatches of sequences."""
     return sequences(config.num_epochs, config.num_minibatches, config.length_of_sequences)
 
@@ -193,7 +194,7 @@ def recurrent_pqn(
     *,
     network: MakeRecurrentQNetwork = normalized_network,
     optimizer: MakeOptimizer = decaying_adam,
-    memory: Callable[[Any], Memory] = epochs,
+    memory: MakeRolloutMemory = epochs,
 ) -> tuple[Agent, Memory]:
     """`pqn` with a recurrent network: Q(s, .) depends on the episode so far.
 
@@ -258,7 +259,7 @@ def recurrent_pqn(
         return state, priority, metrics
 
     agent = Agent(init, act, policy, update, None, process_rollout, model.initial_carry)
-    return agent, memory(config)
+    return agent, memory(config, env)
 
 
 class SequenceEpochs(Epochs):

@@ -7,6 +7,7 @@ carry after the step that led to it, also where the episode was truncated. The l
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from typing import Any
 
@@ -82,9 +83,16 @@ def recurrent_dqn(
     observations.
 
     Raises:
-        ConfigError: the environment's actions are continuous; in updates, if the memory samples
-            single transitions.
+        ConfigError: the environment's actions are continuous; n_step is greater than 1 with
+            `bootstrap=soft`, whose entropies in between are not stored; `rescaled_td_target` is
+            used with a mean over actions; in updates, if the memory samples single transitions.
     """
+    dqn.check_rescaled(target, bootstrap)
+    if config.n_step > 1 and inspect.unwrap(bootstrap) is dqn.soft:
+        raise ConfigError(
+            f"n_step is {config.n_step}, but soft returns of several steps need the entropies in"
+            " between, which sequences do not store: set n_step=1"
+        )
     num_actions = number_of_actions("DQN", env)
     q_head = head(config)
     model = network(config, env.observation_space, num_actions, q_head.num_outputs)

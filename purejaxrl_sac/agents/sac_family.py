@@ -91,7 +91,10 @@ def quantile_critics(config: TQCConfig, space: Any) -> Critics:
 
 
 def truncated(config: TQCConfig) -> Critique:
-    """The mixture of all critics' quantiles, without its `num_dropped` x num_critics largest."""
+    """The mixture of all critics' quantiles, without its `num_dropped` x num_critics largest.
+
+    The loss is the sum over a critic's quantiles, as in QR-DQN: num_quantiles times the paper's.
+    """
     members, size = config.num_critics, config.num_quantiles
     kept = members * (size - config.num_dropped)
     fraction = midpoints(size)

@@ -1,7 +1,7 @@
 """The original SAC (Haarnoja et al. 2018, arXiv 1801.01290): a value network, a fixed temperature.
 
     J_V  = E [ (V(s) - (min_i Q_i(s, a) - alpha log pi(a|s)))^2 / 2 ],   a ~ pi(.|s)
-    J_Q  = E [ sum_i (Q_i(s, a) - (c r + gamma V-(s')))^2 / 2 ]
+    J_Q  = E [ sum_i (Q_i(s, a) - (c r + gamma d V-(s')))^2 / 2 ]
     J_pi = E [ alpha log pi(f(eps; s)|s) - min_i Q_i(s, f(eps; s)) ]
     V-   = tau V + (1 - tau) V-
 

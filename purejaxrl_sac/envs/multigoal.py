@@ -1,4 +1,7 @@
-"""The multi-goal point mass of soft Q-learning (Haarnoja et al. 2017, arXiv 1702.08165, 5.1)."""
+"""The multi-goal point mass of soft Q-learning (Haarnoja et al. 2017, arXiv 1702.08165, 5.1).
+
+Rewards and the end of episodes are those of the authors' code (haarnoja/softqlearning).
+"""
 
 from __future__ import annotations
 

@@ -47,7 +47,11 @@ def unscale(y: jax.Array, epsilon: float = 1e-3) -> jax.Array:
 def rescaled_td_target(
     reward: jax.Array, discount: jax.Array, gamma: jax.Array | float, next_value: jax.Array
 ) -> jax.Array:
-    """y = h(r + gamma h^-1(V(s'))): the `td_target` of values in units of `rescale`."""
+    """y = h(r + gamma h^-1(V(s'))): the `td_target` of values in units of `rescale`.
+
+    V(s') must be the value of one action: h is not linear, and h^-1 of a mean of rescaled values is
+    not their mean.
+    """
     return jax.lax.stop_gradient(rescale(td_target(reward, discount, gamma, unscale(next_value))))
 
 

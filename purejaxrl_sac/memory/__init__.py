@@ -3,7 +3,7 @@
 from purejaxrl_sac.memory.replay import prioritized, uniform
 from purejaxrl_sac.memory.rollouts import (
     latest,
-    latest_complete,
+    latest_before,
     latest_with_next_action,
     minibatches,
     sequences,
@@ -16,7 +16,7 @@ from purejaxrl_sac.memory.sequence_replay import (
 
 __all__ = [
     "latest",
-    "latest_complete",
+    "latest_before",
     "latest_with_next_action",
     "minibatches",
     "prioritized",

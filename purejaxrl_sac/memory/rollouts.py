@@ -23,16 +23,20 @@ def latest() -> Memory:
     )
 
 
-def latest_complete() -> Memory:
-    """The latest rollout; rows whose episode does not end in it have weight 0.
+def latest_before(limit: int | jax.Array) -> Memory:
+    """The latest rollout, whose last limit - 1 of T steps have weight 0.
 
-    All other rows have the same weight, and the mean weight is 1 where there are any.
+    All others have the same weight, T / (T - limit + 1), so that the mean is 1.
+
+    Args:
+        limit: the longest episode: those of the other steps end in the rollout.
     """
 
     def sample(state: Transition, draw: None) -> Sample:
-        ends = jax.lax.cumsum(state.last.astype(jnp.int32), reverse=True)  # from each row on
-        complete = (ends > 0).astype(jnp.float32)
-        return Sample(state, complete / jnp.maximum(complete.mean(), 1 / complete.size))
+        steps = state.reward.shape[0]
+        used = steps - limit + 1
+        weight = jnp.where(jnp.arange(steps) < used, steps / used, 0).astype(jnp.float32)
+        return Sample(state, jnp.broadcast_to(weight[:, None], state.reward.shape))
 
     return latest()._replace(sample=sample)
 
