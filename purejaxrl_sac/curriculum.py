@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from purejaxrl_sac import envs
 from purejaxrl_sac.config import Config, ConfigError, kind_of
-from purejaxrl_sac.part_errors import ERRORS, name_of_function
+from purejaxrl_sac.part_errors import ERRORS, described, name_of_function
 from purejaxrl_sac.types import Env, PyTree
 
 PROGRESS = jax.ShapeDtypeStruct((), jnp.float32)
@@ -110,8 +110,7 @@ def _returned(config: Config, env: Env, name: str) -> dict[str, Any]:
             f"{name} needs the value of the progress, which is traced: use jnp.where instead of if"
         ) from None
     except ERRORS as error:
-        lines = str(error).strip().splitlines() or [""]
-        raise ConfigError(f"{name} fails: {type(error).__name__}: {lines[0]}") from error
+        raise ConfigError(f"{name} fails: {described(error)}") from error
     (params,) = found
     if not isinstance(params, type(env.params)):
         raise ConfigError(

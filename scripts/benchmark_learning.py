@@ -24,7 +24,7 @@ import ast
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def setting(text: str) -> tuple[str, Any]:
 class Reporter(ConsoleReporter):
     """Progress, without the table at the end."""
 
-    def on_finished(self, title: str, figures: dict[str, str], path: Path) -> None:
+    def on_finished(self, title: str, summary: Mapping[str, Any], path: Path) -> None:
         pass
 
 

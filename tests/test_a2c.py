@@ -233,9 +233,7 @@ def test_reinforce_needs_rollouts_of_the_longest_episode():
     prl.build(config.replace(rollout_length=500))
     endless = Params(max_steps_in_episode=np.inf)
     unlimited = config.replace(env=Probe(lambda sign, time, action: 1), env_params=endless)
-    with pytest.raises(
-        ConfigError, match=r"Probe has no time limit, .*: use a2c"
-    ):
+    with pytest.raises(ConfigError, match=r"Probe has no time limit, .*: use a2c"):
         prl.build(unlimited)
 
 

@@ -59,6 +59,8 @@ def test_variants_are_the_modules_with_algorithms_of_another_module():
             found[of].add(module)
         assert agents.listed_base(algorithm) == name
         assert agents.listed_base(functools.partial(algorithm, mine=1)) == name
+    own = type("Own", (), {"__module__": None, "__call__": lambda self, config, env: None})
+    assert agents.listed_base(own()) is None
     assert found == {module: set(others) for module, others in agents.VARIANTS.items()}
 
 

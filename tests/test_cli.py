@@ -27,6 +27,7 @@ from purejaxrl_sac.cli.options import TrainOptions
 from purejaxrl_sac.experiment import export
 from purejaxrl_sac.experiment.pictures import render
 from purejaxrl_sac.experiment.runs import display, engine, files, loading, plans, record
+from purejaxrl_sac.experiment.statistics import iqm
 from purejaxrl_sac.presets import PRESETS
 from tests.conftest import small
 
@@ -206,6 +207,12 @@ def test_resume_extends_a_finished_run(run, tmp_path, capsys):
     assert events[0] == {"event": "remark", "text": "resuming from step 1,500"}
     assert [event["event"] for event in events[1:3]] == ["compiled", "chunk"]
     assert events[-1]["event"] == "finished" and events[-2]["steps"] == 1_800
+    written = json.loads((copy / "summary.json").read_text())
+    returns = written["greedy_returns"]
+    assert events[-1]["steps"] == 1_800 and events[-1]["greedy_returns"] == returns
+    assert events[-1]["greedy_return_iqm"] == pytest.approx(iqm(np.array(returns)))
+    low, high = events[-1]["greedy_return_interval"]
+    assert low <= events[-1]["greedy_return_iqm"] <= high
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,12 @@ def test_other_command_lines_are_left_alone():
         (None, "cannot read .*No such file"),
         ("x = [", "is not TOML"),
         ("env = 'chain'", "has no algorithm"),
+        ("algorithm = 'dqn'\nseeds = 'x'", "x.toml: seeds is 'x', but must be a whole number"),
+        ("algorithm = 'dqn'\ngamma = 2", "x.toml: gamma is 2.0, but must be between 0 and 1"),
+        (
+            "algorithm = 'dqn'\nlearning_rate = 'y'",
+            "x.toml: learning_rate is 'y', but must be a number",
+        ),
         ("algorithm = 'dqn'\n[x]\na = 1", "has a table x: tables are env_params"),
         ("algorithm = 'dqn'\nseeds = 2020-01-01", "is neither text nor a number"),
         ("algorithm = 'dqn'\nlearning_rte = 1", "did you mean learning_rate"),
@@ -109,6 +115,18 @@ def test_files_that_cannot_be_used(text, message, tmp_path, monkeypatch, capsys)
 
     assert re.search(message, error) and error.count("\n") == 1
     assert [path.name for path in Path().iterdir()] == ["x.toml"] * (text is not None)
+
+
+def test_a_flag_is_named_as_it_was_given(tmp_path, capsys):
+    (file := tmp_path / "x.toml").write_text("algorithm = 'dqn'\nseeds = 2")
+    assert cli.main(["train", "--config", str(file), "--seeds", "x"]) == 2
+    assert ": --seeds is 'x', but must be a whole number" in capsys.readouterr().err
+
+
+def test_the_json_of_a_run_is_no_configuration_file(tmp_path, capsys):
+    (file := tmp_path / "config.json").write_text("{}")
+    assert cli.main(["train", "--config", str(file)]) == 2
+    assert "give the run directory, or its config.toml" in capsys.readouterr().err
 
 
 def test_config_without_a_file(capsys):

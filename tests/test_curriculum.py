@@ -202,6 +202,11 @@ def broken(params, progress):
     return params.no_such_field
 
 
+def assigning(params, progress):
+    params.reward = progress
+    return params
+
+
 @pytest.mark.parametrize(
     ("curriculum", "message"),
     [
@@ -210,6 +215,7 @@ def broken(params, progress):
         (lambda params, progress: None, "returned None, but must return a Params"),
         (lambda params: params, "the curriculum <lambda> fails: TypeError"),
         (broken, "the curriculum broken fails: AttributeError"),
+        (assigning, "assigning fails: FrozenInstanceError: .* in test_curriculum.py, line"),
         (branching, "the curriculum branching needs the value of the progress"),
         (resizing, "resizing changes actions, which Paying must know before compilation"),
         (fractional, "fractional changes actions, which Paying must know before compilation"),

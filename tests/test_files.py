@@ -150,6 +150,15 @@ def test_no_write_follows_a_link(tmp_path):
     assert not (run / "lock").exists()
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "best", "lock"])
+def test_a_file_in_place_of_a_directory_is_named_before_training(name, tmp_path):
+    path = tmp_path / name
+    path.mkdir() if name == "lock" else path.write_text("")
+    refused = pytest.raises(ConfigError, match=rf"{name} is (not )?a directory: move it away")
+    with refused, RunDirectory(tmp_path).locked():
+        pass
+
+
 # ── metrics ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -522,7 +531,7 @@ def test_the_time_left_of_a_resumed_run_is_that_at_its_present_rate():
 
 def test_the_path_of_a_run_is_printed_in_one_line(tmp_path):
     reporter, path = console_reporter(), tmp_path / ("x" * 90)
-    reporter.on_finished("a run", {"seeds": "2"}, path)
+    reporter.on_finished("a run", {"figures": {"seeds": "2"}}, path)
     assert f"written to {path}\n" in reporter.console.file.getvalue()
 
 

@@ -95,16 +95,20 @@ def test_a_logger_that_fails_costs_no_run(tmp_path):
         def close(self):
             raise OSError("closed already")
 
+    line = Broken.__call__.__code__.co_firstlineno + 2
     broken, rows, reporter = Broken(), [], Recorder()
     makers = [lambda *_: broken, lambda *_: rows.append]
     run = prl.experiment.run(TINY, out=tmp_path / "run", loggers=makers, reporter=reporter, **PLAN)
     assert run.summary is not None and len(rows) == 6 and broken.calls == 1
     said = [text for text in reporter.messages if "logger" in text]
     assert said == [
-        "the logger Broken failed, the run goes on: no network",
-        "the logger Broken failed, the run goes on: closed already",
+        f"the logger Broken failed, the run goes on: {text} in test_loggers.py, line {line}"
+        for text, line in (
+            ("ConnectionError: no network", line),
+            ("OSError: closed already", line + 3),
+        )
     ]
-    with pytest.warns(RunWarning, match="the logger Broken failed, the run goes on: no network"):
+    with pytest.warns(RunWarning, match="the logger Broken failed, .*: no network"):
         prl.experiment.run(
             TINY, out=tmp_path / "silent", loggers=makers[:1], progress=False, **PLAN
         )

@@ -436,6 +436,14 @@ def test_the_command_line_sweeps_static_and_traced_fields(tmp_path, capsys):
             "gamma: 0 has no logarithm: start above zero, or append :linear",
         ),
         (["--range", "gamma=1:0.5:linear"], "gamma: a range goes from low to high"),
+        (
+            ["--range", "gamma=0.5:1.5"],
+            "gamma=0.5:1.5 ends at 1.5, but must be between 0 and 1",
+        ),
+        (
+            ["--range", "learning_rate=-1:1:linear"],
+            "learning_rate=-1:1:linear starts at -1, but must be greater than zero",
+        ),
         (["--range", "gamma=0.5:1:log"], "gamma=LOW:HIGH:linear, not gamma=0.5:1:log"),
         (["--range", "gamma=0.5:1", "--grid", "gamma=1"], "gamma is in --grid and in --range"),
         (["--range", "gamma=0.5:1", "--seed=-1"], "seed is -1, but must be between 0 and"),

@@ -313,7 +313,7 @@ def listed_base(algorithm: Any, names: Iterable[str] = ALGORITHMS) -> str | None
     with the most equal parts.
     """
     function, parts = _composition(algorithm)
-    module = getattr(function, "__module__", "").removeprefix(f"{__name__}.")
+    module = str(getattr(function, "__module__", "")).removeprefix(f"{__name__}.")
     modules = {module, *VARIANTS.get(module, ())}  # the others are not imported for this
     equal = {}  # name -> number of equal parts
     for name in names:

@@ -148,7 +148,13 @@ def dispatch(arguments: list[str]) -> None:
         ConfigError: invalid input.
     """
     check_values(arguments)
-    match config_files.expanded(arguments):
+    with config_files.keys_for_flags(arguments):
+        _run(config_files.expanded(arguments))
+
+
+def _run(arguments: list[str]) -> None:
+    """Run a command whose configuration file is expanded."""
+    match arguments:
         case [] | ["-h" | "--help" | "help"] | ["train"] | ["train", "-h" | "--help"]:
             print(USAGE)
         case ["--version"]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import itertools
 import re
 import tomllib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,29 @@ from purejaxrl_sac.config import ConfigError, shown
 
 TABLES = ("env_params", "parts", "measure", "grid", "range")  # name -> value, as flags NAME=VALUE
 CODE = ("env", "wrap", "curriculum", "parts", "measure", "log")  # flags whose values are imported
+
+
+@contextlib.contextmanager
+def keys_for_flags(arguments: Sequence[str]) -> Iterator[None]:
+    """Names the file in errors that begin with one of its keys, or with the flag of one."""
+    try:
+        yield
+    except ConfigError as error:
+        flag, _, text = str(error).partition(" ")
+        name = flag.removeprefix("--").replace("-", "_")
+        path = _file(arguments)
+        if path is None or _is_given(name, arguments) or name not in read(path):
+            raise
+        raise ConfigError(f"{path}: {name} {text}") from error.__cause__
+
+
+def _file(arguments: Sequence[str]) -> Path | None:
+    """The file of `--config FILE`; None if there is none."""
+    for word, following in itertools.pairwise([*arguments, ""]):
+        name, _, value = word.partition("=")
+        if name == "--config" and (value or following):
+            return Path(value or following)
+    return None
 
 
 def expanded(arguments: list[str]) -> list[str]:
@@ -133,7 +158,7 @@ def _switch(path: Path, algorithm: str, name: str, value: bool) -> list[str]:
     return [f"--{flag}"]  # which there is not: the parser suggests another
 
 
-def _is_given(name: str, flags: list[str]) -> bool:
+def _is_given(name: str, flags: Sequence[str]) -> bool:
     """Whether a key is on the command line as well."""
     ends = ("--" + name.replace("_", "-"), "--no-" + name.replace("_", "-"))
     return any(x.partition("=")[0] in ends for x in flags)
@@ -177,7 +202,8 @@ def read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
+        hint = ": give the run directory, or its config.toml" if path.name == "config.json" else ""
+        raise ConfigError(f"{path} is not TOML: {error}{hint}") from None
 
 
 def _flag(path: Path, name: str, value: Any, given: list[str]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from purejaxrl_sac.cli.options import (
     TrainOptions,
 )
 from purejaxrl_sac.cli.parsing import SYNONYMS, assignments, env_name
-from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.config import Bounds, Config, ConfigError, bounds_of
 from purejaxrl_sac.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -161,7 +162,9 @@ def requested_points(options: SweepOptions) -> list[Point]:
     draw = {"sobol": points.sobol, "random": points.random}[options.sample]
     cube = draw(options.points, len(ranges), options.seed % 2**32)
     points.check_count(len(grid) * len(cube))
-    samples = points.sampled(cube, **{name: _scale(name, x) for name, x in ranges.items()})
+    bounds = bounds_of(type(options.config))
+    scales = {name: _scale(name, x, bounds.get(name)) for name, x in ranges.items()}
+    samples = points.sampled(cube, **scales)
     return [point | sample for point in grid for sample in samples]
 
 
@@ -182,7 +185,7 @@ def print_result(options: RunOptions, result: SweepResult) -> None:
     if not processes.is_first():
         return
     if options.json:
-        display.JsonReporter().on_finished("", figures, result.path)
+        display.JsonReporter().on_finished("", {"figures": figures}, result.path)
         return
     title = f"sweep of {plans.title(result.sweep.config)}"
     display.print_results(Console(), title, figures, result.path)
@@ -206,8 +209,12 @@ def _fields(config: Config, words: Sequence[str], flag: str, value: str) -> dict
     return found
 
 
-def _scale(name: str, text: str) -> Scale:
-    """The distribution of LOW:HIGH or LOW:HIGH:linear."""
+def _scale(name: str, text: str, bounds: Bounds | None) -> Scale:
+    """The distribution of LOW:HIGH or LOW:HIGH:linear.
+
+    Raises:
+        ConfigError: it is not of this form, or leaves the bounds of its field.
+    """
     from purejaxrl_sac.experiment.tuning import points
 
     ends, linear = text.removesuffix(":linear"), text.endswith(":linear")
@@ -218,9 +225,16 @@ def _scale(name: str, text: str) -> Scale:
             f"--range takes {name}=LOW:HIGH or {name}=LOW:HIGH:linear, not {name}={text}"
         ) from None
     try:
-        return points.uniform(low, high) if linear else points.log_uniform(low, high)
+        scale = points.uniform(low, high) if linear else points.log_uniform(low, high)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
+    if bounds and bounds.kind in (int, float):
+        closed = bounds._replace(below=math.inf)  # the end itself is never drawn
+        for end, verb, limits in ((low, "starts", bounds), (high, "ends", closed)):
+            value = round(end) if bounds.kind is int else end
+            if violated := limits.violated(value):
+                raise ConfigError(f"{name}={text} {verb} at {end:g}, but must be {violated}")
+    return scale
 
 
 def resume(options: ResumeOptions) -> None:

@@ -141,11 +141,12 @@ class RunDirectory:
         """Holds the run's write lock, which the system releases if the process dies.
 
         Raises:
-            ConfigError: another process holds it, the directory is not writable, or its path is not
-                one that checkpoints can be written to.
+            ConfigError: another process holds it, the directory is not writable, its path is not
+                one that checkpoints can be written to, or a file is a directory or vice versa.
         """
         self.check_name()
         self.check_links()
+        self.check_kinds()
         lock = filelock.FileLock(self.path / "lock", timeout=0)
         try:
             lock.acquire()
@@ -179,6 +180,14 @@ class RunDirectory:
         """Raises ConfigError if writing here could change files elsewhere."""
         for link in files.links_outside(self.path):
             raise ConfigError(f"{link} is a link that leads out of the run: remove it")
+
+    def check_kinds(self) -> None:
+        """Raises ConfigError for a file in place of a directory, and for a directory as lock."""
+        for folder in (self.checkpoints, self.best):
+            if folder.exists() and not folder.is_dir():
+                raise ConfigError(f"{folder} is not a directory: move it away")
+        if (self.path / "lock").is_dir():
+            raise ConfigError(f"{self.path / 'lock'} is a directory: move it away")
 
     def check_new(self) -> None:
         """Raises ConfigError if another process has started a run here in the meantime."""

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,13 @@ def with_interval(scores: np.ndarray) -> str:
         return "no finished episode yet"
     if len(known) == 1:
         return f"{known[0]:.4g}"
-    low, high = bootstrap_interval(known, resamples=2_000 if len(known) <= 512 else 500)
+    low, high = bootstrap_interval(known, resamples=resamples(known))
     return f"{iqm(known):.4g} [{low:.4g}, {high:.4g}]"
+
+
+def resamples(scores: np.ndarray) -> int:
+    """Resamples of the intervals that are shown."""
+    return 2_000 if len(scores) <= 512 else 500
 
 
 class Reporter:
@@ -63,8 +68,8 @@ class Reporter:
     def on_chunk(self, progress: Progress) -> None:
         """Called after each chunk."""
 
-    def on_finished(self, title: str, figures: dict[str, str], path: Path) -> None:
-        """Called once everything is written; the figures are those of `summary.json`."""
+    def on_finished(self, title: str, summary: Mapping[str, Any], path: Path) -> None:
+        """Called once everything is written, with the contents of `summary.json`."""
 
 
 class SilentReporter(Reporter):
@@ -101,8 +106,16 @@ class JsonReporter(Reporter):
             failed_seeds=np.flatnonzero(progress.failed).tolist(),
         )
 
-    def on_finished(self, title: str, figures: dict[str, str], path: Path) -> None:
-        self._write_event("finished", run=str(path), figures=figures)
+    def on_finished(self, title: str, summary: Mapping[str, Any], path: Path) -> None:
+        returns = summary.get("greedy_returns") or []
+        scores = np.array([x for x in returns if x is not None])
+        found: dict[str, Any] = {}
+        if len(scores):
+            found["greedy_return_iqm"] = round(float(iqm(scores)), 6)
+        if len(scores) > 1:
+            interval = bootstrap_interval(scores, resamples=resamples(scores))
+            found["greedy_return_interval"] = [round(float(x), 6) for x in interval]
+        self._write_event("finished", run=str(path), **found, **summary)
 
 
 class ConsoleReporter(Reporter):
@@ -186,8 +199,8 @@ class ConsoleReporter(Reporter):
         else:
             self.message(f"{done:4.0%}  step {progress.steps:,}  {line}")
 
-    def on_finished(self, title: str, figures: dict[str, str], path: Path) -> None:
-        print_results(self.console, title, figures, path)
+    def on_finished(self, title: str, summary: Mapping[str, Any], path: Path) -> None:
+        print_results(self.console, title, summary["figures"], path)
 
 
 def default_reporter(progress: bool | None = None) -> Reporter:

@@ -20,12 +20,12 @@ import numpy as np
 
 from purejaxrl_sac import references
 from purejaxrl_sac.config import ConfigError, shown, unknown
-from purejaxrl_sac.experiment.errors import reason
 from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.runs.display import Reporter, means
 from purejaxrl_sac.experiment.runs.plans import Progress
 from purejaxrl_sac.experiment.statistics import bootstrap_interval, iqm
+from purejaxrl_sac.part_errors import described
 from purejaxrl_sac.types import TrainState
 
 Logger = Callable[..., None]  # (Progress) or (Progress, TrainState)
@@ -155,7 +155,7 @@ class Logs:
             call()
         except Exception as error:
             self.reporter.warning(
-                f"the logger {_name(log)} failed, the run goes on: {reason(error)}"
+                f"the logger {_name(log)} failed, the run goes on: {described(error)}"
             )
             return False
         return True
@@ -173,7 +173,7 @@ def _made(make_logger: LoggerFactory, path: Path, steps: int) -> Logger:
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"the logger {name} cannot be made: {reason(error)}") from error
+        raise ConfigError(f"the logger {name} cannot be made: {described(error)}") from error
     if not callable(log):
         raise ConfigError(
             f"the logger {name} is {shown(log)}, but must be a function of a Progress"

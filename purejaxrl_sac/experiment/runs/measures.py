@@ -20,9 +20,9 @@ from jax.sharding import Mesh
 from purejaxrl_sac import references
 from purejaxrl_sac.config import ConfigError, shown
 from purejaxrl_sac.experiment.devices.mesh import shardings, vmap_lanes
-from purejaxrl_sac.experiment.errors import reason
 from purejaxrl_sac.experiment.runs import engine
 from purejaxrl_sac.experiment.runs.plans import EVALUATED_POLICIES, Plan, Progress
+from purejaxrl_sac.part_errors import described
 from purejaxrl_sac.train import seed_axes
 from purejaxrl_sac.types import Scalar, TrainState
 
@@ -69,7 +69,7 @@ class Measures:
         try:
             found = jax.eval_shape(jax.vmap(measure, (self.axes,)), lanes)
         except Exception as error:
-            raise ConfigError(f"the measure {name} fails: {reason(error)}") from error
+            raise ConfigError(f"the measure {name} fails: {described(error)}") from error
         if not _is_number(found):
             raise ConfigError(f"the measure {name} must return one number, as a scalar array")
 

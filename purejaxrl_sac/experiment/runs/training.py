@@ -224,4 +224,4 @@ def _write_results(
         "device": device_name(mesh),
     }
     directory.write_summary(document)
-    reporter.on_finished(plans.title(plan.config), figures, directory.path)
+    reporter.on_finished(plans.title(plan.config), document, directory.path)
