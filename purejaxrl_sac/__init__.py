@@ -144,7 +144,7 @@ if TYPE_CHECKING:  # what a type checker and an editor follow; at run time, `__g
     from purejaxrl_sac.mdp import dynamic_programming
     from purejaxrl_sac.memory import records, storage
 
-__version__ = "0.8.25"
+__version__ = "0.8.26"
 
 INNER = {  # public modules inside of others
     "dynamic_programming": "mdp.dynamic_programming",
