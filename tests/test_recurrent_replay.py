@@ -222,6 +222,27 @@ def test_rescaled_target_by_hand():
     np.testing.assert_array_equal(gradient(value), 0)
 
 
+@pytest.mark.parametrize("algorithm", ["dqn", "recurrent_dqn", "r2d2"])
+def test_rescaled_targets_need_the_value_of_one_action(algorithm):
+    """h^-1 of the mean of h(0) and h(100) is 29.8, not 50."""
+    config, base = small(algorithm), prl.agents.exported(algorithm)
+    rescaled = partial(base, target=losses.rescaled_td_target)
+    for mean in (dqn.expected, dqn.soft):
+        wrong = config.replace(algorithm=partial(rescaled, bootstrap=mean))
+        with pytest.raises(ConfigError, match=f"rescaled_td_.* but bootstrap, {mean.__name__}"):
+            prl.build(wrong)
+    for one in (dqn.maximum, dqn.double):
+        prl.build(config.replace(algorithm=partial(rescaled, bootstrap=one)))
+
+
+def test_soft_returns_of_several_steps_of_sequences_are_refused():
+    soft = partial(prl.recurrent_dqn, bootstrap=dqn.soft)
+    config = small("recurrent_dqn").replace(algorithm=soft)
+    prl.build(config)
+    with pytest.raises(ConfigError, match="n_step is 2, but soft returns of several steps need"):
+        prl.build(config.replace(n_step=2))
+
+
 # targets, burn-in and carries
 
 
