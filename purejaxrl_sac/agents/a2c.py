@@ -306,8 +306,7 @@ class ReinforceConfig(ActorCriticConfig):
 
     algorithm: Algorithm = static(reinforce)
     rollout_length: int = static(1_000)
-    """Steps of each environment between updates: at least the longest episode L, better 2 L or
-    more, as all but L - 1 of them are learned from."""
+    """Steps of each environment between updates: at least the longest episode, better twice that."""
     learning_rate: float = 3e-3
     """Initial learning rate."""
     trace_decay: float = 1.0
