@@ -306,7 +306,7 @@ class ReinforceConfig(ActorCriticConfig):
 
     algorithm: Algorithm = static(reinforce)
     rollout_length: int = static(1_000)
-    """Steps of each environment between updates: at least the longest episode, better twice that."""
+    """Steps of each environment between updates: at least the longest episode, better twice it."""
     learning_rate: float = 3e-3
     """Initial learning rate."""
     trace_decay: float = 1.0
