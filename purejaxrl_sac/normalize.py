@@ -6,7 +6,7 @@ A wrapper is a function (config, env, Agent) -> Agent. Memories store what the e
 returned; it is scaled when it is acted on or learned from. Everything in one iteration (acting,
 advantages, updates) is scaled alike: the statistics of its rollout take effect in the next one,
 and those of the warm-up in the second, because the first starts unscaled. Evaluation scales as the
-last iteration would and does not change the statistics. As long as there are none, values are
+next iteration would and does not change the statistics. As long as there are none, values are
 neither scaled nor clipped; from then on they are clipped to `normalization_limit` deviations.
 
 A nan or infinite observation makes the statistics nan, and with them every loss from the next

@@ -447,6 +447,29 @@ def test_the_improvement_of_two_runs_is_one_line(pair, tmp_path):
     assert compare.improvement_line(pair[:1]) == compare.improvement_line([*pair, *pair]) == ""
 
 
+def test_seeds_that_are_left_out_are_counted(tmp_path):
+    """Of one run a seed diverged; of the other, two have not finished an episode."""
+    some = RETURNS.copy()
+    some[:, :2] = np.nan
+    paths = [
+        fake_run(tmp_path / "a", diverged=(0,)),
+        fake_run(tmp_path / "b", some, greedy=None),
+    ]
+    (tmp_path / "b" / "summary.json").unlink()
+    assert compare.improvement_line(paths).endswith(
+        "of final training returns of 3 of 4 and 2 of 4 seeds, the others having none"
+    )
+    for panel in ("scores", "profile", "improvement"):
+        with pytest.warns(RunWarning, match="b: 2 of 4 seeds have no score and are left out"):
+            figure = compare.compare(
+                paths, "episode_return", tmp_path / f"{panel}.png", labels=["A", "B"], panel=panel
+            )
+        (axes,) = figure.axes
+        found = [x.get_text() for x in axes.get_yticklabels()] + legend(figure)
+        assert any("2 of 4 seeds" in text for text in found), found
+        assert any("3 of 4 seeds" in text for text in found), found
+
+
 def test_the_improvement_of_runs_without_greedy_returns_or_with_one_seed(pair, tmp_path):
     one = fake_run(tmp_path / "one$", RETURNS[:, 3:], None)
     text = "P(one$ > a) = 0.875, of final training returns"

@@ -48,10 +48,11 @@ def service(monkeypatch):
     return found
 
 
-def progress(returns, failed_step, **evaluation):
+def progress(returns, failed_step, latest=None, **evaluation):
     known = np.asarray(returns, float)
     values = dict.fromkeys(plans.Progress._fields)
     values |= {"episode_return": known, "episode_length": known * 2, "metrics": {}}
+    values["latest_return"] = known if latest is None else np.asarray(latest, float)
     values |= {"failed_step": np.asarray(failed_step), "evaluation": evaluation}
     return plans.Progress(**values)
 
@@ -67,6 +68,16 @@ def test_returns_are_logged_with_iqm_and_interval_over_healthy_seeds():
     assert found["episode_length"] == 6
     assert found["greedy_return_iqm"] == float(iqm(greedy[:5]))
     assert "episode_return_iqm" not in loggers.scalars(progress([np.nan], [-1]))
+
+
+def test_seeds_whose_episodes_go_on_count_with_their_latest_return():
+    latest = [500.0, 500.0, 500.0, 10.0]
+    found = loggers.scalars(progress([np.nan] * 3 + [10.0], [-1] * 4, latest))
+    assert found["episode_return"] == 10
+    assert found["episode_return_iqm"] == float(iqm(np.array(latest))) == 500
+    assert found["episode_return_low"] == 10
+    alone = loggers.scalars(progress([10.0], [-1]))
+    assert alone["episode_return_iqm"] == 10 and "episode_return_low" not in alone
 
 
 def test_a_service_is_told_the_configuration_and_the_end(service, tmp_path):

@@ -269,7 +269,7 @@ def test_a_run_has_the_same_style_in_all_panels(curves, scores):
     scores["dqn"] = np.full(9, nan)
     scores["sac, long"][0] = nan
     axes = plot.comparison(curves, scores, ylabel="return").axes
-    assert rows(axes[INTERVALS]) == ["sac, long 4 seeds", "alone 1 seed"]
+    assert rows(axes[INTERVALS]) == ["sac, long 4 of 5 seeds", "alone 1 seed"]
     assert rows(axes[IMPROVEMENTS]) == ["sac, long > alone"]
     assert len(axes[PROFILES].lines) == 2
     first = [panel.lines[i].get_color() for panel, i in zip(axes[:3], (1, 0, 0), strict=True)]

@@ -80,6 +80,16 @@ def test_survivors_of_halving_train_as_if_alone():
     np.testing.assert_array_equal(alone.rungs[0][-1].scores, rungs[-1].scores)
 
 
+def test_the_best_of_a_search_whose_finalists_diverge_is_that_of_an_earlier_rung():
+    def rung(steps, points, scores):
+        return halving.Rung(steps, np.array(points), np.array(scores)[:, None])
+
+    first, nan = rung(10, [0, 1, 2], [1.0, 3.0, 2.0]), np.nan
+    assert halving.best_of([first, rung(20, [1, 2], [4.0, 5.0])]) == 2
+    assert halving.best_of([first, rung(20, [1], [nan])]) == 1
+    assert halving.best_of([rung(10, [0, 1], [nan, nan])]) is None
+
+
 class Stop(Exception):
     pass
 

@@ -36,6 +36,7 @@ from tests.test_runs import TINY, Recorder, rewrite
 
 SHORT = {"seeds": 2, "chunks": 3, "episodes": 4}
 RATES = points.grid(learning_rate=[0.1, 0.5, 0.9])
+SELECTED = "its score on the seeds that selected it, IQM [95 % interval]"
 
 
 def test_a_grid_has_every_combination_and_sobol_fills_the_range():
@@ -267,7 +268,7 @@ def test_diverged_seeds_are_counted(whole, tmp_path):
     result = result._replace(fresh_diverged=np.array([True, True]))
     sweep_results.write(result)
     for rows in (sweep_results.summary_rows(result), sweep_results.describe(path)):
-        assert rows["its score, IQM [95 % interval]"].endswith("(1 of 2 seeds diverged)")
+        assert rows[SELECTED].endswith("(1 of 2 seeds diverged)")
         assert rows["its score with fresh seeds"] == "every seed diverged"
 
 
@@ -278,7 +279,7 @@ def test_a_single_score_has_no_interval(whole, tmp_path):
     found = json.loads((path / "summary.json").read_text())["best"]
     assert found["low"] is found["high"] is None and found["mean"] == found["iqm"]
     for rows in (sweep_results.summary_rows(one), sweep_results.describe(path)):
-        assert rows["its score, IQM [95 % interval]"] == f"{found['iqm']:.4g}"
+        assert rows[SELECTED] == f"{found['iqm']:.4g}"
     table = read_csv(path / "table.csv")
     assert {(row["low"], row["high"]) for row in table} == {("nan", "nan")}
 
@@ -418,7 +419,7 @@ def test_the_command_line_sweeps_static_and_traced_fields(tmp_path, capsys):
     assert (tmp_path / "sweep" / "heatmap.png").exists()
     assert cli.main(["info", str(tmp_path / "sweep")]) == 0
     described = capsys.readouterr().out
-    assert "4 of 4 trained" in described and "its score, IQM" in described
+    assert "4 of 4 trained" in described and "its score on the seeds" in described
     assert (
         cli.main(["resume", str(tmp_path / "sweep"), "--json"]) == 0
     )  # nothing remains to be trained

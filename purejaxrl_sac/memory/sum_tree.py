@@ -22,7 +22,7 @@ import numpy as np
 from purejaxrl_sac.clock import write_rows
 from purejaxrl_sac.memory.indices import divided
 
-FAN_OUT = 8  # the fastest of 2 to 1,024 on a CPU: scripts/benchmark_priorities.py
+FAN_OUT = 8  # of 2 to 1,024 the fastest on a CPU, or close to it: scripts/benchmark_priorities.py
 
 # the levels from the leaves [C] to the root's children, each padded to a multiple of the fan-out
 Tree = tuple[jax.Array, ...]

@@ -136,6 +136,9 @@ def improvement_line(paths: Sequence[Path | str], labels: Sequence[str] | None =
     band = bands.improvement(known, *known)
     interval = "" if np.isnan(band.low[0]) else f" [{band.low[0]:.3g}, {band.high[0]:.3g}]"
     text = f"P({names[0]} > {names[1]}) = {band.y[0]:.3g}{interval}, of final {score}s"
+    if any(len(known[name]) < len(x) for name, x in found.items()):
+        counts = (f"{len(known[name])} of {len(x)}" for name, x in found.items())
+        text += f" of {' and '.join(counts)} seeds, the others having none"
     return text.replace(r"\$", "$")
 
 
@@ -150,7 +153,11 @@ class _Run(NamedTuple):
 
     def has_score(self) -> bool:
         """Whether a seed has finished an episode or been evaluated."""
-        return bool(np.isfinite([self.greedy, self.training]).any())
+        return not self.without_score().all()
+
+    def without_score(self) -> np.ndarray:
+        """Which seeds have neither finished an episode nor been evaluated, [seeds]."""
+        return ~(np.isfinite(self.greedy) | np.isfinite(self.training))
 
 
 def _read(
@@ -235,6 +242,9 @@ def _warn_of_unequal(runs: Mapping[str, _Run]) -> None:
     for label, run in runs.items():
         if not run.has_score():
             text = f"{label} has no finished episode, and therefore no score"
+            warnings.warn(RunWarning(text), stacklevel=3)
+        elif missing := int((run.without_score() & ~run.diverged).sum()):
+            text = f"{label}: {missing} of {len(run.diverged)} seeds have no score and are left out"
             warnings.warn(RunWarning(text), stacklevel=3)
     scored = {label: run for label, run in runs.items() if run.has_score()}
     unscored = [label for label, run in scored.items() if not np.isfinite(run.greedy).any()]

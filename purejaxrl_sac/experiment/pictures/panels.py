@@ -139,7 +139,7 @@ def draw_intervals(axes: Axes, scores: Scores, styles: Styles, xlabel: str = SCO
     axes.set_title("Final scores", loc="left", pad=18 if above else None)
     axes.set_xlabel(xlabel)
     _plain(axes)
-    _rows(axes, [f"{label}\n{_seeds(len(x))}" for label, x in known.items()])
+    _rows(axes, [f"{label}\n{_counted(len(x), len(scores[label]))}" for label, x in known.items()])
     return shown
 
 
@@ -149,18 +149,18 @@ def draw_profiles(axes: Axes, scores: Scores, styles: Styles, xlabel: str = SCOR
     Returns:
         what was drawn.
     """
-    shown, scores = [], _with_scores(scores)
-    every = np.concatenate([*scores.values(), []])
+    shown, known = [], _with_scores(scores)
+    every = np.concatenate([*known.values(), []])
     if len(every):
         margin = 0.03 * np.ptp(every) or 1
         thresholds = np.linspace(every.min() - margin, every.max() + margin, 300)
-        for label, x in scores.items():
+        for label, x in known.items():
             band, style = bands.profile(label, x, thresholds), styles[label]
             ends = (band.low, band.high)
             axes.fill_between(
                 thresholds, *ends, color=style["color"], alpha=0.2, linewidth=0, step="post"
             )
-            name = _named(label, len(x), len(x))
+            name = _named(label, len(x), len(scores[label]))
             axes.step(thresholds, band.y, where="post", label=name, **style)
             shown.append(band)
     axes.set_title("Performance profiles", loc="left")
@@ -175,10 +175,10 @@ def draw_improvements(axes: Axes, scores: Scores, styles: Styles) -> list[Band]:
     Returns:
         what was drawn.
     """
-    shown, scores = [], _with_scores(scores)
-    pairs = _pairs(scores)
+    shown, known = [], _with_scores(scores)
+    pairs = _pairs(known)
     for place, pair in enumerate(pairs):
-        band, (left, right) = bands.improvement(scores, *pair), (styles[x] for x in pair)
+        band, (left, right) = bands.improvement(known, *pair), (styles[x] for x in pair)
         _bar(axes, place, band, "0.35")
         axes.plot(
             band.y, place, marker="o", markersize=8, fillstyle="left", color=left["color"],
@@ -187,8 +187,8 @@ def draw_improvements(axes: Axes, scores: Scores, styles: Styles) -> list[Band]:
         shown.append(band)
     if pairs:
         axes.axvline(0.5, color="0.5", linewidth=0.8, linestyle="--", zorder=0)
-        for label, x in scores.items():
-            name, color = _named(label, len(x), len(x)), styles[label]["color"]
+        for label, x in known.items():
+            name, color = _named(label, len(x), len(scores[label])), styles[label]["color"]
             axes.plot([], [], marker="o", linestyle="none", color=color, label=name)
     else:
         axes.text(
@@ -262,10 +262,14 @@ def _seeds(number: int) -> str:
     return "1 seed" if number == 1 else f"{number} seeds"
 
 
+def _counted(known: int, seeds: int) -> str:
+    """How many seeds have a value, of how many."""
+    return _seeds(seeds) if known == seeds else f"{known} of {_seeds(seeds)}"
+
+
 def _named(label: str, known: int, seeds: int) -> str:
     """Name of a run in a legend; matplotlib leaves out names that start with an underscore."""
-    counted = _seeds(seeds) if known == seeds else f"{known} of {_seeds(seeds)}"
-    return f"{' ' * label.startswith('_')}{label} ({counted})"
+    return f"{' ' * label.startswith('_')}{label} ({_counted(known, seeds)})"
 
 
 def _pairs(scores: Scores) -> list[tuple[str, str]]:

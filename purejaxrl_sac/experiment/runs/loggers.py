@@ -36,10 +36,11 @@ def scalars(progress: Progress) -> dict[str, float]:
     """What is logged: means over seeds that have not diverged, and IQMs of returns.
 
     `NAME_iqm`, `NAME_low` and `NAME_high` are the interquartile mean of a return over these seeds
-    and its 95 % bootstrap interval.
+    and, of several, its 95 % bootstrap interval. Of `episode_return` it is each seed's latest one,
+    because seeds with long episodes may finish none in a chunk.
     """
     found = means(progress)
-    returns = {"episode_return": progress.episode_return, **progress.evaluation}
+    returns = {"episode_return": progress.latest_return, **progress.evaluation}
     lengths = progress.episode_length[~progress.failed]
     if np.isfinite(lengths).any():
         found["episode_length"] = float(np.nanmean(lengths))
@@ -47,9 +48,10 @@ def scalars(progress: Progress) -> dict[str, float]:
         known = values[~progress.failed]
         known = known[np.isfinite(known)]
         if len(known):
+            found[f"{name}_iqm"] = float(iqm(known))
+        if len(known) > 1:
             low, high = bootstrap_interval(known)
-            figures = {"iqm": iqm(known), "low": low, "high": high}
-            found |= {f"{name}_{figure}": float(x) for figure, x in figures.items()}
+            found |= {f"{name}_low": float(low), f"{name}_high": float(high)}
     return found
 
 

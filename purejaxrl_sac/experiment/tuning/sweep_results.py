@@ -177,7 +177,7 @@ def summary_rows(result: SweepResult) -> dict[str, str]:
     point = sweep.points[result.best]
     rows["best"] = ", ".join(f"{name} {format_value(x)}" for name, x in point.items())
     found = score_statistics(result.scores[result.best], result.diverged[result.best])
-    rows["its score, IQM [95 % interval]"] = _with_interval(found)
+    rows["its score on the seeds that selected it, IQM [95 % interval]"] = _with_interval(found)
     if result.fresh is not None:
         found = score_statistics(result.fresh, result.fresh_diverged)
         rows["its score with fresh seeds"] = _with_interval(found)
@@ -214,7 +214,7 @@ def describe(path: Path) -> dict[str, str]:
     if best := summary.get("best"):
         fields = document["points"][0]
         rows["best"] = ", ".join(f"{name} {format_value(best[name])}" for name in fields)
-        rows["its score, IQM [95 % interval]"] = _with_interval(best)
+        rows["its score on the seeds that selected it, IQM [95 % interval]"] = _with_interval(best)
     if fresh := summary.get("best_on_fresh_seeds"):
         rows["its score with fresh seeds"] = _with_interval(fresh)
     return rows

@@ -40,8 +40,8 @@ class HalvingResult(NamedTuple):
 
     points: list[Point]  # distinct
     rungs: list[list[Rung]]  # of each batch
-    best: int | None  # index in `points` of the highest score at the last rung; None if every
-    # point diverged
+    best: int | None  # index in `points` of the highest score at the last rung at which a point
+    # has one; None if every point diverged
 
     def table(self) -> list[dict[str, Any]]:
         """One row per rung and point that reached it."""
@@ -81,9 +81,11 @@ def successive_halving(
 
     Args:
         seeds: per point, the same for all.
-        eta: reduction factor: one in `eta` points survives a rung.
-        first: fraction of the run after which points are first compared; None for the one at which
-            one point of each batch reaches the end.
+        eta: reduction factor: one in `eta` points survives a rung, rounded up; points that diverged
+            do not count.
+        first: fraction of the run after which points are first compared; None for the one from
+            which on one point of each batch reaches the end, or few where their number is no power
+            of `eta`.
         seed: root of all random numbers.
         episodes: greedy evaluation episodes per seed at each rung.
         max_lanes: lanes trained at once; None for all.
@@ -114,15 +116,21 @@ def successive_halving(
             batches.append(
                 _halve(config, points, batch, ends, seen, eta, devices, on_rung, planned, steps)
             )
-    final = max(rungs[-1].steps for rungs in batches)
-    last = [rungs[-1] for rungs in batches if rungs[-1].steps == final]
-    finalists = np.concatenate([rung.points for rung in last])
-    scores = [lanes.score(scores) for rung in last for scores in rung.scores]
-    best = lanes.highest(np.array(scores))
-    result = HalvingResult(points, batches, None if best is None else int(finalists[best]))
+    result = HalvingResult(points, batches, best_of([rung for rungs in batches for rung in rungs]))
     if out is not None:
         files.write_csv(Path(out) / "table.csv", result.table())
     return result
+
+
+def best_of(rungs: Sequence[Rung]) -> int | None:
+    """The point with the highest score at the last rung at which one has a score."""
+    for steps in sorted({rung.steps for rung in rungs}, reverse=True):
+        reached = [rung for rung in rungs if rung.steps == steps]
+        points = np.concatenate([rung.points for rung in reached])
+        best = lanes.highest(np.array([lanes.score(x) for rung in reached for x in rung.scores]))
+        if best is not None:
+            return int(points[best])
+    return None
 
 
 def rung_ends(iterations: int, points: int, eta: int, first: float | None = None) -> list[int]:
