@@ -460,7 +460,7 @@ def test_seeds_that_are_left_out_are_counted(tmp_path):
         "of final training returns of 3 of 4 and 2 of 4 seeds, the others having none"
     )
     for panel in ("scores", "profile", "improvement"):
-        with pytest.warns(RunWarning, match="b: 2 of 4 seeds have no score and are left out"):
+        with pytest.warns(RunWarning, match="B: 2 of 4 seeds have no score and are left out"):
             figure = compare.compare(
                 paths, "episode_return", tmp_path / f"{panel}.png", labels=["A", "B"], panel=panel
             )

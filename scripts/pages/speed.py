@@ -11,7 +11,8 @@ SEEDS: dict[str, Cell] = {**WORK, "seeds": lambda row: f"{row['seeds']:,}"}
 SAME = ("algorithm", "environment", "seeds", "buffer", "updates", "device")
 ITERATION = (
     "Microseconds per iteration (one environment step and one update, 64 x 64 networks) and seed,"
-    " without compilation, on two cores (`scripts/benchmark_speed.py`)."
+    " without compilation, on two cores (`scripts/benchmark_speed.py`). The speed of the machine"
+    " differed between versions: compare ratios, which are of one run, not microseconds."
 )
 
 

@@ -50,7 +50,7 @@ def summary() -> list[str]:
         return []
     return [
         "## Theory",
-        "Values that are known exactly or published, and what the package computes."
+        "Values that are known exactly, published or simulated by other code, and what the package computes."
         " [All values](theory.md).",
         table(
             groups(),
@@ -71,7 +71,7 @@ def page() -> list[str]:
     """All values."""
     return [
         "# Theory",
-        "Values that are known exactly or published, and what the package computes, ± its standard"
+        "Values that are known exactly, published or simulated by other code, and what the package computes, ± its standard"
         " error where it is sampled.",
         table(
             cases(),
