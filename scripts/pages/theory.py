@@ -50,8 +50,8 @@ def summary() -> list[str]:
         return []
     return [
         "## Theory",
-        "Values that are known exactly, published or simulated by other code, and what the package computes."
-        " [All values](theory.md).",
+        "Values that are known exactly, published or simulated by other code, and what the package"
+        " computes. [All values](theory.md).",
         table(
             groups(),
             {
@@ -71,8 +71,8 @@ def page() -> list[str]:
     """All values."""
     return [
         "# Theory",
-        "Values that are known exactly, published or simulated by other code, and what the package computes, ± its standard"
-        " error where it is sampled.",
+        "Values that are known exactly, published or simulated by other code, and what the package"
+        " computes, ± the standard error of the difference where they are sampled.",
         table(
             cases(),
             {
