@@ -21,8 +21,8 @@ PUBLISHED = pictures.PUBLISHED
 WHAT = (
     "A seed's score is the mean undiscounted return of its greedy policy in sampled episodes, with"
     " different start states for each seed. IQM is the interquartile mean over seeds, with its 95 %"
-    " bootstrap interval; that of up to five seeds is about their range, and contains the true value"
-    " less often. Seeds differ from those that were used to tune presets."
+    " bootstrap interval; that of up to five seeds is about their range, and contains the true"
+    " value less often. Seeds differ from those that were used to tune presets."
 )
 
 
