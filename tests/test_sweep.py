@@ -443,7 +443,7 @@ def test_the_command_line_sweeps_static_and_traced_fields(tmp_path, capsys):
         ),
         (
             ["--range", "learning_rate=-1:1:linear"],
-            "learning_rate=-1:1:linear starts at -1, but must be greater than zero",
+            "learning_rate=-1:1:linear starts at -1, but must be between 0 and 1",
         ),
         (["--range", "gamma=0.5:1:log"], "gamma=LOW:HIGH:linear, not gamma=0.5:1:log"),
         (["--range", "gamma=0.5:1", "--grid", "gamma=1"], "gamma is in --grid and in --range"),
