@@ -150,6 +150,26 @@ def test_no_write_follows_a_link(tmp_path):
     assert not (run / "lock").exists()
 
 
+def test_a_run_that_did_not_start_removes_only_its_own_files(tmp_path):
+    run = RunDirectory.create(tmp_path / "run")
+    for name in ("config.json", "config.toml", "lock"):
+        (run.path / name).touch()
+    (run.path / "checkpoints" / "5").mkdir(parents=True)
+    (run.path / "notes.txt").write_text("mine")
+    run.remove_if_unused()
+    assert [x.name for x in run.path.iterdir()] == ["notes.txt"]
+    (run.path / "notes.txt").unlink()
+    run.remove_if_unused()
+    assert not run.path.exists()
+
+
+def test_seeds_with_nan_returns_are_named():
+    failed = np.array([True, False, False])
+    row = display.not_finite(np.array([np.nan, np.nan, 1.0]), failed)
+    assert row == {"nan or infinite return, left out of those below": "seed 1"}
+    assert display.not_finite(np.array([np.nan, 2.0, 1.0]), failed) == {}
+
+
 @pytest.mark.parametrize("name", ["checkpoints", "best", "lock"])
 def test_a_file_in_place_of_a_directory_is_named_before_training(name, tmp_path):
     path = tmp_path / name

@@ -773,6 +773,9 @@ def test_a_failure_states_what_there_is_to_resume(tmp_path):
 
     (directory.checkpoints / "80.orbax-checkpoint-tmp").mkdir(parents=True)
     assert advice() == "fix the cause and run it again, nothing was trained"
+    (directory.path / "sweep.json").touch()
+    assert advice() == "fix the cause and resume it"
+    (directory.path / "sweep.json").unlink()
     directory.metrics.write_text("{}")
     assert advice() == "fix the cause and resume it"
     (directory.checkpoints / "40").mkdir()

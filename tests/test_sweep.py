@@ -260,6 +260,16 @@ def test_what_is_shown_of_a_sweep(whole, tmp_path):
     assert sweep_results.describe(path) == rows
 
 
+def test_a_figure_that_fails_costs_a_sweep_nothing(whole, tmp_path):
+    path = shutil.copytree(whole.path, tmp_path / "sweep")
+    (path / "summary.json").unlink()
+    (path / "sensitivity.png").unlink()
+    (path / "sensitivity.png" / "x").mkdir(parents=True)
+    with pytest.warns(RunWarning, match="figures of the scores were not drawn: .*directory"):
+        sweep_results.write(whole._replace(path=path))
+    assert sweep_results.describe(path)["status"] == "finished"
+
+
 def test_diverged_seeds_are_counted(whole, tmp_path):
     path = shutil.copytree(whole.path, tmp_path / "sweep")
     scores, fresh = whole.scores.copy(), np.full(2, np.nan)

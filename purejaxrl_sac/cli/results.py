@@ -63,10 +63,12 @@ def evaluate(options: EvalOptions) -> None:
     }
     if failed:
         rows["nan or infinite, left out of the returns below"] = f"seed {str(failed)[1:-1]}"
-    if len(failed) < run.plan.lanes:
+    rows |= display.not_finite(scores, run.failed)
+    known = scores[~run.failed & np.isfinite(scores)]
+    if len(known):
         rows |= {
-            f"{options.policy} return, IQM [95 % interval]": display.with_interval(scores),
-            "worst and best seed": f"{np.nanmin(scores):.4g}, {np.nanmax(scores):.4g}",
+            f"{options.policy} return, IQM [95 % interval]": display.with_interval(known),
+            "worst and best seed": f"{known.min():.4g}, {known.max():.4g}",
         }
     Console().print(display.table(plans.title(run.config), rows))
 

@@ -114,9 +114,10 @@ class RunDirectory:
             Path(path).mkdir(parents=True)
         except FileExistsError:
             if not Path(path).is_dir() or not _is_left_over(Path(path)):
+                resume = ", resume it" if files.exists(Path(path) / "config.json") else ""
                 raise ConfigError(
-                    f"{path} exists already: choose another with --name or --out, or move this one"
-                    " away"
+                    f"{path} exists already: choose another with --name or --out{resume}, or move"
+                    " this one away"
                 ) from None
         except OSError as error:
             raise ConfigError(f"cannot create {path}: {error.strerror}") from None
@@ -205,9 +206,10 @@ class RunDirectory:
             return False
 
     def remove_if_unused(self) -> None:
-        """Removes the directory unless it has metrics."""
-        if not self.metrics.exists():
-            shutil.rmtree(self.path, ignore_errors=True)
+        """Removes the run's files unless it has metrics; others are kept, with the directory."""
+        if self.metrics.exists():
+            return
+        files.remove(self.path, "config.json", *LEFTOVERS, "checkpoints", "best")
 
     def remove_best_after(self, steps: int) -> None:
         """Removes the best policy if training goes on from before it: it may not be reached again.

@@ -299,10 +299,20 @@ def summary(config: Config, result: Result) -> dict[str, str]:
         return rows
     rows["latest training return, IQM [95 % interval]"] = with_interval(last.latest_return[~failed])
     if result.evaluation is not None:
-        scores = result.evaluation.mean(1)[~failed]
+        scores = result.evaluation.mean(1)
+        rows |= not_finite(scores, failed)
+        scores = scores[~failed & np.isfinite(scores)]
+    if result.evaluation is not None and len(scores):
         rows["greedy return, IQM [95 % interval]"] = with_interval(scores)
         rows["greedy return, worst and best seed"] = f"{scores.min():.4g}, {scores.max():.4g}"
     return rows
+
+
+def not_finite(scores: np.ndarray, failed: np.ndarray) -> dict[str, str]:
+    """The seeds that have not diverged and yet a nan or infinite return, as a row; or none."""
+    seeds = np.flatnonzero(~np.isfinite(scores) & ~failed)
+    name = "nan or infinite return, left out of those below"
+    return {name: f"seed {', '.join(map(str, seeds))}"} if len(seeds) else {}
 
 
 def print_results(console: Console, title: str, figures: dict[str, str], path: Path) -> None:

@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import shutil
 import types
 import typing
 import zlib
@@ -285,3 +286,13 @@ def size_on_disk(path: Path) -> int:
         with contextlib.suppress(OSError):
             total += file.lstat().st_size
     return total
+
+
+def remove(folder: Path, *names: str) -> None:
+    """Removes files and folders of these names from a folder, and the folder if it is empty."""
+    for name in names:
+        with contextlib.suppress(OSError):
+            (folder / name).unlink()
+        shutil.rmtree(folder / name, ignore_errors=True)
+    with contextlib.suppress(OSError):  # it has others
+        folder.rmdir()

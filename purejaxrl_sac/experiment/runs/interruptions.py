@@ -87,6 +87,8 @@ def failures_as_run_errors(directory: RunDirectory) -> Iterator[None]:
         advice = "fix the cause and resume it"
         if steps := directory.checkpoint_steps():
             advice += f" from its checkpoint of step {steps[-1]:,}"
-        elif not directory.metrics.exists():
+        elif not directory.path.exists():
+            advice = "its directory was removed"
+        elif not (directory.metrics.exists() or (directory.path / "sweep.json").exists()):
             advice = "fix the cause and run it again, nothing was trained"
         raise RunError(f"{directory.path} failed ({cause}): {advice}") from error

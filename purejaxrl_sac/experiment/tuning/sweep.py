@@ -7,7 +7,6 @@ so a sweep is distributed over devices, stopped and resumed as a run is.
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from purejaxrl_sac.config import Config, ConfigError
 from purejaxrl_sac.experiment.devices import processes
 from purejaxrl_sac.experiment.devices.mesh import device_name, mesh_for
 from purejaxrl_sac.experiment.errors import InsufficientMemoryError, RunWarning, StoppedError
-from purejaxrl_sac.experiment.runs import record
+from purejaxrl_sac.experiment.runs import files, record
 from purejaxrl_sac.experiment.runs.directory import RunDirectory, lanes_of
 from purejaxrl_sac.experiment.runs.interruptions import failures_as_run_errors
 from purejaxrl_sac.experiment.runs.measures import Measure
@@ -81,8 +80,8 @@ def start(
     try:
         return train_remaining(path, sweep, measure=measure, **options)
     except ConfigError:
-        if processes.is_first() and not any(path.glob("batches/*/metrics.jsonl")):
-            shutil.rmtree(path, ignore_errors=True)  # nothing was trained
+        if processes.is_first() and not any(path.glob("batches/*/metrics.jsonl")):  # not trained
+            files.remove(path, "sweep.json", "dataset.npz", "lock", "batches", "best")
         raise
 
 

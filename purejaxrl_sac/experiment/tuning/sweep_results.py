@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from purejaxrl_sac.config import Config, ConfigError
+from purejaxrl_sac.experiment.errors import RunWarning, reason
 from purejaxrl_sac.experiment.pictures import bands
 from purejaxrl_sac.experiment.runs import files
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
@@ -133,7 +135,7 @@ def score_statistics(scores: np.ndarray, diverged: np.ndarray) -> dict[str, Any]
 
 
 def write(result: SweepResult) -> None:
-    """Write tables, figures and, last, the summary."""
+    """Write tables, figures and, last, the summary; a figure that fails is a warning."""
     from purejaxrl_sac.experiment.tuning import sensitivity
 
     path, sweep = result.path, result.sweep
@@ -148,9 +150,12 @@ def write(result: SweepResult) -> None:
     files.write_csv(path / "seeds.csv", rows)
     what = title(sweep.config)
     figures = partial(sensitivity.write_figures, sweep.points, title=what, diverged=result.diverged)
-    figures(result.scores, result.best, path)
-    for name, values in result.measures.items():
-        figures(values, result.best, path, measure=name)
+    for name, values in {"": result.scores, **result.measures}.items():
+        try:
+            figures(values, result.best, path, measure=name)
+        except Exception as error:
+            text = f"figures of {name or 'the scores'} were not drawn: {reason(error)}"
+            warnings.warn(RunWarning(text), stacklevel=2)
     document: dict[str, Any] = {
         "points": len(sweep.points),
         "programs": len(list(sweep.programs())),
