@@ -20,7 +20,7 @@ from purejaxrl_sac.cli.options import ResumeOptions
 from purejaxrl_sac.envs.tabular import Tabular
 from purejaxrl_sac.experiment.devices import resources
 from purejaxrl_sac.experiment.devices.mesh import mesh_for
-from purejaxrl_sac.experiment.errors import InsufficientMemoryError, StoppedError
+from purejaxrl_sac.experiment.errors import InsufficientMemoryError, RunWarning, StoppedError
 from purejaxrl_sac.experiment.runs import engine, files, plans, record
 from purejaxrl_sac.experiment.runs.directory import RunDirectory
 from purejaxrl_sac.experiment.tuning import (
