@@ -123,6 +123,11 @@ def test_a_flag_is_named_as_it_was_given(tmp_path, capsys):
     assert ": --seeds is 'x', but must be a whole number" in capsys.readouterr().err
 
 
+def test_a_file_is_read_for_training_only(capsys):
+    assert cli.main(["eval", "x", "--config", "y.toml"]) == 2
+    assert "no flag is called --config" in capsys.readouterr().err
+
+
 def test_the_json_of_a_run_is_no_configuration_file(tmp_path, capsys):
     (file := tmp_path / "config.json").write_text("{}")
     assert cli.main(["train", "--config", str(file)]) == 2

@@ -152,7 +152,7 @@ def test_no_write_follows_a_link(tmp_path):
 
 def test_a_run_that_did_not_start_removes_only_its_own_files(tmp_path):
     run = RunDirectory.create(tmp_path / "run")
-    for name in ("config.json", "config.toml", "lock"):
+    for name in ("config.json", "config.toml", "lock", "events.out.tfevents.1.host.2.0"):
         (run.path / name).touch()
     (run.path / "checkpoints" / "5").mkdir(parents=True)
     (run.path / "notes.txt").write_text("mine")

@@ -22,7 +22,7 @@ CODE = ("env", "wrap", "curriculum", "parts", "measure", "log")  # flags whose v
 
 
 @contextlib.contextmanager
-def keys_for_flags(arguments: Sequence[str]) -> Iterator[None]:
+def keys_for_flags(arguments: list[str]) -> Iterator[None]:
     """Names the file in errors that begin with one of its keys, or with the flag of one."""
     try:
         yield
@@ -35,8 +35,10 @@ def keys_for_flags(arguments: Sequence[str]) -> Iterator[None]:
         raise ConfigError(f"{path}: {name} {text}") from error.__cause__
 
 
-def _file(arguments: Sequence[str]) -> Path | None:
-    """The file of `--config FILE`; None if there is none."""
+def _file(arguments: list[str]) -> Path | None:
+    """The file of `--config FILE` of `train` or `sweep`; None if there is none."""
+    if arguments[:1] not in (["train"], ["sweep"]):
+        return None
     for word, following in itertools.pairwise([*arguments, ""]):
         name, _, value = word.partition("=")
         if name == "--config" and (value or following):

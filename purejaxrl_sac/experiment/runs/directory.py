@@ -209,7 +209,9 @@ class RunDirectory:
         """Removes the run's files unless it has metrics; others are kept, with the directory."""
         if self.metrics.exists():
             return
-        files.remove(self.path, "config.json", *LEFTOVERS, "checkpoints", "best")
+        logs = (x.name for x in self.path.glob("events.out.tfevents.*"))
+        own = ("config.json", *LEFTOVERS, "checkpoints", "best", "wandb", "wandb-id", *logs)
+        files.remove(self.path, *own)
 
     def remove_best_after(self, steps: int) -> None:
         """Removes the best policy if training goes on from before it: it may not be reached again.
